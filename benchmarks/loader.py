@@ -1,0 +1,116 @@
+"""How many samples a second the loader gives, beside plain xarray indexing of the same data.
+
+    python benchmarks/loader.py                         # the committed archive
+    python benchmarks/loader.py --path era5.nc --grid 64x32
+
+A sample is a state and the state 72 h (``--lead``) later, of all channels. Every row goes through the same
+random order of initial times; plain xarray opens the source and the store as a user would and stacks the
+channels of a batch with ``isel``. The last column is relative to the first row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+import xarray as xr
+
+from domains.climate.readers import open_source
+from domains.climate.readers.files import is_zarr
+from domains.climate.source import ClimateDataConfig, ForecastSource, open_or_prepare
+from domains.climate.store import ClimateStore
+from domains.climate.variables import parse_channel
+from sciml.data.loader import ShuffledStream, training_batches
+
+Batches = Callable[[], Iterator[object]]
+
+
+def with_loader(source: ForecastSource, batch_size: int, workers: int, seed: int) -> Batches:
+    """Batches as the trainer gets them."""
+    stream = ShuffledStream(len(source), batch_size, seed)
+    return lambda: training_batches(
+        source, stream, start_step=0, stop_step=10**6, micro_batch_size=batch_size, num_workers=workers
+    )
+
+
+def with_xarray(
+    dataset: xr.Dataset, store: ClimateStore, source: ForecastSource, batch_size: int, steps: int, seed: int
+) -> Batches:
+    """Batches by plain indexing: state and target of each sample, channel by channel where they are apart."""
+    channels = [parse_channel(name) for name in store.schema.channels]
+    times = dataset["time"].values.astype("datetime64[m]")
+    position = {time: i for i, time in enumerate(times)}
+    starts = [position[time] for time in store.times[store.indices("train")][: len(source)]]
+    offset = position[store.times[steps]] - position[store.times[0]]
+    stream = ShuffledStream(len(starts), batch_size, seed)
+
+    def state(at: int) -> np.ndarray:
+        if "fields" in dataset:
+            return dataset["fields"].isel(time=at).values
+        fields = [dataset[c.variable.name].isel(time=at) for c in channels]
+        return np.stack(
+            [f.sel(level=c.level).values if c.level else f.values for f, c in zip(fields, channels, strict=True)]
+        )
+
+    def batches() -> Iterator[object]:
+        for step in range(10**6):
+            pairs = [(state(starts[d.index]), state(starts[d.index] + offset)) for d in stream.draws(step)]
+            yield torch.from_numpy(np.stack([np.stack(pair) for pair in pairs]))
+
+    return batches
+
+
+def rate(batches: Batches, batch_size: int, seconds: float) -> float:
+    """Samples a second after a warm-up of two batches."""
+    iterator = batches()
+    list(islice(iterator, 2))
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(iterator)
+        count += batch_size
+    return count / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", default=ClimateDataConfig.path)
+    parser.add_argument("--grid", default=None, help="longitudes x latitudes; the data's own if not given")
+    parser.add_argument("--lead", type=float, default=72.0, help="hours")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each row")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as cache:
+        store = open_or_prepare(ClimateDataConfig(path=args.path, cache=cache, grid=args.grid))
+        shape = (len(store.schema.channels), *store.schema.grid_shape)
+        memory, disk = (ForecastSource(store, "train", [(args.lead,)], preload_gb=gb) for gb in (1e3, 0.0))
+        steps = round(args.lead / store.schema.step_hours)
+        opened = {"plain xarray, store": xr.open_zarr(store.path, chunks=None)}
+        if args.grid is None:
+            # names of CDS and of GRIB differ from those of the store: there our reader stands in
+            source = xr.open_zarr(args.path, chunks=None) if is_zarr(args.path) else open_source(args.path)
+            opened["plain xarray, source"] = source
+        rows = {
+            **{name: with_xarray(data, store, memory, args.batch, steps, 0) for name, data in opened.items()},
+            "loader, from disk": with_loader(disk, args.batch, 0, 0),
+            f"loader, from disk, {args.workers} workers": with_loader(disk, args.batch, args.workers, 0),
+            "loader, preloaded": with_loader(memory, args.batch, 0, 0),
+            f"loader, preloaded, {args.workers} workers": with_loader(memory, args.batch, args.workers, 0),
+        }
+        print(f"{len(memory)} samples of 2 states {shape}, batches of {args.batch}")
+        print(f"{'':40}{'samples/s':>12}{'MB/s':>10}{'ratio':>8}")
+        first = None
+        for name, batches in rows.items():
+            speed = rate(batches, args.batch, args.seconds)
+            first = first or speed
+            print(f"{name:40}{speed:12.0f}{speed * 2 * store.state_bytes / 1e6:10.0f}{speed / first:8.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A few weather states with the steps that lie ahead of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FieldBatch:
+    """States in physical units, and where they stand in time.
+
+    Attributes:
+        state: the current fields.
+        initial: the fields at ``init_time``; baselines start from them, however far the rollout is.
+        init_time: hours since 1970-01-01 00:00 UTC.
+        lead_time: hours from ``init_time`` to ``state``; 0 before the first step.
+        intervals: hours of the steps ahead; the same number of steps for every sample.
+        targets: the truth after each step, or None where it is not known.
+        members: the states of an ensemble that ``state`` is the mean of, or None.
+    """
+
+    state: Float[Tensor, "batch channel latitude longitude"]
+    initial: Float[Tensor, "batch channel latitude longitude"]
+    init_time: Float[Tensor, "batch"]
+    lead_time: Float[Tensor, "batch"]
+    intervals: Float[Tensor, "batch step"]
+    targets: Float[Tensor, "batch step channel latitude longitude"] | None = None
+    members: Float[Tensor, "batch member channel latitude longitude"] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.state)
+
+    @property
+    def time(self) -> Float[Tensor, "batch"]:
+        """Hours since 1970 of ``state``."""
+        return self.init_time + self.lead_time
+
+    @property
+    def valid_time(self) -> Float[Tensor, "batch"]:
+        """Hours since 1970 of the next step's end."""
+        return self.time + self.intervals[:, 0]
+
+    @property
+    def next_lead_time(self) -> Float[Tensor, "batch"]:
+        """Hours from ``init_time`` to the next step's end."""
+        return self.lead_time + self.intervals[:, 0]
+
+    def to(self, device: torch.device | str) -> FieldBatch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: t.to(device, non_blocking=True) for name, t in tensors.items() if t is not None}
+        return replace(self, **moved)
+
+    def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:
+        """The batch after its next step, standing on ``state``; None after the last step."""
+        if self.intervals.shape[1] == 1:
+            return None
+        return replace(
+            self,
+            state=state,
+            lead_time=self.next_lead_time,
+            intervals=self.intervals[:, 1:],
+            targets=None if self.targets is None else self.targets[:, 1:],
+        )
+
+
+@dataclass(frozen=True)
+class FieldSample:
+    """One sample of a batch: ``state`` (channel, latitude, longitude), ``targets`` (step, channel, ...) or None."""
+
+    state: Tensor
+    init_time: float
+    intervals: tuple[float, ...]
+    targets: Tensor | None
+
+
+def collate(samples: Sequence[FieldSample]) -> FieldBatch:
+    """Gathers samples with the same number of steps into a batch at its initial time."""
+    state = torch.stack([s.state for s in samples])
+    targets = [s.targets for s in samples if s.targets is not None]
+    return FieldBatch(
+        state=state,
+        initial=state,
+        init_time=torch.tensor([s.init_time for s in samples], dtype=torch.float64),
+        lead_time=torch.zeros(len(samples), dtype=torch.float64),
+        intervals=torch.tensor([s.intervals for s in samples], dtype=torch.float64),
+        targets=torch.stack(targets) if len(targets) == len(samples) else None,
+    )

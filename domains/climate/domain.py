@@ -1,0 +1,151 @@
+"""The climate domain: what the rest of the suite sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from domains.climate.baselines import MIN_PAIRS, RidgeBaseline, climatology, persistence
+from domains.climate.batch import FieldBatch
+from domains.climate.ensemble import EnsembleTask
+from domains.climate.example_rollout import forecast_example
+from domains.climate.figures import climate_figures
+from domains.climate.forcings import forcing_names
+from domains.climate.forecast_file import ForecastFile
+from domains.climate.intervals import parse_intervals, scoring_paths
+from domains.climate.model import ClimateViT, check_options
+from domains.climate.prepare import PrepareConfig, prepare
+from domains.climate.schema import ClimateSchema, ClimateStatistics
+from domains.climate.simulate import SimulateConfig, simulate
+from domains.climate.source import ClimateDataConfig, ForecastSource, open_or_prepare
+from domains.climate.start import forecast_figures, starting_batches
+from domains.climate.store import ClimateStore
+from domains.climate.task import ClimateTask, ClimateTaskConfig
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import ForecastRequest, NamedFigure, Predictor, RunResult, Splits, Trained
+
+
+@dataclass(frozen=True)
+class ClimateSplits(Splits):
+    """Samples of a store, and the store itself for baselines and forecasts."""
+
+    store: ClimateStore
+    test: ForecastSource
+
+
+class ClimateDomain:
+    """ERA5-like fields on latitude and longitude, forecast by the shared ViT."""
+
+    name = "climate"
+    model_kinds = frozenset({"vit"})
+    data_config = ClimateDataConfig
+    task_config = ClimateTaskConfig
+    prepare_config = PrepareConfig
+    simulate_config = SimulateConfig
+
+    def check(self, cfg: Any) -> None:
+        check_options(cfg.model)
+
+    def splits(self, cfg: Any, trained: Trained | None = None) -> ClimateSplits:
+        store = open_or_prepare(cfg.data)
+        schema, statistics = store.schema, store.statistics
+        if trained is not None:
+            statistics = _as_trained(trained, store)
+        step = schema.step_hours
+        intervals = parse_intervals(cfg.task.intervals, step, "task.intervals")
+        scored = parse_intervals(cfg.task.score_lead_times, step, "task.score_lead_times")
+        training = [(interval,) * cfg.task.rollout_steps for interval in intervals]
+        scoring = scoring_paths(scored, intervals, "task.score_lead_times")
+        preload = cfg.data.preload_gb
+        return ClimateSplits(
+            train=ForecastSource(store, "train", training, augment=cfg.data.augment, preload_gb=preload),
+            valid=ForecastSource(store, "valid", training, draw=True, preload_gb=preload),
+            test=ForecastSource(store, "test", scoring, preload_gb=preload),
+            schema=schema,
+            statistics=statistics,
+            store=store,
+        )
+
+    def model(self, cfg: Any, schema: ClimateSchema) -> nn.Module:
+        return ClimateViT.from_schema(cfg.model, schema, forcing_names(cfg.task.forcings))
+
+    def task(self, cfg: Any, splits: Splits) -> ClimateTask:
+        assert isinstance(splits, ClimateSplits)
+        store = splits.store
+        scored = parse_intervals(cfg.task.score_lead_times, store.schema.step_hours, "task.score_lead_times")
+        ensemble = {"members": cfg.task.members, "perturbation": cfg.task.perturbation}
+        kind = ClimateTask if cfg.task.members == 1 else partial(EnsembleTask, **ensemble)
+        return kind(
+            splits.schema,
+            splits.statistics,
+            score_lead_times=scored,
+            forcings=cfg.task.forcings,
+            climatology=store.climatology,
+            baselines=lambda: _baselines(store, scored),
+        )
+
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
+        return Trained(ClimateSchema.from_dict(schema), ClimateStatistics.from_tensors(statistics))
+
+    def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
+        assert isinstance(splits, ClimateSplits)
+        return forecast_example(task, model, splits.store, splits.test.paths)
+
+    def figures(self, result: RunResult) -> Iterator[NamedFigure]:
+        return climate_figures(result)
+
+    def prepare(self, config: PrepareConfig) -> Path:
+        return prepare(config)
+
+    def simulate(self, config: SimulateConfig) -> Path:
+        return simulate(config)
+
+    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
+        assert isinstance(splits, ClimateSplits)
+        intervals = parse_intervals(cfg.task.intervals, splits.schema.step_hours, "task.intervals")
+        return starting_batches(splits.store, splits.statistics, intervals, request)
+
+    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FieldBatch]) -> ForecastFile:
+        return ForecastFile(path, splits.schema, float(batches[0].init_time[0]))
+
+    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
+        assert isinstance(splits, ClimateSplits)
+        return forecast_figures(path, splits.store)
+
+
+def _as_trained(trained: Trained, store: ClimateStore) -> ClimateStatistics:
+    """The statistics that the model was trained with, beside the store's own constant fields."""
+    wanted: ClimateSchema = trained.schema
+    for kind in ("channels", "statics"):
+        here, there = getattr(store.schema, kind), getattr(wanted, kind)
+        if here != there:
+            raise ConfigError(
+                f"the data have the {kind} {', '.join(here)}, the model was trained on {', '.join(there)}",
+                key="data.path",
+                hint=f"data.{kind}=[{','.join(there)}]",
+            )
+    return replace(trained.statistics, statics=store.statistics.statics)
+
+
+def _baselines(store: ClimateStore, lead_times: Sequence[float]) -> dict[str, Predictor]:
+    train = store.indices("train")
+    cache = store.path / "ridge.safetensors"
+    ridge = RidgeBaseline(
+        lambda positions: store.read(train[positions]), store.hours[train], store.schema, store.statistics, cache=cache
+    )
+    found: dict[str, Predictor] = {
+        "persistence": persistence,
+        "climatology": climatology(store.climatology),
+        "weekly_climatology": climatology(store.weekly_climatology),
+        "mean_climatology": climatology(store.mean_climatology),
+    }
+    # A few days of data are too few for a regression; the other baselines stand without it.
+    if all(ridge.num_pairs(lead) >= MIN_PAIRS for lead in lead_times):
+        found["ridge"] = ridge
+    return found

@@ -1,0 +1,63 @@
+"""Forecasting with an ensemble: perturbed starts carried side by side through every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.climate.batch import FieldBatch
+from domains.climate.schema import ClimateStatistics
+from domains.climate.task import ClimateTask
+from sciml.core.seeding import seed_of
+from sciml.domain.protocol import Prediction
+
+
+def perturbed(
+    state: Float[Tensor, "batch channel latitude longitude"],
+    statistics: ClimateStatistics,
+    *,
+    members: int,
+    size: float,
+    seed: int,
+) -> Float[Tensor, "batch member channel latitude longitude"]:
+    """The state itself and copies with white noise of ``size`` standard deviations of each channel."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
+    shape = (len(state), members, *state.shape[1:])
+    noise = torch.randn(shape, generator=generator).to(state)
+    noise[:, 0] = 0
+    return state[:, None] + size * statistics.std[:, None, None].to(state) * noise
+
+
+class EnsembleTask(ClimateTask):
+    """The climate task, forecasting with ``members`` perturbed starts; the forecast is their mean.
+
+    Args:
+        members: size of the ensemble, the unperturbed member included.
+        perturbation: standard deviation of the noise in units of each channel's.
+    """
+
+    def __init__(self, *arguments: Any, members: int, perturbation: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.members, self.perturbation = members, perturbation
+
+    def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
+        states = batch.members
+        if states is None:
+            size = self.perturbation
+            states = perturbed(batch.state, self.statistics, members=self.members, size=size, seed=0)
+        alone = [self._member(batch, states, number) for number in range(states.shape[1])]
+        ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
+        return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})
+
+    def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:
+        following = super().advance(batch, prediction)
+        ensemble = prediction.values.get("ensemble")
+        return following if following is None or ensemble is None else replace(following, members=ensemble)
+
+    @staticmethod
+    def _member(batch: FieldBatch, states: Tensor, number: int) -> FieldBatch:
+        return replace(batch, state=states[:, number], members=None)

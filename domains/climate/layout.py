@@ -1,0 +1,77 @@
+"""How a store lies on disk: a zarr group that xarray opens, fields chunked by time.
+
+Zarr format 2 is written, which every version of zarr and xarray reads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+FORMAT = "sciml-climate-store"
+VERSION = 1
+CHUNK_BYTES = 2**18
+MAX_CHUNK_BYTES = 2**25
+TIME_UNITS = "minutes since 1970-01-01"
+
+
+def times_per_chunk(shape: tuple[int, int, int]) -> int:
+    """How many states (channel, latitude, longitude) of float32 make a chunk of about a quarter of a mebibyte."""
+    return max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
+
+
+def create_array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dims: tuple[str, ...]) -> Any:
+    """A float32 array filled with NaN, so that a chunk that was never written cannot pass for data."""
+    from numcodecs import Blosc
+
+    compressor = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
+    chunks = tuple(min(c, max(s, 1)) for c, s in zip(chunks, shape, strict=True))
+    common = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.float32(np.nan), "overwrite": True}
+    if hasattr(group, "create_array"):
+        array = group.create_array(name, compressors=compressor, **common)
+    else:  # zarr before version 3, the last for Python 3.10
+        array = group.create_dataset(name, compressor=compressor, **common)
+    array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
+    return array
+
+
+def field_chunks(shape: tuple[int, int, int], times: int) -> tuple[int, int, int, int]:
+    """Chunks of (time, channel, latitude, longitude); channels are cut apart only where one state is very large."""
+    channel_bytes = 4 * shape[1] * shape[2]
+    return (times, max(1, min(shape[0], MAX_CHUNK_BYTES // channel_bytes)), shape[1], shape[2])
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+    """Writes small variables into a store, in place of what an interrupted run left of them."""
+    for name in dataset.variables:
+        shutil.rmtree(path / str(name), ignore_errors=True)
+    encoding = {"time": {"units": TIME_UNITS, "dtype": "int64"}} if "time" in dataset.variables else {}
+    dataset.to_zarr(path, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
+
+
+def open_group(path: Path, mode: str) -> Any:
+    """Opens a group; mode ``w`` empties it."""
+    import zarr
+
+    new: dict[str, Any] = {"zarr_format": 2} if mode == "w" and int(zarr.__version__.split(".")[0]) >= 3 else {}
+    open_any: Any = zarr.open_group
+    return open_any(str(path), mode=mode, **new)
+
+
+def consolidate(path: Path) -> None:
+    import zarr
+
+    zarr.consolidate_metadata(str(path))
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a path is a store of this project."""
+    try:
+        return bool(json.loads((Path(path) / ".zattrs").read_text()).get("format") == FORMAT)
+    except (OSError, ValueError):
+        return False

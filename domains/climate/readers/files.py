@@ -1,0 +1,141 @@
+"""From a path as users give it to opened files: one, several, a folder, a pattern, or somewhere in the cloud."""
+
+from __future__ import annotations
+
+import glob
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from domains.climate.readers.classic import check_whole
+from sciml.core.errors import DataError, MissingExtraError, nearest
+
+NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
+GRIB = (".grib", ".grb", ".grib2", ".grb2")
+_CLOUD_PACKAGES = {
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "s3": "s3fs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+
+
+def is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def is_zarr(path: str) -> bool:
+    """Whether a path is a zarr store: by its name, or because the folder has zarr's metadata."""
+    if is_remote(path):
+        return not path.lower().endswith(NETCDF + GRIB)
+    markers = (".zgroup", ".zmetadata", "zarr.json")
+    return Path(path).is_dir() and (
+        path.rstrip("/").endswith(".zarr") or any((Path(path) / m).exists() for m in markers)
+    )
+
+
+def locate(path: str | Sequence[str]) -> list[str]:
+    """The files a path stands for, sorted.
+
+    Args:
+        path: a file, a zarr folder, a folder of files, a pattern such as ``era5/*.nc``, a URL, or several of them.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not isinstance(path, str):
+        files = [file for part in path for file in locate(str(part))]
+        if not files:
+            raise DataError("no data files were named; write data.path=FILE")
+        return files
+    if is_remote(path) or is_zarr(path) or Path(path).is_file():
+        return [path]
+    if glob.has_magic(path):
+        files = sorted(glob.glob(path))
+        if not files:
+            raise DataError(f"no file matches {path}")
+        return files
+    if Path(path).is_dir():
+        inside = [str(entry) for entry in sorted(Path(path).iterdir()) if not entry.name.startswith(".")]
+        files = [file for file in inside if file.lower().endswith(NETCDF + GRIB) or is_zarr(file)]
+        if not files:
+            raise DataError(f"{path}: the folder has no NetCDF, GRIB or zarr data in it")
+        return files
+    parent = Path(path).parent
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
+    raise DataError(f"{path}: no such file or folder{advice}")
+
+
+def open_file(file: str) -> list[xr.Dataset]:
+    """Opens a file without reading its fields; GRIB may come as several datasets.
+
+    Raises:
+        DataError: damaged or of an unknown format.
+        MissingExtraError: an optional package is needed.
+    """
+    try:
+        if file.lower().endswith(GRIB):
+            return _open_grib(_fetch(file))
+        if is_zarr(file):
+            return [_open_zarr(file)]
+        local = _fetch(file)
+        check_whole(local)
+        return [xr.open_dataset(local, engine="netcdf4", cache=False, decode_timedelta=False)]
+    except (DataError, MissingExtraError):
+        raise
+    except Exception as error:  # a broken file makes each library raise something of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{file}: cannot be opened, it is damaged or no NetCDF, GRIB or zarr data ({reason})"
+        ) from error
+
+
+def _open_zarr(file: str) -> xr.Dataset:
+    if is_remote(file):
+        _filesystem(file)  # to say what is missing in our own words
+    return xr.open_zarr(file, chunks=None, decode_timedelta=False)
+
+
+def _open_grib(file: str) -> list[xr.Dataset]:
+    try:
+        import cfgrib
+    except Exception as error:  # cfgrib raises RuntimeError where its C library is not found
+        raise MissingExtraError("cfgrib", extra="grib", purpose=f"to read {file}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # cfgrib merges with xarray's old defaults
+        # no index files beside the user's data
+        datasets: list[xr.Dataset] = cfgrib.open_datasets(file, backend_kwargs={"indexpath": ""}, cache=False)
+    return datasets
+
+
+def _fetch(file: str) -> str:
+    """A local name of a file; a remote NetCDF or GRIB file is copied to a temporary folder first."""
+    if not is_remote(file):
+        return file
+    import fsspec
+
+    _filesystem(file)
+    local: Any = fsspec.open_local(f"simplecache::{file}")
+    return str(local[0] if isinstance(local, list) else local)
+
+
+def _filesystem(url: str) -> Any:
+    protocol = url.split("://")[0].split("::")[-1]
+    try:
+        import fsspec
+    except ImportError as error:
+        raise MissingExtraError("fsspec", extra="cloud", purpose=f"to read {url}") from error
+    try:
+        return fsspec.filesystem(protocol)
+    except ImportError as error:
+        package = _CLOUD_PACKAGES.get(protocol, protocol)
+        raise MissingExtraError(package, extra="cloud", purpose=f"to read {url}") from error
+    except ValueError as error:
+        raise DataError(f"{url}: unknown kind of address {protocol!r}; use gs://, s3:// or https://") from error

@@ -1,0 +1,98 @@
+"""What a climate model is built from: channels, grid and time step, and the statistics of the training period."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClimateSchema:
+    """Channels, grid and step of a store.
+
+    Attributes:
+        channels: short names in order, level appended where there is one: ``("z500", "t850", "t2m")``.
+        statics: short names of the constant fields, e.g. ``("lsm", "orography")``; may be empty.
+        latitude: degrees north, decreasing (90 first).
+        longitude: degrees east in [0, 360), increasing.
+        step_hours: hours between two stored times.
+        title: what the data are, e.g. "Simulation (Held-Suarez), not ERA5"; shown on pictures.
+    """
+
+    channels: tuple[str, ...]
+    statics: tuple[str, ...]
+    latitude: tuple[float, ...]
+    longitude: tuple[float, ...]
+    step_hours: float
+    title: str = ""
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """(number of latitudes, number of longitudes)."""
+        return len(self.latitude), len(self.longitude)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ClimateSchema:
+        sequences: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
+        return cls(**sequences)
+
+
+@dataclass(frozen=True)
+class ClimateStatistics:
+    """Statistics over the whole training period, area-weighted, and the constant fields.
+
+    Attributes:
+        mean, std: per channel, in the channel's unit.
+        lead_hours: increasing lead times for which increments were measured.
+        increment_std: standard deviation of x(t + lead) - x(t) per lead and channel.
+        statics: constant fields, standardized to mean 0 and standard deviation 1.
+    """
+
+    mean: Float[Tensor, "channel"]
+    std: Float[Tensor, "channel"]
+    lead_hours: Float[Tensor, "lead"]
+    increment_std: Float[Tensor, "lead channel"]
+    statics: Float[Tensor, "static latitude longitude"]
+
+    def increment_std_at(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel"]:
+        """Increment standard deviation at any lead time, interpolated linearly between the measured ones."""
+        leads = self.lead_hours.to(hours.device)
+        upper = torch.searchsorted(leads, hours.to(leads.dtype)).clamp(1, len(leads) - 1) if len(leads) > 1 else None
+        table = self.increment_std.to(hours.device)
+        if upper is None:
+            return table.expand(len(hours), -1)
+        weight = ((hours - leads[upper - 1]) / (leads[upper] - leads[upper - 1])).clamp(0, 1)[:, None]
+        return torch.lerp(table[upper - 1], table[upper], weight.to(table.dtype))
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ClimateStatistics:
+        return cls(**{name: tensors[name] for name in cls.__dataclass_fields__})
+
+
+def cell_area_weights(latitude: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    """Exact area of each latitude row's cells, sin(upper edge) - sin(lower edge), with mean 1.
+
+    Cell edges lie midway between latitudes and at the poles, as in WeatherBench 2.
+    """
+    degrees = np.asarray(latitude, dtype=np.float64)
+    edges = np.concatenate(
+        [
+            [90.0 if degrees[0] > degrees[-1] else -90.0],
+            (degrees[1:] + degrees[:-1]) / 2,
+            [-90.0 if degrees[0] > degrees[-1] else 90.0],
+        ]
+    )
+    area = np.abs(np.diff(np.sin(np.deg2rad(edges))))
+    return area / area.mean()

@@ -1,0 +1,152 @@
+"""The command line of all scripts: overrides in, one outcome out, errors in one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sciml.core.errors import SciMLError
+
+SUMMARIES = {
+    "train": "Train a model, score it on held-out data and write a report.",
+    "evaluate": "Score a run on its test data beside the baselines, and draw its report.",
+    "forecast": "Forecast from a trained run.",
+    "report": "Draw the figures and the report of a run.",
+    "prepare": "Turn data as they come into one store for training.",
+    "simulate": "Make data with a domain's own simulator.",
+    "doctor": "Say what is installed and check that processes can talk.",
+}
+EXAMPLES = {
+    "train": ["domain=climate", "experiment=climate_archive", "resume=latest", "trainer.max_steps=200 optim.lr=5e-4"],
+    "evaluate": ["run=latest", "run=latest data.path=other.zarr", "run=latest output=json"],
+    "forecast": ["run=latest lead_time=72h", "run=latest lead_time=144h members=8 out=forecast.zarr"],
+    "report": ["run=latest"],
+    "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
+    "simulate": ["domain=climate days=30 out=simulation.zarr"],
+    "doctor": ["", "output=json"],
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to say: a JSON document for programs, a text for people."""
+
+    document: Mapping[str, Any]
+    text: str
+
+
+def main(verb: str, argv: Sequence[str] | None = None) -> None:
+    """Runs a command; returns when it is done, exits with 2 for bad input and with 1 for a failure."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(verb))
+        sys.exit(0)
+    try:
+        _run(verb, arguments)
+    except SciMLError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _end(error.exit_code)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        _end(130)
+        sys.exit(130)
+    except Exception:
+        if _is_one_of_many():
+            traceback.print_exc()
+        _end(1)
+        raise
+    _end(0)
+
+
+def _run(verb: str, arguments: list[str]) -> None:
+    config_dir = _option(arguments, "--config-dir")
+    overrides = [argument for argument in arguments if argument != "--cfg"]
+    config = _compose(verb, overrides, config_dir)
+    if "--cfg" in arguments:
+        print(_yaml(config), end="")
+        return
+    outcome: Outcome | None = importlib.import_module(f"sciml.app.{verb}").run(config)
+    if outcome is not None:
+        print(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
+
+
+def _is_one_of_many() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _end(code: int) -> None:
+    """Ends a process that has peers at once: their threads (gloo's) may deadlock or abort in Python's own teardown."""
+    if _is_one_of_many():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _compose(verb: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
+    from sciml.app.config import compose
+    from sciml.core.config import choice
+
+    config = compose(verb, overrides, config_dir)
+    choice(config.get("output", "text"), ("text", "json"), "output")
+    return config
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    """Takes ``--name VALUE`` or ``--name=VALUE`` out of the arguments."""
+    from sciml.core.errors import ConfigError
+
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return arguments.pop(position).partition("=")[2]
+        if argument == name:
+            if position + 1 == len(arguments):
+                raise ConfigError("a folder must follow", key=name, hint=f"{name} my_conf")
+            del arguments[position]
+            return arguments.pop(position)
+    return None
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml({name: value for name, value in config.items() if name != "changes"})
+
+
+def help_text(verb: str) -> str:
+    """What a command does, its keys with their defaults, the options of its groups, and examples; imports nothing."""
+    from sciml.app.groups import CONF, options
+
+    lines = [SUMMARIES[verb], "", f"usage: python scripts/{verb}.py [key=value ...] [--cfg] [--config-dir DIR]", ""]
+    lines += ["examples:", *(f"  python scripts/{verb}.py {example}".rstrip() for example in EXAMPLES[verb]), ""]
+    text = (CONF / f"{verb}.yaml").read_text()
+    body, groups = _split_defaults(text)
+    if "domain" in groups:
+        groups += [group for group in ("data", "task", "model") if verb == "train"]
+    if groups:
+        lines.append("groups (group=option; a key inside is group.key=value):")
+        lines += [f"  {group:<11}{', '.join(options(group))}" for group in groups if group != verb]
+        lines.append("")
+    lines += ["keys and their defaults:", *(f"  {line}" for line in body), ""]
+    for option in options(verb):
+        own, _ = _split_defaults((CONF / verb / f"{option}.yaml").read_text())
+        lines += [f"keys of domain={option} and their defaults:", *(f"  {line}" for line in own), ""]
+    lines.append("--cfg prints the composed configuration and stops; --config-dir adds a folder of your own groups.")
+    return "\n".join(lines)
+
+
+def _split_defaults(text: str) -> tuple[list[str], list[str]]:
+    """Lines with keys, and names of groups, of a primary configuration."""
+    body, groups = [], []
+    for line in text.splitlines():
+        if line.startswith("  - ") and ":" in line:
+            groups.append(line[4:].split(":")[0].strip())
+        elif line.strip() and not line.startswith(("#", "defaults", "  - ")):
+            body.append(line)
+    return body, groups

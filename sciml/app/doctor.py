@@ -1,0 +1,113 @@
+"""What is installed, what each missing extra would give, and whether processes can talk to one another."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sciml.app.cli import Outcome
+from sciml.core.config import build
+from sciml.core.errors import ConfigError
+from sciml.core.provenance import PACKAGES, machine, version
+
+TIMEOUT_S = 120
+EXTRAS = {
+    "grib": (("cfgrib", "eccodes"), "read GRIB files"),
+    "simulate": (("dinosaur",), "simulate weather (scripts/simulate.py domain=climate)"),
+    "cloud": (("gcsfs", "s3fs", "aiohttp"), "read data from Google Cloud, S3 and the web"),
+    "tracking": (("tensorboard", "mlflow"), "show runs in TensorBoard or MLflow"),
+    "test": (("pytest", "ruff", "mypy"), "run the tests and checks"),
+}
+# Each process adds its rank to the others' over gloo; what comes out is known beforehand.
+CHECK = """
+import sys, torch, torch.distributed as dist
+rank, size, port = map(int, sys.argv[1:])
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+total = torch.tensor(float(rank))
+dist.all_reduce(total)
+dist.destroy_process_group()
+sys.exit(0 if total.item() == size * (size - 1) / 2 else 3)
+"""
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Keys of ``conf/doctor.yaml``."""
+
+    processes: int = 2
+    output: str = "text"
+    changes: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.processes < 0 or self.processes == 1:
+            raise ConfigError(
+                f"{self.processes} processes cannot talk", key="processes", hint="2, or 0 to leave it out"
+            )
+
+
+def run(values: Mapping[str, Any]) -> Outcome:
+    """Looks and tells."""
+    config = build(DoctorConfig, values)
+    document = {
+        "python": sys.version.split()[0],
+        "packages": {name: version(name) for name in PACKAGES},
+        "extras": {
+            name: {"installed": all(map(_is_there, modules)), "gives": gives}
+            for name, (modules, gives) in EXTRAS.items()
+        },
+        "machine": machine(),
+        "communication": _check_communication(config.processes),
+    }
+    return Outcome(document, _text(document))
+
+
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _check_communication(processes: int) -> str:
+    """``ok``, ``left out``, or what went wrong."""
+    if processes == 0:
+        return "left out"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    commands = [[sys.executable, "-c", CHECK, str(rank), str(processes), str(port)] for rank in range(processes)]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    try:
+        for rank, process in enumerate(running):
+            _, errors = process.communicate(timeout=TIMEOUT_S)
+            if process.returncode:
+                last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {process.returncode}"
+                return f"process {rank} of {processes} failed: {last}"
+    except subprocess.TimeoutExpired:
+        return f"no answer within {TIMEOUT_S} s; look at firewalls and host names"
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return "ok"
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    machine = document["machine"]
+    accelerators = ", ".join(machine["accelerators"]) or "none; the CPU is used"
+    lines = [
+        f"python         {document['python']}",
+        *(f"{name:<15}{found or 'MISSING'}" for name, found in document["packages"].items()),
+        "",
+        f"machine        {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+        f"accelerators   {accelerators}",
+        f"communication  {document['communication']}",
+        "",
+        "extras",
+    ]
+    for name, extra in document["extras"].items():
+        how = "installed" if extra["installed"] else f"missing: pip install -e '.[{name}]'"
+        lines.append(f"  {name:<9} to {extra['gives']:<62} {how}")
+    return "\n".join(lines)

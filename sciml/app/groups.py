@@ -1,0 +1,13 @@
+"""The folders of the configuration: groups, and the options in them. Reads names only, imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def options(group: str, config_dir: str | None = None) -> list[str]:
+    """Options of a group, e.g. ``["vit_1b", "vit_tiny"]`` of ``model``."""
+    folders = [CONF / group, *([Path(config_dir) / group] if config_dir else [])]
+    return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})

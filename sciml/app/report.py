@@ -1,0 +1,31 @@
+"""Drawing a run's report again from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sciml.app.cli import Outcome
+from sciml.app.config import build_experiment
+from sciml.app.run_folder import RunFolder
+from sciml.app.scoring import draw_report
+from sciml.core.config import build
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Keys of ``conf/report.yaml``."""
+
+    run: str = "latest"
+    runs_dir: str = "runs"
+    output: str = "text"
+    changes: dict[str, Any] | None = None
+
+
+def run(values: Mapping[str, Any]) -> Outcome:
+    """Draws and says where."""
+    config = build(ReportConfig, values)
+    folder = RunFolder.find(config.run, config.runs_dir)
+    report = draw_report(folder, build_experiment(folder.record["config"]).domain)
+    return Outcome({"run": str(folder.path), "report": str(report)}, f"report  {report}")

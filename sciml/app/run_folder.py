@@ -1,0 +1,80 @@
+"""The folder of a run: how it is named, found, written and read back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sciml.core.errors import ConfigError, DataError, nearest
+from sciml.core.files import write_json
+from sciml.core.provenance import now, provenance
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``run.json``, ``metrics.jsonl``, ``scores.json``, ``checkpoints/``, ``figures/``, ``report.html`` of a run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, runs_dir: str, domain: str, name: str | None, config: Mapping[str, Any]) -> RunFolder:
+        """Makes the folder of a new run and writes ``run.json``.
+
+        Raises:
+            ConfigError: where a run of this name is there already.
+        """
+        name = name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        folder = cls(Path(runs_dir) / domain / name)
+        if folder.path.exists():
+            raise ConfigError(f"{folder.path} is there already", key="run", hint="choose another name, or resume=")
+        folder.path.mkdir(parents=True)
+        write_json(folder.path / "run.json", {"domain": domain, "config": config, "provenance": provenance()})
+        return folder
+
+    @classmethod
+    def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:
+        """A run by its folder, its name, or ``latest``.
+
+        Raises:
+            ConfigError: where there is none.
+        """
+        runs = sorted(Path(runs_dir).glob("*/*/run.json"), key=lambda file: file.stat().st_mtime)
+        if run == "latest":
+            if not runs:
+                raise ConfigError(
+                    f"there is no run under {runs_dir}/", key=key, hint="train one: python scripts/train.py"
+                )
+            return cls(runs[-1].parent)
+        if (Path(run) / "run.json").exists():
+            return cls(Path(run))
+        named = {file.parent.name: file.parent for file in runs}
+        if run in named:
+            return cls(named[run])
+        raise ConfigError(f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named]))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says: domain, resolved configuration, provenance."""
+        try:
+            return json.loads((self.path / "run.json").read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise DataError(f"{self.path / 'run.json'} is corrupted") from None
+
+    def scores(self) -> list[dict[str, Any]]:
+        """Rows of ``scores.json``; none before the first evaluation."""
+        file = self.path / "scores.json"
+        return json.loads(file.read_text()) if file.exists() else []
+
+    def history(self) -> list[dict[str, Any]]:
+        """Rows of ``metrics.jsonl``."""
+        file = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

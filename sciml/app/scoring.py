@@ -1,0 +1,70 @@
+"""From a trained model to ``scores.json``, figures and ``report.html``: what train, evaluate and report share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from sciml.app.run_folder import RunFolder
+from sciml.core.errors import ConfigError
+from sciml.core.files import atomic_file, write_json
+from sciml.core.progress import track
+from sciml.data.loader import evaluation_batches
+from sciml.dist.world import World
+from sciml.domain.protocol import Domain, RunResult, Splits, Task
+from sciml.inference.evaluation import score_baselines, score_model, score_table
+from sciml.report.html import write_report
+
+
+def score_test(
+    task: Task, model: nn.Module, splits: Splits, world: World, *, batch_size: int, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of ``scores.json`` on the whole test split."""
+
+    def batches(description: str) -> Any:
+        rank = {"rank": world.rank, "num_ranks": world.size}
+        total = -(-len(splits.test) // world.size // batch_size)
+        found = evaluation_batches(splits.test, batch_size=batch_size, seed=seed, **rank)
+        return track(found, description, total) if world.is_main else found
+
+    scores = score_model(task, model, batches("scoring the model"), world)
+    baselines = score_baselines(task, batches("scoring the baselines"), world, task.baselines())
+    return score_table(scores, baselines)
+
+
+def save_scores(folder: RunFolder, table: Sequence[dict[str, Any]], example: Mapping[str, np.ndarray]) -> None:
+    """Writes ``scores.json``, and the example beside it so that figures can be drawn again without the model."""
+    write_json(folder.path / "scores.json", list(table))
+    with atomic_file(folder.path / EXAMPLE) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in example.items()}, temporary)
+
+
+def draw_report(folder: RunFolder, domain: Domain) -> Path:
+    """Draws the figures of a run from its files and assembles ``report.html``.
+
+    Raises:
+        ConfigError: where the run was never scored.
+    """
+    example = folder.path / EXAMPLE
+    if not example.exists():
+        raise ConfigError(
+            f"{folder.path} was never scored", key="run", hint=f"python scripts/evaluate.py run={folder.path}"
+        )
+    result = RunResult(
+        directory=folder.path,
+        record=folder.record,
+        schema=json.loads((folder.path / "schema.json").read_text()),
+        scores=folder.scores(),
+        history=folder.history(),
+        example=load_file(example),
+    )
+    return write_report(result, track(domain.figures(result), "drawing figures"), folder.path / "report.html")
+
+
+EXAMPLE = "example.safetensors"

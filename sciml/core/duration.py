@@ -1,0 +1,27 @@
+"""Durations as users type them: ``72h``, ``3d``, ``30min``."""
+
+from __future__ import annotations
+
+import re
+
+from sciml.core.errors import ConfigError
+
+_HOURS = {"": 1.0, "h": 1.0, "d": 24.0, "min": 1 / 60, "s": 1 / 3600}
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(h|d|min|s|)\s*")
+
+
+def parse_hours(text: str | int | float, *, key: str | None = None) -> float:
+    """Hours of a duration such as ``72h``, ``3d`` or a bare number of hours.
+
+    Raises:
+        ConfigError: where the text is no duration.
+    """
+    match = _PATTERN.fullmatch(str(text))
+    if match is None:
+        raise ConfigError(f"{text!r} is no duration", key=key, hint="write hours or days, e.g. 72h or 3d")
+    return float(match[1]) * _HOURS[match[2]]
+
+
+def format_hours(hours: float) -> str:
+    """Hours as a short text: ``72 h``."""
+    return f"{hours:g} h"

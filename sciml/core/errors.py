@@ -1,0 +1,70 @@
+"""The errors a user may see: one sentence, and the exit code of the program.
+
+Bad input (configuration or data) exits with 2, a failure of the run itself with 1.
+Everything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SciMLError(Exception):
+    """Base of all errors that are shown to the user as one sentence, without a traceback."""
+
+    exit_code: int = 1
+
+
+class ConfigError(SciMLError):
+    """A configuration that cannot work.
+
+    Args:
+        message: what is wrong, as a sentence without its final stop.
+        key: the configuration key it concerns, e.g. ``trainer.max_steps``.
+        hint: a value that would work.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, key: str | None = None, hint: str | None = None) -> None:
+        self.message, self.key, self.hint = message, key, hint
+        where = f"{key}: " if key else ""
+        advice = f"; {hint}" if hint else ""
+        super().__init__(f"{where}{message}{advice}")
+
+
+class DataError(SciMLError):
+    """Data that cannot be used; the message names the file, the variable and the time."""
+
+    exit_code = 2
+
+
+class MissingExtraError(SciMLError):
+    """An optional package is needed that is not installed.
+
+    Args:
+        package: the name that is imported.
+        extra: the extra of this project that installs it.
+        purpose: what the package is needed for, e.g. ``"to read GRIB files"``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(f"{package} is needed {purpose}; install it with: pip install -e '.[{extra}]'")
+
+
+class RunError(SciMLError):
+    """A run that failed on the way: not a number, a full disk, a lost process."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that offers the known name nearest to a misspelled one, or all of them if none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(names) if names else "nothing is known here"

@@ -1,0 +1,86 @@
+"""Where a result comes from: code, versions, machine, command."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "deepspeed", "torch-geometric", "hydra-core", "xarray", "zarr", "netCDF4", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """A JSON-able record of the code, the versions, the machine and the command."""
+    return {
+        "time": now().isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("sciml", *PACKAGES)},
+        "machine": machine(),
+        "user": _user(),
+    }
+
+
+def now() -> datetime.datetime:
+    """The current time in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Host, processor, cores, memory and accelerators."""
+    import psutil
+    import torch
+
+    accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "accelerators": accelerators,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    root = Path(__file__).resolve().parents[2]
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": run("rev-parse", "HEAD"), "dirty": bool(run("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None

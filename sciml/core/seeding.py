@@ -1,0 +1,23 @@
+"""Seeds that depend on what is drawn, never on when or where it is drawn."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+
+
+def seed_of(seed: int, *parts: int | str) -> int:
+    """A 63-bit seed from the run's seed and the name of what is drawn (a step, a sample, a parameter)."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seeds dropout and the like for one training step.
+
+    With a seed of its own for every step there is no generator state to save: a resumed run draws what the
+    straight run would have drawn.
+    """
+    torch.manual_seed(seed_of(seed, "step", step, rank))

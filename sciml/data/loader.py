@@ -1,0 +1,129 @@
+"""Batches for training and evaluation: every sample once an epoch, the same whatever the workers and the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sciml.core.seeding import seed_of
+from sciml.data.source import SampleSource
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One use of one sample."""
+
+    epoch: int
+    index: int
+
+
+@dataclass(frozen=True)
+class ShuffledStream:
+    """An endless stream of draws: one permutation of all samples after the other, cut into global batches.
+
+    The position is the step number alone. No sample is dropped at an epoch's end, since batches run on into
+    the next permutation; and the global batch of a step is the same for any number of ranks.
+
+    Attributes:
+        num_samples: size of the data set.
+        global_batch_size: samples a step, over all ranks.
+        seed: the run's seed.
+    """
+
+    num_samples: int
+    global_batch_size: int
+    seed: int
+
+    def draws(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[Draw]:
+        """The draws of one rank at one step; the ranks' parts are disjoint and equal."""
+        share = self.global_batch_size // num_ranks
+        first = step * self.global_batch_size + rank * share
+        return [self._draw(position) for position in range(first, first + share)]
+
+    def epoch_of(self, step: int) -> float:
+        """Epochs that are complete before a step."""
+        return step * self.global_batch_size / self.num_samples
+
+    def _draw(self, position: int) -> Draw:
+        epoch, place = divmod(position, self.num_samples)
+        return Draw(epoch, int(_permutation(self.num_samples, self.seed, epoch)[place]))
+
+
+@lru_cache(maxsize=4)
+def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(num_samples)
+
+
+class DrawnSamples(Dataset):
+    """A source as torch sees it: from a draw to a sample, with the draw's own generator."""
+
+    def __init__(self, source: SampleSource, seed: int) -> None:
+        self.source, self.seed = source, seed
+
+    def __getitem__(self, draw: Draw) -> Any:
+        generator = np.random.default_rng(seed_of(self.seed, "sample", draw.epoch, draw.index))
+        return self.source.sample(draw.index, generator)
+
+
+def training_batches(
+    source: SampleSource,
+    stream: ShuffledStream,
+    *,
+    start_step: int,
+    stop_step: int,
+    micro_batch_size: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    num_workers: int = 0,
+) -> Iterator[Any]:
+    """Yields the micro-batches of this rank from ``start_step`` on, in order.
+
+    A step's share (``global_batch_size / num_ranks``) is cut into micro-batches of ``micro_batch_size``.
+    """
+
+    def micro_batches() -> Iterator[list[Draw]]:
+        for step in range(start_step, stop_step):
+            draws = stream.draws(step, rank, num_ranks)
+            for first in range(0, len(draws), micro_batch_size):
+                yield draws[first : first + micro_batch_size]
+
+    return iter(_loader(source, stream.seed, micro_batches(), num_workers))
+
+
+def evaluation_batches(
+    source: SampleSource,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    num_workers: int = 0,
+    limit: int | None = None,
+) -> Iterator[Any]:
+    """Yields each sample once over all ranks, in order; ranks may differ by one sample.
+
+    Args:
+        limit: use only so many samples, spread evenly over the source.
+    """
+    count = len(source) if limit is None else min(limit, len(source))
+    chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)) if count else np.array([], int)
+    mine = [Draw(0, int(index)) for index in chosen[rank::num_ranks]]
+    plan = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return iter(_loader(source, seed, plan, num_workers))
+
+
+def _loader(source: SampleSource, seed: int, plan: Iterable[list[Draw]], num_workers: int) -> DataLoader:
+    return DataLoader(
+        DrawnSamples(source, seed),
+        batch_sampler=plan,
+        num_workers=num_workers,
+        collate_fn=source.collate,
+        prefetch_factor=4 if num_workers else None,
+        generator=torch.Generator().manual_seed(seed),  # the loader would draw from the global one
+    )

@@ -1,0 +1,35 @@
+"""What a trainer needs of data: samples by number, drawn with a given generator, gathered into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+B = TypeVar("B", bound="Batch")
+
+
+class Batch(Protocol):
+    """A few samples together, on one device."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+    def to(self: B, device: torch.device | str) -> B: ...
+
+
+class SampleSource(Protocol):
+    """A finite set of samples.
+
+    Everything random in a sample (which lead time, which augmentation) is drawn from the generator that is
+    handed in. It is seeded by (seed, epoch, index), so that a sample is the same whichever worker, rank or
+    restarted run asks for it.
+    """
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, generator: np.random.Generator) -> Any: ...
+
+    def collate(self, samples: Sequence[Any]) -> Batch: ...

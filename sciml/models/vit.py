@@ -1,0 +1,226 @@
+"""The vision transformer that all grid domains share: isotropic pre-norm blocks over tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+from sciml.nn.attention import SelfAttention
+from sciml.nn.conditioning import CONDITIONINGS, Modulation, modulate
+from sciml.nn.mlp import MLPS, make_mlp
+from sciml.nn.norm import QK_NORMS
+from sciml.nn.position import Rotary
+from sciml.nn.recompute import RECOMPUTES, recompute
+from sciml.parallel.plan import ShardingPlan, Style
+
+_POSITIVE = (
+    "embed_dim",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "patch_size",
+    "condition_dim",
+    "position_harmonics",
+    "rotary_max_harmonic",
+)
+_CHOICES = {"mlp": MLPS, "qk_norm": QK_NORMS, "conditioning": CONDITIONINGS, "recompute": RECOMPUTES}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A vision transformer on a grid.
+
+    Attributes:
+        kind: name of the model family in the registry.
+        embed_dim: channels of a token; a multiple of ``num_heads``.
+        depth: number of blocks.
+        num_heads: attention heads; also those of a tokenizer that aggregates variables.
+        mlp: ``gelu`` or ``swiglu`` (of equal parameter count).
+        mlp_ratio: width of the feed-forward part over ``embed_dim``.
+        patch_size: rows and columns of a patch.
+        qk_norm: ``layer``, ``rms`` or ``none``.
+        conditioning: ``adaln_zero`` or ``none``.
+        condition_dim: length of the vector that modulates the blocks.
+        condition_on: scalars that it is made of; their names belong to the domain.
+        position_features: coordinates whose Fourier features are added to the tokens.
+        position_harmonics: number of harmonics of each of them.
+        rotary_axes: coordinates whose differences turn queries against keys; may be empty.
+        rotary_max_harmonic: the fastest of these rotations, in turns per 360 degrees.
+        head_depth: Linear + GELU layers before the output projection.
+        dropout: probability with which attention weights and outputs of a half block are dropped.
+        drop_path: probability with which the last block's halves are left out; grows linearly from 0.
+        recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
+    """
+
+    kind: str = "vit"
+    embed_dim: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    mlp: str = "gelu"
+    mlp_ratio: float = 4.0
+    patch_size: int = 4
+    qk_norm: str = "layer"
+    conditioning: str = "adaln_zero"
+    condition_dim: int = 64
+    condition_on: tuple[str, ...] = ("lead_time", "time_of_day", "time_of_year")
+    position_features: tuple[str, ...] = ("latitude", "longitude")
+    position_harmonics: int = 8
+    rotary_axes: tuple[str, ...] = ("longitude", "latitude")
+    rotary_max_harmonic: int = 16
+    head_depth: int = 2
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    recompute: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            positive(getattr(self, name), f"model.{name}")
+        for name, known in _CHOICES.items():
+            choice(getattr(self, name), known, f"model.{name}")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{getattr(self, name)} is no probability below 1", key=f"model.{name}", hint="write e.g. 0.1"
+                )
+        if self.head_depth < 0:
+            raise ConfigError(f"{self.head_depth} is negative", key="model.head_depth", hint="write 0 or more")
+        if self.is_conditioned and not self.condition_on:
+            raise ConfigError(
+                "nothing to condition on", key="model.condition_on", hint="name scalars or set model.conditioning=none"
+            )
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        if self.embed_dim % self.num_heads:
+            works = [str(h) for h in range(1, min(self.embed_dim, 64) + 1) if self.embed_dim % h == 0]
+            raise ConfigError(
+                f"{self.num_heads} heads do not divide {self.embed_dim} channels",
+                key="model.num_heads",
+                hint=f"counts that do: {', '.join(works)}",
+            )
+        if self.rotary_axes and (self.head_dim % 2 or self.head_dim // 2 < len(self.rotary_axes)):
+            raise ConfigError(
+                f"heads of {self.head_dim} channels cannot be rotated in pairs about {len(self.rotary_axes)} axes",
+                key="model.num_heads",
+                hint="choose fewer heads with an even number of channels, or set model.rotary_axes=[]",
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a head."""
+        return self.embed_dim // self.num_heads
+
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether the blocks take a condition."""
+        return self.conditioning != "none"
+
+
+class DropPath(nn.Module):
+    """Leaves out a residual branch for random samples in training, and scales the others up.
+
+    Source: Huang et al. (2016), https://doi.org/10.48550/arXiv.1603.09382.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
+        if not self.training or self.probability == 0:
+            return x
+        keep = 1 - self.probability
+        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x.dtype) / keep
+
+
+class Block(nn.Module):
+    """Attention and feed-forward part, each on normalized tokens and added to the residual stream.
+
+    Args:
+        config: the trunk's configuration.
+        drop_path: probability with which a half of this block is left out in training.
+    """
+
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        dim, conditioned = config.embed_dim, config.is_conditioned
+        self.attention_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
+        self.attention = SelfAttention(dim, config.num_heads, config.qk_norm, config.dropout)
+        self.mlp_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
+        self.mlp = make_mlp(config.mlp, dim, config.mlp_ratio)
+        self.modulation = Modulation(config.condition_dim, dim, 6) if conditioned else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token embed"],
+        condition: Float[Tensor, "batch condition"] | None = None,
+        rotary: Rotary | None = None,
+    ) -> Float[Tensor, "batch token embed"]:
+        """The block's tokens; ``condition`` is needed where the configuration has a conditioning."""
+        if self.modulation is None:
+            x = x + self._drop(self.attention(self.attention_norm(x), rotary))
+            return x + self._drop(self.mlp(self.mlp_norm(x)))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)
+        mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotary)
+        x = torch.addcmul(x, gate_a, self._drop(mixed))
+        fed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
+        return torch.addcmul(x, gate_m, self._drop(fed))
+
+    def _drop(self, branch: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
+        return self.drop_path(self.dropout(branch))
+
+
+class ViT(nn.Module):
+    """The trunk: tokens in, tokens out; a pipeline stage is a slice of ``blocks``.
+
+    A domain puts its tokenizer before and its head behind.
+    """
+
+    plan: ClassVar[ShardingPlan] = ShardingPlan(
+        {
+            "blocks.*.attention.w[qkv]": Style.COLUMN,
+            "blocks.*.attention.wo": Style.ROW,
+            "blocks.*.attention.*_norm": Style.COLUMN,
+            "blocks.*.mlp.up": Style.COLUMN,
+            "blocks.*.mlp.gate": Style.COLUMN,
+            "blocks.*.mlp.down": Style.ROW,
+            "blocks.*.*_norm": Style.SEQUENCE,
+            "blocks.*.modulation.linear": Style.SEQUENCE,
+            "norm": Style.SEQUENCE,
+            "modulation.linear": Style.SEQUENCE,
+        }
+    )
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.recompute = config.recompute
+        rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.norm = nn.LayerNorm(config.embed_dim, elementwise_affine=not config.is_conditioned)
+        self.modulation = Modulation(config.condition_dim, config.embed_dim, 2) if config.is_conditioned else None
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "batch token embed"],
+        condition: Float[Tensor, "batch condition"] | None = None,
+        rotary: Rotary | None = None,
+    ) -> Float[Tensor, "batch token embed"]:
+        """Normalized tokens after all blocks."""
+        for block in self.blocks:
+            tokens = recompute(self.recompute, block, tokens, condition, rotary)
+        return self.finish(tokens, condition)
+
+    def finish(
+        self, tokens: Float[Tensor, "batch token embed"], condition: Float[Tensor, "batch condition"] | None = None
+    ) -> Float[Tensor, "batch token embed"]:
+        """What follows the last block: the final, modulated normalization."""
+        tokens = self.norm(tokens)
+        return tokens if self.modulation is None else modulate(tokens, *self.modulation(condition))

@@ -1,0 +1,51 @@
+"""Multi-head self-attention over tokens."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciml.nn.norm import qk_norm
+from sciml.nn.position import Rotary, rotate
+
+
+class SelfAttention(nn.Module):
+    """Every token attends to all tokens; queries and keys may be normalized and rotated by position.
+
+    Queries, keys and values are projected by linears of their own and the number of heads is read off the
+    projection (``-1``): a cut of their rows is then a cut by heads, on any number of ranks.
+
+    Args:
+        embed_dim: channels of a token; a multiple of ``num_heads``.
+        num_heads: number of heads.
+        qk_norm_kind: ``none``, ``layer`` or ``rms``.
+        dropout: probability with which an attention weight is dropped in training.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, qk_norm_kind: str = "layer", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.head_dim = embed_dim // num_heads
+        self.dropout = dropout
+        self.wq = nn.Linear(embed_dim, embed_dim)
+        self.wk = nn.Linear(embed_dim, embed_dim)
+        self.wv = nn.Linear(embed_dim, embed_dim)
+        self.wo = nn.Linear(embed_dim, embed_dim)
+        self.query_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
+        self.key_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch token embed"], rotary: Rotary | None = None
+    ) -> Float[Tensor, "batch token embed"]:
+        """Attends over all tokens; ``rotary`` turns queries and keys by their tokens' positions."""
+        query, key, value = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        query, key = self.query_norm(query), self.key_norm(key)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        mixed = F.scaled_dot_product_attention(
+            query.transpose(1, 2).to(value.dtype),
+            key.transpose(1, 2).to(value.dtype),
+            value.transpose(1, 2),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.wo(mixed.transpose(1, 2).flatten(-2))

@@ -1,0 +1,48 @@
+"""Fields cut into square patches, and put together again."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sciml.core.errors import ConfigError
+
+
+def check_patches(grid_shape: tuple[int, int], patch_size: int) -> None:
+    """Refuses a patch size that does not divide the grid.
+
+    Raises:
+        ConfigError: naming the sizes that do.
+    """
+    rows, columns = grid_shape
+    if rows % patch_size or columns % patch_size:
+        sizes = [str(p) for p in range(1, min(rows, columns) + 1) if rows % p == 0 and columns % p == 0]
+        hint = f"sizes that do: {', '.join(sizes)}"
+        if sizes == ["1"]:
+            hint += "; prepare the data on a grid with more divisors, e.g. 32x64"
+        raise ConfigError(
+            f"patches of {patch_size}x{patch_size} do not divide the grid of {rows}x{columns}",
+            key="model.patch_size",
+            hint=hint,
+        )
+
+
+def patchify(
+    fields: Float[Tensor, "batch variable row column"], patch_size: int
+) -> Float[Tensor, "batch token variable pixel"]:
+    """Pixels of every patch and variable; patches row by row, pixels within them too."""
+    b, v, rows, columns = fields.shape
+    p = patch_size
+    cut = fields.reshape(b, v, rows // p, p, columns // p, p)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(b, (rows // p) * (columns // p), v, p * p)
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch token variable pixel"], grid_shape: tuple[int, int], patch_size: int
+) -> Float[Tensor, "batch variable row column"]:
+    """The inverse of :func:`patchify`."""
+    rows, columns = grid_shape
+    p = patch_size
+    b, _, v, _ = patches.shape
+    cut = patches.reshape(b, rows // p, columns // p, v, p, p)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(b, v, rows, columns)

@@ -1,0 +1,46 @@
+"""Activations that are computed again in the backward pass instead of being kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+RECOMPUTES = ("none", "selective", "full")
+
+_KEPT = frozenset(
+    {
+        torch.ops.aten.mm.default,
+        torch.ops.aten.addmm.default,
+        torch.ops.aten.bmm.default,
+        torch.ops.aten._scaled_dot_product_flash_attention.default,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+        torch.ops.aten._scaled_dot_product_efficient_attention.default,
+        torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    }
+)
+
+
+def _keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if op in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Applies a function, keeping as much for the backward pass as the mode says.
+
+    Args:
+        mode: ``none`` keeps everything; ``selective`` keeps matrix products and attention and computes what
+            lies between them again, which costs next to no FLOPs; ``full`` keeps the inputs alone.
+        function: a block of the model.
+        args: its inputs.
+    """
+    if mode == "none" or not torch.is_grad_enabled():
+        return function(*args)
+    if mode == "full":
+        return checkpoint(function, *args, use_reentrant=False)
+    contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+    return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)

@@ -1,0 +1,168 @@
+"""A run as one HTML file: pictures inside, nothing loaded from anywhere, readable on a phone and in the dark."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from sciml.core.files import atomic_file
+from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.report.loss_curve import loss_curve
+from sciml.report.model_card import model_card, training_facts
+from sciml.report.scores import (
+    HIGHER_IS_BETTER,
+    Rows,
+    ScoreLine,
+    baselines_of,
+    format_value,
+    headline,
+    lead_times,
+    main_lead_time,
+    primary_metric,
+    score_lines,
+    wins_over,
+)
+from sciml.report.style import label_of, pretty_unit
+
+TEMPLATE = "report.html.j2"
+MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure, as the template wants it."""
+
+    name: str
+    title: str
+    caption: str
+    source: str
+
+
+def write_report(
+    result: RunResult,
+    figures: Iterable[NamedFigure],
+    out: Path,
+    *,
+    commands: Sequence[tuple[str, str]] | None = None,
+) -> Path:
+    """Draws the figures into ``figures/`` beside the report and writes the report in one piece.
+
+    Args:
+        result: what the run left behind.
+        figures: of the domain; the loss curve is added here.
+        out: the file to write, e.g. ``runs/climate/.../report.html``.
+        commands: (what for, command) to go on with; by default those that every run allows.
+
+    Returns:
+        The written file.
+
+    Raises:
+        RunError: where it cannot be written; an earlier report is then kept.
+    """
+    folder = out.parent / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    loss = loss_curve(result.history)
+    context = {
+        "title": f"{result.record.get('domain', 'run')} · {result.directory.name}",
+        "source": result.schema.get("title", ""),
+        **_score_context(result),
+        "pictures": [_draw(figure, folder) for figure in figures],
+        "loss": _draw(loss, folder) if loss else None,
+        "training": training_facts(result),
+        "card": model_card(result),
+        "provenance": flatten(result.record.get("provenance") or {}),
+        "config": flatten(result.record.get("config") or {}),
+        "commands": next_commands(result) if commands is None else commands,
+    }
+    with atomic_file(out) as temporary:
+        temporary.write_text(_environment().get_template(TEMPLATE).render(context), encoding="utf-8")
+    return out
+
+
+def next_commands(result: RunResult) -> list[tuple[str, str]]:
+    """What can be done with a run, as commands to copy."""
+    run = result.directory
+    commands = [
+        ("Score it again, perhaps on other data", f"python scripts/evaluate.py run={run}"),
+        ("Draw this report again", f"python scripts/report.py run={run}"),
+        ("Train on", f"python scripts/train.py resume={run} trainer.max_steps=..."),
+    ]
+    lead = main_lead_time(result.scores)
+    if lead is not None:
+        commands.insert(0, ("Forecast", f"python scripts/forecast.py run={run} lead_time={lead:g}h"))
+    return commands
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys; empty values are left out."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{key}.")
+        elif isinstance(value, (list, tuple)):
+            flat[key] = ", ".join(map(str, value))
+        elif value is not None:
+            flat[key] = str(value)
+    return {key: text for key, text in flat.items() if text != ""}
+
+
+def _score_context(result: RunResult) -> dict[str, Any]:
+    scores = result.scores
+    metric = primary_metric(scores)
+    lead = main_lead_time(scores)
+    lines = score_lines(scores, metric, lead) if metric else []
+    return {
+        "headline": headline(lines),
+        "metric": (metric or "").upper(),
+        "lead": lead,
+        "baselines": baselines_of(scores),
+        "lines": lines,
+        "chips": [_chip(lines, name) for name in baselines_of(scores) if any(name in line.values for line in lines)],
+        "all_scores": [(name, _all_lines(scores, name)) for name in dict.fromkeys(row["metric"] for row in scores)],
+        "higher_is_better": HIGHER_IS_BETTER,
+    }
+
+
+def _all_lines(scores: Rows, metric: str) -> list[ScoreLine]:
+    """One metric at every lead time, those without a lead time first."""
+    leads: list[float | None] = [None, *lead_times(scores, metric)]
+    return [line for lead in leads for line in score_lines(scores, metric, lead)]
+
+
+def _chip(lines: Sequence[ScoreLine], baseline: str) -> dict[str, Any]:
+    """How the model stands against one baseline, over all variables."""
+    gains = [line.gain_over(baseline) for line in lines if baseline in line.values]
+    finite = [gain for gain in gains if math.isfinite(gain)]
+    wins, number = wins_over(lines, baseline)
+    state = "won" if wins == number else "mixed" if wins else "lost"
+    change = -sum(finite) / len(finite) if finite else 0.0
+    return {"name": baseline, "wins": wins, "of": number, "change": change, "state": state}
+
+
+def _draw(figure: NamedFigure, folder: Path) -> Picture:
+    written = figure.render(folder / figure.name)
+    data = base64.b64encode(written.read_bytes()).decode("ascii")
+    return Picture(figure.name, figure.title, figure.caption, f"data:{MIME[written.suffix]};base64,{data}")
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    def load(name: str) -> str:
+        return files("sciml.report").joinpath(name).read_text(encoding="utf-8")
+
+    environment = Environment(
+        loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(value=format_value, gain=_signed_percent, unit=pretty_unit, label=label_of)
+    return environment
+
+
+def _signed_percent(share: float) -> str:
+    return f"{share:+.0%}".replace("-", "\N{MINUS SIGN}")

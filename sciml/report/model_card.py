@@ -1,0 +1,119 @@
+"""What a model is, in a few lines that nobody has to look up: its data, size, training and limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sciml.domain.protocol import RunResult
+from sciml.report.scores import MODEL, lead_times, main_lead_time, primary_metric, score_lines
+from sciml.training.checkpoint import CheckpointStore, tensor_shapes
+
+MOST_NAMES = 12
+TIME = "Time in training steps"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Facts in order, and limits as sentences."""
+
+    facts: Mapping[str, str]
+    limits: Sequence[str]
+
+
+def model_card(result: RunResult) -> ModelCard:
+    """The card of a run, from its files alone; what is not known is left out, never guessed."""
+    config = result.record.get("config", {})
+    facts = {
+        "Domain": str(result.record.get("domain", "")),
+        "Model": _model(config.get("model") or {}),
+        "Parameters": _parameters(result),
+        "Data": str(result.schema.get("title", "")),
+        "Data path": str((config.get("data") or {}).get("path") or ""),
+        "Predicts": _names(list(dict.fromkeys(row["variable"] for row in result.scores))),
+        "Scored lead times": _names([f"{hours:g} h" for hours in lead_times(result.scores)]),
+        **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
+    }
+    return ModelCard({name: text for name, text in facts.items() if text}, _limits(result))
+
+
+def training_facts(result: RunResult) -> dict[str, str]:
+    """Steps, batch, rate and time of the training."""
+    trainer = result.record.get("config", {}).get("trainer") or {}
+    rows = [row for row in result.history if row["split"] == "train"]
+    if not rows:
+        return {}
+    rates = sorted(row["samples_per_s"] for row in rows if row.get("samples_per_s"))
+    facts = {"Training steps": f"{rows[-1]['step']:,}"}
+    batch = trainer.get("global_batch_size")
+    if batch:
+        facts["Batch size"] = f"{batch}"
+    if rates:
+        facts["Throughput"] = f"{rates[len(rates) // 2]:.3g} samples/s (median)"
+    if batch and rates:
+        facts[TIME] = f"about {format_seconds(_seconds(rows, batch))}"
+    valid = [row for row in result.history if row["split"] == "valid" and row.get("loss") is not None]
+    if valid:
+        best = min(valid, key=lambda row: row["loss"])
+        facts["Best validation loss"] = f"{best['loss']:.4g} at step {best['step']:,}"
+    return facts
+
+
+def format_seconds(seconds: float) -> str:
+    """``42 s``, ``5 min`` or ``1.4 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _seconds(rows: Sequence[Mapping[str, Any]], batch: int) -> float:
+    """Sum of step times; a logged step stands for those since the one before."""
+    total, before = 0.0, 0
+    for row in rows:
+        if row.get("samples_per_s"):
+            total += (row["step"] - before) * batch / row["samples_per_s"]
+            before = row["step"]
+    return total
+
+
+def _model(config: Mapping[str, Any]) -> str:
+    parts = [f"{name} {value}" for name, value in config.items() if isinstance(value, (int, str)) and name != "name"]
+    return ", ".join([str(config["name"]), *parts] if "name" in config else parts)
+
+
+def _parameters(result: RunResult) -> str:
+    """Counted in the best checkpoint; the averaged weights leave out buffers, so they count best."""
+    best = CheckpointStore(result.directory / "checkpoints").best()
+    if best is None:
+        return ""
+    shapes = tensor_shapes(best)
+    prefix = "ema." if any(name.startswith("ema.") for name in shapes) else "model."
+    return f"{sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(prefix)):,}"
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMES])
+    return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
+
+
+def _limits(result: RunResult) -> list[str]:
+    limits = []
+    metric = primary_metric(result.scores)
+    if metric is None:
+        return ["Nothing was scored: how good this model is, is not known."]
+    title = result.schema.get("title")
+    limits.append(
+        "The scores hold for the test part of the data named above"
+        + (f" ({title})" if title else "")
+        + "; they say nothing about other data."
+    )
+    lines = score_lines(result.scores, metric, main_lead_time(result.scores))
+    lost = [line for line in lines if line.best != MODEL]
+    if lost:
+        worse = ", ".join(f"{line.variable} ({line.best.replace('_', ' ')})" for line in lost[:MOST_NAMES])
+        limits.append(f"A simple baseline is better for {len(lost)} of {len(lines)} variables: {worse}.")
+    if not any(row["metric"] == "crps" for row in result.scores) and lead_times(result.scores):
+        limits.append("A single forecast: it gives no measure of its own uncertainty.")
+    return limits

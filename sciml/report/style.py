@@ -1,0 +1,142 @@
+"""One look for all pictures of the suite: type, lines, and a fixed color for the model and each baseline."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b2733"
+MUTED = "#66727f"
+GRID = "#e3e7eb"
+PAPER = "#ffffff"
+MODEL = "model"
+
+# Okabe and Ito's hues, adjusted to one lightness family: told apart with any color vision and in gray print.
+COLORS = {
+    MODEL: "#0b5fa5",
+    "persistence": "#8a949e",
+    "climatology": "#e0a100",
+    "weekly_climatology": "#c65d00",
+    "mean_climatology": "#b2478f",
+    "ridge": "#12876a",
+}
+OTHER_COLORS = ("#5bb0e0", "#7a5cc7", "#a33b3b", "#5d6b2f")
+MARKERS = {
+    MODEL: "o",
+    "persistence": "s",
+    "climatology": "D",
+    "weekly_climatology": "v",
+    "mean_climatology": "X",
+    "ridge": "^",
+}
+
+RC: dict[str, Any] = {
+    "figure.facecolor": PAPER,
+    "figure.dpi": 120,
+    "savefig.facecolor": PAPER,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 1.9,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "image.interpolation": "nearest",
+    "mathtext.default": "regular",
+}
+
+
+@contextlib.contextmanager
+def suite_style() -> Iterator[None]:
+    """Draws in the suite's style inside the block, and leaves matplotlib's settings as they were."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(RC):  # type: ignore[arg-type]  # newer stubs list every key
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure in inches, free of pyplot's global state, laid out so that nothing is cut."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
+    """A heading above and the small name of the data below; the axes keep clear of both.
+
+    Returns:
+        The heading, for animations that change it.
+    """
+    height = figure.get_figheight()
+    above, below = 0.5 * bool(title) / height, 0.28 * bool(source) / height
+    figure.get_layout_engine().set(rect=(0, below, 1, 1 - above - below))  # type: ignore[union-attr,call-arg]
+    if source:
+        figure.text(0.5, 0.09 / height, source, ha="center", va="bottom", fontsize=8.5, color=MUTED)
+    return figure.text(0.5, 1 - 0.14 / height, title, ha="center", va="top", fontsize=13.5, fontweight="bold")
+
+
+def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
+    """Writes a figure as PNG next to the given stem."""
+    written = path.with_suffix(".png")
+    written.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(written, dpi=dpi)
+    return written
+
+
+def color_of(predictor: str) -> str:
+    """The color of the model or a baseline, the same in every picture and every run."""
+    return COLORS.get(predictor) or OTHER_COLORS[sum(predictor.encode()) % len(OTHER_COLORS)]
+
+
+def marker_of(predictor: str) -> str:
+    """The marker of the model or a baseline."""
+    return MARKERS.get(predictor, "P")
+
+
+def label_of(predictor: str) -> str:
+    """How the model or a baseline is called in a legend."""
+    return predictor.replace("_", " ")
+
+
+def pretty_unit(unit: str) -> str:
+    """A unit as matplotlib sets it: ``m**2 s**-2`` becomes m² s⁻²; a pure number has none."""
+    if unit in ("", "1", "dimensionless"):
+        return ""
+    superscript = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+    words = []
+    for word in unit.replace("**", "^").split():
+        base, _, power = word.partition("^")
+        if not power and len(word) > 1 and (word[-1].isdigit()):
+            base = word.rstrip("-0123456789")
+            power = word[len(base) :]
+        words.append(base + power.translate(superscript))
+    return " ".join(words)

@@ -1,0 +1,97 @@
+"""Views of a running training: they are told what happens and change nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Callback(Protocol):
+    """What may look at a training run."""
+
+    def on_step(self, step: int, record: Mapping[str, Any]) -> None: ...
+
+    def on_validation(self, step: int, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one JSON object a line; the truth about a run.
+
+    On resume, lines of steps that will be done again are removed first.
+    """
+
+    def __init__(self, path: Path, *, every: int, resume_step: int = 0) -> None:
+        self.every = every
+        if path.exists():
+            # The last line may be half a line if the run was killed while writing it; it ends without a newline.
+            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= resume_step))
+        self.file = path.open("a", buffering=1)
+
+    def on_step(self, step: int, record: Mapping[str, Any]) -> None:
+        if step == 1 or step % self.every == 0:
+            self._write({"step": step, "split": "train", **record})
+
+    def on_validation(self, step: int, record: Mapping[str, Any]) -> None:
+        self._write({"step": step, "split": "valid", **record})
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        self.file.write(json.dumps(row) + "\n")
+
+
+class ProgressView:
+    """A live bar on a terminal (step, loss, samples/s, time left); plain lines elsewhere; on stderr."""
+
+    PLAIN_INTERVAL_S = 10.0
+
+    def __init__(self, max_steps: int, start_step: int = 0) -> None:
+        self.max_steps, self.start_step = max_steps, start_step
+        self.began = self.last_line = time.monotonic()
+        self.valid = ""
+        self.bar = _rich_bar(max_steps, start_step) if sys.stderr.isatty() else None
+
+    def on_step(self, step: int, record: Mapping[str, Any]) -> None:
+        rate = record["samples_per_s"]
+        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s"
+        if self.bar is not None:
+            progress, task = self.bar
+            progress.update(task, completed=step, info=text)
+            return
+        now = time.monotonic()
+        if now - self.last_line >= self.PLAIN_INTERVAL_S or step in (self.start_step + 1, self.max_steps):
+            self.last_line = now
+            left = (now - self.began) / (step - self.start_step) * (self.max_steps - step)
+            print(f"step {step}/{self.max_steps}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def on_validation(self, step: int, record: Mapping[str, Any]) -> None:
+        self.valid = f"  valid {record['loss']:.4f}"
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar[0].stop()
+
+
+def _rich_bar(max_steps: int, start_step: int) -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    progress = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[info]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    task = progress.add_task("training", total=max_steps, completed=start_step, info="starting")
+    progress.start()
+    return progress, task

@@ -1,0 +1,207 @@
+"""The training loop of all domains. It knows a task, an engine and a source of samples, and nothing of science."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sciml.core.errors import ConfigError, SciMLError
+from sciml.core.seeding import seed_step
+from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
+from sciml.dist.world import World
+from sciml.domain.protocol import Score, Splits, Task
+from sciml.inference.evaluation import mean_skill, score_baselines, score_model, score_table
+from sciml.training.callbacks import Callback
+from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
+from sciml.training.config import OptimConfig, TrainerConfig
+from sciml.training.ema import WeightAverage
+from sciml.training.engine import Engine
+from sciml.training.optimizer import learning_rate
+
+
+class Trainer:
+    """Trains a model from a step to the last, validating and saving on the way.
+
+    Args:
+        callbacks: views that are told of each step and each validation.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        optim: OptimConfig,
+        *,
+        seed: int,
+        world: World,
+        engine: Engine,
+        task: Task,
+        splits: Splits,
+        checkpoints: CheckpointStore,
+    ) -> None:
+        if len(splits.train) == 0:
+            raise ConfigError("the training period has no sample", key="data", hint="choose a longer one")
+        self.config, self.optim, self.seed, self.world = config, optim, seed, world
+        self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
+        self.average = WeightAverage(engine.module, optim.ema_decay) if optim.ema_decay else None
+        self.step = 0
+        self.best_loss: float | None = None
+        self._just_improved = False
+        self.baseline_scores: dict[str, list[Score]] | None = None
+        self.stream = ShuffledStream(len(splits.train), config.global_batch_size, seed)
+
+    def fit(self, callbacks: Sequence[Callback] = ()) -> bool:
+        """Trains up to ``max_steps``.
+
+        Returns:
+            False where SIGTERM or SIGINT ended the training early; a checkpoint was then saved.
+
+        Raises:
+            RunError: where the loss is no longer finite; the last good checkpoint is kept.
+        """
+        config = self.config
+        micro_batch = config.micro_batch(self.world.size)
+        num_micro = config.global_batch_size // self.world.size // micro_batch
+        batches = training_batches(
+            self.splits.train,
+            self.stream,
+            start_step=self.step,
+            stop_step=config.max_steps,
+            micro_batch_size=micro_batch,
+            rank=self.world.rank,
+            num_ranks=self.world.size,
+            num_workers=config.num_workers,
+        )
+        with _stop_signals() as stop, ExitStack() as stack:
+            for callback in callbacks:
+                stack.callback(callback.close)
+            while self.step < config.max_steps:
+                record = self._one_step(batches, num_micro)
+                for callback in callbacks:
+                    callback.on_step(self.step, record)
+                stopping = self.world.any(bool(stop))
+                last = self.step == config.max_steps
+                if last or self.step % config.valid_every == 0:
+                    record = self.validate()
+                    for callback in callbacks:
+                        callback.on_validation(self.step, record)
+                if last or stopping or self.step % config.save_every == 0 or self._just_improved:
+                    self.save()
+                if stopping and not last:
+                    return False
+        return True
+
+    def _one_step(self, batches: Any, num_micro: int) -> dict[str, float]:
+        began = time.monotonic()
+        micro_batches = [next(batches).to(self.world.device) for _ in range(num_micro)]
+        waited = time.monotonic() - began
+        seed_step(self.seed, self.step, self.world.rank)
+        lr = learning_rate(self.optim, self.step, self.config.max_steps)
+        try:
+            output = self.engine.train_step(self.task, micro_batches, lr)
+        except SciMLError as error:
+            latest = self.checkpoints.latest()
+            kept = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
+            raise type(error)(f"step {self.step + 1}: {error}; {kept}; try a smaller optim.lr") from None
+        if self.average is not None:
+            self.average.update(self.engine.module, self.step)
+        self.step += 1
+        self._just_improved = False
+        elapsed = time.monotonic() - began
+        return {
+            "loss": output.loss,
+            **output.parts,
+            "lr": lr,
+            "grad_norm": output.grad_norm,
+            "epoch": self.stream.epoch_of(self.step),
+            "samples_per_s": self.config.global_batch_size / elapsed,
+            "data_wait": waited / elapsed,
+        }
+
+    def validate(self) -> dict[str, float]:
+        """Loss on the validation samples, and skill against each baseline, with the averaged weights."""
+        if len(self.splits.valid) == 0:
+            return {}
+        with self.evaluation_weights() as model:
+            weight = total = 0.0
+            for batch in self._valid_batches():
+                output = self.task.loss(model, batch.to(self.world.device))
+                total += output.loss.item() * output.weight
+                weight += output.weight
+            scores = score_model(self.task, model, self._valid_batches(), self.world)
+        loss = self._mean(total, weight)
+        if self.baseline_scores is None:
+            baselines = self.task.baselines()
+            self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.world, baselines)
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self._just_improved = loss, True
+        skill = mean_skill(score_table(scores, self.baseline_scores), self.task.primary_metric)
+        return {"loss": loss, **{f"skill_against_{name}": value for name, value in skill.items()}}
+
+    @contextmanager
+    def evaluation_weights(self):
+        """The model in evaluation mode with the averaged weights, where an average is kept."""
+        with ExitStack() as stack:
+            if self.average is not None:
+                stack.enter_context(self.average.applied(self.engine.module))
+            yield stack.enter_context(self.engine.evaluation())
+
+    def _valid_batches(self) -> Any:
+        return evaluation_batches(
+            self.splits.valid,
+            batch_size=self.config.micro_batch(self.world.size),
+            seed=self.seed,
+            rank=self.world.rank,
+            num_ranks=self.world.size,
+            limit=self.config.valid_samples,
+        )
+
+    def _mean(self, total: float, weight: float) -> float:
+        sums = torch.tensor([total, weight], dtype=torch.float64)
+        self.world.add([sums])
+        return (sums[0] / sums[1]).item()
+
+    def save(self) -> Path:
+        """Saves weights, optimizer, average and position."""
+        path = self.checkpoints.save(self.step, self._state(), {"best_loss": self.best_loss})
+        if self._just_improved and self.best_loss is not None:
+            self.checkpoints.mark_best(self.step, self.best_loss)
+        return path
+
+    def resume(self, path: Path) -> None:
+        """Takes over everything from a checkpoint and stands where it stood."""
+        manifest = read_manifest(path)
+        state = read_tensors(path, self._state())
+        self.engine.load_state(state)
+        if self.average is not None:
+            for name, value in self.average.averages.items():
+                value.copy_(state[f"ema.{name}"])
+        self.step = manifest["step"]
+        self.best_loss = manifest["best_loss"]
+
+    def _state(self) -> Mapping[str, Any]:
+        averages = self.average.averages if self.average is not None else {}
+        return {**self.engine.state(), **{f"ema.{name}": value for name, value in averages.items()}}
+
+
+@contextmanager
+def _stop_signals():
+    """Collects SIGTERM and SIGINT instead of dying of them; the second one is obeyed at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

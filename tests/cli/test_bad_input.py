@@ -1,0 +1,163 @@
+"""Whatever a user gets wrong ends in one sentence and exit code 2, before anything is written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from domains.climate.synthetic import synthetic_source
+from sciml.app.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy"]
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Runs a command that must be refused; returns what it said."""
+
+    def run(verb, *arguments, code=2):
+        own = [] if verb in ("prepare", "simulate", "doctor") else [f"runs_dir={tmp_path}"]
+        with pytest.raises(SystemExit) as ended:
+            main(verb, [*arguments, *own])
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert ended.value.code == code, said
+        assert said.startswith("error: ")
+        assert not list(tmp_path.glob("*/*/run.json"))
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        (["trianer.max_steps=3"], "trianer: unknown key; did you mean 'trainer'"),
+        (["sed=3"], "sed: unknown key; did you mean 'seed'"),
+        (["model=vit_tny"], "model: unknown option 'vit_tny'; did you mean 'vit_tiny'"),
+        (["domain=climat"], "domain: unknown option 'climat'; did you mean 'climate'"),
+        (["optim=adam"], "optim: unknown option 'adam'; did you mean 'adamw'"),
+        (["trainer.max_steps=many"], "trainer.max_steps: "),
+        (["trainer.max_steps=-1"], "trainer.max_steps: -1 is not positive"),
+        (["trainer.precision=fp64"], "trainer.precision: unknown value 'fp64'"),
+        (["model.num_heads=5"], "model.num_heads: 5 heads do not divide"),
+        (["model.patch_size=5"], "patch"),
+        (["data.path=nowhere.nc"], "nowhere.nc"),
+        (["data.chanels=[t2m]"], "data.chanels: unknown key; did you mean 'channels'"),
+        (["data.channels=[t2n]"], "t2n"),
+        (["task.intervals=[70h]"], "task.intervals: 70 h is not a multiple of the data's step of 12 h; .*: 72h"),
+        (["task.intervals=[soon]"], "task.intervals: 'soon' is no duration"),
+        (["task.score_lead_times=[36h]"], "task.score_lead_times: no interval"),
+        (["task.forcings=[moon]"], "task.forcings: unknown forcing 'moon'"),
+        (["parallel.tp=2"], "parallel.tp: 2 is not available in this version"),
+        (["parallel.dp=2"], "parallel.dp: 2 replicas do not fit 1 processes"),
+        (["trainer.global_batch_size=10", "trainer.micro_batch_size=4"], "trainer.micro_batch_size: .* cannot be cut"),
+        (["resume=latest"], "resume: there is no run"),
+        (["init_from=yesterday"], "init_from: there is no run 'yesterday'"),
+        (["resume=a", "init_from=b"], "init_from: cannot be given together with resume"),
+        (["output=yaml"], "output: unknown value 'yaml'"),
+        (["just a word"], "key=value"),
+        (["--config-dir", "nowhere"], "--config-dir: nowhere is no folder"),
+    ],
+)  # fmt: skip
+def test_training_refuses(refused, arguments, says):
+    said = refused("train", *arguments)
+    assert re.search(says, said), said
+
+
+def test_a_model_that_does_not_serve_the_domain_is_refused_before_data_are_read(refused):
+    said = refused("train", *TOY, "data.num_samples=-1", "model.kind=gnn")
+    assert "a model of kind 'gnn' cannot serve domain=toy, which takes vit" in said
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "says"),
+    [
+        ("forecast", [], "run: there is no run"),
+        ("evaluate", ["run=nothing"], "run: there is no run 'nothing'"),
+        ("report", ["runn=latest"], "runn: unknown key; did you mean 'run'"),
+        ("forecast", ["lead_tme=72h"], "lead_tme: unknown key; did you mean 'lead_time'"),
+        ("prepare", [], "path"),
+        ("prepare", ["path=nowhere.nc", "out=x.zarr"], "nowhere.nc"),
+        ("prepare", ["path=a", "out=b", "gird=64x32"], "gird: unknown key; did you mean 'grid'"),
+        ("prepare", ["domain=materials"], "domain: unknown option 'materials'"),
+        ("simulate", ["days=0"], "days: 0 is not positive"),
+        ("doctor", ["processes=1"], "processes: 1 processes cannot talk"),
+    ],
+)
+def test_other_commands_refuse(refused, verb, arguments, says):
+    assert says in refused(verb, *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    synthetic_source(num_times=120, step_hours=12).to_zarr(folder / "waves.zarr", zarr_format=2)
+    arguments = [
+        f"data.path={folder / 'waves.zarr'}", f"data.cache={folder / 'cache'}", "data.augment=none", "model.depth=1",
+        "model.embed_dim=16", "model.num_heads=2", "trainer.max_steps=4", "trainer.save_every=2",
+        "task.intervals=[24h]", "task.score_lead_times=[24h]", "trainer.num_threads=1", "run=one",
+        f"runs_dir={folder / 'runs'}",
+    ]  # fmt: skip
+    main("train", arguments)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["lead_time=30h"], "lead_time: 30 h is not a multiple of the data's step of 12 h"),
+        (["lead_time=36h"], "lead_time: no interval that the model was trained on"),
+        (["every=12h"], "every: the model was not trained on this interval; one of 24h"),
+        (["init_time=2001-01-01T05"], "init_time: the data have no state at 2001-01-01T05:00; the nearest is"),
+        (["init_time=someday"], "init_time: 'someday' is no time"),
+        (["members=0"], "members: 0 members are none"),
+        (["out=forecast.grib"], "out: 'forecast.grib' is neither .zarr nor .nc"),
+        (["checkpoint=17"], "checkpoint: .*known: best, latest, 2, 4"),
+        (["data.channels=[t2m]"], "data.path: the data have the channels t2m, the model was trained on"),
+    ],
+)
+def test_forecasts_refuse(trained, capsys, arguments, says):
+    with pytest.raises(SystemExit) as ended:
+        main("forecast", [f"runs_dir={trained / 'runs'}", *arguments])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2
+    assert re.search(says, said), said
+
+
+def test_a_run_is_not_overwritten_and_a_checkpoint_of_another_shape_is_refused(trained, capsys):
+    values = [f"data.path={trained / 'waves.zarr'}", f"data.cache={trained / 'cache'}", "data.augment=none",
+              "task.intervals=[24h]", "task.score_lead_times=[24h]", f"runs_dir={trained / 'runs'}"]  # fmt: skip
+    for arguments, says in (
+        ([*values, "run=one"], "run: .* is there already"),
+        ([*values[-1:], "resume=one", "model.embed_dim=32"], r"has 'model\..*' of shape .*, the model"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main("train", arguments)
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert ended.value.code == 2
+        assert re.search(says, said), said
+
+
+def test_a_corrupted_checkpoint_is_named(trained, capsys):
+    file = next((trained / "runs" / "climate" / "one" / "checkpoints" / "step-00000004").glob("*.safetensors"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main("forecast", [f"runs_dir={trained / 'runs'}", "checkpoint=latest", "lead_time=24h"])
+        assert ended.value.code == 2
+        assert f"{file} is missing or corrupted; use an earlier checkpoint" in capsys.readouterr().err
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_script_exits_with_2_and_no_traceback():
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer.max_stps=3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == "error: trainer.max_stps: unknown key; did you mean 'max_steps'?\n"
+    assert done.stdout == ""

@@ -1,0 +1,54 @@
+"""Groups, experiments and the command line compose as the documentation says."""
+
+import pytest
+
+from sciml.app.cli import help_text
+from sciml.app.config import build_experiment, compose
+from sciml.app.groups import CONF, options
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_is_valid(experiment):
+    build_experiment(compose("train", [f"experiment={experiment}"]))
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_is_valid(model):
+    assert build_experiment(compose("train", [f"model={model}"])).model.kind
+
+
+@pytest.mark.parametrize("group", ["tracking", "optim", "engine"])
+def test_every_option_is_valid(group):
+    for option in options(group):
+        build_experiment(compose("train", [f"{group}={option}"]))
+
+
+def test_the_command_line_wins_over_the_experiment():
+    overrides = ["experiment=climate_archive", "model=vit_tiny", "trainer.max_steps=7", "optim.betas=[0.8,0.9]"]
+    built = build_experiment(compose("train", overrides))
+    assert built.model.embed_dim == 128
+    assert built.trainer.max_steps == 7
+    assert built.trainer.valid_every == 500
+    assert built.optim.betas == (0.8, 0.9)
+
+
+def test_a_key_that_a_file_leaves_out_can_be_set():
+    assert build_experiment(compose("train", ["data.preload_gb=1.5"])).data.preload_gb == 1.5
+
+
+def test_configurations_are_frozen():
+    built = build_experiment(compose("train", []))
+    with pytest.raises(AttributeError):
+        built.trainer.max_steps = 1
+
+
+def test_the_domain_is_the_only_target():
+    targets = [path for path in CONF.rglob("*.yaml") if "_target_" in path.read_text()]
+    assert {path.parent.name for path in targets} == {"domain"}
+
+
+def test_help_shows_groups_with_their_options_and_keys_with_their_defaults():
+    text = help_text("train")
+    assert "vit_tiny" in text
+    assert "climate_archive" in text
+    assert "seed: 0" in text

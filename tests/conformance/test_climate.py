@@ -1,0 +1,133 @@
+"""The climate domain, small, through the suite that every domain inherits; and what only climate promises."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from domains.climate.synthetic import synthetic_source
+from sciml.app.cli import main
+from sciml.app.run_folder import RunFolder
+from sciml.app.trained_run import open_run
+from sciml.inference.rollout import rollout
+from sciml.testing.conformance import DomainConformance
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthetic_source(num_times=160, step_hours=12).to_zarr(folder / "waves.zarr", zarr_format=2)
+    return folder
+
+
+SMALL = (
+    "domain=climate", "data.augment=none", "model.patch_size=4", "model.embed_dim=32", "model.depth=2",
+    "model.num_heads=2", "task.intervals=[24h]", "task.score_lead_times=[24h,48h]", "data.splits.valid=0.2",
+    "data.splits.train=0.6", "data.splits.test=0.2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small(archive):
+    return (*SMALL, f"data.path={archive / 'waves.zarr'}", f"data.cache={archive / 'cache'}")
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """A folder with one trained run."""
+    folder = tmp_path_factory.mktemp("runs")
+    main("train", [*small, f"runs_dir={folder}", "trainer.max_steps=4", "trainer.num_threads=1"])
+    return folder
+
+
+class TestClimate(DomainConformance):
+    falling = ("trainer.max_steps=60", "optim.lr=5e-3")
+
+    @pytest.fixture(autouse=True)
+    def _small(self, small, monkeypatch):
+        monkeypatch.setattr(TestClimate, "overrides", small)
+
+    def test_an_untrained_model_is_persistence(self, tmp_path):
+        training = self.training(tmp_path)
+        splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.module
+        batch = splits.test.collate([splits.test.sample(n, np.random.default_rng(0)) for n in range(3)])
+        for _, prediction in rollout(task, model, batch):
+            assert torch.equal(prediction.values["fields"], batch.initial)
+
+    def test_a_perfect_increment_is_denormalized_to_the_truth(self, tmp_path):
+        training = self.training(tmp_path)
+        splits, task = training.trainer.splits, training.trainer.task
+        batch = splits.test.collate([splits.test.sample(n, np.random.default_rng(0)) for n in range(3)])
+        scale = splits.statistics.increment_std_at(batch.intervals[:, 0])[:, :, None, None]
+        truth = batch.targets[:, 0]
+
+        def oracle(*arguments, **options):
+            return (truth - batch.state) / scale
+
+        torch.testing.assert_close(task.predict(oracle, batch).values["fields"], truth, rtol=1e-6, atol=1e-3)
+
+    def test_weights_move_to_other_variables(self, runs, tmp_path):
+        source = RunFolder.find("latest", str(runs))
+        fine = self.training(tmp_path, f"init_from={source.path}", "data.channels=[u10,t2m,v850]")
+        model, older = fine.trainer.engine.module, open_run(source).model
+        shared = older.channels.index("t2m")
+        assert torch.equal(model.tokenizer.embedding.weight[1], older.tokenizer.embedding.weight[shared])
+        rows = older.head.project.weight.unflatten(0, (len(older.channels), -1))
+        assert torch.equal(model.head.project.weight.unflatten(0, (3, -1))[1], rows[shared])
+        assert torch.equal(model.trunk.blocks[1].mlp.up.weight, older.trunk.blocks[1].mlp.up.weight)
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_a_forecast_file_reopens_in_weatherbenchs_layout(runs, suffix, tmp_path, capsys):
+    out = tmp_path / f"forecast.{suffix}"
+    main("forecast", [f"runs_dir={runs}", f"out={out}", "lead_time=72h", "members=3", "output=json"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["lead_times_h"] == [24, 48, 72]
+    assert all(Path(picture).stat().st_size > 1000 for picture in said["pictures"])
+    with xr.open_dataset(out, engine="zarr" if suffix == "zarr" else "netcdf4") as forecast:
+        assert forecast["geopotential"].dims[:3] == ("time", "prediction_timedelta", "number")
+        assert forecast.sizes["prediction_timedelta"] == 3
+        assert forecast.sizes["number"] == 3
+        lead = forecast["valid_time"].values[0] - forecast["time"].values[0]
+        assert (lead == forecast["prediction_timedelta"].values).all()
+        assert (lead == np.array([24, 48, 72], "timedelta64[h]")).all()
+        assert np.isfinite(forecast["temperature"].values).all()
+        assert (forecast["2m_temperature"].std("number").mean(("time", "latitude", "longitude")) > 0).all()
+
+
+def test_a_forecast_is_its_own_first_part(runs, tmp_path):
+    for lead in (24, 72):
+        main("forecast", [f"runs_dir={runs}", f"out={tmp_path / f'{lead}.nc'}", f"lead_time={lead}h"])
+    with xr.open_dataset(tmp_path / "24.nc") as short, xr.open_dataset(tmp_path / "72.nc") as long:
+        xr.testing.assert_equal(short, long.isel(prediction_timedelta=slice(0, 1)))
+
+
+def test_an_ensemble_is_scored_with_crps_and_spread(runs, capsys):
+    main("evaluate", [f"runs_dir={runs}", "task.members=4", "task.perturbation=0.1", "output=json"])
+    rows = json.loads(capsys.readouterr().out)["scores"]
+    found = {(row["metric"], row["lead_time_h"]): row["value"] for row in rows if row["variable"] == "t2m"}
+    for lead in (24.0, 48.0):
+        assert 0 < found["crps", lead] < 1.5 * found["mae", lead]
+        assert found["spread", lead] > 0
+
+
+def test_help_of_every_script_is_readable(capsys):
+    for verb in ("train", "evaluate", "forecast", "report", "prepare", "simulate", "doctor"):
+        with pytest.raises(SystemExit) as ended:
+            main(verb, ["--help"])
+        assert ended.value.code == 0
+        assert f"python scripts/{verb}.py" in capsys.readouterr().out
+
+
+def test_help_imports_no_torch():
+    program = (
+        "import sys; from sciml.app.cli import main\n"
+        "try: main('train', ['--help'])\n"
+        "finally: assert not {'torch', 'hydra', 'xarray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)

@@ -1,0 +1,105 @@
+"""Climatologies against plain loops over days and years."""
+
+import numpy as np
+import pytest
+
+from domains.climate.climatology import DAYS, Calendar, daily_means, day_of_year, week_of_year, window_weights
+
+SHAPE = (2, 3, 4)
+
+
+def times_every(hours: int, first: str, last: str) -> np.ndarray:
+    return np.arange(first, last, np.timedelta64(hours, "h"), dtype="datetime64[m]")
+
+
+def fields_of(times: np.ndarray, seed: int = 0) -> np.ndarray:
+    season = np.cos(2 * np.pi * day_of_year(times) / 365.25)[:, None, None, None]
+    return (280 + 10 * season + np.random.default_rng(seed).standard_normal((len(times), *SHAPE))).astype(np.float32)
+
+
+def computed(times: np.ndarray, fields: np.ndarray, tmp_path, max_bytes: float = 2**30):
+    calendar = Calendar.of(times)
+    means = daily_means(lambda t, c: fields[t, c], times, calendar, SHAPE, tmp_path, 17, max_bytes)
+    per_day = (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D"))
+    smooth = np.full((len(calendar.hours), DAYS, *SHAPE), np.nan)
+    for hour, days, values in means.smoothed(per_day, 25):
+        smooth[hour, days] = values
+    return calendar, smooth, means
+
+
+def brute_force(times: np.ndarray, fields: np.ndarray, hour: int, day: int) -> np.ndarray:
+    """Mean over all states at an hour within 30 days, weighted by closeness."""
+    at_hour = (times.astype("datetime64[h]").astype(int) % 24) == hour
+    total, weight = np.zeros(SHAPE), 0.0
+    for time, field in zip(times[at_hour], fields[at_hour].astype(np.float64), strict=True):
+        distance = abs(int(day_of_year(np.array([time]))[0]) - day)
+        closeness = max(0.0, 1 - min(distance, 366 - distance) / 30)
+        total, weight = total + closeness * field, weight + closeness
+    return total / weight
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 2**14])
+def test_parity_over_years_wrapping_round_the_year(tmp_path, max_bytes):
+    times = times_every(12, "2003-01-01", "2006-01-01")  # with a leap year
+    fields = fields_of(times)
+    calendar, smooth, _ = computed(times, fields, tmp_path, max_bytes)
+    assert calendar.hours == (0.0, 12.0)
+    for number, hour in enumerate((0, 12)):
+        for day in (0, 5, 58, 59, 180, 340, 364, 365):
+            np.testing.assert_allclose(smooth[number, day], brute_force(times, fields, hour, day), rtol=2e-7)
+
+
+def test_the_window_is_triangular_of_61_days():
+    weights = window_weights()
+    assert weights[100, 100] == 1
+    assert weights[100, 115] == pytest.approx(0.5)
+    assert weights[100, 130] == 0
+    assert weights[0, 365] == pytest.approx(29 / 30)
+    assert np.count_nonzero(weights[200]) == 59  # the two outermost days of the 61 have weight 0
+
+
+def test_less_than_a_year_passes_over_into_the_overall_mean(tmp_path):
+    times = times_every(12, "2001-01-01", "2001-06-01")
+    fields = fields_of(times)
+    _, smooth, _ = computed(times, fields, tmp_path)
+    assert np.isfinite(smooth).all()
+    midnight = fields[::2].astype(np.float64).mean(0)
+    np.testing.assert_allclose(smooth[0, 250], midnight, rtol=1e-6)  # nothing within 30 days
+    np.testing.assert_allclose(smooth[0, 75], brute_force(times, fields, 0, 75), rtol=1e-6)  # a full window
+    full = window_weights()[75].sum()
+    have = window_weights()[170][:151].sum()  # day 170: the window's early end is filled, the rest is the mean
+    expected = (have * brute_force(times, fields, 0, 170) + (full - have) * midnight) / full
+    np.testing.assert_allclose(smooth[0, 170], expected, rtol=1e-4)
+
+
+def test_a_step_that_does_not_divide_the_day(tmp_path):
+    times = times_every(7, "2001-01-01", "2001-01-08")
+    fields = fields_of(times)
+    calendar, smooth, _ = computed(times, fields, tmp_path)
+    assert calendar.hours == (0.0, 6.0, 12.0, 18.0)
+    hours, days = calendar.locate(
+        np.array(["2001-01-01T23:00", "2000-12-31T22:00", "2001-01-01T08:00"], "datetime64[m]")
+    )
+    assert hours.tolist() == [0, 0, 1]
+    assert days.tolist() == [1, 0, 0]  # near midnight the next day counts
+    assert np.isfinite(smooth).all()
+
+
+def test_an_hour_never_seen_has_the_mean_of_the_others(tmp_path):
+    times = times_every(7, "2001-01-01", "2001-01-01T20:00")  # 0, 7 and 14 h: nothing near 18 h
+    fields = fields_of(times)
+    _, smooth, _ = computed(times, fields, tmp_path)
+    np.testing.assert_allclose(smooth[3, 200], fields.astype(np.float64).mean(0), rtol=1e-6)
+
+
+def test_weeks(tmp_path):
+    times = times_every(6, "2003-01-01", "2005-01-01")
+    fields = fields_of(times)
+    _, _, means = computed(times, fields, tmp_path)
+    weeks = week_of_year(times)
+    assert weeks.max() == 52
+    for week in (0, 8, 51, 52):
+        np.testing.assert_allclose(means.weekly[week], fields[weeks == week].astype(np.float64).mean(0), rtol=1e-6)
+    few = times_every(6, "2003-01-01", "2003-02-01")
+    _, _, short = computed(few, fields[: len(few)], tmp_path)
+    np.testing.assert_allclose(short.weekly[30], fields[: len(few)].astype(np.float64).mean(0), rtol=1e-6)

@@ -1,0 +1,15 @@
+import pytest
+
+from sciml.core.duration import parse_hours
+from sciml.core.errors import ConfigError
+
+
+@pytest.mark.parametrize(("text", "hours"), [("72h", 72), ("3d", 72), ("30min", 0.5), (6, 6), ("6", 6), (" 12 h ", 12)])
+def test_durations(text, hours):
+    assert parse_hours(text) == hours
+
+
+@pytest.mark.parametrize("text", ["three days", "-6h", "", "6 weeks"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ConfigError, match=r"lead_time: .* is no duration"):
+        parse_hours(text, key="lead_time")

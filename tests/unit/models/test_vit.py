@@ -1,0 +1,109 @@
+"""The trunk: its blocks against their formula, its configuration against nonsense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sciml.core.config import build
+from sciml.core.errors import ConfigError
+from sciml.models.registry import config_class
+from sciml.models.vit import Block, DropPath, ViT, ViTConfig
+from sciml.nn.initialization import initialize
+
+CONFIG = ViTConfig(embed_dim=12, depth=3, num_heads=3, condition_dim=5)
+
+
+def test_conditioned_block_equals_its_formula():
+    torch.manual_seed(0)
+    block = Block(CONFIG).double()
+    torch.nn.init.normal_(block.modulation.linear.weight)
+    x, condition = torch.randn(2, 4, 12, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
+    parts = condition @ block.modulation.linear.weight.T + block.modulation.linear.bias
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts.view(2, 6, 1, 12).unbind(1)
+    y = x + gate_a * block.attention(F.layer_norm(x, (12,)) * (1 + scale_a) + shift_a)
+    y = y + gate_m * block.mlp(F.layer_norm(y, (12,)) * (1 + scale_m) + shift_m)
+    torch.testing.assert_close(block(x, condition), y)
+
+
+def test_conditioned_blocks_start_as_identity():
+    trunk = ViT(CONFIG)
+    initialize(trunk, 0)
+    x = torch.randn(2, 4, 12)
+    for block in trunk.blocks:
+        assert torch.equal(block(x, torch.randn(2, 5)), x)
+
+
+def test_unconditioned_trunk_takes_tokens_alone():
+    trunk = ViT(replace(CONFIG, conditioning="none"))
+    initialize(trunk, 0)
+    x = torch.randn(2, 4, 12)
+    y = x
+    for block in trunk.blocks:
+        y = block(y)
+        assert not torch.equal(y, x)
+    torch.testing.assert_close(trunk(x), F.layer_norm(y, (12,)))
+
+
+def test_a_stage_is_a_slice_of_blocks():
+    torch.manual_seed(0)
+    trunk = ViT(CONFIG)
+    for parameter in trunk.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, condition = torch.randn(2, 4, 12), torch.randn(2, 5)
+    staged = x
+    for stage in (trunk.blocks[:1], trunk.blocks[1:]):
+        for block in stage:
+            staged = block(staged, condition)
+    assert torch.equal(trunk.finish(staged, condition), trunk(x, condition))
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples():
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    out = drop(torch.ones(4000, 2, 3))
+    kept = out[:, 0, 0] > 0
+    assert out.mean().item() == pytest.approx(1.0, abs=0.05)
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert torch.equal(out, out[:, :1, :1].expand_as(out))
+    drop.eval()
+    assert torch.equal(drop(out), out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"embed_dim": 100, "num_heads": 3}, r"model\.num_heads: 3 heads do not divide 100 channels; .*1, 2, 4, 5, 10"),
+        ({"embed_dim": 9, "num_heads": 3}, r"model\.num_heads: heads of 3 channels cannot be rotated"),
+        ({"mlp": "gelo"}, r"model\.mlp: .*did you mean 'gelu'"),
+        ({"qk_norm": "layers"}, r"model\.qk_norm: .*did you mean 'layer'"),
+        ({"conditioning": "adaln"}, r"model\.conditioning: .*did you mean 'adaln_zero'"),
+        ({"recompute": "ful"}, r"model\.recompute: .*did you mean 'full'"),
+        ({"depth": 0}, r"model\.depth: 0 is not positive"),
+        ({"mlp_ratio": -1.0}, r"model\.mlp_ratio: -1\.0 is not positive"),
+        ({"head_depth": -1}, r"model\.head_depth: -1 is negative"),
+        ({"dropout": 1.0}, r"model\.dropout: 1\.0 is no probability below 1"),
+        ({"condition_on": ()}, r"model\.condition_on: nothing to condition on"),
+    ],
+)
+def test_bad_configuration_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(CONFIG, **change)
+
+
+def test_configuration_is_built_from_plain_values():
+    config = build(config_class("vit"), {"embed_dim": 64, "rotary_axes": ["longitude"]}, prefix="model")
+    assert config == ViTConfig(embed_dim=64, rotary_axes=("longitude",))
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.kind: 'vit_tiny' .*did you mean 'vit'|known"):
+        config_class("vit_tiny")
+
+
+def test_plan_fits_every_variant():
+    for change in ({}, {"mlp": "swiglu"}, {"conditioning": "none"}, {"qk_norm": "none"}):
+        ViT.plan.styles(ViT(replace(CONFIG, **change)))

@@ -1,0 +1,64 @@
+"""Sharding plans as tables."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from sciml.core.errors import ConfigError
+from sciml.parallel.plan import ShardingPlan, Style, cut_dim, owners
+
+PLAN = ShardingPlan({"blocks.*.w[qk]": Style.COLUMN, "blocks.*.wo": "row", "head": "replicate"})
+
+
+@pytest.mark.parametrize(
+    ("name", "style"), [("blocks.0.wq", Style.COLUMN), ("blocks.11.wo", Style.ROW), ("head", Style.REPLICATE)]
+)
+def test_style_of(name, style):
+    assert PLAN.style_of(name) is style
+
+
+@pytest.mark.parametrize("name", ["blocks.0.wv", "blocks.0.deep.wq", "wq", "head.0"])
+def test_module_without_rule_is_refused(name):
+    with pytest.raises(ValueError, match="no rule for module"):
+        PLAN.style_of(name)
+
+
+def test_module_with_two_rules_is_refused():
+    with pytest.raises(ValueError, match=r"2 rules \(a\.\*, \*\.b\)"):
+        ShardingPlan({"a.*": "row", "*.b": "column"}).style_of("a.b")
+
+
+def test_unknown_style_is_refused():
+    with pytest.raises(ValueError, match="diagonal"):
+        ShardingPlan({"a": "diagonal"})
+
+
+def test_plans_nest_and_join():
+    joined = PLAN.within("trunk") | ShardingPlan({"stem": "sequence"})
+    assert joined.style_of("trunk.blocks.3.wk") is Style.COLUMN
+    assert joined.style_of("stem") is Style.SEQUENCE
+    with pytest.raises(ValueError, match="no rule"):
+        joined.style_of("head")
+
+
+@pytest.mark.parametrize(
+    ("style", "weight", "bias"),
+    [(Style.COLUMN, 0, 0), (Style.ROW, 1, None), (Style.SEQUENCE, None, None), (Style.REPLICATE, None, None)],
+)
+def test_cut_dims(style, weight, bias):
+    assert cut_dim(style, "weight") == weight
+    assert cut_dim(style, "bias") == bias
+
+
+def test_owners_are_modules_with_parameters_of_their_own():
+    model = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Sequential(nn.LayerNorm(2)))
+    assert [name for name, _ in owners(model)] == ["0", "2.0"]
+
+
+def test_check_names_degrees_that_work():
+    model = nn.Sequential(nn.Linear(3, 12), nn.Linear(12, 5))
+    plan = ShardingPlan({"0": "column", "1": "row"})
+    plan.check(model, 6)
+    with pytest.raises(ConfigError, match=r"parallel.tp: 5 ranks .*degrees that work: 1, 2, 3, 4, 6, 12"):
+        plan.check(model, 5)

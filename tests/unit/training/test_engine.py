@@ -1,0 +1,93 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from sciml.core.errors import ConfigError, RunError
+from sciml.dist.world import World
+from sciml.domain.protocol import LossOutput
+from sciml.training.config import OptimConfig
+from sciml.training.engine import NativeEngine
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+@dataclass
+class Batch:
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+class Regression:
+    def loss(self, model, batch):
+        error = (model(batch.x) - batch.y).square().mean()
+        return LossOutput(error, {"error": error.detach()}, weight=len(batch.x))
+
+
+def make_engine(name="sgd", clip_norm=None, **options):
+    torch.manual_seed(0)
+    return NativeEngine(nn.Linear(3, 1).double(), OptimConfig(name=name, clip_norm=clip_norm, **options), ALONE)
+
+
+def data(count=12):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    return Batch(x, x.sum(dim=1, keepdim=True) + 1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("cuts", [[6, 6], [4, 4, 4], [1, 11], [3, 7, 2]])
+def test_micro_batches_of_any_size_make_the_step_of_the_whole_batch(name, cuts):
+    whole, parts = make_engine(name, clip_norm=0.5), make_engine(name, clip_norm=0.5)
+    batch = data()
+    pieces = [Batch(x, y) for x, y in zip(batch.x.split(cuts), batch.y.split(cuts), strict=True)]
+    for _ in range(3):
+        expected = whole.train_step(Regression(), [batch], lr=0.1)
+        found = parts.train_step(Regression(), pieces, lr=0.1)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-12)
+        assert found.parts["error"] == pytest.approx(expected.loss, rel=1e-12)
+    torch.testing.assert_close(parts.module.weight, whole.module.weight, rtol=1e-12, atol=0)
+
+
+def test_clipping_bounds_the_step_and_reports_the_norm_before_it():
+    engine = make_engine(clip_norm=1e-3, momentum=0.0, weight_decay=0.0)
+    before = torch.cat([p.detach().clone().flatten() for p in engine.module.parameters()])
+    output = engine.train_step(Regression(), [data()], lr=1.0)
+    after = torch.cat([p.detach().flatten() for p in engine.module.parameters()])
+    assert output.grad_norm > 1
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_names_the_tensor_and_changes_nothing():
+    engine, batch = make_engine(), data()
+    before = engine.module.weight.detach().clone()
+    batch.y[3] = float("nan")
+    with pytest.raises(RunError, match="first in y of micro-batch 1"):
+        engine.train_step(Regression(), [data(), batch], lr=0.1)
+    assert torch.equal(engine.module.weight, before)
+
+
+def test_a_broken_parameter_is_named():
+    engine = make_engine()
+    with torch.no_grad():
+        engine.module.bias.fill_(float("inf"))
+    with pytest.raises(RunError, match="first in parameter bias"):
+        engine.train_step(Regression(), [data()], lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_restored_engine_goes_on_as_the_old_one(name):
+    old, new = make_engine(name), make_engine(name)
+    old.train_step(Regression(), [data()], lr=0.1)
+    state = {key: value.clone() for key, value in old.state().items()}
+    new.load_state(state)
+    for engine in (old, new):
+        engine.train_step(Regression(), [data()], lr=0.1)
+    assert all(torch.equal(value, new.state()[key]) for key, value in old.state().items())
+
+
+def test_half_precision_is_refused_on_a_cpu():
+    with pytest.raises(ConfigError, match="bf16 or fp32"):
+        NativeEngine(nn.Linear(1, 1), OptimConfig(), ALONE, "fp16")

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from sciml.core.errors import MissingExtraError
+from sciml.training import tracking
+from sciml.training.callbacks import MetricsLog, ProgressView
+from sciml.training.tracking import Tracker, TrackingConfig, build_tracker
+
+RECORD = {"loss": 0.5, "samples_per_s": 10.0}
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_metrics_are_one_object_a_line(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", every=2)
+    for step in range(1, 6):
+        log.on_step(step, RECORD)
+    log.on_validation(5, {"loss": 0.4})
+    log.close()
+    assert [(row["step"], row["split"]) for row in rows(tmp_path / "metrics.jsonl")] == [
+        (1, "train"), (2, "train"), (4, "train"), (5, "valid"),
+    ]  # fmt: skip
+
+
+def test_a_resumed_log_drops_the_steps_that_are_done_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, every=1)
+    for step in range(1, 6):
+        log.on_step(step, RECORD)
+    log.close()
+    with path.open("a") as file:
+        file.write('{"step": 6, "spl')  # a run that was killed while it wrote
+    log = MetricsLog(path, every=1, resume_step=3)
+    log.on_step(4, {**RECORD, "loss": 0.1})
+    log.close()
+    assert [row["step"] for row in rows(path)] == [1, 2, 3, 4]
+    assert rows(path)[-1]["loss"] == 0.1
+
+
+def test_plain_lines_show_step_loss_speed_and_time_left(capsys):
+    view = ProgressView(max_steps=3)
+    for step in range(1, 4):
+        view.on_step(step, RECORD)
+    view.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("step 1/3  loss 0.5000  10 samples/s")
+    assert lines[-1].endswith("0 s left")
+
+
+def test_a_tracker_that_fails_is_told_once_and_left_out(capsys):
+    calls = []
+
+    def broken(name, value, step):
+        calls.append(name)
+        raise ConnectionError("no route to host")
+
+    tracker = Tracker(broken, lambda: None, "mlflow", every=1)
+    for step in range(1, 4):
+        tracker.on_step(step, RECORD)
+    tracker.close()
+    assert len(calls) == 1
+    assert capsys.readouterr().err.count("mlflow does not answer") == 1
+
+
+def test_a_missing_tracker_names_its_extra(tmp_path, monkeypatch):
+    def missing(config, run_directory):
+        raise ImportError
+
+    monkeypatch.setattr(tracking, "_tensorboard", missing)
+    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[tracking\]'"):
+        build_tracker(TrackingConfig("tensorboard"), tmp_path, 1)
+    assert build_tracker(TrackingConfig(), tmp_path, 1) is None
