@@ -17,12 +17,12 @@ from sciml.app.scoring import draw_report, save_scores, score_test
 from sciml.app.trained_run import find_checkpoint, open_run, save_trained, take_over_weights, with_changes
 from sciml.core.seeding import seed_of
 from sciml.dist.world import World, join
-from sciml.domain.protocol import Splits, Trained
+from sciml.domain.protocol import Domain, Forecasts, Splits, Trained
 from sciml.report.scores import headline, main_lead_time, score_lines
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine import NativeEngine
-from sciml.training.tracking import build_tracker
+from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
 
 
@@ -59,6 +59,7 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
     experiment = build_experiment(values)
     experiment.parallel.check(world.size)
     experiment.trainer.micro_batch(world.size)
+    check_tracking(experiment.tracking)
     if experiment.trainer.num_threads:
         torch.set_num_threads(experiment.trainer.num_threads)
     resume_from = find_checkpoint(folder, "latest") if folder is not None else None
@@ -117,11 +118,17 @@ def score_run(folder: RunFolder, world: World, **opening: Any) -> Outcome | None
         headline(score_lines(table, opened.task.primary_metric, main_lead_time(table))),
         f"report      {report}",
         f"checkpoint  {checkpoint}",
-        "next        python scripts/forecast.py run=latest lead_time=72h",
-        "            python scripts/evaluate.py run=latest",
+        *_next_commands(config.domain, folder, main_lead_time(table)),
     ]
     document = {"run": str(folder.path), "report": str(report), "checkpoint": str(checkpoint), "scores": table}
     return Outcome({**document, "finished": True}, "\n".join(lines))
+
+
+def _next_commands(domain: Domain, folder: RunFolder, lead_hours: float | None) -> list[str]:
+    commands = [f"python scripts/evaluate.py run={folder.path}"]
+    if isinstance(domain, Forecasts) and lead_hours is not None:
+        commands.insert(0, f"python scripts/forecast.py run={folder.path} lead_time={lead_hours:g}h")
+    return [f"{'next' if not n else '':<12}{command}" for n, command in enumerate(commands)]
 
 
 def _callbacks(training: Training, world: World) -> list[Callback]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,18 +62,21 @@ class Tracker:
             print(f"{self.name} does not answer and is left out from here on: {error}", file=sys.stderr)
 
 
-def build_tracker(config: TrackingConfig, run_directory: Path, every: int) -> Tracker | None:
-    """The tracker that a configuration asks for, or None.
+def check_tracking(config: TrackingConfig) -> None:
+    """Refuses a tracker whose package is not installed.
 
     Raises:
-        MissingExtraError: where its package is not installed.
+        MissingExtraError: with the extra that brings it.
     """
+    if config.kind != "none" and importlib.util.find_spec(config.kind) is None:
+        raise MissingExtraError(config.kind, extra="tracking", purpose=f"for tracking={config.kind}")
+
+
+def build_tracker(config: TrackingConfig, run_directory: Path, every: int) -> Tracker | None:
+    """The tracker that a configuration asks for, or None."""
     if config.kind == "none":
         return None
-    try:
-        write, close = (_tensorboard if config.kind == "tensorboard" else _mlflow)(config, run_directory)
-    except ImportError:
-        raise MissingExtraError(config.kind, extra="tracking", purpose=f"for tracking={config.kind}") from None
+    write, close = (_tensorboard if config.kind == "tensorboard" else _mlflow)(config, run_directory)
     return Tracker(write, close, config.kind, every)
 
 

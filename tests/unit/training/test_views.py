@@ -5,7 +5,7 @@ import pytest
 from sciml.core.errors import MissingExtraError
 from sciml.training import tracking
 from sciml.training.callbacks import MetricsLog, ProgressView
-from sciml.training.tracking import Tracker, TrackingConfig, build_tracker
+from sciml.training.tracking import Tracker, TrackingConfig, build_tracker, check_tracking
 
 RECORD = {"loss": 0.5, "samples_per_s": 10.0}
 
@@ -66,10 +66,8 @@ def test_a_tracker_that_fails_is_told_once_and_left_out(capsys):
 
 
 def test_a_missing_tracker_names_its_extra(tmp_path, monkeypatch):
-    def missing(config, run_directory):
-        raise ImportError
-
-    monkeypatch.setattr(tracking, "_tensorboard", missing)
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[tracking\]'"):
-        build_tracker(TrackingConfig("tensorboard"), tmp_path, 1)
+        check_tracking(TrackingConfig("tensorboard"))
+    check_tracking(TrackingConfig())
     assert build_tracker(TrackingConfig(), tmp_path, 1) is None
