@@ -95,7 +95,7 @@ class ClimateDomain:
 
     def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
         assert isinstance(splits, ClimateSplits)
-        return forecast_example(task, model, splits.store, splits.test.paths)
+        return forecast_example(task, model, splits.test)
 
     def figures(self, result: RunResult) -> Iterator[NamedFigure]:
         return climate_figures(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +11,32 @@ from torch import nn
 
 from domains.climate.batch import FieldBatch
 from domains.climate.example import ForecastExample
+from domains.climate.source import ForecastSource
 from domains.climate.store import ClimateStore
 from domains.climate.task import ClimateTask
 from domains.climate.variables import parse_channel
 from sciml.inference.rollout import rollout
 
 
-def forecast_example(
-    task: ClimateTask, model: nn.Module, store: ClimateStore, paths: Sequence[Sequence[float]]
-) -> dict[str, np.ndarray]:
-    """A forecast from the middle of the test period along each path, with the truth beside it.
+def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource) -> dict[str, np.ndarray]:
+    """A forecast from the middle of a source's period along each of its paths, with the truth beside it.
 
     Returns:
         ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``.
     """
-    reach = max(sum(path) for path in paths)
-    positions = store.indices("test")
-    steps = round(reach / store.schema.step_hours)
-    start = int(positions[(len(positions) - steps) // 2])
+    store, starts = source.store, source.starts()
+    start = int(starts[len(starts) // 2])
     initial = torch.from_numpy(store.read(np.array([start]))).to(task.device)
     hours = float(store.hours[start])
     forecasts: dict[float, np.ndarray] = {}
-    for path in paths:
+    for path in source.paths:
         zero = torch.zeros(1, dtype=torch.float64, device=task.device)
         intervals = torch.tensor([path], dtype=torch.float64, device=task.device)
         batch = FieldBatch(initial, initial, zero + hours, zero, intervals)
         for step, prediction in rollout(task, model, batch):
             forecasts[float(step.next_lead_time[0])] = prediction.values["fields"][0].cpu().numpy()
     leads = np.array(sorted(forecasts))
-    truth = store.read(start + np.round(leads / store.schema.step_hours).astype(np.int64))
+    truth = store.read(np.searchsorted(store.hours, hours + leads))
     mask = land_sea_mask(store)
     return {
         **({} if mask is None else {"land_sea_mask": mask}),

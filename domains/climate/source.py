@@ -169,6 +169,10 @@ class ForecastSource:
     def __len__(self) -> int:
         return len(self._starts) if self.draw else len(self._pairs)
 
+    def starts(self) -> np.ndarray:
+        """Positions in the store of the initial times that have the states of every path."""
+        return self._positions[np.flatnonzero(self._fits.all(0))]
+
     def __getstate__(self) -> dict[str, Any]:
         # a spawned worker reads for itself; a forked one shares the parent's memory
         return {**self.__dict__, "_states": None}

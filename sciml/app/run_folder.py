@@ -22,8 +22,13 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, runs_dir: str, domain: str, name: str | None, config: Mapping[str, Any]) -> RunFolder:
+    def create(
+        cls, runs_dir: str, domain: str, name: str | None, config: Mapping[str, Any], samples: Mapping[str, int]
+    ) -> RunFolder:
         """Makes the folder of a new run and writes ``run.json``.
+
+        Args:
+            samples: how many samples each split has.
 
         Raises:
             ConfigError: where a run of this name is there already.
@@ -33,7 +38,8 @@ class RunFolder:
         if folder.path.exists():
             raise ConfigError(f"{folder.path} is there already", key="run", hint="choose another name, or resume=")
         folder.path.mkdir(parents=True)
-        write_json(folder.path / "run.json", {"domain": domain, "config": config, "provenance": provenance()})
+        record = {"domain": domain, "samples": samples, "config": config, "provenance": provenance()}
+        write_json(folder.path / "run.json", record)
         return folder
 
     @classmethod
@@ -63,11 +69,18 @@ class RunFolder:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` says: domain, resolved configuration, provenance."""
+        """What ``run.json`` says: domain, samples of each split, resolved configuration, provenance."""
         try:
             return json.loads((self.path / "run.json").read_text())
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise DataError(f"{self.path / 'run.json'} is corrupted") from None
+
+    def new_evaluation(self) -> Path:
+        """A new folder for an evaluation under other conditions than the run's own."""
+        number = len(list(self.path.glob("evaluations/*"))) + 1
+        path = self.path / "evaluations" / f"{number:03d}"
+        path.mkdir(parents=True)
+        return path
 
     def scores(self) -> list[dict[str, Any]]:
         """Rows of ``scores.json``; none before the first evaluation."""

@@ -38,20 +38,27 @@ def score_test(
     return score_table(scores, baselines)
 
 
-def save_scores(folder: RunFolder, table: Sequence[dict[str, Any]], example: Mapping[str, np.ndarray]) -> None:
-    """Writes ``scores.json``, and the example beside it so that figures can be drawn again without the model."""
-    write_json(folder.path / "scores.json", list(table))
-    with atomic_file(folder.path / EXAMPLE) as temporary:
+def save_scores(
+    place: Path, table: Sequence[dict[str, Any]], example: Mapping[str, np.ndarray], schema: Mapping[str, Any]
+) -> None:
+    """Writes ``scores.json``, and beside it what figures need, so that they can be drawn without model and data."""
+    write_json(place / "scores.json", list(table))
+    write_json(place / "schema.json", schema)
+    with atomic_file(place / EXAMPLE) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in example.items()}, temporary)
 
 
-def draw_report(folder: RunFolder, domain: Domain) -> Path:
+def draw_report(folder: RunFolder, domain: Domain, place: Path | None = None) -> Path:
     """Draws the figures of a run from its files and assembles ``report.html``.
+
+    Args:
+        place: where the scores are and the report goes; the run's own folder, or one of an evaluation within it.
 
     Raises:
         ConfigError: where the run was never scored.
     """
-    example = folder.path / EXAMPLE
+    place = place or folder.path
+    example = place / EXAMPLE
     if not example.exists():
         raise ConfigError(
             f"{folder.path} was never scored", key="run", hint=f"python scripts/evaluate.py run={folder.path}"
@@ -59,12 +66,12 @@ def draw_report(folder: RunFolder, domain: Domain) -> Path:
     result = RunResult(
         directory=folder.path,
         record=folder.record,
-        schema=json.loads((folder.path / "schema.json").read_text()),
-        scores=folder.scores(),
+        schema=json.loads((place / "schema.json").read_text()),
+        scores=json.loads((place / "scores.json").read_text()),
         history=folder.history(),
         example=load_file(example),
     )
-    return write_report(result, track(domain.figures(result), "drawing figures"), folder.path / "report.html")
+    return write_report(result, track(domain.figures(result), "drawing figures"), place / "report.html")
 
 
 EXAMPLE = "example.safetensors"

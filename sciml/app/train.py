@@ -14,10 +14,11 @@ from sciml.app.cli import Outcome
 from sciml.app.config import Experiment, RunKeys, build_experiment, build_run_keys
 from sciml.app.run_folder import RunFolder
 from sciml.app.scoring import draw_report, save_scores, score_test
-from sciml.app.trained_run import find_checkpoint, open_run, save_trained, take_over_weights, with_changes
+from sciml.app.trained_run import find_checkpoint, open_run, read_trained, save_trained, take_over_weights, with_changes
 from sciml.core.seeding import seed_of
 from sciml.dist.world import World, join
 from sciml.domain.protocol import Domain, Forecasts, Splits, Trained
+from sciml.report.model_card import few_samples
 from sciml.report.scores import headline, main_lead_time, score_lines
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
@@ -63,7 +64,7 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
     if experiment.trainer.num_threads:
         torch.set_num_threads(experiment.trainer.num_threads)
     resume_from = find_checkpoint(folder, "latest") if folder is not None else None
-    splits = experiment.domain.splits(experiment)
+    splits = experiment.domain.splits(experiment, read_trained(folder, experiment) if folder is not None else None)
     model = _build_model(experiment, splits, keys, world)
     task = experiment.domain.task(experiment, splits).to(world.device)
     engine = NativeEngine(model, experiment.optim, world, experiment.trainer.precision)
@@ -98,23 +99,30 @@ def _build_model(experiment: Experiment, splits: Splits, keys: RunKeys, world: W
 
 def _new_folder(values: Mapping[str, Any], keys: RunKeys, domain: str, splits: Splits) -> RunFolder:
     config = {name: value for name, value in values.items() if name != "changes"}
-    folder = RunFolder.create(keys.runs_dir, domain, keys.run, config)
+    samples = {name: len(getattr(splits, name)) for name in ("train", "valid", "test")}
+    folder = RunFolder.create(keys.runs_dir, domain, keys.run, config, samples)
     save_trained(folder, Trained(splits.schema, splits.statistics))
     return folder
 
 
 def score_run(folder: RunFolder, world: World, **opening: Any) -> Outcome | None:
-    """Scores a run's best weights on its test split, draws the report and says where everything is."""
+    """Scores a run's best weights on its test split, draws the report and says where everything is.
+
+    With changes to the run's configuration the scores go to a folder of their own, beside the run's.
+    """
     opened = open_run(folder, device=world.device, **opening)
     config = opened.experiment
     batch_size = config.trainer.micro_batch(world.size)
     table = score_test(opened.task, opened.model, opened.splits, world, batch_size=batch_size, seed=config.seed)
     if not world.is_main:
         return None
-    save_scores(folder, table, config.domain.example(opened.task, opened.model, opened.splits))
-    report = draw_report(folder, config.domain)
+    place = folder.new_evaluation() if opening.get("changes") else folder.path
+    example = config.domain.example(opened.task, opened.model, opened.splits)
+    save_scores(place, table, example, opened.splits.schema.to_dict())
+    report = draw_report(folder, config.domain, place)
     checkpoint = find_checkpoint(folder, opening.get("checkpoint", "best"))
     lines = [
+        *few_samples(len(opened.splits.test)),
         headline(score_lines(table, opened.task.primary_metric, main_lead_time(table))),
         f"report      {report}",
         f"checkpoint  {checkpoint}",

@@ -59,7 +59,7 @@ def open_run(
     """
     experiment = build_experiment(with_changes(folder.record["config"], changes or {}))
     path = find_checkpoint(folder, checkpoint)
-    trained = _read_trained(folder, experiment)
+    trained = read_trained(folder, experiment)
     model = experiment.domain.model(experiment, trained.schema)
     load_weights(model, path)
     model.to(device).eval()
@@ -123,7 +123,7 @@ def take_over_weights(model: nn.Module, source: RunFolder) -> list[str]:
         ConfigError: where nothing fits.
     """
     experiment = build_experiment(source.record["config"])
-    trained = _read_trained(source, experiment)
+    trained = read_trained(source, experiment)
     older = experiment.domain.model(experiment, trained.schema)
     load_weights(older, find_checkpoint(source, "best"))
     weights = dict(older.named_parameters())
@@ -161,7 +161,12 @@ def _copy_rows(source: Tensor, source_names: tuple[str, ...], target: Tensor, na
             new[position] = old[source_names.index(name)]
 
 
-def _read_trained(folder: RunFolder, experiment: Experiment) -> Trained:
+def read_trained(folder: RunFolder, experiment: Experiment) -> Trained:
+    """What a run's model was built from and normalized with.
+
+    Raises:
+        DataError: where its files are missing or corrupted.
+    """
     try:
         schema = json.loads((folder.path / "schema.json").read_text())
         statistics = load_file(folder.path / "statistics.safetensors")

@@ -148,7 +148,7 @@ class RunResult:
 
     Attributes:
         directory: the run's folder.
-        record: what ``run.json`` says: domain, resolved configuration, provenance.
+        record: what ``run.json`` says: domain, samples of each split, resolved configuration, provenance.
         schema: what ``schema.json`` says.
         scores: rows of ``scores.json``.
         history: rows of ``metrics.jsonl``.

@@ -12,6 +12,7 @@ from sciml.report.scores import MODEL, lead_times, main_lead_time, primary_metri
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
 
 MOST_NAMES = 12
+FEW_SAMPLES = 20
 TIME = "Time in training steps"
 
 
@@ -32,6 +33,7 @@ def model_card(result: RunResult) -> ModelCard:
         "Parameters": _parameters(result),
         "Data": str(result.schema.get("title", "")),
         "Data path": str((config.get("data") or {}).get("path") or ""),
+        "Samples": ", ".join(f"{name} {count:,}" for name, count in (result.record.get("samples") or {}).items()),
         "Predicts": _names(list(dict.fromkeys(row["variable"] for row in result.scores))),
         "Scored lead times": _names([f"{hours:g} h" for hours in lead_times(result.scores)]),
         **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
@@ -98,6 +100,13 @@ def _names(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else shown
 
 
+def few_samples(count: int | None) -> list[str]:
+    """A warning, where scores rest on too few cases to say much."""
+    if count is None or count >= FEW_SAMPLES:
+        return []
+    return [f"Scored on {count} held-out sample{'s' * (count != 1)} only: far too few to judge a model by."]
+
+
 def _limits(result: RunResult) -> list[str]:
     limits = []
     metric = primary_metric(result.scores)
@@ -109,6 +118,7 @@ def _limits(result: RunResult) -> list[str]:
         + (f" ({title})" if title else "")
         + "; they say nothing about other data."
     )
+    limits += few_samples((result.record.get("samples") or {}).get("test"))
     lines = score_lines(result.scores, metric, main_lead_time(result.scores))
     lost = [line for line in lines if line.best != MODEL]
     if lost:

@@ -1,7 +1,7 @@
 """Checkpoints: tensors as safetensors through torch.distributed.checkpoint, everything else as JSON; no pickle.
 
-A checkpoint is a folder ``step-00000200`` with ``shard-*.safetensors`` and ``checkpoint.json`` (step, checksums,
-whatever else the trainer says). It appears whole or not at all.
+A checkpoint is a folder ``step-00000200`` with ``shard-*.safetensors`` and ``checkpoint.json`` (step, checksums).
+It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sciml.dist.world import World
 
 FORMAT = "sciml-checkpoint/1"
 MANIFEST = "checkpoint.json"
+BEST = "best.json"
 
 
 class CheckpointStore:
@@ -38,7 +39,7 @@ class CheckpointStore:
         self.directory, self.keep_last = directory, keep_last
         self.world = world or World(0, 1, torch.device("cpu"))
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    def save(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
         """Writes a checkpoint and removes the oldest ones beyond ``keep_last``.
 
         Raises:
@@ -49,7 +50,7 @@ class CheckpointStore:
             with atomic_directory(path) as temporary:
                 write_tensors(temporary, tensors)
                 files = {file.name: sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
-                manifest = {"format": FORMAT, "step": step, **facts, "files": files}
+                manifest = {"format": FORMAT, "step": step, "files": files}
                 (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             self._prune()
         self.world.barrier()
@@ -69,16 +70,24 @@ class CheckpointStore:
     def mark_best(self, step: int, loss: float) -> None:
         """Notes that a checkpoint is the best so far; it is then kept."""
         if self.world.is_main:
-            write_json(self.directory / "best.json", {"step": step, "loss": loss})
+            write_json(self.directory / BEST, {"step": step, "loss": loss})
+        self.world.barrier()
 
     def best(self) -> Path | None:
         """The best checkpoint by validation loss, or the latest where none was marked."""
-        note = self.directory / "best.json"
-        if note.exists():
-            path = self.path(json.loads(note.read_text())["step"])
-            if (path / MANIFEST).exists():
-                return path
+        note = self._best_note()
+        if note is not None and (self.path(note["step"]) / MANIFEST).exists():
+            return self.path(note["step"])
         return self.latest()
+
+    def best_loss(self) -> float | None:
+        """Validation loss of the best checkpoint, or None where none was marked."""
+        note = self._best_note()
+        return None if note is None else note["loss"]
+
+    def _best_note(self) -> dict[str, Any] | None:
+        file = self.directory / BEST
+        return json.loads(file.read_text()) if file.exists() else None
 
     def _prune(self) -> None:
         best = self.best()

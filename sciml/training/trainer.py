@@ -50,8 +50,6 @@ class Trainer:
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
         self.average = WeightAverage(engine.module, optim.ema_decay) if optim.ema_decay else None
         self.step = 0
-        self.best_loss: float | None = None
-        self._just_improved = False
         self.baseline_scores: dict[str, list[Score]] | None = None
         self.stream = ShuffledStream(len(splits.train), config.global_batch_size, seed)
 
@@ -86,12 +84,15 @@ class Trainer:
                     callback.on_step(self.step, record)
                 stopping = self.world.any(bool(stop))
                 last = self.step == config.max_steps
+                # Saved before it is validated: whatever goes wrong while scoring costs no training.
+                due = last or stopping or self.step % config.save_every == 0
+                if due:
+                    self.save()
                 if last or self.step % config.valid_every == 0:
                     record = self.validate()
                     for callback in callbacks:
                         callback.on_validation(self.step, record)
-                if last or stopping or self.step % config.save_every == 0 or self._just_improved:
-                    self.save()
+                    self._keep_if_best(record, saved=due)
                 if stopping and not last:
                     return False
         return True
@@ -111,7 +112,6 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.engine.module, self.step)
         self.step += 1
-        self._just_improved = False
         elapsed = time.monotonic() - began
         return {
             "loss": output.loss,
@@ -138,8 +138,6 @@ class Trainer:
         if self.baseline_scores is None:
             baselines = self.task.baselines()
             self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.world, baselines)
-        if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self._just_improved = loss, True
         skill = mean_skill(score_table(scores, self.baseline_scores), self.task.primary_metric)
         return {"loss": loss, **{f"skill_against_{name}": value for name, value in skill.items()}}
 
@@ -168,10 +166,14 @@ class Trainer:
 
     def save(self) -> Path:
         """Saves weights, optimizer, average and position."""
-        path = self.checkpoints.save(self.step, self._state(), {"best_loss": self.best_loss})
-        if self._just_improved and self.best_loss is not None:
-            self.checkpoints.mark_best(self.step, self.best_loss)
-        return path
+        return self.checkpoints.save(self.step, self._state())
+
+    def _keep_if_best(self, record: Mapping[str, float], *, saved: bool) -> None:
+        best = self.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed
+        if "loss" in record and (best is None or record["loss"] < best):
+            if not saved:
+                self.save()
+            self.checkpoints.mark_best(self.step, record["loss"])
 
     def resume(self, path: Path) -> None:
         """Takes over everything from a checkpoint and stands where it stood."""
@@ -182,7 +184,6 @@ class Trainer:
             for name, value in self.average.averages.items():
                 value.copy_(state[f"ema.{name}"])
         self.step = manifest["step"]
-        self.best_loss = manifest["best_loss"]
 
     def _state(self) -> Mapping[str, Any]:
         averages = self.average.averages if self.average is not None else {}

@@ -50,7 +50,7 @@ def refused(tmp_path, capsys):
         (["data.channels=[t2n]"], "t2n"),
         (["task.intervals=[70h]"], "task.intervals: 70 h is not a multiple of the data's step of 12 h; .*: 72h"),
         (["task.intervals=[soon]"], "task.intervals: 'soon' is no duration"),
-        (["task.score_lead_times=[36h]"], "task.score_lead_times: no interval"),
+        (["task.intervals=[72h]", "task.score_lead_times=[36h]"], "task.score_lead_times: no interval"),
         (["task.forcings=[moon]"], "task.forcings: unknown forcing 'moon'"),
         (["parallel.tp=2"], "parallel.tp: 2 is not available in this version"),
         (["parallel.dp=2"], "parallel.dp: 2 replicas do not fit 1 processes"),

@@ -108,8 +108,13 @@ def test_a_forecast_is_its_own_first_part(runs, tmp_path):
 
 
 def test_an_ensemble_is_scored_with_crps_and_spread(runs, capsys):
+    folder = RunFolder.find("latest", str(runs))
+    before = folder.scores()
     main("evaluate", [f"runs_dir={runs}", "task.members=4", "task.perturbation=0.1", "output=json"])
-    rows = json.loads(capsys.readouterr().out)["scores"]
+    said = json.loads(capsys.readouterr().out)
+    assert Path(said["report"]).parent == folder.path / "evaluations" / "001"
+    assert folder.scores() == before
+    rows = said["scores"]
     found = {(row["metric"], row["lead_time_h"]): row["value"] for row in rows if row["variable"] == "t2m"}
     for lead in (24.0, 48.0):
         assert 0 < found["crps", lead] < 1.5 * found["mae", lead]
