@@ -166,7 +166,7 @@ def test_card_counts_parameters_of_the_best_checkpoint(tmp_path):
 
     store = CheckpointStore(tmp_path / "checkpoints")
     weights = {"model.w": torch.zeros(3, 4), "model.buffer": torch.zeros(99), "ema.w": torch.zeros(3, 4)}
-    store.save(5, weights, {"best_loss": 1.0})
+    store.save(5, weights)
     card = model_card(result_in(tmp_path))
     assert card.facts["Parameters"] == "12"
     assert card.facts["Data"] == "Synthetic <waves>"
