@@ -148,9 +148,9 @@ def build_experiment(values: Mapping[str, Any]) -> Experiment:
     Raises:
         ConfigError: for anything that cannot work.
     """
-    known = {f.name for f in (*fields(Experiment), *fields(RunKeys))} | {"changes"}
+    known = {f.name for f in (*fields(Experiment), *fields(RunKeys))}
     for name in values:
-        if name not in known:
+        if name not in known | {"changes"}:
             raise ConfigError("unknown key", key=name, hint=nearest(name, known))
     domain = load_domain(values["domain"])
     model = build_model_config(values["model"], domain)

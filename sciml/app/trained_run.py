@@ -120,7 +120,7 @@ def take_over_weights(model: nn.Module, source: RunFolder) -> list[str]:
         Names of the parameters that found no counterpart and stay as initialized.
 
     Raises:
-        ConfigError: where nothing fits.
+        ConfigError: where less than half of the model finds its weights: it was not meant for this one.
     """
     experiment = build_experiment(source.record["config"])
     trained = read_trained(source, experiment)
@@ -134,14 +134,19 @@ def take_over_weights(model: nn.Module, source: RunFolder) -> list[str]:
             if name not in weights:
                 fresh.append(name)
             elif name in rows:
-                _copy_rows(weights[name], older_rows[name], parameter, rows[name])
+                if not _copy_rows(weights[name], older_rows[name], parameter, rows[name]):
+                    fresh.append(name)
             elif weights[name].shape == parameter.shape:
                 parameter.copy_(weights[name])
             else:
                 fresh.append(name)
-    if len(fresh) == len(list(model.parameters())):
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    share = 1 - sum(sizes[name] for name in fresh) / sum(sizes.values())
+    if share < 0.5:
         raise ConfigError(
-            f"no weight of {source.path} fits this model", key="init_from", hint="use a model of its size"
+            f"only {share:.0%} of this model fits the weights of {source.path}",
+            key="init_from",
+            hint="choose the model that it was trained with",
         )
     return fresh
 
@@ -151,14 +156,15 @@ def _variable_rows(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
     return rows() if rows is not None else {}
 
 
-def _copy_rows(source: Tensor, source_names: tuple[str, ...], target: Tensor, names: tuple[str, ...]) -> None:
-    """Copies the blocks of rows whose names both tensors have."""
+def _copy_rows(source: Tensor, source_names: tuple[str, ...], target: Tensor, names: tuple[str, ...]) -> bool:
+    """Copies the blocks of rows whose names both tensors have; False where blocks differ in shape."""
     old, new = source.unflatten(0, (len(source_names), -1)), target.unflatten(0, (len(names), -1))
     if old.shape[1:] != new.shape[1:]:
-        return
+        return False
     for position, name in enumerate(names):
         if name in source_names:
             new[position] = old[source_names.index(name)]
+    return True
 
 
 def read_trained(folder: RunFolder, experiment: Experiment) -> Trained:

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sciml.core.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class World:
@@ -83,8 +85,13 @@ def join(device: str = "auto", timeout_s: float = 600.0) -> World:
 
 
 def pick_device(device: str) -> str:
-    """``auto`` resolved to the accelerator of this machine, or to ``cpu``."""
-    if device != "auto":
-        return device
+    """``auto`` resolved to the accelerator of this machine, or to ``cpu``.
+
+    Raises:
+        ConfigError: for a device that this machine does not have.
+    """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator.type if accelerator is not None else "cpu"
+    found = accelerator.type if accelerator is not None else "cpu"
+    if device not in ("auto", "cpu", found):
+        raise ConfigError(f"this machine has no {device!r}", key="device", hint=f"auto takes what is there: {found}")
+    return found if device == "auto" else device

@@ -58,6 +58,7 @@ def refused(tmp_path, capsys):
         (["resume=latest"], "resume: there is no run"),
         (["init_from=yesterday"], "init_from: there is no run 'yesterday'"),
         (["resume=a", "init_from=b"], "init_from: cannot be given together with resume"),
+        (["trainer.device=abacus"], "device: this machine has no 'abacus'; auto takes what is there"),
         (["output=yaml"], "output: unknown value 'yaml'"),
         (["just a word"], "key=value"),
         (["--config-dir", "nowhere"], "--config-dir: nowhere is no folder"),
@@ -134,6 +135,7 @@ def test_a_run_is_not_overwritten_and_a_checkpoint_of_another_shape_is_refused(t
     for arguments, says in (
         ([*values, "run=one"], "run: .* is there already"),
         ([*values[-1:], "resume=one", "model.embed_dim=32"], r"has 'model\..*' of shape .*, the model"),
+        ([*values, "init_from=one", "model.depth=1", "model.embed_dim=32"], "init_from: only .*% of this model fits"),
     ):
         with pytest.raises(SystemExit) as ended:
             main("train", arguments)
