@@ -56,6 +56,9 @@ def training_facts(result: RunResult) -> dict[str, str]:
         facts["Throughput"] = f"{rates[len(rates) // 2]:.3g} samples/s (median)"
     if batch and rates:
         facts[TIME] = f"about {format_seconds(_seconds(rows, batch))}"
+    waits = sorted(row["data_wait"] for row in rows if "data_wait" in row)
+    if waits:
+        facts["Waiting for data"] = f"{waits[len(waits) // 2]:.1%} of a step (median)"
     valid = [row for row in result.history if row["split"] == "valid" and row.get("loss") is not None]
     if valid:
         best = min(valid, key=lambda row: row["loss"])
