@@ -51,18 +51,19 @@ def main(verb: str, argv: Sequence[str] | None = None) -> None:
         _run(verb, arguments)
     except SciMLError as error:
         print(f"error: {error}", file=sys.stderr)
-        _end(error.exit_code)
+        _leave_peers(error.exit_code)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        _end(130)
+        _leave_peers(130)
         sys.exit(130)
     except Exception:
+        # A bug keeps its traceback. A process with peers shows it here, since it ends before Python would.
         if _is_one_of_many():
             traceback.print_exc()
-        _end(1)
+        _leave_peers(1)
         raise
-    _end(0)
+    _leave_peers(0)
 
 
 def _run(verb: str, arguments: list[str]) -> None:
@@ -81,7 +82,7 @@ def _is_one_of_many() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _end(code: int) -> None:
+def _leave_peers(code: int) -> None:
     """Ends a process that has peers at once: their threads (gloo's) may deadlock or abort in Python's own teardown."""
     if _is_one_of_many():
         sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""A whole domain in about sixty lines, outside of ``domains``: blobs that drift around a ring."""
+"""A whole domain in one file, outside of ``domains``: blobs that drift around a ring."""

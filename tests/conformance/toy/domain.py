@@ -1,4 +1,4 @@
-"""Blobs that drift around a ring of 16 points: a domain in about sixty lines, with no edit inside sciml."""
+"""Blobs that drift around a ring of 16 points: a whole domain in one file, with no edit inside sciml."""
 
 from dataclasses import dataclass, replace
 
