@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from sciml.nn.conditioning import ConditionEmbedding, cycle_features, scalar_fea
 from sciml.nn.initialization import initialize, zeros
 from sciml.nn.patch import check_patches, patchify, unpatchify
 from sciml.nn.position import Rotary, check_axes, fourier_features, patch_centers, sphere_rotary
-from sciml.parallel.plan import ShardingPlan, Style
+from sciml.nn.staged import Flow, ForwardPass
+from sciml.parallel.plan import Enter, Gather, Join, ShardingPlan, Split, Stages, Style, Turn
 
 HOURS_PER_DAY = 24.0
 HOURS_PER_YEAR = 365.2425 * HOURS_PER_DAY
@@ -106,15 +107,22 @@ class ClimateViT(nn.Module):
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
         {
-            "tokenizer.embedding": Style.REPLICATE,
+            "tokenizer.embedding": Style.SEQUENCE,
             "tokenizer.score": Style.COLUMN,
             "tokenizer.value": Style.COLUMN,
             "tokenizer.out": Style.ROW,
-            "position": Style.REPLICATE,
-            "condition.*": Style.REPLICATE,
-            "head.hidden.*": Style.REPLICATE,
-            "head.project": Style.REPLICATE,
-        }
+            "position": Style.SEQUENCE,
+            "condition.*": Style.SEQUENCE,
+            "head.hidden.*": Style.COLUMN,
+            "head.project": Style.SEQUENCE,
+        },
+        inputs={
+            "tokenizer": (Split(), Enter()),
+            "position": (Split(dim=0, axes=("sp", "tp")),),
+            "head.hidden.*": (Gather(),),
+        },
+        outputs={"head.hidden.*": Turn(), "head": Join()},
+        stages=Stages(first=("tokenizer", "position", "condition"), last=("head",)),
     )
 
     def __init__(
@@ -157,7 +165,14 @@ class ClimateViT(nn.Module):
         rows = {"tokenizer.embedding.weight": self.tokenizer.variables}
         return rows | dict.fromkeys(("head.project.weight", "head.project.bias"), self.channels)
 
-    def forward(
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output latitude longitude"]:
+        """Normalized increments, float32 (or the weights' precision where that is higher).
+
+        Takes what :meth:`forward_pass` takes.
+        """
+        return self.forward_pass(*args, **kwargs).run(self.trunk.blocks)
+
+    def forward_pass(
         self,
         fields: Float[Tensor, "batch channel latitude longitude"],
         channel_names: Sequence[str] | None,
@@ -169,8 +184,8 @@ class ClimateViT(nn.Module):
         output_names: Sequence[str] | None = None,
         latitude: Sequence[float] | None = None,
         longitude: Sequence[float] | None = None,
-    ) -> Float[Tensor, "batch output latitude longitude"]:
-        """Normalized increments, float32 (or the weights' precision where that is higher).
+    ) -> ForwardPass:
+        """The way from a state to its normalized increment, in parts.
 
         Args:
             fields: standardized state.
@@ -182,11 +197,20 @@ class ClimateViT(nn.Module):
             output_names: variables wanted; by default those of ``fields``.
             latitude, longitude: degrees of another grid than the one given at construction.
         """
+        check_patches((fields.shape[-2], fields.shape[-1]), self.config.patch_size)
         grid = (latitude or self.latitude, longitude or self.longitude)
-        tokens = self.embed(fields, channel_names, constants, constant_names, grid)
-        condition = self.embed_condition(lead_time, time)
-        tokens = self.trunk(tokens, condition, self.rotary(grid, fields.device))
-        return self.decode(tokens, output_names or channel_names, (len(grid[0]), len(grid[1])))
+        outputs, shape = output_names or channel_names, (len(grid[0]), len(grid[1]))
+        rotary = self.rotary(grid, fields.device)
+
+        def begin() -> Flow:
+            tokens = self.embed(fields, channel_names, constants, constant_names, grid)
+            condition = self.embed_condition(lead_time, time)
+            return (tokens,) if condition is None else (tokens, condition)
+
+        def end(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+            return self.decode(self.trunk.finish(tokens, condition), outputs, shape)
+
+        return ForwardPass(begin, end, (rotary,) if self.config.is_conditioned else (None, rotary))
 
     def embed(
         self,
@@ -197,7 +221,6 @@ class ClimateViT(nn.Module):
         grid: tuple[Sequence[float], Sequence[float]],
     ) -> Float[Tensor, "batch token embed"]:
         """Tokens of a state with the embedding of their positions: what stands before the blocks."""
-        check_patches((fields.shape[-2], fields.shape[-1]), self.config.patch_size)
         names = tuple(channel_names or self.channels)
         if constants is not None and constants.shape[-3]:
             constants = constants.to(fields.dtype).expand(len(fields), -1, -1, -1)

@@ -66,6 +66,7 @@ class ClimateTask:
     """
 
     primary_metric = "rmse"
+    differentiates_twice = False
 
     def __init__(
         self,

@@ -6,12 +6,12 @@ import importlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from sciml.core.errors import SciMLError
+from sciml.dist.launcher import launched
 
 SUMMARIES = {
     "train": "Train a model, score it on held-out data and write a report.",
@@ -20,6 +20,8 @@ SUMMARIES = {
     "report": "Draw the figures and the report of a run.",
     "prepare": "Turn data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
+    "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
+    "launch": "Start a training on a cluster with Slurm: print its batch script, or submit it.",
     "doctor": "Say what is installed and check that processes can talk.",
 }
 EXAMPLES = {
@@ -29,6 +31,11 @@ EXAMPLES = {
     "report": ["run=latest"],
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
     "simulate": ["domain=climate days=30 out=simulation.zarr"],
+    "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],
+    "launch": [
+        "nodes=2 cluster.devices_per_node=4 domain=climate",
+        "cluster=frontier account=ABC123 nodes=64 time=02:00:00 trainer.global_batch_size=512 submit=true",
+    ],
     "doctor": ["", "output=json"],
 }
 
@@ -49,37 +56,51 @@ def main(verb: str, argv: Sequence[str] | None = None) -> None:
         sys.exit(0)
     try:
         _run(verb, arguments)
-    except SciMLError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _leave_peers(error.exit_code)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # torch.distributed.checkpoint's own error, for one, is no Exception.
+        _end(error)
+    _leave_peers(0)
+
+
+def _end(error: BaseException) -> NoReturn:
+    """One sentence for what a user can mend, a traceback for a bug; of many processes only the first to fail speaks."""
+    if isinstance(error, KeyboardInterrupt):
+        if not _is_one_of_many() or launched().rank == 0:
+            print("interrupted", file=sys.stderr)
         _leave_peers(130)
         sys.exit(130)
-    except Exception:
-        # A bug keeps its traceback. A process with peers shows it here, since it ends before Python would.
-        if _is_one_of_many():
-            traceback.print_exc()
-        _leave_peers(1)
-        raise
-    _leave_peers(0)
+    if _is_one_of_many():
+        from sciml.dist.ending import last_words
+
+        _leave_peers(last_words(error))
+    if isinstance(error, SciMLError):
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    raise error
 
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
     overrides = [argument for argument in arguments if argument != "--cfg"]
+    handed_on = [*([f"--config-dir={config_dir}"] if config_dir else []), *overrides]
     config = _compose(verb, overrides, config_dir)
     if "--cfg" in arguments:
         print(_yaml(config), end="")
         return
-    outcome: Outcome | None = importlib.import_module(f"sciml.app.{verb}").run(config)
+    command = importlib.import_module(f"sciml.app.{verb}")
+    # A launch hands on what it was given to the training that it starts.
+    outcome: Outcome | None = command.run(config, handed_on) if verb == "launch" else command.run(config)
     if outcome is not None:
         print(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
 
 
 def _is_one_of_many() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    try:
+        return launched().size > 1
+    except SciMLError:  # an environment that makes no sense is refused once, by whoever joins
+        return False
 
 
 def _leave_peers(code: int) -> None:
@@ -137,7 +158,11 @@ def help_text(verb: str) -> str:
     lines += ["keys and their defaults:", *(f"  {line}" for line in body), ""]
     for option in options(verb):
         own, _ = _split_defaults((CONF / verb / f"{option}.yaml").read_text())
-        lines += [f"keys of domain={option} and their defaults:", *(f"  {line}" for line in own), ""]
+        lines += [
+            f"keys of {'cluster' if verb == 'launch' else 'domain'}={option} and their defaults:",
+            *(f"  {line}" for line in own),
+            "",
+        ]
     lines.append("--cfg prints the composed configuration and stops; --config-dir adds a folder of your own groups.")
     return "\n".join(lines)
 

@@ -10,7 +10,9 @@ from sciml.app.cli import Outcome
 from sciml.app.run_folder import RunFolder
 from sciml.app.train import score_run
 from sciml.core.config import build
+from sciml.dist.mesh import Mesh
 from sciml.dist.world import join
+from sciml.parallel.config import ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -29,4 +31,8 @@ def run(values: Mapping[str, Any]) -> Outcome | None:
     """Scores and reports."""
     config = build(EvaluateConfig, values)
     folder = RunFolder.find(config.run, config.runs_dir)
-    return score_run(folder, join(config.device), checkpoint=str(config.checkpoint), changes=config.changes)
+    changes = dict(config.changes)
+    parallel = build(ParallelConfig, changes.pop("parallel", {}), prefix="parallel")
+    world = join(config.device)
+    mesh = Mesh(world, parallel.degrees(world.size))
+    return score_run(folder, mesh, parallel, checkpoint=str(config.checkpoint), changes=changes)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sciml.app.cli import Outcome
 from sciml.app.run_folder import RunFolder
 from sciml.app.trained_run import open_run
@@ -17,6 +15,7 @@ from sciml.core.config import build
 from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
+from sciml.dist.mesh import Mesh
 from sciml.dist.world import pick_device
 from sciml.domain.protocol import ForecastRequest, Forecasts
 from sciml.inference.ensemble import ensemble_rollout
@@ -62,13 +61,13 @@ def run(values: Mapping[str, Any]) -> Outcome:
     """Forecasts, writes, draws, and says where."""
     config = build(ForecastConfig, values)
     request = config.request
-    device = torch.device(pick_device(config.device))
+    mesh = Mesh.alone(pick_device(config.device))
     folder = RunFolder.find(config.run, config.runs_dir)
-    opened = open_run(folder, checkpoint=str(config.checkpoint), device=device, changes=config.changes)
+    opened = open_run(folder, checkpoint=str(config.checkpoint), mesh=mesh, changes=config.changes)
     domain = opened.experiment.domain
     if not isinstance(domain, Forecasts):
         raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
-    batches = [batch.to(device) for batch in domain.forecast_batches(opened.experiment, opened.splits, request)]
+    batches = [batch.to(mesh.device) for batch in domain.forecast_batches(opened.experiment, opened.splits, request)]
     path = _new_path(config.out, folder.path)
     leads = []
     with disk_errors(path):

@@ -16,25 +16,25 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
 from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
-from sciml.dist.world import World
+from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import Domain, RunResult, Splits, Task
 from sciml.inference.evaluation import score_baselines, score_model, score_table
 from sciml.report.html import write_report
 
 
 def score_test(
-    task: Task, model: nn.Module, splits: Splits, world: World, *, batch_size: int, seed: int
+    task: Task, model: nn.Module, splits: Splits, mesh: Mesh, *, batch_size: int, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of ``scores.json`` on the whole test split."""
 
     def batches(description: str) -> Any:
-        rank = {"rank": world.rank, "num_ranks": world.size}
-        total = -(-len(splits.test) // world.size // batch_size)
+        rank = {"rank": mesh.data_rank, "num_ranks": mesh.num_data_ranks}
+        total = -(-len(splits.test) // mesh.num_data_ranks // batch_size)
         found = evaluation_batches(splits.test, batch_size=batch_size, seed=seed, **rank)
-        return track(found, description, total) if world.is_main else found
+        return track(found, description, total) if mesh.is_main else found
 
-    scores = score_model(task, model, batches("scoring the model"), world)
-    baselines = score_baselines(task, batches("scoring the baselines"), world, task.baselines())
+    scores = score_model(task, model, batches("scoring the model"), mesh)
+    baselines = score_baselines(task, batches("scoring the baselines"), mesh, task.baselines())
     return score_table(scores, baselines)
 
 

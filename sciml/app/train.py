@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,17 +12,33 @@ from torch import nn
 
 from sciml.app.cli import Outcome
 from sciml.app.config import Experiment, RunKeys, build_experiment, build_run_keys
+from sciml.app.restart import Job
 from sciml.app.run_folder import RunFolder
 from sciml.app.scoring import draw_report, save_scores, score_test
-from sciml.app.trained_run import find_checkpoint, open_run, read_trained, save_trained, take_over_weights, with_changes
+from sciml.app.trained_run import (
+    find_checkpoint,
+    open_run,
+    read_trained,
+    save_trained,
+    weights_to_take_over,
+    with_changes,
+)
+from sciml.core.config import build
+from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_of
+from sciml.dist.mesh import Mesh
 from sciml.dist.world import World, join
-from sciml.domain.protocol import Domain, Forecasts, Splits, Trained
+from sciml.domain.protocol import Domain, Forecasts, Splits, Task, Trained
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.model import ParallelModel, parallelize
+from sciml.parallel.pipeline import check_micro_batches
 from sciml.report.model_card import few_samples
 from sciml.report.scores import headline, main_lead_time, score_lines
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
+from sciml.training.config import TrainerConfig
 from sciml.training.engine import NativeEngine
+from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
 
@@ -34,14 +50,20 @@ class Training:
     folder: RunFolder
     experiment: Experiment
     trainer: Trainer
+    job: Job
 
 
 def run(values: Mapping[str, Any]) -> Outcome | None:
     """Trains, scores and reports; on other ranks than the first it has nothing to say."""
-    world = join(str(values["trainer"]["device"]))
-    training = set_up(values, world)
-    if training.trainer.fit(_callbacks(training, world)):
-        return score_run(training.folder, world)
+    config = build(TrainerConfig, values["trainer"], prefix="trainer")
+    training = set_up(values, join(config.device, config.timeout_s))
+    mesh = training.trainer.mesh
+    if training.trainer.fit(_callbacks(training, mesh)):
+        outcome = score_run(training.folder, mesh, training.experiment.parallel)
+        training.job.finished()
+        return outcome
+    if not mesh.is_main:
+        return None
     step, folder = training.trainer.step, training.folder.path
     text = f"stopped at step {step}; go on with: python scripts/train.py resume={folder}"
     return Outcome({"run": str(folder), "step": step, "finished": False}, text)
@@ -54,47 +76,96 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
         ConfigError, DataError: before anything is written.
     """
     keys = build_run_keys(values)
-    folder = RunFolder.find(keys.resume, keys.runs_dir, "resume") if keys.resume else None
-    if folder is not None:
+    world.agree("the configuration", values)
+    job = Job.of(values, keys.runs_dir, world)
+    folder = job.earlier()
+    if folder is None and keys.resume:
+        folder = RunFolder.find(keys.resume, keys.runs_dir, "resume")
+        find_checkpoint(folder, "latest")  # a run without any is refused before data are read
+    if folder is not None and keys.resume:
         values = with_changes(folder.record["config"], values["changes"])
     experiment = build_experiment(values)
-    experiment.parallel.check(world.size)
-    experiment.trainer.micro_batch(world.size)
+    mesh = Mesh(world, experiment.parallel.degrees(world.size))
+    check_parallel(experiment, mesh)
     check_tracking(experiment.tracking)
     if experiment.trainer.num_threads:
         torch.set_num_threads(experiment.trainer.num_threads)
-    resume_from = find_checkpoint(folder, "latest") if folder is not None else None
     splits = experiment.domain.splits(experiment, read_trained(folder, experiment) if folder is not None else None)
-    model = _build_model(experiment, splits, keys, world)
     task = experiment.domain.task(experiment, splits).to(world.device)
-    engine = NativeEngine(model, experiment.optim, world, experiment.trainer.precision)
+    model = _build_model(experiment, splits, task, keys, mesh)
     if folder is None:
         folder = world.share(_new_folder(values, keys, experiment.domain.name, splits) if world.is_main else None)
+    job.began(folder)
+    trainer = _trainer(experiment, model, task, splits, folder)
+    size = f"{model.num_parameters():,} parameters"
+    _say(world, f"{experiment.domain.name}: {size}, {len(splits.train)} samples -> {folder.path}")
+    return Training(folder, experiment, trainer, job)
+
+
+def _trainer(experiment: Experiment, model: ParallelModel, task: Task, splits: Splits, folder: RunFolder) -> Trainer:
+    """The trainer of a run, standing where the run's newest intact checkpoint stands."""
+    config = experiment.trainer
+    checkpoints = CheckpointStore(
+        folder.checkpoints,
+        model.mesh.world,
+        config.keep_last,
+        asynchronous=config.async_save,
+        timeout_s=config.timeout_s,
+    )
     trainer = Trainer(
-        experiment.trainer,
+        config,
         experiment.optim,
         seed=experiment.seed,
-        world=world,
-        engine=engine,
+        mesh=model.mesh,
+        engine=NativeEngine(model, experiment.optim, config.precision),
         task=task,
         splits=splits,
-        checkpoints=CheckpointStore(folder.checkpoints, world, experiment.trainer.keep_last),
+        checkpoints=checkpoints,
     )
-    if resume_from is not None:
-        trainer.resume(resume_from)
-    size = sum(p.numel() for p in model.parameters())
-    _say(world, f"{experiment.domain.name}: {size:,} parameters, {len(splits.train)} samples -> {folder.path}")
-    return Training(folder, experiment, trainer)
+    if (checkpoint := checkpoints.newest_intact()) is not None:
+        trainer.resume(checkpoint)
+    return trainer
 
 
-def _build_model(experiment: Experiment, splits: Splits, keys: RunKeys, world: World) -> nn.Module:
-    torch.manual_seed(seed_of(experiment.seed, "init"))
-    model = experiment.domain.model(experiment, splits.schema)
+def check_parallel(experiment: Experiment, mesh: Mesh) -> None:
+    """Refuses a batch that the mesh cannot share, before any data is read.
+
+    Raises:
+        ConfigError: naming a size that works.
+    """
+    trainer = experiment.trainer
+    micro_batch = trainer.micro_batch(mesh.num_data_ranks)
+    if mesh.size("pp") > 1:
+        check_micro_batches(experiment.parallel, trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
+
+
+def _build_model(experiment: Experiment, splits: Splits, task: Task, keys: RunKeys, mesh: Mesh) -> ParallelModel:
+    def build() -> nn.Module:
+        return experiment.domain.model(experiment, splits.schema)
+
+    start = None
     if keys.init_from:
         source = RunFolder.find(keys.init_from, keys.runs_dir, "init_from")
-        fresh = take_over_weights(model, source)
-        _say(world, f"weights of {source.path} taken over" + (f"; as initialized: {', '.join(fresh)}" if fresh else ""))
-    return model.to(world.device)
+        start = weights_to_take_over(build, source)
+        fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
+        _say(mesh.world, f"weights of {source.path} taken over{fresh}")
+    seed = seed_of(experiment.seed, "init")
+    return parallelize(build, mesh, parallel_of(experiment.parallel, task), seed, start)
+
+
+def parallel_of(config: ParallelConfig, task: Task) -> ParallelConfig:
+    """How a task's model can be cut: one whose loss is made of gradients needs its weights whole in between.
+
+    Raises:
+        ConfigError: where it cannot be cut as wanted.
+    """
+    if not task.differentiates_twice:
+        return config
+    if config.pp > 1:
+        raise ConfigError(
+            "a loss that is made of gradients cannot be cut into pipeline stages", key="parallel.pp", hint="use 1"
+        )
+    return replace(config, zero=min(config.zero, 2))
 
 
 def _new_folder(values: Mapping[str, Any], keys: RunKeys, domain: str, splits: Splits) -> RunFolder:
@@ -105,19 +176,20 @@ def _new_folder(values: Mapping[str, Any], keys: RunKeys, domain: str, splits: S
     return folder
 
 
-def score_run(folder: RunFolder, world: World, **opening: Any) -> Outcome | None:
+def score_run(folder: RunFolder, mesh: Mesh, parallel: ParallelConfig | None = None, **opening: Any) -> Outcome | None:
     """Scores a run's best weights on its test split, draws the report and says where everything is.
 
     With changes to the run's configuration the scores go to a folder of their own, beside the run's.
     """
-    opened = open_run(folder, device=world.device, **opening)
+    opened = open_run(folder, mesh=mesh, parallel=parallel, **opening)
     config = opened.experiment
-    batch_size = config.trainer.micro_batch(world.size)
-    table = score_test(opened.task, opened.model, opened.splits, world, batch_size=batch_size, seed=config.seed)
-    if not world.is_main:
+    batch_size = config.trainer.micro_batch(mesh.num_data_ranks)
+    table = score_test(opened.task, opened.model, opened.splits, mesh, batch_size=batch_size, seed=config.seed)
+    # Ranks that compute one model together must all take part.
+    example = config.domain.example(opened.task, opened.model, opened.splits)
+    if not mesh.is_main:
         return None
     place = folder.new_evaluation() if opening.get("changes") else folder.path
-    example = config.domain.example(opened.task, opened.model, opened.splits)
     save_scores(place, table, example, opened.splits.schema.to_dict())
     report = draw_report(folder, config.domain, place)
     checkpoint = find_checkpoint(folder, opening.get("checkpoint", "best"))
@@ -139,11 +211,13 @@ def _next_commands(domain: Domain, folder: RunFolder, lead_hours: float | None) 
     return [f"{'next' if not n else '':<12}{command}" for n, command in enumerate(commands)]
 
 
-def _callbacks(training: Training, world: World) -> list[Callback]:
-    if not world.is_main:
-        return []
+def _callbacks(training: Training, mesh: Mesh) -> list[Callback]:
     config, path, step = training.experiment.trainer, training.folder.path, training.trainer.step
+    trace = Trace(path, mesh.world.rank, config.trace_steps)
+    if not mesh.is_main:
+        return [trace]
     views: list[Callback] = [
+        trace,
         MetricsLog(path / "metrics.jsonl", every=config.log_every, resume_step=step),
         ProgressView(config.max_steps, step),
     ]

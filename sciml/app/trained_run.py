@@ -17,7 +17,11 @@ from sciml.app.config import Experiment, build_experiment
 from sciml.app.run_folder import RunFolder
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import atomic_file, write_json
+from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import Splits, Task, Trained
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.data import local
+from sciml.parallel.model import ParallelModel, parallelize
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
 
 
@@ -44,13 +48,16 @@ def open_run(
     folder: RunFolder,
     *,
     checkpoint: str = "best",
-    device: torch.device | str = "cpu",
+    mesh: Mesh | None = None,
+    parallel: ParallelConfig | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> TrainedRun:
     """Opens a run with the averaged weights of one of its checkpoints.
 
     Args:
         checkpoint: ``best``, ``latest`` or a step.
+        mesh: the ranks that open it together; by default this process alone, on the CPU.
+        parallel: how the model is cut over them; by default every rank of the mesh has it whole.
         changes: keys of the run's configuration to change, by group, e.g. ``{"data": {"path": ...}}``.
 
     Raises:
@@ -60,12 +67,17 @@ def open_run(
     experiment = build_experiment(with_changes(folder.record["config"], changes or {}))
     path = find_checkpoint(folder, checkpoint)
     trained = read_trained(folder, experiment)
-    model = experiment.domain.model(experiment, trained.schema)
-    load_weights(model, path)
-    model.to(device).eval()
+    mesh = mesh or Mesh.alone()
+
+    def build() -> nn.Module:
+        return experiment.domain.model(experiment, trained.schema)
+
+    model = parallelize(build, mesh, parallel or ParallelConfig(), seed=None)
+    load_weights(model, path, CheckpointStore(folder.checkpoints, mesh.world).group)
+    model.module.eval()
     splits = experiment.domain.splits(experiment, trained)
-    task = experiment.domain.task(experiment, splits).to(device)
-    return TrainedRun(folder, experiment, trained, model, splits, task)
+    task = experiment.domain.task(experiment, splits).to(mesh.device)
+    return TrainedRun(folder, experiment, trained, model.whole, splits, task)
 
 
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -99,72 +111,96 @@ def find_checkpoint(folder: RunFolder, which: str) -> Path:
     return store.path(int(which))
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads the averaged weights of a checkpoint into a model, or the plain ones where no average was kept."""
-    read_manifest(path)
-    averaged = any(name.startswith("ema.") for name in tensor_shapes(path))
-    state = model.state_dict()
-    parameters = {name for name, _ in model.named_parameters()}
-    stored = {name: f"{'ema' if averaged and name in parameters else 'model'}.{name}" for name in state}
-    loaded = read_tensors(path, {stored[name]: value for name, value in state.items()})
-    model.load_state_dict({name: loaded[stored[name]] for name in state})
+def load_weights(model: ParallelModel, path: Path, group: Any = None) -> None:
+    """Loads the averaged weights of a checkpoint into a model, or the plain ones where no average was kept.
+
+    Args:
+        group: the processes that share the reading, on the CPU.
+    """
+    read_manifest(path, group)
+    averaged = has_averages(path)
+    parameters = {name: local(p.detach()) for name, p in model.named_parameters()}
+    places = {f"{'ema' if averaged else 'model'}.{name}": value for name, value in parameters.items()}
+    wanted = {stored: model.stored(stored.partition(".")[2], value) for stored, value in places.items()}
+    buffers = {f"model.{name}": value for name, value in model.buffers().items()}
+    loaded = read_tensors(path, {**wanted, **buffers}, group)
+    for name, value in {**places, **buffers}.items():
+        value.copy_(local(loaded[name]))
 
 
-def take_over_weights(model: nn.Module, source: RunFolder) -> list[str]:
-    """Starts a model from another run's averaged weights wherever name and shape agree.
+def has_averages(path: Path) -> bool:
+    """Whether a checkpoint holds averaged weights."""
+    return any(name.startswith("ema.") for name in tensor_shapes(path))
+
+
+class TakenOver:
+    """Starts a model's parameters from another run's averaged weights wherever name and shape agree.
 
     A model that says by ``variable_rows()`` which parameters have a block of rows for each variable takes over
     the blocks of the variables that both know, so that other variables do not cost it the ones it shares.
 
-    Returns:
-        Names of the parameters that found no counterpart and stay as initialized.
+    Args:
+        model, older: both models, whole; only names, shapes and rows are read.
+        path: checkpoint of the older one.
+
+    Attributes:
+        fresh: names of the parameters that found no counterpart and stay as initialized.
 
     Raises:
         ConfigError: where less than half of the model finds its weights: it was not meant for this one.
     """
+
+    def __init__(self, model: nn.Module, older: nn.Module, path: Path) -> None:
+        read_manifest(path)
+        self.path, self.kind = path, "ema" if has_averages(path) else "model"
+        self.shapes = {name: p.shape for name, p in older.named_parameters()}
+        self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        self.fresh = [name for name, p in model.named_parameters() if not self._fits(name, p.shape)]
+        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes.values())
+        if share < 0.5:
+            raise ConfigError(
+                f"only {share:.0%} of this model fits the weights of {path.parent.parent}",
+                key="init_from",
+                hint="choose the model that it was trained with",
+            )
+
+    def _fits(self, name: str, shape: torch.Size) -> bool:
+        if name not in self.shapes:
+            return False
+        if name not in self.rows:
+            return self.shapes[name] == shape
+        blocks, older = shape[0] // len(self.rows[name]), self.shapes[name][0] // len(self.older_rows[name])
+        return (blocks, *shape[1:]) == (older, *self.shapes[name][1:])
+
+    def __call__(self, name: str, drawn: Tensor) -> Tensor:
+        """The value that a parameter starts from, given the one that was drawn for it."""
+        if name in self.fresh:
+            return drawn
+        stored = f"{self.kind}.{name}"
+        value = read_tensors(self.path, {stored: torch.empty(self.shapes[name], dtype=drawn.dtype)})[stored]
+        if name not in self.rows:
+            return value
+        names, known = self.rows[name], self.older_rows[name]
+        blocks, older = drawn.unflatten(0, (len(names), -1)), value.unflatten(0, (len(known), -1))
+        for position, variable in enumerate(names):
+            if variable in known:
+                blocks[position] = older[known.index(variable)]
+        return drawn
+
+
+def weights_to_take_over(build: Callable[[], nn.Module], source: RunFolder) -> TakenOver:
+    """What a model starts from if it takes over the weights of another run."""
     experiment = build_experiment(source.record["config"])
     trained = read_trained(source, experiment)
-    older = experiment.domain.model(experiment, trained.schema)
-    load_weights(older, find_checkpoint(source, "best"))
-    weights = dict(older.named_parameters())
-    rows, older_rows = _variable_rows(model), _variable_rows(older)
-    fresh = []
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name not in weights:
-                fresh.append(name)
-            elif name in rows:
-                if not _copy_rows(weights[name], older_rows[name], parameter, rows[name]):
-                    fresh.append(name)
-            elif weights[name].shape == parameter.shape:
-                parameter.copy_(weights[name])
-            else:
-                fresh.append(name)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    share = 1 - sum(sizes[name] for name in fresh) / sum(sizes.values())
-    if share < 0.5:
-        raise ConfigError(
-            f"only {share:.0%} of this model fits the weights of {source.path}",
-            key="init_from",
-            hint="choose the model that it was trained with",
-        )
-    return fresh
+    with torch.device("meta"):
+        model, older = build(), experiment.domain.model(experiment, trained.schema)
+    return TakenOver(model, older, find_checkpoint(source, "best"))
 
 
 def _variable_rows(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
     rows: Callable[[], Mapping[str, tuple[str, ...]]] | None = getattr(model, "variable_rows", None)
     return rows() if rows is not None else {}
-
-
-def _copy_rows(source: Tensor, source_names: tuple[str, ...], target: Tensor, names: tuple[str, ...]) -> bool:
-    """Copies the blocks of rows whose names both tensors have; False where blocks differ in shape."""
-    old, new = source.unflatten(0, (len(source_names), -1)), target.unflatten(0, (len(names), -1))
-    if old.shape[1:] != new.shape[1:]:
-        return False
-    for position, name in enumerate(names):
-        if name in source_names:
-            new[position] = old[source_names.index(name)]
-    return True
 
 
 def read_trained(folder: RunFolder, experiment: Experiment) -> Trained:

@@ -106,15 +106,23 @@ def evaluation_batches(
     num_workers: int = 0,
     limit: int | None = None,
 ) -> Iterator[Any]:
-    """Yields each sample once over all ranks, in order; ranks may differ by one sample.
+    """Yields each sample once over all ranks, in order, in the same number of batches on every rank.
+
+    Ranks that compute one model together so stay in step to the end. Their shares may differ by a sample; with
+    fewer samples than ranks each rank yields all of them, which changes no mean.
 
     Args:
+        batch_size: samples of a batch; one more where shares differ and are as small as that.
         limit: use only so many samples, spread evenly over the source.
     """
     count = len(source) if limit is None else min(limit, len(source))
     chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)) if count else np.array([], int)
-    mine = [Draw(0, int(index)) for index in chosen[rank::num_ranks]]
-    plan = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    enough = len(chosen) >= num_ranks
+    shares = [chosen[first::num_ranks] if enough else chosen for first in range(num_ranks)]
+    sizes = [len(share) for share in shares]
+    num_batches = min(-(-max(sizes) // batch_size), min(sizes))
+    parts = np.array_split(shares[rank], num_batches) if num_batches else []
+    plan = [[Draw(0, int(index)) for index in part] for part in parts]
     return iter(_loader(source, seed, plan, num_workers))
 
 

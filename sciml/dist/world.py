@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import os
-from collections.abc import Sequence
+import json
+import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sciml.core.errors import ConfigError
+from sciml.dist.handshake import meet
+from sciml.dist.launcher import Launch, launched
 
 
 @dataclass(frozen=True)
@@ -61,27 +64,72 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def agree(self, what: str, value: Any) -> None:
+        """Refuses to go on where processes hold different values, such as configurations.
+
+        Args:
+            what: the value's name, for the message.
+            value: nested mappings of whatever can be written as JSON, or as text.
+
+        Raises:
+            ConfigError: on all processes; it names the first rank and the first key that differ.
+        """
+        if self.size == 1:
+            return
+        mine = _flat(value)
+        first = self.share(mine)
+        key = next((key for key in sorted({*mine, *first}) if mine.get(key) != first.get(key)), None)
+        if not self.any(key is not None):
+            return
+        said: list[Any] = [None] * self.size
+        own = None if key is None else (key, mine.get(key), first.get(key), socket.gethostname())
+        dist.all_gather_object(said, own)
+        rank = next(rank for rank, words in enumerate(said) if words is not None)
+        key, here, there, host = said[rank]
+        raise ConfigError(
+            f"{what} is {here} on rank {rank} ({host}) and {there} on rank 0",
+            key=key or None,
+            hint="start all ranks with the same command and files",
+        )
+
 
 def join(device: str = "auto", timeout_s: float = 600.0) -> World:
-    """Joins the processes that a launcher announced through RANK and WORLD_SIZE, or stands alone without them.
+    """Joins the processes that torchrun or srun announced, or stands alone without them.
 
     Args:
         device: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda``, ...
-        timeout_s: longest wait for another process before the run is given up.
+        timeout_s: longest wait for another process, now and in all communication later.
+
+    Raises:
+        RunError: where a process did not come in time; it names the missing ranks.
+        ConfigError: where a process runs another version, or has no device of its own.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
+    launch = launched()
     kind = pick_device(device)
+    place = torch.device("cpu") if kind == "cpu" else torch.device(kind, _own_device(launch))
     if kind != "cpu":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        place = torch.device(kind, local)
-        torch.accelerator.set_device_index(local)
-    else:
-        place = torch.device("cpu")
-    if size > 1 and not dist.is_initialized():
+        torch.accelerator.set_device_index(place.index)
+    if launch.size > 1 and not dist.is_initialized():
+        store = meet(launch, timeout_s)
         backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(place)
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
-    return World(rank, size, place)
+        limit = datetime.timedelta(seconds=timeout_s)
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit)
+    return World(launch.rank, launch.size, place)
+
+
+def _own_device(launch: Launch) -> int:
+    """Which of the visible accelerators is this process's."""
+    count = torch.accelerator.device_count()
+    if launch.local_rank < count:
+        return launch.local_rank
+    if count == 1 and not launch.agent:
+        return 0  # srun --gpus-per-task=1 shows each process its own device only
+    raise ConfigError(
+        f"rank {launch.rank} on {launch.host} has no device of its own: its node has {count}, and it is process "
+        f"{launch.local_rank + 1} there",
+        key="trainer.device",
+        hint=f"start {count} a node, e.g. torchrun --nproc-per-node {count}, or use trainer.device=cpu",
+    )
 
 
 def pick_device(device: str) -> str:
@@ -95,3 +143,13 @@ def pick_device(device: str) -> str:
     if device not in ("auto", "cpu", found):
         raise ConfigError(f"this machine has no {device!r}", key="device", hint=f"auto takes what is there: {found}")
     return found if device == "auto" else device
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves of nested mappings as text, by dotted key."""
+    if isinstance(value, Mapping):
+        leaves: dict[str, str] = {}
+        for name, part in value.items():
+            leaves |= _flat(part, f"{prefix}.{name}" if prefix else str(name))
+        return leaves
+    return {prefix: json.dumps(value, default=str, sort_keys=True)}

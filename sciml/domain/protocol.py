@@ -104,9 +104,11 @@ class Task(Protocol):
 
     Attributes:
         primary_metric: the score (lower is better) that headlines and skills are made of, e.g. ``rmse``.
+        differentiates_twice: whether the loss is made of gradients, as that of forces is.
     """
 
     primary_metric: str
+    differentiates_twice: bool
 
     def loss(self, model: nn.Module, batch: Any) -> LossOutput: ...
 

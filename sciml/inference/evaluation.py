@@ -7,37 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from sciml.dist.world import World
+from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import MetricSet, Predictor, Score, Task
 from sciml.inference.rollout import rollout
 
 
-def score_model(task: Task, model: nn.Module, batches: Iterable[Any], world: World) -> list[Score]:
+def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> list[Score]:
     """Scores of a model over batches; each is rolled out as far as it has targets."""
     metrics = task.metrics()
     for batch in batches:
-        for step_batch, prediction in rollout(task, model, batch.to(world.device)):
+        for step_batch, prediction in rollout(task, model, batch.to(mesh.device)):
             metrics.update(prediction, step_batch)
-    return _finish(metrics, world)
+    return _finish(metrics, mesh)
 
 
 def score_baselines(
-    task: Task, batches: Iterable[Any], world: World, baselines: Mapping[str, Predictor]
+    task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[str, Predictor]
 ) -> dict[str, list[Score]]:
     """Scores of each baseline on the batches and steps that a model is scored on."""
     metrics = {name: task.metrics() for name in baselines}
     for batch in batches:
-        step_batch = batch.to(world.device)
+        step_batch = batch.to(mesh.device)
         while step_batch is not None:
             for name, baseline in baselines.items():
                 prediction = baseline(step_batch)
                 metrics[name].update(prediction, step_batch)
             step_batch = task.advance(step_batch, prediction)
-    return {name: _finish(metric, world) for name, metric in metrics.items()}
+    return {name: _finish(metric, mesh) for name, metric in metrics.items()}
 
 
-def _finish(metrics: MetricSet, world: World) -> list[Score]:
-    world.add(metrics.sums())
+def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
+    mesh.add(metrics.sums())
     return metrics.compute()
 
 

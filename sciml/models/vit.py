@@ -17,7 +17,7 @@ from sciml.nn.mlp import MLPS, make_mlp
 from sciml.nn.norm import QK_NORMS
 from sciml.nn.position import Rotary
 from sciml.nn.recompute import RECOMPUTES, recompute
-from sciml.parallel.plan import ShardingPlan, Style
+from sciml.parallel.plan import Gather, ShardingPlan, Stages, Style
 
 _POSITIVE = (
     "embed_dim",
@@ -157,6 +157,7 @@ class Block(nn.Module):
         self.modulation = Modulation(config.condition_dim, dim, 6) if conditioned else None
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
+        self.recompute = config.recompute
 
     def forward(
         self,
@@ -165,6 +166,14 @@ class Block(nn.Module):
         rotary: Rotary | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """The block's tokens; ``condition`` is needed where the configuration has a conditioning."""
+        return recompute(self.recompute, self._tokens, x, condition, rotary)
+
+    def _tokens(
+        self,
+        x: Float[Tensor, "batch token embed"],
+        condition: Float[Tensor, "batch condition"] | None,
+        rotary: Rotary | None,
+    ) -> Float[Tensor, "batch token embed"]:
         if self.modulation is None:
             x = x + self._drop(self.attention(self.attention_norm(x), rotary))
             return x + self._drop(self.mlp(self.mlp_norm(x)))
@@ -196,12 +205,14 @@ class ViT(nn.Module):
             "blocks.*.modulation.linear": Style.SEQUENCE,
             "norm": Style.SEQUENCE,
             "modulation.linear": Style.SEQUENCE,
-        }
+        },
+        inputs=dict.fromkeys(("blocks.*.attention", "blocks.*.mlp"), (Gather(),)),
+        attention=("blocks.*.attention.attend",),
+        stages=Stages(blocks="blocks", last=("norm", "modulation")),
     )
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.recompute = config.recompute
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.embed_dim, elementwise_affine=not config.is_conditioned)
@@ -215,7 +226,7 @@ class ViT(nn.Module):
     ) -> Float[Tensor, "batch token embed"]:
         """Normalized tokens after all blocks."""
         for block in self.blocks:
-            tokens = recompute(self.recompute, block, tokens, condition, rotary)
+            tokens = block(tokens, condition, rotary)
         return self.finish(tokens, condition)
 
     def finish(

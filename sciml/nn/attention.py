@@ -10,6 +10,37 @@ from sciml.nn.norm import qk_norm
 from sciml.nn.position import Rotary, rotate
 
 
+class Attend(nn.Module):
+    """Attention itself, without any parameter: rotates queries and keys, and mixes values.
+
+    Args:
+        num_heads: number of heads; those of one rank may be fewer.
+        dropout: probability with which an attention weight is dropped in training.
+    """
+
+    def __init__(self, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch token head channel"],
+        key: Float[Tensor, "batch token head channel"],
+        value: Float[Tensor, "batch token head channel"],
+        rotary: Rotary | None = None,
+    ) -> Float[Tensor, "batch token head channel"]:
+        """Every token's mixture of all tokens' values."""
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        mixed = F.scaled_dot_product_attention(
+            query.transpose(1, 2).to(value.dtype),
+            key.transpose(1, 2).to(value.dtype),
+            value.transpose(1, 2),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return mixed.transpose(1, 2)
+
+
 class SelfAttention(nn.Module):
     """Every token attends to all tokens; queries and keys may be normalized and rotated by position.
 
@@ -26,26 +57,18 @@ class SelfAttention(nn.Module):
     def __init__(self, embed_dim: int, num_heads: int, qk_norm_kind: str = "layer", dropout: float = 0.0) -> None:
         super().__init__()
         self.head_dim = embed_dim // num_heads
-        self.dropout = dropout
         self.wq = nn.Linear(embed_dim, embed_dim)
         self.wk = nn.Linear(embed_dim, embed_dim)
         self.wv = nn.Linear(embed_dim, embed_dim)
         self.wo = nn.Linear(embed_dim, embed_dim)
         self.query_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
         self.key_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
+        self.attend = Attend(num_heads, dropout)
 
     def forward(
         self, x: Float[Tensor, "batch token embed"], rotary: Rotary | None = None
     ) -> Float[Tensor, "batch token embed"]:
         """Attends over all tokens; ``rotary`` turns queries and keys by their tokens' positions."""
         query, key, value = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        query, key = self.query_norm(query), self.key_norm(key)
-        if rotary is not None:
-            query, key = rotate(query, rotary), rotate(key, rotary)
-        mixed = F.scaled_dot_product_attention(
-            query.transpose(1, 2).to(value.dtype),
-            key.transpose(1, 2).to(value.dtype),
-            value.transpose(1, 2),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
-        return self.wo(mixed.transpose(1, 2).flatten(-2))
+        mixed = self.attend(self.query_norm(query), self.key_norm(key), value, rotary)
+        return self.wo(mixed.flatten(-2))

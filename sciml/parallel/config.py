@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from sciml.core.config import positive
+from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
 
-NOT_YET = ("pp", "shard", "sp", "tp")
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero_bubble")
+SEVERAL_STAGES = ("interleaved", "zero_bubble")
+"""Schedules that may run several stages on a rank."""
 
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Degrees of the mesh; their product is the number of processes.
+    """Degrees of the mesh, whose product is the number of processes, and how the axes work.
 
     Attributes:
-        pp: pipeline stages.
+        pp: ranks over which the blocks are spread, as pipeline stages.
         dp: replicas, each with its own part of the batch; None takes what the other degrees leave.
-        shard: ranks over which parameters and optimizer are sharded.
-        sp: ranks over which the tokens of a sample are spread.
-        tp: ranks over which matrices are cut.
+        shard: ranks with parts of the batch of their own, over which weights, gradients and optimizer are sharded
+            (ZeRO); with ``dp`` beside it every replica is sharded for itself (hybrid sharding).
+        sp: ranks over which the tokens of a sample are spread (Ulysses).
+        tp: ranks over which matrices are cut by heads and channels, and the tokens between them (Megatron).
+        zero: what ``shard`` shards: 1 the optimizer, 2 gradients too, 3 weights too.
+        schedule: order of a pipeline's work: ``gpipe``, ``1f1b``, ``interleaved`` or ``zero_bubble``.
+        interleave: stages a rank, with the last two schedules.
     """
 
     pp: int = 1
@@ -27,25 +34,66 @@ class ParallelConfig:
     shard: int = 1
     sp: int = 1
     tp: int = 1
+    zero: int = 3
+    schedule: str = "1f1b"
+    interleave: int = 1
 
     def __post_init__(self) -> None:
-        for name in NOT_YET:
-            degree = getattr(self, name)
-            positive(degree, f"parallel.{name}")
-            if degree != 1:
-                raise ConfigError(
-                    f"{degree} is not available in this version", key=f"parallel.{name}", hint="use 1, and parallel.dp"
-                )
+        for name in ("pp", "shard", "sp", "tp", "interleave"):
+            positive(getattr(self, name), f"parallel.{name}", example=2)
+        if self.dp is not None:
+            positive(self.dp, "parallel.dp", example=2)
+        if self.zero not in (1, 2, 3):
+            raise ConfigError(f"{self.zero} is no stage of ZeRO", key="parallel.zero", hint="1, 2 or 3")
+        choice(self.schedule, SCHEDULES, "parallel.schedule")
+        if self.interleave > 1 and self.schedule not in SEVERAL_STAGES:
+            raise ConfigError(
+                f"the schedule {self.schedule} runs one stage a rank",
+                key="parallel.interleave",
+                hint="use 1, or parallel.schedule=interleaved",
+            )
+        if self.schedule == "zero_bubble" and self.pp > 1 and self.shard > 1 and self.zero == 3:
+            raise ConfigError(
+                "the zero-bubble schedule needs a stage's weights whole through the step",
+                key="parallel.zero",
+                hint="use 2, or parallel.schedule=1f1b",
+            )
+        if self.interleave > 1 and self.pp == 1:
+            raise ConfigError("there is no pipeline to interleave", key="parallel.interleave", hint="set parallel.pp")
 
-    def check(self, num_processes: int) -> None:
-        """Refuses degrees that do not multiply to the number of processes.
+    @property
+    def num_stages(self) -> int:
+        """Pipeline stages over all ranks."""
+        return self.pp * self.interleave
+
+    def degrees(self, num_processes: int) -> dict[str, int]:
+        """Ranks along each axis.
 
         Raises:
-            ConfigError: with the degree that fits.
+            ConfigError: where the degrees do not multiply to the number of processes; it names one that fits.
         """
-        if self.dp not in (None, num_processes):
-            raise ConfigError(
-                f"{self.dp} replicas do not fit {num_processes} processes",
-                key="parallel.dp",
-                hint=f"use {num_processes}, or start {self.dp} processes with torchrun",
-            )
+        taken = self.pp * self.shard * self.sp * self.tp
+        dp = self.dp or num_processes // taken
+        degrees = {"pp": self.pp, "dp": dp, "shard": self.shard, "sp": self.sp, "tp": self.tp}
+        if dp * taken != num_processes:
+            raise self._misfit({**degrees, "dp": self.dp or 1}, num_processes)
+        return degrees
+
+    def _misfit(self, degrees: dict[str, int], num_processes: int) -> ConfigError:
+        """Names the largest degree and the nearest one in its place that fits."""
+        used = {axis: degree for axis, degree in degrees.items() if degree > 1} or degrees
+        largest = max(used, key=lambda axis: used[axis])
+        product = math.prod(degrees.values())
+        rest = product // degrees[largest]
+        start = f"start {product} processes with torchrun"
+
+        def fits(degree: int) -> bool:
+            return num_processes % (degree * rest) == 0 if self.dp is None else degree * rest == num_processes
+
+        fitting = [degree for degree in range(1, num_processes + 1) if fits(degree)]
+        if fitting:
+            nearest = min(fitting, key=lambda degree: abs(degree - degrees[largest]))
+            start = f"parallel.{largest}={nearest}, or {start}"
+        written = " x ".join(f"{axis} {degree}" for axis, degree in used.items())
+        there = "one process" if num_processes == 1 else f"{num_processes} processes"
+        return ConfigError(f"{written} does not fit {there}", key=f"parallel.{largest}", hint=start)

@@ -1,15 +1,16 @@
-"""How a model is cut over a tensor-parallel group, as data: a table from module patterns to styles.
+"""How a model is cut over a mesh, as data: tables from module patterns to what happens there.
 
-The table stands beside the model's class and is read by whoever applies it, by the planner (bytes, traffic)
+The tables stand beside the model's class and are read by whoever applies them, by the planner (bytes, traffic)
 and by the checkpoint (resharding). Nothing here touches a process group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -21,8 +22,9 @@ class Style(str, Enum):
 
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.
     ``ROW`` cuts the inputs (dim 1 of the weight); outputs are summed over ranks and the bias, held by all,
-    is added once after the sum. ``SEQUENCE`` and ``REPLICATE`` hold whole parameters on every rank; the first
-    acts on tokens that sequence parallelism may cut, so that its gradients are then summed over the group.
+    is added once after the sum. ``REPLICATE`` and ``SEQUENCE`` hold whole parameters on every rank. With the
+    first, ranks compute the same and have the whole gradient; with the second, each rank sees only its tokens
+    or its heads, and gradients are summed over the group.
     """
 
     COLUMN = "column"
@@ -41,27 +43,118 @@ def cut_dim(style: Style, parameter: str) -> int | None:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Tokens that are the same on every rank are cut over some axes.
+
+    Attributes:
+        dim: their dim in the module's first input.
+        axes: ``sp``, or ``sp`` and ``tp``.
+    """
+
+    dim: int = 1
+    axes: tuple[str, ...] = ("sp",)
+
+
+@dataclass(frozen=True)
+class Enter:
+    """An input that is the same on every rank goes to ranks with different heads or channels."""
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Tokens cut over ``tp`` are gathered for ranks with different heads or channels."""
+
+    dim: int = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """All tokens with channels cut over ``tp`` become tokens cut over ``tp`` with all channels."""
+
+    dim: int = 1
+
+
+@dataclass(frozen=True)
+class Join:
+    """Tokens cut over ``sp`` and ``tp`` are gathered in the module's output; every rank goes on with all."""
+
+    dim: int = 1
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How a model is cut into pipeline stages; see :class:`sciml.parallel.pipeline.Staged`.
+
+    Attributes:
+        first: modules of the first stage alone.
+        blocks: name of the list of blocks, any slice of which is a stage.
+        last: modules of the last stage alone.
+    """
+
+    first: tuple[str, ...] = ()
+    blocks: str | None = None
+    last: tuple[str, ...] = ()
+
+    def within(self, prefix: str) -> Stages:
+        """The same for a model that stands at ``prefix`` inside another."""
+        blocks = None if self.blocks is None else f"{prefix}.{self.blocks}"
+        return Stages(_prefixed(prefix, self.first), blocks, _prefixed(prefix, self.last))
+
+    def __or__(self, other: Stages) -> Stages:
+        return Stages(self.first + other.first, self.blocks or other.blocks, self.last + other.last)
+
+
+@dataclass(frozen=True)
 class ShardingPlan:
-    """Rules from patterns of module names to styles.
+    """What happens at which module when a model is cut over a mesh.
 
     A pattern is compared with the dotted name of a module that owns parameters, part by part: ``*`` stands
     for one part or within one, as in ``blocks.*.attention.w[qkv]``. Exactly one rule must fit each such module.
 
     Attributes:
-        rules: the table; plain strings such as ``"column"`` are taken as styles.
+        rules: the style of parameters; plain strings such as ``"column"`` are taken as styles.
+        inputs: what happens to a module's first input.
+        outputs: what happens to its output.
+        attention: modules called with queries, keys and values (batch, token, head, channel), which mix tokens.
+        stages: how the model is cut into pipeline stages.
     """
 
     rules: Mapping[str, Style]
+    inputs: Mapping[str, tuple[Split | Enter | Gather, ...]] = field(default_factory=dict)
+    outputs: Mapping[str, Turn | Join] = field(default_factory=dict)
+    attention: tuple[str, ...] = ()
+    stages: Stages = field(default_factory=Stages)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", {pattern: Style(style) for pattern, style in self.rules.items()})
 
     def within(self, prefix: str) -> ShardingPlan:
         """The same plan for a model that stands at ``prefix`` inside another."""
-        return ShardingPlan({f"{prefix}.{pattern}": style for pattern, style in self.rules.items()})
+
+        def moved(table: Mapping[str, Any]) -> dict[str, Any]:
+            return {f"{prefix}.{name}": value for name, value in table.items()}
+
+        return ShardingPlan(
+            moved(self.rules),
+            moved(self.inputs),
+            moved(self.outputs),
+            _prefixed(prefix, self.attention),
+            self.stages.within(prefix),
+        )
 
     def __or__(self, other: ShardingPlan) -> ShardingPlan:
-        return ShardingPlan({**self.rules, **other.rules})
+        return ShardingPlan(
+            {**self.rules, **other.rules},
+            {**self.inputs, **other.inputs},
+            {**self.outputs, **other.outputs},
+            self.attention + other.attention,
+            self.stages | other.stages,
+        )
+
+    @property
+    def cuts_tokens(self) -> bool:
+        """Whether tokens are cut between the modules that are cut by heads and channels."""
+        return any(isinstance(step, Gather) for steps in self.inputs.values() for step in steps)
 
     def style_of(self, name: str) -> Style:
         """The style of one module.
@@ -69,11 +162,11 @@ class ShardingPlan:
         Raises:
             ValueError: where no rule or more than one fits.
         """
-        fits = [pattern for pattern in self.rules if _matches(pattern, name)]
-        if len(fits) != 1:
-            what = f"{len(fits)} rules ({', '.join(fits)})" if fits else "no rule"
+        found = fits(self.rules, name)
+        if len(found) != 1:
+            what = f"{len(found)} rules ({', '.join(found)})" if found else "no rule"
             raise ValueError(f"sharding plan: {what} for module {name!r}, exactly one is needed")
-        return self.rules[fits[0]]
+        return self.rules[found[0]]
 
     def styles(self, model: nn.Module) -> dict[str, Style]:
         """The style of every module that owns parameters, by name.
@@ -83,25 +176,63 @@ class ShardingPlan:
         """
         return {name: self.style_of(name) for name, _ in owners(model)}
 
-    def check(self, model: nn.Module, degree: int) -> None:
-        """Checks that a tensor-parallel group of ``degree`` ranks can cut the model evenly.
+    def check(self, model: nn.Module, *, tp: int = 1, sp: int = 1, stages: int = 1) -> None:
+        """Checks that degrees can cut the model evenly.
+
+        Args:
+            stages: pipeline stages, over all ranks.
 
         Raises:
             ConfigError: naming the degrees that work.
         """
+        self._check_tensor(model, tp)
+        self._check_tokens(model, tp, sp)
+        self._check_stages(model, stages)
+
+    def _check_tensor(self, model: nn.Module, tp: int) -> None:
         counts = [
             parameter.shape[dim]
             for name, module in owners(model)
             for key, parameter in module.named_parameters(recurse=False)
             if (dim := cut_dim(self.style_of(name), key)) is not None
         ]
-        if any(count % degree for count in counts):
-            works = [str(d) for d in range(1, min(counts) + 1) if not any(count % d for count in counts)]
+        if tp > 1 and not counts:
+            raise ConfigError("this model has nothing that tensor parallelism cuts", key="parallel.tp", hint="use 1")
+        counts += self._num_heads(model)
+        if any(count % tp for count in counts):
             raise ConfigError(
-                f"{degree} ranks cannot share the model's heads and channels evenly",
+                f"{tp} ranks cannot share the model's heads and channels evenly",
                 key="parallel.tp",
-                hint=f"degrees that work: {', '.join(works)}",
+                hint=f"degrees that work: {_degrees(counts)}",
             )
+
+    def _check_tokens(self, model: nn.Module, tp: int, sp: int) -> None:
+        if sp == 1:
+            return
+        heads = [count // tp for count in self._num_heads(model)]
+        if not heads:
+            raise ConfigError("this model has no tokens to spread", key="parallel.sp", hint="use 1")
+        if any(count % sp for count in heads):
+            raise ConfigError(
+                f"{sp} ranks cannot share the {min(heads)} attention heads of a rank evenly",
+                key="parallel.sp",
+                hint=f"degrees that work: {_degrees(heads)}",
+            )
+
+    def _check_stages(self, model: nn.Module, stages: int) -> None:
+        if stages == 1:
+            return
+        if self.stages.blocks is None:
+            raise ConfigError("this model cannot be cut into pipeline stages", key="parallel.pp", hint="use 1")
+        depth = len(list(model.get_submodule(self.stages.blocks).children()))
+        if stages > depth:
+            raise ConfigError(
+                f"{stages} stages are more than the model's {depth} blocks", key="parallel.pp", hint=f"at most {depth}"
+            )
+
+    def _num_heads(self, model: nn.Module) -> list[int]:
+        cores = (module for name, module in model.named_modules() if fits(self.attention, name))
+        return [int(core.num_heads) for core in cores]
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -111,6 +242,20 @@ def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
+def fits(patterns: Iterable[str], name: str) -> list[str]:
+    """The patterns that a module's name fits."""
+    return [pattern for pattern in patterns if _matches(pattern, name)]
+
+
 def _matches(pattern: str, name: str) -> bool:
     parts, names = pattern.split("."), name.split(".")
     return len(parts) == len(names) and all(map(fnmatchcase, names, parts))
+
+
+def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names)
+
+
+def _degrees(counts: list[int]) -> str:
+    """Degrees that divide all counts, in words."""
+    return ", ".join(str(d) for d in range(1, min(counts) + 1) if not any(count % d for count in counts))

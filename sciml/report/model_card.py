@@ -59,6 +59,10 @@ def training_facts(result: RunResult) -> dict[str, str]:
     waits = sorted(row["data_wait"] for row in rows if "data_wait" in row)
     if waits:
         facts["Waiting for data"] = f"{waits[len(waits) // 2]:.1%} of a step (median)"
+    if shares := _time_shares(rows):
+        facts["Time of a step"] = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    energies = [row["energy_j"] for row in rows if "energy_j" in row]
+    facts["Energy"] = f"{sum(energies) / 3.6e6:.3g} kWh" if energies else "not measured: no counter could be read"
     valid = [row for row in result.history if row["split"] == "valid" and row.get("loss") is not None]
     if valid:
         best = min(valid, key=lambda row: row["loss"])
@@ -71,6 +75,14 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Shares of the time of the measured steps; empty where one process did it all."""
+    names = [key for key in rows[-1] if key.startswith("time_")]
+    totals = {name.removeprefix("time_"): sum(row.get(name, 0.0) for row in rows) for name in names}
+    whole = sum(totals.values())
+    return {name: total / whole for name, total in totals.items()} if len(names) > 2 and whole else {}
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]], batch: int) -> float:

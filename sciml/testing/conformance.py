@@ -39,11 +39,13 @@ class DomainConformance:
     Attributes:
         overrides: what makes the configuration of the domain, small.
         config_dir: folder of the domain's own groups, where they are not in ``conf``.
+        meshes: ways of cutting the model over two processes that must train it as one process does.
         falling: overrides under which the loss falls by a tenth or more.
     """
 
     overrides: ClassVar[tuple[str, ...]] = ()
     config_dir: ClassVar[str | None] = None
+    meshes: ClassVar[tuple[str, ...]] = ("parallel.dp=2",)
     falling: ClassVar[tuple[str, ...]] = ("trainer.max_steps=40",)
 
     @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ class DomainConformance:
     def test_rollout_is_repeated_advance(self, tmp_path: Path) -> None:
         training = self.training(tmp_path, "trainer.max_steps=2")
         training.trainer.fit()
-        task, model = training.trainer.task, training.trainer.engine.module.eval()
+        task, model = training.trainer.task, training.trainer.engine.model.module.eval()
         splits = training.trainer.splits
         step: Any = splits.test.collate([splits.test.sample(i, np.random.default_rng(0)) for i in range(2)])
         steps = list(rollout(task, model, step))
@@ -109,16 +111,8 @@ class DomainConformance:
     def test_two_processes_equal_one(self, tmp_path: Path) -> None:
         single = self.training(tmp_path / "one")
         single.trainer.fit()
-        program = f"from sciml.app.cli import main; main('train', {self._command(tmp_path / 'two')!r})"
-        self._launch(program, tmp_path)
-        double = RunFolder.find("latest", str(tmp_path / "two"))
-        expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
-        opened = open_run(double, checkpoint="latest")
-        averages = single.trainer.average.averages if single.trainer.average else {}
-        for name, value in opened.model.named_parameters():
-            torch.testing.assert_close(
-                value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=1e-6
-            )
+        for number, mesh in enumerate(self.meshes):
+            self._equals_on(mesh, single, tmp_path / str(number))
 
     def test_every_command_exits_zero_and_every_figure_draws(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -146,6 +140,20 @@ class DomainConformance:
         with pytest.raises(ConfigError, match="abacus"):
             set_up(values, World(0, 1, torch.device("cpu")))
         assert not list(tmp_path.glob("*/*"))
+
+    def _equals_on(self, mesh: str, single: Training, folder: Path) -> None:
+        folder.mkdir()
+        self._launch(
+            f"from sciml.app.cli import main; main('train', {[*self._command(folder), *mesh.split()]!r})", folder
+        )
+        double = RunFolder.find("latest", str(folder))
+        expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
+        opened = open_run(double, checkpoint="latest")
+        averages = single.trainer.average.averages if single.trainer.average else {}
+        for name, value in opened.model.named_parameters():
+            torch.testing.assert_close(
+                value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=1e-6
+            )
 
     def _command(self, folder: Path) -> list[str]:
         found = ["--config-dir", self.config_dir] if self.config_dir else []

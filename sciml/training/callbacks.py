@@ -20,6 +20,11 @@ class Callback(Protocol):
     def close(self) -> None: ...
 
 
+def is_logged(step: int, every: int) -> bool:
+    """Whether a step's record goes into the log: the first one's and every so many steps' after it."""
+    return step == 1 or step % every == 0
+
+
 class MetricsLog:
     """``metrics.jsonl``: one JSON object a line; the truth about a run.
 
@@ -35,7 +40,7 @@ class MetricsLog:
         self.file = path.open("a", buffering=1)
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:
-        if step == 1 or step % self.every == 0:
+        if is_logged(step, self.every):
             self._write({"step": step, "split": "train", **record})
 
     def on_validation(self, step: int, record: Mapping[str, Any]) -> None:

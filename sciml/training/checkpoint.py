@@ -1,60 +1,166 @@
 """Checkpoints: tensors as safetensors through torch.distributed.checkpoint, everything else as JSON; no pickle.
 
 A checkpoint is a folder ``step-00000200`` with ``shard-*.safetensors`` and ``checkpoint.json`` (step, checksums).
-It appears whole or not at all.
+It appears whole or not at all. Any number of processes write it together, and any other number read it.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import shutil
-import warnings
+import sys
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
-from safetensors import SafetensorError, safe_open
+import torch.distributed as dist
 from torch import Tensor
 
-from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import atomic_directory, sha256, write_json
+from sciml.core.errors import DataError
+from sciml.core.files import disk_errors, write_json
 from sciml.dist.world import World
+from sciml.training.checkpoint_files import (
+    MANIFEST,
+    Group,
+    expect_one_process,
+    read_manifest,
+    read_tensors,
+    tensor_shapes,
+    together,
+    write_tensors,
+)
+from sciml.training.checkpoint_storage import Piece, pieces
+
+__all__ = ["CheckpointStore", "read_manifest", "read_tensors", "tensor_shapes", "write_tensors"]
 
 FORMAT = "sciml-checkpoint/1"
-MANIFEST = "checkpoint.json"
 BEST = "best.json"
 
 
 class CheckpointStore:
-    """The checkpoints of a run.
+    """The checkpoints of a run, written by all its processes together.
+
+    All methods that write are called by all processes, in the same order; if one process fails, all get its error.
 
     Args:
         directory: folder that holds them.
+        world: the processes; one alone if not given.
         keep_last: how many to keep besides the best one.
+        asynchronous: whether `save` returns as soon as it has a copy in memory, and a thread writes it; errors then
+            come with the next `save` or `finish`, which must be called before the program ends.
+        timeout_s: longest wait for another process that still writes.
     """
 
-    def __init__(self, directory: Path, world: World | None = None, keep_last: int = 2) -> None:
-        self.directory, self.keep_last = directory, keep_last
+    def __init__(
+        self,
+        directory: Path,
+        world: World | None = None,
+        keep_last: int = 2,
+        *,
+        asynchronous: bool = False,
+        timeout_s: float = 1800.0,
+    ) -> None:
+        self.directory, self.keep_last, self.asynchronous = directory, keep_last, asynchronous
         self.world = world or World(0, 1, torch.device("cpu"))
+        self.group: Group = None
+        if self.world.size > 1:
+            # Of their own, on the CPU: a thread's messages must never mix with those of training.
+            self.group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        self._copies: dict[str, Tensor] = {}
+        self._best: dict[str, Any] | None = None
+        self._lock = threading.Lock()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
         """Writes a checkpoint and removes the oldest ones beyond ``keep_last``.
 
+        Args:
+            tensors: by name. A DTensor is what each process holds of it; any other tensor is the same in all
+                processes that know its name.
+
         Raises:
-            RunError: where it cannot be written; earlier checkpoints are kept.
+            RunError: where it, or the one before it, cannot be written; earlier checkpoints are kept.
         """
+        self.finish()
+        expect_one_process()
+        held: Mapping[str, Piece] | Exception
+        try:
+            held = pieces(tensors)
+            if self.asynchronous:
+                held = self._copied(held)
+        except Exception as error:
+            held = error  # raised where the others can hear of it
+        if self.asynchronous:
+            self._pending = self._thread.submit(self._write, step, held)
+        else:
+            self._write(step, held)
+        return self.path(step)
+
+    def finish(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+            RunError: where the last checkpoint could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _copied(self, held: Mapping[str, Piece]) -> dict[str, Piece]:
+        """Copies on the CPU, in memory that is kept from one checkpoint to the next."""
+        pin = torch.accelerator.is_available()
+        copies = {}
+        for name, piece in held.items():
+            copy = self._copies.get(name)
+            if copy is None or copy.shape != piece.local.shape or copy.dtype != piece.local.dtype:
+                copy = torch.empty(piece.local.shape, dtype=piece.local.dtype, pin_memory=pin)
+            copies[name] = copy.copy_(piece.local, non_blocking=True)
+        if pin:
+            torch.accelerator.synchronize()
+        self._copies = copies
+        return {name: replace(piece, local=copies[name]) for name, piece in held.items()}
+
+    def _write(self, step: int, held: Mapping[str, Piece] | Exception) -> None:
         path = self.path(step)
-        if self.world.is_main:
-            with atomic_directory(path) as temporary:
-                write_tensors(temporary, tensors)
-                files = {file.name: sha256(file) for file in sorted(temporary.glob("*.safetensors"))}
+        partial = self.directory / f".{path.name}.partial"
+
+        def prepare() -> None:
+            if isinstance(held, Exception):
+                raise held
+            if self.world.is_main:
+                for left_over in self.directory.glob(".step-*"):  # of a process that was killed
+                    shutil.rmtree(left_over, ignore_errors=True)
+                partial.mkdir(parents=True)
+
+        def commit() -> None:
+            if self.world.is_main:
                 manifest = {"format": FORMAT, "step": step, "files": files}
-                (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            self._prune()
-        self.world.barrier()
-        return path
+                (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+                _remove(path)
+                partial.rename(path)
+            with self._lock:
+                self._note_best()
+                self._prune()
+
+        try:
+            with disk_errors(path):
+                together(prepare, self.group)
+                assert not isinstance(held, Exception)
+                files = write_tensors(partial, held, self.group)
+                together(commit, self.group)
+        except BaseException:
+            with self._lock:
+                if self._best is not None and self._best["step"] == step:
+                    self._best = None
+            if self.world.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def path(self, step: int) -> Path:
         return self.directory / f"step-{step:08d}"
@@ -64,99 +170,68 @@ class CheckpointStore:
         return sorted(int(p.parent.name.removeprefix("step-")) for p in self.directory.glob(f"step-*/{MANIFEST}"))
 
     def latest(self) -> Path | None:
+        """The last complete checkpoint; one that is still being written does not count."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
+    def newest_intact(self) -> Path | None:
+        """The last checkpoint whose files agree with their checksums; tells of those that do not.
+
+        Raises:
+            DataError: where there are checkpoints and none is intact.
+        """
+        self.finish()
+        steps = together(self.steps, self.group)[0]
+        for step in reversed(steps):
+            try:
+                read_manifest(self.path(step), self.group)
+            except DataError as error:
+                if self.world.is_main:
+                    print(f"warning: {error}", file=sys.stderr)
+            else:
+                return self.path(step)
+        if steps:
+            raise DataError(f"{self.directory} has no intact checkpoint among the steps {', '.join(map(str, steps))}")
+        return None
+
     def mark_best(self, step: int, loss: float) -> None:
-        """Notes that a checkpoint is the best so far; it is then kept."""
-        if self.world.is_main:
-            write_json(self.directory / BEST, {"step": step, "loss": loss})
+        """Notes that a checkpoint is the best so far, as soon as it is written; it is then kept."""
+        with self._lock:
+            self._best = {"step": step, "loss": loss}
+            self._note_best()
         self.world.barrier()
 
     def best(self) -> Path | None:
-        """The best checkpoint by validation loss, or the latest where none was marked."""
-        note = self._best_note()
+        """The best complete checkpoint by validation loss, or the latest where none was marked."""
+        note = self._best_on_disk()
         if note is not None and (self.path(note["step"]) / MANIFEST).exists():
             return self.path(note["step"])
         return self.latest()
 
     def best_loss(self) -> float | None:
         """Validation loss of the best checkpoint, or None where none was marked."""
-        note = self._best_note()
+        note = self._best or self._best_on_disk()
         return None if note is None else note["loss"]
 
-    def _best_note(self) -> dict[str, Any] | None:
+    def _best_on_disk(self) -> dict[str, Any] | None:
         file = self.directory / BEST
         return json.loads(file.read_text()) if file.exists() else None
 
+    def _note_best(self) -> None:
+        if self.world.is_main and self._best is not None and (self.path(self._best["step"]) / MANIFEST).exists():
+            write_json(self.directory / BEST, self._best)
+
     def _prune(self) -> None:
-        best = self.best()
-        for step in self.steps()[: -self.keep_last]:
-            if self.path(step) != best:
-                shutil.rmtree(self.path(step))
+        if self.world.is_main:
+            best = self.best()
+            for step in self.steps()[: -self.keep_last]:
+                if self.path(step) != best:
+                    _remove(self.path(step))
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes named tensors into a folder."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "assuming the intent is to save in a single process": it is
-        writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=True)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The facts of a checkpoint, after its files were checked against their checksums.
-
-    Raises:
-        DataError: where a file is missing or changed.
-    """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path} is no checkpoint: it has no {MANIFEST}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{path / MANIFEST} is corrupted; use an earlier checkpoint of {path.parent}") from None
-    for name, checksum in manifest["files"].items():
-        file = path / name
-        if not file.exists() or sha256(file) != checksum:
-            raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
-    return manifest
-
-
-def read_tensors(path: Path, template: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reads the template's tensors, by name, into new memory of the same shape and type.
-
-    Raises:
-        ConfigError: where a tensor is missing or has another shape.
-        DataError: where a file cannot be read.
-    """
-    shapes = tensor_shapes(path)
-    for name, wanted in template.items():
-        if name not in shapes:
-            raise ConfigError(f"the checkpoint {path} has no tensor {name!r}", key="model", hint=_SAME_MODEL)
-        if shapes[name] != tuple(wanted.shape):
-            raise ConfigError(
-                f"the checkpoint {path} has {name!r} of shape {shapes[name]}, the model {tuple(wanted.shape)}",
-                key="model",
-                hint=_SAME_MODEL,
-            )
-    state = {name: torch.empty_like(value) for name, value in template.items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in write_tensors
-        dcp.load(state, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
-    return state
-
-
-_SAME_MODEL = "use the model it was trained with, or init_from= to take over what fits"
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a checkpoint."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(path.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise DataError(f"{file} is corrupted ({error}); use an earlier checkpoint of {path.parent}") from None
-    return shapes
+def _remove(checkpoint: Path) -> None:
+    """Removes a checkpoint whole: one that is half removed must not look like one that is corrupted."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden)

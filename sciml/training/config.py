@@ -25,6 +25,9 @@ class TrainerConfig:
         num_workers: loader processes; 0 loads in the training process.
         num_threads: CPU threads of one process; None leaves torch's choice.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        async_save: whether training goes on while a checkpoint is written.
+        timeout_s: longest wait for another process; after it the run ends and says whom it waited for.
+        trace_steps: steps traced by torch.profiler near the start; the trace lies in the run's folder.
     """
 
     max_steps: int = 1000
@@ -39,6 +42,9 @@ class TrainerConfig:
     num_workers: int = 0
     num_threads: int | None = None
     device: str = "auto"
+    async_save: bool = True
+    timeout_s: float = 600.0
+    trace_steps: int = 0
 
     def __post_init__(self) -> None:
         choice(self.precision, ("fp32", "bf16", "fp16"), "trainer.precision")
@@ -46,8 +52,10 @@ class TrainerConfig:
             positive(getattr(self, name), f"trainer.{name}", example=16)
         if self.micro_batch_size is not None:
             positive(self.micro_batch_size, "trainer.micro_batch_size", example=self.global_batch_size)
-        if self.num_workers < 0:
-            raise ConfigError(f"{self.num_workers} is negative", key="trainer.num_workers", hint="0 loads in-process")
+        positive(self.timeout_s, "trainer.timeout_s", example=600)
+        for name, meaning in (("num_workers", "0 loads in-process"), ("trace_steps", "0 traces nothing")):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{getattr(self, name)} is negative", key=f"trainer.{name}", hint=meaning)
 
     def micro_batch(self, num_ranks: int) -> int:
         """Samples of one forward pass on one of ``num_ranks`` data-parallel ranks.

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sciml.core.errors import ConfigError, RunError
-from sciml.dist.world import World
+from sciml.core.errors import RunError
+from sciml.dist.collectives import add_in_buckets
 from sciml.domain.protocol import LossOutput, Task
+from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
+from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
-from sciml.training.optimizer import build_optimizer
+from sciml.training.loss_scale import LossScale
+from sciml.training.optimizer import build_optimizer, moments_of
 
 
 @dataclass(frozen=True)
@@ -31,48 +35,73 @@ class StepOutput:
 class Engine(Protocol):
     """Carries out training steps. One for torch alone, one for DeepSpeed; trainer and checkpoints see only this."""
 
-    module: nn.Module
+    model: ParallelModel
 
-    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput: ...
+    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
+        """One optimizer step on this rank's micro-batches."""
+        ...
 
-    def evaluation(self) -> contextlib.AbstractContextManager[nn.Module]: ...
+    def evaluation(self) -> contextlib.AbstractContextManager[nn.Module]:
+        """The whole model in evaluation mode, under the training's precision, without gradients."""
+        ...
 
-    def state(self) -> dict[str, Tensor]: ...
+    def weights(self) -> dict[str, Tensor]:
+        """This rank's parts of the parameters, by name; what is written into them is what the model computes with."""
+        ...
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor like this rank's part of a parameter, as it goes into a checkpoint."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, optimizer moments and loss scale, by name, as they go into a checkpoint."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a state of the same names and shapes."""
+        ...
 
 
 class NativeEngine:
-    """Training on torch alone: one process, or data parallel over all of them.
+    """Training on torch alone.
 
     Args:
-        model: built and initialized, on the world's device.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        model: built and initialized.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (with a loss scale).
     """
 
-    def __init__(self, model: nn.Module, optim: OptimConfig, world: World, precision: str = "fp32") -> None:
-        self.module = model
-        self.world = world
-        self.optimizer = build_optimizer(model, optim)
+    def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str = "fp32") -> None:
+        self.model, self.mesh = model, model.mesh
+        self.optimizer = build_optimizer([p for _, p in model.named_parameters()], optim)
         self.clip_norm = optim.clip_norm
-        self.forward = DistributedDataParallel(model) if world.size > 1 else model
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        if precision == "fp16" and world.device.type == "cpu":
-            raise ConfigError("fp16 needs an accelerator", key="trainer.precision", hint="use bf16 or fp32 on a CPU")
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+        self.scale = LossScale(enabled=precision == "fp16")
+        self.forward = self._replicated()
+
+    def _replicated(self) -> nn.Module:
+        """The model, with its gradients averaged over replicas while the backward pass goes on.
+
+        A pipeline's are added behind its last backward pass instead: torch's schedules call autograd in ways that
+        DistributedDataParallel does not see.
+        """
+        replicas = self.mesh.group("dp", "sp")
+        if self.model.pipeline is not None or self.mesh.size("shard") > 1 or replicas is None:
+            return self.model.module
+        return DistributedDataParallel(self.model.module, process_group=replicas)
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     @contextlib.contextmanager
-    def evaluation(self):
-        """The bare model in evaluation mode, under the training's precision."""
-        self.module.eval()
+    def evaluation(self) -> Iterator[nn.Module]:
+        self.model.module.eval()
+        reshard(self.model.roots)  # weights may have changed since they were last gathered
         try:
             with torch.no_grad(), self.autocast():
-                yield self.module
+                yield self.model.whole
         finally:
-            self.module.train()
+            reshard(self.model.roots)
+            self.model.module.train()
 
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
         """One optimizer step on this rank's micro-batches.
@@ -86,51 +115,111 @@ class NativeEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        outputs = []
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            sync = contextlib.nullcontext() if last else self._without_sync()
-            with sync:
-                with self.autocast():
-                    output = task.loss(self.forward, batch)
-                self.scaler.scale(output.loss * output.weight).backward()
-            outputs.append(output)
+        outputs = self._pipelined(task, batches) if self.model.pipeline else self._in_turn(task, batches)
         # A loss that is not finite on one rank makes the sum so on all, and all stop together.
         loss, parts, weight = self._means(outputs)
         if not math.isfinite(loss):
             raise RunError(f"the loss is not finite, {self._first_non_finite(batches)}")
-        self.scaler.unscale_(self.optimizer)
-        # DDP has averaged the ranks' gradients; the sum over ranks, divided by the whole weight, is the mean.
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, self.world.size / weight)
-        norm = nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm) and not self.scaler.is_enabled():
-            raise RunError(f"the gradient is not finite: {self._first_non_finite_gradient()}")
-        if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.module.parameters(), self.clip_norm, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return StepOutput(loss, parts, norm.item())
+        gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
+        factor = self._reduce(gradients) / weight / self.scale.value
+        norm = self._norm(gradients) * factor
+        finite = math.isfinite(norm)
+        if finite:
+            shrink = 1.0 if self.clip_norm is None else min(1.0, self.clip_norm / (norm + 1e-6))
+            torch._foreach_mul_(list(gradients.values()), factor * shrink)
+            self.optimizer.step()
+            reshard(self.model.roots)
+        elif not self.scale.enabled:
+            raise RunError(f"the gradient is not finite: {_first_non_finite_gradient(gradients)}")
+        self.scale.update(finite)
+        return StepOutput(loss, parts, norm)
+
+    def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
+        """Forward and backward pass of one micro-batch after the other."""
+        outputs = []
+        roots, twice = self.model.roots, task.differentiates_twice
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            sync_gradients(roots, last or self.model.config.zero > 1)
+            with contextlib.nullcontext() if last else self._without_sync():
+                keep_whole(roots, twice)
+                with self.autocast():
+                    output = task.loss(self.forward, batch)
+                keep_whole(roots, False)
+                (output.loss * (output.weight * self.scale.value)).backward()
+            outputs.append(output)
+        return outputs
+
+    def _pipelined(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
+        """The same through the pipeline; only its last rank gets to see the outputs."""
+        assert self.model.pipeline is not None
+        outputs: list[LossOutput] = []
+
+        def loss(model: Any, batch: Any) -> Tensor:
+            output = task.loss(model, batch)
+            outputs.append(output)
+            return (output.loss * (output.weight * self.scale.value)).reshape(1)
+
+        self.model.pipeline.step(loss, batches, self.autocast)
+        return outputs
 
     def _without_sync(self) -> contextlib.AbstractContextManager:
         if isinstance(self.forward, DistributedDataParallel):
             return self.forward.no_sync()
         return contextlib.nullcontext()
 
+    def _reduce(self, gradients: Mapping[str, Tensor]) -> float:
+        """Adds what is still to be added over ranks.
+
+        Returns:
+            Over how many ranks gradients were averaged instead of added.
+        """
+        add_in_buckets([g for name, g in gradients.items() if name in self.model.partial_sums], self.mesh.group("tp"))
+        everything = list(gradients.values())
+        if self.mesh.size("shard") > 1:
+            add_in_buckets(everything, self.mesh.group("sp"))
+            return self.mesh.num_data_ranks
+        if self.model.pipeline is not None:
+            add_in_buckets(everything, self.mesh.group("dp", "sp"))
+            return 1
+        return self.mesh.size("dp", "sp")
+
+    def _norm(self, gradients: Mapping[str, Tensor]) -> float:
+        """Norm of all gradients of the whole model, as they are."""
+        squares = torch.zeros(2, dtype=torch.float64)
+        for cut in (False, True):
+            chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
+            if chosen:
+                squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).double().square().sum()
+        if self.mesh.size("shard") > 1:
+            self.mesh.add([squares], "shard")
+        self.mesh.add([squares[1:]], "tp")
+        total = squares.sum()
+        self.mesh.add([total], "pp")
+        return math.sqrt(total.item())
+
     def _means(self, outputs: Sequence[LossOutput]) -> tuple[float, dict[str, float], float]:
-        names = list(outputs[0].parts)
-        sums = torch.zeros(2 + len(names), dtype=torch.float64)
-        for output in outputs:
-            values = [output.loss.detach(), *(output.parts[name] for name in names)]
-            row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in values])
-            sums += torch.cat([torch.ones(1, dtype=torch.float64), row]) * output.weight
-        self.world.add([sums])
-        weight, *means = sums.tolist()
-        means = [value / weight for value in means]
-        return means[0], dict(zip(names, means[1:], strict=True)), weight
+        """Loss and parts over the global batch, and its weight."""
+        found: Any = None
+        if outputs:
+            names = list(outputs[0].parts)
+            sums = torch.zeros(2 + len(names), dtype=torch.float64)
+            for output in outputs:
+                values = [output.loss.detach(), *(output.parts[name] for name in names)]
+                row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in values])
+                sums += torch.cat([torch.ones(1, dtype=torch.float64), row]) * output.weight
+            self.mesh.add([sums])
+            weight, *means = sums.tolist()
+            means = [value / weight for value in means]
+            found = means[0], dict(zip(names, means[1:], strict=True)), weight
+        if self.model.pipeline is not None:
+            box = [found]
+            dist.broadcast_object_list(box, group_src=self.mesh.size("pp") - 1, group=self.mesh.group("pp"))
+            found = box[0]
+        return found
 
     def _first_non_finite(self, batches: Sequence[Any]) -> str:
-        tensors = {f"parameter {name}": value.detach() for name, value in self.module.named_parameters()}
+        tensors = {f"parameter {name}": value for name, value in self.weights().items()}
         for number, batch in enumerate(batches):
             fields = vars(batch).items() if hasattr(batch, "__dict__") else ()
             tensors |= {f"{name} of micro-batch {number}": v for name, v in fields if isinstance(v, Tensor)}
@@ -138,41 +227,35 @@ class NativeEngine:
             if not torch.isfinite(value).all():
                 return f"first in {name}"
         return (
-            f"though parameters and batch are on rank {self.world.rank}: the forward pass overflowed there or elsewhere"
+            f"though parameters and batch are on rank {self.mesh.world.rank}: "
+            "the forward pass overflowed there or elsewhere"
         )
 
-    def _first_non_finite_gradient(self) -> str:
-        for name, parameter in self.module.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                return f"first in the parameter {name!r}"
-        return "the global norm overflowed"
+    def weights(self) -> dict[str, Tensor]:
+        return {name: local(p.detach()) for name, p in self.model.named_parameters()}
+
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        return self.model.stored(name, tensor)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, optimizer moments and loss scale, by name."""
-        state = {f"model.{name}": value for name, value in self.module.state_dict().items()}
-        for name, parameter in self.module.named_parameters():
-            for key, value in self._moments(parameter).items():
-                state[f"optim.{name}.{key}"] = value
-        if self.scaler.is_enabled():
-            state["scaler.scale"] = torch.tensor(self.scaler.get_scale())
-        return state
+        state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
+        state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in moments_of(self.optimizer, parameter).items():
+                state[f"optim.{name}.{key}"] = self.stored(name, value)
+        return state | self.scale.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state of the same names and shapes."""
-        model = {name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")}
-        self.module.load_state_dict(model)
-        for name, parameter in self.module.named_parameters():
-            for key, moment in self._moments(parameter).items():
-                moment.copy_(state[f"optim.{name}.{key}"])
-        if self.scaler.is_enabled():
-            self.scaler.update(float(state["scaler.scale"]))
+        for name, value in {**self.weights(), **self.model.buffers()}.items():
+            value.copy_(local(state[f"model.{name}"]))
+        for name, parameter in self.model.named_parameters():
+            for key, moment in moments_of(self.optimizer, parameter).items():
+                local(moment).copy_(local(state[f"optim.{name}.{key}"]))
+        self.scale.load_state(state)
 
-    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Optimizer tensors of a parameter; made as the optimizer's first step would make them."""
-        moments = self.optimizer.state[parameter]
-        if not moments and isinstance(self.optimizer, torch.optim.AdamW):
-            zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            moments.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
-        elif not moments and isinstance(self.optimizer, torch.optim.SGD):
-            moments.update(momentum_buffer=torch.zeros_like(parameter))
-        return {key: value for key, value in moments.items() if isinstance(value, Tensor)}
+
+def _first_non_finite_gradient(gradients: Mapping[str, Tensor]) -> str:
+    for name, gradient in gradients.items():
+        if not torch.isfinite(gradient).all():
+            return f"first in the parameter {name!r}"
+    return "the global norm overflowed, perhaps on another rank"

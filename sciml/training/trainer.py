@@ -14,13 +14,17 @@ import torch
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.seeding import seed_step
 from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
-from sciml.dist.world import World
+from sciml.dist.launcher import launched
+from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import Score, Splits, Task
 from sciml.inference.evaluation import mean_skill, score_baselines, score_model, score_table
-from sciml.training.callbacks import Callback
+from sciml.parallel.data import local
+from sciml.training.breakdown import Breakdown
+from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.ema import WeightAverage
+from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
 from sciml.training.optimizer import learning_rate
 
@@ -38,7 +42,7 @@ class Trainer:
         optim: OptimConfig,
         *,
         seed: int,
-        world: World,
+        mesh: Mesh,
         engine: Engine,
         task: Task,
         splits: Splits,
@@ -46,9 +50,11 @@ class Trainer:
     ) -> None:
         if len(splits.train) == 0:
             raise ConfigError("the training period has no sample", key="data", hint="choose a longer one")
-        self.config, self.optim, self.seed, self.world = config, optim, seed, world
+        self.config, self.optim, self.seed, self.mesh = config, optim, seed, mesh
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
-        self.average = WeightAverage(engine.module, optim.ema_decay) if optim.ema_decay else None
+        self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
+        self.breakdown = Breakdown(mesh)
+        self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
         self.baseline_scores: dict[str, list[Score]] | None = None
         self.stream = ShuffledStream(len(splits.train), config.global_batch_size, seed)
@@ -63,26 +69,27 @@ class Trainer:
             RunError: where the loss is no longer finite; the last good checkpoint is kept.
         """
         config = self.config
-        micro_batch = config.micro_batch(self.world.size)
-        num_micro = config.global_batch_size // self.world.size // micro_batch
+        micro_batch = config.micro_batch(self.mesh.num_data_ranks)
+        num_micro = config.global_batch_size // self.mesh.num_data_ranks // micro_batch
         batches = training_batches(
             self.splits.train,
             self.stream,
             start_step=self.step,
             stop_step=config.max_steps,
             micro_batch_size=micro_batch,
-            rank=self.world.rank,
-            num_ranks=self.world.size,
+            rank=self.mesh.data_rank,
+            num_ranks=self.mesh.num_data_ranks,
             num_workers=config.num_workers,
         )
         with _stop_signals() as stop, ExitStack() as stack:
+            stack.callback(self.checkpoints.finish)
             for callback in callbacks:
                 stack.callback(callback.close)
             while self.step < config.max_steps:
                 record = self._one_step(batches, num_micro)
                 for callback in callbacks:
                     callback.on_step(self.step, record)
-                stopping = self.world.any(bool(stop))
+                stopping = self.mesh.world.any(bool(stop))
                 last = self.step == config.max_steps
                 # Saved before it is validated: whatever goes wrong while scoring costs no training.
                 due = last or stopping or self.step % config.save_every == 0
@@ -99,20 +106,24 @@ class Trainer:
 
     def _one_step(self, batches: Any, num_micro: int) -> dict[str, float]:
         began = time.monotonic()
-        micro_batches = [next(batches).to(self.world.device) for _ in range(num_micro)]
+        micro_batches = [next(batches).to(self.mesh.device) for _ in range(num_micro)]
         waited = time.monotonic() - began
-        seed_step(self.seed, self.step, self.world.rank)
+        seed_step(self.seed, self.step, self.mesh.data_rank)
         lr = learning_rate(self.optim, self.step, self.config.max_steps)
+        logged = is_logged(self.step + 1, self.config.log_every)
         try:
-            output = self.engine.train_step(self.task, micro_batches, lr)
+            with self.breakdown.step(waited, measure=logged) as times:
+                output = self.engine.train_step(self.task, micro_batches, lr)
         except SciMLError as error:
+            self.checkpoints.finish()
             latest = self.checkpoints.latest()
             kept = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
             raise type(error)(f"step {self.step + 1}: {error}; {kept}; try a smaller optim.lr") from None
         if self.average is not None:
-            self.average.update(self.engine.module, self.step)
+            self.average.update(self.engine.weights(), self.step)
         self.step += 1
         elapsed = time.monotonic() - began
+        energy = self.energy.total(self.mesh.world) if logged else None
         return {
             "loss": output.loss,
             **output.parts,
@@ -121,6 +132,8 @@ class Trainer:
             "epoch": self.stream.epoch_of(self.step),
             "samples_per_s": self.config.global_batch_size / elapsed,
             "data_wait": waited / elapsed,
+            **times,
+            **({} if energy is None else {"energy_j": energy}),
         }
 
     def validate(self) -> dict[str, float]:
@@ -130,14 +143,14 @@ class Trainer:
         with self.evaluation_weights() as model:
             weight = total = 0.0
             for batch in self._valid_batches():
-                output = self.task.loss(model, batch.to(self.world.device))
+                output = self.task.loss(model, batch.to(self.mesh.device))
                 total += output.loss.item() * output.weight
                 weight += output.weight
-            scores = score_model(self.task, model, self._valid_batches(), self.world)
+            scores = score_model(self.task, model, self._valid_batches(), self.mesh)
         loss = self._mean(total, weight)
         if self.baseline_scores is None:
             baselines = self.task.baselines()
-            self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.world, baselines)
+            self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.mesh, baselines)
         skill = mean_skill(score_table(scores, self.baseline_scores), self.task.primary_metric)
         return {"loss": loss, **{f"skill_against_{name}": value for name, value in skill.items()}}
 
@@ -146,22 +159,22 @@ class Trainer:
         """The model in evaluation mode with the averaged weights, where an average is kept."""
         with ExitStack() as stack:
             if self.average is not None:
-                stack.enter_context(self.average.applied(self.engine.module))
+                stack.enter_context(self.average.applied(self.engine.weights()))
             yield stack.enter_context(self.engine.evaluation())
 
     def _valid_batches(self) -> Any:
         return evaluation_batches(
             self.splits.valid,
-            batch_size=self.config.micro_batch(self.world.size),
+            batch_size=self.config.micro_batch(self.mesh.num_data_ranks),
             seed=self.seed,
-            rank=self.world.rank,
-            num_ranks=self.world.size,
+            rank=self.mesh.data_rank,
+            num_ranks=self.mesh.num_data_ranks,
             limit=self.config.valid_samples,
         )
 
     def _mean(self, total: float, weight: float) -> float:
         sums = torch.tensor([total, weight], dtype=torch.float64)
-        self.world.add([sums])
+        self.mesh.add([sums])
         return (sums[0] / sums[1]).item()
 
     def save(self) -> Path:
@@ -169,34 +182,37 @@ class Trainer:
         return self.checkpoints.save(self.step, self._state())
 
     def _keep_if_best(self, record: Mapping[str, float], *, saved: bool) -> None:
-        best = self.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed
+        best = self.mesh.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed
         if "loss" in record and (best is None or record["loss"] < best):
             if not saved:
                 self.save()
             self.checkpoints.mark_best(self.step, record["loss"])
 
     def resume(self, path: Path) -> None:
-        """Takes over everything from a checkpoint and stands where it stood."""
-        manifest = read_manifest(path)
-        state = read_tensors(path, self._state())
+        """Takes over everything from an intact checkpoint and stands where it stood."""
+        manifest = read_manifest(path, self.checkpoints.group, verify=False)
+        state = read_tensors(path, self._state(), self.checkpoints.group)
         self.engine.load_state(state)
         if self.average is not None:
             for name, value in self.average.averages.items():
-                value.copy_(state[f"ema.{name}"])
+                value.copy_(local(state[f"ema.{name}"]))
         self.step = manifest["step"]
 
     def _state(self) -> Mapping[str, Any]:
         averages = self.average.averages if self.average is not None else {}
-        return {**self.engine.state(), **{f"ema.{name}": value for name, value in averages.items()}}
+        return {**self.engine.state(), **{f"ema.{name}": self.engine.stored(name, v) for name, v in averages.items()}}
 
 
 @contextmanager
 def _stop_signals():
-    """Collects SIGTERM and SIGINT instead of dying of them; the second one is obeyed at once."""
+    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT is obeyed at once.
+
+    A second SIGTERM is not: launchers and schedulers may each send one.
+    """
     received: list[int] = []
 
     def note(number: int, frame: Any) -> None:
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 

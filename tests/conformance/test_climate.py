@@ -47,6 +47,7 @@ def runs(small, tmp_path_factory):
 
 class TestClimate(DomainConformance):
     falling = ("trainer.max_steps=60", "optim.lr=5e-3")
+    meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
 
     @pytest.fixture(autouse=True)
     def _small(self, small, monkeypatch):
@@ -54,7 +55,7 @@ class TestClimate(DomainConformance):
 
     def test_an_untrained_model_is_persistence(self, tmp_path):
         training = self.training(tmp_path)
-        splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.module
+        splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
         batch = splits.test.collate([splits.test.sample(n, np.random.default_rng(0)) for n in range(3)])
         for _, prediction in rollout(task, model, batch):
             assert torch.equal(prediction.values["fields"], batch.initial)
@@ -74,7 +75,7 @@ class TestClimate(DomainConformance):
     def test_weights_move_to_other_variables(self, runs, tmp_path):
         source = RunFolder.find("latest", str(runs))
         fine = self.training(tmp_path, f"init_from={source.path}", "data.channels=[u10,t2m,v850]")
-        model, older = fine.trainer.engine.module, open_run(source).model
+        model, older = fine.trainer.engine.model.module, open_run(source).model
         shared = older.channels.index("t2m")
         assert torch.equal(model.tokenizer.embedding.weight[1], older.tokenizer.embedding.weight[shared])
         rows = older.head.project.weight.unflatten(0, (len(older.channels), -1))

@@ -8,6 +8,7 @@ from torch import nn
 
 from sciml.domain.protocol import LossOutput, NamedFigure, Prediction, Score, Splits, Trained
 from sciml.models.vit import ViT
+from sciml.nn.initialization import Normal, starts_as
 
 SIZE, SHIFT = 16, 3
 
@@ -73,7 +74,8 @@ class RingModel(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.embed = nn.Linear(1, config.embed_dim)
-        self.position = nn.Parameter(torch.randn(SIZE, config.embed_dim) / 10)
+        self.position = nn.Parameter(torch.empty(SIZE, config.embed_dim))
+        starts_as(self, position=Normal(0.1))
         self.trunk = ViT(config)
         self.head = nn.Linear(config.embed_dim, 1)
 
@@ -101,6 +103,7 @@ class RingMetrics:
 class RingTask:
     num_steps: int
     primary_metric = "rmse"
+    differentiates_twice = False
 
     def to(self, device):
         return self

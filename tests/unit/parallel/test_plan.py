@@ -59,6 +59,6 @@ def test_owners_are_modules_with_parameters_of_their_own():
 def test_check_names_degrees_that_work():
     model = nn.Sequential(nn.Linear(3, 12), nn.Linear(12, 5))
     plan = ShardingPlan({"0": "column", "1": "row"})
-    plan.check(model, 6)
+    plan.check(model, tp=6)
     with pytest.raises(ConfigError, match=r"parallel.tp: 5 ranks .*degrees that work: 1, 2, 3, 4, 6, 12"):
-        plan.check(model, 5)
+        plan.check(model, tp=5)

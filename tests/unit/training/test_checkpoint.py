@@ -1,11 +1,15 @@
 import errno
+import hashlib
 import json
+import threading
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
 
 from sciml.core.errors import ConfigError, DataError, RunError
-from sciml.training import checkpoint
+from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 
 
@@ -80,17 +84,119 @@ def test_another_shape_and_a_missing_tensor_are_refused_by_name(tmp_path):
         read_tensors(path, {"model.bias": torch.zeros(4)})
 
 
-def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
-    store = CheckpointStore(tmp_path)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch, asynchronous):
+    store = CheckpointStore(tmp_path, asynchronous=asynchronous)
     store.save(1, tensors())
+    store.finish()
 
-    def full(folder, values):
-        (folder / "shard.safetensors").write_bytes(b"half")
+    def full(file, *args):
+        file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_tensors", full)
-    with pytest.raises(RunError, match="the disk is full"):
+    monkeypatch.setattr(checkpoint_storage, "write_safetensors", full)
+    with pytest.raises(RunError, match="the disk is full"):  # noqa: PT012
         store.save(2, tensors())
+        store.mark_best(2, 0.1)
+        store.finish()
     assert store.steps() == [1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001"]
     assert json.loads((store.path(1) / "checkpoint.json").read_text())["step"] == 1
+    monkeypatch.undo()
+    store.save(2, tensors())
+    store.finish()
+    assert store.steps() == [1, 2]
+
+
+def test_what_changes_after_save_returned_is_not_written(tmp_path):
+    store = CheckpointStore(tmp_path, asynchronous=True)
+    for step in (1, 2, 3):
+        changing = tensors(step)
+        store.save(step, changing)
+        for value in changing.values():
+            value.fill_(0)
+    store.finish()
+    for step in (2, 3):
+        found = read_tensors(store.path(step), tensors())
+        assert all(torch.equal(found[name], value) for name, value in tensors(step).items())
+
+
+def test_a_checkpoint_is_the_best_as_soon_as_it_is_written(tmp_path, monkeypatch):
+    go_on, write = threading.Event(), checkpoint_storage.write_safetensors
+
+    def waits(*args):
+        assert go_on.wait(60)
+        return write(*args)
+
+    store = CheckpointStore(tmp_path, keep_last=1, asynchronous=True)
+    store.save(1, tensors())
+    store.finish()
+    monkeypatch.setattr(checkpoint_storage, "write_safetensors", waits)
+    store.save(2, tensors())
+    store.mark_best(2, 0.5)
+    assert (store.best_loss(), store.best(), store.latest()) == (0.5, store.path(1), store.path(1))
+    go_on.set()
+    store.save(3, tensors())
+    store.finish()
+    assert CheckpointStore(tmp_path).best_loss() == 0.5
+    assert store.best() == store.path(2)
+    assert store.steps() == [2, 3]
+
+
+def test_what_a_killed_process_left_is_no_checkpoint_and_is_cleared_away(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(1, tensors())
+    half = tmp_path / ".step-00000002.partial"
+    half.mkdir()
+    (half / "shard-00000.safetensors").write_bytes(b"half")
+    assert store.latest() == store.path(1)
+    store.save(3, tensors())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]
+
+
+def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path, capsys):
+    store = CheckpointStore(tmp_path)
+    assert store.newest_intact() is None
+    for step in (1, 2):
+        store.save(step, tensors())
+    assert store.newest_intact() == store.path(2)
+    (store.path(2) / "checkpoint.json").write_text("{")
+    assert store.newest_intact() == store.path(1)
+    said = capsys.readouterr().err
+    assert said.startswith(f"warning: {store.path(2) / 'checkpoint.json'} is corrupted; use an earlier checkpoint")
+    next(store.path(1).glob("*.safetensors")).unlink()
+    with pytest.raises(DataError, match="no intact checkpoint among the steps 1, 2"):
+        store.newest_intact()
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_files_of_torchs_own_writer_are_read(tmp_path):
+    dcp.save(tensors(), storage_writer=dcp.HuggingFaceStorageWriter(tmp_path, save_distributed=True), no_dist=True)
+    files = {file.name: "" for file in tmp_path.glob("*.safetensors")}
+    (tmp_path / "checkpoint.json").write_text(json.dumps({"files": files}))
+    found = read_tensors(tmp_path, tensors(0.0))
+    assert all(torch.equal(found[name], value) for name, value in tensors().items())
+
+
+DTYPES = [*checkpoint_storage.DTYPES.values()]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_type_is_read_by_safetensors_itself_and_the_checksum_is_that_of_the_file(tmp_path, dtype):
+    file = tmp_path / "one.safetensors"
+    raw = torch.arange(48, dtype=torch.uint8) % 2
+    value = {"a": raw.view(dtype).reshape(2, -1).T, "empty": torch.empty(0, 3, dtype=dtype), "b": torch.tensor(1.5)}
+    checksum = checkpoint_storage.write_safetensors(file, value, value.__getitem__, {"note": "x"})
+    found = load_file(file)
+    assert found.keys() == value.keys()
+    for name in value:
+        assert found[name].dtype == value[name].dtype
+        assert found[name].shape == value[name].shape
+        assert (
+            found[name]
+            .contiguous()
+            .flatten()
+            .view(torch.uint8)
+            .equal(value[name].contiguous().flatten().view(torch.uint8))
+        )
+    assert checksum == hashlib.sha256(file.read_bytes()).hexdigest()

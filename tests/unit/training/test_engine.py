@@ -1,16 +1,17 @@
+import math
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
-from sciml.core.errors import ConfigError, RunError
-from sciml.dist.world import World
+from sciml.core.errors import RunError
+from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import LossOutput
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.model import parallelize
 from sciml.training.config import OptimConfig
 from sciml.training.engine import NativeEngine
-
-ALONE = World(0, 1, torch.device("cpu"))
 
 
 @dataclass
@@ -20,14 +21,16 @@ class Batch:
 
 
 class Regression:
+    differentiates_twice = False
+
     def loss(self, model, batch):
         error = (model(batch.x) - batch.y).square().mean()
         return LossOutput(error, {"error": error.detach()}, weight=len(batch.x))
 
 
 def make_engine(name="sgd", clip_norm=None, **options):
-    torch.manual_seed(0)
-    return NativeEngine(nn.Linear(3, 1).double(), OptimConfig(name=name, clip_norm=clip_norm, **options), ALONE)
+    model = parallelize(lambda: nn.Linear(3, 1, dtype=torch.float64), Mesh.alone(), ParallelConfig(), seed=0)
+    return NativeEngine(model, OptimConfig(name=name, clip_norm=clip_norm, **options))
 
 
 def data(count=12):
@@ -48,31 +51,31 @@ def test_micro_batches_of_any_size_make_the_step_of_the_whole_batch(name, cuts):
         assert found.loss == pytest.approx(expected.loss, rel=1e-12)
         assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-12)
         assert found.parts["error"] == pytest.approx(expected.loss, rel=1e-12)
-    torch.testing.assert_close(parts.module.weight, whole.module.weight, rtol=1e-12, atol=0)
+    torch.testing.assert_close(parts.model.module.weight, whole.model.module.weight, rtol=1e-12, atol=0)
 
 
 def test_clipping_bounds_the_step_and_reports_the_norm_before_it():
     engine = make_engine(clip_norm=1e-3, momentum=0.0, weight_decay=0.0)
-    before = torch.cat([p.detach().clone().flatten() for p in engine.module.parameters()])
+    before = torch.cat([p.detach().clone().flatten() for p in engine.model.module.parameters()])
     output = engine.train_step(Regression(), [data()], lr=1.0)
-    after = torch.cat([p.detach().flatten() for p in engine.module.parameters()])
+    after = torch.cat([p.detach().flatten() for p in engine.model.module.parameters()])
     assert output.grad_norm > 1
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_names_the_tensor_and_changes_nothing():
     engine, batch = make_engine(), data()
-    before = engine.module.weight.detach().clone()
+    before = engine.model.module.weight.detach().clone()
     batch.y[3] = float("nan")
     with pytest.raises(RunError, match="first in y of micro-batch 1"):
         engine.train_step(Regression(), [data(), batch], lr=0.1)
-    assert torch.equal(engine.module.weight, before)
+    assert torch.equal(engine.model.module.weight, before)
 
 
 def test_a_broken_parameter_is_named():
     engine = make_engine()
     with torch.no_grad():
-        engine.module.bias.fill_(float("inf"))
+        engine.model.module.bias.fill_(float("inf"))
     with pytest.raises(RunError, match="first in parameter bias"):
         engine.train_step(Regression(), [data()], lr=0.1)
 
@@ -88,6 +91,18 @@ def test_a_restored_engine_goes_on_as_the_old_one(name):
     assert all(torch.equal(value, new.state()[key]) for key, value in old.state().items())
 
 
-def test_half_precision_is_refused_on_a_cpu():
-    with pytest.raises(ConfigError, match="bf16 or fp32"):
-        NativeEngine(nn.Linear(1, 1), OptimConfig(), ALONE, "fp16")
+def test_half_precision_scales_the_loss_and_leaves_out_steps_that_overflow():
+    model = parallelize(lambda: nn.Linear(3, 1), Mesh.alone(), ParallelConfig(), seed=0)
+    engine = NativeEngine(model, OptimConfig(name="sgd", clip_norm=None), "fp16")
+    batch = Batch(data().x.float(), data().y.float())
+    assert engine.scale.value == 2**16
+    before = model.module.weight.detach().clone()
+    norms = [engine.train_step(Regression(), [batch], lr=1e-3).grad_norm for _ in range(12)]
+    overflows = sum(not math.isfinite(norm) for norm in norms)
+    assert 0 < overflows < 12
+    assert engine.scale.value == 2 ** (16 - overflows)
+    assert not torch.equal(model.module.weight, before)
+    full = NativeEngine(
+        parallelize(lambda: nn.Linear(3, 1), Mesh.alone(), ParallelConfig(), seed=0), OptimConfig("sgd")
+    )
+    assert norms[overflows] == pytest.approx(full.train_step(Regression(), [batch], lr=0.0).grad_norm, rel=1e-2)

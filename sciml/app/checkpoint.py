@@ -1,0 +1,191 @@
+"""Looking into a checkpoint, verifying its checksums, converting it to one file of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from sciml.app.cli import Outcome
+from sciml.app.run_folder import RunFolder
+from sciml.app.trained_run import find_checkpoint
+from sciml.core.config import build, choice
+from sciml.core.errors import ConfigError, DataError
+from sciml.core.files import atomic_file
+from sciml.training.checkpoint_files import MANIFEST, fill, read_manifest, read_metadata, stored_tensors
+from sciml.training.safetensors_file import write_safetensors
+
+MODEL, AVERAGED = "model.", "ema."
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Keys of ``conf/checkpoint.yaml``."""
+
+    run: str = "latest"
+    runs_dir: str = "runs"
+    checkpoint: str | int = "best"
+    path: str | None = None
+    action: str = "inspect"
+    out: str | None = None
+    weights: str | None = None
+    output: str = "text"
+    changes: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        choice(self.action, ("inspect", "verify", "convert"), "action")
+        if self.weights is not None:
+            choice(self.weights, ("model", "ema"), "weights")
+        if self.action == "convert" and self.out is None:
+            raise ConfigError("a file to write is needed", key="out", hint="for example out=model.safetensors")
+        for key in ("out", "weights"):
+            if self.action != "convert" and getattr(self, key) is not None:
+                raise ConfigError(f"action={self.action} writes nothing", key=key, hint="add action=convert")
+
+
+def run(values: Mapping[str, Any]) -> Outcome:
+    """Does what ``action`` says with the checkpoint that the keys name."""
+    config = build(CheckpointConfig, values)
+    path = _find(config)
+    if config.action == "verify":
+        return _verify(path)
+    if config.action == "convert":
+        return _convert(path, Path(str(config.out)), config.weights)
+    return _inspect(path)
+
+
+def _find(config: CheckpointConfig) -> Path:
+    """A checkpoint by its own folder, or by its run."""
+    path = Path(config.path) if config.path is not None else None
+    if path is not None and (path / MANIFEST).exists():
+        return path
+    if path is not None and not (path / "run.json").exists():
+        raise ConfigError(
+            f"{path} is neither a checkpoint ({MANIFEST}) nor a run (run.json)",
+            key="path",
+            hint="a folder such as runs/climate/.../checkpoints/step-00000800, or run=latest",
+        )
+    folder = RunFolder(path) if path is not None else RunFolder.find(config.run, config.runs_dir)
+    return find_checkpoint(folder, str(config.checkpoint))
+
+
+def _inspect(path: Path) -> Outcome:
+    """Names, shapes, types and sizes; reads headers only."""
+    manifest = read_manifest(path, verify=False)
+    tensors = [_facts(name, facts) for name, facts in sorted(stored_tensors(read_metadata(path)).items())]
+    averaged = any(tensor["name"].startswith(AVERAGED) for tensor in tensors)
+    files = [
+        {"name": name, "bytes": (path / name).stat().st_size, "sha256": checksum}
+        for name, checksum in manifest["files"].items()
+    ]
+    document = {
+        "checkpoint": str(path),
+        "format": manifest["format"],
+        "step": manifest["step"],
+        "parameters": _parameters(tensors, AVERAGED if averaged else MODEL),
+        "averaged": averaged,
+        "bytes": sum(file["bytes"] for file in files),
+        "files": files,
+        "tensors": tensors,
+    }
+    return Outcome(document, _table(document))
+
+
+def _facts(name: str, stored: TensorStorageMetadata) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": list(stored.size),
+        "dtype": str(stored.properties.dtype).removeprefix("torch."),
+        "bytes": stored.size.numel() * stored.properties.dtype.itemsize,
+        "pieces": len(stored.chunks),
+    }
+
+
+def _parameters(tensors: Sequence[Mapping[str, Any]], prefix: str) -> int:
+    """Counted in the averaged weights where there are some, since they leave out buffers."""
+    return sum(math.prod(tensor["shape"]) for tensor in tensors if tensor["name"].startswith(prefix))
+
+
+def _table(document: Mapping[str, Any]) -> str:
+    rows = [
+        (t["name"], " x ".join(map(str, t["shape"])) or "scalar", t["dtype"], f"{t['bytes']:,}", str(t["pieces"]))
+        for t in document["tensors"]
+    ]
+    rows = [("tensor", "shape", "type", "bytes", "pieces"), *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        f"checkpoint  {document['checkpoint']}",
+        f"step        {document['step']}",
+        f"parameters  {document['parameters']:,}{', averaged weights too' if document['averaged'] else ''}",
+        f"size        {document['bytes'] / 2**20:,.1f} MiB in {len(document['files'])} files",
+        "",
+    ]
+    for name, shape, dtype, size, pieces in rows:
+        left = f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}"
+        lines.append(f"{left}  {size:>{widths[3]}}  {pieces:>{widths[4]}}")
+    return "\n".join(lines)
+
+
+def _verify(path: Path) -> Outcome:
+    """Compares every file with its checksum.
+
+    Raises:
+        DataError: naming the first file that differs.
+    """
+    manifest = read_manifest(path)
+    size = sum((path / name).stat().st_size for name in manifest["files"])
+    document = {"checkpoint": str(path), "step": manifest["step"], "files": len(manifest["files"]), "intact": True}
+    text = f"intact  {path}: {len(manifest['files'])} files, {size / 2**20:,.1f} MiB agree with their checksums"
+    return Outcome(document, text)
+
+
+def _convert(path: Path, out: Path, weights: str | None) -> Outcome:
+    """Writes the weights into one file, one tensor after the other.
+
+    Raises:
+        ConfigError: where the file exists, or no averaged weights were kept.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it")
+    manifest = read_manifest(path)
+    metadata = read_metadata(path)
+    stored = stored_tensors(metadata)
+    averaged = any(name.startswith(AVERAGED) for name in stored)
+    weights = weights or ("ema" if averaged else "model")
+    if weights == "ema" and not averaged:
+        raise ConfigError(f"{path} holds no averaged weights", key="weights", hint="weights=model")
+    names = {name.removeprefix(MODEL): name for name in stored if name.startswith(MODEL)}
+    if weights == "ema":  # buffers are not averaged: they stay those of the model
+        names |= {name.removeprefix(AVERAGED): name for name in stored if name.startswith(AVERAGED)}
+    if not names:
+        raise DataError(f"{path} holds no weights of a model")
+
+    def like(name: str, device: str) -> Tensor:
+        facts = stored[names[name]]
+        return torch.empty(facts.size, dtype=facts.properties.dtype, device=device)
+
+    def value(name: str) -> Tensor:
+        tensor = like(name, "cpu")
+        fill({names[name]: tensor}, path, metadata)
+        return tensor
+
+    facts = {"format": "pt", "step": str(manifest["step"]), "weights": weights}
+    with atomic_file(out) as temporary:
+        checksum = write_safetensors(temporary, {name: like(name, "meta") for name in names}, value, facts)
+    document = {
+        "out": str(out),
+        "checkpoint": str(path),
+        "step": manifest["step"],
+        "weights": weights,
+        "tensors": len(names),
+        "bytes": out.stat().st_size,
+        "sha256": checksum,
+    }
+    text = f"{out}  {len(names)} tensors ({weights}) of step {manifest['step']}, {out.stat().st_size / 2**20:,.1f} MiB"
+    return Outcome(document, text)

@@ -1,0 +1,208 @@
+"""Collectives that autograd knows, differentiable any number of times.
+
+They come in pairs, and the backward pass of each applies the other: a force is itself a gradient, and the loss of a
+force differentiates through these backward passes again. A group of None is this process alone, and all are then
+the identity.
+
+    copy            the same on every rank, read by ranks that compute different things  | its gradients are summed
+    reduce          partial sums to their total on every rank                            | its gradient is copied
+    split           the same on every rank to a part of it on each                       | parts of the gradient are gathered
+    gather          parts to the whole, from which every rank computes the same          | the gradient is split
+    all_gather      parts to the whole, from which ranks compute different things        | the gradient is reduce-scattered
+    reduce_scatter  partial sums to a part of their total on each                        | the gradient is all-gathered
+    all_to_all      cut along one dim to cut along another                               | the same, the other way
+
+Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053 (copy, reduce); Korthikanti et al. (2022),
+https://doi.org/10.48550/arXiv.2205.05198 (all_gather, reduce_scatter); Jacobs et al. (2023),
+https://doi.org/10.48550/arXiv.2309.14509 (all_to_all).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
+
+Group = dist.ProcessGroup | None
+
+BUCKET_BYTES = 64 * 2**20
+
+# torch 2.13 renamed both and warns of the old names.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def copy(x: Tensor, group: Group) -> Tensor:
+    """Hands a tensor that is the same on every rank to ranks that compute different things with it."""
+    return x if group is None else _Copy.apply(x, group)
+
+
+def reduce(x: Tensor, group: Group) -> Tensor:
+    """The sum of the ranks' tensors, on every rank."""
+    return x if group is None else _Reduce.apply(x, group)
+
+
+def split(x: Tensor, dim: int, group: Group) -> Tensor:
+    """This rank's part of a tensor that is the same on every rank; the group's size divides the dim."""
+    return x if group is None else _Split.apply(x, dim, group)
+
+
+def gather(x: Tensor, dim: int, group: Group) -> Tensor:
+    """The ranks' parts joined along a dim; every rank must go on to compute the same."""
+    return x if group is None else _Gather.apply(x, dim, group)
+
+
+def all_gather(x: Tensor, dim: int, group: Group) -> Tensor:
+    """The ranks' parts joined along a dim, for ranks that compute different things with the whole."""
+    return x if group is None else _AllGather.apply(x, dim, group)
+
+
+def reduce_scatter(x: Tensor, dim: int, group: Group) -> Tensor:
+    """This rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
+    return x if group is None else _ReduceScatter.apply(x, dim, group)
+
+
+def all_to_all(x: Tensor, cut: int, join: int, group: Group) -> Tensor:
+    """From parts along dim ``join`` to parts along dim ``cut``, which the group's size divides."""
+    return x if group is None else _AllToAll.apply(x, cut, join, group)
+
+
+@torch.no_grad()
+def add_in_buckets(tensors: Sequence[Tensor], group: Group) -> None:
+    """Adds many tensors over a group, in place and in few calls."""
+    if group is None:
+        return
+    for bucket in _buckets(tensors):
+        flat = _flatten_dense_tensors(bucket)
+        dist.all_reduce(flat, group=group)
+        torch._foreach_copy_(bucket, list(_unflatten_dense_tensors(flat, bucket)))
+
+
+def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Tensors of one type each, in order, up to ``BUCKET_BYTES`` together unless one alone is larger."""
+    buckets: list[list[Tensor]] = []
+    for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
+        size = BUCKET_BYTES + 1
+        for tensor in (tensor for tensor in tensors if tensor.dtype == dtype):
+            if size + tensor.nbytes > BUCKET_BYTES:
+                buckets.append([])
+                size = 0
+            buckets[-1].append(tensor)
+            size += tensor.nbytes
+    return buckets
+
+
+def _sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    total = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total, group=group)
+    return total
+
+
+def _part(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    return x.chunk(group.size(), dim)[group.rank()].contiguous()
+
+
+def _joined(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    parts = x.new_empty(group.size() * x.shape[dim], *_first(x, dim).shape[1:])
+    _all_gather(parts, _first(x, dim).contiguous(), group=group)
+    return parts.movedim(0, dim).contiguous()
+
+
+def _scattered(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+    whole = _first(x, dim).contiguous()
+    part = whole.new_empty(len(whole) // group.size(), *whole.shape[1:])
+    _reduce_scatter(part, whole, group=group)
+    return part.movedim(0, dim).contiguous()
+
+
+def _first(x: Tensor, dim: int) -> Tensor:
+    """A view with one dim in front, since collectives cut and join the first."""
+    return x.movedim(dim, 0)
+
+
+def _exchanged(x: Tensor, cut: int, join: int, group: dist.ProcessGroup) -> Tensor:
+    sent = torch.stack(x.chunk(group.size(), cut))
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received, sent, group=group)
+    return torch.cat(list(received), dim=join)
+
+
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Reduce.apply(grads[0], ctx.group), None
+
+
+class _Reduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        return _sum(x, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Copy.apply(grads[0], ctx.group), None
+
+
+class _Split(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dim, ctx.group = dim, group
+        return _part(x, dim, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _Gather.apply(grads[0], ctx.dim, ctx.group), None, None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dim, ctx.group = dim, group
+        return _joined(x, dim, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _Split.apply(grads[0], ctx.dim, ctx.group), None, None
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dim, ctx.group = dim, group
+        return _joined(x, dim, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _ReduceScatter.apply(grads[0], ctx.dim, ctx.group), None, None
+
+
+class _ReduceScatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.dim, ctx.group = dim, group
+        return _scattered(x, dim, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _AllGather.apply(grads[0], ctx.dim, ctx.group), None, None
+
+
+class _AllToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cut: int, join: int, group: dist.ProcessGroup) -> Tensor:
+        ctx.cut, ctx.join, ctx.group = cut, join, group
+        return _exchanged(x, cut, join, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        return _AllToAll.apply(grads[0], ctx.join, ctx.cut, ctx.group), None, None, None

@@ -1,0 +1,103 @@
+"""What a launcher says of this process: torchrun, srun, or nothing at all. Reads the environment only."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from sciml.core.errors import ConfigError
+
+TORCHRUN_PORT = 29500
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The place of this process in the group that a launcher started.
+
+    Attributes:
+        rank: number of this process, 0 to ``size - 1``.
+        size: how many processes there are.
+        local_rank: number of this process among those of its node.
+        address: host and port where all of them meet.
+        agent: whether the launcher itself keeps the store there (torchrun); else process 0 does.
+        attempt: how often the launcher has restarted the group.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    address: tuple[str, int] = ("localhost", TORCHRUN_PORT)
+    agent: bool = False
+    attempt: int = 0
+
+    @property
+    def host(self) -> str:
+        return socket.gethostname()
+
+    @property
+    def keeps_store(self) -> bool:
+        """Whether this process is the one that the others connect to."""
+        return self.rank == 0 and not self.agent
+
+
+def launched() -> Launch:
+    """This process as torchrun (RANK, WORLD_SIZE) or srun (SLURM_PROCID, SLURM_NTASKS) announced it; else alone.
+
+    Raises:
+        ConfigError: where srun started several processes and none was told where to meet.
+    """
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return Launch(
+            rank=_number("RANK"),
+            size=_number("WORLD_SIZE"),
+            local_rank=_number("LOCAL_RANK"),
+            address=_address(),
+            agent=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+            attempt=_number("TORCHELASTIC_RESTART_COUNT"),
+        )
+    # A batch script has SLURM_PROCID and SLURM_NTASKS too, but is no step: only srun's processes are.
+    if "SLURM_STEP_ID" in os.environ and _number("SLURM_NTASKS", 1) > 1:
+        if "MASTER_ADDR" not in os.environ:
+            raise ConfigError(
+                f"srun started {_number('SLURM_NTASKS', 1)} processes and did not say where they meet",
+                key="MASTER_ADDR",
+                hint="export MASTER_ADDR=$(hostname -i) in the batch script, or print one with scripts/launch.py",
+            )
+        return Launch(
+            rank=_number("SLURM_PROCID"),
+            size=_number("SLURM_NTASKS"),
+            local_rank=_number("SLURM_LOCALID"),
+            address=_address(),
+            attempt=_number("SLURM_RESTART_COUNT"),
+        )
+    return Launch()
+
+
+def restarts() -> int:
+    """How often torchrun has restarted this group, and Slurm requeued its job."""
+    return _number("TORCHELASTIC_RESTART_COUNT") + _number("SLURM_RESTART_COUNT")
+
+
+def job_name() -> str | None:
+    """A name that a job keeps over its restarts and shares with no other job that runs; None without a launcher."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"slurm-{job}"
+    if run := os.environ.get("TORCHELASTIC_RUN_ID"):
+        host, port = _address()
+        # "localhost" says nothing where several machines share the folder of runs.
+        place = socket.gethostname() if host in ("localhost", "127.0.0.1", "::1") else host
+        return f"torchrun-{run}-{place}-{port}".replace("/", "_")
+    return None
+
+
+def _address() -> tuple[str, int]:
+    return os.environ.get("MASTER_ADDR", "localhost"), _number("MASTER_PORT", TORCHRUN_PORT)
+
+
+def _number(name: str, default: int = 0) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no number", key=name, hint="leave it to the launcher") from None

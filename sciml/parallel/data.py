@@ -1,0 +1,56 @@
+"""Data parallelism through torch: replicas (DDP), or weights, gradients and optimizer sharded over ranks (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from sciml.dist.mesh import Mesh
+
+
+def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh: Mesh, zero: int) -> None:
+    """Shards parameters over ``shard``, block by block; replicated over ``dp``.
+
+    Stages of ZeRO differ in what is whole between which moments. 3: a block's weights from just before to just
+    after its forward and backward pass. 2: weights through the whole step. 1: gradients too, until the last
+    micro-batch. Between steps everything is sharded.
+
+    Source: Rajbhandari et al. (2020), https://doi.org/10.48550/arXiv.1910.02054.
+    """
+    if mesh.size("shard") == 1:
+        return
+    axes = mesh.torch_mesh("dp", "shard")
+    for block in blocks:
+        fully_shard(block, mesh=axes, reshard_after_forward=zero == 3)
+    for root in roots:
+        fully_shard(root, mesh=axes, reshard_after_forward=False)
+
+
+def sync_gradients(roots: Iterable[nn.Module], sync: bool) -> None:
+    """Whether the next backward pass reduces gradients over ranks, or only adds them up on each."""
+    for root in roots:
+        if isinstance(root, FSDPModule):
+            root.set_requires_gradient_sync(sync)
+
+
+def keep_whole(roots: Iterable[nn.Module], keep: bool) -> None:
+    """Whether weights stay whole behind a backward pass: needed where a loss differentiates through one."""
+    for root in roots:
+        if isinstance(root, FSDPModule):
+            root.set_reshard_after_backward(not keep)
+
+
+def reshard(roots: Iterable[nn.Module]) -> None:
+    """Lets go of gathered weights, which do not notice when their shards are changed."""
+    for root in roots:
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a parameter or gradient."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,200 @@
+"""A model cut over a mesh: what a plan and some degrees make of a model written for one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from sciml.core.errors import ConfigError
+from sciml.dist.mesh import AXES, Mesh
+from sciml.nn.initialization import Rule, generator_for, rule_of
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.data import local, shard_modules
+from sciml.parallel.pipeline import Pipeline
+from sciml.parallel.plan import ShardingPlan, owners
+from sciml.parallel.stage import block_list, cut_stages
+from sciml.parallel.tensor import connect, cut_parameters
+
+Start = Callable[[str, Tensor], Tensor]
+"""From a parameter's name and the whole value that its rule drew to the whole value that it is to start from."""
+
+
+@dataclass
+class ParallelModel:
+    """This rank's part of a model.
+
+    Attributes:
+        module: the model; its parameters are this rank's parts, under the names that they have in the whole.
+        mesh: the ranks.
+        config: degrees and options.
+        cut_dims: the dim along which a parameter is cut over ``tp``.
+        partial_sums: parameters whose gradients are to be summed over ``tp``.
+        pipeline: this rank's pipeline stages, where there are several ranks of them.
+    """
+
+    module: nn.Module
+    mesh: Mesh
+    config: ParallelConfig = field(default_factory=ParallelConfig)
+    cut_dims: Mapping[str, int] = field(default_factory=dict)
+    partial_sums: frozenset[str] = frozenset()
+    pipeline: Pipeline | None = None
+
+    @property
+    def whole(self) -> nn.Module:
+        """What is called as the whole model, for inference."""
+        return self.module if self.pipeline is None else self.pipeline
+
+    @property
+    def roots(self) -> list[nn.Module]:
+        """Modules whose calls make up a forward pass."""
+        return [self.module] if self.pipeline is None else list(self.pipeline.stages.values())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """This rank's parameters by the names that they have in the whole model."""
+        return self.module.named_parameters()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Further tensors that belong to the model's state; the same on every rank."""
+        parameters = dict(self.named_parameters())
+        return {name: value for name, value in self.module.state_dict().items() if name not in parameters}
+
+    def num_parameters(self) -> int:
+        """Parameters of the whole model."""
+        count = sum(p.numel() * self.tensor_degree(name) for name, p in self.named_parameters())
+        total = torch.tensor(float(count), dtype=torch.float64)
+        self.mesh.add([total], "pp")
+        return int(total.item())
+
+    def tensor_degree(self, name: str) -> int:
+        """Into how many parts a parameter is cut over ``tp``."""
+        return self.mesh.size("tp") if name in self.cut_dims else 1
+
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        """A parameter, or a tensor of its shape, as it goes into a checkpoint: knowing which part of what it is."""
+        part, parameter = local(tensor), dict(self.named_parameters())[name]
+        sharded = isinstance(parameter, DTensor)
+        if part.shape != local(parameter).shape:
+            return part
+        cuts = {"tp": self.cut_dims[name]} if name in self.cut_dims else {}
+        cuts |= {"shard": 0} if sharded else {}
+        if not cuts:
+            return part
+        shape = list(parameter.shape)
+        if name in self.cut_dims:
+            shape[self.cut_dims[name]] *= self.mesh.size("tp")
+        return DTensor.from_local(
+            part,
+            layout_mesh(self.mesh, tuple(cuts)),
+            [Shard(dim) for dim in cuts.values()],
+            run_check=False,
+            shape=torch.Size(shape),
+            stride=torch.empty(shape, device="meta").stride(),
+        )
+
+
+def parallelize(
+    build: Callable[[], nn.Module],
+    mesh: Mesh,
+    config: ParallelConfig,
+    seed: int | None,
+    start: Start | None = None,
+) -> ParallelModel:
+    """Builds a model cut over a mesh; no rank ever holds more of it than its part and one whole parameter.
+
+    The same seed gives the same weights on every mesh.
+
+    Args:
+        build: makes the model for one device; called under the meta device.
+        seed: of the first values; None leaves them open, for weights that are loaded next.
+        start: where weights start from, if not from what their rules draw.
+
+    Raises:
+        ConfigError: where a degree does not suit the model.
+    """
+    with torch.device("meta"):
+        module = build()
+    # The meta device forgets constants; models that keep some are built twice.
+    constants = dict(build().named_buffers()) if list(module.buffers()) else {}
+    model = cut(module, mesh, config)
+    module.to_empty(device=mesh.device)
+    for name, value in module.named_buffers():
+        value.copy_(constants[name])
+    if seed is not None:
+        for name, owner, key in _parameters(module):
+            fill(owner.get_parameter(key), name, model, rule_of(owner, key), seed, start)
+    return model
+
+
+def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
+    """Cuts a model on the meta device; in this order: matrices and tokens, pipeline stages, sharding.
+
+    Raises:
+        ConfigError: where a degree does not suit the model.
+    """
+    check_degrees(module, mesh, config)
+    plan: ShardingPlan = getattr(type(module), "plan", None) or ShardingPlan({})
+    cut_dims, partial_sums = cut_parameters(module, plan, mesh)
+    layout = connect(module, plan, mesh)
+    pipeline = None
+    blocks = block_list(module, plan.stages)
+    if mesh.size("pp") > 1:
+        mine = [chunk * config.pp + mesh.rank("pp") for chunk in range(config.interleave)]
+        stages = dict(zip(mine, cut_stages(module, plan.stages, mine, config.num_stages), strict=True))
+        pipeline = Pipeline(stages, mesh, config, layout)
+        blocks = [block for stage in stages.values() for block in stage.blocks]
+    model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline)
+    shard_modules(blocks, model.roots, mesh, config.zero)
+    return model
+
+
+def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
+    """Refuses degrees that do not suit a model.
+
+    Raises:
+        ConfigError: naming degrees that do.
+    """
+    plan: ShardingPlan | None = getattr(type(model), "plan", None)
+    for axis in ("pp", "sp", "tp"):
+        if mesh.size(axis) > 1 and plan is None:
+            raise ConfigError(f"{type(model).__name__} has no sharding plan", key=f"parallel.{axis}", hint="use 1")
+    if plan is not None:
+        plan.check(model, tp=mesh.size("tp"), sp=mesh.size("sp"), stages=config.num_stages)
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    for prefix, module in owners(model):
+        for key, _ in module.named_parameters(recurse=False):
+            yield (f"{prefix}.{key}" if prefix else key), module, key
+
+
+@torch.no_grad()
+def fill(parameter: nn.Parameter, name: str, model: ParallelModel, rule: Rule, seed: int, start: Start | None) -> None:
+    """Gives this rank's part of a parameter its first values: drawn whole, from a generator of its own, and cut."""
+    shape = list(parameter.shape)
+    if name in model.cut_dims:
+        shape[model.cut_dims[name]] *= model.mesh.size("tp")
+    value = torch.empty(shape, dtype=parameter.dtype)
+    rule(value, generator_for(seed, name))
+    if start is not None:
+        value = start(name, value)
+    if name in model.cut_dims:
+        value = value.chunk(model.mesh.size("tp"), model.cut_dims[name])[model.mesh.rank("tp")]
+    if isinstance(parameter, DTensor):
+        parts = value.chunk(model.mesh.size("shard"))
+        rank = model.mesh.rank("shard")
+        value = parts[rank] if rank < len(parts) else value[:0]
+    local(parameter).copy_(value)
+
+
+def layout_mesh(mesh: Mesh, axes: tuple[str, ...]) -> DeviceMesh:
+    """Some axes in a given order as a torch mesh that only describes, and holds no process groups."""
+    ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis] for axis in AXES))
+    place = tuple(slice(None) if axis in axes else mesh.rank(axis) for axis in AXES)
+    kept = [axis for axis in AXES if axis in axes]
+    arranged = ranks[place].permute(*(kept.index(axis) for axis in axes)).contiguous()
+    return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=axes, _init_backend=False, _rank=mesh.world.rank)

@@ -1,0 +1,183 @@
+"""A pipeline of stages: training by torch's schedules, inference stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage, schedules
+
+from sciml.core.errors import ConfigError, SciMLError
+from sciml.dist.mesh import Mesh
+from sciml.nn.staged import Flow
+from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
+from sciml.parallel.stage import Leave, Stage
+from sciml.parallel.tokens import TokenLayout
+
+SCHEDULE_CLASSES = {
+    "gpipe": schedules.ScheduleGPipe,
+    "1f1b": schedules.Schedule1F1B,
+    "interleaved": schedules.ScheduleInterleaved1F1B,
+    "zero_bubble": schedules.ScheduleInterleavedZeroBubble,
+}
+
+
+class Pipeline(nn.Module):
+    """The stages of this rank among those of its peers.
+
+    As a module it is the whole model, for inference: the flow is handed from stage to stage, and every rank of
+    the pipeline gets the output.
+
+    Args:
+        stages: this rank's stages, by index.
+        layout: how tokens are spread, where they are.
+    """
+
+    def __init__(
+        self, stages: dict[int, Stage], mesh: Mesh, config: ParallelConfig, layout: TokenLayout | None = None
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.mesh, self.config, self.layout = mesh, config, layout
+        self.group = mesh.group("pp")
+        self._schedules: dict[Any, Any] = {}
+
+    @property
+    def holds_last(self) -> bool:
+        """Whether losses are computed on this rank."""
+        return self.config.num_stages - 1 in self.stages
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The model's output, without gradients, on every rank of the pipeline."""
+        flow: Flow = ()
+        for index in range(self.config.num_stages):
+            owner = index % self.config.pp
+            found: Any = None
+            if index in self.stages:
+                found = self.stages[index](*flow, call=(args, kwargs))
+            flow = self._handed_on(found, owner)
+        return flow[0]
+
+    def _handed_on(self, found: Flow | Tensor | None, owner: int) -> Flow:
+        flow = (found,) if isinstance(found, Tensor) else found
+        header = self._share([(tensor.shape, tensor.dtype) for tensor in flow] if flow else None, owner)
+        if flow is None:
+            flow = tuple(torch.empty(shape, dtype=dtype, device=self.mesh.device) for shape, dtype in header)
+        flow = tuple(tensor.contiguous() for tensor in flow)
+        for tensor in flow:
+            dist.broadcast(tensor, group_src=owner, group=self.group)
+        return flow
+
+    def _share(self, value: Any, owner: int) -> Any:
+        """What one rank of the pipeline says, together with its count of tokens, which starts at the first stage."""
+        box = [(value, self.layout.count if self.layout else 0)]
+        dist.broadcast_object_list(box, group_src=owner, group=self.group)
+        value, count = box[0]
+        if self.layout is not None:
+            self.layout.count = count
+        return value
+
+    def step(
+        self,
+        loss: Callable[[Callable[..., Tensor], Any], Tensor],
+        batches: Sequence[Any],
+        context: Callable[[], AbstractContextManager],
+    ) -> None:
+        """Forward and backward passes of all micro-batches, in the order of the schedule.
+
+        Args:
+            loss: of a batch under a model; it is evaluated to its end on the last stage only.
+            batches: the micro-batches, the same on every rank of the pipeline.
+            context: entered around each forward pass, for autocast.
+        """
+        for stage in self.stages.values():
+            stage.begin(loss, iter(batches), context)
+        schedule = self._schedule(loss, batches, context)
+        for stage in self.stages.values():
+            stage.begin(loss, iter(batches), context)
+        try:
+            schedule.step(target=torch.arange(len(batches)), return_outputs=False)
+        except RuntimeError as error:
+            if isinstance(error.__cause__, SciMLError):  # the schedule wraps what its stages raise
+                raise error.__cause__ from None
+            raise
+
+    def _schedule(self, loss: Any, batches: Sequence[Any], context: Any) -> Any:
+        """The schedule for these shapes: torch's stages know what they send and receive beforehand."""
+        signature = tuple(_shapes(batch) for batch in batches)
+        if len(set(signature)) > 1:
+            raise ConfigError(
+                "micro-batches of different shapes cannot go through one pipeline",
+                key="parallel.pp",
+                hint="use parallel.pp=1, or samples of one shape",
+            )
+        if signature not in self._schedules:
+            self._schedules[signature] = self._build(self._probe(loss, batches[0], context), len(batches))
+        return self._schedules[signature]
+
+    @torch.no_grad()
+    def _probe(self, loss: Any, batch: Any, context: Any) -> list[tuple[torch.Size, torch.dtype]]:
+        """Shapes and types of what flows between stages, found by the first stage on a batch."""
+        flow: Flow = ()
+        if 0 in self.stages:
+
+            def model(*args: Any, **kwargs: Any) -> Tensor:
+                raise Leave(self.stages[0](call=(args, kwargs)))
+
+            try:
+                with context():
+                    loss(model, batch)
+            except Leave as leave:
+                flow = leave.flow
+        return self._share([(tensor.shape, tensor.dtype) for tensor in flow], 0)
+
+    def _build(self, flow: list[tuple[torch.Size, torch.dtype]], num_micro: int) -> Any:
+        check_micro_batches(self.config, num_micro)
+        between = tuple(torch.empty(s, dtype=t, device="meta", requires_grad=True) for s, t in flow)
+        result = torch.empty(1, device="meta", requires_grad=True)
+        count = self.config.num_stages
+        stages = [
+            PipelineStage(
+                stage,
+                index,
+                count,
+                self.mesh.device,
+                input_args=() if index == 0 else between,
+                output_args=(result,) if index == count - 1 else between,
+                group=self.group,
+            )
+            for index, stage in sorted(self.stages.items())
+        ]
+        several = self.config.schedule in SEVERAL_STAGES
+        return SCHEDULE_CLASSES[self.config.schedule](
+            stages if several else stages[0], num_micro, loss_fn=lambda output, _: output.sum(), scale_grads=False
+        )
+
+
+def check_micro_batches(config: ParallelConfig, num_micro: int) -> None:
+    """Refuses numbers of micro-batches that a schedule cannot run.
+
+    Raises:
+        ConfigError: naming a number that works.
+    """
+    rounds = max(1, num_micro // config.pp)
+    if config.schedule == "1f1b" and num_micro < config.pp:
+        fitting = config.pp
+    elif config.schedule in SEVERAL_STAGES and num_micro % rounds:
+        fitting = num_micro // config.pp * config.pp
+    else:
+        return
+    raise ConfigError(
+        f"{num_micro} micro-batches a step do not suit the schedule {config.schedule} on {config.pp} ranks",
+        key="trainer.micro_batch_size",
+        hint=f"choose it so that a data-parallel rank has {fitting} micro-batches",
+    )
+
+
+def _shapes(batch: Any) -> tuple[Any, ...]:
+    """Shapes of a batch's tensors, by name."""
+    return tuple((name, tuple(value.shape)) for name, value in vars(batch).items() if isinstance(value, Tensor))

@@ -1,0 +1,120 @@
+"""Plans applied to a model: parameters cut over ``tp``, tokens over ``sp`` and ``tp``.
+
+Parameters become this rank's parts, as plain tensors, so that every module goes on computing as it is written;
+what crosses ranks happens where tensors enter and leave modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sciml.dist.collectives import all_gather, all_to_all, copy, reduce, reduce_scatter
+from sciml.dist.mesh import Mesh
+from sciml.parallel.plan import Enter, Gather, Join, ShardingPlan, Split, Style, Turn, cut_dim, fits, owners
+from sciml.parallel.tokens import TokenLayout
+
+
+class RowLinear(nn.Linear):
+    """A linear with some of the inputs: ranks' outputs are summed, and the bias is added once."""
+
+    combine: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.combine(F.linear(x, self.weight))
+        return total if self.bias is None else total + self.bias.to(total.dtype)
+
+
+def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[dict[str, int], set[str]]:
+    """Leaves every parameter of a model on the meta device with this rank's shape.
+
+    Returns:
+        The dim along which each cut parameter is cut over ``tp``, and the names of the whole ones whose gradients
+        each rank knows only in part.
+    """
+    dims: dict[str, int] = {}
+    partial_sums: set[str] = set()
+    tp = mesh.size("tp")
+    if tp == 1:
+        return dims, partial_sums
+    for prefix, module in list(owners(model)):
+        style = plan.style_of(prefix)
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            name = f"{prefix}.{key}"
+            dim = cut_dim(style, key)
+            if dim is not None:
+                dims[name] = dim
+                shape = list(parameter.shape)
+                shape[dim] //= tp
+                part = torch.empty(shape, dtype=parameter.dtype, device="meta")
+                setattr(module, key, nn.Parameter(part, parameter.requires_grad))
+            elif style is Style.SEQUENCE or (style is Style.ROW and plan.cuts_tokens):
+                partial_sums.add(name)
+        if style is Style.ROW:
+            if not isinstance(module, nn.Linear):
+                raise TypeError(f"sharding plan: {prefix} is cut by rows and is no nn.Linear")
+            module.__class__ = RowLinear
+            leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else reduce
+            module.combine = partial(leave, group=mesh.group("tp"))  # type: ignore[assignment]
+    return dims, partial_sums
+
+
+def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | None:
+    """Lets tensors cross ranks where the plan says.
+
+    Returns:
+        How tokens lie over the mesh, where they are cut.
+    """
+    if mesh.size("tp", "sp") == 1:
+        return None
+    layout = TokenLayout(mesh)
+    for name, module in model.named_modules():
+        for pattern in fits(plan.inputs, name):
+            steps = [_input_step(step, layout) for step in plan.inputs[pattern]]
+            module.register_forward_pre_hook(partial(_transform_input, steps))
+        for pattern in fits(plan.outputs, name):
+            module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
+        if plan.cuts_tokens and fits(plan.attention, name):
+            module.register_forward_pre_hook(partial(_to_heads, layout))
+            module.register_forward_hook(partial(_to_tokens, layout))
+    return layout
+
+
+def _input_step(step: Split | Enter | Gather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+    tp = layout.mesh.group("tp")
+    if isinstance(step, Split):
+        return partial(layout.split, dim=step.dim, axes=step.axes)
+    if isinstance(step, Gather):
+        return partial(all_gather, dim=step.dim, group=tp)
+    return partial(copy, group=tp)
+
+
+def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module, args: tuple[Any, ...]) -> Any:
+    first, *others = args
+    for step in steps:
+        first = step(first)
+    return (first, *others)
+
+
+def _output_step(step: Turn | Join, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+    if isinstance(step, Join):
+        return partial(layout.join, dim=step.dim)
+    return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group("tp"))
+
+
+def _transform_output(step: Callable[[Tensor], Tensor], module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return step(output)
+
+
+def _to_heads(layout: TokenLayout, module: nn.Module, args: tuple[Any, ...]) -> Any:
+    query, key, value, *others = args
+    return (*map(layout.to_heads, (query, key, value)), *others)
+
+
+def _to_tokens(layout: TokenLayout, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    return layout.to_tokens(output)

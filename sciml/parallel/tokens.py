@@ -1,0 +1,61 @@
+"""Tokens of a sample spread over ranks: cut by ``sp`` around everything, and by ``tp`` between the cut matrices."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sciml.dist.collectives import all_to_all, gather, split
+from sciml.dist.mesh import Mesh
+
+
+class TokenLayout:
+    """How the tokens lie over a mesh: in order, an equal part for each rank of ``sp`` and, within it, of ``tp``.
+
+    Counts that the ranks do not divide are filled up with zeros at the end. Fill tokens pass through norms and
+    matrices like all others and are cut off where tokens mix (attention) and at the end, so they change nothing.
+
+    Attributes:
+        count: tokens of a sample in the forward pass at hand, without the fill.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.multiple = mesh.size("sp", "tp")
+        self.count = 0
+
+    @property
+    def fill(self) -> int:
+        """Zeros at the end."""
+        return -self.count % self.multiple
+
+    def split(self, x: Tensor, dim: int, axes: tuple[str, ...]) -> Tensor:
+        """This rank's tokens of all, which are the same on every rank; it begins a forward pass."""
+        self.count = x.shape[dim]
+        x = self._filled(x, dim)
+        for axis in axes:
+            x = split(x, dim, self.mesh.group(axis))
+        return x
+
+    def join(self, x: Tensor, dim: int) -> Tensor:
+        """All tokens of each rank's, for every rank to go on with the same."""
+        for axis in ("tp", "sp"):
+            x = gather(x, dim, self.mesh.group(axis))
+        return x.narrow(dim, 0, self.count)
+
+    def to_heads(self, x: Tensor) -> Tensor:
+        """From some tokens with all heads of a ``tp`` rank to all tokens with some of those heads, without the fill.
+
+        Args:
+            x: (batch, token, head, channel).
+        """
+        return all_to_all(x, 2, 1, self.mesh.group("sp")).narrow(1, 0, self.count)
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        """The way back from :meth:`to_heads`."""
+        return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group("sp"))
+
+    def _filled(self, x: Tensor, dim: int) -> Tensor:
+        if not self.fill:
+            return x
+        return F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [0, self.fill])

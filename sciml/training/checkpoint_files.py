@@ -1,0 +1,192 @@
+"""The files of one checkpoint, written and read by one process or by all of a group together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.tensor import DTensor
+
+from sciml.core.errors import ConfigError, DataError, RunError
+from sciml.core.files import sha256
+from sciml.training.checkpoint_storage import (
+    Piece,
+    PiecePlanner,
+    SafetensorsReader,
+    SafetensorsWriter,
+    assemble,
+    stored_pieces,
+)
+
+MANIFEST = "checkpoint.json"
+
+T = TypeVar("T")
+Group = dist.ProcessGroup | None
+
+
+def together(work: Callable[[], T], group: Group) -> list[T]:
+    """Does something in every process of a group; None is this process alone.
+
+    Returns:
+        What it gave in each process.
+
+    Raises:
+        Exception: in every process the first that any of them met.
+    """
+    if group is None:
+        return [work()]
+    mine: tuple[Any, Exception | None]
+    try:
+        mine = (work(), None)
+    except Exception as error:
+        mine = (None, error)
+    met: list[Any] = [None] * group.size()
+    with _peers():
+        dist.all_gather_object(met, mine, group=group)
+    for _, failure in met:
+        if failure is not None:
+            raise failure
+    return [value for value, _ in met]
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    """Says that another process was lost, and shows of many failures the first."""
+    try:
+        yield
+    except dcp.CheckpointException as error:
+        failure, _ = error.failures[min(error.failures)]
+        raise failure from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"lost contact with another process at a checkpoint: {reason}") from error
+
+
+def expect_one_process() -> None:
+    """Keeps torch quiet about a checkpoint that one process writes or reads on its own: it is meant so.
+
+    Not undone afterwards: filters belong to all threads, and one that writes must not undo those of training.
+    """
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
+
+
+def write_tensors(folder: Path, held: Mapping[str, Piece], group: Group = None) -> dict[str, str]:
+    """Writes what the processes of a group hold into a folder.
+
+    Returns:
+        SHA-256 of each file; in process 0.
+    """
+    writer = SafetensorsWriter(folder)
+    with _peers():
+        dcp.save(dict(held), storage_writer=writer, planner=PiecePlanner(), process_group=group, no_dist=group is None)
+    return writer.checksums
+
+
+def read_manifest(path: Path, group: Group = None, *, verify: bool = True) -> dict[str, Any]:
+    """The facts of a checkpoint, after its files were checked against their checksums.
+
+    Args:
+        group: processes that all call this and share the files among them.
+        verify: whether to check the files.
+
+    Raises:
+        DataError: where a file is missing or changed; in all processes.
+    """
+    manifest = together(lambda: _manifest(path), group)[0]
+    if verify:
+        together(lambda: _verify(path, manifest["files"], group), group)
+    return manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} is no checkpoint: it has no {MANIFEST}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise DataError(f"{path / MANIFEST} is corrupted; use an earlier checkpoint of {path.parent}") from None
+
+
+def _my_share(names: list[str], group: Group) -> list[str]:
+    return names if group is None else names[group.rank() :: group.size()]
+
+
+def _verify(path: Path, checksums: Mapping[str, str], group: Group) -> None:
+    for name in _my_share(sorted(checksums), group):
+        file = path / name
+        if not file.exists() or sha256(file) != checksums[name]:
+            raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
+
+
+def read_metadata(path: Path, group: Group = None) -> Metadata:
+    """Names, shapes, types and places of the tensors in a checkpoint, from the headers of its files."""
+    names = together(lambda: sorted(_manifest(path)["files"]), group)[0]
+    found = together(lambda: [stored_pieces(path / name) for name in _my_share(names, group)], group)
+    return assemble(piece for of_rank in found for of_file in of_rank for piece in of_file)
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a checkpoint."""
+    return {name: tuple(facts.size) for name, facts in stored_tensors(read_metadata(path)).items()}
+
+
+def stored_tensors(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
+    """Shape, type and pieces of each tensor."""
+    return {name: f for name, f in metadata.state_dict_metadata.items() if isinstance(f, TensorStorageMetadata)}
+
+
+def read_tensors(path: Path, template: Mapping[str, Tensor], group: Group = None) -> dict[str, Tensor]:
+    """Reads the template's tensors, by name, into new memory of the same shape, type and placement.
+
+    Args:
+        template: each process its own, on whatever mesh; of a DTensor it reads only what it holds.
+        group: processes that all call this; they share the reading of headers and fail together.
+
+    Raises:
+        ConfigError: where a tensor is missing or has another shape.
+        DataError: where a file cannot be read.
+    """
+    metadata = read_metadata(path, group)
+    together(lambda: _check_fit(path, template, stored_tensors(metadata)), group)
+    state = {name: torch.empty_like(value) for name, value in template.items()}
+    together(lambda: fill(state, path, metadata), group)
+    return state
+
+
+def fill(state: Mapping[str, Tensor], path: Path, metadata: Metadata) -> None:
+    """Reads tensors in place, each process on its own."""
+    expect_one_process()
+    some = {name: value for name, value in state.items() if _local(value).numel() > 0}
+    planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    with _peers():
+        dcp.load(some, storage_reader=SafetensorsReader(path, metadata), planner=planner, no_dist=True)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _check_fit(path: Path, template: Mapping[str, Tensor], stored: Mapping[str, TensorStorageMetadata]) -> None:
+    for name, wanted in template.items():
+        if name not in stored:
+            raise ConfigError(f"the checkpoint {path} has no tensor {name!r}", key="model", hint=_SAME_MODEL)
+        if stored[name].size != wanted.shape:
+            raise ConfigError(
+                f"the checkpoint {path} has {name!r} of shape {tuple(stored[name].size)}, "
+                f"the model {tuple(wanted.shape)}",
+                key="model",
+                hint=_SAME_MODEL,
+            )
+
+
+_SAME_MODEL = "use the model it was trained with, or init_from= to take over what fits"

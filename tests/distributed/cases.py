@@ -1,0 +1,187 @@
+"""Small models with tasks and data, and their training on any mesh: what parity is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domains.climate.model import ClimateViT
+from sciml.dist.mesh import Mesh
+from sciml.dist.world import World
+from sciml.domain.protocol import LossOutput
+from sciml.models.vit import ViTConfig
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.model import ParallelModel, parallelize
+from sciml.parallel.plan import Enter, ShardingPlan, Style
+from sciml.training.config import OptimConfig
+from sciml.training.engine import NativeEngine
+
+GLOBAL_BATCH, MICRO_BATCH, STEPS = 8, 2, 20
+LATITUDE = (75.0, 45.0, 15.0, -15.0, -45.0, -75.0)
+LONGITUDE = tuple(36.0 * i for i in range(10))  # 3 x 5 patches: 15 tokens, which no degree divides
+
+
+@dataclass
+class Samples:
+    """Inputs and targets, and the weight that a task gives them."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __getitem__(self, place: slice) -> Samples:
+        return Samples(self.inputs[place], self.targets[place])
+
+
+def vit() -> nn.Module:
+    """A ClimateViT of four blocks with 15 tokens."""
+    config = ViTConfig(embed_dim=16, depth=4, num_heads=4, patch_size=2, rotary_max_harmonic=2, condition_dim=8)
+    return ClimateViT(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+
+
+class FieldTask:
+    """Regression of fields; samples weigh unequally, so that means over ranks must be exact."""
+
+    differentiates_twice = False
+
+    def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
+        time = torch.arange(len(batch.inputs), dtype=torch.float32)
+        error = (model(batch.inputs, None, 6 + time, time) - batch.targets).square().mean(dim=(1, 2, 3))
+        weights = 1 + batch.inputs[:, 0, 0, 0].abs()
+        loss = (error * weights).sum() / weights.sum()
+        return LossOutput(loss, {"error": loss.detach()}, weight=weights.sum().item())
+
+
+def fields(step: int) -> Samples:
+    generator = torch.Generator().manual_seed(step)
+    inputs = torch.randn(GLOBAL_BATCH, 3, 6, 10, generator=generator)
+    return Samples(inputs, inputs.roll(1, dims=3) * 0.5 + 1)
+
+
+class Bonds(nn.Module):
+    """The linears of a graph network: features of pairs of atoms to energies of atoms, two layers cut over ranks."""
+
+    plan: ClassVar[ShardingPlan] = ShardingPlan(
+        {
+            "embed": Style.REPLICATE,
+            "layers.*.up": Style.COLUMN,
+            "layers.*.down": Style.ROW,
+            "layers.*.norm": Style.REPLICATE,
+            "read": Style.REPLICATE,
+        },
+        inputs={"layers.*.up": (Enter(),)},
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({"norm": nn.LayerNorm(8), "up": nn.Linear(8, 16), "down": nn.Linear(16, 8)}) for _ in range(2)
+        )
+        self.read = nn.Linear(8, 1)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Energies (sample) of positions (sample, atom, 3)."""
+        difference = positions[:, :, None] - positions[:, None]
+        squares = difference.square().sum(-1, keepdim=True) + torch.eye(positions.shape[1]).to(positions)[..., None]
+        centers = torch.linspace(0.5, 3.0, 6).to(positions)
+        x = self.embed(torch.exp(-((squares.sqrt() - centers) ** 2)).sum(2))
+        for layer in self.layers:
+            x = x + layer["down"](F.silu(layer["up"](layer["norm"](x))))
+        return self.read(x).sum(dim=(1, 2))
+
+
+class ForceTask:
+    """Energies and forces, which are gradients, so that the loss differentiates twice."""
+
+    differentiates_twice = True
+
+    def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
+        positions = batch.inputs.clone().requires_grad_()
+        energy = model(positions)
+        (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+        loss = (gradient + batch.targets).square().mean() + (energy - batch.targets.sum(dim=(1, 2))).square().mean()
+        return LossOutput(loss, {}, weight=len(positions))
+
+
+class EnergyTask:
+    """Energies alone."""
+
+    differentiates_twice = False
+
+    def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
+        loss = (model(batch.inputs) - batch.targets.sum(dim=(1, 2))).square().mean()
+        return LossOutput(loss, {}, weight=len(batch.inputs))
+
+
+def atoms(step: int, dtype: torch.dtype = torch.float32) -> Samples:
+    generator = torch.Generator().manual_seed(step)
+    positions = torch.randn(GLOBAL_BATCH, 5, 3, generator=generator, dtype=torch.float64) * 1.5
+    return Samples(positions.to(dtype), (torch.sin(positions) * 0.3).to(dtype))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its task and its data."""
+
+    build: Callable[[], nn.Module]
+    task: Any
+    samples: Callable[[int], Samples]
+
+
+def _bonds64() -> nn.Module:
+    return Bonds().double()
+
+
+def _atoms64(step: int) -> Samples:
+    return atoms(step, torch.float64)
+
+
+CASES = {
+    "vit": Case(vit, FieldTask(), fields),
+    "bonds": Case(Bonds, EnergyTask(), atoms),
+    "forces": Case(_bonds64, ForceTask(), _atoms64),
+}
+OPTIMIZERS = {
+    "adamw": OptimConfig(name="adamw", lr=1e-3, clip_norm=None, ema_decay=None),
+    "sgd": OptimConfig(name="sgd", lr=1e-2, clip_norm=0.05, ema_decay=None),
+}
+
+
+def away_from_zero(name: str, drawn: Tensor) -> Tensor:
+    """Starts no parameter at zero, where a wrong gradient may go unseen."""
+    generator = torch.Generator().manual_seed(len(name))
+    return drawn + 0.05 * torch.randn(drawn.shape, generator=generator, dtype=torch.float64).to(drawn.dtype)
+
+
+def build(case: str, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
+    return parallelize(CASES[case].build, mesh, config, seed=3, start=away_from_zero)
+
+
+def share(samples: Samples, mesh: Mesh) -> list[Samples]:
+    """This rank's micro-batches of a global batch."""
+    size = GLOBAL_BATCH // mesh.num_data_ranks
+    first = mesh.data_rank * size
+    micro = min(MICRO_BATCH, size)
+    return [samples[start : start + micro] for start in range(first, first + size, micro)]
+
+
+def train(world: World, case: str, degrees: dict[str, Any], optimizer: str, steps: int = STEPS) -> Sequence[Any]:
+    """Losses and gradient norms of some steps on a mesh."""
+    config = ParallelConfig(**degrees)
+    mesh = Mesh(world, config.degrees(world.size))
+    engine = NativeEngine(build(case, mesh, config), OPTIMIZERS[optimizer])
+    return run_steps(engine, case, mesh, optimizer, range(steps))
+
+
+def run_steps(engine: Any, case: str, mesh: Mesh, optimizer: str, steps: range) -> list[tuple[float, float]]:
+    found = []
+    for step in steps:
+        batches = share(CASES[case].samples(step), mesh)
+        output = engine.train_step(CASES[case].task, batches, OPTIMIZERS[optimizer].lr)
+        found.append((output.loss, output.grad_norm))
+    return found

@@ -1,0 +1,44 @@
+"""A job that loses a process at its first attempt: started by torchrun, which restarts it. Argument: runs_dir."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from sciml.app import cli
+from sciml.app.restart import Job
+from sciml.app.run_folder import RunFolder
+from sciml.core.errors import ConfigError
+from sciml.dist.launcher import launched
+from sciml.dist.world import join
+
+
+def work(runs_dir):
+    world = join("cpu", 60)
+    job = Job.of({"seed": 0}, runs_dir, world)
+    other = Job.of({"seed": 1}, runs_dir, world)
+    attempt = launched().attempt
+    found = job.earlier()
+    if world.is_main:
+        seen = {"attempt": attempt, "run": found and str(found.path), "other": other.earlier() and "found"}
+    else:
+        other.earlier()
+        seen = None
+    if world.is_main:
+        with (Path(runs_dir) / "seen.jsonl").open("a") as file:
+            file.write(json.dumps(seen) + "\n")
+    if attempt == 0:
+        job.began(RunFolder(Path(runs_dir) / "toy" / "mine"))
+        world.barrier()
+        if world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        world.barrier()
+    if attempt == 1:
+        world.barrier()
+        job.finished()
+        raise ConfigError("enough", key="seed")
+
+
+cli._run = lambda verb, arguments: work(sys.argv[1])
+cli.main("train", [])

@@ -1,0 +1,110 @@
+"""A checkpoint written on any mesh opens on any other, and training goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sciml.dist.mesh import Mesh
+from sciml.dist.world import World
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.data import local
+from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
+from sciml.training.ema import WeightAverage
+from sciml.training.engine import NativeEngine
+from tests.distributed.cases import OPTIMIZERS, build, run_steps, train
+from tests.distributed.test_parity import size_of
+
+MESHES: dict[str, dict[str, Any]] = {
+    "one": {},
+    "tp2": {"tp": 2},
+    "pp2": {"pp": 2},
+    "zero3": {"shard": 2, "zero": 3},
+    "tp2-zero2": {"tp": 2, "shard": 2, "zero": 2},
+    "pp2-sp2-interleaved": {"pp": 2, "sp": 2, "schedule": "interleaved", "interleave": 2},
+}
+FIRST, LAST = 3, 7
+FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "one"), ("zero3", "tp2")}
+
+
+def _engine(world: World, degrees: dict[str, Any]) -> tuple[NativeEngine, WeightAverage, Mesh]:
+    config = ParallelConfig(**degrees)
+    mesh = Mesh(world, config.degrees(world.size))
+    engine = NativeEngine(build("vit", mesh, config), OPTIMIZERS["adamw"])
+    return engine, WeightAverage(engine.weights(), 0.9), mesh
+
+
+def _state(engine: NativeEngine, average: WeightAverage) -> dict[str, Any]:
+    return {**engine.state(), **{f"ema.{name}": engine.stored(name, v) for name, v in average.averages.items()}}
+
+
+def write(world: World, degrees: dict[str, Any], folder: Path) -> None:
+    engine, average, mesh = _engine(world, degrees)
+    run_steps(engine, "vit", mesh, "adamw", range(FIRST))
+    average.update(engine.weights(), FIRST)
+    CheckpointStore(folder, world).save(FIRST, _state(engine, average))
+
+
+def go_on(world: World, degrees: dict[str, Any], folder: Path) -> tuple[list[tuple[float, float]], float]:
+    """Losses and norms of the steps behind the checkpoint, and a number that says what average it held."""
+    engine, average, mesh = _engine(world, degrees)
+    store = CheckpointStore(folder, world)
+    path = store.newest_intact()
+    assert path is not None
+    assert read_manifest(path, store.group)["step"] == FIRST
+    state = read_tensors(path, _state(engine, average), store.group)
+    engine.load_state(state)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for name in average.averages:
+        part = local(state[f"ema.{name}"]).double()
+        sums[int(name in engine.model.cut_dims)] += (part * part.abs()).sum()
+    mesh.add([sums], "shard")
+    mesh.add([sums[1:]], "tp")
+    total = sums.sum()
+    mesh.add([total], "pp")
+    return run_steps(engine, "vit", mesh, "adamw", range(FIRST, LAST)), total.item()
+
+
+@pytest.fixture(scope="module")
+def straight() -> torch.Tensor:
+    alone = World(0, 1, torch.device("cpu"))
+    return torch.tensor(train(alone, "vit", {}, "adamw", steps=LAST), dtype=torch.float64)[FIRST:]
+
+
+@pytest.fixture(scope="module")
+def written(ranks, tmp_path_factory):
+    """Checkpoints by the name of the mesh that wrote them."""
+    found: dict[str, Path] = {}
+
+    def by(mesh: str) -> Path:
+        if mesh not in found:
+            found[mesh] = tmp_path_factory.mktemp(mesh)
+            on(ranks, mesh, write, found[mesh])
+        return found[mesh]
+
+    return by
+
+
+def on(ranks: Any, mesh: str, function: Any, folder: Path) -> list[Any]:
+    size = size_of(MESHES[mesh])
+    if size == 1:
+        return [function(World(0, 1, torch.device("cpu")), MESHES[mesh], folder)]
+    return ranks(size).run(function, MESHES[mesh], folder)
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    [
+        pytest.param(one, other, marks=[] if (one, other) in FAST else [pytest.mark.slow])
+        for one in MESHES
+        for other in MESHES
+    ],
+)
+def test_training_goes_on_from_any_mesh_on_any_other(ranks, straight, written, writer, reader):
+    ((_, average),) = on(ranks, "one", go_on, written("one"))
+    for found, total in on(ranks, reader, go_on, written(writer)):
+        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), straight, rtol=1e-5, atol=0)
+        assert total == pytest.approx(average, rel=1e-5)

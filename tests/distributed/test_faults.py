@@ -1,0 +1,135 @@
+"""However processes fail, the job ends soon, says why once, names who it was, or goes on by itself."""
+
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from sciml.app.run_folder import RunFolder
+from sciml.app.trained_run import open_run
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+HOST = socket.gethostname()
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """How each process of each scenario ended: exit code, stderr, seconds."""
+    command = [sys.executable, str(HERE / "fault_scenarios.py"), str(tmp_path_factory.mktemp("said"))]
+    done = subprocess.run(command, env=ENVIRONMENT, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_processes_that_agree_go_on(ended):
+    assert all(process["code"] == 0 and process["said"] == "" for process in ended["all_go_on"].values())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "says"),
+    [
+        ("one_does_not_come", 1, f"rank 2 of 4 did not come within 8 s; those that came: 0-1, 3 on {HOST}"),
+        ("another_version", 2, f"rank 1 on {HOST} runs torch 1.0, rank 0 on {HOST} runs {torch.__version__}"),
+        ("another_configuration", 2, f"optim.lr: the configuration is 0.2 on rank 2 ({HOST}) and 0.1 on rank 0"),
+        ("one_refuses", 2, f"data.path: what rank 1 sees is wrong (rank 1 on {HOST})"),
+        ("one_has_a_bug", 1, f"KeyError (rank 1 on {HOST})"),
+        ("one_is_killed", 1, f"rank 1 on {HOST} died without a word: killed, or out of memory"),
+        ("one_is_stuck", 1, f"rank 1 on {HOST} stopped answering"),
+        ("the_keeper_is_killed", 1, f"rank 0 is gone, and rank 1 on {HOST} ended with it"),
+        ("all_refuse_before_they_meet", 2, "trainer.lrr: unknown key"),
+        ("all_refuse_together", 2, "trainer.lrr: unknown key"),
+    ],
+)
+def test_the_first_error_is_said_once_and_ends_all(ended, scenario, code, says):
+    processes = ended[scenario].values()
+    spoken = [line for process in processes for line in process["said"].splitlines() if line.startswith("error: ")]
+    assert len(spoken) == 1, spoken
+    assert spoken[0].startswith(f"error: {says}")
+    assert {process["code"] for process in processes} - {-9, 7} == {code}  # 7 is the stuck one's own
+    assert max(process["took_s"] for process in processes) < 45
+
+
+def test_only_a_bug_shows_a_traceback(ended):
+    shown = {name for name, processes in ended.items() for p in processes.values() if "Traceback" in p["said"]}
+    assert shown == {"one_has_a_bug"}
+
+
+def test_torchrun_restarts_a_job_which_finds_its_run_and_says_its_error_once(tmp_path):
+    command = [*TORCHRUN, "--max-restarts=2", str(HERE / "restart_program.py"), str(tmp_path)]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert seen == [
+        {"attempt": 0, "run": None, "other": None},
+        {"attempt": 1, "run": str(tmp_path / "toy" / "mine"), "other": None},
+        {"attempt": 2, "run": None, "other": None},
+    ]
+    assert done.returncode == 0
+    assert done.stderr.count("error: seed: enough") == 1
+    assert not list((tmp_path / ".jobs").iterdir())
+
+
+TRAINING = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "seed=3",
+            "trainer.max_steps=240", "trainer.save_every=20", "trainer.valid_every=80", "trainer.num_threads=1",
+            "trainer.global_batch_size=8"]  # fmt: skip
+
+
+@contextlib.contextmanager
+def training(runs_dir):
+    """A small training of two processes, which torchrun restarts; nothing of it is left behind."""
+    command = [*TORCHRUN, "--max-restarts=3", str(ROOT / "scripts" / "train.py"), *TRAINING, f"runs_dir={runs_dir}"]
+    with (runs_dir.parent / "log").open("w") as log:
+        launcher = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        yield launcher
+    finally:
+        if launcher.poll() is None:
+            for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+                process.kill()
+        launcher.wait()
+
+
+def weights(runs_dir):
+    """Of the run that was finished."""
+    scores = next(runs_dir.glob("toy/*/scores.json"))
+    return open_run(RunFolder(scores.parent), checkpoint="latest").model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Weights of a run that nothing happened to, and how long it took."""
+    runs_dir = tmp_path_factory.mktemp("undisturbed") / "runs"
+    began = time.monotonic()
+    with training(runs_dir) as launcher:
+        assert launcher.wait(timeout=120) == 0
+    return weights(runs_dir), time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(20))
+def test_a_rank_killed_at_any_moment_changes_nothing(undisturbed, tmp_path, number):
+    expected, took_s = undisturbed
+    draw = random.Random(number)
+    with training(tmp_path / "runs") as launcher:
+        agent = psutil.Process(launcher.pid)
+        while len(agent.children()) < 2 and launcher.poll() is None:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 0.8) * took_s)
+        if ranks := agent.children():
+            draw.choice(ranks).kill()
+        code = launcher.wait(timeout=150)
+    assert code == 0, (tmp_path / "log").read_text()[-3000:]
+    found = weights(tmp_path / "runs")
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name

@@ -1,0 +1,75 @@
+"""Every way of cutting a model trains it as one process does."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+
+from sciml.dist.world import World
+from tests.distributed.cases import OPTIMIZERS, train
+
+MESHES: dict[str, dict[str, Any]] = {
+    "dp2": {"dp": 2},
+    "tp2": {"tp": 2},
+    "sp2": {"sp": 2},
+    "pp2": {"pp": 2},
+    "zero1": {"shard": 2, "zero": 1},
+    "zero2": {"shard": 2, "zero": 2},
+    "zero3": {"shard": 2, "zero": 3},
+    "pp2-gpipe": {"pp": 2, "schedule": "gpipe"},
+    "pp2-interleaved": {"pp": 2, "schedule": "interleaved", "interleave": 2},
+    "pp2-zero_bubble": {"pp": 2, "schedule": "zero_bubble", "interleave": 2},
+    "tp4": {"tp": 4},
+    "pp4": {"pp": 4},
+    "hsdp": {"dp": 2, "shard": 2},
+    "tp2-pp2": {"tp": 2, "pp": 2},
+    "tp2-zero3": {"tp": 2, "shard": 2, "zero": 3},
+    "sp2-zero2": {"sp": 2, "shard": 2, "zero": 2},
+    "tp2-sp2": {"tp": 2, "sp": 2},
+    "pp2-dp2": {"pp": 2, "dp": 2},
+    "pp2-zero3": {"pp": 2, "shard": 2, "zero": 3},
+    "pp2-zero2-zero_bubble": {"pp": 2, "shard": 2, "zero": 2, "schedule": "zero_bubble"},
+    "tp2-pp2-zero_bubble": {"tp": 2, "pp": 2, "schedule": "zero_bubble"},
+    "tp2-sp2-dp2": {"tp": 2, "sp": 2, "dp": 2},
+    "tp2-pp2-dp2": {"tp": 2, "pp": 2, "dp": 2},
+    "tp2-pp2-zero3": {"tp": 2, "pp": 2, "shard": 2, "zero": 3},
+}
+FAST = {"dp2", "tp2", "sp2", "pp2", "zero3", "tp2-zero3", "tp2-pp2"}
+
+
+def size_of(degrees: dict[str, Any]) -> int:
+    size = 1
+    for axis in ("pp", "dp", "shard", "sp", "tp"):
+        size *= degrees.get(axis, 1)
+    return size
+
+
+@lru_cache
+def alone(case: str, optimizer: str) -> torch.Tensor:
+    """The same training in one process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = torch.tensor(train(World(0, 1, torch.device("cpu")), case, {}, optimizer), dtype=torch.float64)
+    torch.set_num_threads(threads)
+    return found
+
+
+def marked(case: str, mesh: str, optimizer: str) -> Any:
+    slow = mesh not in FAST or (optimizer == "adamw" and mesh != "tp2")
+    return pytest.param(case, mesh, optimizer, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(
+    ("case", "mesh", "optimizer"),
+    [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "bonds", "forces") for mesh in MESHES
+     if case == "vit" or not {"sp", "pp"} & set(MESHES[mesh])],
+)  # fmt: skip
+def test_losses_and_gradient_norms_are_those_of_one_process(ranks, case, mesh, optimizer):
+    degrees = MESHES[mesh]
+    expected = alone(case, optimizer)
+    tolerance = 1e-10 if case == "forces" else 1e-5
+    for found in ranks(size_of(degrees)).run(train, case, degrees, optimizer):
+        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=tolerance, atol=0)
