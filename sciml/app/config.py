@@ -9,24 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sciml.app.groups import CONF, options
-from sciml.core.config import build, choice
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, nearest
 from sciml.domain.loading import load_domain
 from sciml.domain.protocol import Domain
 from sciml.models.registry import config_class
 from sciml.parallel.config import ParallelConfig
 from sciml.training.config import OptimConfig, TrainerConfig
+from sciml.training.engine_config import EngineConfig
 from sciml.training.tracking import TrackingConfig
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """What carries out the training steps: ``native`` is torch alone."""
-
-    name: str = "native"
-
-    def __post_init__(self) -> None:
-        choice(self.name, ("native",), "engine.name")
 
 
 def compose(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from sciml.report.scores import headline, main_lead_time, score_lines
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.config import TrainerConfig
-from sciml.training.engine import NativeEngine
+from sciml.training.engine_config import build_engine
 from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
@@ -85,7 +85,7 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
     if folder is not None and keys.resume:
         values = with_changes(folder.record["config"], values["changes"])
     experiment = build_experiment(values)
-    mesh = Mesh(world, experiment.parallel.degrees(world.size))
+    mesh = Mesh(world, experiment.engine.degrees(experiment.parallel, world.size))
     check_parallel(experiment, mesh)
     check_tracking(experiment.tracking)
     if experiment.trainer.num_threads:
@@ -96,8 +96,8 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
     if folder is None:
         folder = world.share(_new_folder(values, keys, experiment.domain.name, splits) if world.is_main else None)
     job.began(folder)
-    trainer = _trainer(experiment, model, task, splits, folder)
     size = f"{model.num_parameters():,} parameters"
+    trainer = _trainer(experiment, model, task, splits, folder)
     _say(world, f"{experiment.domain.name}: {size}, {len(splits.train)} samples -> {folder.path}")
     return Training(folder, experiment, trainer, job)
 
@@ -117,7 +117,7 @@ def _trainer(experiment: Experiment, model: ParallelModel, task: Task, splits: S
         experiment.optim,
         seed=experiment.seed,
         mesh=model.mesh,
-        engine=NativeEngine(model, experiment.optim, config.precision),
+        engine=build_engine(experiment.engine, model, experiment.optim, config, task),
         task=task,
         splits=splits,
         checkpoints=checkpoints,

@@ -116,8 +116,12 @@ class Pipeline(nn.Module):
                 hint="use parallel.pp=1, or samples of one shape",
             )
         if signature not in self._schedules:
-            self._schedules[signature] = self._build(self._probe(loss, batches[0], context), len(batches))
-        return self._schedules[signature]
+            schedule = self._build(self._probe(loss, batches[0], context), len(batches))
+            self._schedules[signature] = schedule, self.layout.count if self.layout else 0
+        schedule, count = self._schedules[signature]
+        if self.layout is not None:
+            self.layout.count = count  # another grid may have been used in between
+        return schedule
 
     @torch.no_grad()
     def _probe(self, loss: Any, batch: Any, context: Any) -> list[tuple[torch.Size, torch.dtype]]:

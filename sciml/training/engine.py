@@ -53,6 +53,10 @@ class Engine(Protocol):
         """A tensor like this rank's part of a parameter, as it goes into a checkpoint."""
         ...
 
+    def part(self, name: str, stored: Tensor) -> Tensor:
+        """The way back from :meth:`stored`: this rank's part."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """Weights, optimizer moments and loss scale, by name, as they go into a checkpoint."""
         ...
@@ -236,6 +240,9 @@ class NativeEngine:
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
         return self.model.stored(name, tensor)
+
+    def part(self, name: str, stored: Tensor) -> Tensor:
+        return local(stored)
 
     def state(self) -> dict[str, Tensor]:
         state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}

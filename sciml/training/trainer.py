@@ -18,7 +18,6 @@ from sciml.dist.launcher import launched
 from sciml.dist.mesh import Mesh
 from sciml.domain.protocol import Score, Splits, Task
 from sciml.inference.evaluation import mean_skill, score_baselines, score_model, score_table
-from sciml.parallel.data import local
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
@@ -195,7 +194,7 @@ class Trainer:
         self.engine.load_state(state)
         if self.average is not None:
             for name, value in self.average.averages.items():
-                value.copy_(local(state[f"ema.{name}"]))
+                value.copy_(self.engine.part(name, state[f"ema.{name}"]))
         self.step = manifest["step"]
 
     def _state(self) -> Mapping[str, Any]:
