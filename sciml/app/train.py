@@ -92,8 +92,10 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
         torch.set_num_threads(experiment.trainer.num_threads)
     splits = experiment.domain.splits(experiment, read_trained(folder, experiment) if folder is not None else None)
     task = experiment.domain.task(experiment, splits).to(world.device)
-    model = _build_model(experiment, splits, task, keys, mesh)
+    source = _source_of_weights(keys, folder)
+    model = _build_model(experiment, splits, task, source, mesh)
     if folder is None:
+        values = {**values, "init_from": str(source.path) if source else None}  # what "latest" is now
         folder = world.share(_new_folder(values, keys, experiment.domain.name, splits) if world.is_main else None)
     job.began(folder)
     size = f"{model.num_parameters():,} parameters"
@@ -139,13 +141,24 @@ def check_parallel(experiment: Experiment, mesh: Mesh) -> None:
         check_micro_batches(experiment.parallel, trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
 
 
-def _build_model(experiment: Experiment, splits: Splits, task: Task, keys: RunKeys, mesh: Mesh) -> ParallelModel:
+def _source_of_weights(keys: RunKeys, folder: RunFolder | None) -> RunFolder | None:
+    """The run whose weights a training starts from; None where it has none, or has a checkpoint of its own."""
+    if folder is None:
+        name = keys.init_from
+    else:
+        own = CheckpointStore(folder.checkpoints).latest()
+        name = folder.record["config"].get("init_from") if own is None else None
+    return RunFolder.find(name, keys.runs_dir, "init_from") if name else None
+
+
+def _build_model(
+    experiment: Experiment, splits: Splits, task: Task, source: RunFolder | None, mesh: Mesh
+) -> ParallelModel:
     def build() -> nn.Module:
         return experiment.domain.model(experiment, splits.schema)
 
     start = None
-    if keys.init_from:
-        source = RunFolder.find(keys.init_from, keys.runs_dir, "init_from")
+    if source is not None:
         start = weights_to_take_over(build, source)
         fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
         _say(mesh.world, f"weights of {source.path} taken over{fresh}")

@@ -1,16 +1,16 @@
 """Collectives that autograd knows, differentiable any number of times.
 
-They come in pairs, and the backward pass of each applies the other: a force is itself a gradient, and the loss of a
-force differentiates through these backward passes again. A group of None is this process alone, and all are then
-the identity.
+They come in pairs, and the backward pass of each applies the other, here on the right: a force is itself a gradient,
+and the loss of a force differentiates through these backward passes again. A group of None is this process alone, and
+all are then the identity.
 
-    copy            the same on every rank, read by ranks that compute different things  | its gradients are summed
-    reduce          partial sums to their total on every rank                            | its gradient is copied
-    split           the same on every rank to a part of it on each                       | parts of the gradient are gathered
-    gather          parts to the whole, from which every rank computes the same          | the gradient is split
-    all_gather      parts to the whole, from which ranks compute different things        | the gradient is reduce-scattered
-    reduce_scatter  partial sums to a part of their total on each                        | the gradient is all-gathered
-    all_to_all      cut along one dim to cut along another                               | the same, the other way
+    copy            the same on every rank, read by ranks that compute different things | reduce
+    reduce          partial sums to their total on every rank                           | copy
+    split           the same on every rank to a part of it on each                      | gather
+    gather          parts to the whole, from which every rank computes the same         | split
+    all_gather      parts to the whole, from which ranks compute different things       | reduce_scatter
+    reduce_scatter  partial sums to a part of their total on each                       | all_gather
+    all_to_all      cut along one dim to cut along another                              | all_to_all, the other way
 
 Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053 (copy, reduce); Korthikanti et al. (2022),
 https://doi.org/10.48550/arXiv.2205.05198 (all_gather, reduce_scatter); Jacobs et al. (2023),
@@ -19,7 +19,8 @@ https://doi.org/10.48550/arXiv.2309.14509 (all_to_all).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 Group = dist.ProcessGroup | None
+Map = Callable[..., Tensor]
 
 BUCKET_BYTES = 64 * 2**20
 
@@ -38,37 +40,37 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 def copy(x: Tensor, group: Group) -> Tensor:
     """Hands a tensor that is the same on every rank to ranks that compute different things with it."""
-    return x if group is None else _Copy.apply(x, group)
+    return _mapped(x, group, _same, _sum)
 
 
 def reduce(x: Tensor, group: Group) -> Tensor:
     """The sum of the ranks' tensors, on every rank."""
-    return x if group is None else _Reduce.apply(x, group)
+    return _mapped(x, group, _sum, _same)
 
 
 def split(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's part of a tensor that is the same on every rank; the group's size divides the dim."""
-    return x if group is None else _Split.apply(x, dim, group)
+    return _mapped(x, group, partial(_part, dim=dim), partial(_joined, dim=dim))
 
 
 def gather(x: Tensor, dim: int, group: Group) -> Tensor:
     """The ranks' parts joined along a dim; every rank must go on to compute the same."""
-    return x if group is None else _Gather.apply(x, dim, group)
+    return _mapped(x, group, partial(_joined, dim=dim), partial(_part, dim=dim))
 
 
 def all_gather(x: Tensor, dim: int, group: Group) -> Tensor:
     """The ranks' parts joined along a dim, for ranks that compute different things with the whole."""
-    return x if group is None else _AllGather.apply(x, dim, group)
+    return _mapped(x, group, partial(_joined, dim=dim), partial(_scattered, dim=dim))
 
 
 def reduce_scatter(x: Tensor, dim: int, group: Group) -> Tensor:
     """This rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
-    return x if group is None else _ReduceScatter.apply(x, dim, group)
+    return _mapped(x, group, partial(_scattered, dim=dim), partial(_joined, dim=dim))
 
 
 def all_to_all(x: Tensor, cut: int, join: int, group: Group) -> Tensor:
     """From parts along dim ``join`` to parts along dim ``cut``, which the group's size divides."""
-    return x if group is None else _AllToAll.apply(x, cut, join, group)
+    return _mapped(x, group, partial(_exchanged, cut=cut, join=join), partial(_exchanged, cut=join, join=cut))
 
 
 @torch.no_grad()
@@ -94,6 +96,27 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
             buckets[-1].append(tensor)
             size += tensor.nbytes
     return buckets
+
+
+def _mapped(x: Tensor, group: Group, there: Map, back: Map) -> Tensor:
+    return x if group is None else _Map.apply(x, partial(there, group=group), partial(back, group=group))
+
+
+class _Map(torch.autograd.Function):
+    """A linear map over ranks whose backward pass is another such map, and the other's is this one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Map, back: Map) -> Tensor:
+        ctx.maps = back, there
+        return there(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return _Map.apply(grads[0], *ctx.maps), None, None
+
+
+def _same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    return x.view_as(x)
 
 
 def _sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -129,80 +152,3 @@ def _exchanged(x: Tensor, cut: int, join: int, group: dist.ProcessGroup) -> Tens
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent, group=group)
     return torch.cat(list(received), dim=join)
-
-
-class _Copy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Reduce.apply(grads[0], ctx.group), None
-
-
-class _Reduce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _sum(x, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Copy.apply(grads[0], ctx.group), None
-
-
-class _Split(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _part(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _Gather.apply(grads[0], ctx.dim, ctx.group), None, None
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _joined(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _Split.apply(grads[0], ctx.dim, ctx.group), None, None
-
-
-class _AllGather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _joined(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _ReduceScatter.apply(grads[0], ctx.dim, ctx.group), None, None
-
-
-class _ReduceScatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.dim, ctx.group = dim, group
-        return _scattered(x, dim, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _AllGather.apply(grads[0], ctx.dim, ctx.group), None, None
-
-
-class _AllToAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: int, join: int, group: dist.ProcessGroup) -> Tensor:
-        ctx.cut, ctx.join, ctx.group = cut, join, group
-        return _exchanged(x, cut, join, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        return _AllToAll.apply(grads[0], ctx.join, ctx.cut, ctx.group), None, None, None

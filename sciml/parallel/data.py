@@ -23,8 +23,10 @@ def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh:
     if mesh.size("shard") == 1:
         return
     axes = mesh.torch_mesh("dp", "shard")
+    blocks = list(blocks)
     for block in blocks:
-        fully_shard(block, mesh=axes, reshard_after_forward=zero == 3)
+        # The backward pass begins with the last block: it would be let go only to be gathered again.
+        fully_shard(block, mesh=axes, reshard_after_forward=zero == 3 and block is not blocks[-1])
     for root in roots:
         fully_shard(root, mesh=axes, reshard_after_forward=False)
 

@@ -141,15 +141,15 @@ class NativeEngine:
     def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
         """Forward and backward pass of one micro-batch after the other."""
         outputs = []
-        roots, twice = self.model.roots, task.differentiates_twice
+        roots, twice, zero = self.model.roots, task.differentiates_twice, self.model.config.zero
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            sync_gradients(roots, last or self.model.config.zero > 1)
+            sync_gradients(roots, last or zero > 1)
             with contextlib.nullcontext() if last else self._without_sync():
                 keep_whole(roots, twice)
                 with self.autocast():
                     output = task.loss(self.forward, batch)
-                keep_whole(roots, False)
+                keep_whole(roots, zero < 3 and not last)
                 (output.loss * (output.weight * self.scale.value)).backward()
             outputs.append(output)
         return outputs
