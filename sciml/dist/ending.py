@@ -19,7 +19,7 @@ from sciml.core.errors import SciMLError
 from sciml.dist.handshake import NoStoreError, await_port, joined_store, open_store, ranges
 from sciml.dist.launcher import Launch, launched
 
-CONNECT_S = 3.0
+CONNECT_S = 8.0
 SILENCE_S = 3.0
 """How long a process may be silent, while others fail in communicating, before it counts as gone."""
 LINGER_S = 5.0
