@@ -24,10 +24,11 @@ from domains.climate.readers.files import is_remote
 from domains.climate.schema import cell_area_weights
 from domains.climate.selection import Selection
 from domains.climate.statistics import ReadFields, compute_statistics
-from domains.climate.workplace import Workplace, exclusive
+from domains.climate.workplace import Workplace
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
+from sciml.core.lock import exclusive
 from sciml.core.progress import track
 
 

@@ -1,12 +1,10 @@
-"""Where a store grows until it is whole: a hidden folder with a ledger, and a lock beside it."""
+"""Where a store grows until it is whole: a hidden folder with a ledger."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,6 @@ from domains.climate import layout
 from sciml.core.files import disk_errors, write_json
 
 LEDGER = "ledger.json"
-
-
-@contextlib.contextmanager
-def exclusive(out: Path) -> Iterator[None]:
-    """One process at a time: ranks of a job that all want the same store wait for the first."""
-    import fcntl
-
-    lock = out.with_name(f".{out.name}.lock")
-    while True:
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # the one before took the file away when it was done: then this lock guards nothing
-            if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
-                continue
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
 
 
 class Workplace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sciml.core.errors import ConfigError, nearest
 
@@ -54,7 +54,12 @@ def _refuse_unknown(cls: Any, values: Any, prefix: str) -> None:
             raise ConfigError("unknown key", key=key, hint=nearest(str(name), known))
         candidates: list[Any] = [hints[name], *get_args(hints[name])]
         nested = next((kind for kind in candidates if dataclasses.is_dataclass(kind)), None)
-        if nested is not None and value is not None:
+        if nested is None or value is None:
+            continue
+        if get_origin(hints[name]) in (dict, Mapping) and isinstance(value, Mapping):  # records by name
+            for part, record in value.items():
+                _refuse_unknown(nested, record, f"{key}.{part}")
+        else:
             _refuse_unknown(nested, value, key)
 
 

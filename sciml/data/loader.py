@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from sciml.core.seeding import seed_of
-from sciml.data.source import SampleSource
+from sciml.data.balance import balanced_parts
+from sciml.data.source import CostedSource, SampleSource
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,22 @@ def training_batches(
 ) -> Iterator[Any]:
     """Yields the micro-batches of this rank from ``start_step`` on, in order.
 
-    A step's share (``global_batch_size / num_ranks``) is cut into micro-batches of ``micro_batch_size``.
+    A step's share (``global_batch_size / num_ranks``) is cut into micro-batches of ``micro_batch_size``. Where the
+    source knows what its samples cost, there are as many micro-batches, but the step's samples are shared over all of
+    them on all ranks so that they cost alike; each has at least one sample.
     """
+    costs = source.costs() if isinstance(source, CostedSource) else None
+    share = stream.global_batch_size // num_ranks
+    num_micro = -(-share // micro_batch_size)
 
     def micro_batches() -> Iterator[list[Draw]]:
         for step in range(start_step, stop_step):
+            if costs is not None:
+                draws = stream.draws(step)
+                parts = balanced_parts(costs[[draw.index for draw in draws]], num_ranks * num_micro)
+                for part in parts[rank * num_micro : (rank + 1) * num_micro]:
+                    yield [draws[place] for place in part]
+                continue
             draws = stream.draws(step, rank, num_ranks)
             for first in range(0, len(draws), micro_batch_size):
                 yield draws[first : first + micro_batch_size]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,3 +33,12 @@ class SampleSource(Protocol):
     def sample(self, index: int, generator: np.random.Generator) -> Any: ...
 
     def collate(self, samples: Sequence[Any]) -> Batch: ...
+
+
+@runtime_checkable
+class CostedSource(Protocol):
+    """What a source adds whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
+
+    def costs(self) -> np.ndarray:
+        """What each sample costs, (len,), positive, in any unit; known without reading the samples."""
+        ...

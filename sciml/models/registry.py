@@ -7,7 +7,7 @@ from importlib import import_module
 from sciml.core.errors import ConfigError, nearest
 
 # Names, not classes: a program that only lists its options need not import torch.
-MODEL_CONFIGS = {"vit": ("sciml.models.vit", "ViTConfig")}
+MODEL_CONFIGS = {"gnn": ("sciml.models.gnn", "GNNConfig"), "vit": ("sciml.models.vit", "ViTConfig")}
 
 
 def config_class(kind: str) -> type:

@@ -14,7 +14,8 @@ def test_every_experiment_is_valid(experiment):
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
-    assert build_experiment(compose("train", [f"model={model}"])).model.kind
+    domain = {"vit": "climate", "gnn": "materials"}[model.split("_")[0]]
+    assert build_experiment(compose("train", [f"domain={domain}", f"model={model}"])).model.kind
 
 
 @pytest.mark.parametrize("group", ["tracking", "optim", "engine"])

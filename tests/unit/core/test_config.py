@@ -17,11 +17,16 @@ class Outer:
     steps: int
     rate: float = 0.1
     inner: Inner = field(default_factory=Inner)
+    by_name: dict[str, Inner] = field(default_factory=dict)
 
 
 def test_nested_values_become_frozen_records():
     built = build(Outer, {"steps": 3, "inner": {"width": 4, "names": ["a"]}})
     assert built == Outer(3, 0.1, Inner(4, ["a"]))
+
+
+def test_records_may_have_names():
+    assert build(Outer, {"steps": 3, "by_name": {"one": {"width": 4}}}).by_name == {"one": Inner(4)}
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,7 @@ def test_nested_values_become_frozen_records():
         ({"steps": "many"}, "steps: .*not 'many'"),
         ({"steps": 3, "inner": {"width": 1.5}}, "inner.width: "),
         ({"steps": 3, "inner": 4}, "inner: "),
+        ({"steps": 3, "by_name": {"one": {"widht": 1}}}, "by_name.one.widht: unknown key; did you mean 'width'"),
         ({}, "steps: a value is required"),
     ],
 )

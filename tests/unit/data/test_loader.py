@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sciml.data.balance import balanced_parts
 from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
 
 
@@ -69,6 +70,60 @@ def test_the_stream_does_not_depend_on_the_number_of_ranks(size):
     stream = ShuffledStream(50, 42, seed=3)
     pieces = [stream.draws(2, rank, size) for rank in range(size)]
     assert [draw for piece in pieces for draw in piece] == stream.draws(2)
+
+
+class Sized(Numbers):
+    """Samples whose cost is known: some are ten times as large as others."""
+
+    def costs(self):
+        return np.where(np.arange(self.count) % 5 == 0, 10.0, 1.0) + 0.01 * np.arange(self.count)
+
+
+def sized(num_ranks=1, num_workers=0, start_step=0, micro_batch_size=2):
+    """Micro-batches by rank and step."""
+    stream = ShuffledStream(23, 12, seed=1)
+    options = {"start_step": start_step, "stop_step": 6, "micro_batch_size": micro_batch_size}
+    num_micro = 12 // num_ranks // micro_batch_size
+    ranks = []
+    for rank in range(num_ranks):
+        parallel = {"rank": rank, "num_ranks": num_ranks, "num_workers": num_workers}
+        batches = list(training_batches(Sized(23), stream, **options, **parallel))
+        ranks.append([batches[first : first + num_micro] for first in range(0, len(batches), num_micro)])
+    return ranks
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 6])
+def test_costed_micro_batches_share_the_same_global_batch(num_ranks):
+    stream, ranks = ShuffledStream(23, 12, seed=1), sized(num_ranks)
+    for step in range(6):
+        parts = [batch for rank in ranks for batch in rank[step]]
+        assert len(parts) == 6
+        assert all(parts)
+        found = sorted(index for batch in parts for index, _ in batch)
+        assert found == sorted(draw.index for draw in stream.draws(step))
+
+
+def test_costed_micro_batches_cost_nearly_alike():
+    costs = Sized(23).costs()
+    stream = ShuffledStream(23, 12, seed=1)
+    for step in range(6):
+        loads = [sum(costs[index] for index, _ in batch) for rank in sized(3) for batch in rank[step]]
+        drawn = costs[[draw.index for draw in stream.draws(step)]]
+        least = max(drawn.max(), drawn.sum() / 6)
+        assert max(loads) <= 4 / 3 * least
+        plain = [sum(drawn[first : first + 2]) for first in range(0, 12, 2)]
+        assert max(loads) <= max(plain)
+
+
+def test_costed_batches_resume_and_do_not_depend_on_workers():
+    assert [rank[3:] for rank in sized(2)] == sized(2, start_step=3)
+    assert sized(2, num_workers=2) == sized(2)
+
+
+def test_samples_that_cost_the_same_fill_micro_batches_evenly():
+    assert [len(part) for part in balanced_parts(np.ones(12), 4)] == [3] * 4
+    assert [len(part) for part in balanced_parts(np.zeros(12), 4)] == [3] * 4
+    assert sorted(thing for part in balanced_parts(np.arange(7.0), 3) for thing in part) == list(range(7))
 
 
 def test_torch_and_numpy_seeds_are_left_alone():

@@ -1,0 +1,49 @@
+"""Compositions of many structures at once: counts of elements, chemical systems and their order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK = 4096
+"""Structures gone through together."""
+
+
+def element_table(atomic_numbers: np.ndarray, block: int = 2**22) -> tuple[int, ...]:
+    """Atomic numbers of all elements, increasing."""
+    found: set[int] = set()
+    for start in range(0, len(atomic_numbers), block):
+        found.update(int(z) for z in np.unique(atomic_numbers[start : start + block]))
+    return tuple(sorted(found))
+
+
+def element_counts(atomic_numbers: np.ndarray, atom_offsets: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
+    """Atoms of each element in each structure, (structure, element) int64."""
+    place = np.full(256, -1)
+    place[list(elements)] = np.arange(len(elements))
+    num_structures, num_elements = len(atom_offsets) - 1, len(elements)
+    counts = np.zeros((num_structures, num_elements), dtype=np.int64)
+    for start in range(0, num_structures, BLOCK):
+        stop = min(start + BLOCK, num_structures)
+        atoms = atomic_numbers[atom_offsets[start] : atom_offsets[stop]]
+        structure = np.repeat(np.arange(stop - start), np.diff(atom_offsets[start : stop + 1]))
+        flat = np.bincount(structure * num_elements + place[atoms], minlength=(stop - start) * num_elements)
+        counts[start:stop] = flat.reshape(-1, num_elements)
+    return counts
+
+
+def systems(counts: np.ndarray, symbols: tuple[str, ...]) -> list[str]:
+    """Chemical system of each structure, e.g. ``Mo-Nb``: its elements in alphabetical order."""
+    names: dict[bytes, str] = {}
+    there = counts > 0
+    found = []
+    for row in there:
+        key = row.tobytes()
+        if key not in names:
+            names[key] = system_name([symbols[i] for i in np.flatnonzero(row)])
+        found.append(names[key])
+    return found
+
+
+def system_name(symbols: list[str]) -> str:
+    """``Mo-Nb`` of its elements in any order."""
+    return "-".join(sorted(symbols))

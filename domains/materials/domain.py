@@ -1,0 +1,136 @@
+"""The materials domain: what the rest of the suite sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from domains.materials.baselines import LinearComposition
+from domains.materials.example import test_example
+from domains.materials.figures import materials_figures
+from domains.materials.labels import GRAPH, NODE
+from domains.materials.model import MaterialsGNN
+from domains.materials.prepare import PrepareConfig, prepare
+from domains.materials.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.simulate import simulate
+from domains.materials.simulate_config import SimulateConfig
+from domains.materials.source import (
+    MaterialsDataConfig,
+    StructureSource,
+    held_out_test,
+    open_or_prepare,
+    open_test,
+)
+from domains.materials.store import MaterialsStore
+from domains.materials.task import MaterialsTask, MaterialsTaskConfig
+from sciml.core.errors import ConfigError, nearest
+from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
+
+
+@dataclass(frozen=True)
+class MaterialsSplits(Splits):
+    """Structures of a store, and the store itself for baselines."""
+
+    store: MaterialsStore
+
+
+class MaterialsDomain:
+    """Alloys on graphs of atoms, by the shared GNN."""
+
+    name = "materials"
+    model_kinds = frozenset({"gnn"})
+    data_config = MaterialsDataConfig
+    task_config = MaterialsTaskConfig
+    prepare_config = PrepareConfig
+    simulate_config = SimulateConfig
+
+    def check(self, cfg: Any) -> None:
+        if cfg.task.has_gradients and not cfg.model.supports_forces:
+            raise ConfigError(
+                f"{cfg.model.layer} is not smooth in the positions and has no forces",
+                key="model.layer",
+                hint="use painn, or learn no forces: task.targets.energy.forces_weight=0 and stress_weight=0",
+            )
+        if cfg.model.cutoff > cfg.data.cutoff:
+            raise ConfigError(
+                f"the model looks {cfg.model.cutoff:g} A far, neighbors are listed to {cfg.data.cutoff:g} A",
+                key="data.cutoff",
+                hint=f"data.cutoff={cfg.model.cutoff:g}",
+            )
+
+    def splits(self, cfg: Any, trained: Trained | None = None) -> MaterialsSplits:
+        store = open_or_prepare(cfg.data)
+        statistics = store.statistics
+        schema = replace(store.schema, average_neighbors=statistics.average_neighbors.item())
+        if trained is not None:
+            trained.schema.check_elements(schema.elements, str(cfg.data.path))
+            schema, statistics = trained.schema, trained.statistics
+        check_targets(cfg.task, schema)
+        options = {"labels": schema.labels, "dtype": cfg.data.dtype}
+        test = open_test(cfg.data, store)
+        return MaterialsSplits(
+            train=StructureSource.of_split(store, "train", **options),
+            valid=StructureSource.of_split(store, "valid", **options),
+            test=StructureSource.of_split(store, "test", **options)
+            if test is None
+            else held_out_test(store, test, dtype=cfg.data.dtype),
+            schema=schema,
+            statistics=statistics,
+            store=store,
+        )
+
+    def model(self, cfg: Any, schema: MaterialsSchema) -> nn.Module:
+        return MaterialsGNN(
+            cfg.model,
+            schema.elements,
+            cfg.task.targets,
+            branches=schema.branches,
+            avg_num_neighbors=schema.average_neighbors,
+        )
+
+    def task(self, cfg: Any, splits: Splits) -> MaterialsTask:
+        assert isinstance(splits, MaterialsSplits)
+        return MaterialsTask(
+            splits.schema,
+            splits.statistics,
+            cfg.task,
+            baselines=lambda: {"composition": LinearComposition(splits.store, splits.statistics)},
+        )
+
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
+        return Trained(MaterialsSchema.from_dict(schema), MaterialsStatistics.from_tensors(statistics))
+
+    def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
+        return test_example(task, model, splits.test)
+
+    def figures(self, result: RunResult) -> Iterator[NamedFigure]:
+        return materials_figures(result)
+
+    def prepare(self, config: PrepareConfig) -> Path:
+        return prepare(config)
+
+    def simulate(self, config: SimulateConfig) -> Path:
+        return simulate(config)
+
+
+def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:
+    """Refuses targets that the data have no label for.
+
+    Raises:
+        ConfigError: naming the labels that there are.
+    """
+    for name, target in task.targets.items():
+        if name not in schema.labels:
+            raise ConfigError(f"the data have no {name!r}", key="task.targets", hint=nearest(name, schema.labels))
+        level = NODE if target.kind == "node" else GRAPH
+        if schema.labels[name].level != level:
+            raise ConfigError(
+                f"{name} is a label of {'atoms' if level == GRAPH else 'structures'}",
+                key=f"task.targets.{name}.kind",
+                hint="node" if level == GRAPH else "graph",
+            )

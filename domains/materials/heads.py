@@ -1,0 +1,109 @@
+"""What a model says of a structure: one head for each target, read off the states of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+from sciml.nn.initialization import zeros
+
+KINDS = ("energy", "graph", "node")
+REDUCTIONS = ("mean", "sum")
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """One thing to learn.
+
+    Attributes:
+        kind: ``energy`` (of the structure, a sum over atoms, with forces and stress as its gradients), ``graph``
+            (one value of a structure) or ``node`` (one of each atom).
+        reduce: how a graph value comes of its atoms: ``mean`` (does not grow with the structure) or ``sum``.
+        weight: of this target's error in the loss.
+        forces_weight, stress_weight: of an energy's gradients; 0 leaves them out.
+        gaussian: whether a variance is predicted beside the value, and its likelihood learned.
+        branches: names of the data sets that it is learned from, each with a head of its own; empty takes all,
+            through one head.
+    """
+
+    kind: str = "graph"
+    reduce: str = "mean"
+    weight: float = 1.0
+    forces_weight: float = 1.0
+    stress_weight: float = 0.1
+    gaussian: bool = False
+    branches: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        choice(self.kind, KINDS, "task.targets.kind")
+        choice(self.reduce, REDUCTIONS, "task.targets.reduce")
+        positive(self.weight, "task.targets.weight", example=1.0)
+        if self.gaussian and self.kind == "energy":
+            raise ConfigError(
+                "an energy with forces has no variance of its own",
+                key="task.targets.gaussian",
+                hint="train several models (screen.py and evaluate.py take more than one run), or use kind=graph",
+            )
+
+    @property
+    def width(self) -> int:
+        """Numbers that a head gives: the value, and the logarithm of its variance."""
+        return 2 if self.gaussian else 1
+
+
+class Head(nn.Module):
+    """A small network on the state of each atom, its output a row for every branch.
+
+    It starts at zero: an untrained model gives each target's mean.
+
+    Args:
+        num_channels: of an atom's state.
+        config: the target.
+        num_branches: heads side by side; each atom is read by that of its branch.
+    """
+
+    def __init__(self, num_channels: int, config: TargetConfig, num_branches: int = 1) -> None:
+        super().__init__()
+        self.config, self.num_branches = config, num_branches
+        self.hidden = nn.ModuleList(nn.Linear(num_channels, num_channels) for _ in range(num_branches))
+        self.out = nn.ModuleList(zeros(nn.Linear(num_channels, config.width)) for _ in range(num_branches))
+
+    def forward(
+        self,
+        states: Float[Tensor, "atom channel"],
+        branch: Int[Tensor, "atom"],
+        graph_index: Int[Tensor, "atom"],
+        num_graphs: int,
+    ) -> Float[Tensor, "row width"]:
+        """Values of atoms, or of graphs, according to the target's kind."""
+        rows = [out(F.silu(hidden(states))) for hidden, out in zip(self.hidden, self.out, strict=True)]
+        if self.num_branches == 1:
+            values = rows[0]
+        else:
+            values = torch.stack(rows)[branch, torch.arange(len(states), device=states.device)]
+        if self.config.kind == "node":
+            return values
+        total = values.new_zeros(num_graphs, values.shape[1]).index_add(0, graph_index, values)
+        if self.config.kind == "energy" or self.config.reduce == "sum":
+            return total
+        counts = torch.bincount(graph_index, minlength=num_graphs).clamp(min=1)
+        return total / counts[:, None].to(total.dtype)
+
+
+def branch_rows(names: Sequence[str], known: Sequence[str], key: str) -> list[int]:
+    """The head of each known branch, for a target that is learned from some of them; -1 where it is not.
+
+    Raises:
+        ConfigError: where a name is no branch.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"{name!r} is no branch of the data", key=key, hint=", ".join(known))
+    return [list(names).index(name) if name in names else -1 for name in known] if names else [0] * len(known)

@@ -1,0 +1,99 @@
+"""Which files a path stands for, what is in them, and how compressed ones are opened."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from sciml.core.errors import DataError, nearest
+
+COMPRESSED = (".gz", ".xz", ".bz2")
+BY_SUFFIX = {".extxyz": "extxyz", ".xyz": "extxyz", ".db": "db", ".traj": "traj"}
+BY_NAME = {"vasprun": "vasp-xml", "OUTCAR": "vasp-out"}
+TEXT_SUFFIXES = ("", ".txt", ".dat", ".lsms", ".out")
+SNIFFED_CHARACTERS = 4096
+
+
+def locate(path: str | Sequence[str]) -> list[str]:
+    """The files that a path stands for, sorted.
+
+    Args:
+        path: a file, a folder (with all folders in it), a pattern such as ``runs/*/vasprun.xml``, or several of them.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not isinstance(path, str):
+        return [file for part in path for file in locate(part)]
+    if Path(path).is_file():
+        return [path]
+    if glob.has_magic(path):
+        files = [file for file in sorted(glob.glob(path, recursive=True)) if Path(file).is_file()]
+        if not files:
+            raise DataError(f"no file matches {path}")
+        return files
+    if Path(path).is_dir():
+        return _in_folder(Path(path))
+    parent = Path(path).parent
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
+    raise DataError(f"{path}: no such file or folder{advice}")
+
+
+def _in_folder(folder: Path) -> list[str]:
+    inside = [entry for entry in sorted(folder.rglob("*")) if entry.is_file() and not entry.name.startswith(".")]
+    known = [entry for entry in inside if format_of(str(entry)) is not None]
+    with_xml = {entry.parent for entry in known if entry.name.startswith("vasprun")}
+    # one VASP run writes both, with the same structures in them
+    files = [str(f) for f in known if not (f.name.startswith("OUTCAR") and f.parent in with_xml)]
+    if not files:
+        raise DataError(
+            f"{folder}: the folder has no file with structures (extxyz, db, traj, vasprun.xml, OUTCAR, cfg)"
+        )
+    return files
+
+
+def format_of(file: str) -> str | None:
+    """ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of these."""
+    path = Path(file)
+    bare = path.with_suffix("") if path.suffix in COMPRESSED else path
+    for start, name in BY_NAME.items():
+        if bare.name.startswith(start) or bare.name.endswith(start):
+            return name
+    if bare.suffix in BY_SUFFIX:
+        return BY_SUFFIX[bare.suffix]
+    if bare.suffix == ".cfg":
+        return "mtp" if "BEGIN_CFG" in _start(file) else "cfg"
+    if bare.suffix in TEXT_SUFFIXES and _is_lsms(_start(file)):
+        return "lsms"
+    return None
+
+
+def open_text(file: str) -> IO[str]:
+    """A file's text, decompressed on the way."""
+    from ase.io.formats import open_with_compression
+
+    opened: IO[str] = open_with_compression(file, "r")
+    return opened
+
+
+def _start(file: str) -> str:
+    try:
+        with open_text(file) as text:
+            return text.read(SNIFFED_CHARACTERS)
+    except (OSError, EOFError, UnicodeDecodeError):
+        return ""
+
+
+def _is_lsms(text: str) -> bool:
+    """Numbers alone: the first line's of the structure, and at least seven of the first atom on the second."""
+    lines = text.splitlines()
+    if len(lines) < 2:
+        return False
+    try:
+        first, second = ([float(word) for word in line.split()] for line in lines[:2])
+    except ValueError:
+        return False
+    return bool(first) and len(second) >= 7 and second[0] == int(second[0]) > 0

@@ -1,0 +1,155 @@
+"""Makes labeled alloy structures: ``scripts/simulate.py domain=materials``."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.materials.alloys import draw
+from domains.materials.labeling import LABELERS, Labels, pure_crystal
+from domains.materials.simulate_config import SimulateConfig
+from domains.materials.structure import Structure
+from sciml.core.errors import ConfigError
+from sciml.core.files import atomic_file, write_json
+from sciml.core.progress import track
+from sciml.core.provenance import version
+
+# Decimals that are kept; finer ones would fill the file with noise. Lengths are rounded before the labels are
+# computed, so that these belong to what is written.
+LENGTH_DECIMALS = 4
+LABEL_DECIMALS = {"energy": 5, "forces": 4, "stress": 6, "mixing_enthalpy": 5, "eam_density": 4}
+PART = 200
+"""Structures in a part, which a resumed run makes whole or not at all."""
+
+
+def simulate(config: SimulateConfig) -> Path:
+    """Draws structures, labels them and writes one extxyz file, whole or not at all.
+
+    Beside it, a file of the same name with ``.json`` says how it was made. A run that was stopped goes on where it was
+    with the same settings: finished parts wait in a hidden folder beside the file.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        ConfigError: the file exists and is not to be replaced.
+        RunError: the disk is full.
+    """
+    path = Path(config.out)
+    if path.exists() and not config.overwrite:
+        raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
+    parts = _parts_folder(path, config)
+    count = -(-config.count // PART)
+    for _ in track(_make_parts(config, parts, count), f"Simulating, {PART} structures each", total=count):
+        pass
+    with atomic_file(path) as temporary, _open(temporary, path.suffix) as out:
+        for number in range(count):
+            with _part(parts, number).open("rb") as part:
+                shutil.copyfileobj(part, out)
+    write_json(path.with_name(f"{path.name}.json"), _record(config))
+    shutil.rmtree(parts)
+    return path
+
+
+def structures(config: SimulateConfig, first: int, last: int) -> list[Structure]:
+    """The labeled structures with numbers from ``first`` up to ``last``, rounded as they are written."""
+    recipe, labeler = config.recipe(), LABELERS[config.labeler]()
+
+    def constants(symbol: str, lattice: str) -> tuple[float, float]:
+        crystal = pure_crystal(config.labeler, symbol, lattice)
+        return crystal.a, crystal.c
+
+    drawn = [draw(recipe, constants, config.seed, index) for index in range(first, last)]
+    rounded = [
+        replace(
+            structure,
+            positions=np.round(structure.positions, LENGTH_DECIMALS),
+            cell=np.round(structure.cell, LENGTH_DECIMALS),
+        )
+        for structure in drawn
+    ]
+    labels = labeler.label(rounded)
+    return [
+        replace(structure, labels=_rounded(_with_enthalpy(structure, known, config)))
+        for structure, known in zip(rounded, labels, strict=True)
+    ]
+
+
+def _with_enthalpy(structure: Structure, labels: Labels, config: SimulateConfig) -> Labels:
+    """Adds the energy an atom above that of the pure elements' crystals, eV."""
+    from ase.data import chemical_symbols
+
+    pure = [pure_crystal(config.labeler, chemical_symbols[z]).energy for z in structure.atomic_numbers]
+    return {**labels, "mixing_enthalpy": labels["energy"] / len(structure) - np.mean(pure)}
+
+
+def _rounded(labels: Labels) -> dict[str, Any]:
+    # Adding zero makes a positive zero of a negative one.
+    return {name: np.round(value, LABEL_DECIMALS[name]) + 0.0 for name, value in labels.items()}
+
+
+def _make_parts(config: SimulateConfig, parts: Path, count: int) -> Iterator[int]:
+    """Makes what is not there yet; yields the number of each part."""
+    make = partial(_make_part, config, parts)
+    if config.workers == 0:
+        yield from map(make, range(count))
+        return
+    import multiprocessing
+
+    with ProcessPoolExecutor(config.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(make, range(count))
+
+
+def _make_part(config: SimulateConfig, parts: Path, number: int) -> int:
+    from ase.io.extxyz import write_extxyz
+
+    path = _part(parts, number)
+    if not path.exists():
+        some = structures(config, number * PART, min((number + 1) * PART, config.count))
+        with atomic_file(path) as temporary, temporary.open("w") as file:
+            write_extxyz(file, [structure.to_atoms() for structure in some])
+    return number
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.extxyz"
+
+
+def _parts_folder(path: Path, config: SimulateConfig) -> Path:
+    """The folder of finished parts; emptied if they were made with other settings."""
+    folder, settings = path.with_name(f".{path.name}.parts"), _settings(config)
+    kept = folder / "settings.json"
+    if folder.exists() and not (kept.exists() and json.loads(kept.read_text()) == settings):
+        shutil.rmtree(folder)
+    if not folder.exists():
+        write_json(kept, settings)
+    return folder
+
+
+def _open(path: Path, suffix: str) -> Any:
+    return lzma.open(path, "wb", preset=9) if suffix == ".xz" else path.open("wb")
+
+
+def _settings(config: SimulateConfig) -> dict[str, Any]:
+    """What decides what is in the file; JSON's words."""
+    values = {key: value for key, value in asdict(config).items() if key not in ("out", "workers", "overwrite")}
+    return json.loads(json.dumps({**values, "versions": {name: version(name) for name in ("sciml", "numpy", "ase")}}))
+
+
+def _record(config: SimulateConfig) -> dict[str, Any]:
+    return {
+        "title": f"{config.labeler.upper()}-labeled alloys",
+        "source": LABELERS[config.labeler].title,
+        "license": "Apache-2.0, as the project that made it",
+        "settings": _settings(config),
+        "decimals": {"positions": LENGTH_DECIMALS, "cell": LENGTH_DECIMALS, **LABEL_DECIMALS},
+    }

@@ -1,0 +1,199 @@
+"""The graph network that all atomic domains share: elements and edges in, states of atoms out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+from sciml.nn.channels import Channels
+from sciml.nn.egnn import EGNNLayer
+from sciml.nn.initialization import Normal, starts_as
+from sciml.nn.message import EdgeGeometry, Geometry, NodeStates, PairGeometry
+from sciml.nn.painn import PaiNNLayer
+from sciml.nn.property_layers import GPSLayer, PNALayer
+from sciml.nn.radial import RADIALS, RadialBasis
+from sciml.nn.schnet import SchNetLayer
+from sciml.parallel.plan import Enter, Join, ShardingPlan, Split, Style
+
+FORCE_LAYERS = ("painn", "egnn", "schnet")
+LAYERS = (*FORCE_LAYERS, "pna", "gps")
+
+
+@dataclass(frozen=True)
+class GNNConfig:
+    """A graph network on atoms.
+
+    Attributes:
+        kind: name of the model family in the registry.
+        layer: ``painn`` (scalars and vectors), ``egnn``, ``schnet``; or, for properties without forces, ``pna`` or
+            ``gps`` of torch_geometric.
+        num_channels: channels of an atom's state.
+        num_layers: how often atoms hear from their neighbors.
+        cutoff: how far neighbors may be, A.
+        radial: ``bessel`` or ``gaussian`` functions of the distance.
+        num_radial: how many of them.
+        envelope_exponent: lowest power of the polynomial that ends messages at the cutoff; the higher, the later.
+        num_heads: attention heads of ``gps``.
+    """
+
+    kind: str = "gnn"
+    layer: str = "painn"
+    num_channels: int = 64
+    num_layers: int = 3
+    cutoff: float = 5.0
+    radial: str = "bessel"
+    num_radial: int = 8
+    envelope_exponent: int = 5
+    num_heads: int = 4
+
+    def __post_init__(self) -> None:
+        choice(self.layer, LAYERS, "model.layer")
+        choice(self.radial, RADIALS, "model.radial")
+        for name in ("num_channels", "num_layers", "cutoff", "num_heads"):
+            positive(getattr(self, name), f"model.{name}")
+        for name, least, why in (
+            ("num_radial", 2, "one function cannot tell distances apart"),
+            ("envelope_exponent", 3, "messages would bend at distance 0"),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"{getattr(self, name)} is less than {least}: {why}",
+                    key=f"model.{name}",
+                    hint=f"for example model.{name}={getattr(GNNConfig, name)}",
+                )
+        if self.layer == "gps" and self.num_channels % self.num_heads:
+            works = [str(h) for h in range(1, min(self.num_channels, 64) + 1) if self.num_channels % h == 0]
+            raise ConfigError(
+                f"{self.num_heads} heads do not divide {self.num_channels} channels",
+                key="model.num_heads",
+                hint=f"counts that do: {', '.join(works)}",
+            )
+
+    @property
+    def supports_forces(self) -> bool:
+        """Whether energies are smooth enough in the positions to have forces."""
+        return self.layer in FORCE_LAYERS
+
+
+class GNN(nn.Module):
+    """Layers of messages between atoms.
+
+    States of atoms are cut by channel over ``tp``; each edge's messages are computed from start to end by every rank
+    for its own channels, and only states of atoms cross ranks.
+
+    Args:
+        config: the network.
+        num_elements: how many elements there are to tell apart.
+        avg_num_neighbors: edges for an atom in the training data.
+        makes_vectors: whether vectors are wanted in the end (``painn`` only); without, the last layer has no part
+            that would never be trained.
+
+    Raises:
+        ConfigError: where vectors are wanted of a layer that has none.
+    """
+
+    plan: ClassVar[ShardingPlan] = ShardingPlan(
+        {
+            "elements": Style.REPLICATE,
+            "norm": Style.REPLICATE,
+            "layers.*.norm": Style.REPLICATE,
+            "layers.*.*.norm": Style.REPLICATE,
+            # PaiNN
+            "layers.*.message.hidden": Style.REPLICATE,
+            "layers.*.message.gates.*": Style.COLUMN,
+            "layers.*.message.filters.*": Style.COLUMN,
+            "layers.*.update.projections.*": Style.COLUMN,
+            "layers.*.update.from_scalars": Style.REPLICATE,
+            "layers.*.update.from_norms": Style.ROW,
+            "layers.*.update.gates.*": Style.COLUMN,
+            # SchNet (whose radial linear every rank computes, each for some of the channels behind it), EGNN
+            "layers.*.sent.*": Style.COLUMN,
+            "layers.*.filter_in": Style.SEQUENCE,
+            "layers.*.filter_out": Style.COLUMN,
+            "layers.*.ends.*": Style.COLUMN,
+            "layers.*.radial": Style.COLUMN,
+            "layers.*.own": Style.REPLICATE,
+            "layers.*.received": Style.ROW,
+            "layers.*.out.*": Style.COLUMN,
+            # torch_geometric's
+            **{"layers.*.conv" + ".*" * depth: Style.REPLICATE for depth in range(5)},
+        },
+        inputs={
+            "geometry": (Enter(),),
+            "own_channels": (Split(dim=-1, axes=("tp",)),),
+            "layers.*.message.gates": (Enter(),),
+            "layers.*.update.projections": (Enter(),),
+            "layers.*.update.gates": (Enter(),),
+            "layers.*.sent": (Enter(),),
+            "layers.*.ends": (Enter(),),
+            "layers.*.out": (Enter(),),
+        },
+        outputs={
+            "whole": Join(dim=-1),
+            "layers.*.whole": Join(dim=-1),
+            "layers.*.message.whole": Join(dim=-1),
+            "layers.*.update.whole": Join(dim=-1),
+        },
+    )
+
+    def __init__(
+        self, config: GNNConfig, num_elements: int, *, avg_num_neighbors: float, makes_vectors: bool = False
+    ) -> None:
+        super().__init__()
+        if makes_vectors and config.layer != "painn":
+            raise ConfigError(f"{config.layer!r} has no vectors", key="model.layer", hint="use painn")
+        self.config = config
+        basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
+        geometry = PairGeometry if config.layer == "painn" else EdgeGeometry
+        self.elements = starts_as(nn.Embedding(num_elements, config.num_channels), weight=Normal(1.0))
+        self.geometry: Geometry = geometry(basis, config.envelope_exponent, avg_num_neighbors)
+        self.own_channels = Channels()
+        self.layers = nn.ModuleList(
+            _layer(config, avg_num_neighbors, is_first=i == 0, makes_vectors=i + 1 < config.num_layers or makes_vectors)
+            for i in range(config.num_layers)
+        )
+        self.whole = Channels()
+        self.norm = nn.LayerNorm(config.num_channels)
+
+    def forward(
+        self,
+        elements: Int[Tensor, "atom"],
+        edge_vectors: Float[Tensor, "edge 3"],
+        senders: Int[Tensor, "edge"],
+        receivers: Int[Tensor, "edge"],
+        num_atoms: int,
+        graph_index: Int[Tensor, "atom"] | None = None,
+    ) -> NodeStates:
+        """States of all atoms of a batch.
+
+        Args:
+            elements: places in the table of elements.
+            edge_vectors: from receiver to sender, A; not zero.
+            senders, receivers: atoms at the ends.
+            num_atoms: atoms of the batch, also those without edges.
+            graph_index: which graph an atom belongs to; only ``gps`` asks.
+        """
+        states = NodeStates(self.own_channels(self.elements(elements)))
+        neighbors = self.geometry(edge_vectors, senders, receivers, num_atoms, graph_index)
+        for layer in self.layers:
+            states = layer(states, neighbors)
+        scalars = self.norm(self.whole(states.scalars))
+        return NodeStates(scalars, None if states.vectors is None else self.whole(states.vectors))
+
+
+def _layer(config: GNNConfig, avg_num_neighbors: float, is_first: bool, makes_vectors: bool) -> nn.Module:
+    sizes = config.num_channels, config.num_radial
+    if config.layer == "painn":
+        return PaiNNLayer(*sizes, has_vectors=not is_first, makes_vectors=makes_vectors)
+    if config.layer == "egnn":
+        return EGNNLayer(*sizes)
+    if config.layer == "schnet":
+        return SchNetLayer(*sizes)
+    if config.layer == "pna":
+        return PNALayer(*sizes, avg_num_neighbors)
+    return GPSLayer(*sizes, config.num_heads)

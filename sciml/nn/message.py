@@ -1,0 +1,157 @@
+"""Who hears whom in a batch of atoms, and how far and in which direction: what message-passing layers work on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sciml.nn.neighbor_sums import neighbor_sums
+from sciml.nn.radial import RadialBasis, envelope
+
+
+class NodeStates(NamedTuple):
+    """What a network knows about each atom.
+
+    Attributes:
+        scalars: channels that stay as they are when a structure is turned.
+        vectors: channels that turn with it; None where there are none.
+    """
+
+    scalars: Float[Tensor, "atom channel"]
+    vectors: Float[Tensor, "atom 3 channel"] | None = None
+
+
+@dataclass(frozen=True)
+class Edges:
+    """A list of edges, for messages that depend on each of them in a way of its own.
+
+    Attributes:
+        senders, receivers: atoms at the ends.
+        basis: functions of the distance, without the envelope.
+        weights: the envelope, scaled so that sums over neighbors stay near one in size.
+        num_atoms: atoms in the batch.
+        graph_index: which graph each atom belongs to, where that is known.
+    """
+
+    senders: Int[Tensor, "edge"]
+    receivers: Int[Tensor, "edge"]
+    basis: Float[Tensor, "edge radial"]
+    weights: Float[Tensor, "edge 1"]
+    num_atoms: int
+    graph_index: Int[Tensor, "atom"] | None = None
+
+    def sum(self, messages: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom channel"]:
+        """The messages that each atom receives, weighted and added up."""
+        total = messages.new_zeros(self.num_atoms, messages.shape[1])
+        return total.index_add(0, self.receivers, messages * self.weights.to(messages.dtype))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Edges laid out as an equal number of senders for each atom, for messages linear in the distance's functions.
+
+    Such messages can be added over edges before they meet the sender's state. Edges between the same two atoms,
+    which in small periodic cells are many, so become one; and sums over neighbors become matrix products of the
+    functions with the senders' states. Empty places hold zeros.
+
+    Attributes:
+        senders: atoms that send, place by place; empty places name the receiver.
+        radial: functions of the distance times the envelope, added over edges.
+        directional: the same times the three components of the unit vector from receiver to sender.
+    """
+
+    senders: Int[Tensor, "atom*place"]
+    radial: Float[Tensor, "atom radial place"]
+    directional: Float[Tensor, "atom radial*3 place"]
+
+    def radial_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial channel"]:
+        """Sums over neighbors of their states, weighted by each function of the distance."""
+        return neighbor_sums(self.radial, states, self.senders)
+
+    def directional_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial 3*channel"]:
+        """The same, weighted by directions as well."""
+        return neighbor_sums(self.directional, states, self.senders).unflatten(1, (-1, 3)).flatten(2)
+
+
+class Geometry(nn.Module):
+    """Edge vectors, made ready for all layers at once; the only place where positions enter a network.
+
+    Every message carries the envelope, so that energies and two derivatives are continuous where an atom crosses the
+    cutoff. Edges longer than the cutoff, as lists made with a margin have them, count nothing.
+
+    Args:
+        basis: functions of the distance.
+        exponent: of the envelope.
+        avg_num_neighbors: edges for an atom in the training data; sums are divided by its square root, if above 1.
+    """
+
+    def __init__(self, basis: RadialBasis, exponent: int, avg_num_neighbors: float) -> None:
+        super().__init__()
+        self.basis, self.exponent, self.scale = basis, exponent, 1 / math.sqrt(max(avg_num_neighbors, 1.0))
+
+
+class EdgeGeometry(Geometry):
+    """As a list of edges."""
+
+    def forward(
+        self,
+        edge_vectors: Float[Tensor, "edge 3"],
+        senders: Int[Tensor, "edge"],
+        receivers: Int[Tensor, "edge"],
+        num_atoms: int,
+        graph_index: Int[Tensor, "atom"] | None = None,
+    ) -> Edges:
+        lengths = edge_vectors.square().sum(-1).sqrt()
+        weights = self.scale * envelope(lengths, self.basis.cutoff, self.exponent)
+        return Edges(senders, receivers, self.basis(lengths), weights[:, None], num_atoms, graph_index)
+
+
+class PairGeometry(Geometry):
+    """As an equal number of senders for each atom."""
+
+    def forward(
+        self,
+        edge_vectors: Float[Tensor, "edge 3"],
+        senders: Int[Tensor, "edge"],
+        receivers: Int[Tensor, "edge"],
+        num_atoms: int,
+        graph_index: Int[Tensor, "atom"] | None = None,
+    ) -> Pairs:
+        lengths = edge_vectors.square().sum(-1).sqrt()
+        weights = self.scale * envelope(lengths, self.basis.cutoff, self.exponent)
+        radial = self.basis(lengths) * weights[:, None]
+        directional = (radial[:, :, None] * (edge_vectors / lengths[:, None])[:, None]).flatten(1)
+        places, senders, width = place_pairs(senders, receivers, num_atoms)
+
+        def placed(values: Tensor) -> Tensor:
+            rows = values.new_zeros(num_atoms * width, values.shape[1])
+            return rows.index_add(0, places, values).unflatten(0, (num_atoms, width)).transpose(1, 2).contiguous()
+
+        return Pairs(senders, placed(radial), placed(directional))
+
+
+def place_pairs(
+    senders: Int[Tensor, "edge"], receivers: Int[Tensor, "edge"], num_atoms: int
+) -> tuple[Int[Tensor, "edge"], Int[Tensor, "atom*place"], int]:
+    """Numbers the different senders of each atom.
+
+    Returns:
+        The place of each edge among all, which is the same for edges between the same two atoms; the sender of each
+        place, where empty ones name the receiver; and how many places each atom has.
+    """
+    own = torch.arange(num_atoms, device=senders.device)
+    if not len(senders):
+        return senders, own, 1
+    pairs, pair_of_edge = torch.unique(receivers * num_atoms + senders, return_inverse=True)
+    pair_receivers = pairs.div(num_atoms, rounding_mode="floor")
+    counts = torch.bincount(pair_receivers, minlength=num_atoms)
+    width = int(counts.max())
+    first = counts.cumsum(0) - counts
+    places = torch.arange(len(pairs), device=pairs.device) + (own * width - first)[pair_receivers]
+    table = own.repeat_interleave(width).index_copy(0, places, pairs - pair_receivers * num_atoms)
+    return places[pair_of_edge], table, width

@@ -1,0 +1,122 @@
+"""Weighted sums over neighbors as matrix products, exact to any derivative.
+
+``sums[i, r] = sum_k weights[i, r, k] states[senders[i, k]]`` is linear in the weights, which know the distances, and in
+the states. Its derivatives are two products of the same kind, and theirs are again among the three; forces, and the
+gradient of a loss of forces, so need no others. Neighbors' states are gathered anew in each: nothing as large as the
+list of edges is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Saved = tuple[Any, ...]
+
+# Gathered numbers that a CPU works on at a time, so that they are still in its cache when they are needed.
+CACHED_NUMBERS = 2**18
+
+
+def neighbor_sums(
+    weights: Float[Tensor, "atom radial place"],
+    states: Float[Tensor, "atom channel"],
+    senders: Int[Tensor, "atom*place"],
+) -> Float[Tensor, "atom radial channel"]:
+    """Sums over each atom's neighbors of their states, one for each kind of weight.
+
+    Args:
+        weights: of each place of each atom.
+        states: what atoms send.
+        senders: the atom at each place.
+    """
+    return _Sums.apply(weights.to(states.dtype), states, senders)
+
+
+def _blocks(states: Tensor, senders: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some atoms at a time, with the senders of their places."""
+    count = len(states)
+    width = max(len(senders), 1) // max(count, 1)
+    fits = CACHED_NUMBERS // (width * states.shape[1]) if states.device.type == "cpu" else count
+    step = max(fits, 1)
+    for first in range(0, count, step):
+        atoms = slice(first, first + step)
+        yield atoms, senders[first * width : (first + step) * width]
+
+
+def _gathered(states: Tensor, senders: Tensor, num_atoms: int) -> Tensor:
+    return states.index_select(0, senders).unflatten(0, (num_atoms, -1))
+
+
+class _Sums(torch.autograd.Function):
+    """From weights and states to sums."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, states: Tensor, senders: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, states, senders)
+        sums = states.new_empty(*weights.shape[:2], states.shape[1])
+        with torch.autocast(states.device.type, enabled=False):
+            for atoms, who in _blocks(states, senders):
+                own = weights[atoms]
+                torch.bmm(own, _gathered(states, who, len(own)), out=sums[atoms])
+        return sums
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Saved:
+        weights, states, senders = ctx.saved_tensors
+        for_weights, for_states, _ = ctx.needs_input_grad
+        return (
+            _Products.apply(states, grads[0], senders) if for_weights else None,
+            _Returns.apply(weights, grads[0], senders) if for_states else None,
+            None,
+        )
+
+
+class _Products(torch.autograd.Function):
+    """From states and sums to weights: each place's inner products."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, sums: Tensor, senders: Tensor) -> Tensor:
+        ctx.save_for_backward(states, sums, senders)
+        weights = sums.new_empty(*sums.shape[:2], len(senders) // max(len(states), 1))
+        with torch.autocast(states.device.type, enabled=False):
+            for atoms, who in _blocks(states, senders):
+                own = sums[atoms]
+                torch.bmm(own, _gathered(states, who, len(own)).transpose(1, 2), out=weights[atoms])
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Saved:
+        states, sums, senders = ctx.saved_tensors
+        for_states, for_sums, _ = ctx.needs_input_grad
+        return (
+            _Returns.apply(grads[0], sums, senders) if for_states else None,
+            _Sums.apply(grads[0], states, senders) if for_sums else None,
+            None,
+        )
+
+
+class _Returns(torch.autograd.Function):
+    """From weights and sums to states: what each sender gets back from all who heard it."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, sums: Tensor, senders: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, sums, senders)
+        states = sums.new_zeros(len(sums), sums.shape[2])
+        with torch.autocast(sums.device.type, enabled=False):
+            for atoms, who in _blocks(states, senders):
+                states.index_add_(0, who, torch.bmm(weights[atoms].transpose(1, 2), sums[atoms]).flatten(0, 1))
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Saved:
+        weights, sums, senders = ctx.saved_tensors
+        for_weights, for_sums, _ = ctx.needs_input_grad
+        return (
+            _Products.apply(grads[0], sums, senders) if for_weights else None,
+            _Sums.apply(weights, grads[0], senders) if for_sums else None,
+            None,
+        )

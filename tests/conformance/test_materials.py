@@ -1,0 +1,44 @@
+"""The materials domain, small, through the suite that every domain inherits; and what only materials promises."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from domains.materials.simulate import simulate
+from domains.materials.simulate_config import SimulateConfig
+from sciml.core.config import build
+from sciml.testing.conformance import DomainConformance
+
+SMALL = (
+    "domain=materials", "model.num_channels=16", "model.num_layers=2", "model.cutoff=4", "data.cutoff=4",
+    "data.splits.train=0.6", "data.splits.valid=0.2", "data.splits.test=0.2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alloys(tmp_path_factory):
+    """A few small copper-nickel structures."""
+    folder = tmp_path_factory.mktemp("alloys")
+    values = {"out": str(folder / "alloys.extxyz"), "families": ["fcc:CuNi"], "count": 60, "orders": [1, 2]}
+    simulate(build(SimulateConfig, values))
+    return folder
+
+
+class TestMaterials(DomainConformance):
+    falling = ("trainer.max_steps=60", "optim.lr=1e-2")
+    meshes = ("parallel.dp=2", "parallel.tp=2")
+
+    @pytest.fixture(autouse=True)
+    def _small(self, alloys, monkeypatch):
+        paths = (f"data.path={alloys / 'alloys.extxyz'}", f"data.cache={alloys / 'cache'}")
+        monkeypatch.setattr(TestMaterials, "overrides", (*SMALL, *paths))
+
+    def test_an_untrained_model_gives_reference_energies_and_no_forces(self, tmp_path):
+        training = self.training(tmp_path)
+        splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
+        batch = splits.test.collate([splits.test.sample(n, None) for n in range(4)])
+        found = task.predict(model, batch).values
+        expected = task.baselines()["composition"](batch).values["energy"]
+        torch.testing.assert_close(found["energy"], expected, rtol=1e-6, atol=1e-4)
+        assert found["forces"].abs().max() == 0
