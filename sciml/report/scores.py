@@ -74,9 +74,9 @@ def score_lines(scores: Rows, metric: str, lead_time_h: float | None) -> list[Sc
 
 
 def primary_metric(scores: Rows) -> str | None:
-    """The metric a headline speaks of: RMSE where there is one, else MAE, else the first that was scored."""
+    """The metric a headline speaks of: RMSE or MAE, whichever comes first, else the first that was scored."""
     metrics = list(dict.fromkeys(row["metric"] for row in scores))
-    return next((m for m in PRIMARY_METRICS if m in metrics), metrics[0] if metrics else None)
+    return next((m for m in metrics if m in PRIMARY_METRICS), metrics[0] if metrics else None)
 
 
 def lead_times(scores: Rows, metric: str | None = None) -> list[float]:
