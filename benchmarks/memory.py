@@ -23,7 +23,8 @@ import time
 from typing import Any
 
 import psutil
-from parallel import AXES, BATCH, Shape, compare, engine_step, on_mesh, run
+from parallel import AXES, BATCH, Shape, engine_step, on_mesh
+from processes import compare, run
 
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import World

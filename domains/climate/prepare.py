@@ -28,7 +28,7 @@ from domains.climate.workplace import Workplace
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
-from sciml.core.lock import exclusive
+from sciml.core.lock import claimed
 from sciml.core.progress import track
 
 
@@ -81,14 +81,9 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
         RunError: the disk is full; running it again goes on from there.
     """
     out = config.target
-    if not keep_existing:
-        _refuse_existing(out, config.overwrite)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
-        if keep_existing and layout.is_store(out):
+    with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
+        if not needed:
             return out
-        _refuse_existing(out, config.overwrite)
         source = Source.open(config.path, config.member)
         plan = make_plan(source, config)
         work = Workplace.open(out, identity(source.files, config))
@@ -130,13 +125,6 @@ def _describe(file: str) -> list[Any]:
         [[p.stat().st_size, p.stat().st_mtime_ns] for p in parts],
         [p.stat().st_mtime_ns for p in folders],
     ]
-
-
-def _refuse_existing(out: Path, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already", key="out", hint="choose another name or say overwrite=true")
-    if out.exists() and not layout.is_store(out):
-        raise ConfigError(f"{out} is no store of ours and is not overwritten", key="out", hint="choose another name")
 
 
 def _write_fields(plan: PreparePlan, work: Workplace, max_bytes: float) -> None:

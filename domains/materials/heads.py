@@ -49,7 +49,7 @@ class TargetConfig:
             raise ConfigError(
                 "an energy with forces has no variance of its own",
                 key="task.targets.gaussian",
-                hint="train several models (screen.py and evaluate.py take more than one run), or use kind=graph",
+                hint="leave it out; graph and node targets may have one",
             )
 
     @property

@@ -31,7 +31,7 @@ from domains.materials.writer import StoreWriter
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, write_json
-from sciml.core.lock import exclusive
+from sciml.core.lock import claimed
 from sciml.core.progress import track
 
 NOTE_EDGES = 2_000_000
@@ -129,14 +129,9 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
         RunError: the disk is full; running it again goes on from there.
     """
     out = config.target
-    if not keep_existing:
-        _refuse_existing(out, config.overwrite)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(out):
-        if keep_existing and layout.is_store(out):
+    with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
+        if not needed:
             return out
-        _refuse_existing(out, config.overwrite)
         partial = out.with_name(f".{out.name}.partial")
         with disk_errors(out):
             writer = StoreWriter.open(partial, identity(config.path, config))
@@ -165,13 +160,6 @@ def identity(path: Source, preparation: Preparation) -> str:
         described[name] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     text = json.dumps([layout.VERSION, described, preparation.selected()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _refuse_existing(out: Path, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is there already", key="out", hint="choose another name or say overwrite=true")
-    if out.exists() and not layout.is_store(out):
-        raise ConfigError(f"{out} is no store of ours and is not overwritten", key="out", hint="choose another name")
 
 
 def _gather(config: PrepareConfig, writer: StoreWriter) -> None:

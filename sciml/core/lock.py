@@ -1,11 +1,14 @@
-"""One process at a time: ranks of a job that all want the same store wait for the first."""
+"""A place on disk for one process at a time: ranks of a job that all want the same store wait for the first."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from sciml.core.errors import ConfigError
+from sciml.core.files import disk_errors
 
 
 @contextlib.contextmanager
@@ -25,3 +28,37 @@ def exclusive(out: Path) -> Iterator[None]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+@contextlib.contextmanager
+def claimed(out: Path, is_store: Callable[[Path], bool], *, overwrite: bool, keep_existing: bool) -> Iterator[bool]:
+    """The place where a store is to be made, held against other processes.
+
+    Args:
+        is_store: whether what is there is a store, of the kind that is made.
+        overwrite: whether such a store may be replaced.
+        keep_existing: whether one that another process has made in the meantime is good as it is.
+
+    Yields:
+        Whether there is work to do.
+
+    Raises:
+        ConfigError: something is there that must not be replaced.
+        RunError: the folder cannot be written.
+    """
+    if not keep_existing:
+        _refuse_existing(out, is_store, overwrite)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(out):
+        done = keep_existing and is_store(out)
+        if not done:
+            _refuse_existing(out, is_store, overwrite)
+        yield not done
+
+
+def _refuse_existing(out: Path, is_store: Callable[[Path], bool], overwrite: bool) -> None:
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is there already", key="out", hint="choose another name or say overwrite=true")
+    if out.exists() and not is_store(out):
+        raise ConfigError(f"{out} is no store of ours and is not overwritten", key="out", hint="choose another name")

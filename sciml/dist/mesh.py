@@ -110,9 +110,5 @@ class Mesh:
     def add(self, tensors: Sequence[Tensor], *axes: str) -> None:
         """Adds tensors over some axes, in place; over those of the data by default."""
         group = self.group(*(axes or DATA))
-        if group is None:
-            return
-        for tensor in tensors:
-            on_wire = tensor.to(self.device)
-            dist.all_reduce(on_wire, group=group)
-            tensor.copy_(on_wire)
+        if group is not None:
+            self.world.add(tensors, group)

@@ -36,12 +36,12 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
-        """Adds tensors over all processes, in place."""
+    def add(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
+        """Adds tensors over all processes, or over a group of them, in place."""
         if self.size > 1:
             for tensor in tensors:
                 on_wire = tensor.to(self.device)
-                dist.all_reduce(on_wire)
+                dist.all_reduce(on_wire, group=group)
                 tensor.copy_(on_wire)
 
     def any(self, flag: bool) -> bool:

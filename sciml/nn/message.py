@@ -94,6 +94,11 @@ class Geometry(nn.Module):
         super().__init__()
         self.basis, self.exponent, self.scale = basis, exponent, 1 / math.sqrt(max(avg_num_neighbors, 1.0))
 
+    def weighted(self, edge_vectors: Float[Tensor, "edge 3"]) -> tuple[Float[Tensor, "edge"], Float[Tensor, "edge 1"]]:
+        """Lengths of edges, and what their messages are multiplied with."""
+        lengths = edge_vectors.square().sum(-1).sqrt()
+        return lengths, (self.scale * envelope(lengths, self.basis.cutoff, self.exponent))[:, None]
+
 
 class EdgeGeometry(Geometry):
     """As a list of edges."""
@@ -106,9 +111,8 @@ class EdgeGeometry(Geometry):
         num_atoms: int,
         graph_index: Int[Tensor, "atom"] | None = None,
     ) -> Edges:
-        lengths = edge_vectors.square().sum(-1).sqrt()
-        weights = self.scale * envelope(lengths, self.basis.cutoff, self.exponent)
-        return Edges(senders, receivers, self.basis(lengths), weights[:, None], num_atoms, graph_index)
+        lengths, weights = self.weighted(edge_vectors)
+        return Edges(senders, receivers, self.basis(lengths), weights, num_atoms, graph_index)
 
 
 class PairGeometry(Geometry):
@@ -122,9 +126,8 @@ class PairGeometry(Geometry):
         num_atoms: int,
         graph_index: Int[Tensor, "atom"] | None = None,
     ) -> Pairs:
-        lengths = edge_vectors.square().sum(-1).sqrt()
-        weights = self.scale * envelope(lengths, self.basis.cutoff, self.exponent)
-        radial = self.basis(lengths) * weights[:, None]
+        lengths, weights = self.weighted(edge_vectors)
+        radial = self.basis(lengths) * weights
         directional = (radial[:, :, None] * (edge_vectors / lengths[:, None])[:, None]).flatten(1)
         places, senders, width = place_pairs(senders, receivers, num_atoms)
 

@@ -46,11 +46,6 @@ class Pipeline(nn.Module):
         self.group = mesh.group("pp")
         self._schedules: dict[Any, Any] = {}
 
-    @property
-    def holds_last(self) -> bool:
-        """Whether losses are computed on this rank."""
-        return self.config.num_stages - 1 in self.stages
-
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The model's output, without gradients, on every rank of the pipeline."""
         flow: Flow = ()

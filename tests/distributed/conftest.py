@@ -12,17 +12,13 @@ from tests.distributed.ranks import Ranks
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Ranks]]:
     """From a size to the group of that size."""
-    folder = tmp_path_factory.mktemp("ranks")
     groups: dict[int, Ranks] = {}
 
     def of_size(size: int) -> Ranks:
         if size not in groups or not all(process.is_alive() for process in groups[size].processes):
-            groups[size] = Ranks(size, folder / str(len(groups)))
+            groups[size] = Ranks(size, tmp_path_factory.mktemp(f"ranks-{size}"))
         return groups[size]
 
-    folder.mkdir(exist_ok=True)
-    for number in range(9):
-        (folder / str(number)).mkdir(exist_ok=True)
     yield of_size
     for group in groups.values():
         group.close()
