@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from domains.materials.batch import GraphBatch
+from domains.materials.batch import WIDE, GraphBatch
 from domains.materials.composition import element_counts
 from domains.materials.labels import NODE
 from domains.materials.schema import MaterialsSchema, MaterialsStatistics
@@ -24,10 +24,11 @@ class LinearComposition:
 
     Args:
         store: whose training split is fitted.
+        schema, statistics: of the model, with the reference energies.
     """
 
-    def __init__(self, store: MaterialsStore, statistics: MaterialsStatistics) -> None:
-        self.schema, self.statistics = store.schema, statistics
+    def __init__(self, store: MaterialsStore, schema: MaterialsSchema, statistics: MaterialsStatistics) -> None:
+        self.schema, self.elements, self.statistics = store.schema, schema.elements, statistics
         self.coefficients = _fitted(store)
 
     def __call__(self, batch: GraphBatch) -> Prediction:
@@ -37,7 +38,7 @@ class LinearComposition:
             label = self.schema.labels[name]
             if name == "energy":
                 branch = batch.branch[batch.graph_index]
-                atoms = self.statistics.reference_energy(batch.atomic_numbers, self.schema.elements, branch)
+                atoms = self.statistics.reference_energy(batch.atomic_numbers, self.elements, branch)
                 total = torch.zeros(batch.num_samples, dtype=torch.float64)
                 values[name] = total.index_add(0, batch.graph_index.cpu(), atoms.double().cpu())
             elif label.level == NODE:
@@ -45,7 +46,8 @@ class LinearComposition:
             else:
                 fractions = counts / counts.sum(1, keepdim=True)
                 values[name] = torch.einsum("ge,e...->g...", fractions, table)
-        return Prediction({name: value.float().to(batch.positions.device) for name, value in values.items()})
+        values = {name: value if name == WIDE else value.float() for name, value in values.items()}
+        return Prediction({name: value.to(batch.positions.device) for name, value in values.items()})
 
 
 def _counts(batch: GraphBatch, schema: MaterialsSchema) -> Tensor:

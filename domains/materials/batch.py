@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+WIDE = "energy"
+"""The label that is float64 always: of energies of thousands of eV, float32 has no digits left that matter."""
+
 
 @dataclass(frozen=True)
 class GraphBatch:
@@ -125,8 +128,8 @@ def collate(
     def whole(name: str) -> Tensor:
         return torch.from_numpy(np.concatenate([getattr(s, name) for s in samples], dtype=np.int64))
 
-    def real(arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays, dtype=numpy_dtype, casting="unsafe"))
+    def real(arrays: Sequence[np.ndarray], kind: type = numpy_dtype) -> Tensor:
+        return torch.from_numpy(np.concatenate(arrays, dtype=kind, casting="unsafe"))
 
     shapes = labels or {}
     masks = {name: torch.tensor([name in s.labels for s in samples], dtype=torch.bool) for name in shapes}
@@ -142,7 +145,10 @@ def collate(
         edge_graph=torch.from_numpy(np.repeat(graphs, num_edges)),
         num_atoms=torch.from_numpy(num_atoms),
         branch=torch.tensor([s.branch for s in samples], dtype=torch.int64),
-        labels={name: real([_values(s, name, shape) for s in samples]) for name, shape in shapes.items()},
+        labels={
+            name: real([_values(s, name, shape) for s in samples], np.float64 if name == WIDE else numpy_dtype)
+            for name, shape in shapes.items()
+        },
         masks=masks,
     )
 

@@ -11,25 +11,32 @@ import numpy as np
 from torch import Tensor, nn
 
 from domains.materials.baselines import LinearComposition
+from domains.materials.continuing import continued
+from domains.materials.ensemble import MaterialsEnsemble
 from domains.materials.example import test_example
 from domains.materials.figures import materials_figures
 from domains.materials.labels import GRAPH, NODE
 from domains.materials.model import MaterialsGNN
+from domains.materials.predict import PredictConfig, predict
 from domains.materials.prepare import PrepareConfig, prepare
 from domains.materials.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.screen import screen
+from domains.materials.screen_config import ScreenConfig
 from domains.materials.simulate import simulate
 from domains.materials.simulate_config import SimulateConfig
 from domains.materials.source import (
     MaterialsDataConfig,
     StructureSource,
+    branch_numbers,
     held_out_test,
+    in_shares,
     open_or_prepare,
     open_test,
 )
 from domains.materials.store import MaterialsStore
 from domains.materials.task import MaterialsTask, MaterialsTaskConfig
 from sciml.core.errors import ConfigError, nearest
-from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
+from sciml.domain.protocol import Made, NamedFigure, RunResult, Splits, Trained, TrainedModel
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class MaterialsDomain:
     task_config = MaterialsTaskConfig
     prepare_config = PrepareConfig
     simulate_config = SimulateConfig
+    predict_config = PredictConfig
+    screen_config = ScreenConfig
 
     def check(self, cfg: Any) -> None:
         if cfg.task.has_gradients and not cfg.model.supports_forces:
@@ -71,27 +80,37 @@ class MaterialsDomain:
             trained.schema.check_elements(schema.elements, str(cfg.data.path))
             schema, statistics = trained.schema, trained.statistics
         check_targets(cfg.task, schema)
-        options = {"labels": schema.labels, "dtype": cfg.data.dtype}
+        branches = branch_numbers(schema.branches, store.schema.branches)
+        options = {"labels": schema.labels, "dtype": cfg.data.dtype, "branches": branches}
         test = open_test(cfg.data, store)
         return MaterialsSplits(
-            train=StructureSource.of_split(store, "train", **options),
+            train=StructureSource(store, in_shares(store, store.indices("train"), cfg.data.shares), **options),
             valid=StructureSource.of_split(store, "valid", **options),
             test=StructureSource.of_split(store, "test", **options)
             if test is None
-            else held_out_test(store, test, dtype=cfg.data.dtype),
+            else held_out_test(
+                store,
+                test,
+                dtype=cfg.data.dtype,
+                branches=branch_numbers(schema.branches, test.schema.branches, "data.test_path"),
+            ),
             schema=schema,
             statistics=statistics,
             store=store,
         )
 
     def model(self, cfg: Any, schema: MaterialsSchema) -> nn.Module:
-        return MaterialsGNN(
-            cfg.model,
-            schema.elements,
-            cfg.task.targets,
-            branches=schema.branches,
-            avg_num_neighbors=schema.average_neighbors,
-        )
+        members = [
+            MaterialsGNN(
+                cfg.model,
+                schema.elements,
+                cfg.task.targets,
+                branches=schema.branches,
+                avg_num_neighbors=schema.average_neighbors,
+            )
+            for _ in range(cfg.task.members)
+        ]
+        return members[0] if len(members) == 1 else MaterialsEnsemble(members)
 
     def task(self, cfg: Any, splits: Splits) -> MaterialsTask:
         assert isinstance(splits, MaterialsSplits)
@@ -99,8 +118,11 @@ class MaterialsDomain:
             splits.schema,
             splits.statistics,
             cfg.task,
-            baselines=lambda: {"composition": LinearComposition(splits.store, splits.statistics)},
+            baselines=lambda: {"composition": LinearComposition(splits.store, splits.schema, splits.statistics)},
         )
+
+    def continued(self, new: Trained, older: Trained) -> Trained:
+        return continued(new, older)
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
         return Trained(MaterialsSchema.from_dict(schema), MaterialsStatistics.from_tensors(statistics))
@@ -116,6 +138,12 @@ class MaterialsDomain:
 
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
+
+    def predict(self, opened: TrainedModel, config: PredictConfig) -> Made:
+        return predict(opened, config)
+
+    def screen(self, opened: TrainedModel, config: ScreenConfig) -> Made:
+        return screen(opened, config)
 
 
 def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:

@@ -17,7 +17,8 @@ BATCH = 32
 def test_example(task: Any, model: nn.Module, source: SampleSource) -> dict[str, np.ndarray]:
     """Predicted and true values, ``<label>.predicted`` and ``<label>.true``, of structures spread over a split.
 
-    Energies are per atom; ``<label>.order`` says how many elements each value's structure has.
+    Energies are per atom; ``<label>.order`` says how many elements each value's structure has, ``<label>.spread``,
+    where there is one, how far the model trusts itself.
     """
     count = min(len(source), MOST_STRUCTURES)
     chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int))
@@ -28,13 +29,15 @@ def test_example(task: Any, model: nn.Module, source: SampleSource) -> dict[str,
         values = task.predict(model, batch).values
         orders = composition_orders(batch)
         for name in (label for label in batch.labels if label in values):
-            found, true = values[name].double().cpu(), batch.labels[name].double().cpu()
-            if name == "energy":
-                found, true = found / batch.num_atoms.cpu(), true / batch.num_atoms.cpu()
+            scale = batch.num_atoms.cpu() if name == "energy" else 1
+            shown = {"predicted": values[name], "true": batch.labels[name]}
+            if f"{name}_std" in values:
+                shown["spread"] = values[f"{name}_std"]
             graph = batch.graph_index.cpu() if task.schema.labels[name].level == "node" else np.arange(len(orders))
             known = batch.masks[name].cpu()[graph]
-            width = max(true[0].numel(), 1)
-            for key, value in (("predicted", found[known]), ("true", true[known])):
-                rows.setdefault(f"{name}.{key}", []).append(value.flatten().float().numpy())
+            width = max(values[name][0].numel(), 1)
+            for key, value in shown.items():
+                kept = (value.double().cpu() / scale)[known]
+                rows.setdefault(f"{name}.{key}", []).append(kept.flatten().float().numpy())
             rows.setdefault(f"{name}.order", []).append(np.repeat(orders[graph][known].numpy(), width))
     return {name: np.concatenate(parts) for name, parts in rows.items()}

@@ -16,6 +16,7 @@ from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.style import INK, MODEL, add_titles, color_of, new_figure, pretty_unit, save_png, suite_style
 
 MOST_POINTS = 4000
+BINS = 12
 ORDERS = {1: "unary", 2: "binary", 3: "ternary", 4: "quaternary", 5: "quinary"}
 
 
@@ -30,7 +31,17 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
             "Colors tell how many elements the structure has.",
             partial(draw_parity, result.example, result.schema, labels),
         )
-    for kind, title in (("element", "Errors by element"), ("order", "Errors by number of elements")):
+    uncertain = [name for name in labels if f"{name}.spread" in result.example]
+    if uncertain:
+        yield NamedFigure(
+            "calibration",
+            "Spread and error",
+            "Predictions of test structures, gathered by the spread that the model gives itself: on the line their "
+            "errors are as large as it says. Spreads are scaled by one factor a label, found on the validation split.",
+            partial(draw_calibration, result.example, result.schema, uncertain, result.scores),
+        )
+    kinds = {"element": "Errors by element", "order": "Errors by number of elements", "branch": "Errors by data set"}
+    for kind, title in kinds.items():
         rows = [row for row in result.scores if row["metric"] == f"mae_by_{kind}"]
         if rows:
             yield NamedFigure(
@@ -71,6 +82,41 @@ def draw_parity(
             axes.set(xlabel=f"true, {pretty_unit(unit)}", ylabel="predicted", title=label.replace("_", " "))
             axes.locator_params(nbins=5)
         figure.axes[0].legend(loc="lower right", markerscale=1.8, handletextpad=0.1)
+        return save_png(figure, path)
+
+
+def draw_calibration(
+    example: Mapping[str, np.ndarray],
+    schema: Mapping[str, Any],
+    labels: Sequence[str],
+    scores: Sequence[Mapping[str, Any]],
+    path: Path,
+) -> Path:
+    """A panel for each label: rms of errors over rms of spreads, in bins of as many values."""
+    found = {(row["variable"], row["metric"]): row["value"] for row in scores}
+    with suite_style():
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        figure = new_figure(4.0 * len(labels), 4.2)
+        add_titles(figure, source=str(schema.get("title", "")))
+        for axes, label in zip(figure.subplots(1, len(labels), squeeze=False)[0], labels, strict=True):
+            scale, unit = DISPLAY.get(label, (1.0, schema["labels"][label]["unit"]))
+            error = scale * (example[f"{label}.predicted"] - example[f"{label}.true"]).astype(float)
+            spread = scale * example[f"{label}.spread"].astype(float)
+            bins = np.array_split(np.argsort(spread), min(BINS, max(len(spread) // 8, 1)))
+            points = np.array([[np.sqrt(np.mean(values[few] ** 2)) for values in (spread, error)] for few in bins])
+            axes.loglog(*points.T, "o-", color=color_of(MODEL))
+            ends = [points.min() / 1.3, points.max() * 1.3]
+            axes.plot(ends, ends, color=INK, lw=0.9)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_locator(NullLocator())
+            axes.set(xlim=ends, ylim=ends, xlabel=f"spread, {pretty_unit(unit)}", ylabel="rms error", title=label)
+            told = [("within 1 std", "coverage_68", "68%"), ("within 1.96", "coverage_95", "95%")]
+            lines = [f"{name} {found[label, key]:.0%} ({ideal})" for name, key, ideal in told if (label, key) in found]
+            lines += [f"ENCE {found[label, 'ence']:.2f}"] if (label, "ence") in found else []
+            axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
         return save_png(figure, path)
 
 

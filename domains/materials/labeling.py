@@ -13,7 +13,7 @@ import torch
 from domains.materials import eam
 from domains.materials.alloys import crystal
 from domains.materials.batch import GraphSample, collate
-from domains.materials.neighbors import neighbor_list
+from domains.materials.neighbors import graph_sample
 from domains.materials.structure import Structure, stress_matrix
 
 Labels = dict[str, np.ndarray]
@@ -48,7 +48,8 @@ class EAMLabeler:
     symbols = tuple(eam.PARAMETERS)
 
     def label(self, structures: Sequence[Structure]) -> list[Labels]:
-        samples = [_sample(structure) for structure in structures]
+        # all pairs that the potential needs
+        samples = [graph_sample(structure, eam.reach(structure.elements)) for structure in structures]
         labels: list[Labels] = []
         for few in _by_size(samples):
             result = eam.evaluate(collate(few, dtype=torch.float64))
@@ -152,20 +153,6 @@ def _start(symbol: str, lattice: str) -> float:
     volume = bulk(symbol).get_volume() / len(bulk(symbol))
     atoms_in_cube = {"fcc": 4.0, "bcc": 2.0, "hcp": 4 / (np.sqrt(3) * IDEAL_C_OVER_A)}[lattice]
     return float((atoms_in_cube * volume) ** (1 / 3))
-
-
-def _sample(structure: Structure) -> GraphSample:
-    """All pairs that the potential needs."""
-    edges = neighbor_list(structure, eam.reach(structure.elements))
-    return GraphSample(
-        atomic_numbers=structure.atomic_numbers,
-        positions=structure.positions,
-        cell=structure.cell,
-        pbc=structure.pbc,
-        senders=edges.senders,
-        receivers=edges.receivers,
-        shifts=edges.shifts,
-    )
 
 
 def _by_size(samples: Sequence[GraphSample]) -> list[list[GraphSample]]:

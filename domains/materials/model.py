@@ -48,6 +48,10 @@ class MaterialsGNN(nn.Module):
         )
         initialize(self, torch.initial_seed())
 
+    def variable_rows(self) -> dict[str, tuple[str, ...]]:
+        """Elements have a row each, so that a model of other elements can take over the ones that both know."""
+        return {"encoder.elements.weight": tuple(map(str, self.elements))}
+
     def forward(
         self,
         atomic_numbers: Int[Tensor, "atom"],

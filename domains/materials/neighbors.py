@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from domains.materials.batch import GraphSample
 from domains.materials.structure import Structure
 from sciml.core.errors import DataError
 
@@ -60,6 +61,29 @@ def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = 
     if len(found) and found.distances.min() < min_distance:
         _refuse_closest(structure, found, min_distance)
     return found
+
+
+def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
+    """A structure with its neighbors and labels, ready to be collated.
+
+    Args:
+        cutoff: A.
+
+    Raises:
+        DataError: two atoms are closer than :data:`MIN_DISTANCE`.
+    """
+    found = neighbor_list(structure, cutoff)
+    return GraphSample(
+        structure.atomic_numbers,
+        structure.positions,
+        structure.cell,
+        structure.pbc,
+        found.senders,
+        found.receivers,
+        found.shifts,
+        structure.branch,
+        structure.labels,
+    )
 
 
 @lru_cache(maxsize=16)

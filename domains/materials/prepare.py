@@ -168,7 +168,8 @@ def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
         files = locate(source)
         noted = writer.arrays["senders"].rows
         place = writer.place(branch)
-        structures = read_structures(source, config, branch=branch, start=place)
+        only = len(branches_of(config.path)) == 1
+        structures = read_structures(source, config, branch=branch, start=place, complete=only)
         for place, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
             neighbors = neighbor_list(structure, config.cutoff)
             with disk_errors(writer.folder):
@@ -190,6 +191,11 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         raise DataError(
             f"{config.path}: no structure has a label; name one with labels.energy=KEY (usual: {', '.join(UNITS)})"
         )
+    for name in parse_labels(config.labels)[0]:
+        if name not in labels:
+            raise ConfigError(
+                "no structure of any data set has it", key=f"labels.{name}", hint=f"found: {', '.join(labels)}"
+            )
     arrays = Arrays(writer.folder, labels)
     elements = element_table(arrays.atomic_numbers)
     branches = tuple(branches_of(config.path))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import lzma
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +14,10 @@ from domains.materials.alloys import draw
 from domains.materials.labeling import LABELERS, Labels, pure_crystal
 from domains.materials.simulate_config import SimulateConfig
 from domains.materials.structure import Structure
+from domains.materials.written import open_to_write
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
+from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
 
@@ -47,16 +45,17 @@ def simulate(config: SimulateConfig) -> Path:
     path = Path(config.out)
     if path.exists() and not config.overwrite:
         raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
-    parts = _parts_folder(path, config)
+    parts = Parts(path, _settings(config), ".extxyz")
     count = -(-config.count // PART)
-    for _ in track(_make_parts(config, parts, count), f"Simulating, {PART} structures each", total=count):
+    made = parts.make(partial(_make_part, config), count, config.workers)
+    for _ in track(made, f"Simulating, {PART} structures each", total=count):
         pass
-    with atomic_file(path) as temporary, _open(temporary, path.suffix) as out:
+    with atomic_file(path) as temporary, open_to_write(temporary) as out:
         for number in range(count):
-            with _part(parts, number).open("rb") as part:
+            with parts.path(number).open("rb") as part:
                 shutil.copyfileobj(part, out)
     write_json(path.with_name(f"{path.name}.json"), _record(config))
-    shutil.rmtree(parts)
+    parts.remove()
     return path
 
 
@@ -97,52 +96,18 @@ def _rounded(labels: Labels) -> dict[str, Any]:
     return {name: np.round(value, LABEL_DECIMALS[name]) + 0.0 for name, value in labels.items()}
 
 
-def _make_parts(config: SimulateConfig, parts: Path, count: int) -> Iterator[int]:
-    """Makes what is not there yet; yields the number of each part."""
-    make = partial(_make_part, config, parts)
-    if config.workers == 0:
-        yield from map(make, range(count))
-        return
-    import multiprocessing
-
-    with ProcessPoolExecutor(config.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make, range(count))
-
-
-def _make_part(config: SimulateConfig, parts: Path, number: int) -> int:
+def _make_part(config: SimulateConfig, path: Path, number: int) -> None:
     from ase.io.extxyz import write_extxyz
 
-    path = _part(parts, number)
-    if not path.exists():
-        some = structures(config, number * PART, min((number + 1) * PART, config.count))
-        with atomic_file(path) as temporary, temporary.open("w") as file:
-            write_extxyz(file, [structure.to_atoms() for structure in some])
-    return number
-
-
-def _part(parts: Path, number: int) -> Path:
-    return parts / f"{number:06d}.extxyz"
-
-
-def _parts_folder(path: Path, config: SimulateConfig) -> Path:
-    """The folder of finished parts; emptied if they were made with other settings."""
-    folder, settings = path.with_name(f".{path.name}.parts"), _settings(config)
-    kept = folder / "settings.json"
-    if folder.exists() and not (kept.exists() and json.loads(kept.read_text()) == settings):
-        shutil.rmtree(folder)
-    if not folder.exists():
-        write_json(kept, settings)
-    return folder
-
-
-def _open(path: Path, suffix: str) -> Any:
-    return lzma.open(path, "wb", preset=9) if suffix == ".xz" else path.open("wb")
+    some = structures(config, number * PART, min((number + 1) * PART, config.count))
+    with atomic_file(path) as temporary, temporary.open("w") as file:
+        write_extxyz(file, [structure.to_atoms() for structure in some])
 
 
 def _settings(config: SimulateConfig) -> dict[str, Any]:
     """What decides what is in the file; JSON's words."""
     values = {key: value for key, value in asdict(config).items() if key not in ("out", "workers", "overwrite")}
-    return json.loads(json.dumps({**values, "versions": {name: version(name) for name in ("sciml", "numpy", "ase")}}))
+    return {**values, "versions": {name: version(name) for name in ("sciml", "numpy", "ase")}}
 
 
 def _record(config: SimulateConfig) -> dict[str, Any]:

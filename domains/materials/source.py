@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import torch
 
 from domains.materials.batch import GraphBatch, GraphSample, LabelShape, collate
 from domains.materials.layout import is_store
-from domains.materials.prepare import Preparation, PrepareConfig, Source, identity, prepare, source_stem
+from domains.materials.prepare import Preparation, PrepareConfig, Source, branches_of, identity, prepare, source_stem
 from domains.materials.store import MaterialsStore
 from sciml.core.config import choice
 from sciml.core.errors import ConfigError
@@ -33,19 +33,35 @@ class MaterialsDataConfig(Preparation):
         test_path: another source or store, all of which is tested on, in place of the store's own test split.
         cache: where stores prepared on the way are kept.
         dtype: of batches: float32 or float64.
+        shares: how often each data set of several is drawn in training, e.g. ``{old: 0.5, mine: 0.5}``; by default as
+            often as it has structures; 0 leaves it out. So a few structures of one's own are learned, and the others
+            not forgotten.
     """
 
     key_prefix: ClassVar[str] = "data."
 
     path: Source = "data/materials/hea_eam.extxyz.xz"
-    test_path: str | None = None
+    test_path: Source | None = None
     cache: str = "data/cache"
     dtype: str = "float32"
+    shares: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.path:
-            raise ConfigError("no data are named", key="data.path", hint="e.g. data.path=structures.extxyz")
+        branches = branches_of(self.path)
+        for name, share in self.shares.items():
+            choice(name, tuple(branches), "data.shares")
+            if share < 0:
+                raise ConfigError(f"{share} is negative", key=f"data.shares.{name}", hint="0 leaves the data set out")
+        if self.shares and set(self.shares) != set(branches):
+            missing = ", ".join(set(branches) - set(self.shares))
+            raise ConfigError(f"{missing} has no share", key="data.shares", hint="give every data set one")
+        if self.shares and not any(self.shares.values()):
+            raise ConfigError("nothing is left to train on", key="data.shares", hint="give one data set 1.0")
+        for name, source in branches_of(self.path).items():
+            if not source:
+                key = f"data.path.{name}" if isinstance(self.path, dict) else "data.path"
+                raise ConfigError("no data are named", key=key, hint=f"e.g. {key}=structures.extxyz")
         choice(self.dtype, tuple(DTYPES), "data.dtype")
 
 
@@ -116,6 +132,7 @@ class StructureSource:
         indices: which of them; those of a split, say.
         labels: what batches carry; by default the store's own labels. Where the store has less, masks say so.
         dtype: of batches: ``float32`` or ``float64``.
+        branches: for each data set of the store, its number in the model; by default the store's own.
     """
 
     def __init__(
@@ -124,7 +141,9 @@ class StructureSource:
         indices: np.ndarray,
         labels: Mapping[str, LabelShape] | None = None,
         dtype: str = "float32",
+        branches: Sequence[int] | None = None,
     ) -> None:
+        self.branches = range(len(store.schema.branches)) if branches is None else branches
         self.store, self.indices, self.dtype = store, np.asarray(indices, dtype=np.int64), dtype
         self.labels = store.schema.labels if labels is None else labels
 
@@ -138,7 +157,8 @@ class StructureSource:
 
     def sample(self, index: int, generator: np.random.Generator) -> GraphSample:
         """A structure with its neighbors; nothing in it is random."""
-        return self.store.sample(int(self.indices[index]))
+        sample = self.store.sample(int(self.indices[index]))
+        return replace(sample, branch=self.branches[sample.branch])
 
     def collate(self, samples: Sequence[GraphSample]) -> GraphBatch:
         return collate(samples, self.labels, DTYPES[self.dtype])
@@ -147,6 +167,46 @@ class StructureSource:
         """What a pass over each structure costs, from its counts alone, (len,)."""
         atoms, edges = self.store.arrays.num_atoms[self.indices], self.store.arrays.num_edges[self.indices]
         return ATOM_COST * atoms + EDGE_COST * edges
+
+
+def in_shares(store: MaterialsStore, indices: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
+    """Structures with those of some data sets repeated, so that each is drawn as often as wanted.
+
+    Args:
+        shares: of draws, by name of the data set; none repeats nothing.
+
+    Raises:
+        ConfigError: a data set has no structure among them.
+    """
+    if not shares:
+        return indices
+    branch = store.arrays.branch[indices]
+    drawn = [name for name, share in shares.items() if share > 0]
+    mine = {name: indices[branch == store.schema.branches.index(name)] for name in drawn}
+    for name, found in mine.items():
+        if not len(found):
+            raise ConfigError("it has no training structures", key=f"data.shares.{name}", hint="change data.splits")
+    repeats = {name: shares[name] / len(found) for name, found in mine.items()}
+    once = min(repeats.values())
+    return np.concatenate([np.resize(mine[name], round(len(mine[name]) * repeats[name] / once)) for name in drawn])
+
+
+def branch_numbers(known: Sequence[str], branches: Sequence[str], key: str = "data.path") -> list[int]:
+    """For each data set of a store, its number in a model; all are one for a model of one.
+
+    Raises:
+        ConfigError: the model has several, and none of that name.
+    """
+    if len(known) == 1:
+        return [0] * len(branches)
+    for name in branches:
+        if name not in known:
+            raise ConfigError(
+                f"the model knows no data set {name!r}",
+                key=key,
+                hint=f"say whose heads are to be read, e.g. {key}={{{known[0]}: FILE}}",
+            )
+    return [list(known).index(name) for name in branches]
 
 
 def held_out_test(store: MaterialsStore, test: MaterialsStore, **options: Any) -> StructureSource:

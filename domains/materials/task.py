@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,12 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.materials.batch import GraphBatch
+from domains.materials.calibration import SCALED_ERROR
+from domains.materials.ensemble import combined
 from domains.materials.heads import TargetConfig
 from domains.materials.metrics import MaterialsMetrics
 from domains.materials.schema import MaterialsSchema, MaterialsStatistics
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import LossOutput, Prediction, Predictor
+from sciml.domain.protocol import LossOutput, Prediction, Predictor, Score
 
 ENERGY = "energy"
 
@@ -28,13 +30,16 @@ class MaterialsTaskConfig:
     Attributes:
         targets: by the name of their label; ``energy`` brings forces and stress.
         huber: where the loss of an error turns from squared to linear, in units of the target's scale.
+        members: models of an ensemble, trained side by side; from two on, everything predicted has a spread.
     """
 
     targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
     huber: float = 1.0
+    members: int = 1
 
     def __post_init__(self) -> None:
         positive(self.huber, "task.huber", example=1.0)
+        positive(self.members, "task.members", example=1)
         if not self.targets:
             raise ConfigError("there is nothing to learn", key="task.targets", hint="{energy: {kind: energy}}")
         if ENERGY in self.targets and self.targets[ENERGY].kind != "energy":
@@ -80,60 +85,80 @@ class MaterialsTask:
         self.differentiates_twice = config.has_gradients
         self._make_baselines = baselines
         self._baselines: Mapping[str, Predictor] | None = None
+        self.calibration: Mapping[str, float] = {}
 
     def to(self, device: torch.device | str) -> MaterialsTask:
         self.statistics = self.statistics.to(device)
         return self
 
     def loss(self, model: nn.Module, batch: GraphBatch) -> LossOutput:
-        found = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
+        members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
         total = torch.zeros((), device=batch.positions.device)
-        parts = {}
-        for name, (weight, error) in self._errors(found, batch).items():
-            value = error.sum() / batch.num_samples
-            total = total + weight * value
-            parts[name] = value.detach()
+        parts: dict[str, Tensor] = {}
+        for found in members:
+            for name, (weight, error) in self._errors(found, batch).items():
+                value = error.sum() / (batch.num_samples * len(members))
+                total = total + weight * value
+                parts[name] = parts.get(name, torch.zeros_like(value)) + value.detach()
         return LossOutput(total, parts, weight=batch.num_samples)
 
-    def predict(self, model: nn.Module, batch: GraphBatch) -> Prediction:
-        found = self.evaluate(model, batch, create_graph=False)
-        return Prediction({name: value.detach().float() for name, value in found.items()})
+    def predict(self, model: nn.Module, batch: GraphBatch, *, gradients: bool = True) -> Prediction:
+        """All targets in physical units; energies in float64, since those of thousands of eV have too many digits.
+
+        Args:
+            gradients: whether forces and stress are wanted, where they are learned.
+        """
+        members = self.evaluate(model, batch, create_graph=False, gradients=gradients)
+        found = {name: value.detach() for name, value in combined(members, self.calibration).items()}
+        return Prediction({name: value if name == ENERGY else value.float() for name, value in found.items()})
+
+    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
+        return {score.variable: score.value for score in scores if score.metric == SCALED_ERROR}
 
     def advance(self, batch: GraphBatch, prediction: Prediction) -> None:
         return None
 
-    def evaluate(self, model: nn.Module, batch: GraphBatch, *, create_graph: bool) -> dict[str, Tensor]:
-        """All targets in physical units; ``<name>_std`` beside those with a variance.
+    def evaluate(
+        self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """All targets in physical units, by each member of an ensemble; ``<name>_std`` beside those with a variance.
 
         Args:
             create_graph: whether forces and stress are to be differentiated further.
+            gradients: whether there are to be any.
         """
-        with torch.enable_grad() if self.config.has_gradients else torch.set_grad_enabled(torch.is_grad_enabled()):
-            positions, strain, vectors = strained(batch, self.config.has_gradients)
+        wanted = self.config.has_gradients and gradients
+        with torch.enable_grad() if wanted else torch.set_grad_enabled(torch.is_grad_enabled()):
+            positions, strain, vectors = strained(batch, wanted)
             raw = model(batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
-            found: dict[str, Tensor] = {}
-            for name, target in self.config.targets.items():
-                if target.kind == "energy":
-                    found |= self._energy(raw[name], batch, positions, strain, create_graph)
-                else:
-                    found |= self._property(name, raw[name], target)
-        return found
+            members = []
+            for outputs in raw if isinstance(raw, list) else [raw]:
+                found: dict[str, Tensor] = {}
+                for name, target in self.config.targets.items():
+                    if target.kind == "energy":
+                        found |= self._energy(outputs[name], batch, (positions, strain) if wanted else (), create_graph)
+                    else:
+                        found |= self._property(name, outputs[name], target)
+                members.append(found)
+        return members
 
     def _energy(
-        self, raw: Tensor, batch: GraphBatch, positions: Tensor, strain: Tensor, create_graph: bool
+        self, raw: Tensor, batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
     ) -> dict[str, Tensor]:
+        """The energy, float64, and its gradients in positions and strain where these were moved."""
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
         found = {}
-        if self.config.has_gradients:
-            slope, virial = torch.autograd.grad(energy.sum(), (positions, strain), create_graph=create_graph)
+        if moved:
+            # members share what comes before them: positions, strain and vectors
+            slope, virial = torch.autograd.grad(energy.sum(), moved, create_graph=create_graph, retain_graph=True)
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             stress = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
             found = {"forces": -slope, "stress": stress}
         reference = self.statistics.reference_energy(
             batch.atomic_numbers, self.schema.elements, batch.branch[batch.graph_index]
         )
-        total = torch.zeros_like(energy).index_add(0, batch.graph_index, reference.to(energy))
-        return {ENERGY: energy + total, **found}
+        total = energy.double().index_add(0, batch.graph_index, reference)
+        return {ENERGY: total, **found}
 
     def _property(self, name: str, raw: Tensor, target: TargetConfig) -> dict[str, Tensor]:
         mean, std = self.statistics.moments[name]
@@ -150,7 +175,7 @@ class MaterialsTask:
                 errors[name] = target.weight, self._property_error(name, found, batch, target)
                 continue
             rms = self.statistics.force_rms.to(batch.positions)
-            per_atom = (found[ENERGY] - batch.labels[ENERGY]) / batch.num_atoms
+            per_atom = ((found[ENERGY] - batch.labels[ENERGY]) / batch.num_atoms).to(rms)
             errors[ENERGY] = target.weight, self._huber(per_atom / rms) * batch.masks[ENERGY]
             if target.forces_weight and "forces" in batch.labels:
                 components = self._huber((found["forces"] - batch.labels["forces"]) / rms).mean(-1)
@@ -182,7 +207,7 @@ class MaterialsTask:
         return total / batch.num_atoms
 
     def metrics(self) -> MaterialsMetrics:
-        return MaterialsMetrics(self.schema, self.config.targets)
+        return MaterialsMetrics(self.schema, self.config.targets, spreads=self.config.members > 1)
 
     def baselines(self) -> Mapping[str, Predictor]:
         if self._baselines is None:

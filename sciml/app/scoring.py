@@ -12,14 +12,15 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from sciml.app.run_folder import RunFolder
+from sciml.app.trained_run import CALIBRATION
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
 from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
 from sciml.dist.mesh import Mesh
-from sciml.domain.protocol import Domain, RunResult, Splits, Task
+from sciml.domain.protocol import Calibrates, Domain, Predicts, RunResult, Screens, Splits, Task
 from sciml.inference.evaluation import score_baselines, score_model, score_table
-from sciml.report.html import write_report
+from sciml.report.html import next_commands, write_report
 
 
 def score_test(
@@ -36,6 +37,17 @@ def score_test(
     scores = score_model(task, model, batches("scoring the model"), mesh)
     baselines = score_baselines(task, batches("scoring the baselines"), mesh, task.baselines())
     return score_table(scores, baselines)
+
+
+def calibrate(
+    folder: RunFolder, task: Calibrates, model: nn.Module, splits: Splits, mesh: Mesh, **batches: int
+) -> None:
+    """Makes the spreads of a task's predictions right on the validation split, and keeps the factors with the run."""
+    task.calibration = {}
+    found = evaluation_batches(splits.valid, rank=mesh.data_rank, num_ranks=mesh.num_data_ranks, **batches)
+    task.calibration = task.spread_factors(score_model(task, model, found, mesh))
+    if mesh.is_main and task.calibration:
+        write_json(folder.path / CALIBRATION, task.calibration)
 
 
 def save_scores(
@@ -71,7 +83,19 @@ def draw_report(folder: RunFolder, domain: Domain, place: Path | None = None) ->
         history=folder.history(),
         example=load_file(example),
     )
-    return write_report(result, track(domain.figures(result), "drawing figures"), place / "report.html")
+    figures = track(domain.figures(result), "drawing figures")
+    commands = [*uses(domain, folder.path), *next_commands(result)]
+    return write_report(result, figures, place / "report.html", commands=commands)
+
+
+def uses(domain: Domain, run: Path) -> list[tuple[str, str]]:
+    """What a domain's trained models can be used for, with the commands."""
+    found = []
+    if isinstance(domain, Predicts):
+        found.append(("Predict cases of your own", f"python scripts/predict.py run={run} structures=FILE"))
+    if isinstance(domain, Screens):
+        found.append(("Search a space of candidates", f"python scripts/screen.py run={run}"))
+    return found
 
 
 EXAMPLE = "example.safetensors"

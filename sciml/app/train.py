@@ -14,7 +14,7 @@ from sciml.app.cli import Outcome
 from sciml.app.config import Experiment, RunKeys, build_experiment, build_run_keys
 from sciml.app.restart import Job
 from sciml.app.run_folder import RunFolder
-from sciml.app.scoring import draw_report, save_scores, score_test
+from sciml.app.scoring import calibrate, draw_report, save_scores, score_test, uses
 from sciml.app.trained_run import (
     find_checkpoint,
     open_run,
@@ -28,7 +28,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_of
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import World, join
-from sciml.domain.protocol import Domain, Forecasts, Splits, Task, Trained
+from sciml.domain.protocol import Calibrates, Continues, Domain, Forecasts, Splits, Task, Trained
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.parallel.pipeline import check_micro_batches
@@ -91,8 +91,10 @@ def set_up(values: Mapping[str, Any], world: World) -> Training:
     if experiment.trainer.num_threads:
         torch.set_num_threads(experiment.trainer.num_threads)
     splits = experiment.domain.splits(experiment, read_trained(folder, experiment) if folder is not None else None)
-    task = experiment.domain.task(experiment, splits).to(world.device)
     source = _source_of_weights(keys, folder)
+    if source is not None and folder is None:
+        splits = _continued(experiment.domain, splits, source)
+    task = experiment.domain.task(experiment, splits).to(world.device)
     model = _build_model(experiment, splits, task, source, mesh)
     if folder is None:
         values = {**values, "init_from": str(source.path) if source else None}  # what "latest" is now
@@ -151,6 +153,15 @@ def _source_of_weights(keys: RunKeys, folder: RunFolder | None) -> RunFolder | N
     return RunFolder.find(name, keys.runs_dir, "init_from") if name else None
 
 
+def _continued(domain: Domain, splits: Splits, source: RunFolder) -> Splits:
+    """Splits in the units of the run whose weights are taken over, where the domain's weights need them."""
+    if not isinstance(domain, Continues):
+        return splits
+    older = read_trained(source, build_experiment(source.record["config"]))
+    found = domain.continued(Trained(splits.schema, splits.statistics), older)
+    return replace(splits, schema=found.schema, statistics=found.statistics)
+
+
 def _build_model(
     experiment: Experiment, splits: Splits, task: Task, source: RunFolder | None, mesh: Mesh
 ) -> ParallelModel:
@@ -196,8 +207,10 @@ def score_run(folder: RunFolder, mesh: Mesh, parallel: ParallelConfig | None = N
     """
     opened = open_run(folder, mesh=mesh, parallel=parallel, **opening)
     config = opened.experiment
-    batch_size = config.trainer.micro_batch(mesh.num_data_ranks)
-    table = score_test(opened.task, opened.model, opened.splits, mesh, batch_size=batch_size, seed=config.seed)
+    batches = {"batch_size": config.trainer.micro_batch(mesh.num_data_ranks), "seed": config.seed}
+    if isinstance(opened.task, Calibrates) and not opening.get("changes"):
+        calibrate(folder, opened.task, opened.model, opened.splits, mesh, **batches)
+    table = score_test(opened.task, opened.model, opened.splits, mesh, **batches)
     # Ranks that compute one model together must all take part.
     example = config.domain.example(opened.task, opened.model, opened.splits)
     if not mesh.is_main:
@@ -218,7 +231,7 @@ def score_run(folder: RunFolder, mesh: Mesh, parallel: ParallelConfig | None = N
 
 
 def _next_commands(domain: Domain, folder: RunFolder, lead_hours: float | None) -> list[str]:
-    commands = [f"python scripts/evaluate.py run={folder.path}"]
+    commands = [*(command for _, command in uses(domain, folder.path)), f"python scripts/evaluate.py run={folder.path}"]
     if isinstance(domain, Forecasts) and lead_hours is not None:
         commands.insert(0, f"python scripts/forecast.py run={folder.path} lead_time={lead_hours:g}h")
     return [f"{'next' if not n else '':<12}{command}" for n, command in enumerate(commands)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from sciml.app.run_folder import RunFolder
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import atomic_file, write_json
 from sciml.dist.mesh import Mesh
-from sciml.domain.protocol import Splits, Task, Trained
+from sciml.domain.protocol import Calibrates, Splits, Task, Trained, TrainedModel
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
+
+CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,15 @@ def save_trained(folder: RunFolder, trained: Trained) -> None:
         save_file({name: value.contiguous() for name, value in trained.statistics.to_tensors().items()}, temporary)
 
 
-def open_run(
+def open_model(
     folder: RunFolder,
     *,
     checkpoint: str = "best",
     mesh: Mesh | None = None,
     parallel: ParallelConfig | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
-) -> TrainedRun:
-    """Opens a run with the averaged weights of one of its checkpoints.
+) -> TrainedModel:
+    """Opens the model of a run with the averaged weights of one of its checkpoints; reads no data.
 
     Args:
         checkpoint: ``best``, ``latest`` or a step.
@@ -75,9 +77,18 @@ def open_run(
     model = parallelize(build, mesh, parallel or ParallelConfig(), seed=None)
     load_weights(model, path, CheckpointStore(folder.checkpoints, mesh.world).group)
     model.module.eval()
-    splits = experiment.domain.splits(experiment, trained)
-    task = experiment.domain.task(experiment, splits).to(mesh.device)
-    return TrainedRun(folder, experiment, trained, model.whole, splits, task)
+    return TrainedModel(folder.path, experiment, trained, model.whole, mesh.device)
+
+
+def open_run(folder: RunFolder, **opening: Any) -> TrainedRun:
+    """Opens a run as :func:`open_model` does, and its data."""
+    opened = open_model(folder, **opening)
+    experiment: Experiment = opened.cfg
+    splits = experiment.domain.splits(experiment, opened.trained)
+    task = experiment.domain.task(experiment, splits).to(opened.device)
+    if isinstance(task, Calibrates):
+        task.calibration = opened.trained.calibration
+    return TrainedRun(folder, experiment, opened.trained, opened.model, splits, task)
 
 
 def with_changes(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -212,6 +223,8 @@ def read_trained(folder: RunFolder, experiment: Experiment) -> Trained:
     try:
         schema = json.loads((folder.path / "schema.json").read_text())
         statistics = load_file(folder.path / "statistics.safetensors")
+        calibration = folder.path / CALIBRATION
+        factors = json.loads(calibration.read_text()) if calibration.exists() else {}
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder.path} has no readable schema.json and statistics.safetensors ({error})") from None
-    return experiment.domain.restore(schema, statistics)
+    return replace(experiment.domain.restore(schema, statistics), calibration=factors)

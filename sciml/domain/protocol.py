@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sciml.data.source import SampleSource
@@ -35,10 +36,34 @@ class Splits:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a trained model was built from and normalized with."""
+    """What a trained model was built from and normalized with.
+
+    Attributes:
+        calibration: factors of its spreads, by name; see :class:`Calibrates`.
+    """
 
     schema: Any
     statistics: Any
+    calibration: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model, opened without any data.
+
+    Attributes:
+        directory: the folder of its run.
+        cfg: the whole checked configuration that it was trained with.
+        trained: what it was built from and normalized with.
+        model: in evaluation mode.
+        device: where it is.
+    """
+
+    directory: Path
+    cfg: Any
+    trained: Trained
+    model: nn.Module
+    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -125,6 +150,22 @@ class Task(Protocol):
     def baselines(self) -> Mapping[str, Predictor]: ...
 
     def to(self, device: Any) -> Task: ...
+
+
+@runtime_checkable
+class Calibrates(Task, Protocol):
+    """What a task adds whose predictions come with a spread.
+
+    Attributes:
+        calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
+            is reported; one where a name is missing.
+    """
+
+    calibration: Mapping[str, float]
+
+    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
+        """The factors that would have made the spreads right, from scores of predictions with factors of one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -241,6 +282,15 @@ class Domain(Protocol):
 
 
 @runtime_checkable
+class Continues(Protocol):
+    """What a domain adds whose weights mean something in the units alone that they were trained in."""
+
+    def continued(self, new: Trained, older: Trained) -> Trained:
+        """What a model is built from and normalized with that is trained on new data from an older one's weights."""
+        ...
+
+
+@runtime_checkable
 class Forecasts(Protocol):
     """What a domain adds where there is time to forecast in."""
 
@@ -253,6 +303,35 @@ class Forecasts(Protocol):
     def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
         """Pictures of a written forecast, beside the truth where the data hold it."""
         ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a use of a trained model has made: a document for programs, lines for people."""
+
+    document: Mapping[str, Any]
+    lines: Sequence[str]
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """What a domain adds whose models say something of cases in a user's file.
+
+    ``predict_config`` is its dataclass of keys.
+    """
+
+    predict_config: type
+
+    def predict(self, opened: TrainedModel, config: Any) -> Made: ...
+
+
+@runtime_checkable
+class Screens(Protocol):
+    """What a domain adds that searches a space of candidates. ``screen_config`` is its dataclass of keys."""
+
+    screen_config: type
+
+    def screen(self, opened: TrainedModel, config: Any) -> Made: ...
 
 
 @runtime_checkable

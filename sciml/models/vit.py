@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sciml.core.config import choice, positive
@@ -164,21 +165,23 @@ class Block(nn.Module):
         x: Float[Tensor, "batch token embed"],
         condition: Float[Tensor, "batch condition"] | None = None,
         rotary: Rotary | None = None,
+        mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """The block's tokens; ``condition`` is needed where the configuration has a conditioning."""
-        return recompute(self.recompute, self._tokens, x, condition, rotary)
+        return recompute(self.recompute, self._tokens, x, condition, rotary, mask)
 
     def _tokens(
         self,
         x: Float[Tensor, "batch token embed"],
         condition: Float[Tensor, "batch condition"] | None,
         rotary: Rotary | None,
+        mask: Bool[Tensor, "batch token"] | None,
     ) -> Float[Tensor, "batch token embed"]:
         if self.modulation is None:
-            x = x + self._drop(self.attention(self.attention_norm(x), rotary))
+            x = x + self._drop(self.attention(self.attention_norm(x), rotary, mask))
             return x + self._drop(self.mlp(self.mlp_norm(x)))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)
-        mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotary)
+        mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotary, mask)
         x = torch.addcmul(x, gate_a, self._drop(mixed))
         fed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
         return torch.addcmul(x, gate_m, self._drop(fed))
@@ -191,6 +194,10 @@ class ViT(nn.Module):
     """The trunk: tokens in, tokens out; a pipeline stage is a slice of ``blocks``.
 
     A domain puts its tokenizer before and its head behind.
+
+    Args:
+        config: sizes and options.
+        block: makes a block from the configuration and its drop path rate; a domain may have one that does more.
     """
 
     plan: ClassVar[ShardingPlan] = ShardingPlan(
@@ -211,10 +218,10 @@ class ViT(nn.Module):
         stages=Stages(blocks="blocks", last=("norm", "modulation")),
     )
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, block: Callable[[ViTConfig, float], Block] = Block) -> None:
         super().__init__()
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.embed_dim, elementwise_affine=not config.is_conditioned)
         self.modulation = Modulation(config.condition_dim, config.embed_dim, 2) if config.is_conditioned else None
 

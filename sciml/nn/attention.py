@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sciml.nn.norm import qk_norm
@@ -28,14 +28,16 @@ class Attend(nn.Module):
         key: Float[Tensor, "batch token head channel"],
         value: Float[Tensor, "batch token head channel"],
         rotary: Rotary | None = None,
+        mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
-        """Every token's mixture of all tokens' values."""
+        """Every token's mixture of all tokens' values, or of those that ``mask`` lets be seen."""
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         mixed = F.scaled_dot_product_attention(
             query.transpose(1, 2).to(value.dtype),
             key.transpose(1, 2).to(value.dtype),
             value.transpose(1, 2),
+            attn_mask=None if mask is None else mask[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
         return mixed.transpose(1, 2)
@@ -66,9 +68,17 @@ class SelfAttention(nn.Module):
         self.attend = Attend(num_heads, dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch token embed"], rotary: Rotary | None = None
+        self,
+        x: Float[Tensor, "batch token embed"],
+        rotary: Rotary | None = None,
+        mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
-        """Attends over all tokens; ``rotary`` turns queries and keys by their tokens' positions."""
+        """Attends over all tokens.
+
+        Args:
+            rotary: turns queries and keys by their tokens' positions.
+            mask: which of a sample's tokens are seen; all by default.
+        """
         query, key, value = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        mixed = self.attend(self.query_norm(query), self.key_norm(key), value, rotary)
+        mixed = self.attend(self.query_norm(query), self.key_norm(key), value, rotary, mask)
         return self.wo(mixed.flatten(-2))

@@ -21,8 +21,8 @@ AXES = ("latitude", "longitude")
 class Rotary(NamedTuple):
     """Cosine and sine of each token's angles, one per pair of head channels."""
 
-    cos: Float[Tensor, "token 1 pair"]
-    sin: Float[Tensor, "token 1 pair"]
+    cos: Float[Tensor, "*batch token 1 pair"]
+    sin: Float[Tensor, "*batch token 1 pair"]
 
 
 def check_axes(axes: Sequence[str], key: str) -> None:
@@ -54,11 +54,11 @@ def patch_centers(
 
 
 def fourier_features(
-    coordinates: dict[str, Float[Tensor, "token"]], axes: Sequence[str], num_harmonics: int
-) -> Float[Tensor, "token feature"]:
+    coordinates: dict[str, Float[Tensor, "*batch token"]], axes: Sequence[str], num_harmonics: int
+) -> Float[Tensor, "*batch token feature"]:
     """Sine and cosine of the first harmonics of the chosen coordinates: 2 x axes x harmonics features, float32."""
-    harmonics = torch.arange(1, num_harmonics + 1, device=coordinates["latitude"].device)
-    angles = [coordinates[axis][:, None] * harmonics for axis in axes]
+    harmonics = torch.arange(1, num_harmonics + 1, device=coordinates[axes[0]].device)
+    angles = [coordinates[axis][..., None] * harmonics for axis in axes]
     return torch.cat([f for a in angles for f in (a.sin(), a.cos())], dim=-1).float()
 
 
@@ -68,7 +68,7 @@ def rotary_harmonics(num_pairs: int, max_harmonic: int) -> list[int]:
 
 
 def sphere_rotary(
-    coordinates: dict[str, Float[Tensor, "token"]], axes: Sequence[str], head_dim: int, max_harmonic: int
+    coordinates: dict[str, Float[Tensor, "*batch token"]], axes: Sequence[str], head_dim: int, max_harmonic: int
 ) -> Rotary:
     """Rotation angles for each token: harmonics of its coordinates, the pairs of a head shared among the axes.
 
@@ -84,7 +84,7 @@ def sphere_rotary(
         for axis, share in zip(axes, shares, strict=True)
         for harmonic in rotary_harmonics(share, max_harmonic)
     ]
-    angle = torch.stack(angles, dim=-1)[:, None]
+    angle = torch.stack(angles, dim=-1)[..., None, :]
     return Rotary(angle.cos().float(), angle.sin().float())
 
 

@@ -62,9 +62,16 @@ class Enter:
 
 @dataclass(frozen=True)
 class Gather:
-    """Tokens cut over ``tp`` are gathered for ranks with different heads or channels."""
+    """Tokens cut over ``tp`` are gathered for ranks that compute different things with them.
+
+    Attributes:
+        dim: their dim.
+        axes: ``tp``, for ranks with different heads or channels; or ``sp`` and ``tp``, for ranks that each look at all
+            tokens to compute their own. The second leaves out the fill of :class:`sciml.parallel.tokens.TokenLayout`.
+    """
 
     dim: int = 1
+    axes: tuple[str, ...] = ("tp",)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class Join:
     """Tokens cut over ``sp`` and ``tp`` are gathered in the module's output; every rank goes on with all."""
 
     dim: int = 1
+
+
+@dataclass(frozen=True)
+class Add:
+    """What ranks with tokens of their own, cut over ``sp`` and ``tp``, give of a module's output is added up."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ class ShardingPlan:
 
     rules: Mapping[str, Style]
     inputs: Mapping[str, tuple[Split | Enter | Gather, ...]] = field(default_factory=dict)
-    outputs: Mapping[str, Turn | Join] = field(default_factory=dict)
+    outputs: Mapping[str, Turn | Join | Add] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sciml.dist.collectives import all_gather, all_to_all, copy, reduce, reduce_scatter
 from sciml.dist.mesh import Mesh
-from sciml.parallel.plan import Enter, Gather, Join, ShardingPlan, Split, Style, Turn, cut_dim, fits, owners
+from sciml.parallel.plan import Add, Enter, Gather, Join, ShardingPlan, Split, Style, Turn, cut_dim, fits, owners
 from sciml.parallel.tokens import TokenLayout
 
 
@@ -89,6 +89,8 @@ def _input_step(step: Split | Enter | Gather, layout: TokenLayout) -> Callable[[
     tp = layout.mesh.group("tp")
     if isinstance(step, Split):
         return partial(layout.split, dim=step.dim, axes=step.axes)
+    if isinstance(step, Gather) and "sp" in step.axes:
+        return partial(layout.gather, dim=step.dim)
     if isinstance(step, Gather):
         return partial(all_gather, dim=step.dim, group=tp)
     return partial(copy, group=tp)
@@ -101,7 +103,9 @@ def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module,
     return (first, *others)
 
 
-def _output_step(step: Turn | Join, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+def _output_step(step: Turn | Join | Add, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+    if isinstance(step, Add):
+        return layout.add
     if isinstance(step, Join):
         return partial(layout.join, dim=step.dim)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group("tp"))

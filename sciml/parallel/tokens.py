@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciml.dist.collectives import all_to_all, gather, split
+from sciml.dist.collectives import all_gather, all_to_all, gather, reduce, split
 from sciml.dist.mesh import Mesh
 
 
@@ -35,6 +35,18 @@ class TokenLayout:
         x = self._filled(x, dim)
         for axis in axes:
             x = split(x, dim, self.mesh.group(axis))
+        return x
+
+    def gather(self, x: Tensor, dim: int) -> Tensor:
+        """All tokens of each rank's, for ranks that compute different things with them."""
+        for axis in ("tp", "sp"):
+            x = all_gather(x, dim, self.mesh.group(axis))
+        return x.narrow(dim, 0, self.count)
+
+    def add(self, x: Tensor) -> Tensor:
+        """The sum over ranks with different tokens, for every rank to go on with the same."""
+        for axis in ("tp", "sp"):
+            x = reduce(x, self.mesh.group(axis))
         return x
 
     def join(self, x: Tensor, dim: int) -> Tensor:

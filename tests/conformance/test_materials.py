@@ -34,6 +34,12 @@ class TestMaterials(DomainConformance):
         paths = (f"data.path={alloys / 'alloys.extxyz'}", f"data.cache={alloys / 'cache'}")
         monkeypatch.setattr(TestMaterials, "overrides", (*SMALL, *paths))
 
+    def test_an_ensemble_is_the_same_on_two_processes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(TestMaterials, "overrides", (*TestMaterials.overrides, "task.members=2"))
+        single = self.training(tmp_path / "one")
+        single.trainer.fit()
+        self._equals_on("parallel.tp=2", single, tmp_path / "two")
+
     def test_an_untrained_model_gives_reference_energies_and_no_forces(self, tmp_path):
         training = self.training(tmp_path)
         splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module

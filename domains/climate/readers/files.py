@@ -10,8 +10,8 @@ from typing import Any
 
 import xarray as xr
 
-from domains.climate.readers.classic import check_whole
 from sciml.core.errors import DataError, MissingExtraError, nearest
+from sciml.data.classic_netcdf import check_whole
 
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 GRIB = (".grib", ".grb", ".grib2", ".grb2")

@@ -57,7 +57,12 @@ class ReadOptions:
 
 
 def read_structures(
-    path: str | Sequence[str], options: ReadOptions | None = None, *, branch: int = 0, start: tuple[int, int] = (0, 0)
+    path: str | Sequence[str],
+    options: ReadOptions | None = None,
+    *,
+    branch: int = 0,
+    start: tuple[int, int] = (0, 0),
+    complete: bool = True,
 ) -> Iterator[tuple[tuple[int, int], Structure]]:
     """Yields each structure with its place: number of the file and number in it.
 
@@ -67,6 +72,7 @@ def read_structures(
         path: file, folder, pattern, or several of them.
         branch: number of the data set.
         start: place of the first structure that is wanted.
+        complete: whether every label that is asked for by name must be in it, as in the only data set of a store.
 
     Raises:
         DataError: files that are missing, empty, damaged, or say what cannot be; ``file@number`` is named.
@@ -79,16 +85,16 @@ def read_structures(
             continue
         first = start[1] if number == start[0] else 0
         count = first
-        for atoms in _frames(file, options, first):
+        for atoms in read_frames(file, options, first):
             yield (number, count), reader.structure(atoms, file, count, branch)
             count += 1
         if count == 0:
             raise DataError(f"{file}: the file is empty, no structure is in it")
-    if start == (0, 0):  # else what was read before may have had them
+    if complete and start == (0, 0):  # else what was read before may have had them
         reader.check_used(str(path))
 
 
-def _frames(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
+def read_frames(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
     """A file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
     if Path(file).stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
@@ -165,7 +171,7 @@ class _Labels:
 
     def structure(self, atoms: Atoms, file: str, number: int, branch: int) -> Structure:
         where = f"{file}@{number}"
-        _check_atoms(atoms, where)
+        check_atoms(atoms, where)
         bare = Structure.from_atoms(atoms)
         there = _entries(atoms)
         labels = {}
@@ -211,7 +217,15 @@ def _entries(atoms: Atoms) -> Mapping[str, Any]:
     return {**arrays, **atoms.info, **{k: v for k, v in results.items() if v is not None}}
 
 
-def _check_atoms(atoms: Atoms, where: str) -> None:
+def check_atoms(atoms: Atoms, where: str) -> None:
+    """Refuses atoms that cannot be: none, of no element, at no place, or repeating without a cell.
+
+    Args:
+        where: the file and number that are named.
+
+    Raises:
+        DataError: says what is wrong.
+    """
     if len(atoms) == 0:
         raise DataError(f"{where}: the structure has no atom")
     numbers = atoms.numbers

@@ -55,8 +55,9 @@ def test_a_label_that_no_structure_has_is_there_and_masked():
 def test_batches_are_float32_unless_asked_otherwise():
     for dtype in (torch.float32, torch.float64):
         batch = collate([sample(0)], LABELS, *([dtype] if dtype is torch.float64 else []))
-        reals = (batch.positions, batch.cell, batch.shifts, batch.labels["energy"], batch.labels["forces"])
+        reals = (batch.positions, batch.cell, batch.shifts, batch.labels["stress"], batch.labels["forces"])
         assert {tensor.dtype for tensor in reals} == {dtype}
+        assert batch.labels["energy"].dtype == torch.float64
         wholes = (batch.atomic_numbers, batch.senders, batch.receivers, batch.branch, batch.graph_index)
         assert {tensor.dtype for tensor in wholes} == {torch.int64}
 

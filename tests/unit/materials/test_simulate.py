@@ -22,6 +22,7 @@ from domains.materials.simulate_config import SimulateConfig
 from domains.materials.structure import Structure
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
+from sciml.core.parts import Parts
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "data" / "materials"
@@ -165,10 +166,11 @@ class TestSimulate:
 
     def test_parts_of_other_settings_are_not_used(self, tmp_path):
         config = small(tmp_path)
-        parts = simulating._parts_folder(Path(config.out), config)
-        (parts / "000000.extxyz").write_text("1\nof another run\nCu 0 0 0\n")
-        simulating._parts_folder(Path(config.out), dataclasses.replace(config, workers=3, overwrite=True))
-        assert (parts / "000000.extxyz").exists()
+        part = Parts(Path(config.out), simulating._settings(config), ".extxyz").path(0)
+        part.write_text("1\nof another run\nCu 0 0 0\n")
+        same = dataclasses.replace(config, workers=3, overwrite=True)
+        assert Parts(Path(config.out), simulating._settings(same), ".extxyz").path(0) == part
+        assert part.exists()
         assert len(read(simulate(dataclasses.replace(config, seed=1)))) == 7
 
     def test_seeds_differ_and_come_back(self, tmp_path):

@@ -39,7 +39,7 @@ def test_batches_come_from_the_split_in_physical_units(store):
     batch = next(evaluation_batches(source, batch_size=4, seed=0))
     expected = [store.structure(n) for n in store.indices("valid")]
     np.testing.assert_array_equal(batch.atomic_numbers, np.concatenate([s.atomic_numbers for s in expected]))
-    energies = torch.tensor([float(s.labels["energy"]) for s in expected])
+    energies = torch.tensor([float(s.labels["energy"]) for s in expected], dtype=torch.float64)
     torch.testing.assert_close(batch.labels["energy"], energies)
     assert batch.positions.dtype == torch.float32
 

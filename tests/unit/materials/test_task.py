@@ -92,11 +92,11 @@ POTENTIAL = MaterialsTaskConfig()
 def test_forces_and_stress_are_derivatives_of_the_energy():
     task, model = MaterialsTask(SCHEMA, statistics(), POTENTIAL), model_of(POTENTIAL.targets)
     batch = batch_of([structure(0), structure(1)])
-    found = task.evaluate(model, batch, create_graph=False)
+    (found,) = task.evaluate(model, batch, create_graph=False)
     h = 1e-5
 
     def energy(**changes):
-        return task.evaluate(model, replace(batch, **changes), create_graph=False)["energy"]
+        return task.evaluate(model, replace(batch, **changes), create_graph=False)[0]["energy"]
 
     for atom, axis in ((0, 0), (3, 2), (6, 1)):
         step = torch.zeros_like(batch.positions)

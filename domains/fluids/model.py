@@ -1,0 +1,179 @@
+"""The flow model: a hierarchical multiscale transformer on adaptively refined patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.fluids.amr_config import AMRConfig
+from domains.fluids.boundary import Boundary
+from domains.fluids.coupling import CoupledBlock
+from domains.fluids.evidence import Evidence
+from domains.fluids.forest import Forest, Geometry
+from domains.fluids.head import Head
+from domains.fluids.indicators import INDICATORS, Indicator, LearnedIndicator
+from domains.fluids.merge import Merge
+from domains.fluids.positions import patch_angles
+from domains.fluids.refinement import grow
+from domains.fluids.share import Place, Share
+from domains.fluids.tokens import Tokenizer
+from sciml.models.vit import ViT
+from sciml.nn.conditioning import ConditionEmbedding, scalar_features
+from sciml.nn.initialization import initialize
+from sciml.nn.position import fourier_features, sphere_rotary
+from sciml.nn.staged import Flow, ForwardPass
+from sciml.parallel.plan import Add, Gather, ShardingPlan, Split, Stages, Style, Turn
+
+LEAD_FEATURES = 16
+LONGEST_LEAD_S, SHORTEST_LEAD_S = 4000.0, 0.4
+
+
+class AMRViT(nn.Module):
+    """From a normalized state of a flow to its normalized increment over a lead time.
+
+    Where to look closely is decided from the state (see :mod:`domains.fluids.refinement`). Tokens of all levels attend
+    to one another in the blocks of the shared ViT; before each block a patch and its children exchange what they
+    know; in the end finer patches add detail to coarser ones without changing their means. An untrained model returns
+    exactly zero, that is persistence.
+
+    Positions are functions of the place in the domain: the same weights take any grid. With ``position_features=[z]``
+    a state that is moved along a periodic x by whole patches of the coarsest level has a forecast moved with it.
+
+    Args:
+        config: sizes and options.
+        channels: names of all variables of all data sets that it is to serve; a batch may have any of them.
+    """
+
+    plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
+        {
+            "tokenizer.*": Style.SEQUENCE,
+            "position": Style.SEQUENCE,
+            "condition.*": Style.SEQUENCE,
+            "indicator.*": Style.SEQUENCE,
+            "trunk.blocks.*.coupling.*": Style.SEQUENCE,
+            "head.hidden.*": Style.COLUMN,
+            "head.project.*": Style.SEQUENCE,
+        },
+        inputs={
+            "own": (Split(dim=0, axes=("sp", "tp")),),
+            "trunk.blocks.*.coupling.whole": (Gather(axes=("sp", "tp")),),
+            "head.hidden.*": (Gather(),),
+        },
+        outputs={"head.hidden.*": Turn(), "merge": Add()},
+        stages=Stages(first=("tokenizer", "position", "condition"), last=("head",)),
+    )
+
+    def __init__(self, config: AMRConfig, channels: Sequence[str]) -> None:
+        super().__init__()
+        self.config, self.channels = config, tuple(channels)
+        dim, axes = config.embed_dim, config.position_features
+        self.own = Place()
+        self.indicator = LearnedIndicator() if config.indicator == "learned" else None
+        self.tokenizer = Tokenizer(self.channels, config.patch_sizes, config.ghost_cells, dim)
+        self.position = nn.Linear(2 * len(axes) * config.position_harmonics, dim, bias=False) if axes else None
+        self.condition = ConditionEmbedding(LEAD_FEATURES, config.condition_dim) if config.is_conditioned else None
+        self.trunk = ViT(config, CoupledBlock)  # type: ignore[arg-type]
+        self.head = Head(self.channels, config, config.patch_sizes)
+        self.merge = Merge()
+        initialize(self, torch.initial_seed())
+
+    def variable_rows(self) -> dict[str, tuple[str, ...]]:
+        """Parameters whose first dim is a block of rows for each variable, with the variables' names.
+
+        A model of other variables takes over the rows of those that it shares.
+        """
+        names = [f"tokenizer.{level}.weight" for level in range(len(self.tokenizer))]
+        names += [f"head.project.{level}.{key}" for level in range(len(self.tokenizer)) for key in ("weight", "bias")]
+        return dict.fromkeys(names, self.channels)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output z x"]:
+        """Normalized increments, float32 (or the weights' precision where that is higher).
+
+        Takes what :meth:`forward_pass` takes.
+        """
+        return self.forward_pass(*args, **kwargs).run(self.trunk.blocks)
+
+    def forward_pass(
+        self,
+        fields: Float[Tensor, "batch channel z x"],
+        channel_names: Sequence[str] | None,
+        lead_time: Float[Tensor, "batch"],
+        boundary: Boundary | Sequence[Boundary],
+        *,
+        previous: Float[Tensor, "batch channel z x"] | None = None,
+        truth: Float[Tensor, "batch channel z x"] | None = None,
+        before: Forest | None = None,
+        forest: Forest | None = None,
+        output_names: Sequence[str] | None = None,
+    ) -> ForwardPass:
+        """The way from a state to its normalized increment, in parts.
+
+        Args:
+            fields: normalized state, of any size.
+            channel_names: its variables, any of the model's in any order; None for all.
+            lead_time: seconds to step over.
+            boundary: of all samples, or of each.
+            previous: the normalized state one frame before, for ``increment`` and ``hybrid``.
+            truth: the normalized state to come, for ``oracle``.
+            before: the forest of the last step of a rollout, for hysteresis.
+            forest: where to refine, if that is decided already (by :meth:`forest`).
+            output_names: variables wanted; by default those of ``fields``.
+        """
+        evidence = self.evidence(fields, channel_names, boundary, previous, truth)
+        forest = forest or self.forest(evidence, before)
+        share = Share.of_numbers(self.own(torch.arange(1, forest.num_tokens + 1, device="cpu")))
+        outputs = tuple(output_names or evidence.channels)
+        angles = patch_angles(forest, evidence.periodic)
+        axes, config = self.config.rotary_axes, self.config
+        rotary = sphere_rotary(angles, axes, config.head_dim, config.rotary_max_harmonic) if axes else None
+
+        def begin() -> Flow:
+            tokens = self.tokenizer(evidence, forest, share)
+            if self.position is not None:
+                features = fourier_features(angles, config.position_features, config.position_harmonics)
+                tokens = tokens + self.position(share.of(features).to(self.position.weight.dtype))
+            condition = self.embed_condition(lead_time)
+            return (tokens,) if condition is None else (tokens, condition)
+
+        def end(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+            tokens = self.trunk.finish(tokens, condition)
+            return self.merge(self.head(tokens, forest, share, outputs), forest, share)
+
+        context = (rotary, forest.mask, forest, share)
+        return ForwardPass(begin, end, context if config.is_conditioned else (None, *context))
+
+    def evidence(
+        self,
+        fields: Float[Tensor, "batch channel z x"],
+        channel_names: Sequence[str] | None,
+        boundary: Boundary | Sequence[Boundary],
+        previous: Float[Tensor, "batch channel z x"] | None = None,
+        truth: Float[Tensor, "batch channel z x"] | None = None,
+    ) -> Evidence:
+        """What a step is made from; arguments as in :meth:`forward_pass`."""
+        boundaries = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
+        return Evidence(fields, tuple(channel_names or self.channels), boundaries, previous, truth)
+
+    def forest(self, evidence: Evidence, before: Forest | None = None) -> Forest:
+        """Where to refine."""
+        geometry = Geometry(tuple(evidence.fields.shape[2:]), self.config.patch_sizes)
+        indicator: Indicator | None = self.indicator or INDICATORS[self.config.indicator]
+        assert indicator is not None
+
+        def score(level: int) -> Float[Tensor, "batch node"]:
+            with torch.no_grad() if self.indicator is None else nullcontext():
+                return indicator(evidence, geometry, level)
+
+        return grow(self.config, geometry, score, evidence.periodic, before, trim=not self.training)
+
+    def embed_condition(self, lead_time: Float[Tensor, "batch"]) -> Float[Tensor, "batch condition"] | None:
+        """The vector that modulates every block, or None where the model is not conditioned."""
+        if self.condition is None:
+            return None
+        features = scalar_features(lead_time, LONGEST_LEAD_S, SHORTEST_LEAD_S, LEAD_FEATURES)
+        return self.condition(features.to(self.condition.first.weight.dtype))

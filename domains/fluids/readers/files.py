@@ -1,0 +1,116 @@
+"""From a path as users give it to sources: a file, a folder, a pattern, or several of them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from domains.fluids.boundary import Boundary
+from domains.fluids.readers.amira import open_amira
+from domains.fluids.readers.cgl import is_cgl, open_cgl
+from domains.fluids.readers.ensemble import is_ensemble, open_ensemble
+from domains.fluids.readers.hdf5 import opened as opened_hdf5
+from domains.fluids.readers.miniweather import is_miniweather, open_miniweather
+from domains.fluids.readers.netcdf import opened as opened_netcdf
+from domains.fluids.readers.pdebench import open_pdebench
+from domains.fluids.readers.source import FlowSource
+from domains.fluids.readers.well import is_well, open_well
+from domains.fluids.solver import VARIABLES
+from sciml.core.errors import DataError, nearest
+
+Opener = Callable[[str, Boundary | None], Iterable[FlowSource]]
+
+NETCDF = (".nc", ".nc4", ".cdf")
+HDF5 = (".hdf5", ".h5")
+AMIRA = (".am",)
+GRID_TOLERANCE = 1e-4
+
+
+def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) -> list[FlowSource]:
+    """Opens flows of any supported kind; fields are not read.
+
+    Args:
+        path: NetCDF of miniWeather, of this project's ensembles or of CGL @ ETHZ, AmiraMesh, HDF5 of The Well or
+            PDEBench; a file, a folder, a pattern, or several of them.
+        boundary: what is at the sides, where the files do not tell or are wrong.
+
+    Returns:
+        One for each trajectory, all with the same variables on the same grid.
+
+    Raises:
+        DataError: missing or damaged files, files of an unknown kind, or grids that differ.
+        MissingExtraError: HDF5 without h5py.
+    """
+    sources = [source for file in locate(path) for source in _opener(file)(file, boundary)]
+    for source in sources[1:]:
+        _check_alike(sources[0], source)
+    return sources
+
+
+def locate(path: str | Sequence[str]) -> list[str]:
+    """The files that a path stands for, sorted.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not isinstance(path, str):
+        files = [file for part in path for file in locate(str(part))]
+        if not files:
+            raise DataError("no data files were named; write data.path=FILE")
+        return files
+    if Path(path).is_file():
+        return [path]
+    if glob.has_magic(path):
+        files = sorted(glob.glob(path, recursive=True))
+        if not files:
+            raise DataError(f"no file matches {path}")
+        return files
+    if Path(path).is_dir():
+        inside = [entry for entry in sorted(Path(path).rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA]
+        # what is being made waits under hidden names
+        shown = [entry for entry in inside if not any(p.startswith(".") for p in entry.relative_to(path).parts)]
+        files = list(map(str, shown))
+        if not files:
+            raise DataError(f"{path}: the folder has no flows in it (.nc, .hdf5, .h5 or .am)")
+        return files
+    parent = Path(path).parent
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
+    raise DataError(f"{path}: no such file or folder{advice}")
+
+
+def _opener(file: str) -> Opener:
+    suffix = Path(file).suffix.lower()
+    if suffix in AMIRA:
+        return open_amira
+    if suffix in HDF5:
+        return open_well if is_well(opened_hdf5(file)) else open_pdebench
+    if suffix not in NETCDF:
+        known = ", ".join(NETCDF + HDF5 + AMIRA)
+        raise DataError(f"{file}: unknown kind of file; known endings are {known}")
+    dataset = opened_netcdf(file)
+    for belongs, opener in ((is_ensemble, open_ensemble), (is_miniweather, open_miniweather), (is_cgl, open_cgl)):
+        if belongs(dataset):
+            return opener
+    found = ", ".join(dataset.variables) or "none at all"
+    raise DataError(f"{file}: no flow is in it; {', '.join(VARIABLES)} or u and v are needed, found {found}")
+
+
+def _check_alike(first: FlowSource, other: FlowSource) -> None:
+    """One model needs one grid."""
+    spacings = np.array([[first.dx, first.dz], [other.dx, other.dz]])
+    same_grid = first.shape == other.shape and np.allclose(spacings[0], spacings[1], rtol=GRID_TOLERANCE, atol=0)
+    if not same_grid:
+        a, b = (f"{s.shape[1]} x {s.shape[0]} cells of {s.dx:g} x {s.dz:g}" for s in (first, other))
+        raise DataError(f"{first.name} and {other.name} are on different grids ({a}, and {b}); use them one by one")
+    if first.variables != other.variables:
+        a, b = (", ".join(source.variables) for source in (first, other))
+        raise DataError(f"{first.name} and {other.name} have different variables ({a}, and {b}); use them one by one")
+    if first.boundary != other.boundary:
+        raise DataError(
+            f"{first.name} and {other.name} have different boundaries ({first.boundary.names}, and "
+            f"{other.boundary.names}); use them one by one"
+        )

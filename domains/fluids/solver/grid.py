@@ -1,0 +1,76 @@
+"""The cells of miniWeather's vertical plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from sciml.core.config import positive
+from sciml.core.errors import ConfigError
+
+LENGTH_M = 2e4
+HEIGHT_M = 1e4
+CFL = 1.5
+MAX_SPEED = 450.0
+"""m/s, sound and wind together."""
+
+# Three points of Gauss and Legendre on [0, 1], with miniWeather's digits.
+NODES = np.array([0.112701665379258311482073460022, 0.5, 0.887298334620741688517926539980])
+WEIGHTS = np.array([5 / 18, 8 / 18, 5 / 18])
+
+STENCIL = 4
+"""Cells of which an interface is interpolated: two at each side, so two layers of ghost cells."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Equal cells of a plane of 20 km by 10 km.
+
+    Attributes:
+        nx: cells along x.
+        nz: cells along z.
+    """
+
+    nx: int
+    nz: int
+
+    def __post_init__(self) -> None:
+        for key in ("nx", "nz"):
+            positive(getattr(self, key), key, example=64)
+            if getattr(self, key) < STENCIL:
+                raise ConfigError(f"{getattr(self, key)} cells are too few", key=key, hint=f"{STENCIL} or more")
+
+    @property
+    def dx(self) -> float:
+        """m."""
+        return LENGTH_M / self.nx
+
+    @property
+    def dz(self) -> float:
+        """m."""
+        return HEIGHT_M / self.nz
+
+    @property
+    def largest_step(self) -> float:
+        """The time step of the original, s. Its order of operations decides when the original writes a frame."""
+        return min(self.dx, self.dz) / MAX_SPEED * CFL
+
+    @property
+    def x(self) -> Float[np.ndarray, "x"]:
+        """Centers of cells, m."""
+        return (np.arange(self.nx) + 0.5) * self.dx
+
+    @property
+    def z(self) -> Float[np.ndarray, "z"]:
+        """Centers of cells, m."""
+        return (np.arange(self.nz) + 0.5) * self.dz
+
+    def quadrature_z(self, ghosts: int = 0) -> Float[np.ndarray, "z 3"]:
+        """Heights of the quadrature points in each cell, m, with layers of ghost cells below and above."""
+        return (np.arange(-ghosts, self.nz + ghosts)[:, None] + NODES) * self.dz
+
+    def quadrature_x(self) -> Float[np.ndarray, "x 3"]:
+        """Places of the quadrature points in each cell, m."""
+        return (np.arange(self.nx)[:, None] + NODES) * self.dx

@@ -1,0 +1,15 @@
+"""What a trained model says of the cases in a user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sciml.app.cli import Outcome
+from sciml.app.using import use
+from sciml.domain.protocol import Predicts
+
+
+def run(values: Mapping[str, Any]) -> Outcome:
+    """Predicts, writes and says where."""
+    return use("predict", Predicts, values)

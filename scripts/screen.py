@@ -1,0 +1,6 @@
+"""Search a space of candidates with a trained model. See --help."""
+
+from sciml.app.cli import main
+
+if __name__ == "__main__":
+    main("screen")

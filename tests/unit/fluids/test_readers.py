@@ -1,0 +1,345 @@
+"""Every format gives what was written, lazily; what is wrong is told in one sentence."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import pytest
+
+from domains.fluids.boundary import Boundary, Side
+from domains.fluids.readers import FlowSource, open_sources
+from domains.fluids.solver import VARIABLES, Background, Grid
+from sciml.core.errors import DataError, MissingExtraError
+
+from . import flow_files as files
+
+ORIGINAL = Path(__file__).parents[3].parent / "shared" / "data" / "miniweather"
+
+
+@pytest.fixture
+def h5py():
+    return pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
+
+
+def only(path: Path, **options) -> FlowSource:
+    (source,) = open_sources(str(path), **options)
+    return source
+
+
+class TestMiniWeather:
+    def test_what_was_written_comes_back(self, tmp_path):
+        fields = files.miniweather(tmp_path / "a.nc")
+        source = only(tmp_path / "a.nc")
+        assert source.variables == VARIABLES
+        assert source.times.tolist() == [0, 10, 20]
+        assert (source.dx, source.dz, source.shape) == (files.GRID.dx, files.GRID.dz, (6, 12))
+        assert source.boundary == Boundary.of("periodic", "wall")
+        np.testing.assert_array_equal(source.read(), fields)
+        np.testing.assert_array_equal(source.read(slice(1, 2), ("theta", "dens")), fields[1:2][:, [3, 0]])
+
+    def test_the_schema_is_the_original_s(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc") as file:
+            assert {name: dim.isunlimited() for name, dim in file.dimensions.items()} == {"t": True, "x": 0, "z": 0}
+            assert set(file.variables) == {"t", *VARIABLES}
+            assert all(file[name].dimensions == ("t", "z", "x") and file[name].dtype == "f8" for name in VARIABLES)
+
+    @pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original's files are not here")
+    def test_the_original_s_own_files(self):
+        source = only(ORIGINAL / "thermal_100x50.nc")
+        assert source.times[-1] == pytest.approx(1000)
+        assert np.abs(source.read(slice(0, 1))[0, 3]).max() == pytest.approx(3, rel=0.02)
+        frames = only(ORIGINAL / "collision_100x50_all_frames_f32.nc")
+        assert frames.interval == pytest.approx(10)  # the first and the last are a step longer and shorter
+
+    def test_profiles_of_the_background(self, tmp_path):
+        background = Background.of(files.GRID, 0.02)
+        files.miniweather(tmp_path / "a.nc", background=background)
+        profiles = only(tmp_path / "a.nc").profiles
+        np.testing.assert_array_equal(profiles["hy_dens"], background.dens)
+        np.testing.assert_array_equal(profiles["hy_theta"], background.theta)
+
+    def test_a_missing_variable(self, tmp_path):
+        files.without(tmp_path / "a.nc", "theta")
+        with pytest.raises(DataError, match=r"a\.nc: no variable theta"):
+            open_sources(str(tmp_path / "a.nc"))
+
+    def test_an_unknown_variable_is_not_read(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc")
+        with pytest.raises(DataError, match="no variable tetha; did you mean 'theta'"):
+            only(tmp_path / "a.nc").read(variables=["tetha"])
+
+    @pytest.mark.parametrize("cut", [1, 300, 4000, 6900])
+    def test_a_file_that_is_cut_off(self, tmp_path, cut):
+        files.miniweather(tmp_path / "a.nc")
+        whole = (tmp_path / "a.nc").read_bytes()
+        (tmp_path / "a.nc").write_bytes(whole[:-cut])
+        with pytest.raises(DataError, match="damaged"):
+            open_sources(str(tmp_path / "a.nc"))
+
+    def test_a_value_that_is_no_number(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file["wwnd"][1, 2, 3] = np.nan
+        source = only(tmp_path / "a.nc")
+        assert np.isfinite(source.read(slice(0, 1))).all()
+        with pytest.raises(DataError, match=r"a\.nc: wwnd is not a finite number at time 10, cell z=2 x=3"):
+            source.read()
+
+    def test_times_that_are_not_uniform(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc", times=(0.0, 10.0, 20.0, 40.0))
+        with pytest.raises(DataError, match="times are not uniform, frames 2 and 3 are 20 apart and most are 10"):
+            _ = only(tmp_path / "a.nc").interval
+
+    def test_times_that_do_not_increase(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc", times=(0.0, 10.0, 10.0))
+        with pytest.raises(DataError, match=r"times do not increase at frame 2 \(10\)"):
+            open_sources(str(tmp_path / "a.nc"))
+
+
+class TestFolder:
+    def test_all_its_files_but_hidden_ones(self, tmp_path):
+        for name in ("b.nc", "a.nc", ".part/c.nc"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            files.miniweather(tmp_path / name)
+        assert [Path(source.name).name for source in open_sources(str(tmp_path))] == ["a.nc", "b.nc"]
+
+    def test_mixed_grids(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc")
+        files.miniweather(tmp_path / "b.nc", Grid(16, 8))
+        with pytest.raises(DataError, match=r"a\.nc and .*b\.nc are on different grids \(12 x 6 .*16 x 8"):
+            open_sources(str(tmp_path))
+
+    def test_cells_of_another_size(self, tmp_path):
+        files.cgl(tmp_path / "a.nc")
+        files.amira(tmp_path / "b.am")
+        with pytest.raises(DataError, match=r"20 x 8 cells of 0\.21.*20 x 8 cells of 0\.2 x"):
+            open_sources(str(tmp_path))
+
+    def test_mixed_variables(self, tmp_path, h5py):
+        for name, num_variables in (("a.h5", 1), ("b.h5", 2)):
+            files.pdebench_by_sample(tmp_path / name, num_variables)
+        with pytest.raises(DataError, match=r"different variables \(v0, and v0, v1\)"):
+            open_sources(str(tmp_path))
+
+    def test_mixed_boundaries(self, tmp_path, h5py):
+        files.well(tmp_path / "a.hdf5")
+        files.well(tmp_path / "b.hdf5", (("x", "OPEN"), ("y", "WALL")))
+        with pytest.raises(DataError, match="different boundaries"):
+            open_sources(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("path", "match"),
+        [
+            ("flow.txt", "unknown kind of file"),
+            ("nothing.nc", "did you mean 'something.nc'"),
+            ("*.am", "no file matches"),
+        ],
+    )
+    def test_nothing_to_read(self, tmp_path, path, match):
+        for name in ("flow.txt", "something.nc"):
+            (tmp_path / name).touch()
+        with pytest.raises(DataError, match=match):
+            open_sources(str(tmp_path / path))
+
+    def test_other_netcdf(self, tmp_path):
+        with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+            file.createDimension("x", 3)
+            file.createVariable("salt", "f4", ("x",))
+        with pytest.raises(DataError, match=r"no flow is in it; dens, .* found salt"):
+            open_sources(str(tmp_path / "a.nc"))
+
+
+class TestCGL:
+    @pytest.mark.parametrize("hole", ["masked", "at rest"])
+    def test_obstacles_are_respected(self, tmp_path, hole):
+        winds, mask = files.cgl(tmp_path / "a.nc", hole)
+        source = only(tmp_path / "a.nc")
+        np.testing.assert_array_equal(source.mask, mask)
+        np.testing.assert_array_equal(source.read(), np.where(mask, 0, winds))
+        assert source.dx == pytest.approx(4 / 19)
+        assert source.interval == pytest.approx(0.5)
+        assert source.odd == ((True, False), (False, True))
+        assert source.boundary.x == (Side.OPEN, Side.OPEN)
+
+    def test_a_value_that_is_missing_in_the_fluid(self, tmp_path):
+        files.cgl(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file["v"][2, 0, 0] = np.ma.masked
+        with pytest.raises(DataError, match="v is not a finite number at time 1, cell z=0 x=0"):
+            only(tmp_path / "a.nc").read()
+
+    def test_a_missing_variable(self, tmp_path):
+        files.cgl(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file.renameVariable("v", "q")
+        with pytest.raises(DataError, match="no variable v"):
+            open_sources(str(tmp_path / "a.nc"))
+
+    def test_a_boundary_may_be_given(self, tmp_path):
+        files.cgl(tmp_path / "a.nc")
+        boundary = Boundary.of("periodic", "wall")
+        assert only(tmp_path / "a.nc", boundary=boundary).boundary == boundary
+
+    def test_a_file_that_is_cut_off(self, tmp_path):
+        files.cgl(tmp_path / "a.nc")
+        whole = (tmp_path / "a.nc").read_bytes()
+        (tmp_path / "a.nc").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="damaged"):
+            open_sources(str(tmp_path / "a.nc"))
+
+
+class TestAmira:
+    @pytest.mark.parametrize("order", ["<", ">"])
+    def test_what_was_written_comes_back(self, tmp_path, order):
+        winds = files.amira(tmp_path / "a.am", order=order)
+        source = only(tmp_path / "a.am")
+        np.testing.assert_array_equal(source.read(), winds)
+        np.testing.assert_array_equal(source.read(slice(1, 4, 2), ["v"]), winds[1:4:2, 1:])
+        assert (source.dx, source.dz) == pytest.approx((0.2, 1 / 7))
+        assert source.times.tolist() == [0, 0.5, 1, 1.5, 2]
+        assert source.mask is None
+
+    def test_what_rests_is_an_obstacle(self, tmp_path):
+        winds = files.values(5, 2, 8, 20)
+        winds[..., 2:4, 5] = 0
+        files.amira(tmp_path / "a.am", winds=winds)
+        assert np.argwhere(only(tmp_path / "a.am").mask).tolist() == [[2, 5], [3, 5]]
+
+    def test_a_file_that_is_cut_off(self, tmp_path):
+        files.amira(tmp_path / "a.am")
+        whole = (tmp_path / "a.am").read_bytes()
+        (tmp_path / "a.am").write_bytes(whole[:-1])
+        with pytest.raises(DataError, match=f"cut off after {len(whole) - 1} of {len(whole)} bytes"):
+            open_sources(str(tmp_path / "a.am"))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "match"),
+        [
+            ("BINARY-LITTLE-ENDIAN", "ASCII", "is AmiraMesh ASCII"),
+            ("{ float[2]", "{ float[3]", r"float\[3\]; float\[2\]"),
+            ("define Lattice 20 8 5", "", "'define Lattice nx ny nt' is missing"),
+            ("# Data section follows", "", "'# Data section follows' and '@1' is missing"),
+            ("} @1", "} @1(HxZip,99)", "compressed"),
+        ],
+    )
+    def test_another_kind_of_header(self, tmp_path, old, new, match):
+        files.amira(tmp_path / "a.am")
+        whole = (tmp_path / "a.am").read_bytes()
+        (tmp_path / "a.am").write_bytes(whole.replace(old.encode(), new.encode(), 1))
+        with pytest.raises(DataError, match=match):
+            open_sources(str(tmp_path / "a.am"))
+
+    def test_a_value_that_is_no_number(self, tmp_path):
+        winds = files.values(5, 2, 8, 20)
+        winds[3, 0, 7, 19] = np.inf
+        files.amira(tmp_path / "a.am", winds=winds)
+        with pytest.raises(DataError, match=r"u is not a finite number at time 1\.5, cell z=7 x=19"):
+            only(tmp_path / "a.am").read()
+
+    def test_files_larger_than_memory(self, tmp_path):
+        """A file of 64 GB, nearly all of it a hole on disk."""
+        frames, header = 10**6, b"Parameters { BoundingBox 0 1 0 1 0 999999 }\nLattice { float[2] Data } @1\n"
+        start = b"# AmiraMesh BINARY-LITTLE-ENDIAN 2.1\ndefine Lattice 100 80 1000000\n" + header
+        start += b"# Data section follows\n@1\n"
+        with (tmp_path / "a.am").open("wb") as file:
+            file.write(start + np.ones(100 * 80 * 2, dtype="<f4").tobytes())
+            file.truncate(len(start) + frames * 64000)
+        tracemalloc.start()
+        source = only(tmp_path / "a.am")
+        assert len(source) == frames
+        assert source.read(slice(0, 1)).min() == 1
+        assert not source.read(slice(frames - 2, frames)).any()
+        assert tracemalloc.get_traced_memory()[1] < 32e6  # a million times are 8 of it
+        tracemalloc.stop()
+
+
+class TestWell:
+    def test_what_was_written_comes_back(self, tmp_path, h5py):
+        fields = files.well(tmp_path / "a.hdf5")
+        first, second = open_sources(str(tmp_path / "a.hdf5"))
+        assert second.name.endswith("a.hdf5@1")
+        assert first.variables[:3] == ("density", "velocity_x", "velocity_y")
+        assert first.variables[3:] == ("stress_xx", "stress_xy", "stress_yx", "stress_yy")
+        assert first.winds == ("velocity_x", "velocity_y")
+        assert first.shape == (6, 10)
+        assert (first.dx, first.dz) == pytest.approx((0.1, 0.2))
+        read = second.read(slice(1, 3), ["velocity_y", "density", "stress_yx"])
+        np.testing.assert_array_equal(read[:, 0], fields["velocity"][1, 1:3, ..., 1].swapaxes(1, 2))
+        np.testing.assert_array_equal(read[:, 1], fields["density"][1, 1:3].swapaxes(1, 2))
+        np.testing.assert_array_equal(read[:, 2], fields["stress"][1, 1:3, ..., 1, 0].swapaxes(1, 2))
+
+    def test_typed_boundaries_and_obstacles(self, tmp_path, h5py):
+        files.well(tmp_path / "a.hdf5", (("x", "open"), ("y", "WALL")), obstacle=True)
+        source = open_sources(str(tmp_path / "a.hdf5"))[0]
+        assert source.boundary == Boundary.of("open", "wall")
+        assert np.argwhere(source.mask).tolist() == [[3, 2], [3, 3]]
+        assert not source.read()[..., 3, 2:4].any()
+
+    def test_an_unknown_boundary(self, tmp_path, h5py):
+        files.well(tmp_path / "a.hdf5", (("x", "WAL"), ("y", "WALL")))
+        with pytest.raises(DataError, match=r"unknown boundary 'wal' of x_WAL; did you mean 'wall'"):
+            open_sources(str(tmp_path / "a.hdf5"))
+
+    def test_a_boundary_that_is_not_told(self, tmp_path, h5py):
+        files.well(tmp_path / "a.hdf5", (("x", "PERIODIC"),))
+        with pytest.raises(DataError, match="no boundary condition at an end of y"):
+            open_sources(str(tmp_path / "a.hdf5"))
+        assert open_sources(str(tmp_path / "a.hdf5"), Boundary.of("periodic", "open"))
+
+    def test_a_file_that_is_cut_off(self, tmp_path, h5py):
+        files.well(tmp_path / "a.hdf5")
+        whole = (tmp_path / "a.hdf5").read_bytes()
+        (tmp_path / "a.hdf5").write_bytes(whole[:-1000])
+        with pytest.raises(DataError, match="damaged"):
+            open_sources(str(tmp_path / "a.hdf5"))
+
+    def test_without_the_library(self, tmp_path, monkeypatch):
+        import sys
+
+        (tmp_path / "a.hdf5").touch()
+        monkeypatch.setitem(sys.modules, "h5py", None)
+        with pytest.raises(MissingExtraError, match=r"h5py is needed to read .*a\.hdf5"):
+            open_sources(str(tmp_path / "a.hdf5"))
+
+
+class TestPDEBench:
+    def test_by_variable(self, tmp_path, h5py):
+        fields = files.pdebench_by_variable(tmp_path / "a.h5")
+        source = open_sources(str(tmp_path / "a.h5"))[1]
+        assert source.times.tolist() == [0, 0.25, 0.5]
+        assert source.winds == ("Vx", "Vy")
+        read = source.read(slice(1, 2), ["pressure", "Vx"])
+        np.testing.assert_array_equal(read[0, 0], fields["pressure"][1, 1].T)
+        np.testing.assert_array_equal(read[0, 1], fields["Vx"][1, 1].T)
+
+    def test_by_sample(self, tmp_path, h5py):
+        data = files.pdebench_by_sample(tmp_path / "a.h5")
+        source = open_sources(str(tmp_path / "a.h5"))[1]
+        assert source.variables == ("v0", "v1")
+        np.testing.assert_array_equal(source.read(), data[1].transpose(0, 3, 2, 1))
+
+    def test_a_missing_variable(self, tmp_path, h5py):
+        files.pdebench_by_variable(tmp_path / "a.h5")
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file["Vy"]
+        with pytest.raises(DataError, match="no variable Vy"):
+            open_sources(str(tmp_path / "a.h5"))
+
+    def test_other_hdf5(self, tmp_path, h5py):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["salt"] = [1.0]
+        with pytest.raises(DataError, match="neither The Well's nor PDEBench's layout of a flow; found salt"):
+            open_sources(str(tmp_path / "a.h5"))
+
+
+def test_sources_go_to_worker_processes(tmp_path):
+    """Open files would not."""
+    fields = files.miniweather(tmp_path / "a.nc")
+    source = only(tmp_path / "a.nc")
+    source.read()
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(), fields)
