@@ -6,8 +6,9 @@
 An inference step is a forward pass without gradients, a training step forward and backward; both decide where to
 refine. Arms are measured in turn, round after round; times are CPU milliseconds (median), which other programs on the
 machine disturb less than wall-clock time, and the ratio is that of a round's times to the uniform arm of the same
-number of tokens (median). MATEY (ORNL) at these shapes has a history of four frames in its sequence, so its tokens are
-four times the patches; its mixed grid of 16 and 4 takes 1.36 times its uniform grid of as many tokens.
+number of tokens (median). MATEY (ORNL) has a history of four frames at these shapes; its known times fit a sequence
+that holds all of them, four times the patches, which is inferred and was not read. Its mixed grid of 16 and 4 takes
+1.36 times its uniform grid of as many tokens.
 """
 
 from __future__ import annotations

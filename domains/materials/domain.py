@@ -82,7 +82,7 @@ class MaterialsDomain:
         check_targets(cfg.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)
         options = {"labels": schema.labels, "dtype": cfg.data.dtype, "branches": branches}
-        test = open_test(cfg.data, store)
+        test = open_test(cfg.data, store, schema)
         return MaterialsSplits(
             train=StructureSource(store, in_shares(store, store.indices("train"), cfg.data.shares), **options),
             valid=StructureSource.of_split(store, "valid", **options),

@@ -14,6 +14,7 @@ import torch
 from domains.materials.batch import GraphBatch, GraphSample, LabelShape, collate
 from domains.materials.layout import is_store
 from domains.materials.prepare import Preparation, PrepareConfig, Source, branches_of, identity, prepare, source_stem
+from domains.materials.schema import MaterialsSchema
 from domains.materials.store import MaterialsStore
 from sciml.core.config import choice
 from sciml.core.errors import ConfigError
@@ -77,18 +78,21 @@ def open_or_prepare(config: MaterialsDataConfig) -> MaterialsStore:
     return MaterialsStore.open(ensure_store(config.path, config.cache, config))
 
 
-def open_test(config: MaterialsDataConfig, store: MaterialsStore) -> MaterialsStore | None:
+def open_test(config: MaterialsDataConfig, store: MaterialsStore, schema: MaterialsSchema) -> MaterialsStore | None:
     """The store of ``test_path``, where there is one.
 
+    Args:
+        schema: of the model, whose elements it may have.
+
     Raises:
-        DataError: it has elements that the training data do not have.
+        DataError: it has elements that the model does not know.
         ConfigError: it is a store of another cutoff.
     """
     if config.test_path is None:
         return None
     chosen = {**config.selected(), "cutoff": store.schema.cutoff, "splits": ALL_TEST, "split_by": "structure"}
     test = MaterialsStore.open(ensure_store(config.test_path, config.cache, Preparation(**chosen)))
-    store.schema.check_elements(test.schema.elements, str(config.test_path))
+    schema.check_elements(test.schema.elements, str(config.test_path))
     if test.schema.cutoff != store.schema.cutoff:
         raise ConfigError(
             f"its neighbors reach {test.schema.cutoff:g} A, those of the training data {store.schema.cutoff:g} A",

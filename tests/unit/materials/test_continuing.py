@@ -11,7 +11,7 @@ from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
 from domains.materials.source import MaterialsDataConfig, branch_numbers, in_shares, open_or_prepare
 from sciml.app.train import set_up
 from sciml.app.trained_run import open_run
-from sciml.core.errors import ConfigError
+from sciml.core.errors import ConfigError, DataError
 from sciml.dist.world import World
 from sciml.domain.protocol import Trained
 from tests.unit.materials.alloy_files import alloy, extxyz
@@ -96,6 +96,22 @@ def test_data_sets_find_their_heads_by_name():
     assert branch_numbers(["old", "mine"], ["mine"]) == [1]
     with pytest.raises(ConfigError, match=r"data.path: the model knows no data set 'main'; .*data.path={old: FILE}"):
         branch_numbers(["old", "mine"], ["main"])
+
+
+def test_old_structures_can_be_tested_on_by_a_model_that_kept_their_elements(
+    small_run, small_values, small_alloys, mine
+):
+    source = small_run()
+    values = small_values(f"data.path={mine}", f"data.test_path={small_alloys}", "run=gold", f"init_from={source.path}")
+    with pytest.raises(DataError, match="the model does not know Ni"):  # before anything is kept, gold and copper
+        set_up(values, World(0, 1, torch.device("cpu")))
+    values = small_values(f"data.path={mine}", f"init_from={source.path}")
+    training = set_up(values, World(0, 1, torch.device("cpu")))
+    training.trainer.fit()
+    opened = open_run(training.folder, changes={"data": {"test_path": str(small_alloys)}})
+    assert len(opened.splits.test) == 60
+    batch = opened.splits.test.collate([opened.splits.test.sample(n, np.random.default_rng(0)) for n in range(2)])
+    assert opened.task.predict(opened.model, batch).values["forces"].isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_finished_store_keeps_its_choices(files, store):
 
 
 def test_another_file_is_tested_on_without_frames_that_were_trained_on(files, store, capsys):
-    test = open_test(config(files, test_path=str(files / "other.extxyz")), store)
+    test = open_test(config(files, test_path=str(files / "other.extxyz")), store, store.schema)
     source = held_out_test(store, test)
     capsys.readouterr()
     seen = len(store.indices("train")) + len(store.indices("valid"))
@@ -95,20 +95,20 @@ def test_another_file_is_tested_on_without_frames_that_were_trained_on(files, st
     names = [test.name(n).rsplit("@")[1] for n in source.indices]
     assert names[:2] == ["0", "1"]
     assert source.labels == store.schema.labels
-    assert open_test(config(files), store) is None
+    assert open_test(config(files), store, store.schema) is None
 
 
 def test_a_test_file_must_fit_the_training_data(files, store):
     with pytest.raises(DataError, match=r"foreign.extxyz: the model does not know Al; it knows Ni, Cu"):
-        open_test(config(files, test_path=str(files / "foreign.extxyz")), store)
+        open_test(config(files, test_path=str(files / "foreign.extxyz")), store, store.schema)
     out = str(files / "wide")
     prepare(PrepareConfig(path=str(files / "other.extxyz"), out=out, cutoff=6.0))
     with pytest.raises(ConfigError, match=r"data.test_path: its neighbors reach 6 A"):
-        open_test(config(files, test_path=out), store)
+        open_test(config(files, test_path=out), store, store.schema)
 
 
 def test_a_store_for_testing_alone_has_no_statistics(files, store):
-    test = open_test(config(files, test_path=str(files / "other.extxyz")), store)
+    test = open_test(config(files, test_path=str(files / "other.extxyz")), store, store.schema)
     with pytest.raises(DataError, match="it can only be a test set"):
         _ = MaterialsStore.open(test.path).statistics
 
