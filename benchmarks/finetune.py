@@ -99,10 +99,10 @@ def draw(found: dict[str, dict[str, Scores]], path: Path) -> None:
                 bars = axes.bar(np.array(at) + 0.4 * place - 0.2, values, 0.38, color=colors[kind], label=names[kind])
                 axes.bar_label(bars, fmt="%.3g", fontsize=8.5)
             axes.set_xticks(range(len(found)), [name.replace(" with ", "\nwith ") for name in found])
-            axes.set(title=f"MAE of {title}", yscale="log")
-            axes.margins(y=0.15)
+            axes.set(title=f"MAE of {title}")
+            axes.margins(y=0.1)
             axes.grid(axis="x", visible=False)
-        figure.axes[0].legend(loc="upper right")
+        figure.axes[0].legend(loc="upper left")
         save_png(figure, path)
 
 
