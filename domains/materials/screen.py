@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from domains.materials.screen_figures import screen_figures
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory, write_json
 from sciml.core.lock import claimed
+from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.domain.protocol import Made, TrainedModel
@@ -70,7 +70,8 @@ def make_screen(
                 "a single model has no spread", key="rank_by", hint="mixing_enthalpy, or train with task.members=4"
             )
         start = time.monotonic()
-        found, made = _judged(mixing, config, _parts_folder(out, config, about))
+        parts = Parts(out, _settings(config, about), ".json")
+        found, made = _judged(mixing, config, parts)
         seconds = time.monotonic() - start
         rows = ranked(found, config.temperature, config.rank_by)
         notes = list(_notes(mixing, config, rows))
@@ -79,7 +80,7 @@ def make_screen(
             write_json(folder / RECORD, _record(mixing, config, about, notes))
             for figure in screen_figures(rows, mixing, config):
                 figure.render(folder / "figures" / figure.name)
-        shutil.rmtree(_parts(out))
+        parts.remove()
     document = {"path": str(out), "candidates": len(rows), "structures": made, "seconds": round(seconds, 2)}
     best = [{"rank": rank, **row.to_dict()} for rank, row in enumerate(rows[: config.top], start=1)]
     speed = f", {made * 60 / max(seconds, 1e-9):,.0f} a minute" if made else ""
@@ -104,7 +105,7 @@ def fingerprint(opened: TrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _judged(mixing: Mixing, config: ScreenConfig, parts: Path) -> tuple[list[Found], int]:
+def _judged(mixing: Mixing, config: ScreenConfig, parts: Parts) -> tuple[list[Found], int]:
     """What is said of all candidates, and how many structures that took now."""
     size = max(1, PART // (config.decorations * len(config.strains)))
     candidates = [(composition, lattice) for lattice in config.lattices for composition in config.grid.compositions()]
@@ -119,11 +120,11 @@ def _judged(mixing: Mixing, config: ScreenConfig, parts: Path) -> tuple[list[Fou
 
 
 def _made_parts(
-    mixing: Mixing, groups: Sequence[Sequence[Candidate]], parts: Path
+    mixing: Mixing, groups: Sequence[Sequence[Candidate]], parts: Parts
 ) -> Iterator[tuple[list[Found], int]]:
     """Judges what is not there yet; yields each part, and how much of it is new."""
     for number, group in enumerate(groups):
-        path = parts / f"{number:06d}.json"
+        path = parts.path(number)
         if path.exists():
             yield [Found(**row) for row in json.loads(path.read_text())], 0
             continue
@@ -132,26 +133,11 @@ def _made_parts(
         yield rows, len(rows)
 
 
-def _parts(out: Path) -> Path:
-    return out.with_name(f".{out.name}.parts")
-
-
-def _parts_folder(out: Path, config: ScreenConfig, about: dict[str, str]) -> Path:
-    """The folder of finished parts; emptied if they were made with other settings."""
-    folder, settings = _parts(out), _settings(config, about)
-    kept = folder / "settings.json"
-    if folder.exists() and not (kept.exists() and json.loads(kept.read_text()) == settings):
-        shutil.rmtree(folder)
-    if not folder.exists():
-        write_json(kept, settings)
-    return folder
-
-
 def _settings(config: ScreenConfig, about: dict[str, str]) -> dict[str, Any]:
-    """What decides what the model says; JSON's words."""
+    """What decides what the model says."""
     asked = {key: value for key, value in asdict(config).items() if key not in OF_RANKING}
     versions = {name: version(name) for name in ("sciml", "numpy", "torch")}
-    return json.loads(json.dumps({**asked, **about, "versions": versions}))
+    return {**asked, **about, "versions": versions}
 
 
 def _write_table(path: Path, rows: Sequence[Ranked], config: ScreenConfig) -> None:
