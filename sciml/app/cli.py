@@ -160,10 +160,11 @@ def help_text(verb: str) -> str:
         lines += [f"  {group:<11}{', '.join(options(group))}" for group in groups if group != verb]
         lines.append("")
     lines += ["keys and their defaults:", *(f"  {line}" for line in body), ""]
-    for option in options(verb):
+    group = "cluster" if verb == "launch" else "domain"
+    for option in sorted(set(options(verb)) & set(options(group))):
         own, _ = _split_defaults((CONF / verb / f"{option}.yaml").read_text())
         lines += [
-            f"keys of {'cluster' if verb == 'launch' else 'domain'}={option} and their defaults:",
+            f"keys of {group}={option} and their defaults:",
             *(f"  {line}" for line in own),
             "",
         ]
