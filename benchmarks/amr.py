@@ -1,7 +1,7 @@
 """A step of the adaptive multiscale transformer, beside a uniform grid of the same number of tokens: CPU time.
 
     python benchmarks/amr.py                        # the shapes at which MATEY's times are known
-    python benchmarks/amr.py --rows 256 --columns 512 --repeats 3
+    python benchmarks/amr.py --rows 256 --columns 512 --repeats 3 --arms 'uniform 4' 'adaptive 16-4, a quarter'
 
 An inference step is a forward pass without gradients, a training step forward and backward; both decide where to
 refine. Arms are measured in turn, round after round; times are CPU milliseconds (median), which other programs on the
@@ -39,6 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "adaptive 32-8-4": {"patch_size": 32, "ratios": (4, 2), "budgets": (0.75, 0.0625)},
     "uniform 4": {"patch_size": 4, **UNIFORM},
     "adaptive 16-4, nearly all": {"patch_size": 16, "ratios": (4,), "budgets": (0.9375,)},
+    "adaptive 16-4, a quarter": {"patch_size": 16, "ratios": (4,), "budgets": (0.25,)},
     "adaptive 8-4": {"patch_size": 8, "ratios": (2,), "budgets": (0.75,)},
 }
 
@@ -84,9 +85,10 @@ def main() -> None:
     }  # fmt: skip
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), help="by default all of them")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    arms = {name: build(args, changes) for name, changes in ARMS.items()}
+    arms = {name: build(args, ARMS[name]) for name in args.arms}
     before = os.getloadavg()[0]
     for arm in arms.values():  # the first round only warms up
         arm.measure()

@@ -29,6 +29,7 @@ from domains.climate.store import ClimateStore
 from domains.climate.task import ClimateTask, ClimateTaskConfig
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import ForecastRequest, NamedFigure, Predictor, RunResult, Splits, Trained
+from sciml.models.vit import ViTConfig
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,12 @@ class ClimateDomain:
     """ERA5-like fields on latitude and longitude, forecast by the shared ViT."""
 
     name = "climate"
-    model_kinds = frozenset({"vit"})
+    model_kinds: Mapping[str, type] = {"vit": ViTConfig}
     data_config = ClimateDataConfig
     task_config = ClimateTaskConfig
     prepare_config = PrepareConfig
     simulate_config = SimulateConfig
+    forecast_endings = (".zarr", ".nc")
 
     def check(self, cfg: Any) -> None:
         check_options(cfg.model)

@@ -6,30 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.climate.batch import FieldBatch
-from domains.climate.schema import ClimateStatistics
 from domains.climate.task import ClimateTask
-from sciml.core.seeding import seed_of
 from sciml.domain.protocol import Prediction
-
-
-def perturbed(
-    state: Float[Tensor, "batch channel latitude longitude"],
-    statistics: ClimateStatistics,
-    *,
-    members: int,
-    size: float,
-    seed: int,
-) -> Float[Tensor, "batch member channel latitude longitude"]:
-    """The state itself and copies with white noise of ``size`` standard deviations of each channel."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
-    shape = (len(state), members, *state.shape[1:])
-    noise = torch.randn(shape, generator=generator).to(state)
-    noise[:, 0] = 0
-    return state[:, None] + size * statistics.std[:, None, None].to(state) * noise
+from sciml.inference.ensemble import perturbed
 
 
 class EnsembleTask(ClimateTask):
@@ -48,7 +30,7 @@ class EnsembleTask(ClimateTask):
         states = batch.members
         if states is None:
             size = self.perturbation
-            states = perturbed(batch.state, self.statistics, members=self.members, size=size, seed=0)
+            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=0)
         alone = [self._member(batch, states, number) for number in range(states.shape[1])]
         ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
         return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})

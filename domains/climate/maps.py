@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from domains.climate.example import ForecastExample, choose, long_name
 from domains.climate.projection import Canvas, Orthographic, PlateCarree, Projection, covers_globe, world_map
 from domains.climate.variables import channel_unit, parse_channel
 from sciml.report.scores import format_value
+from sciml.report.shading import Shading as PlainShading
 from sciml.report.style import INK, MUTED, add_titles, new_figure, pretty_unit, save_png, suite_style
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 MAP_CHANNELS = ("z500", "t850", "t2m", "msl", "u10")
 GLOBE_CHANNELS = ("t850", "t2m", "z500", "msl")
-ERROR_COLORS = "RdBu_r"
 COLORS_BY_UNIT = {
     "K": "inferno",
     "m2 s-2": "viridis",
@@ -39,33 +39,18 @@ DPI = 130
 
 
 @dataclass(frozen=True)
-class Shading:
+class Shading(PlainShading):
     """How a channel's values become colors, the same for forecast and truth."""
 
-    cmap: str
-    low: float
-    high: float
     contour_step: float | None = None
 
     @classmethod
     def of_values(cls, channel: str, *maps: Float[np.ndarray, "..."]) -> Shading:
         """Spans nearly all values; centered at zero for winds."""
         unit = channel_unit(channel)
-        values = np.concatenate([np.ravel(m) for m in maps])
-        low, high = np.nanpercentile(values, [0.2, 99.8])
-        if unit in CENTERED_UNITS:
-            high = max(abs(low), abs(high)) or 1.0
-            low = -high
-        if not high > low:
-            low, high = low - 1, high + 1
-        step = (high - low) / 12 if parse_channel(channel).variable.name in CONTOURED else None
-        return cls(COLORS_BY_UNIT.get(unit, "cividis"), float(low), float(high), step)
-
-    @classmethod
-    def of_errors(cls, *maps: Float[np.ndarray, "..."]) -> Shading:
-        """White at zero, as far to red as to blue."""
-        size = float(np.nanpercentile(np.abs(np.concatenate([np.ravel(m) for m in maps])), 99.5)) or 1.0
-        return cls(ERROR_COLORS, -size, size)
+        found = (cls.centered if unit in CENTERED_UNITS else cls.spanning)(COLORS_BY_UNIT.get(unit, "cividis"), *maps)
+        contoured = parse_channel(channel).variable.name in CONTOURED
+        return replace(found, contour_step=(found.high - found.low) / 12) if contoured else found
 
 
 def draw_field(

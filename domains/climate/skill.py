@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -13,13 +13,13 @@ from domains.climate.example import ForecastExample, choose
 from domains.climate.spectra import zonal_power_spectrum
 from domains.climate.variables import channel_unit
 from sciml.report.scores import Rows, baselines_of, lead_times, score_lines
+from sciml.report.skill import bars_beside_baselines, draw_scores_by_lead_time, legend_entries
 from sciml.report.style import (
     INK,
     MODEL,
     add_titles,
     color_of,
     label_of,
-    marker_of,
     new_figure,
     pretty_unit,
     save_png,
@@ -41,32 +41,17 @@ def draw_skill_beside_baselines(scores: Rows, lead_hours: float | None, source: 
     with suite_style():
         figure = new_figure(8.2, 1.75 + 0.36 * len(lines))
         axes = figure.add_subplot()
-        rows = np.arange(len(lines))
-        ratios = [{name: v / line.values[reference] for name, v in line.values.items()} for line in lines]
-        model = [ratio[MODEL] for ratio in ratios]
-        axes.barh(rows, model, height=0.62, color=color_of(MODEL), label=MODEL, zorder=2)
-        for name in baselines_of(scores):
-            axes.scatter(
-                [ratio.get(name, np.nan) for ratio in ratios], rows, marker=marker_of(name), s=62, zorder=3,
-                color=color_of(name), edgecolor="white", linewidth=0.8, label=label_of(name),
-            )  # fmt: skip
+        ratios = {
+            line.variable: {name: v / line.values[reference] for name, v in line.values.items()} for line in lines
+        }
+        bars_beside_baselines(axes, ratios)
         axes.axvline(1.0, color=color_of(reference), linewidth=1.3, linestyle=(0, (4, 2)), zorder=1)
-        for row, value in zip(rows, model, strict=True):
-            axes.text(0.012, float(row), f"{value:.2f}", va="center", color="white", fontsize=8.5, fontweight="bold",
-                      transform=axes.get_yaxis_transform())  # fmt: skip
-        axes.set_yticks(rows, [line.variable for line in lines])
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlim(0, 1.06 * max(max(ratio.values()) for ratio in ratios))
         axes.set_xlabel(f"RMSE, in units of {label_of(reference)}'s (left is better)")
         when = "" if lead_hours is None else f" {lead_hours:g} h ahead"
         axes.set_title(f"Error{when} beside the baselines", pad=28)
-        handles, labels = axes.get_legend_handles_labels()
-        order = [labels.index(MODEL), *(i for i, label in enumerate(labels) if label != MODEL)]
         axes.legend(
-            [handles[i] for i in order], [labels[i] for i in order], loc="lower left", bbox_to_anchor=(-0.01, 1.0),
-            ncols=6, columnspacing=1.3, handletextpad=0.5,
+            *legend_entries(figure), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, columnspacing=1.3,
+            handletextpad=0.5,
         )  # fmt: skip
         add_titles(figure, source=source)
         return save_png(figure, path)
@@ -75,50 +60,16 @@ def draw_skill_beside_baselines(scores: Rows, lead_hours: float | None, source: 
 def draw_skill_by_lead_time(scores: Rows, source: str, path: Path) -> Path:
     """RMSE above, ACC below, against lead time, for up to four variables."""
     known = tuple(dict.fromkeys(row["variable"] for row in scores))
-    names = choose(known, SKILL_CHANNELS, 4)
-    metrics = [metric for metric in ("rmse", "acc") if len(lead_times(scores, metric)) > 1]
-    with suite_style():
-        figure = new_figure(3.15 * len(names) + 0.3, 2.75 * len(metrics) + 0.7)
-        grid = figure.subplots(len(metrics), len(names), squeeze=False, sharex=True)
-        for row, metric in enumerate(metrics):
-            for axes, name in zip(grid[row], names, strict=True):
-                _lead_time_panel(axes, scores, metric, name)
-                unit = pretty_unit(channel_unit(name)) if metric == "rmse" else ""
-                axes.set_title(f"{name}{f', {unit}' if unit else ''}" if metric == "rmse" else "")
-            grid[row, 0].set_ylabel("RMSE" if metric == "rmse" else "anomaly correlation")
-        for axes in grid[-1]:
-            axes.set_xlabel("lead time, hours")
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-        add_titles(figure, source=source)
-        return save_png(figure, path)
-
-
-def _lead_time_panel(axes: Axes, scores: Rows, metric: str, variable: str) -> None:
-    curves: dict[str, list[tuple[float, float]]] = {MODEL: []}
-    for hours in lead_times(scores, metric):
-        for line in score_lines(scores, metric, hours):
-            if line.variable == variable:
-                for predictor, value in line.values.items():
-                    curves.setdefault(predictor, []).append((hours, value))
-    for order, (predictor, points) in enumerate(curves.items()):
-        if metric == "acc" and predictor == "climatology":
-            continue  # its anomaly is zero: the correlation says nothing
-        axes.plot(
-            *np.transpose(points), color=color_of(predictor), marker=marker_of(predictor), label=label_of(predictor),
-            linewidth=2.4 if predictor == MODEL else 1.5, zorder=10 - order, markeredgecolor="white",
-        )  # fmt: skip
-    axes.xaxis.set_major_locator(_lead_ticks(lead_times(scores, metric)))
-    if metric == "rmse":
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylim(top=1)
-
-
-def _lead_ticks(hours: Sequence[float]) -> Any:
-    from matplotlib.ticker import MultipleLocator
-
-    return MultipleLocator(next(step for step in (6, 12, 24, 48, 72, 120, 240, 1e9) if hours[-1] / step <= 7))
+    units = {name: pretty_unit(channel_unit(name)) for name in choose(known, SKILL_CHANNELS, 4)}
+    labels = {"rmse": "RMSE", "acc": "anomaly correlation"}
+    return draw_scores_by_lead_time(
+        scores,
+        {name: f"{name}, {unit}" if unit else name for name, unit in units.items()},
+        {metric: label for metric, label in labels.items() if len(lead_times(scores, metric)) > 1},
+        source,
+        path,
+        hidden={("acc", "climatology")},  # its anomaly is zero: the correlation says nothing
+    )
 
 
 def draw_spectra(example: ForecastExample, lead_hours: float | None, path: Path) -> Path:

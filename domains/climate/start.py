@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from domains.climate.batch import FieldBatch
-from domains.climate.ensemble import perturbed
 from domains.climate.example_rollout import read_example
 from domains.climate.intervals import multiple_of_step, path_to
 from domains.climate.maps import draw_forecast_globes
@@ -17,6 +16,7 @@ from domains.climate.schema import ClimateStatistics
 from domains.climate.store import ClimateStore
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import ForecastRequest, NamedFigure
+from sciml.inference.ensemble import perturbed
 
 
 def starting_batches(
@@ -44,7 +44,7 @@ def starting_batches(
         paths = [path_to(lead, intervals)]
     analysis = torch.from_numpy(store.read(np.array([position])))
     size, members = request.perturbation, request.members
-    state = perturbed(analysis, statistics, members=members, size=size, seed=request.seed)[0]
+    state = perturbed(analysis, statistics.std, members=members, size=size, seed=request.seed)[0]
     times = torch.full((request.members,), float(store.hours[position]), dtype=torch.float64)
     return [
         FieldBatch(

@@ -12,7 +12,7 @@ from sciml.core.errors import ConfigError, nearest
 from sciml.models.vit import ViTConfig
 
 COUPLINGS = ("none", "one_way", "two_way")
-CONDITIONS = ("lead_time",)
+CONDITIONS = ("lead_time", "cell_size")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class AMRConfig(ViTConfig):
             ``patch_size=32``, ``[4, 2]`` makes levels of 32, 8 and 4.
         budgets: the share of a level's patches that is refined, one for each ratio; at most that share where there
             is a ``threshold``.
+        condition_on: ``lead_time``, and ``cell_size`` for a model that is to serve several resolutions.
         indicator: what tells where to refine, see :mod:`domains.fluids.indicators`.
         threshold: only patches are refined whose score exceeds this share of the sample's largest; None refines
             as many as the budget allows.
@@ -37,6 +38,7 @@ class AMRConfig(ViTConfig):
         coupling: between patches and their finer ones before each block: ``none``, ``one_way`` (to the finer) or
             ``two_way``.
         ghost_cells: cells around a patch that its token sees; beyond the edges they follow the boundary condition.
+        seam_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
     """
 
     kind: str = "amr"
@@ -53,6 +55,7 @@ class AMRConfig(ViTConfig):
     balance: bool = False
     coupling: str = "two_way"
     ghost_cells: int = 1
+    seam_filter: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,10 @@ class AMRConfig(ViTConfig):
         for name in ("buffer", "hysteresis", "ghost_cells"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{getattr(self, name)} is negative", key=f"model.{name}", hint="write 0 or more")
+        if self.seam_filter < 0 or (self.seam_filter and self.seam_filter % 2 == 0):
+            raise ConfigError(
+                f"a filter of {self.seam_filter} cells has no middle", key="model.seam_filter", hint="5, or 0 for none"
+            )
         self._check_levels()
 
     def _check_levels(self) -> None:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from domains.fluids.boundary import Boundary
 from domains.fluids.forest import Forest, Geometry
+from domains.fluids.seams import SeamFilter
 from domains.fluids.share import Share
 from sciml.nn.patch import patchify, unpatchify
 
@@ -20,16 +22,30 @@ class Merge(nn.Module):
     From the residual of a patch's children its mean over that patch is taken out, cells outside the grid not counted.
     So the mean over each patch is what the levels down to its own say: restricting the merged field to patches of the
     coarsest level gives the coarse prediction exactly, and finer levels move mass, never make it.
+
+    Args:
+        seams: what the whole field goes through in the end; linear.
     """
 
+    def __init__(self, seams: SeamFilter | None = None) -> None:
+        super().__init__()
+        self.seams = seams
+
     def forward(
-        self, cells: Sequence[Float[Tensor, "batch token channel cell"]], forest: Forest, share: Share
+        self,
+        cells: Sequence[Float[Tensor, "batch token channel cell"]],
+        forest: Forest,
+        share: Share,
+        names: Sequence[str],
+        boundaries: Sequence[Boundary],
     ) -> Float[Tensor, "batch channel z x"]:
         """The field.
 
         Args:
             cells: of this rank's patches, level by level; those of other ranks count as zero, so that ranks' fields
                 add up to the whole one.
+            names: of the channels.
+            boundaries: of the samples.
         """
         geometry = forest.geometry
         merged: Tensor | float = 0.0
@@ -40,7 +56,8 @@ class Merge(nn.Module):
                 own = _without_mean(own, forest, index)
             merged = merged + _spread(own, level.nodes, geometry, index)
         assert isinstance(merged, Tensor)
-        return merged[..., : geometry.cells[0], : geometry.cells[1]]
+        fields = merged[..., : geometry.cells[0], : geometry.cells[1]]
+        return fields if self.seams is None else self.seams(fields, names, boundaries)
 
 
 def _without_mean(

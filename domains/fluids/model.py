@@ -20,6 +20,7 @@ from domains.fluids.indicators import INDICATORS, Indicator, LearnedIndicator
 from domains.fluids.merge import Merge
 from domains.fluids.positions import patch_angles
 from domains.fluids.refinement import grow
+from domains.fluids.seams import SeamFilter
 from domains.fluids.share import Place, Share
 from domains.fluids.tokens import Tokenizer
 from sciml.models.vit import ViT
@@ -29,8 +30,11 @@ from sciml.nn.position import fourier_features, sphere_rotary
 from sciml.nn.staged import Flow, ForwardPass
 from sciml.parallel.plan import Add, Gather, ShardingPlan, Split, Stages, Style, Turn
 
-LEAD_FEATURES = 16
-LONGEST_LEAD_S, SHORTEST_LEAD_S = 4000.0, 0.4
+FEATURES = 16
+"""Of each scalar that the blocks are modulated by."""
+LEAD_WAVELENGTHS_S = (4000.0, 0.4)
+CELL_WAVELENGTHS = (64.0, 4.0)
+"""In doublings of the cell size: what lies between two known sizes is smooth."""
 
 
 class AMRViT(nn.Module):
@@ -58,6 +62,7 @@ class AMRViT(nn.Module):
             "trunk.blocks.*.coupling.*": Style.SEQUENCE,
             "head.hidden.*": Style.COLUMN,
             "head.project.*": Style.SEQUENCE,
+            "merge.*": Style.SEQUENCE,
         },
         inputs={
             "own": (Split(dim=0, axes=("sp", "tp")),),
@@ -65,7 +70,7 @@ class AMRViT(nn.Module):
             "head.hidden.*": (Gather(),),
         },
         outputs={"head.hidden.*": Turn(), "merge": Add()},
-        stages=Stages(first=("tokenizer", "position", "condition"), last=("head",)),
+        stages=Stages(first=("tokenizer", "position", "condition"), last=("head", "merge")),
     )
 
     def __init__(self, config: AMRConfig, channels: Sequence[str]) -> None:
@@ -76,10 +81,14 @@ class AMRViT(nn.Module):
         self.indicator = LearnedIndicator() if config.indicator == "learned" else None
         self.tokenizer = Tokenizer(self.channels, config.patch_sizes, config.ghost_cells, dim)
         self.position = nn.Linear(2 * len(axes) * config.position_harmonics, dim, bias=False) if axes else None
-        self.condition = ConditionEmbedding(LEAD_FEATURES, config.condition_dim) if config.is_conditioned else None
+        self.condition = (
+            ConditionEmbedding(FEATURES * len(config.condition_on), config.condition_dim)
+            if config.is_conditioned
+            else None
+        )
         self.trunk = ViT(config, CoupledBlock)  # type: ignore[arg-type]
         self.head = Head(self.channels, config, config.patch_sizes)
-        self.merge = Merge()
+        self.merge = Merge(SeamFilter(self.channels, config.seam_filter) if config.seam_filter else None)
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
@@ -89,6 +98,7 @@ class AMRViT(nn.Module):
         """
         names = [f"tokenizer.{level}.weight" for level in range(len(self.tokenizer))]
         names += [f"head.project.{level}.{key}" for level in range(len(self.tokenizer)) for key in ("weight", "bias")]
+        names += ["merge.seams.weight"] * (self.merge.seams is not None)
         return dict.fromkeys(names, self.channels)
 
     def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output z x"]:
@@ -105,6 +115,7 @@ class AMRViT(nn.Module):
         lead_time: Float[Tensor, "batch"],
         boundary: Boundary | Sequence[Boundary],
         *,
+        cell_size: Float[Tensor, "batch"] | None = None,
         previous: Float[Tensor, "batch channel z x"] | None = None,
         truth: Float[Tensor, "batch channel z x"] | None = None,
         before: Forest | None = None,
@@ -118,6 +129,7 @@ class AMRViT(nn.Module):
             channel_names: its variables, any of the model's in any order; None for all.
             lead_time: seconds to step over.
             boundary: of all samples, or of each.
+            cell_size: m; needed by a model that is conditioned on it.
             previous: the normalized state one frame before, for ``increment`` and ``hybrid``.
             truth: the normalized state to come, for ``oracle``.
             before: the forest of the last step of a rollout, for hysteresis.
@@ -137,12 +149,13 @@ class AMRViT(nn.Module):
             if self.position is not None:
                 features = fourier_features(angles, config.position_features, config.position_harmonics)
                 tokens = tokens + self.position(share.of(features).to(self.position.weight.dtype))
-            condition = self.embed_condition(lead_time)
+            condition = self.embed_condition(lead_time, cell_size)
             return (tokens,) if condition is None else (tokens, condition)
 
         def end(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
             tokens = self.trunk.finish(tokens, condition)
-            return self.merge(self.head(tokens, forest, share, outputs), forest, share)
+            cells = self.head(tokens, forest, share, outputs)
+            return self.merge(cells, forest, share, outputs, evidence.boundaries)
 
         context = (rotary, forest.mask, forest, share)
         return ForwardPass(begin, end, context if config.is_conditioned else (None, *context))
@@ -171,9 +184,17 @@ class AMRViT(nn.Module):
 
         return grow(self.config, geometry, score, evidence.periodic, before, trim=not self.training)
 
-    def embed_condition(self, lead_time: Float[Tensor, "batch"]) -> Float[Tensor, "batch condition"] | None:
+    def embed_condition(
+        self, lead_time: Float[Tensor, "batch"], cell_size: Float[Tensor, "batch"] | None = None
+    ) -> Float[Tensor, "batch condition"] | None:
         """The vector that modulates every block, or None where the model is not conditioned."""
         if self.condition is None:
             return None
-        features = scalar_features(lead_time, LONGEST_LEAD_S, SHORTEST_LEAD_S, LEAD_FEATURES)
-        return self.condition(features.to(self.condition.first.weight.dtype))
+        features = []
+        for name in self.config.condition_on:
+            if name == "lead_time":
+                features.append(scalar_features(lead_time, *LEAD_WAVELENGTHS_S, FEATURES))
+            else:
+                assert cell_size is not None
+                features.append(scalar_features(cell_size.log2(), *CELL_WAVELENGTHS, FEATURES))
+        return self.condition(torch.cat(features, dim=1).to(self.condition.first.weight.dtype))

@@ -26,12 +26,15 @@ from sciml.dist.world import pick_device
 PLACE = ("out", "workers", "device", "compile", "overwrite")
 
 
-def simulate(config: SimulateConfig) -> Path:
+def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
     """Draws flows, simulates them and writes them, whole or not at all.
 
     Beside what is written, a file of the same name with ``.json`` says how it was made. A run that was stopped goes on
     where it was with the same settings: finished batches wait in a hidden folder beside it. Memory holds one frame of
     a batch, whatever the length.
+
+    Args:
+        keep_existing: whether flows that another process has made in the meantime are good as they are.
 
     Returns:
         Path of the file or folder.
@@ -42,7 +45,9 @@ def simulate(config: SimulateConfig) -> Path:
     """
     path = Path(config.out)
     device = pick_device(config.device)
-    with claimed(path, _is_ours, overwrite=config.overwrite, keep_existing=False):
+    with claimed(path, _is_ours, overwrite=config.overwrite, keep_existing=keep_existing) as to_do:
+        if not to_do:
+            return path
         parts = Parts(path, _settings(config), ".npy")
         count = -(-config.count // config.batch)
         made = parts.make(partial(_make_part, config, device), count, config.workers)

@@ -37,6 +37,7 @@ from domains.materials.store import MaterialsStore
 from domains.materials.task import MaterialsTask, MaterialsTaskConfig
 from sciml.core.errors import ConfigError, nearest
 from sciml.domain.protocol import Made, NamedFigure, RunResult, Splits, Trained, TrainedModel
+from sciml.models.gnn import GNNConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class MaterialsDomain:
     """Alloys on graphs of atoms, by the shared GNN."""
 
     name = "materials"
-    model_kinds = frozenset({"gnn"})
+    model_kinds: Mapping[str, type] = {"gnn": GNNConfig}
     data_config = MaterialsDataConfig
     task_config = MaterialsTaskConfig
     prepare_config = PrepareConfig

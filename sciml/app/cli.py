@@ -19,6 +19,7 @@ SUMMARIES = {
     "forecast": "Forecast from a trained run.",
     "predict": "Say what a trained model predicts of cases in a file, with their uncertainties.",
     "screen": "Search a space of candidates with a trained model, and rank what is found.",
+    "compare": "Compare a run's model with those trained beside it: error, cost, confidence.",
     "report": "Draw the figures and the report of a run.",
     "prepare": "Turn data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
@@ -27,14 +28,25 @@ SUMMARIES = {
     "doctor": "Say what is installed and check that processes can talk.",
 }
 EXAMPLES = {
-    "train": ["domain=climate", "experiment=climate_archive", "resume=latest", "trainer.max_steps=200 optim.lr=5e-4"],
+    "train": [
+        "domain=climate",
+        "domain=fluids",
+        "experiment=climate_archive",
+        "resume=latest",
+        "trainer.max_steps=200 optim.lr=5e-4",
+    ],
     "evaluate": ["run=latest", "run=latest data.path=other.zarr", "run=latest output=json"],
-    "forecast": ["run=latest lead_time=72h", "run=latest lead_time=144h members=8 out=forecast.zarr"],
+    "forecast": [
+        "run=latest lead_time=72h",
+        "run=latest lead_time=144h members=8 out=forecast.zarr",
+        "run=latest lead_time=200s init_time=3@100s",
+    ],
     "predict": ["run=latest structures=alloys.extxyz", "run=latest structures='*.cif' out=predicted.extxyz"],
     "screen": ["run=latest elements=CoCuFeNiPd lattices=[fcc]", "run=latest elements=CrMnFeCoNi order=5 step=0.1"],
+    "compare": ["run=latest", "run=latest rounds=15 num_threads=1"],
     "report": ["run=latest"],
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
-    "simulate": ["domain=climate days=30 out=simulation.zarr"],
+    "simulate": ["domain=climate days=30 out=simulation.zarr", "domain=fluids count=200 out=flows.nc"],
     "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],
     "launch": [
         "nodes=2 cluster.devices_per_node=4 domain=climate",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sciml.app.groups import CONF, options
-from sciml.core.config import build
+from sciml.core.config import build, positive
 from sciml.core.errors import ConfigError, nearest
 from sciml.domain.loading import load_domain
 from sciml.domain.protocol import Domain
-from sciml.models.registry import config_class
 from sciml.parallel.config import ParallelConfig
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
@@ -46,6 +45,8 @@ def compose(verb: str, overrides: Sequence[str], config_dir: str | None = None) 
     if verb not in USES_A_RUN:
         # Keys that a yaml file leaves at their defaults may be set too; the dataclasses refuse what does not exist.
         composed += [override if override[0] in "+~" else f"++{override}" for override in dotted]
+    # so may groups that are open, such as companions
+    composed = [f"++{override}" if "={" in override and override[0] not in "+~" else override for override in composed]
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -68,7 +69,7 @@ def _changes(overrides: Sequence[str]) -> dict[str, Any]:
     """The dotted overrides as nested dicts: what is to change in the configuration of an earlier run."""
     from omegaconf import OmegaConf
 
-    dotted = [override.lstrip("+") for override in overrides if _is_dotted(override)]
+    dotted = [override.lstrip("+") for override in overrides if _is_dotted(override) and override[0] != "~"]
     return OmegaConf.to_container(OmegaConf.from_dotlist(dotted))  # type: ignore[return-value]
 
 
@@ -120,15 +121,18 @@ class Experiment:
 
 @dataclass(frozen=True)
 class RunKeys:
-    """The keys of a training that are about the run's folder."""
+    """The keys of a training that are about the run's folder, and what is trained in it besides."""
 
     runs_dir: str = "runs"
     run: str | None = None
     resume: str | None = None
     init_from: str | None = None
     output: str = "text"
+    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    repeats: int = 1
 
     def __post_init__(self) -> None:
+        positive(self.repeats, "repeats", example=1)
         if self.resume and self.init_from:
             raise ConfigError("cannot be given together with resume", key="init_from", hint="leave one of them out")
 
@@ -171,7 +175,7 @@ def build_model_config(values: Mapping[str, Any], domain: Domain) -> Any:
             key="model",
             hint="leave model= out to take the domain's default",
         )
-    return build(config_class(kind), values, prefix="model")
+    return build(domain.model_kinds[kind], values, prefix="model")
 
 
 def build_run_keys(values: Mapping[str, Any]) -> RunKeys:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sciml.app.cli import Outcome
 from sciml.app.run_folder import RunFolder
-from sciml.app.train import score_run
+from sciml.app.scoring import score_run
 from sciml.core.config import build
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import join

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     if not isinstance(domain, Forecasts):
         raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
     batches = [batch.to(mesh.device) for batch in domain.forecast_batches(opened.experiment, opened.splits, request)]
-    path = _new_path(config.out, folder.path)
+    path = _new_path(config.out, folder.path, domain.forecast_endings)
     leads = []
     with disk_errors(path):
         writer = domain.forecast_writer(path, opened.splits, batches)
@@ -86,15 +86,18 @@ def run(values: Mapping[str, Any]) -> Outcome:
     return Outcome(document, "\n".join(lines))
 
 
-def _new_path(out: str | None, run: Path) -> Path:
+def _new_path(out: str | None, run: Path, endings: Sequence[str]) -> Path:
     """Where the forecast goes; refuses to write over an earlier one that was named."""
     if out is not None:
         path = Path(out)
-        if path.suffix not in (".zarr", ".nc"):
-            raise ConfigError(f"{out!r} is neither .zarr nor .nc", key="out", hint=f"for example {path.stem}.zarr")
+        if path.suffix not in endings:
+            known = " or ".join(endings)
+            raise ConfigError(
+                f"{out!r} does not end in {known}", key="out", hint=f"for example {path.stem}{endings[0]}"
+            )
         if path.exists():
             raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
         return path
     forecasts = run / "forecasts"
-    number = len(list(forecasts.glob("forecast-*.zarr"))) + 1
-    return forecasts / f"forecast-{number:03d}.zarr"
+    number = len(list(forecasts.glob(f"forecast-*{endings[0]}"))) + 1
+    return forecasts / f"forecast-{number:03d}{endings[0]}"

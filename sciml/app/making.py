@@ -11,7 +11,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.loading import load_domain
 
 # A domain brings these along for training; they are not keys of a command that makes data.
-FOR_TRAINING = ("domain", "data", "task", "model", "trainer", "optim", "changes", "output")
+FOR_TRAINING = ("domain", "data", "task", "model", "trainer", "optim", "companions", "changes", "output")
 
 
 def make(verb: str, protocol: type, values: Mapping[str, Any]) -> Outcome:

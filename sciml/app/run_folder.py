@@ -15,6 +15,11 @@ from sciml.core.files import write_json
 from sciml.core.provenance import now, provenance
 
 
+def new_place(runs_dir: str, domain: str, name: str | None) -> Path:
+    """Where a new run goes; without a name it is named by time."""
+    return Path(runs_dir) / domain / (name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """``run.json``, ``metrics.jsonl``, ``scores.json``, ``checkpoints/``, ``figures/``, ``report.html`` of a run."""
@@ -22,9 +27,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(
-        cls, runs_dir: str, domain: str, name: str | None, config: Mapping[str, Any], samples: Mapping[str, int]
-    ) -> RunFolder:
+    def create(cls, path: Path, domain: str, config: Mapping[str, Any], samples: Mapping[str, int]) -> RunFolder:
         """Makes the folder of a new run and writes ``run.json``.
 
         Args:
@@ -33,8 +36,7 @@ class RunFolder:
         Raises:
             ConfigError: where a run of this name is there already.
         """
-        name = name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        folder = cls(Path(runs_dir) / domain / name)
+        folder = cls(path)
         if folder.path.exists():
             raise ConfigError(f"{folder.path} is there already", key="run", hint="choose another name, or resume=")
         folder.path.mkdir(parents=True)

@@ -11,32 +11,93 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
+from sciml.app.cli import Outcome
+from sciml.app.companions import companion_runs
 from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import CALIBRATION
+from sciml.app.trained_run import CALIBRATION, TrainedRun, find_checkpoint, open_run
+from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
 from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
+from sciml.data.source import SampleSource
 from sciml.dist.mesh import Mesh
-from sciml.domain.protocol import Calibrates, Domain, Predicts, RunResult, Screens, Splits, Task
-from sciml.inference.evaluation import score_baselines, score_model, score_table
+from sciml.domain.protocol import Calibrates, Domain, Forecasts, Predicts, RunResult, Score, Screens, Splits
+from sciml.inference.evaluation import mean_scores, score_baselines, score_model, score_table
+from sciml.parallel.config import ParallelConfig
 from sciml.report.html import next_commands, write_report
+from sciml.report.model_card import few_samples
+from sciml.report.scores import headline, main_lead_time, score_lines
+
+EXAMPLE = "example.safetensors"
+
+
+def score_run(folder: RunFolder, mesh: Mesh, parallel: ParallelConfig | None = None, **opening: Any) -> Outcome | None:
+    """Scores a run's best weights on its test split, draws the report and says where everything is.
+
+    With changes to the run's configuration the scores go to a folder of their own, beside the run's.
+    """
+    opened = open_run(folder, mesh=mesh, parallel=parallel, **opening)
+    config = opened.experiment
+    # Companions are scored on what the run is scored on; their models are their own.
+    conditions = {group: keys for group, keys in (opening.get("changes") or {}).items() if group in ("data", "task")}
+    others = {
+        name: [open_run(run, mesh=mesh, parallel=parallel, changes=conditions) for run in runs]
+        for name, runs in companion_runs(folder).items()
+    }
+    batches = {"batch_size": config.trainer.micro_batch(mesh.num_data_ranks), "seed": config.seed}
+    if isinstance(opened.task, Calibrates) and not opening.get("changes"):
+        calibrate(folder, opened.task, opened.model, opened.splits, mesh, **batches)
+    table = score_test(opened, mesh, others, **batches)
+    # Ranks that compute one model together must all take part.
+    example = config.domain.example(opened.task, opened.model, opened.splits)
+    if not mesh.is_main:
+        return None
+    place = folder.new_evaluation() if opening.get("changes") else folder.path
+    save_scores(place, table, example, opened.splits.schema.to_dict())
+    report = draw_report(folder, config.domain, place)
+    checkpoint = find_checkpoint(folder, opening.get("checkpoint", "best"))
+    lines = [
+        *few_samples(len(opened.splits.test)),
+        headline(score_lines(table, opened.task.primary_metric, main_lead_time(table))),
+        f"report      {report}",
+        f"checkpoint  {checkpoint}",
+        *_next_commands(config.domain, folder, main_lead_time(table)),
+    ]
+    document = {"run": str(folder.path), "report": str(report), "checkpoint": str(checkpoint), "scores": table}
+    return Outcome({**document, "finished": True}, "\n".join(lines))
+
+
+def _next_commands(domain: Domain, folder: RunFolder, lead_hours: float | None) -> list[str]:
+    commands = [*(command for _, command in uses(domain, folder.path)), f"python scripts/evaluate.py run={folder.path}"]
+    if isinstance(domain, Forecasts) and lead_hours is not None:
+        commands.insert(0, f"python scripts/forecast.py run={folder.path} lead_time={as_typed(lead_hours)}")
+    return [f"{'next' if not n else '':<12}{command}" for n, command in enumerate(commands)]
 
 
 def score_test(
-    task: Task, model: nn.Module, splits: Splits, mesh: Mesh, *, batch_size: int, seed: int
+    run: TrainedRun, mesh: Mesh, others: Mapping[str, Sequence[TrainedRun]], *, batch_size: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of ``scores.json`` on the whole test split."""
+    """Rows of ``scores.json`` on the whole test split.
 
-    def batches(description: str) -> Any:
+    Args:
+        others: trained models by name that are scored beside the baselines; of several the mean is taken.
+    """
+
+    def batches(source: SampleSource, description: str) -> Any:
         rank = {"rank": mesh.data_rank, "num_ranks": mesh.num_data_ranks}
-        total = -(-len(splits.test) // mesh.num_data_ranks // batch_size)
-        found = evaluation_batches(splits.test, batch_size=batch_size, seed=seed, **rank)
+        total = -(-len(source) // mesh.num_data_ranks // batch_size)
+        found = evaluation_batches(source, batch_size=batch_size, seed=seed, **rank)
         return track(found, description, total) if mesh.is_main else found
 
-    scores = score_model(task, model, batches("scoring the model"), mesh)
-    baselines = score_baselines(task, batches("scoring the baselines"), mesh, task.baselines())
-    return score_table(scores, baselines)
+    def scores_of(one: TrainedRun, name: str) -> list[Score]:
+        return score_model(one.task, one.model, batches(one.splits.test, f"scoring {name}"), mesh)
+
+    scores = scores_of(run, "the model")
+    test, task = run.splits.test, run.task
+    baselines = score_baselines(task, batches(test, "scoring the baselines"), mesh, task.baselines())
+    trained = {name: mean_scores([scores_of(one, name) for one in runs]) for name, runs in others.items()}
+    return score_table(scores, {**baselines, **trained})
 
 
 def calibrate(
@@ -96,6 +157,3 @@ def uses(domain: Domain, run: Path) -> list[tuple[str, str]]:
     if isinstance(domain, Screens):
         found.append(("Search a space of candidates", f"python scripts/screen.py run={run}"))
     return found
-
-
-EXAMPLE = "example.safetensors"

@@ -22,6 +22,11 @@ def parse_hours(text: str | int | float, *, key: str | None = None) -> float:
     return float(match[1]) * _HOURS[match[2]]
 
 
+def as_typed(hours: float) -> str:
+    """Hours as :func:`parse_hours` reads them: ``72h``, ``200s``."""
+    return format_hours(hours).replace(" ", "")
+
+
 def format_hours(hours: float) -> str:
-    """Hours as a short text: ``72 h``."""
-    return f"{hours:g} h"
+    """Hours as a short text, in seconds below one hour: ``72 h``, ``200 s``."""
+    return f"{hours:g} h" if hours >= 1 else f"{hours * 3600:.5g} s"

@@ -36,6 +36,15 @@ class SampleSource(Protocol):
 
 
 @runtime_checkable
+class GroupedSource(SampleSource, Protocol):
+    """What a source adds whose samples are not independent, such as times of one simulation."""
+
+    def group(self, index: int) -> str:
+        """The name of what a sample comes from; samples of different groups are independent."""
+        ...
+
+
+@runtime_checkable
 class CostedSource(Protocol):
     """What a source adds whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
 

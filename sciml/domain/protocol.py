@@ -247,12 +247,13 @@ class Domain(Protocol):
 
     Attributes:
         name: folder and Hydra option.
-        model_kinds: kinds of model that fit, e.g. ``{"vit"}``.
+        model_kinds: kinds of model that fit, and the dataclass of each one's keys under ``model``, e.g.
+            ``{"vit": ViTConfig}``.
         data_config, task_config: dataclasses of the keys under ``data`` and ``task``.
     """
 
     name: str
-    model_kinds: frozenset[str]
+    model_kinds: Mapping[str, type]
     data_config: type
     task_config: type
 
@@ -292,7 +293,13 @@ class Continues(Protocol):
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """What a domain adds where there is time to forecast in."""
+    """What a domain adds where there is time to forecast in.
+
+    Attributes:
+        forecast_endings: of the files that its writer writes, the usual one first.
+    """
+
+    forecast_endings: Sequence[str]
 
     def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[Any]:
         """Batches to roll out, one for each path of model steps to the lead time; members are samples."""

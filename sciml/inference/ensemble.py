@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from sciml.core.seeding import seed_of
 from sciml.domain.protocol import Prediction, Task
 from sciml.inference.rollout import rollout
 
@@ -39,6 +41,21 @@ def ensemble_rollout(task: Task, model: nn.Module, batches: Sequence[Any]) -> It
             current = [next(m) if late else now for m, now, late in zip(members, current, behind, strict=True)]
     except StopIteration:  # the first member at its end: nothing further is common to all
         return
+
+
+def perturbed(
+    state: Float[Tensor, "batch channel row column"],
+    std: Float[Tensor, "channel"],
+    *,
+    members: int,
+    size: float,
+    seed: int,
+) -> Float[Tensor, "batch member channel row column"]:
+    """The state itself and copies with white noise of ``size`` standard deviations of each channel."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
+    noise = torch.randn((len(state), members, *state.shape[1:]), generator=generator).to(state)
+    noise[:, 0] = 0
+    return state[:, None] + size * std[:, None, None].to(state) * noise
 
 
 def _timed(task: Task, model: nn.Module, batch: TimedBatch) -> Iterator[tuple[float, Prediction]]:

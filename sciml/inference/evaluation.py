@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -39,6 +40,15 @@ def score_baselines(
 def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
     mesh.add(metrics.sums())
     return metrics.compute()
+
+
+def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
+    """Means of scores over repeats of the same predictor."""
+    values: dict[tuple, list[float]] = {}
+    for scores in repeats:
+        for score in scores:
+            values.setdefault(score.key, []).append(score.value)
+    return [replace(score, value=sum(values[score.key]) / len(values[score.key])) for score in repeats[0]]
 
 
 def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:

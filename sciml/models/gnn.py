@@ -29,7 +29,7 @@ class GNNConfig:
     """A graph network on atoms.
 
     Attributes:
-        kind: name of the model family in the registry.
+        kind: name of the model family, by which a domain knows it.
         layer: ``painn`` (scalars and vectors), ``egnn``, ``schnet``; or, for properties without forces, ``pna`` or
             ``gps`` of torch_geometric.
         num_channels: channels of an atom's state.

@@ -38,7 +38,7 @@ class ViTConfig:
     """A vision transformer on a grid.
 
     Attributes:
-        kind: name of the model family in the registry.
+        kind: name of the model family, by which a domain knows it.
         embed_dim: channels of a token; a multiple of ``num_heads``.
         depth: number of blocks.
         num_heads: attention heads; also those of a tokenizer that aggregates variables.

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from sciml.core.duration import as_typed, format_hours
 from sciml.core.files import atomic_file
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.loss_curve import loss_curve
@@ -94,7 +95,7 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
     ]
     lead = main_lead_time(result.scores)
     if lead is not None:
-        commands.insert(0, ("Forecast", f"python scripts/forecast.py run={run} lead_time={lead:g}h"))
+        commands.insert(0, ("Forecast", f"python scripts/forecast.py run={run} lead_time={as_typed(lead)}"))
     return commands
 
 
@@ -160,7 +161,9 @@ def _environment() -> Any:
     environment = Environment(
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(value=format_value, gain=_signed_percent, unit=pretty_unit, label=label_of)
+    environment.filters.update(
+        value=format_value, gain=_signed_percent, unit=pretty_unit, label=label_of, hours=format_hours
+    )
     return environment
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sciml.core.duration import format_hours
 from sciml.domain.protocol import RunResult
 from sciml.report.scores import MODEL, lead_times, main_lead_time, primary_metric, score_lines
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
@@ -35,7 +36,7 @@ def model_card(result: RunResult) -> ModelCard:
         "Data path": str((config.get("data") or {}).get("path") or ""),
         "Samples": ", ".join(f"{name} {count:,}" for name, count in (result.record.get("samples") or {}).items()),
         "Predicts": _names(list(dict.fromkeys(row["variable"] for row in result.scores))),
-        "Scored lead times": _names([f"{hours:g} h" for hours in lead_times(result.scores)]),
+        "Scored lead times": _names([format_hours(hours) for hours in lead_times(result.scores)]),
         **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
     }
     return ModelCard({name: text for name, text in facts.items() if text}, _limits(result))

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sciml.core.duration import format_hours
 from sciml.report.style import COLORS, MODEL
 
 Rows = Sequence[Mapping[str, Any]]
 
-PRIMARY_METRICS = ("rmse", "mae")
+PRIMARY_METRICS = ("vrmse", "rmse", "mae")
 HIGHER_IS_BETTER = frozenset({"acc", "r2", "correlation", "accuracy"})
 MAIN_LEAD_H = 72.0
 """The lead time at which the field compares medium-range forecasts; headlines take it where it was scored."""
@@ -118,7 +119,7 @@ def headline(lines: Sequence[ScoreLine]) -> str:
         return "Nothing has been scored yet."
     names = in_order({name for line in lines for name in line.values if name != MODEL})
     lead, metric = lines[0].lead_time_h, lines[0].metric.upper()
-    subject = "The model" if lead is None else f"{lead:g} h ahead the model"
+    subject = "The model" if lead is None else f"{format_hours(lead)} ahead the model"
     if not names:
         return f"{subject} was scored by {metric}; no baseline was scored beside it."
     groups: dict[str, list[str]] = {}

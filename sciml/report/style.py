@@ -24,6 +24,7 @@ COLORS = {
     "weekly_climatology": "#c65d00",
     "mean_climatology": "#b2478f",
     "ridge": "#12876a",
+    "uniform_coarse": "#d9822b",
 }
 OTHER_COLORS = ("#5bb0e0", "#7a5cc7", "#a33b3b", "#5d6b2f")
 MARKERS = {
@@ -33,6 +34,7 @@ MARKERS = {
     "weekly_climatology": "v",
     "mean_climatology": "X",
     "ridge": "^",
+    "uniform_coarse": "D",
 }
 
 RC: dict[str, Any] = {

@@ -20,8 +20,8 @@ import torch
 from sciml.app.cli import main
 from sciml.app.config import compose
 from sciml.app.run_folder import RunFolder
-from sciml.app.train import Training, set_up
 from sciml.app.trained_run import open_run
+from sciml.app.training import Training, set_up
 from sciml.core.errors import ConfigError
 from sciml.dist.world import World
 from sciml.domain.protocol import Prediction

@@ -14,23 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy"]
 
 
-@pytest.fixture
-def refused(tmp_path, capsys):
-    """Runs a command that must be refused; returns what it said."""
-
-    def run(verb, *arguments, code=2):
-        own = [] if verb in ("prepare", "simulate", "doctor") else [f"runs_dir={tmp_path}"]
-        with pytest.raises(SystemExit) as ended:
-            main(verb, [*arguments, *own])
-        said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert ended.value.code == code, said
-        assert said.startswith("error: ")
-        assert not list(tmp_path.glob("*/*/run.json"))
-        return said
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -118,7 +101,7 @@ def trained(tmp_path_factory):
         (["init_time=2001-01-01T05"], "init_time: the data have no state at 2001-01-01T05:00; the nearest is"),
         (["init_time=someday"], "init_time: 'someday' is no time"),
         (["members=0"], "members: 0 members are none"),
-        (["out=forecast.grib"], "out: 'forecast.grib' is neither .zarr nor .nc"),
+        (["out=forecast.grib"], "out: 'forecast.grib' does not end in .zarr or .nc"),
         (["checkpoint=17"], "checkpoint: .*known: best, latest, 2, 4"),
         (["data.channels=[t2m]"], "data.path: the data have the channels t2m, the model was trained on"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import xarray as xr
 
-from sciml.core.errors import DataError, MissingExtraError, nearest
+from sciml.core.errors import DataError, MissingExtraError
+from sciml.data import files
 from sciml.data.classic_netcdf import check_whole
 
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
@@ -49,28 +49,16 @@ def locate(path: str | Sequence[str]) -> list[str]:
     Raises:
         DataError: there is none.
     """
-    if not isinstance(path, str):
-        files = [file for part in path for file in locate(str(part))]
-        if not files:
-            raise DataError("no data files were named; write data.path=FILE")
-        return files
-    if is_remote(path) or is_zarr(path) or Path(path).is_file():
-        return [path]
-    if glob.has_magic(path):
-        files = sorted(glob.glob(path))
-        if not files:
-            raise DataError(f"no file matches {path}")
-        return files
-    if Path(path).is_dir():
-        inside = [str(entry) for entry in sorted(Path(path).iterdir()) if not entry.name.startswith(".")]
-        files = [file for file in inside if file.lower().endswith(NETCDF + GRIB) or is_zarr(file)]
-        if not files:
-            raise DataError(f"{path}: the folder has no NetCDF, GRIB or zarr data in it")
-        return files
-    parent = Path(path).parent
-    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
-    raise DataError(f"{path}: no such file or folder{advice}")
+    return files.locate(path, in_folder=_in_folder, kinds="NetCDF, GRIB or zarr data", is_whole=_is_whole)
+
+
+def _is_whole(path: str) -> bool:
+    return is_remote(path) or is_zarr(path) or Path(path).is_file()
+
+
+def _in_folder(folder: Path) -> list[str]:
+    inside = [str(entry) for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    return [file for file in inside if file.lower().endswith(NETCDF + GRIB) or is_zarr(file)]
 
 
 def open_file(file: str) -> list[xr.Dataset]:

@@ -12,10 +12,8 @@ import numpy as np
 from domains.fluids.boundary import Boundary
 from domains.fluids.readers.netcdf import opened, read
 from domains.fluids.readers.source import FlowSource, spacing
-from domains.fluids.writers.ensemble import FORMAT, VERSION
+from domains.fluids.writers.ensemble import FORMAT, PROFILES, VERSION
 from sciml.core.errors import DataError
-
-PROFILES = ("hy_dens", "hy_theta")
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,10 @@ def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     times, x, z = (read(file, name) for name in ("time", "x", "z"))
     dx, dz = spacing(x, f"{file}: x"), spacing(z, f"{file}: z")
     found = boundary or Boundary.of(**json.loads(dataset.boundary))
-    profiles = {name: read(file, name) for name in PROFILES}
+    profiles = {name: read(file, name) for name in PROFILES if name in dataset.variables}
+    winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(variables) else None
     for member in range(len(dataset.dimensions["member"])):
         yield FlowSource(
-            f"{file}@{member}", variables, ("uwnd", "wwnd"), times, dx, dz, (len(z), len(x)), found,
+            f"{file}@{member}", variables, winds, times, dx, dz, (len(z), len(x)), found,
             MemberFrames(file, member, variables), profiles={name: values[member] for name, values in profiles.items()},
         )  # fmt: skip

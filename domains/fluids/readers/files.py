@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from domains.fluids.readers.pdebench import open_pdebench
 from domains.fluids.readers.source import FlowSource
 from domains.fluids.readers.well import is_well, open_well
 from domains.fluids.solver import VARIABLES
-from sciml.core.errors import DataError, nearest
+from sciml.core.errors import DataError
+from sciml.data import files
 
 Opener = Callable[[str, Boundary | None], Iterable[FlowSource]]
 
@@ -51,35 +51,18 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
-    """The files that a path stands for, sorted.
+    """The files that a path stands for, sorted; of a folder those in all folders in it.
 
     Raises:
         DataError: there is none.
     """
-    if not isinstance(path, str):
-        files = [file for part in path for file in locate(str(part))]
-        if not files:
-            raise DataError("no data files were named; write data.path=FILE")
-        return files
-    if Path(path).is_file():
-        return [path]
-    if glob.has_magic(path):
-        files = sorted(glob.glob(path, recursive=True))
-        if not files:
-            raise DataError(f"no file matches {path}")
-        return files
-    if Path(path).is_dir():
-        inside = [entry for entry in sorted(Path(path).rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA]
-        # what is being made waits under hidden names
-        shown = [entry for entry in inside if not any(p.startswith(".") for p in entry.relative_to(path).parts)]
-        files = list(map(str, shown))
-        if not files:
-            raise DataError(f"{path}: the folder has no flows in it (.nc, .hdf5, .h5 or .am)")
-        return files
-    parent = Path(path).parent
-    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
-    raise DataError(f"{path}: no such file or folder{advice}")
+    return files.locate(path, in_folder=_in_folder, kinds="flows (.nc, .hdf5, .h5 or .am)")
+
+
+def _in_folder(folder: Path) -> list[str]:
+    inside = [entry for entry in sorted(folder.rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA]
+    # what is being made waits under hidden names
+    return [str(e) for e in inside if not any(part.startswith(".") for part in e.relative_to(folder).parts)]
 
 
 def _opener(file: str) -> Opener:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from sciml.core.errors import DataError, nearest
+from sciml.data import files
 
 COMPRESSED = (".gz", ".xz", ".bz2")
 BY_SUFFIX = {".extxyz": "extxyz", ".xyz": "extxyz", ".db": "db", ".traj": "traj"}
@@ -17,29 +16,13 @@ SNIFFED_CHARACTERS = 4096
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
-    """The files that a path stands for, sorted.
-
-    Args:
-        path: a file, a folder (with all folders in it), a pattern such as ``runs/*/vasprun.xml``, or several of them.
+    """The files that a path stands for, sorted; of a folder those in all folders in it.
 
     Raises:
         DataError: there is none.
     """
-    if not isinstance(path, str):
-        return [file for part in path for file in locate(part)]
-    if Path(path).is_file():
-        return [path]
-    if glob.has_magic(path):
-        files = [file for file in sorted(glob.glob(path, recursive=True)) if Path(file).is_file()]
-        if not files:
-            raise DataError(f"no file matches {path}")
-        return files
-    if Path(path).is_dir():
-        return _in_folder(Path(path))
-    parent = Path(path).parent
-    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
-    raise DataError(f"{path}: no such file or folder{advice}")
+    kinds = "file with structures (extxyz, db, traj, vasprun.xml, OUTCAR, cfg)"
+    return files.locate(path, in_folder=_in_folder, kinds=kinds)
 
 
 def _in_folder(folder: Path) -> list[str]:
@@ -47,12 +30,7 @@ def _in_folder(folder: Path) -> list[str]:
     known = [entry for entry in inside if format_of(str(entry)) is not None]
     with_xml = {entry.parent for entry in known if entry.name.startswith("vasprun")}
     # one VASP run writes both, with the same structures in them
-    files = [str(f) for f in known if not (f.name.startswith("OUTCAR") and f.parent in with_xml)]
-    if not files:
-        raise DataError(
-            f"{folder}: the folder has no file with structures (extxyz, db, traj, vasprun.xml, OUTCAR, cfg)"
-        )
-    return files
+    return [str(f) for f in known if not (f.name.startswith("OUTCAR") and f.parent in with_xml)]
 
 
 def format_of(file: str) -> str | None:

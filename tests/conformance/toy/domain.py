@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sciml.domain.protocol import LossOutput, NamedFigure, Prediction, Score, Splits, Trained
-from sciml.models.vit import ViT
+from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import Normal, starts_as
 
 SIZE, SHIFT = 16, 3
@@ -127,7 +127,7 @@ class RingTask:
 
 
 class ToyDomain:
-    name, model_kinds = "toy", frozenset({"vit"})
+    name, model_kinds = "toy", {"vit": ViTConfig}
     data_config, task_config = ToyData, ToyTask
 
     def check(self, cfg):

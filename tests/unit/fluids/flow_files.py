@@ -35,17 +35,17 @@ def without(path: Path, name: str) -> None:
                 file.createVariable(variable, "f8", ("t", "z", "x"))[:] = np.zeros((2, 6, 12))
 
 
-def cgl(path: Path, hole: str = "masked") -> tuple[np.ndarray, np.ndarray]:
+def cgl(path: Path, hole: str = "masked", frames: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """A channel around a block of 2 x 3 cells, which are masked or at rest.
 
     Returns the winds (time, 2, y, x) and where the block is.
     """
-    winds = values(5, 2, 8, 20) + 3
+    winds = values(frames, 2, 8, 20) + 3
     mask = np.zeros((8, 20), dtype=bool)
     mask[3:5, 4:7] = True
     with netCDF4.Dataset(path, "w") as file:
         for name, coordinate in (
-            ("tdim", np.arange(5) * 0.5),
+            ("tdim", np.arange(frames) * 0.5),
             ("ydim", np.linspace(-1, 1, 8)),
             ("xdim", np.linspace(0, 4, 20)),
         ):
@@ -54,7 +54,7 @@ def cgl(path: Path, hole: str = "masked") -> tuple[np.ndarray, np.ndarray]:
         for number, name in enumerate("uv"):
             variable = file.createVariable(name, "f4", ("tdim", "ydim", "xdim"))
             if hole == "masked":
-                variable[:] = np.ma.masked_array(winds[:, number], np.broadcast_to(mask, (5, 8, 20)))
+                variable[:] = np.ma.masked_array(winds[:, number], np.broadcast_to(mask, (frames, 8, 20)))
             else:
                 variable[:] = np.where(mask, 0, winds[:, number])
     return winds, mask

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from domains.fluids.boundary import Boundary
 from domains.fluids.evidence import patch_means
 from domains.fluids.merge import Merge
+from domains.fluids.seams import SeamFilter
 from domains.fluids.share import Share
 
-from .flows import flow
+from .flows import BOX, CHANNEL_FLOW, filled, flow
 from .test_forest import forest
 
 
@@ -23,7 +25,7 @@ def cells_for(found, channels: int = 2) -> list[torch.Tensor]:
 
 
 def merged(found, cells) -> torch.Tensor:
-    return Merge()(cells, found, Share(0, found.num_tokens, 0))
+    return Merge()(cells, found, Share(0, found.num_tokens, 0), (), ())
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (19, 35)])
@@ -86,5 +88,30 @@ def test_ranks_fields_add_up(shape):
             each[:, share.within(start, start + each.shape[1])]
             for each, start in zip(cells, found.offsets, strict=False)
         ]
-        total = total + Merge()(own, found, share)
+        total = total + Merge()(own, found, share, (), ())
     torch.testing.assert_close(total, merged(found, cells))
+
+
+def test_the_seam_filter_keeps_constants_and_means_and_follows_the_boundary():
+    names = ("dens", "uwnd")
+    seams = filled(SeamFilter(names, 5)).double()
+    fields = torch.randn(2, 2, 8, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad():
+        smooth = seams(fields, names, (CHANNEL_FLOW, CHANNEL_FLOW))
+        assert (smooth - fields).abs().max() > 0.1
+        constant = torch.ones(1, 2, 8, 16, dtype=torch.float64)
+        kept = seams(constant, names, (Boundary.of("periodic", "periodic"),))
+        torch.testing.assert_close(kept, constant)
+        everywhere = seams(fields[:1], names, (Boundary.of("periodic", "periodic"),))
+        torch.testing.assert_close(everywhere.mean((-2, -1)), fields[:1].mean((-2, -1)))
+        weight = seams.weight - seams.weight.mean((-2, -1), keepdim=True)
+        row, column = 3, 0  # at the periodic edge
+        around = fields[0, 0, row - 2 : row + 3][:, [14, 15, 0, 1, 2]]
+        expected = fields[0, 0, row, column] + (around * weight[0, 0]).sum()
+        torch.testing.assert_close(smooth[0, 0, row, column], expected)
+        mirrored = seams(fields, names, (CHANNEL_FLOW, BOX))
+        torch.testing.assert_close(mirrored[0], smooth[0])
+        assert (mirrored[1] - smooth[1])[..., 2:-2].abs().max() == 0
+        assert (mirrored[1] - smooth[1]).abs().max() > 1e-3
+        alone = seams(fields[:, 1:], ("uwnd",), (CHANNEL_FLOW, CHANNEL_FLOW))
+        torch.testing.assert_close(alone[:, 0], smooth[:, 1])

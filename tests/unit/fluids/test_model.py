@@ -146,6 +146,19 @@ def test_finer_levels_leave_the_means_of_coarse_patches():
     assert (out - coarse).abs().max() > 1e-2
 
 
+def test_cell_size_matters_to_a_model_that_is_conditioned_on_it():
+    told, fields = model(condition_on=("lead_time", "cell_size")), flow()
+    with torch.no_grad():
+        fine, coarse = (
+            told(fields, None, lead(), CHANNEL_FLOW, cell_size=torch.full((2,), size)) for size in (100.0, 200.0)
+        )
+        assert (fine - coarse).abs().max() > 1e-4
+        assert torch.equal(
+            model()(fields, None, lead(), CHANNEL_FLOW, cell_size=torch.ones(2)),
+            model()(fields, None, lead(), CHANNEL_FLOW),
+        )
+
+
 def test_lead_time_and_the_frame_before_matter():
     made, fields = model(indicator="increment"), flow()
     with torch.no_grad():

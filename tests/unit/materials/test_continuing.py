@@ -9,8 +9,8 @@ import torch
 from domains.materials.continuing import continued
 from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
 from domains.materials.source import MaterialsDataConfig, branch_numbers, in_shares, open_or_prepare
-from sciml.app.train import set_up
 from sciml.app.trained_run import open_run
+from sciml.app.training import set_up
 from sciml.core.errors import ConfigError, DataError
 from sciml.dist.world import World
 from sciml.domain.protocol import Trained

@@ -11,8 +11,8 @@ import torch
 from domains.materials.calibration import Calibration
 from domains.materials.ensemble import combined
 from sciml.app.run_folder import RunFolder
-from sciml.app.train import set_up
 from sciml.app.trained_run import open_model
+from sciml.app.training import set_up
 from sciml.core.errors import ConfigError
 from sciml.dist.world import World
 

@@ -14,7 +14,6 @@ from sciml.core.errors import ConfigError
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import World
 from sciml.models.gnn import FORCE_LAYERS, GNN, LAYERS, GNNConfig
-from sciml.models.registry import config_class
 from sciml.nn.initialization import initialize
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
@@ -273,7 +272,7 @@ def test_sizes_are_what_their_files_say(size):
         values |= OmegaConf.to_container(OmegaConf.create(text))
     values.pop("defaults", None)
     with torch.device("meta"):
-        model = GNN(build(config_class("gnn"), values, prefix="model"), 10, avg_num_neighbors=40.0)
+        model = GNN(build(GNNConfig, values, prefix="model"), 10, avg_num_neighbors=40.0)
     counts = [int(number.replace(",", "")) for number in said.groups()]
     assert sum(p.numel() for p in model.parameters()) == counts[0] + 10 * counts[1]
 

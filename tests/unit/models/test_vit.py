@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.models.registry import config_class
 from sciml.models.vit import Block, DropPath, ViT, ViTConfig
 from sciml.nn.initialization import initialize
 
@@ -95,13 +94,8 @@ def test_bad_configuration_is_refused(change, message):
 
 
 def test_configuration_is_built_from_plain_values():
-    config = build(config_class("vit"), {"embed_dim": 64, "rotary_axes": ["longitude"]}, prefix="model")
+    config = build(ViTConfig, {"embed_dim": 64, "rotary_axes": ["longitude"]}, prefix="model")
     assert config == ViTConfig(embed_dim=64, rotary_axes=("longitude",))
-
-
-def test_unknown_kind_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.kind: 'vit_tiny' .*did you mean 'vit'|known"):
-        config_class("vit_tiny")
 
 
 def test_plan_fits_every_variant():

@@ -1,0 +1,156 @@
+"""The fluids domain: what the rest of the suite sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from domains.fluids.amr_config import AMRConfig
+from domains.fluids.batch import FlowBatch
+from domains.fluids.data import Flows, open_flows
+from domains.fluids.data_config import FluidsDataConfig
+from domains.fluids.example import forecast_example, read_example
+from domains.fluids.figures import example_figures, fluids_figures
+from domains.fluids.flow_example import FlowExample
+from domains.fluids.forecast_file import ForecastFile
+from domains.fluids.model import AMRViT
+from domains.fluids.samples import FlowSamples
+from domains.fluids.schema import FluidsSchema, FluidsStatistics
+from domains.fluids.simulate import simulate
+from domains.fluids.simulate_config import SimulateConfig
+from domains.fluids.start import starting_batches
+from domains.fluids.statistics import measure
+from domains.fluids.task import FluidsTask, FluidsTaskConfig
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import ForecastRequest, NamedFigure, RunResult, Splits, Trained
+
+
+@dataclass(frozen=True)
+class FluidsSplits(Splits):
+    """Samples of flows, and the flows themselves for forecasts."""
+
+    flows: Mapping[str, Flows]
+    valid: FlowSamples
+    test: FlowSamples
+
+
+class FluidsDomain:
+    """Flows on regular grids in a plane, forecast by a hierarchical transformer that refines where physics needs it."""
+
+    name = "fluids"
+    model_kinds: Mapping[str, type] = {"amr": AMRConfig}
+    data_config = FluidsDataConfig
+    task_config = FluidsTaskConfig
+    simulate_config = SimulateConfig
+    forecast_endings = (".nc",)
+
+    def check(self, cfg: Any) -> None:
+        if cfg.parallel.pp > 1 and cfg.model.indicator == "learned":
+            raise ConfigError(
+                "the parameters of a learned indicator belong to no stage of a pipeline",
+                key="model.indicator",
+                hint="use hybrid, or parallel.pp=1",
+            )
+        if cfg.parallel.pp > 1 and cfg.task.pushforward:
+            raise ConfigError(
+                "steps from the model's own states cannot be cut into pipeline stages",
+                key="task.pushforward",
+                hint="use 0, or parallel.pp=1",
+            )
+
+    def splits(self, cfg: Any, trained: Trained | None = None) -> FluidsSplits:
+        schema, flows = open_flows(cfg.data)
+        task, data = cfg.task, cfg.data
+        if trained is None:
+            statistics = FluidsStatistics({name: measure(found, task.strides) for name, found in flows.items()})
+        else:
+            statistics = trained.statistics
+            check_as_trained(trained.schema, schema)
+        preload = {"preload_gb": data.preload_gb}
+        ahead, furthest = task.pushforward + 1, max(task.score_frames)
+        training = {"own_steps": task.pushforward, **preload}
+        splits = FluidsSplits(
+            train=FlowSamples(
+                flows, "train", task.strides, ahead, noise=task.noise, augment=data.augment, scales=statistics.scales,
+                **training,
+            ),
+            valid=FlowSamples(flows, "valid", task.strides, ahead, every=max(task.strides), **training),
+            test=FlowSamples(
+                flows, "test", [task.scoring_stride], furthest // task.scoring_stride, every=furthest, **preload
+            ),
+            schema=schema,
+            statistics=statistics,
+            flows=flows,
+        )  # fmt: skip
+        if trained is None:
+            splits.valid.load()
+            splits.test.load()
+        return splits
+
+    def model(self, cfg: Any, schema: FluidsSchema) -> nn.Module:
+        return AMRViT(cfg.model, schema.channels)
+
+    def task(self, cfg: Any, splits: Splits) -> FluidsTask:
+        return FluidsTask(splits.schema, splits.statistics, cfg.task, needs_truth=cfg.model.indicator == "oracle")
+
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
+        return Trained(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
+
+    def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
+        assert isinstance(splits, FluidsSplits)
+        return forecast_example(task, model, splits.test)
+
+    def figures(self, result: RunResult) -> Iterator[NamedFigure]:
+        return fluids_figures(result)
+
+    def simulate(self, config: SimulateConfig) -> Path:
+        return simulate(config)
+
+    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[FlowBatch]:
+        assert isinstance(splits, FluidsSplits)
+        return starting_batches(splits.test, splits.statistics, cfg.task, request)
+
+    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FlowBatch]) -> ForecastFile:
+        assert isinstance(splits, FluidsSplits)
+        return ForecastFile(path, splits.schema, batches[0])
+
+    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
+        assert isinstance(splits, FluidsSplits)
+        example = FlowExample.of(splits.schema, read_example(path, splits.test))
+        assert example is not None
+        return example_figures(example, None, None)
+
+
+def check_as_trained(trained: FluidsSchema, found: FluidsSchema) -> None:
+    """Refuses data that a trained model does not know how to read; another grid is no matter.
+
+    Raises:
+        ConfigError: other data sets or variables, or a model step of another length.
+    """
+    for name, data_set in found.data_sets.items():
+        if name not in trained.data_sets:
+            known = ", ".join(trained.data_sets)
+            raise ConfigError(
+                f"the model was not trained on a data set {name!r}", key="data.path", hint=f"name one of {known}"
+            )
+        known_set = trained.data_sets[name]
+        for kind in ("variables", "constants"):
+            here, there = getattr(data_set, kind), getattr(known_set, kind)
+            if here != there:
+                raise ConfigError(
+                    f"the data have the {kind} {', '.join(here) or 'none'}, the model was trained on "
+                    f"{', '.join(there) or 'none'}",
+                    key="data.path",
+                    hint=f"data.variables=[{','.join(known_set.variables)}]",
+                )
+        if abs(data_set.interval - known_set.interval) > 1e-3 * known_set.interval:
+            raise ConfigError(
+                f"the data have frames {data_set.interval:g} s apart, the training had {known_set.interval:g} s",
+                key="data.path",
+                hint="write frames as often as the training data have them",
+            )

@@ -1,0 +1,50 @@
+"""From a path as users give it to files: one, several, a folder, a pattern."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sciml.core.errors import DataError, nearest
+
+
+def locate(
+    path: str | Sequence[str],
+    *,
+    in_folder: Callable[[Path], Sequence[str]],
+    kinds: str,
+    is_whole: Callable[[str], bool] = lambda path: Path(path).is_file(),
+) -> list[str]:
+    """The files that a path stands for, sorted.
+
+    Args:
+        path: a file, a folder, a pattern such as ``runs/*/vasprun.xml``, or several of them.
+        in_folder: the files of a folder that are data.
+        kinds: what these are, for a message: ``flows (.nc, .am)``.
+        is_whole: whether a path is taken as it is; what matches a pattern is taken where this is true.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not isinstance(path, str):
+        files = [f for part in path for f in locate(str(part), in_folder=in_folder, kinds=kinds, is_whole=is_whole)]
+        if not files:
+            raise DataError("no data files were named; write data.path=FILE")
+        return files
+    if is_whole(path):
+        return [path]
+    if glob.has_magic(path):
+        files = [file for file in sorted(glob.glob(path, recursive=True)) if is_whole(file)]
+        if not files:
+            raise DataError(f"no file matches {path}")
+        return files
+    if Path(path).is_dir():
+        files = list(in_folder(Path(path)))
+        if not files:
+            raise DataError(f"{path}: the folder has no {kinds} in it")
+        return files
+    parent = Path(path).parent
+    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
+    raise DataError(f"{path}: no such file or folder{advice}")

@@ -1,0 +1,145 @@
+"""Several models beside one another: means with confidence intervals over seeds and cases, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from sciml.core.duration import format_hours
+from sciml.report.style import MODEL, MUTED, color_of, label_of, new_figure, save_png, suite_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+COSTS = {"train_s": "CPU seconds of training", "infer_step_s": "CPU seconds of one step forward"}
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]], *, metric: str) -> dict[str, Any]:
+    """Means of a metric over variables, seeds and cases, at each lead time.
+
+    Intervals are percentiles of a bootstrap that draws seeds, and groups of cases that depend on one another (such as
+    those of one simulation), with replacement. What a model's mean is to that of the first one is drawn in pairs.
+
+    Args:
+        cases: rows with ``model``, ``repeat``, ``case``, ``group`` and what a score has.
+        costs: by model.
+
+    Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 8 and 13.
+    """
+    chosen = [row for row in cases if row["metric"] == metric]
+    models = list(dict.fromkeys(row["model"] for row in chosen))
+    groups = list(dict.fromkeys(row["group"] for row in chosen))
+    rows = []
+    for lead in sorted({row["lead_time_h"] for row in chosen}, key=lambda hours: hours or 0.0):
+        errors = {m: _by_seed_and_group([r for r in chosen if r["lead_time_h"] == lead], m, groups) for m in models}
+        for model in models:
+            own, reference = errors[model], errors[models[0]]
+            shared = min(len(own), len(reference))
+            value, relative = _bootstrap(own), _bootstrap(own[:shared], reference[:shared])
+            rows.append({"model": model, "lead_time_h": lead, "seeds": len(own), "value": value, "relative": relative})
+    return {"metric": metric, "reference": models[0], "groups": len(groups), "scores": rows, "costs": dict(costs)}
+
+
+def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[np.ndarray, "seed group"]:
+    found: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        if row["model"] == model:
+            found.setdefault((row["repeat"], groups.index(row["group"])), []).append(row["value"])
+    seeds = sorted({seed for seed, _ in found})
+    return np.array([[np.mean(found[seed, group]) for group in range(len(groups))] for seed in seeds])
+
+
+def _bootstrap(
+    errors: Float[np.ndarray, "seed group"], reference: Float[np.ndarray, "seed group"] | None = None
+) -> list[float]:
+    """Mean, or ratio of means, with the ends of its interval."""
+    generator = np.random.default_rng(0)
+    seeds = generator.integers(errors.shape[0], size=(RESAMPLES, errors.shape[0], 1))
+    groups = generator.integers(errors.shape[1], size=(RESAMPLES, 1, errors.shape[1]))
+    mean, drawn = errors.mean(), errors[seeds, groups].mean((1, 2))
+    if reference is not None:
+        mean, drawn = mean / reference.mean(), drawn / reference[seeds, groups].mean((1, 2))
+    edge = 50 * (1 - CONFIDENCE)
+    return [float(mean), *map(float, np.percentile(drawn, [edge, 100 - edge]))]
+
+
+def markdown_table(document: Mapping[str, Any]) -> str:
+    """The comparison as a table in Markdown."""
+    metric, reference, costs = document["metric"].upper(), label_of(document["reference"]), document["costs"]
+    leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
+    names = [_lead_name(lead) for lead in leads]
+    heads = ["model", "seeds", "parameters", "train step, ms", "training, s", "step forward, ms"]
+    heads += [f"{metric} {name}".strip() for name in names]
+    heads += [f"to {reference}'s {name}".strip() for name in names]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for model in dict.fromkeys(row["model"] for row in document["scores"]):
+        rows = {row["lead_time_h"]: row for row in document["scores"] if row["model"] == model}
+        cost = costs[model]
+        cells = [label_of(model), str(next(iter(rows.values()))["seeds"]), f"{cost['parameters']:,.0f}"]
+        cells += [f"{1e3 * cost['train_step_s']:.0f}", f"{cost['train_s']:.0f}", f"{1e3 * cost['infer_step_s']:.1f}"]
+        cells += ["{:.3f} ({:.3f}-{:.3f})".format(*rows[lead]["value"]) for lead in leads]
+        cells += ["{:.3f} ({:.3f}-{:.3f})".format(*rows[lead]["relative"]) for lead in leads]
+        lines.append("| " + " | ".join(cells) + " |")
+    note = (
+        f"Mean over variables and {document['groups']} independent cases; in parentheses the {CONFIDENCE:.0%} interval "
+        "over seeds and cases (bootstrap). Costs: median CPU time, the models measured in turn."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Error against cost: a column for each lead time, a row for each kind of cost."""
+    leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
+    with suite_style():
+        figure = new_figure(4.6 * len(leads) + 0.4, 7.4)
+        grid = figure.subplots(2, len(leads), squeeze=False, sharey="col", sharex="row")
+        for row, (cost, label) in enumerate(COSTS.items()):
+            for axes, lead in zip(grid[row], leads, strict=True):
+                _pareto_panel(axes, document, lead, cost)
+                axes.set_xlabel(label)
+                if row == 0:
+                    axes.set_title(_lead_name(lead) or "all")
+            grid[row, 0].set_ylabel(document["metric"].upper())
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
+        return [save_png(figure, folder / "pareto")]
+
+
+def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
+    """Points with intervals, and the front of what no other model beats in both."""
+    rows = [row for row in document["scores"] if row["lead_time_h"] == lead]
+    points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
+    front = [p for p in sorted(points) if not any(q[0] <= p[0] and q[1] < p[1] for q in points)]
+    axes.step(*np.transpose(front), where="post", color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
+    palette = _colors([row["model"] for row in rows])
+    for row, (x, y) in zip(rows, points, strict=True):
+        low, high = row["value"][1:]
+        is_own = row["model"] == document["reference"]
+        marker = "o" if is_own else "s" if row["model"].startswith("uniform") else "D"
+        axes.errorbar(
+            x, y, yerr=[[max(y - low, 0)], [max(high - y, 0)]], color=palette[row["model"]], elinewidth=1.1,
+            marker=marker, markersize=9 if is_own else 6.5, markeredgecolor="white", linestyle="none",
+            label=label_of(row["model"]), zorder=3 if is_own else 2,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlim(min(x for x, _ in points) / 1.4, max(x for x, _ in points) * 1.4)
+
+
+def _colors(models: Sequence[str]) -> dict[str, Any]:
+    """The suite's color for the run's own model, one hue after the other for the rest."""
+    from matplotlib import colormaps
+
+    palette = colormaps["tab20"]
+    return {model: color_of(MODEL) if not n else palette((n - 1) % 20) for n, model in enumerate(models)}
+
+
+def _lead_name(lead: float | None) -> str:
+    return "" if lead is None else format_hours(lead)

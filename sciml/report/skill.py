@@ -1,0 +1,200 @@
+"""How good a model is beside its baselines: bars for one lead time, curves against lead time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sciml.report.scores import HIGHER_IS_BETTER, Rows, format_value, in_order, lead_times, score_lines
+from sciml.report.style import (
+    INK,
+    MODEL,
+    add_titles,
+    color_of,
+    label_of,
+    marker_of,
+    new_figure,
+    save_png,
+    suite_style,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEGEND_INCHES = 1.6
+"""Of an entry of a legend, about."""
+VALUE_WIDTH = 0.1
+"""Of a value that is written in a bar, as a share of the panel."""
+LOG_SCALE_ABOVE = 50.0
+"""Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
+
+
+def bars_beside_baselines(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A bar of the model's score for each variable with its value in it, and a mark for each baseline.
+
+    Args:
+        scores: by variable and predictor; what is missing or not finite has no mark.
+    """
+    rows = np.arange(len(scores))
+    axes.barh(rows, _finite(scores, MODEL), height=0.62, color=color_of(MODEL), label=MODEL, zorder=2)
+    for name in in_order({name for known in scores.values() for name in known} - {MODEL}):
+        axes.scatter(
+            _finite(scores, name), rows, marker=marker_of(name), s=62, zorder=3,
+            color=color_of(name), edgecolor="white", linewidth=0.8, label=label_of(name),
+        )  # fmt: skip
+    _scale(axes, [value for known in scores.values() for value in known.values()])
+    _write_values(axes, scores)
+    axes.set_yticks(rows, list(scores))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
+    """Handles and labels of all panels, each label once, the model first."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels = sorted(found, key=lambda label: label != MODEL)
+    return [found[label] for label in labels], labels
+
+
+def draw_scores_by_lead_time(
+    scores: Rows,
+    variables: Mapping[str, str],
+    metrics: Mapping[str, str],
+    source: str,
+    path: Path,
+    *,
+    hidden: Collection[tuple[str, str]] = (),
+    levels: Mapping[str, float] | None = None,
+) -> Path:
+    """A row of panels for each metric, a column for each variable; in each the model and its baselines.
+
+    Args:
+        variables: those to show, and their titles.
+        metrics: those to show, and the labels of their axes.
+        source: what the data are.
+        hidden: pairs of a metric and a predictor that say nothing.
+        levels: values to mark, by metric.
+    """
+    with suite_style():
+        figure = new_figure(max(3.15 * len(variables) + 0.3, 5.0), 2.75 * len(metrics) + 0.7)
+        grid = figure.subplots(len(metrics), len(variables), squeeze=False, sharex="col")
+        for row, (metric, label) in zip(grid, metrics.items(), strict=True):
+            for axes, variable in zip(row, variables, strict=True):
+                curves = _curves(scores, metric, variable)
+                shown = {name: curve for name, curve in curves.items() if (metric, name) not in hidden}
+                _lead_time_panel(axes, shown, metric, (levels or {}).get(metric))
+            row[0].set_ylabel(label)
+        for axes, title in zip(grid[0], variables.values(), strict=True):
+            axes.set_title(title)
+        for axes, variable in zip(grid[-1], variables, strict=True):
+            leads = lead_times([row for row in scores if row["variable"] == variable])
+            axes.set_xlabel(f"lead time, {lead_unit(leads)[0]}")
+        handles, labels = legend_entries(figure)
+        columns = min(len(labels), int(figure.get_figwidth() / LEGEND_INCHES))
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+        add_titles(figure, source=source)
+        return save_png(figure, path)
+
+
+def lead_unit(hours: Sequence[float]) -> tuple[str, float]:
+    """In what lead times are told, and how many of that are an hour: seconds where all are below one hour."""
+    return ("hours", 1.0) if hours and hours[-1] >= 1 else ("seconds", 3600.0)
+
+
+def _curves(scores: Rows, metric: str, variable: str) -> dict[str, list[tuple[float, float]]]:
+    """Lead times in hours and scores by predictor, the model first."""
+    curves: dict[str, list[tuple[float, float]]] = {MODEL: []}
+    for hours in lead_times(scores, metric):
+        for line in score_lines(scores, metric, hours):
+            if line.variable == variable:
+                for predictor, value in line.values.items():
+                    curves.setdefault(predictor, []).append((hours, value))
+    return {name: points for name, points in curves.items() if points}
+
+
+def _lead_time_panel(
+    axes: Axes, curves: Mapping[str, list[tuple[float, float]]], metric: str, level: float | None
+) -> None:
+    hours = sorted({hours for points in curves.values() for hours, _ in points})
+    _, per_hour = lead_unit(hours)
+    for order, (predictor, points) in enumerate(curves.items()):
+        lead, values = np.array(points, dtype=float).T
+        axes.plot(
+            lead * per_hour, np.where(np.isfinite(values), values, np.nan), color=color_of(predictor),
+            marker=marker_of(predictor), label=label_of(predictor), linewidth=2.4 if predictor == MODEL else 1.5,
+            zorder=20 - order, markeredgecolor="white",
+        )  # fmt: skip
+    if level is not None:
+        axes.axhline(level, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+    axes.xaxis.set_major_locator(_lead_ticks([lead * per_hour for lead in hours], in_hours=per_hour == 1))
+    if metric in HIGHER_IS_BETTER:
+        axes.set_ylim(top=1)
+    elif _needs_log([value for points in curves.values() for _, value in points]):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _lead_ticks(leads: Sequence[float], *, in_hours: bool) -> Any:
+    from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+    if not in_hours or leads[-1] < 12:
+        return MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
+    return MultipleLocator(next(step for step in (6, 12, 24, 48, 72, 120, 240, 1e9) if leads[-1] / step <= 7))
+
+
+def _needs_log(values: Sequence[float]) -> bool:
+    known = [value for value in map(_number, values) if np.isfinite(value) and value > 0]
+    return bool(known) and max(known) / min(known) > LOG_SCALE_ABOVE
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    known = [value for value in map(_number, values) if np.isfinite(value)]
+    if _needs_log(known):
+        smallest = min(value for value in known if value > 0)
+        axes.set_xscale("log")
+        axes.set_xlim(smallest / 4, 1.5 * max(known))
+    else:
+        axes.set_xlim(0, 1.06 * max([*known, 1e-9]))
+
+
+def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """In the bars, at their left end; where a bar is too short, in the first gap between marks that is wide enough."""
+
+    def place(value: float) -> float:
+        return axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
+
+    for row, known in enumerate(scores.values()):
+        value = _number(known.get(MODEL))
+        ends = sorted(place(_number(v)) for v in known.values() if np.isfinite(_number(v)))
+        inside = np.isfinite(value) and place(value) > VALUE_WIDTH
+        gaps = zip(ends, [*ends[1:], np.inf], strict=True)
+        beside = next((left + 0.02 for left, right in gaps if right - left > 1.6 * VALUE_WIDTH), 0.012)
+        axes.text(
+            0.012 if inside else beside, row, _text(value), va="center", color="white" if inside else color_of(MODEL),
+            fontsize=8.5, fontweight="bold", transform=axes.get_yaxis_transform(), zorder=4,
+        )  # fmt: skip
+
+
+def _finite(scores: Mapping[str, Mapping[str, float]], name: str) -> np.ndarray:
+    """A predictor's scores, nan where they are missing or infinite."""
+    values = np.array([_number(known.get(name)) for known in scores.values()])
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _text(value: float) -> str:
+    if not np.isfinite(value):
+        return "not finite"
+    return f"{value:.2f}" if value < 100 else format_value(value)

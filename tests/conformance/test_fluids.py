@@ -1,0 +1,125 @@
+"""The fluids domain, small, through the suite that every domain inherits; and what only fluids promise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from domains.fluids.readers import open_sources
+from domains.fluids.simulate import simulate
+from domains.fluids.simulate_config import SimulateConfig
+from sciml.app.cli import main
+from sciml.app.run_folder import RunFolder
+from sciml.inference.rollout import rollout
+from sciml.testing.conformance import DomainConformance
+
+SMALL = (
+    "domain=fluids", "model.patch_size=8", "model.embed_dim=24", "model.depth=2", "model.num_heads=2",
+    "model.rotary_max_harmonic=4", "task.score_frames=[1,2]", "task.noise=0",
+    "data.splits={train: 20, valid: 2, test: 2}", "data.augment=roll_mirror", "~companions.uniform_coarse",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory):
+    out = tmp_path_factory.mktemp("flows") / "flows.nc"
+    config = SimulateConfig(str(out), count=24, cases=("collision", "density", "thermal"), nx=32, nz=16, frames=8)
+    return simulate(replace(config, interval=40.0, compile=False))
+
+
+@pytest.fixture(scope="module")
+def small(flows):
+    return (*SMALL, f"data.path={flows}")
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """A folder with one trained run."""
+    folder = tmp_path_factory.mktemp("runs")
+    main("train", [*small, f"runs_dir={folder}", "trainer.max_steps=4", "trainer.num_threads=1"])
+    return folder
+
+
+class TestFluids(DomainConformance):
+    falling = ("trainer.max_steps=120", "optim.lr=1e-2", "trainer.global_batch_size=8")
+    meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
+
+    @pytest.fixture(autouse=True)
+    def _small(self, small, monkeypatch):
+        monkeypatch.setattr(TestFluids, "overrides", small)
+
+    def test_an_untrained_model_is_persistence(self, tmp_path):
+        training = self.training(tmp_path)
+        splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
+        batch = splits.test.collate([splits.test.sample(n, np.random.default_rng(0)) for n in range(2)])
+        for _, prediction in rollout(task, model, batch):
+            assert torch.equal(prediction.values["flow"], batch.parts["flow"].initial)
+
+    def test_what_is_conserved_stays_while_the_model_learns(self, tmp_path):
+        training = self.training(tmp_path, "trainer.max_steps=20", "optim.lr=5e-3")
+        training.trainer.fit()
+        source, task = training.trainer.splits.test, training.trainer.task
+        batch = source.collate([source.sample(0, np.random.default_rng(0))])
+        with training.trainer.evaluation_weights() as model:
+            for step, prediction in rollout(task, model, batch):
+                moved = (prediction.values["flow"] - step.parts["flow"].state).double()
+                assert moved[:, 0].abs().max() > 1e-6
+                assert moved[:, 0].mean().abs() < 1e-5 * moved[:, 0].abs().max()
+
+
+def test_a_forecast_is_read_as_a_flow(runs, tmp_path, capsys):
+    out = tmp_path / "forecast.nc"
+    asked = ["lead_time=120s", "members=3", "init_time=1@40s"]
+    main("forecast", [f"runs_dir={runs}", f"out={out}", *asked, "output=json"])
+    said = json.loads(capsys.readouterr().out)
+    np.testing.assert_allclose(said["lead_times_h"], [40 / 3600, 80 / 3600, 120 / 3600])
+    assert all(Path(picture).stat().st_size > 1000 for picture in said["pictures"])
+    members = open_sources(str(out))
+    assert [len(member) for member in members] == [4, 4, 4]
+    assert members[0].boundary.names == {"x": ("periodic", "periodic"), "z": ("wall", "wall")}
+    states = np.stack([member.read() for member in members])
+    assert np.isfinite(states).all()
+    assert (states[0, 0] != states[1, 0]).any()
+
+
+def test_a_forecast_is_its_own_first_part(runs, tmp_path):
+    for lead in (40, 120):
+        main("forecast", [f"runs_dir={runs}", f"out={tmp_path / f'{lead}.nc'}", f"lead_time={lead}s"])
+    short, long = (open_sources(str(tmp_path / f"{lead}.nc"))[0] for lead in (40, 120))
+    np.testing.assert_array_equal(short.read(), long.read(slice(0, 2)))
+
+
+def test_companions_are_trained_scored_and_compared(small, tmp_path, capsys):
+    arguments = [f"runs_dir={tmp_path}", "trainer.max_steps=3", "trainer.num_threads=1", "repeats=2"]
+    kept = [value for value in small if not value.startswith("~")]
+    main("train", [*kept, *arguments, "output=json"])
+    rows = json.loads(capsys.readouterr().out)["scores"]
+    assert all(set(row["baseline"]) == {"persistence", "uniform_coarse"} for row in rows if row["metric"] == "vrmse")
+    folder = RunFolder.find("latest", str(tmp_path))
+    assert {path.name for path in (folder.path / "companions").iterdir()} == {
+        "uniform_coarse-0", "uniform_coarse-1", "model-1",
+    }  # fmt: skip
+    main("compare", [f"runs_dir={tmp_path}", f"run={folder.path}", "rounds=2", "output=json"])
+    said = json.loads(capsys.readouterr().out)
+    assert {(row["model"], row["seeds"]) for row in said["scores"]} == {("model", 2), ("uniform_coarse", 2)}
+    assert said["groups"] == 2
+    for row in said["scores"]:
+        value, low, high = row["value"]
+        assert low <= value <= high
+    assert said["costs"]["model"]["train_step_s"] > 0
+    assert (folder.path / "comparison" / "pareto.png").stat().st_size > 1000
+
+
+def test_simulated_flows_can_be_trained_on(tmp_path, capsys):
+    out = tmp_path / "mine.nc"
+    asked = ["count=6", "nx=32", "nz=16", "frames=5", "interval=40", "compile=false", "output=json"]
+    main("simulate", ["domain=fluids", f"out={out}", *asked])
+    assert json.loads(capsys.readouterr().out) == {"path": str(out)}
+    small = [value for value in SMALL if not value.startswith("data.splits")]
+    main("train", [*small, f"data.path={out}", f"runs_dir={tmp_path}", "trainer.max_steps=2", "trainer.num_threads=1"])
+    assert RunFolder.find("latest", str(tmp_path)).scores()

@@ -1,0 +1,214 @@
+"""From files to samples: splits, scales, symmetries, noise, and several data sets together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from domains.fluids.batch import collate
+from domains.fluids.data import open_flows, simulated
+from domains.fluids.data_config import FlowSplits, FluidsDataConfig
+from domains.fluids.samples import FlowSamples
+from domains.fluids.schema import FluidsSchema, FluidsStatistics
+from domains.fluids.simulate_config import SimulateConfig
+from domains.fluids.solver import Grid
+from domains.fluids.statistics import measure
+from sciml.core.errors import ConfigError, DataError
+
+from . import flow_files
+
+GRID = Grid(12, 6)
+TIMES = tuple(10.0 * n for n in range(7))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight short flows; returns the path and the fields."""
+    (tmp_path / "flows").mkdir()
+    fields = [flow_files.miniweather(tmp_path / "flows" / f"{n}.nc", GRID, TIMES) * 1.0 for n in range(8)]
+    return str(tmp_path / "flows"), fields
+
+
+def opened(path, **changes):
+    schema, flows = open_flows(FluidsDataConfig(path=path, **changes))
+    return schema, flows
+
+
+def test_every_flow_is_in_one_split(folder):
+    _, flows = opened(folder[0], splits=FlowSplits(4, 2, 2))
+    parts = flows["flow"].trajectories
+    assert {name: len(part) for name, part in parts.items()} == {"train": 4, "valid": 2, "test": 2}
+    names = [t.source.name for part in parts.values() for t in part]
+    assert len(set(names)) == 8
+
+
+def test_small_shares_have_one_flow_at_least(folder):
+    _, flows = opened(folder[0], splits=FlowSplits(0.96, 0.02, 0.02))
+    assert {name: len(part) for name, part in flows["flow"].trajectories.items()} == {"train": 6, "valid": 1, "test": 1}
+
+
+def test_fewer_flows_than_splits_are_refused(tmp_path):
+    for number in range(2):
+        flow_files.miniweather(tmp_path / f"{number}.nc", GRID, TIMES)
+    with pytest.raises(ConfigError, match=r"data\.splits: 2 flows are too few for 3 splits"):
+        opened(str(tmp_path))
+
+
+def test_a_single_flow_is_cut_along_time(tmp_path):
+    flow_files.cgl(tmp_path / "one.nc", frames=20)
+    schema, flows = opened(str(tmp_path / "one.nc"), splits=FlowSplits(0.5, 0.25, 0.25))
+    frames = {name: [t.frames for t in part] for name, part in flows["flow"].trajectories.items()}
+    assert frames == {"train": [(0, 10)], "valid": [(10, 15)], "test": [(15, 20)]}
+    assert schema.data_sets["flow"].variables == ("uwnd", "wwnd")
+    assert schema.channels == ("uwnd", "wwnd", "obstacle")
+
+
+def test_schema_and_statistics_survive_files(folder):
+    schema, flows = opened(folder[0])
+    assert FluidsSchema.from_dict(schema.to_dict()) == schema
+    statistics = FluidsStatistics({"flow": measure(flows["flow"], [1, 2])})
+    again = FluidsStatistics.from_tensors(statistics.to_tensors())
+    for name, value in statistics.to_tensors().items():
+        assert torch.equal(again.to_tensors()[name], value)
+
+
+def test_scales_are_those_of_numpy(folder, monkeypatch):
+    monkeypatch.setattr("domains.fluids.statistics.BLOCK", 3)
+    _, flows = opened(folder[0])
+    train = flows["flow"].trajectories["train"]
+    fields = np.stack([t.read(0, len(t)) for t in train]).astype(np.float64)
+    scale = measure(flows["flow"], [1, 3])
+    wind = [1, 2]
+    mean = fields.mean((0, 1, 3, 4))
+    mean[wind] = 0
+    np.testing.assert_allclose(scale.mean, mean, rtol=1e-5, atol=1e-6)
+    std = np.sqrt((fields**2).mean((0, 1, 3, 4)) - mean**2)
+    np.testing.assert_allclose(scale.std, std, rtol=1e-5)
+    for place, stride in enumerate((1, 3)):
+        moved = fields[:, stride:] - fields[:, :-stride]
+        np.testing.assert_allclose(scale.increment_std[place], np.sqrt((moved**2).mean((0, 1, 3, 4))), rtol=1e-5)
+    assert scale.seconds.tolist() == [10.0, 30.0]
+    seconds = torch.tensor([30.0, 10.0, 11.0])
+    assert torch.equal(scale.increments_over(seconds)[..., 0, 0], scale.increment_std[[1, 0, 0]])
+
+
+def test_obstacles_do_not_count(tmp_path):
+    winds, mask = flow_files.cgl(tmp_path / "one.nc", frames=20)
+    _, flows = opened(str(tmp_path / "one.nc"), splits=FlowSplits(0.5, 0.25, 0.25))
+    scale = measure(flows["flow"], [1])
+    inside = winds[:10][..., ~mask].astype(np.float64)
+    np.testing.assert_allclose(scale.std, np.sqrt((inside**2).mean((0, 2))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("preload", [0.0, 1.0])
+def test_a_sample_is_what_is_in_the_file(folder, preload):
+    _, flows = opened(folder[0])
+    source = FlowSamples(flows, "train", [1, 2], 2, preload_gb=preload)
+    assert len(source) == len(flows["flow"].trajectories["train"]) * (7 - 2)
+    strides = set()
+    for index, start in enumerate(source.starts):
+        sample = source.sample(index, np.random.default_rng(index))
+        whole = source.trajectory(start).read(0, 7)
+        stride = round(sample.steps[0] / 10)
+        strides.add(stride)
+        np.testing.assert_array_equal(sample.state, whole[start.frame])
+        np.testing.assert_array_equal(sample.previous, whole[max(start.frame - 1, 0)])
+        np.testing.assert_array_equal(sample.targets, whole[[start.frame + stride, start.frame + 2 * stride]])
+    assert strides == {1, 2}
+
+
+def test_moves_and_mirrors_keep_a_flow_a_flow(folder):
+    _, flows = opened(folder[0])
+    plain = FlowSamples(flows, "train", [1], 1)
+    moved = FlowSamples(flows, "train", [1], 1, augment="roll_mirror")
+    kinds = set()
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        one, other = plain.sample(3, np.random.default_rng(seed)), moved.sample(3, generator)
+        generator = np.random.default_rng(seed)
+        shift, mirrored = int(generator.integers(12)), bool(generator.integers(2))
+        kinds.add((shift > 0, mirrored))
+        for name in ("state", "previous", "targets"):
+            expected = getattr(one, name).roll(shift, -1)
+            if mirrored:
+                expected = expected.flip(-1) * torch.tensor([1.0, -1, 1, 1])[:, None, None]
+            assert torch.equal(getattr(other, name), expected)
+    assert {(True, True), (True, False)} <= kinds
+
+
+def test_noise_is_on_the_state_alone_and_as_large_as_said(folder):
+    _, flows = opened(folder[0])
+    scales = {"flow": measure(flows["flow"], [1])}
+    plain = FlowSamples(flows, "train", [1], 1)
+    noisy = FlowSamples(flows, "train", [1], 1, noise=0.5, scales=scales)
+    differences = []
+    for index in range(len(plain)):
+        one, other = plain.sample(index, np.random.default_rng(0)), noisy.sample(index, np.random.default_rng(index))
+        assert torch.equal(one.targets, other.targets)
+        assert torch.equal(one.previous, other.previous)
+        differences.append((other.state - one.state) / scales["flow"].std[:, None, None])
+    assert torch.stack(differences).std() == pytest.approx(0.5, rel=0.05)
+
+
+def test_several_data_sets_share_a_batch(folder, tmp_path):
+    flow_files.cgl(tmp_path / "cylinder.nc", frames=20)
+    schema, flows = opened({"weather": folder[0], "cylinder": str(tmp_path / "cylinder.nc")})
+    assert schema.channels == ("dens", "uwnd", "wwnd", "theta", "obstacle")
+    source = FlowSamples(flows, "train", [1], 1)
+    batch = collate([source.sample(n, np.random.default_rng(0)) for n in (0, len(source) - 1, 1)])
+    assert {name: part.state.shape for name, part in batch.parts.items()} == {
+        "weather": (2, 4, 6, 12),
+        "cylinder": (1, 2, 8, 20),
+    }
+    assert batch.num_samples == 3
+    assert batch.parts["weather"].fluid is None
+    assert not batch.parts["cylinder"].fluid.all()
+    assert schema.score_name("cylinder", "uwnd") == "cylinder.uwnd"
+
+
+def test_stratified_air_is_told_to_the_model(tmp_path):
+    config = SimulateConfig(cases=("gravity", "thermal"), count=2, nx=20, nz=10, frames=3, compile=False)
+    path = simulated(config, tmp_path)
+    assert simulated(config, tmp_path) == path
+    assert simulated(replace(config, seed=1), tmp_path) != path
+    schema, flows = opened(str(path), splits=FlowSplits(1, 0, 1))
+    assert schema.data_sets["flow"].constants == ("background_theta",)
+    neutral = opened(str(simulated(replace(config, cases=("thermal",)), tmp_path)), splits=FlowSplits(1, 0, 1))[0]
+    assert neutral.data_sets["flow"].constants == ()
+    for part in flows["flow"].trajectories.values():
+        for trajectory in part:
+            assert trajectory.profiles.shape == (2, 10)
+
+
+def test_flows_of_different_intervals_are_two_data_sets(tmp_path):
+    for name, step in (("a", 10.0), ("b", 20.0)):
+        flow_files.miniweather(tmp_path / f"{name}.nc", GRID, [step * n for n in range(4)])
+    with pytest.raises(DataError, match=r"every 10 s and .*b.nc every 20 s"):
+        opened(str(tmp_path))
+
+
+def test_what_is_not_periodic_is_not_moved(tmp_path):
+    flow_files.cgl(tmp_path / "one.nc", frames=20)
+    _, flows = opened(str(tmp_path / "one.nc"))
+    with pytest.raises(ConfigError, match=r"data\.augment: flow is not periodic along x \(open and open\); use none"):
+        FlowSamples(flows, "train", [1], 1, augment="roll")
+
+
+def test_flows_that_are_too_short_are_refused(folder):
+    _, flows = opened(folder[0])
+    with pytest.raises(ConfigError, match="has 7 frames, 11 are needed"):
+        FlowSamples(flows, "test", [1], 10)
+
+
+def test_workers_read_for_themselves(folder):
+    import pickle
+
+    _, flows = opened(folder[0])
+    source = FlowSamples(flows, "train", [1], 1)
+    sample = source.sample(0, np.random.default_rng(0))
+    again = pickle.loads(pickle.dumps(source))
+    assert not again._kept
+    assert torch.equal(again.sample(0, np.random.default_rng(0)).state, sample.state)

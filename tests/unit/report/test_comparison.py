@@ -1,0 +1,72 @@
+"""Comparisons: means, intervals that cover, ratios in pairs, a table and a picture."""
+
+import numpy as np
+import pytest
+
+from sciml.report.comparison import compare_models, draw_comparison, markdown_table
+
+COST = {"train_step_s": 0.1, "infer_step_s": 0.01, "train_s": 100.0, "parameters": 1000.0}
+
+
+def rows(model, errors, lead=1.0, variables=("a", "b")):
+    """From errors (seed, group), each the mean of two cases and two variables."""
+    found = []
+    for (repeat, group), value in np.ndenumerate(np.asarray(errors, float)):
+        for case in range(2):
+            for number, variable in enumerate(variables):
+                shifted = value + (0.1 if case else -0.1) + (0.2 if number else -0.2)
+                score = {"variable": variable, "metric": "vrmse", "lead_time_h": lead, "value": shifted, "unit": "1"}
+                found.append(
+                    {"model": model, "repeat": repeat, "case": 2 * group + case, "group": f"g{group}", **score}
+                )
+                found.append({**found[-1], "metric": "rmse", "value": 1e9})
+    return found
+
+
+def compared(errors, **leads):
+    cases = [row for model, table in errors.items() for row in rows(model, table)]
+    return compare_models(cases, dict.fromkeys(errors, COST), metric="vrmse")
+
+
+def test_means_are_over_variables_cases_and_seeds():
+    found = compared({"model": [[1.0, 2.0, 6.0], [2.0, 3.0, 4.0]], "other": [[1.0, 1.0, 1.0]]})
+    by_model = {row["model"]: row for row in found["scores"]}
+    assert by_model["model"]["value"][0] == pytest.approx(3.0)
+    assert (by_model["model"]["seeds"], by_model["other"]["seeds"], found["groups"]) == (2, 1, 3)
+    assert by_model["model"]["relative"] == pytest.approx([1, 1, 1])
+    # one seed of the other is compared with the same seed of the first
+    assert by_model["other"]["relative"][0] == pytest.approx(1 / 3)
+
+
+def test_what_does_not_vary_has_no_interval():
+    found = compared({"model": [[2.0, 2.0]], "other": [[3.0, 3.0]]})
+    assert found["scores"][1]["value"] == pytest.approx([3, 3, 3])
+    assert found["scores"][1]["relative"] == pytest.approx([1.5, 1.5, 1.5])
+
+
+def test_differences_in_pairs_are_sharper_than_means():
+    generator = np.random.default_rng(0)
+    hard = generator.uniform(1, 5, size=(1, 20))
+    found = compared({"model": hard, "other": 1.1 * hard})
+    value, relative = found["scores"][1]["value"], found["scores"][1]["relative"]
+    assert value[2] - value[1] > 0.5
+    assert relative == pytest.approx([1.1, 1.1, 1.1])
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    generator, inside = np.random.default_rng(1), 0
+    for _ in range(100):
+        found = compared({"model": generator.normal(3, 1, size=(1, 30))})
+        _, low, high = found["scores"][0]["value"]
+        inside += low <= 3 <= high
+    assert 86 <= inside <= 100
+
+
+def test_table_and_picture(tmp_path):
+    cases = [row for model in ("model", "uniform_8") for lead in (0.1, 1.0) for row in rows(model, [[1.0, 2.0]], lead)]
+    document = compare_models(cases, {"model": COST, "uniform_8": {**COST, "train_s": 50.0}}, metric="vrmse")
+    table = markdown_table(document)
+    assert "| uniform 8 | 1 | 1,000 | 100 | 50 | 10.0 | 1.500 (1.000-2.000) |" in table
+    assert "VRMSE 360 s" in table
+    (picture,) = draw_comparison(document, tmp_path)
+    assert picture.stat().st_size > 10_000

@@ -1,0 +1,101 @@
+"""Bars and curves show every predictor at its value, however far apart they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sciml.report import skill
+from sciml.report.shading import Shading
+from sciml.report.style import new_figure
+
+
+def bars(scores):
+    axes = new_figure(5.0, 3.0).add_subplot()
+    skill.bars_beside_baselines(axes, scores)
+    return axes
+
+
+def rows_of(values, hours=(0.005, 0.05), metric="vrmse"):
+    return [
+        {"variable": name, "metric": metric, "lead_time_h": lead, "value": model * (1 + lead), "unit": "1",
+         "baseline": {other: value for other, value in baselines.items()}}
+        for name, (model, baselines) in values.items()
+        for lead in hours
+    ]  # fmt: skip
+
+
+class TestBars:
+    def test_lengths_marks_and_values(self):
+        axes = bars({"theta": {"model": 0.5, "ridge": 0.7}, "uwnd": {"model": 0.9, "ridge": 0.8}})
+        assert [bar.get_width() for bar in axes.patches] == [0.5, 0.9]
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0.7, 0], [0.8, 1]])
+        assert [text.get_text() for text in axes.texts] == ["0.50", "0.90"]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["theta", "uwnd"]
+        assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first one on top
+        assert axes.get_xscale() == "linear"
+
+    def test_a_value_beside_a_short_bar_hides_no_mark(self):
+        axes = bars({"theta": {"model": 0.05, "ridge": 0.08, "persistence": 0.4, "other": 2.0}})
+        x, _ = axes.texts[0].get_position()
+        marks = [group.get_offsets()[0][0] / axes.get_xlim()[1] for group in axes.collections]
+        assert all(not x - 0.01 < mark < x + skill.VALUE_WIDTH for mark in marks)
+
+    def test_what_is_missing_or_infinite_has_no_mark(self):
+        axes = bars({"theta": {"model": float("nan"), "ridge": 0.7}, "uwnd": {"model": 0.9, "ridge": float("inf")}})
+        assert [text.get_text() for text in axes.texts] == ["not finite", "0.90"]
+        assert np.ma.getmaskarray(axes.collections[0].get_offsets())[1, 0]
+
+    def test_scores_that_lie_far_apart_are_told_apart(self):
+        axes = bars({"theta": {"model": 0.1, "ridge": 900.0}})
+        assert axes.get_xscale() == "log"
+        assert axes.get_xlim()[0] < 0.1 < 900 < axes.get_xlim()[1]
+
+
+class TestByLeadTime:
+    @pytest.fixture
+    def shown(self, monkeypatch):
+        figures = []
+        monkeypatch.setattr(skill, "save_png", lambda figure, path: figures.append(figure))
+        return figures
+
+    def draw(self, rows, **options):
+        names = {row["variable"]: row["variable"].upper() for row in rows}
+        skill.draw_scores_by_lead_time(rows, names, {"vrmse": "VRMSE"}, "", None, **options)
+
+    def test_every_predictor_is_drawn_in_seconds(self, shown):
+        self.draw(rows_of({"theta": (0.5, {"ridge": 0.7, "other": 0.9}), "uwnd": (0.3, {"ridge": 0.2})}))
+        first, second = shown[0].axes
+        lines = {line.get_label(): line.get_xydata() for line in first.lines}
+        assert list(lines) == ["model", "ridge", "other"]
+        np.testing.assert_allclose(lines["other"], [[18, 0.9], [180, 0.9]])
+        assert len(second.lines) == 2
+        assert first.get_xlabel() == "lead time, seconds"
+        assert [axes.get_title("left") for axes in shown[0].axes] == ["THETA", "UWND"]
+        assert {text.get_text() for text in shown[0].legends[0].get_texts()} == {"model", "ridge", "other"}
+
+    def test_what_says_nothing_is_hidden_and_levels_are_marked(self, shown):
+        rows = rows_of({"t2m": (0.5, {"climatology": 1.0, "ridge": 0.7})}, hours=(24.0, 72.0))
+        self.draw(rows, hidden={("vrmse", "climatology")}, levels={"vrmse": 1.0})
+        axes = shown[0].axes[0]
+        assert axes.get_xlabel() == "lead time, hours"
+        assert [line.get_label() for line in axes.lines[:2]] == ["model", "ridge"]
+        assert list(axes.lines[2].get_ydata()) == [1.0, 1.0]
+        assert {24.0, 48.0, 72.0} <= set(axes.get_xticks())
+
+    def test_a_model_that_runs_away_does_not_flatten_the_others(self, shown):
+        self.draw(rows_of({"theta": (500.0, {"ridge": 0.7})}))
+        assert shown[0].axes[0].get_yscale() == "log"
+
+
+class TestShading:
+    def test_spans_and_centers(self):
+        values = np.linspace(-3, 9, 1001)
+        assert Shading.spanning("viridis", values).low == pytest.approx(-3, abs=0.1)
+        centered = Shading.of_errors(values, np.full(3, np.inf))
+        assert centered.low == -centered.high == pytest.approx(-9, abs=0.1)
+
+    @pytest.mark.parametrize("values", [np.full(10, 280.0), np.full(4, np.nan)])
+    def test_a_field_without_a_range_has_a_scale(self, values):
+        assert Shading.spanning("viridis", values).low < Shading.spanning("viridis", values).high
+        assert Shading.of_errors(np.zeros(3)).high > 0
