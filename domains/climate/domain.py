@@ -28,7 +28,8 @@ from domains.climate.start import forecast_figures, starting_batches
 from domains.climate.store import ClimateStore
 from domains.climate.task import ClimateTask, ClimateTaskConfig
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import ForecastRequest, NamedFigure, Predictor, RunResult, Splits, Trained
+from sciml.domain.optional import ForecastRequest
+from sciml.domain.protocol import NamedFigure, Predictor, RunResult, Splits, Trained
 from sciml.models.vit import ViTConfig
 
 

@@ -15,7 +15,8 @@ from domains.climate.maps import draw_forecast_globes
 from domains.climate.schema import ClimateStatistics
 from domains.climate.store import ClimateStore
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import ForecastRequest, NamedFigure
+from sciml.domain.optional import ForecastRequest
+from sciml.domain.protocol import NamedFigure
 from sciml.inference.ensemble import perturbed
 
 

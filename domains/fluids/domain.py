@@ -27,7 +27,8 @@ from domains.fluids.start import starting_batches
 from domains.fluids.statistics import measure
 from domains.fluids.task import FluidsTask, FluidsTaskConfig
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import ForecastRequest, NamedFigure, RunResult, Splits, Trained
+from sciml.domain.optional import ForecastRequest
+from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
 
 
 @dataclass(frozen=True)

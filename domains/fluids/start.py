@@ -13,7 +13,7 @@ from domains.fluids.schema import FluidsStatistics
 from domains.fluids.task import FluidsTaskConfig
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import ForecastRequest
+from sciml.domain.optional import ForecastRequest
 from sciml.inference.ensemble import perturbed
 
 EXAMPLE = "for example 0@100s: flow 0 of the test split at 100 s"

@@ -36,7 +36,8 @@ from domains.materials.source import (
 from domains.materials.store import MaterialsStore
 from domains.materials.task import MaterialsTask, MaterialsTaskConfig
 from sciml.core.errors import ConfigError, nearest
-from sciml.domain.protocol import Made, NamedFigure, RunResult, Splits, Trained, TrainedModel
+from sciml.domain.optional import Made
+from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained, TrainedModel
 from sciml.models.gnn import GNNConfig
 
 

@@ -22,7 +22,8 @@ from sciml.core.config import choice
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file
 from sciml.core.progress import track
-from sciml.domain.protocol import Made, TrainedModel
+from sciml.domain.optional import Made
+from sciml.domain.protocol import TrainedModel
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -25,7 +25,8 @@ from sciml.core.lock import claimed
 from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
-from sciml.domain.protocol import Made, TrainedModel
+from sciml.domain.optional import Made
+from sciml.domain.protocol import TrainedModel
 
 PART = 600
 """Structures, about, in a part, which a resumed screen makes whole or not at all."""

@@ -17,7 +17,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import pick_device
-from sciml.domain.protocol import ForecastRequest, Forecasts
+from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.inference.ensemble import ensemble_rollout
 
 

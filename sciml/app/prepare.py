@@ -7,7 +7,7 @@ from typing import Any
 
 from sciml.app.cli import Outcome
 from sciml.app.making import make
-from sciml.domain.protocol import Prepares
+from sciml.domain.optional import Prepares
 
 
 def run(values: Mapping[str, Any]) -> Outcome:

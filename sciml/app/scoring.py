@@ -22,7 +22,8 @@ from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
 from sciml.data.source import SampleSource
 from sciml.dist.mesh import Mesh
-from sciml.domain.protocol import Calibrates, Domain, Forecasts, Predicts, RunResult, Score, Screens, Splits
+from sciml.domain.optional import Calibrates, Forecasts, Predicts, Screens
+from sciml.domain.protocol import Domain, RunResult, Score, Splits
 from sciml.inference.evaluation import mean_scores, score_baselines, score_model, score_table
 from sciml.parallel.config import ParallelConfig
 from sciml.report.html import next_commands, write_report

@@ -7,7 +7,7 @@ from typing import Any
 
 from sciml.app.cli import Outcome
 from sciml.app.using import use
-from sciml.domain.protocol import Screens
+from sciml.domain.optional import Screens
 
 
 def run(values: Mapping[str, Any]) -> Outcome:

@@ -18,7 +18,8 @@ from sciml.app.run_folder import RunFolder
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import atomic_file, write_json
 from sciml.dist.mesh import Mesh
-from sciml.domain.protocol import Calibrates, Splits, Task, Trained, TrainedModel
+from sciml.domain.optional import Calibrates
+from sciml.domain.protocol import Splits, Task, Trained, TrainedModel
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel, parallelize

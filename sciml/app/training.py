@@ -19,7 +19,8 @@ from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_of
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import World
-from sciml.domain.protocol import Continues, Domain, Splits, Task, Trained
+from sciml.domain.optional import Continues
+from sciml.domain.protocol import Domain, Splits, Task, Trained
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.parallel.pipeline import check_micro_batches

@@ -14,7 +14,7 @@ from sciml.core.errors import ConfigError
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import pick_device
 from sciml.domain.loading import load_domain
-from sciml.domain.protocol import Made
+from sciml.domain.optional import Made
 
 
 @dataclass(frozen=True)

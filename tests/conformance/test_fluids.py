@@ -20,7 +20,7 @@ from sciml.testing.conformance import DomainConformance
 
 SMALL = (
     "domain=fluids", "model.patch_size=8", "model.embed_dim=24", "model.depth=2", "model.num_heads=2",
-    "model.rotary_max_harmonic=4", "task.score_frames=[1,2]", "task.noise=0",
+    "model.rotary_max_harmonic=4", "task.score_frames=[1,2]", "task.noise=0", "task.pushforward=0",
     "data.splits={train: 20, valid: 2, test: 2}", "data.augment=roll_mirror", "~companions.uniform_coarse",
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ from sciml.app.trained_run import open_model
 from sciml.app.using import RunChoice
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
-from sciml.domain.protocol import Predicts
+from sciml.domain.optional import Predicts
 
 from .alloy_files import dimer, extxyz
 

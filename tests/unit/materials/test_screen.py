@@ -40,7 +40,8 @@ from domains.materials.structure import Structure
 from domains.materials.task import MaterialsTaskConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import Screens, Trained, TrainedModel
+from sciml.domain.optional import Screens
+from sciml.domain.protocol import Trained, TrainedModel
 from sciml.models.gnn import GNNConfig
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,139 @@
+"""What only some domains and tasks have, each a protocol of its own, and the records that pass between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from sciml.domain.protocol import NamedFigure, Prediction, Score, Splits, Task, Trained, TrainedModel
+
+
+@runtime_checkable
+class Calibrates(Task, Protocol):
+    """What a task adds whose predictions come with a spread.
+
+    Attributes:
+        calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
+            is reported; one where a name is missing.
+    """
+
+    calibration: Mapping[str, float]
+
+    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
+        """The factors that would have made the spreads right, from scores of predictions with factors of one."""
+        ...
+
+
+@dataclass(frozen=True)
+class ForecastRequest:
+    """What forecast a user asks for.
+
+    Attributes:
+        init_time: as the domain writes times, e.g. ``2001-12-01T00``; None takes the first of the test period.
+        lead_hours: how far ahead.
+        every_hours: interval of one model step; None takes the longest known one that fits.
+        members: ensemble size of perturbed starts.
+        perturbation: their size in standard deviations.
+        combine_intervals: one more kind of ensemble: a member for each known interval that fits.
+    """
+
+    init_time: str | None
+    lead_hours: float
+    every_hours: float | None = None
+    members: int = 1
+    perturbation: float = 0.0
+    combine_intervals: bool = False
+    seed: int = 0
+
+
+class Writer(Protocol):
+    """A forecast file that grows with each lead time."""
+
+    def append(self, lead_hours: float, prediction: Prediction) -> None:
+        """Adds one lead time; samples of the prediction are members of the ensemble."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """What a domain adds whose weights mean something in the units alone that they were trained in."""
+
+    def continued(self, new: Trained, older: Trained) -> Trained:
+        """What a model is built from and normalized with that is trained on new data from an older one's weights."""
+        ...
+
+
+@runtime_checkable
+class Forecasts(Protocol):
+    """What a domain adds where there is time to forecast in.
+
+    Attributes:
+        forecast_endings: of the files that its writer writes, the usual one first.
+    """
+
+    forecast_endings: Sequence[str]
+
+    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[Any]:
+        """Batches to roll out, one for each path of model steps to the lead time; members are samples."""
+        ...
+
+    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[Any]) -> Writer: ...
+
+    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
+        """Pictures of a written forecast, beside the truth where the data hold it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a use of a trained model has made: a document for programs, lines for people."""
+
+    document: Mapping[str, Any]
+    lines: Sequence[str]
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """What a domain adds whose models say something of cases in a user's file.
+
+    ``predict_config`` is its dataclass of keys.
+    """
+
+    predict_config: type
+
+    def predict(self, opened: TrainedModel, config: Any) -> Made: ...
+
+
+@runtime_checkable
+class Screens(Protocol):
+    """What a domain adds that searches a space of candidates. ``screen_config`` is its dataclass of keys."""
+
+    screen_config: type
+
+    def screen(self, opened: TrainedModel, config: Any) -> Made: ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """What a domain adds that turns data as they come into a store. ``prepare_config`` is its dataclass of keys."""
+
+    prepare_config: type
+
+    def prepare(self, config: Any) -> Path:
+        """Makes the store and returns its path."""
+        ...
+
+
+@runtime_checkable
+class Simulates(Protocol):
+    """What a domain adds that makes data of its own. ``simulate_config`` is its dataclass of keys."""
+
+    simulate_config: type
+
+    def simulate(self, config: Any) -> Path:
+        """Makes the data and returns their path."""
+        ...
