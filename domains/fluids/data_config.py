@@ -54,7 +54,8 @@ class FluidsDataConfig:
             wrong; of all data sets.
         variables: those to use; None takes all.
         splits: how trajectories are shared out.
-        augment: ``roll`` moves each sample along a periodic x by a random distance, ``roll_mirror`` also mirrors x.
+        augment: ``roll`` moves each sample along a periodic x by a random distance, ``roll_mirror`` also mirrors x;
+            flows that are not periodic stay as they are.
         title: what the data are; shown on pictures.
         preload_gb: data sets up to this size are kept in memory, larger ones read as they are needed.
     """

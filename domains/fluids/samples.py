@@ -49,7 +49,8 @@ class FlowSamples:
     ) -> None:
         self.flows, self.split, self.strides, self.num_steps = flows, split, tuple(sorted(strides)), num_steps
         self.own_steps, self.noise, self.scales = own_steps, noise, scales or {}
-        self.augmentations = {name: Augmentation(name, f.data_set, augment) for name, f in flows.items()}
+        check_augmentation(augment, {name: f.data_set for name, f in flows.items()})
+        self.augmentations = {name: Augmentation(f.data_set, augment) for name, f in flows.items()}
         self.starts = [start for name in flows for start in self._starts(name, every)]
         self._preload = self._size() <= preload_gb * 2**30
         self._kept: dict[tuple[str, int], np.ndarray] = {}
@@ -156,19 +157,10 @@ class FlowSamples:
 
 
 class Augmentation:
-    """Symmetries of a flow in x.
+    """Symmetries of flows in x, where they are periodic; others stay as they are."""
 
-    Raises:
-        ConfigError: a boundary that does not have them.
-    """
-
-    def __init__(self, name: str, data_set: DataSet, kind: str) -> None:
-        left, right = data_set.boundary.x
-        if kind != "none" and left is not Side.PERIODIC:
-            raise ConfigError(
-                f"{name} is not periodic along x ({left.value} and {right.value})", key="data.augment", hint="use none"
-            )
-        self.kind = kind
+    def __init__(self, data_set: DataSet, kind: str) -> None:
+        self.kind = kind if data_set.boundary.x[0] is Side.PERIODIC else "none"
         odd = torch.tensor([variable == WINDS["x"] for variable in data_set.variables])
         self.sign = torch.where(odd, -1.0, 1.0)[:, None, None]
 
@@ -190,3 +182,17 @@ class Augmentation:
         }
         fluid = moved(sample.fluid)
         return replace(sample, **values, fluid=None if fluid is None else fluid.bool())
+
+
+def check_augmentation(kind: str, data_sets: Mapping[str, DataSet]) -> None:
+    """Refuses what would move no flow.
+
+    Raises:
+        ConfigError: no data set is periodic along x.
+    """
+    sides = {name: data_set.boundary.x for name, data_set in data_sets.items()}
+    if kind != "none" and all(left is not Side.PERIODIC for left, _ in sides.values()):
+        name, (left, right) = next(iter(sides.items()))
+        raise ConfigError(
+            f"{name} is not periodic along x ({left.value} and {right.value})", key="data.augment", hint="use none"
+        )

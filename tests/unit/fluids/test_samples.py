@@ -167,6 +167,13 @@ def test_several_data_sets_share_a_batch(folder, tmp_path):
     assert batch.parts["weather"].fluid is None
     assert not batch.parts["cylinder"].fluid.all()
     assert schema.score_name("cylinder", "uwnd") == "cylinder.uwnd"
+    moved = FlowSamples(flows, "train", [1], 1, augment="roll_mirror")
+    for index, changes in ((0, True), (len(source) - 1, False)):
+        pairs = [
+            (source.sample(index, np.random.default_rng(n)), moved.sample(index, np.random.default_rng(n)))
+            for n in range(5)
+        ]
+        assert any(not torch.equal(one.state, other.state) for one, other in pairs) == changes
 
 
 def test_stratified_air_is_told_to_the_model(tmp_path):
