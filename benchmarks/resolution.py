@@ -21,7 +21,7 @@ from sciml.app.trained_run import open_run
 from sciml.data.loader import evaluation_batches
 from sciml.dist.mesh import Mesh
 from sciml.inference.evaluation import score_baselines, score_model
-from sciml.report.style import color_of, label_of, new_figure, save_png, suite_style
+from sciml.report.style import MODEL, OTHER_COLORS, color_of, label_of, new_figure, save_png, suite_style
 
 COLUMNS = (64, 96, 128, 192, 256)
 FRAMES = (1, 5, 10)
@@ -39,6 +39,7 @@ def mean_vrmse(scores) -> dict[int, float]:
 
 
 def measure(runs: dict[str, Path], count: int, cache: str) -> Errors:
+    """Each run as it is, and where it learned from a single grid also through that grid (``task.resample``)."""
     errors: Errors = {}
     for columns in COLUMNS:
         config = SimulateConfig(
@@ -50,31 +51,37 @@ def measure(runs: dict[str, Path], count: int, cache: str) -> Errors:
             run = RunFolder(folder)
             known = run.record["config"]["data"]["path"]
             named = path if not isinstance(known, dict) else {list(known)[-1]: path}
-            data = {"path": named, "splits": {"train": 0, "valid": 0, "test": 1}}
-            opened = open_run(run, changes={"data": data, "task": {"score_frames": list(FRAMES)}})
-            batches = list(evaluation_batches(opened.splits.test, batch_size=4, seed=0))
-            alone, baselines = Mesh.alone(), opened.task.baselines()
-            scores = {name: score_model(opened.task, opened.model, batches, alone)}
-            scores |= score_baselines(opened.task, batches, alone, baselines)
-            for model, rows in scores.items():
-                for frames, value in mean_vrmse(rows).items():
-                    errors[model, columns, frames] = value
+            for resample in (False, True)[: 1 if isinstance(known, dict) else 2]:
+                changes = {
+                    "data": {"path": named, "splits": {"train": 0, "valid": 0, "test": 1}},
+                    "task": {"score_frames": list(FRAMES), "resample": resample},
+                }
+                opened = open_run(run, changes=changes)
+                batches = list(evaluation_batches(opened.splits.test, batch_size=4, seed=0))
+                alone, baselines = Mesh.alone(), opened.task.baselines()
+                scores = {name + "_resampled" * resample: score_model(opened.task, opened.model, batches, alone)}
+                scores |= score_baselines(opened.task, batches, alone, baselines)
+                for model, rows in scores.items():
+                    for frames, value in mean_vrmse(rows).items():
+                        errors[model, columns, frames] = value
     return errors
 
 
 def draw(errors: Errors, path: Path) -> None:
     names = list(dict.fromkeys(name for name, _, _ in errors))
+    models = [name for name in names if name != "persistence"]
+    palette = dict(zip(models[::-1], (color_of(MODEL), *OTHER_COLORS[1:]), strict=False))
     with suite_style():
         figure = new_figure(11.5, 3.9)
         for axes, frames in zip(figure.subplots(1, len(FRAMES), sharey=True), FRAMES, strict=True):
             for name in names:
                 values = [errors[name, columns, frames] for columns in COLUMNS]
-                axes.plot(COLUMNS, values, marker="o", color=color_of(name), label=label_of(name))
+                axes.plot(COLUMNS, values, marker="o", color=palette.get(name, color_of(name)), label=label_of(name))
             axes.set_xscale("log", base=2)
             axes.set_xticks(COLUMNS, [f"{columns}x{columns // 2}" for columns in COLUMNS], rotation=30)
             axes.minorticks_off()
-            axes.set_ylim(bottom=0)
             axes.set_title(f"{frames * INTERVAL_S:g} s ahead")
+        figure.axes[0].set_ylim(0, 1.05 * max(errors.values()))
         figure.axes[0].set_ylabel("VRMSE")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -71,6 +72,17 @@ class FlowPart:
         """Of the state after the next step, s."""
         return self.lead_time + self.steps[:, 0]
 
+    def resampled(self, cells: tuple[int, int]) -> FlowPart:
+        """The states that a step starts from, on another grid of the same domain."""
+        changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in ("state", "previous")}
+        if self.targets is not None:
+            changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
+        if self.fluid is not None:
+            changed["fluid"] = resample(self.fluid.float(), cells) > 0.5
+        if self.profiles is not None:
+            changed["profiles"] = resample(self.profiles[..., None], (cells[0], 1))[..., 0]
+        return replace(self, **changed)
+
     def advance(self, state: Float[Tensor, "batch variable z x"], forest: Forest | None = None) -> FlowPart | None:
         """The part after its next step, standing on a state; None after the last step."""
         if self.steps.shape[1] == 1:
@@ -110,6 +122,15 @@ class FlowBatch:
             }
             moved[name] = replace(part, **on_device)
         return FlowBatch(moved)
+
+
+def resample(fields: Float[Tensor, "batch channel z x"], cells: tuple[int, int]) -> Float[Tensor, "batch channel _ _"]:
+    """Fields on another grid of the same domain: means of cells where it is coarser, else linear in between."""
+    if tuple(fields.shape[2:]) == cells:
+        return fields
+    if cells[0] <= fields.shape[2] and cells[1] <= fields.shape[3]:
+        return F.interpolate(fields, cells, mode="area")
+    return F.interpolate(fields, cells, mode="bilinear", align_corners=False)
 
 
 def collate(samples: Sequence[FlowSample]) -> FlowBatch:

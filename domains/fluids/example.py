@@ -34,7 +34,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
         leads.append(float(step.parts[name].next_lead_time[0]))
         states.append(prediction.values[name][0].cpu().numpy())
         forest = prediction.forests.get(name)
-        if forest is not None:
+        if forest is not None and forest.geometry.cells == sample.state.shape[1:]:
             geometry, levels = forest.geometry, range(len(forest.levels) - 1)
             refined.append([forest.is_refined(n)[0].view(geometry.shape(n)).cpu().numpy() for n in levels])
     meshes = {f"refined_{n}": np.stack(each) for n, each in enumerate(zip(*refined, strict=True))}

@@ -27,7 +27,7 @@ class FlowSamples:
         num_steps: steps ahead of a sample.
         every: frames between starts.
         own_steps: largest number of steps that start from the model's own state; drawn from 0 to it.
-        noise: added to the first state, in standard deviations.
+        noise: added to the first state, in standard deviations of the increments over its step.
         augment: see :class:`FluidsDataConfig`.
         scales: of the data sets; needed for noise.
         preload_gb: flows up to this size are kept in memory.
@@ -145,7 +145,7 @@ class FlowSamples:
     def _disturbed(self, sample: FlowSample, generator: np.random.Generator) -> FlowSample:
         sample = self.augmentations[sample.start.data_set](sample, generator)
         if self.noise:
-            std = self.scales[sample.start.data_set].std[:, None, None]
+            std = self.scales[sample.start.data_set].increments_over(torch.tensor(sample.steps[:1]))[0]
             drawn = generator.standard_normal(tuple(sample.state.shape), dtype=np.float32)
             sample = replace(sample, state=sample.state + self.noise * std * torch.from_numpy(drawn))
         own = int(generator.integers(self.own_steps + 1)) if self.own_steps else 0

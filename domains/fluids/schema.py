@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from domains.fluids.boundary import Boundary
@@ -93,12 +93,14 @@ class Scale:
         mean, std: of each variable. A wind's mean counts as zero, so that a wall turns its sign exactly.
         seconds: of the steps for which increments were measured.
         increment_std: of each variable over each step.
+        cells: of the grid along z and x.
     """
 
     mean: Float[Tensor, "variable"]
     std: Float[Tensor, "variable"]
     seconds: Float[Tensor, "step"]
     increment_std: Float[Tensor, "step variable"]
+    cells: Int[Tensor, "2"]
 
     def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
         """Standard deviations of increments over some steps, those of the nearest step that was measured."""

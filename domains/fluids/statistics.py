@@ -41,7 +41,8 @@ def measure(flows: Flows, strides: Sequence[int]) -> Scale:
     scales = (np.where(values > 0, values, 1.0) for values in (np.sqrt(np.maximum(variance, 0)), increments))
     std, increment_std = (torch.tensor(values, dtype=torch.float32) for values in scales)
     seconds = torch.tensor([stride * flows.data_set.interval for stride in strides], dtype=torch.float64)
-    return Scale(torch.tensor(mean, dtype=torch.float32), std, seconds, increment_std)
+    mean_of_all = torch.tensor(mean, dtype=torch.float32)
+    return Scale(mean_of_all, std, seconds, increment_std, torch.tensor(flows.data_set.shape))
 
 
 def _blocks(trajectory: Trajectory, overlap: int):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from domains.fluids.batch import FlowBatch, FlowPart
+from domains.fluids.batch import FlowBatch, FlowPart, resample
 from domains.fluids.forest import Forest
 from domains.fluids.metrics import FluidsMetrics
 from domains.fluids.model import AMRViT
@@ -31,7 +31,9 @@ class FluidsTaskConfig:
         score_frames: frames ahead at which forecasts are scored; rolled out by the longest stride that divides them.
         pushforward: up to so many steps from the model's own states before the one that is learned; no gradient
             flows through them.
-        noise: added to states in training, in standard deviations of each variable.
+        noise: added to states in training, in standard deviations of each variable's increments.
+        resample: whether states on another grid than that of the training go through that grid; else the model is
+            applied to them as they are.
         conserve: variables whose mean over a closed domain a step must not change, as the density of miniWeather.
 
     Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
@@ -41,6 +43,7 @@ class FluidsTaskConfig:
     score_frames: list[int] = field(default_factory=lambda: [1, 5, 10])
     pushforward: int = 0
     noise: float = 0.0
+    resample: bool = True
     conserve: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -95,6 +98,7 @@ class FluidsTask:
     ) -> None:
         self.schema, self.statistics, self.config, self.needs_truth = schema, statistics, config, needs_truth
         self.device: torch.device | str = "cpu"
+        self.grids = {name: tuple(scale.cells.tolist()) for name, scale in statistics.scales.items()}
         check_conserved(config.conserve, schema)
 
     def to(self, device: torch.device | str) -> FluidsTask:
@@ -160,7 +164,8 @@ class FluidsTask:
     ) -> Float[Tensor, "batch variable z x"]:
         """The normalized increment over the next step; none in obstacles, none in the mean of what is conserved."""
         arguments, options = self._inputs(name, part)
-        increment = model(*arguments, **options, forest=forest).float()
+        rows, columns = part.state.shape[2:]
+        increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
         if part.fluid is not None:
             increment = increment * part.fluid
         return self._conserving(increment, self.schema.data_sets[name], part)
@@ -168,12 +173,15 @@ class FluidsTask:
     def _inputs(self, name: str, part: FlowPart) -> tuple[tuple, dict]:
         """What the model is called with."""
         data_set = self.schema.data_sets[name]
+        if self.config.resample:
+            part = part.resampled(self.grids[name])
         constants = self._constants(data_set, part)
 
         def normal(state: Tensor) -> Tensor:
             return torch.cat([self._normalized(name, state, part), *constants], dim=1)
 
-        cell_size = torch.full((len(part.state),), data_set.dx, device=part.state.device)
+        dx = data_set.dx * data_set.shape[1] / part.state.shape[3]
+        cell_size = torch.full((len(part.state),), dx, device=part.state.device)
         options = {"cell_size": cell_size, "previous": normal(part.previous), "output_names": data_set.variables}
         if self.needs_truth and part.targets is not None:
             options["truth"] = normal(part.targets[:, 0])

@@ -149,7 +149,7 @@ def test_noise_is_on_the_state_alone_and_as_large_as_said(folder):
         one, other = plain.sample(index, np.random.default_rng(0)), noisy.sample(index, np.random.default_rng(index))
         assert torch.equal(one.targets, other.targets)
         assert torch.equal(one.previous, other.previous)
-        differences.append((other.state - one.state) / scales["flow"].std[:, None, None])
+        differences.append((other.state - one.state) / scales["flow"].increment_std[0][:, None, None])
     assert torch.stack(differences).std() == pytest.approx(0.5, rel=0.05)
 
 

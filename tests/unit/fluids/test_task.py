@@ -31,15 +31,16 @@ CHANNEL = DataSet(
 )
 
 
-def scale(count: int, interval: float, seed: int = 0) -> Scale:
+def scale(count: int, interval: float, cells: tuple[int, int], seed: int = 0) -> Scale:
     generator = torch.Generator().manual_seed(seed)
     positive = torch.rand(3, count, generator=generator) + 0.5
-    return Scale(torch.zeros(count), positive[0], torch.tensor([1.0, 2.0]).double() * interval, positive[1:])
+    seconds = torch.tensor([1.0, 2.0]).double() * interval
+    return Scale(torch.zeros(count), positive[0], seconds, positive[1:], torch.tensor(cells))
 
 
-def task(data_sets=None, **changes) -> FluidsTask:
+def task(data_sets=None, grid=None, **changes) -> FluidsTask:
     data_sets = data_sets or {"flow": WEATHER}
-    statistics = {name: scale(len(d.variables), d.interval) for name, d in data_sets.items()}
+    statistics = {name: scale(len(d.variables), d.interval, grid or d.shape) for name, d in data_sets.items()}
     settings = {"strides": [1, 2], **changes}
     return FluidsTask(FluidsSchema(data_sets), FluidsStatistics(statistics), build(FluidsTaskConfig, settings))
 
@@ -118,6 +119,28 @@ def test_obstacles_stay_zero_are_told_and_do_not_count():
     squared = (((part.targets[:, 0] - part.state) / scales) - 1).square()
     expected = squared[part.fluid.expand_as(squared)].mean()
     torch.testing.assert_close(one.loss(model, batch).loss, expected)
+
+
+def test_states_on_another_grid_may_go_through_that_of_the_training():
+    fine = replace(WEATHER, shape=(32, 64), dx=50.0, dz=50.0)
+    batch = collate([sample(data_set=fine)])
+    part = batch.parts["flow"]
+    answer = torch.randn(1, 4, 16, 32, generator=torch.Generator().manual_seed(0))
+    model = Says(answer)
+    one = task({"flow": fine}, grid=(16, 32))
+    moved = one.predict(model, batch).values["flow"] - part.state
+    fields, *_, options = model.calls[0]
+    std = one.statistics.scales["flow"].std[:, None, None]
+    means = part.state.unflatten(3, (32, 2)).mean(4).unflatten(2, (16, 2)).mean(3)
+    torch.testing.assert_close(fields, means / std)
+    assert options["cell_size"].tolist() == [100.0]
+    scales = one.statistics.scales["flow"].increments_over(part.steps[:, 0])
+    coarse = (moved / scales).unflatten(3, (32, 2)).mean(4).unflatten(2, (16, 2)).mean(3)
+    assert torch.corrcoef(torch.stack([coarse.flatten(), answer.flatten()]))[0, 1] > 0.9
+    plain = Says(torch.zeros(1, 4, 32, 64))
+    task({"flow": fine}, grid=(16, 32), resample=False).predict(plain, batch)
+    assert plain.calls[0][0].shape == (1, 4, 32, 64)
+    assert plain.calls[0][4]["cell_size"].tolist() == [50.0]
 
 
 def test_a_batch_of_several_data_sets_is_the_mean_over_samples():
