@@ -24,6 +24,7 @@ SUMMARIES = {
     "prepare": "Turn data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
+    "plan": "Say what a training needs and how fast it is on a cluster, without running it.",
     "launch": "Start a training on a cluster with Slurm: print its batch script, or submit it.",
     "doctor": "Say what is installed and check that processes can talk.",
 }
@@ -31,6 +32,7 @@ EXAMPLES = {
     "train": [
         "domain=climate",
         "domain=fluids",
+        "domain=language data.path='texts/*.txt'",
         "experiment=climate_archive",
         "resume=latest",
         "trainer.max_steps=200 optim.lr=5e-4",
@@ -48,6 +50,10 @@ EXAMPLES = {
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
     "simulate": ["domain=climate days=30 out=simulation.zarr", "domain=fluids count=200 out=flows.nc"],
     "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],
+    "plan": [
+        "domain=climate model=vit_5b cluster=frontier devices=512 trainer.global_batch_size=512",
+        "domain=materials model=gnn_1b cluster=h100 devices=64 parallel.tp=8 output=json",
+    ],
     "launch": [
         "nodes=2 cluster.devices_per_node=4 domain=climate",
         "cluster=frontier account=ABC123 nodes=64 time=02:00:00 trainer.global_batch_size=512 submit=true",

@@ -74,6 +74,34 @@ def all_to_all(x: Tensor, cut: int, join: int, group: Group) -> Tensor:
 
 
 @torch.no_grad()
+def largest(x: Tensor, group: Group) -> Tensor:
+    """The largest of the ranks' tensors, place by place; without a gradient."""
+    if group is None:
+        return x
+    found = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=group)
+    return found
+
+
+@torch.no_grad()
+def add_of_ends(tensors: Sequence[Tensor], group: Group) -> None:
+    """Adds tensors of the first and the last rank of a group, in place on both; only these two call it.
+
+    Both add the same two numbers, so what they get is equal to the bit.
+    """
+    if group is None or not tensors:
+        return
+    rank, last = group.rank(), group.size() - 1
+    other = dist.get_global_rank(group, last if rank == 0 else 0)
+    received = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+    exchange = [dist.P2POp(dist.isend, tensor.contiguous(), other, group) for tensor in tensors]
+    exchange += [dist.P2POp(dist.irecv, tensor, other, group) for tensor in received]
+    for work in dist.batch_isend_irecv(exchange):
+        work.wait()
+    torch._foreach_add_(list(tensors), received)
+
+
+@torch.no_grad()
 def add_in_buckets(tensors: Sequence[Tensor], group: Group) -> None:
     """Adds many tensors over a group, in place and in few calls."""
     if group is None:

@@ -163,7 +163,7 @@ class Call:
         # The payload stands before the group in all signatures; the peer of a send or receive behind it.
         peer = args[place + 1] if name in ("send", "recv_") else None
         size = 0 if kind == "barrier" else _bytes(args[place - 1])
-        return cls(kind, axes.of(group, peer), Count(1, size, size * _ring(kind, group.size())))
+        return cls(kind, axes.of(group, peer), Count(1, size, size * ring(kind, group.size())))
 
 
 @lru_cache
@@ -176,7 +176,8 @@ def _bytes(payload: Any) -> int:
     return payload.nbytes if isinstance(payload, Tensor) else sum(_bytes(part) for part in payload)
 
 
-def _ring(kind: str, n: int) -> float:
+def ring(kind: str, n: int) -> float:
+    """How many times its payload a rank puts on the wire, around a ring; as :class:`Count` says."""
     special = {"all_reduce": 2 * (n - 1) / n, "all_gather": n - 1, "send": 1, "recv": 0}
     return special.get(kind, (n - 1) / n)
 

@@ -146,13 +146,14 @@ class Block(nn.Module):
     Args:
         config: the trunk's configuration.
         drop_path: probability with which a half of this block is left out in training.
+        causal: whether a token attends to itself and those before it only.
     """
 
-    def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, causal: bool = False) -> None:
         super().__init__()
         dim, conditioned = config.embed_dim, config.is_conditioned
         self.attention_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
-        self.attention = SelfAttention(dim, config.num_heads, config.qk_norm, config.dropout)
+        self.attention = SelfAttention(dim, config.num_heads, config.qk_norm, config.dropout, causal=causal)
         self.mlp_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
         self.mlp = make_mlp(config.mlp, dim, config.mlp_ratio)
         self.modulation = Modulation(config.condition_dim, dim, 6) if conditioned else None

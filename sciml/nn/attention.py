@@ -16,11 +16,12 @@ class Attend(nn.Module):
     Args:
         num_heads: number of heads; those of one rank may be fewer.
         dropout: probability with which an attention weight is dropped in training.
+        causal: whether a token sees itself and those before it only; a mask cannot be given besides.
     """
 
-    def __init__(self, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, num_heads: int, dropout: float = 0.0, *, causal: bool = False) -> None:
         super().__init__()
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads, self.dropout, self.causal = num_heads, dropout, causal
 
     def forward(
         self,
@@ -30,7 +31,7 @@ class Attend(nn.Module):
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
-        """Every token's mixture of all tokens' values, or of those that ``mask`` lets be seen."""
+        """Every token's mixture of all tokens' values, of those up to it, or of those that ``mask`` lets be seen."""
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         mixed = F.scaled_dot_product_attention(
@@ -39,6 +40,7 @@ class Attend(nn.Module):
             value.transpose(1, 2),
             attn_mask=None if mask is None else mask[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal,
         )
         return mixed.transpose(1, 2)
 
@@ -54,9 +56,12 @@ class SelfAttention(nn.Module):
         num_heads: number of heads.
         qk_norm_kind: ``none``, ``layer`` or ``rms``.
         dropout: probability with which an attention weight is dropped in training.
+        causal: whether a token attends to itself and those before it only.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, qk_norm_kind: str = "layer", dropout: float = 0.0) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, qk_norm_kind: str = "layer", dropout: float = 0.0, *, causal: bool = False
+    ) -> None:
         super().__init__()
         self.head_dim = embed_dim // num_heads
         self.wq = nn.Linear(embed_dim, embed_dim)
@@ -65,7 +70,7 @@ class SelfAttention(nn.Module):
         self.wo = nn.Linear(embed_dim, embed_dim)
         self.query_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
         self.key_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
-        self.attend = Attend(num_heads, dropout)
+        self.attend = Attend(num_heads, dropout, causal=causal)
 
     def forward(
         self,

@@ -92,11 +92,12 @@ def initialize(model: nn.Module, seed: int) -> None:
         model: the model, whole.
         seed: makes the draw reproducible together with the parameters' names.
     """
+    known = {name for name, _ in model.named_parameters()}  # one that is shared counts under its first name
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.is_meta:
-                continue
             full_name = f"{prefix}.{name}" if prefix else name
+            if parameter.is_meta or full_name not in known:
+                continue
             value = torch.empty(parameter.shape, dtype=parameter.dtype)
             rule_of(module, name)(value, generator_for(seed, full_name))
             parameter.copy_(value)

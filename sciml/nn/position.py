@@ -1,7 +1,8 @@
 """Where a token is: Fourier features of its coordinates, and rotations of queries and keys.
 
 Both are functions of coordinates and not tables of tokens, so weights trained on one grid work on any other.
-Longitude enters through integer harmonics only and is therefore exactly periodic.
+Longitude enters through integer harmonics only and is therefore exactly periodic. Of a sequence, the coordinate is
+the number of tokens before.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 from sciml.core.errors import ConfigError, nearest
 
 AXES = ("latitude", "longitude")
+ROTARY_BASE = 10000.0
+"""Tokens per radian of the slowest rotation of a sequence, about."""
 
 
 class Rotary(NamedTuple):
@@ -85,6 +88,17 @@ def sphere_rotary(
         for harmonic in rotary_harmonics(share, max_harmonic)
     ]
     angle = torch.stack(angles, dim=-1)[..., None, :]
+    return Rotary(angle.cos().float(), angle.sin().float())
+
+
+def sequence_rotary(num_tokens: int, head_dim: int, device: torch.device | str = "cpu") -> Rotary:
+    """Rotation angles of the tokens of a sequence: pair i of p turns by ``ROTARY_BASE ** (-i / p)`` radians a token.
+
+    Source: Su et al. (2021), https://doi.org/10.48550/arXiv.2104.09864.
+    """
+    pairs = head_dim // 2
+    speed = ROTARY_BASE ** -(torch.arange(pairs, dtype=torch.float64, device=device) / pairs)
+    angle = (torch.arange(num_tokens, device=device)[:, None] * speed)[:, None]
     return Rotary(angle.cos().float(), angle.sin().float())
 
 

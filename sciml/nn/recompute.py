@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,23 @@ def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Tensor:
     """
     if mode == "none" or not torch.is_grad_enabled():
         return function(*args)
-    if mode == "full":
-        return checkpoint(function, *args, use_reentrant=False)
-    contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-    return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+    with _casting_anew():
+        if mode == "full":
+            return checkpoint(function, *args, use_reentrant=False)
+        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
+        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _casting_anew() -> Iterator[None]:
+    """Lets autocast keep no weights that it has cast.
+
+    They would stay until the end of the forward pass, for nothing, and a block that is applied twice would find them
+    the second time in its forward pass and not when it is computed again, which selective recomputation refuses.
+    """
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

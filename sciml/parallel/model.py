@@ -35,6 +35,7 @@ class ParallelModel:
         cut_dims: the dim along which a parameter is cut over ``tp``.
         partial_sums: parameters whose gradients are to be summed over ``tp``.
         pipeline: this rank's pipeline stages, where there are several ranks of them.
+        tied: names in the module of parameters that are the same as others, and those others' names.
     """
 
     module: nn.Module
@@ -43,6 +44,7 @@ class ParallelModel:
     cut_dims: Mapping[str, int] = field(default_factory=dict)
     partial_sums: frozenset[str] = frozenset()
     pipeline: Pipeline | None = None
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def whole(self) -> nn.Module:
@@ -55,17 +57,30 @@ class ParallelModel:
         return [self.module] if self.pipeline is None else list(self.pipeline.stages.values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """This rank's parameters by the names that they have in the whole model."""
-        return self.module.named_parameters()
+        """This rank's parameters by the names that they have in the whole model, each once."""
+        for name, parameter in self.module.named_parameters():
+            yield self.tied.get(name, name), parameter
+
+    def tied_names(self) -> set[str]:
+        """Names of parameters that the first and the last pipeline stage each hold, for those two ranks."""
+        if self.mesh.size("pp") == 1 or self.mesh.rank("pp") not in (0, self.mesh.size("pp") - 1):
+            return set()
+        return set(self.tied.values())
+
+    def counts(self, name: str) -> bool:
+        """Whether this rank is the one among its pipeline's that a parameter counts on."""
+        return self.mesh.rank("pp") == 0 or name not in self.tied_names()
 
     def buffers(self) -> dict[str, Tensor]:
         """Further tensors that belong to the model's state; the same on every rank."""
         parameters = dict(self.named_parameters())
-        return {name: value for name, value in self.module.state_dict().items() if name not in parameters}
+        known = {*parameters, *self.tied}
+        return {name: value for name, value in self.module.state_dict().items() if name not in known}
 
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
-        count = sum(p.numel() * self.tensor_degree(name) for name, p in self.named_parameters())
+        own = ((name, p) for name, p in self.named_parameters() if self.counts(name))
+        count = sum(p.numel() * self.tensor_degree(name) for name, p in own)
         total = torch.tensor(float(count), dtype=torch.float64)
         self.mesh.add([total], "pp")
         return int(total.item())
@@ -122,11 +137,14 @@ def parallelize(
     constants = dict(build().named_buffers()) if list(module.buffers()) else {}
     model = cut(module, mesh, config)
     module.to_empty(device=mesh.device)
+    tie(module, model.tied)  # which the new tensors no longer are
     for name, value in module.named_buffers():
         value.copy_(constants[name])
     if seed is not None:
-        for name, owner, key in _parameters(module):
-            fill(owner.get_parameter(key), name, model, rule_of(owner, key), seed, start)
+        parameters = {parameter: name for name, parameter in model.named_parameters()}
+        for owner, key, parameter in _places(module):
+            if parameter in parameters:  # not yet filled under another name
+                fill(parameter, parameters.pop(parameter), model, rule_of(owner, key), seed, start)
     return model
 
 
@@ -138,7 +156,9 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
     """
     check_degrees(module, mesh, config)
     plan: ShardingPlan = getattr(type(module), "plan", None) or ShardingPlan({})
+    tied = {name: other for name, other in plan.tied.items() if is_same_parameter(module, name, other)}
     cut_dims, partial_sums = cut_parameters(module, plan, mesh)
+    tie(module, tied)
     layout = connect(module, plan, mesh)
     pipeline = None
     blocks = block_list(module, plan.stages)
@@ -147,7 +167,7 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
         stages = dict(zip(mine, cut_stages(module, plan.stages, mine, config.num_stages), strict=True))
         pipeline = Pipeline(stages, mesh, config, layout)
         blocks = [block for stage in stages.values() for block in stage.blocks]
-    model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline)
+    model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline, tied)
     shard_modules(blocks, model.roots, mesh, config.zero)
     return model
 
@@ -166,10 +186,25 @@ def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
         plan.check(model, tp=mesh.size("tp"), sp=mesh.size("sp"), stages=config.num_stages)
 
 
-def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    for prefix, module in owners(model):
-        for key, _ in module.named_parameters(recurse=False):
-            yield (f"{prefix}.{key}" if prefix else key), module, key
+def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:
+    """Whether two names of a model stand for one parameter."""
+    return module.get_parameter(name) is module.get_parameter(other)
+
+
+def tie(module: nn.Module, tied: Mapping[str, str]) -> None:
+    """Lets names stand for the parameters of other names again, where this rank holds both."""
+    held = dict(module.named_parameters(remove_duplicate=False))
+    for name, other in tied.items():
+        if name in held and other in held:
+            owner, _, key = name.rpartition(".")
+            setattr(module.get_submodule(owner), key, held[other])
+
+
+def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """Modules that own parameters, with the parameters and what they call them."""
+    for _, module in owners(model):
+        for key, parameter in module.named_parameters(recurse=False):
+            yield module, key, parameter
 
 
 @torch.no_grad()

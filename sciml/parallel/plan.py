@@ -22,20 +22,22 @@ class Style(str, Enum):
 
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.
     ``ROW`` cuts the inputs (dim 1 of the weight); outputs are summed over ranks and the bias, held by all,
-    is added once after the sum. ``REPLICATE`` and ``SEQUENCE`` hold whole parameters on every rank. With the
-    first, ranks compute the same and have the whole gradient; with the second, each rank sees only its tokens
+    is added once after the sum. ``VOCABULARY`` cuts words (dim 0): each rank computes with its own, and the module is
+    told which these are, and how to combine. ``REPLICATE`` and ``SEQUENCE`` hold whole parameters on every rank. With
+    the first, ranks compute the same and have the whole gradient; with the second, each rank sees only its tokens
     or its heads, and gradients are summed over the group.
     """
 
     COLUMN = "column"
     ROW = "row"
+    VOCABULARY = "vocabulary"
     SEQUENCE = "sequence"
     REPLICATE = "replicate"
 
 
 def cut_dim(style: Style, parameter: str) -> int | None:
     """The dim along which a module's own parameter is cut, or None where every rank holds all of it."""
-    if style is Style.COLUMN:
+    if style in (Style.COLUMN, Style.VOCABULARY):
         return 0
     if style is Style.ROW and parameter != "bias":
         return 1
@@ -83,9 +85,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Join:
-    """Tokens cut over ``sp`` and ``tp`` are gathered in the module's output; every rank goes on with all."""
+    """Tokens cut over some axes are gathered in the module's output; every rank goes on with all, without the fill.
+
+    Attributes:
+        dim: their dim.
+        axes: ``sp`` and ``tp``, or ``sp`` alone where ranks of ``tp`` have the same.
+    """
 
     dim: int = 1
+    axes: tuple[str, ...] = ("sp", "tp")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ class ShardingPlan:
         outputs: what happens to its output.
         attention: modules called with queries, keys and values (batch, token, head, channel), which mix tokens.
         stages: how the model is cut into pipeline stages.
+        tied: names of parameters of the last stage that may be the same as others, of the first, and those others'
+            names. In a pipeline both stages then hold one, and their gradients are added.
     """
 
     rules: Mapping[str, Style]
@@ -136,6 +146,7 @@ class ShardingPlan:
     outputs: Mapping[str, Turn | Join | Add] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", {pattern: Style(style) for pattern, style in self.rules.items()})
@@ -152,6 +163,7 @@ class ShardingPlan:
             moved(self.outputs),
             _prefixed(prefix, self.attention),
             self.stages.within(prefix),
+            {f"{prefix}.{name}": f"{prefix}.{other}" for name, other in self.tied.items()},
         )
 
     def __or__(self, other: ShardingPlan) -> ShardingPlan:
@@ -161,6 +173,7 @@ class ShardingPlan:
             {**self.outputs, **other.outputs},
             self.attention + other.attention,
             self.stages | other.stages,
+            {**self.tied, **other.tied},
         )
 
     @property
@@ -202,18 +215,20 @@ class ShardingPlan:
         self._check_stages(model, stages)
 
     def _check_tensor(self, model: nn.Module, tp: int) -> None:
-        counts = [
-            parameter.shape[dim]
+        cut = [
+            (style, parameter.shape[dim])
             for name, module in owners(model)
             for key, parameter in module.named_parameters(recurse=False)
-            if (dim := cut_dim(self.style_of(name), key)) is not None
+            if (dim := cut_dim(style := self.style_of(name), key)) is not None
         ]
-        if tp > 1 and not counts:
+        if tp > 1 and not cut:
             raise ConfigError("this model has nothing that tensor parallelism cuts", key="parallel.tp", hint="use 1")
-        counts += self._num_heads(model)
+        counts = [count for _, count in cut] + self._num_heads(model)
         if any(count % tp for count in counts):
+            words = {count for style, count in cut if style is Style.VOCABULARY and count % tp}
+            what = f"a vocabulary of {min(words)} words" if words else "the model's heads and channels"
             raise ConfigError(
-                f"{tp} ranks cannot share the model's heads and channels evenly",
+                f"{tp} ranks cannot share {what} evenly",
                 key="parallel.tp",
                 hint=f"degrees that work: {_degrees(counts)}",
             )

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciml.dist.collectives import all_gather, all_to_all, copy, reduce, reduce_scatter
+from sciml.dist.collectives import Group, all_gather, all_to_all, copy, gather, largest, reduce, reduce_scatter
 from sciml.dist.mesh import Mesh
+from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import Add, Enter, Gather, Join, ShardingPlan, Split, Style, Turn, cut_dim, fits, owners
 from sciml.parallel.tokens import TokenLayout
 
@@ -59,9 +60,30 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
             if not isinstance(module, nn.Linear):
                 raise TypeError(f"sharding plan: {prefix} is cut by rows and is no nn.Linear")
             module.__class__ = RowLinear
-            leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else reduce
-            module.combine = partial(leave, group=mesh.group("tp"))  # type: ignore[assignment]
+            module.combine = _leave(plan, mesh)  # type: ignore[assignment]
+        elif style is Style.VOCABULARY:
+            _cut_vocabulary(module, plan, mesh)
     return dims, partial_sums
+
+
+def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
+    """From partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
+    leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else reduce
+    return partial(leave, group=mesh.group("tp"))
+
+
+def _cut_vocabulary(module: nn.Module, plan: ShardingPlan, mesh: Mesh) -> None:
+    """Tells a module with some of the words which these are, and how ranks put together what they have."""
+    group, rank = mesh.group("tp"), mesh.rank("tp")
+    if isinstance(module, VocabularyEmbedding):
+        module.combine = _leave(plan, mesh)
+    elif isinstance(module, VocabularyHead):
+        module.total, module.largest = partial(reduce, group=group), partial(largest, group=group)
+        module.join = partial(gather, dim=-1, group=group)
+    else:
+        raise TypeError(f"sharding plan: a {type(module).__name__} has no vocabulary to cut")
+    num_words = len(module.weight)
+    module.own_words = range(rank * num_words, (rank + 1) * num_words)
 
 
 def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | None:
@@ -92,8 +114,15 @@ def _input_step(step: Split | Enter | Gather, layout: TokenLayout) -> Callable[[
     if isinstance(step, Gather) and "sp" in step.axes:
         return partial(layout.gather, dim=step.dim)
     if isinstance(step, Gather):
-        return partial(all_gather, dim=step.dim, group=tp)
+        return partial(_gathered, dim=step.dim, group=tp)
     return partial(copy, group=tp)
+
+
+def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
+    """All tokens; under autocast as narrow as the products that they go to make them, and not as norms give them."""
+    if group is not None and torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    return all_gather(x, dim=dim, group=group)
 
 
 def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module, args: tuple[Any, ...]) -> Any:
@@ -107,7 +136,7 @@ def _output_step(step: Turn | Join | Add, layout: TokenLayout) -> Callable[[Tens
     if isinstance(step, Add):
         return layout.add
     if isinstance(step, Join):
-        return partial(layout.join, dim=step.dim)
+        return partial(layout.join, dim=step.dim, axes=step.axes)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group("tp"))
 
 

@@ -49,9 +49,9 @@ class TokenLayout:
             x = reduce(x, self.mesh.group(axis))
         return x
 
-    def join(self, x: Tensor, dim: int) -> Tensor:
-        """All tokens of each rank's, for every rank to go on with the same."""
-        for axis in ("tp", "sp"):
+    def join(self, x: Tensor, dim: int, axes: tuple[str, ...] = ("sp", "tp")) -> Tensor:
+        """All tokens of each rank's, cut over some axes, for every rank to go on with the same."""
+        for axis in reversed(axes):
             x = gather(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 

@@ -2,27 +2,122 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from sciml.core.config import positive
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Link:
+    """A level of the network.
+
+    Attributes:
+        devices: how many neighbors in rank it joins; None joins all nodes.
+        gb_per_s: what one device sends, in one direction, while its neighbors do the same.
+        latency_us: of one message.
+    """
+
+    devices: int | None
+    gb_per_s: float
+    latency_us: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive(self.gb_per_s, "cluster.links.gb_per_s", example=25)
+        if self.devices is not None:
+            positive(self.devices, "cluster.links.devices", example=8)
+        if self.latency_us < 0:
+            raise ConfigError(f"{self.latency_us} is negative", key="cluster.links.latency_us", hint="0 leaves it out")
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Facts of a cluster, from ``conf/cluster``.
+    """Facts of a cluster, from ``conf/cluster``. A launch needs the first few, a plan those of a device and the links.
 
     Attributes:
-        num_nodes: how many there are; None where that is not known.
         devices_per_node: accelerators of a node, or processes where there are none.
+        num_nodes: how many there are; None where that is not known.
         cores_per_device: cores that Slurm gives to each device; None leaves it to Slurm.
+        device: ``accelerator`` or ``cpu``; torch's autocast keeps other things in float32 on each.
+        memory_gb: of a device, 1e9 bytes.
+        memory_gb_per_s: how fast a device reads it.
+        kernel_us: between the starts of two kernels, at the least.
+        peak_tflops: of a device's matrix units, dense, by precision; one that is missing cannot be used.
+        links: levels of the network by name, from the nearest neighbors to all nodes.
+        power_w: of a device at work, with its share of the node.
+        price_per_hour: of a device, in any currency; None tells no cost.
     """
 
     name: str
     devices_per_node: int
     num_nodes: int | None = None
     cores_per_device: int | None = None
+    device: str = "accelerator"
+    memory_gb: float | None = None
+    memory_gb_per_s: float | None = None
+    kernel_us: float = 5.0
+    peak_tflops: dict[str, float] = field(default_factory=dict)
+    links: dict[str, Link] = field(default_factory=dict)
+    power_w: float | None = None
+    price_per_hour: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("devices_per_node", "num_nodes", "cores_per_device"):
+        counts = ("devices_per_node", "num_nodes", "cores_per_device")
+        for name in (*counts, "memory_gb", "memory_gb_per_s", "kernel_us", "power_w"):
             if getattr(self, name) is not None:
                 positive(getattr(self, name), f"cluster.{name}", example=8)
+        choice(self.device, ("accelerator", "cpu"), "cluster.device")
+        for precision, peak in self.peak_tflops.items():
+            choice(precision, PRECISIONS, "cluster.peak_tflops")
+            positive(peak, f"cluster.peak_tflops.{precision}", example=100)
+        self._check_links()
+
+    def _check_links(self) -> None:
+        reach = [link.devices for link in self.links.values()]
+        if not reach:
+            return
+        if reach[-1] is not None or None in reach[:-1]:
+            raise ConfigError(
+                "the last level, and no other, joins all nodes", key="cluster.links", hint="devices: null"
+            )
+        inside = [devices for devices in reach if devices is not None]
+        if inside != sorted(set(inside)):
+            raise ConfigError(
+                f"levels that join {', '.join(map(str, inside))} devices do not grow",
+                key="cluster.links",
+                hint="write the nearest neighbors first",
+            )
+
+    def check_for_plans(self) -> None:
+        """Refuses a cluster of which too little is known for a plan.
+
+        Raises:
+            ConfigError: naming what is missing.
+        """
+        examples: Mapping[str, str] = {
+            "memory_gb": "80",
+            "memory_gb_per_s": "3350",
+            "peak_tflops": "{fp32: 67, bf16: 989}",
+            "links": "{node: {devices: 8, gb_per_s: 450}, network: {devices: null, gb_per_s: 50}}",
+        }
+        for name, example in examples.items():
+            if not getattr(self, name):
+                raise ConfigError(
+                    f"is not known of cluster={self.name}",
+                    key=f"cluster.{name}",
+                    hint=f"write it, e.g. 'cluster.{name}={example}', or take another cluster",
+                )
+
+    @property
+    def memory(self) -> float:
+        """Bytes of a device."""
+        assert self.memory_gb is not None
+        return self.memory_gb * GB
+
+    def level(self, span: int) -> str:
+        """The name of the first level that joins so many neighbors in rank."""
+        return next(name for name, link in self.links.items() if link.devices is None or span <= link.devices)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sciml.core.errors import RunError
-from sciml.dist.collectives import add_in_buckets
+from sciml.dist.collectives import add_in_buckets, add_of_ends
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
@@ -126,6 +126,7 @@ class NativeEngine:
             raise RunError(f"the loss is not finite, {self._first_non_finite(batches)}")
         gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
         factor = self._reduce(gradients) / weight / self.scale.value
+        add_of_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group("pp"))
         norm = self._norm(gradients) * factor
         finite = math.isfinite(norm)
         if finite:
@@ -191,6 +192,7 @@ class NativeEngine:
     def _norm(self, gradients: Mapping[str, Tensor]) -> float:
         """Norm of all gradients of the whole model, as they are."""
         squares = torch.zeros(2, dtype=torch.float64)
+        gradients = {name: g for name, g in gradients.items() if self.model.counts(name)}
         for cut in (False, True):
             chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
             if chosen:

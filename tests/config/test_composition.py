@@ -14,7 +14,7 @@ def test_every_experiment_is_valid(experiment):
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
-    domain = {"vit": "climate", "gnn": "materials", "amr": "fluids"}[model.split("_")[0]]
+    domain = {"vit": "climate", "gnn": "materials", "amr": "fluids", "gpt": "language"}[model.split("_")[0]]
     assert build_experiment(compose("train", [f"domain={domain}", f"model={model}"])).model.kind
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from domains.climate.model import ClimateViT
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import World
 from sciml.domain.protocol import LossOutput
+from sciml.models.gpt import GPT, GPTConfig
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
@@ -124,6 +126,31 @@ def atoms(step: int, dtype: torch.dtype = torch.float32) -> Samples:
     return Samples(positions.to(dtype), (torch.sin(positions) * 0.3).to(dtype))
 
 
+def gpt(**changes: Any) -> nn.Module:
+    """A GPT of four blocks in float64, with learned positions."""
+    config = GPTConfig(embed_dim=16, depth=4, num_heads=4, positions="learned", context=15, vocabulary_size=24)
+    return GPT(replace(config, **changes)).double()
+
+
+class WordTask:
+    """The next token; samples weigh unequally."""
+
+    differentiates_twice = False
+
+    def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
+        nll = model(batch.inputs, batch.targets).mean(dim=1)
+        weights = 1.0 + batch.inputs[:, 0]
+        loss = (nll * weights).sum() / weights.sum()
+        return LossOutput(loss, {"nll": nll.mean().detach()}, weight=weights.sum().item())
+
+
+def words(step: int) -> Samples:
+    """Fifteen tokens a sample, which no degree divides."""
+    generator = torch.Generator().manual_seed(step)
+    drawn = torch.randint(0, 24, (GLOBAL_BATCH, 16), generator=generator)
+    return Samples(drawn[:, :-1], drawn[:, 1:])
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, its task and its data."""
@@ -145,6 +172,8 @@ CASES = {
     "vit": Case(vit, FieldTask(), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
     "forces": Case(_bonds64, ForceTask(), _atoms64),
+    "gpt": Case(gpt, WordTask(), words),
+    "gpt-untied": Case(partial(gpt, tied_embedding=False, positions="rotary", qk_norm="rms"), WordTask(), words),
 }
 OPTIMIZERS = {
     "adamw": OptimConfig(name="adamw", lr=1e-3, clip_norm=None, ema_decay=None),

@@ -30,10 +30,10 @@ FIRST, LAST = 3, 7
 FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "one"), ("zero3", "tp2")}
 
 
-def _engine(world: World, degrees: dict[str, Any]) -> tuple[NativeEngine, WeightAverage, Mesh]:
+def _engine(world: World, degrees: dict[str, Any], case: str) -> tuple[NativeEngine, WeightAverage, Mesh]:
     config = ParallelConfig(**degrees)
     mesh = Mesh(world, config.degrees(world.size))
-    engine = NativeEngine(build("vit", mesh, config), OPTIMIZERS["adamw"])
+    engine = NativeEngine(build(case, mesh, config), OPTIMIZERS["adamw"])
     return engine, WeightAverage(engine.weights(), 0.9), mesh
 
 
@@ -41,16 +41,18 @@ def _state(engine: NativeEngine, average: WeightAverage) -> dict[str, Any]:
     return {**engine.state(), **{f"ema.{name}": engine.stored(name, v) for name, v in average.averages.items()}}
 
 
-def write(world: World, degrees: dict[str, Any], folder: Path) -> None:
-    engine, average, mesh = _engine(world, degrees)
-    run_steps(engine, "vit", mesh, "adamw", range(FIRST))
+def write(world: World, degrees: dict[str, Any], folder: Path, case: str = "vit") -> None:
+    engine, average, mesh = _engine(world, degrees, case)
+    run_steps(engine, case, mesh, "adamw", range(FIRST))
     average.update(engine.weights(), FIRST)
     CheckpointStore(folder, world).save(FIRST, _state(engine, average))
 
 
-def go_on(world: World, degrees: dict[str, Any], folder: Path) -> tuple[list[tuple[float, float]], float]:
+def go_on(
+    world: World, degrees: dict[str, Any], folder: Path, case: str = "vit"
+) -> tuple[list[tuple[float, float]], float]:
     """Losses and norms of the steps behind the checkpoint, and a number that says what average it held."""
-    engine, average, mesh = _engine(world, degrees)
+    engine, average, mesh = _engine(world, degrees, case)
     store = CheckpointStore(folder, world)
     path = store.newest_intact()
     assert path is not None
@@ -59,13 +61,13 @@ def go_on(world: World, degrees: dict[str, Any], folder: Path) -> tuple[list[tup
     engine.load_state(state)
     sums = torch.zeros(2, dtype=torch.float64)
     for name in average.averages:
-        part = local(state[f"ema.{name}"]).double()
+        part = local(state[f"ema.{name}"]).double() * engine.model.counts(name)
         sums[int(name in engine.model.cut_dims)] += (part * part.abs()).sum()
     mesh.add([sums], "shard")
     mesh.add([sums[1:]], "tp")
     total = sums.sum()
     mesh.add([total], "pp")
-    return run_steps(engine, "vit", mesh, "adamw", range(FIRST, LAST)), total.item()
+    return run_steps(engine, case, mesh, "adamw", range(FIRST, LAST)), total.item()
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +90,11 @@ def written(ranks, tmp_path_factory):
     return by
 
 
-def on(ranks: Any, mesh: str, function: Any, folder: Path) -> list[Any]:
+def on(ranks: Any, mesh: str, function: Any, folder: Path, *more: Any) -> list[Any]:
     size = size_of(MESHES[mesh])
     if size == 1:
-        return [function(World(0, 1, torch.device("cpu")), MESHES[mesh], folder)]
-    return ranks(size).run(function, MESHES[mesh], folder)
+        return [function(World(0, 1, torch.device("cpu")), MESHES[mesh], folder, *more)]
+    return ranks(size).run(function, MESHES[mesh], folder, *more)
 
 
 @pytest.mark.parametrize(

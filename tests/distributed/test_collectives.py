@@ -99,7 +99,30 @@ def test_buckets_add_every_tensor(ranks):
             torch.testing.assert_close(got, a + b, rtol=1e-6, atol=0)
 
 
+def largest_and_ends(world: World) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    group = Mesh(world, {"pp": world.size}).group("pp")
+    x = draw(world.rank, 0, (3, 2)).requires_grad_()
+    largest = c.largest(x, group)
+    assert not largest.requires_grad
+    tensors = [draw(world.rank, 1, (3, 2)), draw(world.rank, 2, (5,)).float()]
+    c.add_of_ends(tensors if world.rank in (0, world.size - 1) else [], group)
+    return largest, tensors
+
+
+def test_the_largest_of_all_and_the_sum_of_the_ends(ranks):
+    size = 4
+    found = ranks(size).run(largest_and_ends)
+    expected = torch.stack([draw(rank, 0, (3, 2)) for rank in range(size)]).amax(0)
+    for rank, (largest, tensors) in enumerate(found):
+        assert torch.equal(largest, expected)
+        for number, (tensor, shape) in enumerate(zip(tensors, [(3, 2), (5,)], strict=True), 1):
+            terms = (0, size - 1) if rank in (0, size - 1) else (rank,)
+            assert torch.equal(tensor, sum(draw(term, number, shape).to(tensor.dtype) for term in terms))
+
+
 def test_one_rank_needs_no_group():
     x = torch.randn(2, 2)
+    assert c.largest(x, None) is x
+    c.add_of_ends([x], None)
     for operation, _ in OPERATIONS.values():
         assert operation(x, group=None) is x

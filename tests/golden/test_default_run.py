@@ -36,3 +36,12 @@ def test_flows_are_forecast_better_than_by_persistence_and_coarse_patches(tmp_pa
     for lead in sorted({row["lead_time_h"] for row in rows})[1:]:  # after one step all are about equal
         chosen = [row for row in rows if row["lead_time_h"] == lead]
         assert sum(row["value"] for row in chosen) < sum(row["baseline"]["uniform_coarse"] for row in chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_text_is_told_in_a_bit_less_than_pairs_of_bytes_need(tmp_path, capsys):
+    main("train", ["domain=language", f"runs_dir={tmp_path}", "output=json"])
+    rows = json.loads(capsys.readouterr().out)["scores"]
+    (bits,) = (row for row in rows if row["metric"] == "bits_per_byte")
+    assert bits["value"] < bits["baseline"]["bigram"] - 1 < bits["baseline"]["unigram"] - 1

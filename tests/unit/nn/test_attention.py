@@ -57,3 +57,14 @@ def test_dropout_only_in_training():
     assert not torch.allclose(attention(x), attention(x))
     attention.eval()
     assert torch.equal(attention(x), attention(x))
+
+
+def test_causal_attention_is_attention_to_what_came_before():
+    torch.manual_seed(0)
+    attention = SelfAttention(12, 3, "none", causal=True).double()
+    whole = SelfAttention(12, 3, "none").double()
+    whole.load_state_dict(attention.state_dict())
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    found = attention(x)
+    for last in range(5):
+        torch.testing.assert_close(found[:, last], whole(x[:, : last + 1])[:, last])

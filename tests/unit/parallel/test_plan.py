@@ -38,14 +38,17 @@ def test_plans_nest_and_join():
     joined = PLAN.within("trunk") | ShardingPlan({"stem": "sequence"})
     assert joined.style_of("trunk.blocks.3.wk") is Style.COLUMN
     assert joined.style_of("stem") is Style.SEQUENCE
+    tied = ShardingPlan({}, tied={"head.weight": "embed.weight"})
+    assert (joined | tied.within("inner")).tied == {"inner.head.weight": "inner.embed.weight"}
     with pytest.raises(ValueError, match="no rule"):
         joined.style_of("head")
 
 
 @pytest.mark.parametrize(
     ("style", "weight", "bias"),
-    [(Style.COLUMN, 0, 0), (Style.ROW, 1, None), (Style.SEQUENCE, None, None), (Style.REPLICATE, None, None)],
-)
+    [(Style.COLUMN, 0, 0), (Style.ROW, 1, None), (Style.SEQUENCE, None, None), (Style.REPLICATE, None, None),
+     (Style.VOCABULARY, 0, 0)],
+)  # fmt: skip
 def test_cut_dims(style, weight, bias):
     assert cut_dim(style, "weight") == weight
     assert cut_dim(style, "bias") == bias
@@ -62,3 +65,13 @@ def test_check_names_degrees_that_work():
     plan.check(model, tp=6)
     with pytest.raises(ConfigError, match=r"parallel.tp: 5 ranks .*degrees that work: 1, 2, 3, 4, 6, 12"):
         plan.check(model, tp=5)
+
+
+def test_check_names_the_vocabulary_that_cannot_be_shared():
+    model = nn.Sequential(nn.Linear(4, 30), nn.Linear(4, 8))
+    plan = ShardingPlan({"0": "vocabulary", "1": "column"})
+    plan.check(model, tp=2)
+    with pytest.raises(ConfigError, match=r"parallel.tp: 4 ranks cannot share a vocabulary of 30 words .*work: 1, 2"):
+        plan.check(model, tp=4)
+    with pytest.raises(ConfigError, match=r"parallel.tp: 3 ranks cannot share the model's heads and channels"):
+        plan.check(model, tp=3)

@@ -1,0 +1,83 @@
+"""The language domain: what the rest of the suite sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from domains.language.data_config import LanguageDataConfig
+from domains.language.example import language_example
+from domains.language.figures import language_figures
+from domains.language.samples import Windows
+from domains.language.schema import LanguageSchema, LanguageStatistics, count_pairs
+from domains.language.task import LanguageTask, LanguageTaskConfig
+from domains.language.text import NUM_BYTES, cut, find_files
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
+from sciml.models.gpt import GPT, GPTConfig
+
+
+class LanguageDomain:
+    """The bytes of text, each predicted from those before it by a decoder-only transformer."""
+
+    name = "language"
+    model_kinds: Mapping[str, type] = {"gpt": GPTConfig}
+    data_config = LanguageDataConfig
+    task_config = LanguageTaskConfig
+
+    def check(self, cfg: Any) -> None:
+        model: GPTConfig = cfg.model
+        if model.vocabulary_size < NUM_BYTES:
+            raise ConfigError(
+                f"{model.vocabulary_size} words are fewer than the {NUM_BYTES} bytes that text is made of",
+                key="model.vocabulary_size",
+                hint=f"use {NUM_BYTES}",
+            )
+        if model.positions == "learned" and context_of(cfg) > model.context:
+            raise ConfigError(
+                f"{context_of(cfg)} bytes are more than the {model.context} positions that the model learns",
+                key="data.context",
+                hint=f"use at most {model.context}, a larger model.context, or model.positions=rotary",
+            )
+        if cfg.engine.name == "deepspeed" and cfg.parallel.pp > 1 and model.tied_embedding:
+            raise ConfigError(
+                "DeepSpeed's pipeline does not add the gradients of an embedding that two stages hold",
+                key="model.tied_embedding",
+                hint="model.tied_embedding=false, or engine=native",
+            )
+
+    def splits(self, cfg: Any, trained: Trained | None = None) -> Splits:
+        context = context_of(cfg)
+        passages = cut(find_files(cfg.data.patterns), cfg.data.splits)
+        learns = trained is None  # other text may be there to be scored alone
+        return Splits(
+            train=Windows(passages["train"], "train", context, random=True, required=learns),
+            valid=Windows(passages["valid"], "valid", context, required=learns),
+            test=Windows(passages["test"], "test", context),
+            schema=LanguageSchema(context, cfg.data.title),
+            statistics=trained.statistics if trained else count_pairs(passages["train"]),
+        )
+
+    def model(self, cfg: Any, schema: LanguageSchema) -> nn.Module:
+        return GPT(cfg.model)
+
+    def task(self, cfg: Any, splits: Splits) -> LanguageTask:
+        return LanguageTask(splits.schema, splits.statistics, cfg.task)
+
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
+        return Trained(LanguageSchema.from_dict(schema), LanguageStatistics.from_tensors(statistics))
+
+    def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
+        assert isinstance(splits.test, Windows)
+        return language_example(task, model, splits.test)
+
+    def figures(self, result: RunResult) -> Iterator[NamedFigure]:
+        return language_figures(result)
+
+
+def context_of(cfg: Any) -> int:
+    """Bytes of a sample."""
+    return cfg.data.context or cfg.model.context

@@ -1,0 +1,51 @@
+"""How well bytes are predicted against how much of the text before them is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from sciml.report.scores import in_order
+from sciml.report.style import MODEL, add_titles, color_of, label_of, marker_of, new_figure, save_png, suite_style
+
+BINS_PER_DOUBLING = 2
+
+
+def draw_bits_by_position(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
+    """Bits per byte of the model along the context, in bins that widen, and a level for each baseline."""
+    bits = example["bits_model"]
+    baselines = [name.removeprefix("bits_") for name in example if name.startswith("bits_") and name != "bits_model"]
+    with suite_style():
+        figure = new_figure(7.0, 3.9)
+        axes = figure.subplots()
+        for name in in_order(baselines):
+            level = float(example[f"bits_{name}"].mean())
+            axes.axhline(level, color=color_of(name), linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
+            axes.annotate(
+                f"{label_of(name)}  {level:.2f}", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                textcoords="offset points", ha="right", va="bottom", fontsize=9.5, color=color_of(name),
+            )  # fmt: skip
+        edges = bin_edges(len(bits))
+        seen = [np.sqrt(first * (last - 1)) for first, last in pairwise(edges)]
+        means = [bits[first - 1 : last - 1].mean() for first, last in pairwise(edges)]
+        axes.plot(seen, means, color=color_of(MODEL), marker=marker_of(MODEL), markeredgecolor="white", linewidth=2.4)
+        axes.annotate(
+            f"{MODEL}  {bits.mean():.2f} over all", (seen[-1], means[-1]), xytext=(0, -8), textcoords="offset points",
+            ha="right", va="top", fontsize=9.5, fontweight="bold", color=color_of(MODEL),
+        )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylim(0, 1.1 * max([*means, *(float(example[f"bits_{name}"].mean()) for name in baselines)]))
+        axes.set_xlabel("bytes seen")
+        axes.set_ylabel("bits per byte (lower is better)")
+        add_titles(figure, source=source)
+        return save_png(figure, path)
+
+
+def bin_edges(context: int) -> list[int]:
+    """Numbers of bytes seen at which bins begin, from 1 on, and the end of the last; ever wider ones."""
+    edges = 2 ** (np.arange(BINS_PER_DOUBLING * int(np.ceil(np.log2(context + 1))) + 1) / BINS_PER_DOUBLING)
+    return sorted({1, *(round(edge) for edge in edges if edge <= context), context + 1})

@@ -1,0 +1,77 @@
+"""What a language model learns: the next byte; and how it is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from domains.language.batch import TextBatch
+from domains.language.metrics import LanguageMetrics
+from domains.language.schema import LanguageSchema, LanguageStatistics
+from sciml.core.config import positive
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import LossOutput, Prediction, Predictor
+
+
+@dataclass(frozen=True)
+class LanguageTaskConfig:
+    """What the report shows besides scores.
+
+    Attributes:
+        write_bytes: how many bytes the model writes for the report; 0 lets it write nothing.
+        temperature: by which its logits are divided when it writes.
+    """
+
+    write_bytes: int = 400
+    temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.write_bytes < 0:
+            raise ConfigError(f"{self.write_bytes} is negative", key="task.write_bytes", hint="0 writes nothing")
+        positive(self.temperature, "task.temperature", example=0.8)
+
+
+class LanguageTask:
+    """The next byte by its negative log-likelihood.
+
+    Args:
+        statistics: of the training text, for the baselines.
+    """
+
+    primary_metric = "bits_per_byte"
+    differentiates_twice = False
+
+    def __init__(self, schema: LanguageSchema, statistics: LanguageStatistics, config: LanguageTaskConfig) -> None:
+        self.schema, self.statistics, self.config = schema, statistics, config
+        self.device: torch.device | str = "cpu"
+
+    def to(self, device: torch.device | str) -> LanguageTask:
+        self.device, self.statistics = device, self.statistics.to(device)
+        return self
+
+    def loss(self, model: nn.Module, batch: TextBatch) -> LossOutput:
+        """Mean negative log-likelihood of a byte in nats."""
+        loss = model(batch.tokens, batch.targets).mean()
+        return LossOutput(loss, {"bits_per_byte": loss.detach() / math.log(2)}, weight=float(batch.num_samples))
+
+    def predict(self, model: nn.Module, batch: TextBatch) -> Prediction:
+        """``bits``: what each target costs under the model, (batch, token), float32."""
+        return Prediction({"bits": model(batch.tokens, batch.targets).float() / math.log(2)})
+
+    def advance(self, batch: TextBatch, prediction: Prediction) -> None:
+        """Nothing follows: the targets were the text itself."""
+        return
+
+    def metrics(self) -> LanguageMetrics:
+        return LanguageMetrics(self.device)
+
+    def baselines(self) -> Mapping[str, Predictor]:
+        unigram, bigram = -self.statistics.unigram.log2(), -self.statistics.bigram.log2()
+        return {
+            "unigram": lambda batch: Prediction({"bits": unigram[batch.targets].float()}),
+            "bigram": lambda batch: Prediction({"bits": bigram[batch.tokens, batch.targets].float()}),
+        }

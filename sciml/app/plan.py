@@ -1,0 +1,233 @@
+"""Will it fit, how fast, and which strategy: a training planned on a cluster, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from sciml.app.cli import Outcome
+from sciml.app.config import Experiment, build_experiment
+from sciml.app.plan_figures import draw
+from sciml.app.plan_text import plan_document, plan_text
+from sciml.core.config import build, choice, positive
+from sciml.core.errors import ConfigError
+from sciml.core.files import write_json
+from sciml.core.provenance import now
+from sciml.data.source import CostedSource
+from sciml.parallel.config import ParallelConfig
+from sciml.planning.cluster import GB, PRECISIONS, ClusterConfig
+from sciml.planning.curve import scaling_curve
+from sciml.planning.links import Efficiency
+from sciml.planning.model_facts import ModelFacts
+from sciml.planning.search import Plan, Search
+from sciml.planning.space import FIXED, Wishes
+from sciml.planning.strategy import Training
+
+CURVE = (0.125, 0.25, 0.5, 1, 2)
+"""Numbers of devices of the scaling curve, of those that are planned for."""
+FARTHEST = 64
+"""How many times the devices are looked at for something that fits, where the cluster's size is not known."""
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Keys of ``conf/plan.yaml``; what they mean is said there."""
+
+    cluster: ClusterConfig
+    devices: int
+    search: bool = True
+    precisions: tuple[str, ...] | None = None
+    margin: float = 0.1
+    compute_efficiency: float | None = None
+    link_efficiency: float | None = None
+    scaling: tuple[int, ...] | None = None
+    rows: int = 10
+    pictures: bool = True
+    out: str | None = None
+    output: str = "text"
+
+    def __post_init__(self) -> None:
+        positive(self.devices, "devices", example=64)
+        positive(self.rows, "rows", example=10)
+        for name in ("compute_efficiency", "link_efficiency"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"{value} is no share from 0 to 1", key=name, hint="e.g. 0.4")
+        if not 0 <= self.margin < 1:
+            raise ConfigError(f"{self.margin} leaves no memory", key="margin", hint="e.g. 0.1")
+        for precision in self.precisions or ():
+            choice(precision, PRECISIONS, "precisions")
+        self.cluster.check_for_plans()
+        for devices in (self.devices, *(self.scaling or ())):
+            self.check_devices(devices)
+
+    def check_devices(self, devices: int) -> None:
+        """Refuses numbers that a cluster does not give out."""
+        cluster = self.cluster
+        per_node = cluster.devices_per_node
+        if devices > per_node and devices % per_node:
+            raise ConfigError(
+                f"{devices} are no whole number of nodes with {per_node} devices",
+                key="devices",
+                hint=f"devices={round(devices / per_node) * per_node}",
+            )
+        if cluster.num_nodes is not None and devices > cluster.num_nodes * per_node:
+            most = cluster.num_nodes * per_node
+            raise ConfigError(
+                f"{cluster.name} has {most} devices, not {devices}", key="devices", hint=f"devices={most}"
+            )
+
+    @property
+    def efficiency(self) -> Efficiency:
+        fitted = Efficiency()
+        return Efficiency(self.compute_efficiency or fitted.compute, self.link_efficiency or fitted.link)
+
+    @property
+    def most_devices(self) -> int:
+        """Of the cluster, or of a much larger part than is planned for."""
+        nodes = self.cluster.num_nodes
+        return FARTHEST * self.devices if nodes is None else nodes * self.cluster.devices_per_node
+
+
+def run(values: Mapping[str, Any]) -> Outcome:
+    """Plans, writes ``plan.json`` and pictures, and tells.
+
+    Raises:
+        ConfigError: for whatever could not be trained, and where nothing fits.
+    """
+    own = {field.name for field in fields(PlanConfig)}
+    config = build(PlanConfig, {name: value for name, value in values.items() if name in own})
+    experiment = build_experiment({n: v for n, v in values.items() if n not in own} | {"output": config.output})
+    given = values.get("changes") or {}
+    wishes = wishes_of(config, experiment, given)
+    facts = facts_of(experiment, config.cluster)
+    training = Training.of(experiment.trainer, experiment.optim)
+    search = Search(facts, config.cluster, training, wishes, config.efficiency, config.margin)
+    plan = search.plan(config.devices)
+    if not plan.ranked:
+        raise nothing_fits(plan, search, config)
+    curve = scaling_curve(search, plan, _curve_numbers(config))
+    out = Path(config.out) if config.out else _new_folder(str(values["runs_dir"]), experiment, config)
+    document = plan_document(facts, search, plan, curve)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "plan.json", document)
+    pictures = draw(out, search, plan, curve) if config.pictures else []
+    document = {**document, "folder": str(out), "pictures": [str(path) for path in pictures]}
+    return Outcome(document, plan_text(facts, search, plan, curve, config.rows) + f"\nwritten  {out}")
+
+
+def facts_of(experiment: Experiment, cluster: ClusterConfig) -> ModelFacts:
+    """The model of an experiment, and one typical sample of its data."""
+    splits = experiment.domain.splits(experiment)
+    task = experiment.domain.task(experiment, splits)
+    source = splits.train
+    sample = source.sample(_typical(source), np.random.default_rng(experiment.seed))
+
+    def build_model() -> nn.Module:
+        return experiment.domain.model(experiment, splits.schema)
+
+    return ModelFacts(
+        experiment.domain.name,
+        build_model,
+        task.loss,
+        lambda samples: source.collate([sample] * samples),
+        differentiates_twice=task.differentiates_twice,
+        as_accelerator=cluster.device == "accelerator",
+    )
+
+
+def _typical(source: Any) -> int:
+    """The sample that costs about the mean, where samples differ in size."""
+    if not isinstance(source, CostedSource):
+        return 0
+    costs = source.costs()
+    return int(np.abs(costs - costs.mean()).argmin())
+
+
+def wishes_of(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> Wishes:
+    """What the command line has decided: all it names, or everything with ``search=false``.
+
+    Raises:
+        ConfigError: where it contradicts itself, or the cluster.
+    """
+    trainer, parallel = experiment.trainer, experiment.parallel
+    if config.precisions is not None and "precision" in given.get("trainer", {}):
+        raise ConfigError(
+            "cannot be given together with trainer.precision", key="precisions", hint="leave one of them out"
+        )
+    if config.search:
+        fixed = {name: getattr(parallel, name) for name in given.get("parallel", {}) if name in FIXED}
+        if "micro_batch_size" in given.get("trainer", {}):
+            fixed["micro_batch"] = trainer.micro_batch_size
+        if "recompute" in given.get("model", {}):
+            fixed["recompute"] = experiment.model.recompute
+    else:
+        degrees = parallel.degrees(config.devices)
+        fixed = {**degrees, "zero": parallel.zero, "schedule": parallel.schedule, "interleave": parallel.interleave}
+        fixed["micro_batch"] = trainer.micro_batch(degrees["dp"] * degrees["shard"])
+        fixed["recompute"] = getattr(experiment.model, "recompute", "none")
+
+    def allow(degrees: ParallelConfig) -> None:
+        experiment.domain.check(replace(experiment, parallel=degrees))
+
+    fixed = {name: value for name, value in fixed.items() if value is not None}
+    return Wishes(fixed, _precisions(config, experiment, given), experiment.engine, allow)
+
+
+def _precisions(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> tuple[str, ...]:
+    there = tuple(config.cluster.peak_tflops)
+    if config.precisions is not None:
+        wanted, key = config.precisions, "precisions"
+    elif "precision" in given.get("trainer", {}) or not config.search:
+        wanted, key = (experiment.trainer.precision,), "trainer.precision"
+    else:  # both halves are as fast as one another; bf16 needs no loss scale
+        half = next((precision for precision in ("bf16", "fp16") if precision in there), None)
+        return tuple(precision for precision in (half, "fp32") if precision in there)
+    for precision in wanted:
+        if precision not in there:
+            raise ConfigError(
+                f"{config.cluster.name} has no matrix units for {precision}", key=key, hint=f"use {' or '.join(there)}"
+            )
+    return tuple(wanted)
+
+
+def nothing_fits(plan: Plan, search: Search, config: PlanConfig) -> ConfigError:
+    """Says how far the closest strategy is from fitting, and on how many devices one would."""
+    closest = plan.too_large[0]
+    room = config.cluster.memory / GB
+    smallest = search.smallest_that_fits(config.devices, config.most_devices)
+    hint = f"the smallest number that would is devices={smallest}"
+    if smallest is None:
+        hint = f"nor on {config.most_devices}; take a smaller model, or a cluster whose devices have more memory"
+    what = "weights and optimizer" if closest.only_state else "the closest strategy"
+    return ConfigError(
+        f"nothing fits {config.devices} devices of {config.cluster.name}: {what} ({closest.strategy.text}) would take "
+        f"{closest.needed / GB:.1f} GB of the {room:g} GB of a device",
+        key="devices",
+        hint=hint,
+    )
+
+
+def _curve_numbers(config: PlanConfig) -> tuple[int, ...]:
+    """Numbers of devices of the scaling curve."""
+    if not config.search:
+        return ()
+    if config.scaling is not None:
+        return config.scaling
+    around = {_whole(config.devices * factor, config.cluster.devices_per_node) for factor in CURVE}
+    return tuple(sorted(n for n in around | {config.devices} if n <= config.most_devices))
+
+
+def _whole(devices: float, per_node: int) -> int:
+    """The nearest number that is given out."""
+    return max(1, round(devices)) if devices <= per_node else max(1, round(devices / per_node)) * per_node
+
+
+def _new_folder(runs_dir: str, experiment: Experiment, config: PlanConfig) -> Path:
+    name = f"{now():%Y%m%d-%H%M%S}-{experiment.domain.name}-{config.cluster.name}-{config.devices}"
+    return Path(runs_dir) / "plans" / name

@@ -1,0 +1,110 @@
+"""Words of a vocabulary to channels and back; it may be cut over ranks, and its logits then never stand whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from sciml.nn.initialization import Normal, starts_as
+
+INITIAL_STD = 0.02
+"""Of embeddings, as of all weights of GPT-2."""
+
+Map = Callable[[Tensor], Tensor]
+
+
+def same(x: Tensor) -> Tensor:
+    """What one rank that has all words does in the place of a collective."""
+    return x
+
+
+class VocabularyEmbedding(nn.Module):
+    """A row of channels for each word.
+
+    A rank that holds some of the words looks up these, takes zero for the others, and combines.
+
+    Args:
+        vocabulary_size: words.
+        embed_dim: channels of a token.
+
+    Attributes:
+        own_words: those of this rank's rows; None: all.
+        combine: from ranks' partial sums to their total, or to this rank's tokens of it.
+    """
+
+    def __init__(self, vocabulary_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, embed_dim))
+        self.own_words: range | None = None
+        self.combine: Map = same
+        starts_as(self, weight=Normal(INITIAL_STD))
+
+    def forward(self, words: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token embed"]:
+        if self.own_words is None:
+            return F.embedding(words, self.weight)
+        row, is_own = rows_of(words, self.own_words)
+        return self.combine(F.embedding(row, self.weight) * is_own[..., None])
+
+
+class VocabularyHead(nn.Module):
+    """Logits of the words that may follow, or the loss of those that do.
+
+    Ranks that hold some of the words each see these words' logits alone: the sum of exponentials, its scale and
+    the logit of the target are put together from the ranks' parts, three numbers a token.
+
+    Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053.
+
+    Args:
+        vocabulary_size: words.
+        embed_dim: channels of a token.
+
+    Attributes:
+        own_words: those of this rank's rows; None: all.
+        total: the sum over ranks of partial sums.
+        largest: the largest over ranks; it carries no gradient.
+        join: logits of all words, from those of each rank's.
+    """
+
+    def __init__(self, vocabulary_size: int, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, embed_dim))
+        self.own_words: range | None = None
+        self.total: Map = same
+        self.largest: Map = same
+        self.join: Map = same
+        starts_as(self, weight=Normal(INITIAL_STD))
+
+    def forward(
+        self, x: Float[Tensor, "batch token embed"], targets: Int[Tensor, "batch token"] | None = None
+    ) -> Float[Tensor, "batch token *word"]:
+        """Logits (batch, token, word); with targets their negative log-likelihood in nats (batch, token), float32."""
+        logits = F.linear(x, self.weight)
+        if targets is None:
+            return self.join(logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self._log_sum(logits) - self._logit_of(targets, logits)
+
+    def _log_sum(self, logits: Float[Tensor, "batch token word"]) -> Float[Tensor, "batch token"]:
+        """Logarithm of the sum of exponentials over all words, from that over this rank's."""
+        own = logits.logsumexp(dim=-1)
+        shift = self.largest(own.detach())
+        return shift + self.total((own - shift).exp()).log()
+
+    def _logit_of(
+        self, targets: Int[Tensor, "batch token"], logits: Float[Tensor, "batch token word"]
+    ) -> Float[Tensor, "batch token"]:
+        if self.own_words is None:
+            return logits.gather(-1, targets[..., None])[..., 0]
+        row, is_own = rows_of(targets, self.own_words)
+        return self.total(logits.gather(-1, row[..., None])[..., 0] * is_own)
+
+
+def rows_of(words: Int[Tensor, "*batch"], own: range) -> tuple[Int[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
+    """The row of each word, zero where a rank does not have it, and whether it does."""
+    row = words - own.start
+    is_own = (row >= 0) & (row < len(own))
+    return row.where(is_own, 0), is_own

@@ -1,0 +1,243 @@
+"""How long a training step takes, where its time goes, and what that means for a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from sciml.planning.cluster import GB, ClusterConfig
+from sciml.planning.facts import FLOAT32, Effort, Line
+from sciml.planning.held import Held
+from sciml.planning.links import MICROSECONDS, Efficiency, Links
+from sciml.planning.memory import MemoryModel
+from sciml.planning.model_facts import ModelFacts
+from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
+from sciml.planning.traffic import TrafficModel
+
+TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
+ZERO_BUBBLE = 1 / 3
+"""What is left of a bubble where weights' gradients fill it: (F + B - W) of (F + B + W), were all three equal.
+
+Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
+"""
+UPDATE_READS = 4
+"""How often gradients are read and written after the last backward pass: norm, scaling, update."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step on the rank that has most to do.
+
+    Attributes:
+        compute: forward and backward passes.
+        tp, sp, pp: messages within micro-batches, for which everybody waits.
+        dp: reduction and gathering of gradients and weights, as far as no computing hides it.
+        bubble: waiting for the first and the last micro-batch to pass through a pipeline.
+        update: of the weights.
+    """
+
+    compute: float
+    tp: float
+    sp: float
+    pp: float
+    dp: float
+    bubble: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + self.tp + self.sp + self.pp + self.dp + self.bubble + self.update
+
+    def parts(self) -> dict[str, float]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a step's time means.
+
+    Attributes:
+        samples_per_s: of the whole machine.
+        model_flops, hardware_flops: shares of the devices' peak (MFU, HFU): without and with what is computed again.
+        hours, device_hours: of the whole training.
+        energy_kwh, cost: of the whole training; None where the cluster tells no power, no price.
+    """
+
+    step: StepTime
+    samples_per_s: float
+    model_flops: float
+    hardware_flops: float
+    hours: float
+    device_hours: float
+    energy_kwh: float | None
+    cost: float | None
+
+
+class _Load(NamedTuple):
+    """What a rank does with a micro-batch of any size: computing, and seconds of messages along each axis."""
+
+    effort: Effort
+    tp: Line
+    sp: Line
+    pp: Line
+
+
+class _Pass(NamedTuple):
+    """Seconds of a micro-batch on a rank: computing, and messages along ``tp``, ``sp`` and ``pp``."""
+
+    compute: float
+    tp: float
+    sp: float
+    pp: float
+
+
+class ThroughputModel:
+    """Tells how long a step takes: time of the slowest stage for each micro-batch, a bubble, and what comes behind.
+
+    Messages of ``tp``, ``sp`` and ``pp`` are waited for. Those of gradients and weights run beside the computing where
+    the engine lets them: beside the last backward pass with DistributedDataParallel, beside the passes that they belong
+    to with FSDP2 and with stage 3 of DeepSpeed, but for those at its ends; not in a pipeline.
+
+    Args:
+        memory: knows what ranks hold.
+    """
+
+    def __init__(
+        self, facts: ModelFacts, cluster: ClusterConfig, training: Training, efficiency: Efficiency, memory: MemoryModel
+    ) -> None:
+        self.facts, self.cluster, self.training, self.efficiency = facts, cluster, training, efficiency
+        self.memory, self.traffic, self.links = memory, TrafficModel(facts, training), Links(cluster, efficiency)
+        self._loads: dict[tuple[Any, ...], dict[int, _Load]] = {}
+        self._passes: dict[tuple[Any, ...], dict[int, _Pass]] = {}
+        self._waits: dict[tuple[Any, ...], tuple[float, float]] = {}
+
+    def of(self, strategy: Strategy) -> StepTime:
+        """Where the time of a step goes."""
+        passes, stages = strategy.micro_batches(self.training), self._stages(strategy)
+        slowest = max(stages, key=lambda stage: sum(stages[stage]))
+        held = self.memory.held(strategy, slowest)
+        compute, tp, sp, pp = (passes * seconds for seconds in stages[slowest])
+        return StepTime(
+            compute,
+            tp,
+            sp,
+            pp,
+            dp=self._reduction(strategy, held, stages[slowest].compute),
+            bubble=self._bubble(strategy, {stage: sum(parts) for stage, parts in stages.items()}),
+            update=self._update(strategy, held),
+        )
+
+    def speed(self, strategy: Strategy) -> Speed:
+        """What that means for the whole machine and the whole training."""
+        step, training, cluster = self.of(strategy), self.training, self.cluster
+        model, hardware = (sum(self.facts.sample_flops(how)) for how in ("none", strategy.recompute))
+        peak = strategy.devices * cluster.peak_tflops[strategy.precision] * TERA * step.total / training.global_batch
+        hours = step.total * training.steps / SECONDS_PER_HOUR
+        device_hours = hours * strategy.devices
+        power, price = cluster.power_w, cluster.price_per_hour
+        return Speed(
+            step,
+            samples_per_s=training.global_batch / step.total,
+            model_flops=model / peak,
+            hardware_flops=hardware / peak,
+            hours=hours,
+            device_hours=device_hours,
+            energy_kwh=None if power is None else power * device_hours * SECONDS_PER_HOUR / JOULES_PER_KWH,
+            cost=None if price is None else price * device_hours,
+        )
+
+    def within(self, strategy: Strategy) -> float:
+        """Seconds of the micro-batches alone, without bubble, reduction and update."""
+        return strategy.micro_batches(self.training) * max(map(sum, self._stages(strategy).values()))
+
+    def least(self, strategy: Strategy) -> float:
+        """Seconds that computing takes at least, for which nothing of the mesh has to be known."""
+        flops = sum(self.facts.sample_flops()) * self.training.global_batch
+        return flops / (strategy.devices * self._rate(strategy.precision))
+
+    def _rate(self, precision: str) -> float:
+        return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
+
+    def _memory_rate(self) -> float:
+        """Bytes a second."""
+        assert self.cluster.memory_gb_per_s is not None
+        return self.cluster.memory_gb_per_s * GB * self.efficiency.memory
+
+    def seconds(self, effort: Effort, samples: float, precision: str) -> float:
+        """Time of some work: products at the speed of matrix units or of memory, all else at that of memory.
+
+        An accelerator is told what to do while it is still at work; a CPU tells itself, between kernels.
+
+        Source: Williams et al. (2009), https://doi.org/10.1145/1498765.1498785.
+        """
+        products = max(effort.flops(samples) / self._rate(precision), effort.operands(samples) / self._memory_rate())
+        working = products + effort.moved(samples) / self._memory_rate()
+        calls = effort.kernels * self.cluster.kernel_us * MICROSECONDS
+        return max(working, calls) if self.cluster.device == "accelerator" else working + calls
+
+    def _stages(self, strategy: Strategy) -> dict[int, _Pass]:
+        """Seconds of a micro-batch at some places of the pipeline, remembered."""
+        link = self.links.level(strategy, "pp") if strategy.parallel.pp > 1 else ""
+        cuts, samples = (strategy.cuts, link), strategy.micro_batch
+        if cuts not in self._loads:
+            found = self.memory.places(strategy)
+            self._loads[cuts] = {s: self._load(strategy, self.memory.held(strategy, s)) for s in found}
+        if (cuts, samples) not in self._passes:
+            self._passes[cuts, samples] = {
+                stage: _Pass(self.seconds(load.effort, samples, strategy.precision), *(w(samples) for w in load[1:]))
+                for stage, load in self._loads[cuts].items()
+            }
+        return self._passes[cuts, samples]
+
+    def _load(self, strategy: Strategy, held: Held) -> _Load:
+        p = strategy.parallel
+        rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
+        effort = Effort()
+        for part, times in ((rank.first, held.is_first), (rank.block, len(held.blocks)), (rank.last, held.is_last)):
+            effort = effort + (part.forward + part.backward) * times
+        waits = {"tp": Line(), "sp": Line()}
+        for (axes, _), count in self.traffic.passes(strategy, held):
+            waits[axes] += self.links.line(strategy, axes, count.calls, count.sent)
+        ways = self.traffic.ways(strategy, held)
+        between = [self.links.line(strategy, "pp", ways, ways * size) for size in rank.flow] if ways else []
+        return _Load(effort, waits["tp"], waits["sp"], sum(between, Line()))
+
+    def _reduction(self, strategy: Strategy, held: Held, compute: float) -> float:
+        """What is waited for of gradients and gathered weights."""
+        p, passes = strategy.parallel, strategy.micro_batches(self.training)
+        deepspeed = strategy.engine.name == "deepspeed"
+        key = strategy.sharing, held.stage, passes
+        if key not in self._waits:
+            messages = list(self.traffic.gradients(strategy, held))
+            # Partial gradients of tp, and of sp beside shards, are added up when all backward passes are done.
+            late = ["tp", "sp"] if p.shard > 1 and not deepspeed else ["tp"]
+            self._waits[key] = (
+                self.links.all_seconds(strategy, [m for m in messages if m[0] in late]),
+                self.links.all_seconds(strategy, [m for m in messages if m[0] not in late]),
+            )
+        behind, total = self._waits[key]
+        if p.pp > 1 or self.facts.accounting is not None or (deepspeed and strategy.zero < 3):
+            return behind + total
+        beside = passes * compute
+        if p.shard == 1 and not deepspeed:  # only the last backward pass
+            forward, backward = self.facts.sample_flops()
+            beside = compute * backward / (forward + backward)
+        return behind + max(total - beside, total / (len(held.blocks) + 1))
+
+    def _bubble(self, strategy: Strategy, times: dict[int, float]) -> float:
+        """Time in which a rank of a pipeline waits: one micro-batch on all the others, or on parts of them."""
+        p = strategy.parallel
+        if p.pp == 1:
+            return 0.0
+        numbers = [len(blocks) for blocks in blocks_of_ranks(self.facts.depth, p.pp, p.interleave)]
+        alike = {numbers[stage]: time for stage, time in times.items() if 0 < stage < p.pp - 1}
+        others = times[0] + times[p.pp - 1] + sum(alike[number] for number in numbers[1:-1]) - max(times.values())
+        return others / p.interleave * (ZERO_BUBBLE if p.schedule == "zero_bubble" else 1.0)
+
+    def _update(self, strategy: Strategy, held: Held) -> float:
+        """Reading and writing the state at the memory's speed."""
+        state = self.memory.state(strategy, held)
+        moved = 2 * (state.weights + state.moments + state.average) + UPDATE_READS * state.gradients
+        if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
+            moved += 2 * FLOAT32 * held.numel
+        return moved / self._memory_rate()

@@ -1,0 +1,31 @@
+"""Activations that are computed again change nothing, also where a block is applied twice under autocast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sciml.nn.recompute import RECOMPUTES, recompute
+
+
+@pytest.mark.parametrize("mode", RECOMPUTES)
+@pytest.mark.parametrize("first_without_gradient", [False, True])
+def test_gradients_are_the_same_for_a_block_that_is_applied_twice_in_half_precision(mode, first_without_gradient):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4))
+    x = torch.randn(3, 4)
+
+    def gradients(how: str) -> list[torch.Tensor]:
+        block.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.set_grad_enabled(not first_without_gradient):
+                once = recompute(how, block, x)
+            twice = recompute(how, block, once)
+        twice.float().square().sum().backward()
+        return [parameter.grad.clone() for parameter in block.parameters()]
+
+    for found, expected in zip(gradients(mode), gradients("none"), strict=True):
+        assert expected.abs().sum() > 0
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    assert torch.is_autocast_cache_enabled()

@@ -1,0 +1,117 @@
+"""The command: what it writes and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from sciml.app.cli import help_text, main
+
+SMALL = ["domain=climate", "model=vit_tiny", "cluster=frontier", "scaling=[]"]
+FEW = ["precisions=[bf16]", "parallel.sp=1"]
+
+
+@pytest.fixture
+def planned(tmp_path, capsys):
+    def run(*arguments):
+        main("plan", [*SMALL, f"out={tmp_path / 'plan'}", *arguments])
+        return capsys.readouterr().out, tmp_path / "plan"
+
+    return run
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main("plan", [*arguments, f"out={tmp_path / 'plan'}"])
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert ended.value.code == 2, said
+        assert not (tmp_path / "plan").exists()
+        return said
+
+    return run
+
+
+def test_a_plan_is_told_and_written(planned):
+    text, folder = planned("devices=8", *FEW)
+    for words in ("parameters", "best     ", "MFU", "memory ", "strategies divide the work", "20 bytes a parameter"):
+        assert words in text
+    document = json.loads((folder / "plan.json").read_text())
+    assert document["devices"] == 8
+    assert document["best"]["memory"] < 64e9
+    assert document["best"]["step_s"] == pytest.approx(sum(document["best"]["step_parts_s"].values()))
+    assert (folder / "memory.png").stat().st_size > 10_000
+    assert (folder / "degrees.png").stat().st_size > 10_000
+
+
+def test_json_is_one_document(planned):
+    text, _ = planned("devices=2", "output=json", "pictures=false", *FEW, "parallel.tp=2")
+    document = json.loads(text)
+    assert document["best"]["strategy"].startswith("tp=2")
+    assert "parallel.tp=2" in document["best"]["overrides"]
+    assert document["pictures"] == []
+
+
+def test_a_plan_without_a_search_is_of_what_is_configured(planned):
+    text, folder = planned(
+        "devices=4", "search=false", "parallel.pp=2", "parallel.shard=2", "parallel.zero=1", "pictures=false",
+        "trainer.micro_batch_size=2", "trainer.precision=bf16",
+    )  # fmt: skip
+    document = json.loads((folder / "plan.json").read_text())
+    assert document["looked_at"] == 1
+    assert document["best"]["strategy"] == "shard=2 pp=2 zero=1"
+    assert "micro-batches of 2" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cluster=fronter"], "cluster: unknown option 'fronter'; did you mean 'frontier'"),
+        (["cluster=generic"], "cluster.memory_gb: is not known of cluster=generic; write it, e.g."),
+        (["devices=0"], "devices: 0 is not positive; for example devices=64"),
+        (["devices=12"], "devices: 12 are no whole number of nodes with 8 devices; devices=16"),
+        (["devices=80000"], "devices: frontier has 78848 devices, not 80000; devices=78848"),
+        (["margin=1.5"], "margin: 1.5 leaves no memory; e.g. 0.1"),
+        (["precisions=[fp8]"], "precisions: unknown value 'fp8'"),
+        (["precisions=[bf16]", "trainer.precision=bf16"], "precisions: cannot be given together with trainer"),
+        (["cluster=summit", "devices=6", "trainer.precision=bf16"], "summit has no matrix units for bf16; use fp32"),
+        (["search=false", "devices=8", "parallel.tp=16"], "parallel.tp: tp 16 does not fit 8 processes"),
+        (["parallel.interleave=2"], "parallel.interleave: the schedule 1f1b runs one stage a rank"),
+        (["compute_efficiency=40"], "compute_efficiency: 40.0 is no share from 0 to 1; e.g. 0.4"),
+        (["devises=8"], "devises: unknown key; did you mean 'devices'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_data_are_read(refused, arguments, says):
+    said = refused("data.path=nowhere.zarr", *arguments)
+    assert says in said, said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["devices=8", "parallel.tp=3"], r"parallel.tp: 3 ranks cannot share .* evenly; degrees that work: 1, 2, 4"),
+        (["devices=104"], r"devices: no mesh shares the work among 104 devices .*; devices=\d+"),
+        (["devices=8", "parallel.pp=8"], r"parallel.pp: 8 stages are more than the model's 4 blocks; at most 4"),
+        (
+            ["devices=1", "cluster.memory_gb=0.05", "margin=0", "trainer.global_batch_size=64", *FEW],
+            r"devices: nothing fits 1 devices of frontier: .* GB of the 0.05 GB of a device; "
+            r"the smallest number that would is devices=\d+",
+        ),
+        (
+            ["devices=1", "cluster.memory_gb=0.0001", "cluster.num_nodes=1", "margin=0", *FEW],
+            "devices: nothing fits 1 devices of frontier: .*; nor on 8; take a smaller model",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_model_does_not_allow_is_refused(refused, arguments, says):
+    said = refused("domain=climate", "model=vit_tiny", *arguments)
+    assert re.search(says, said), said
+
+
+def test_help_shows_clusters_and_keys():
+    text = help_text("plan")
+    assert "frontier" in text
+    assert "devices: 8" in text

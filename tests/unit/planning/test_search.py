@@ -1,0 +1,184 @@
+"""The search: what is left out, what is ranked first, and what losers are told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from sciml.core.errors import ConfigError
+from sciml.parallel.config import ParallelConfig
+from sciml.planning.cluster import ClusterConfig, Link
+from sciml.planning.curve import scaling_curve
+from sciml.planning.search import Candidate, Search, TooLarge, why_slower
+from sciml.planning.space import Space, Wishes, divisors
+from sciml.planning.strategy import Training
+from tests.unit.planning.models import GPT_22B, GPT_175B, cluster, small
+
+
+def gpt_search(batch=640, wishes=None, facts=GPT_175B, margin=0.1):
+    return Search(facts, cluster("frontier"), Training(batch), wishes or Wishes(precisions=("fp16",)), margin=margin)
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return gpt_search().plan(1024)
+
+
+def test_every_strategy_divides_and_fits(plan):
+    assert len(plan.ranked) > 100
+    for candidate in plan.ranked[:: max(1, len(plan.ranked) // 200)]:
+        s = candidate.strategy
+        assert s.devices == 1024
+        assert 640 % (s.data_ranks * s.micro_batch) == 0
+        assert 96 % s.sizes["tp"] == 0
+        assert s.parallel.num_stages <= GPT_175B.depth
+        assert candidate.memory.total <= 64e9
+
+
+def test_nothing_that_fits_is_left_out():
+    """Against plain loops over all degrees, on a mesh small enough for them."""
+    search = gpt_search(batch=8, facts=GPT_22B)
+    found = {c.strategy for c in search.plan(16).ranked}
+    for tp in divisors(16):
+        for pp in divisors(16 // tp):
+            for shard in divisors(16 // tp // pp):
+                parallel = ParallelConfig(pp=pp, dp=16 // tp // pp // shard, shard=shard, tp=tp, zero=1)
+                candidate = next((s for s in found if s.parallel == parallel and s.micro_batch == 1), None)
+                if candidate is None and shard > 1 and 8 // (parallel.dp * shard) >= pp:
+                    from sciml.planning.strategy import Strategy
+
+                    judged = search.judge(Strategy(parallel, 1, "fp16", "full"))
+                    assert isinstance(judged, TooLarge), parallel
+
+
+def test_the_fastest_is_first_and_all_within_5_percent_are_ties(plan):
+    times = [float(f"{candidate.step.total:.6g}") for candidate in plan.ranked]
+    assert times == sorted(times)
+    assert plan.ties[0] is plan.best
+    assert all(candidate.step.total <= 1.05 * times[0] for candidate in plan.ties)
+    assert len(plan.ties) < len(plan.ranked)
+
+
+def test_the_best_keeps_tensor_parallelism_in_the_node(plan):
+    assert plan.best.strategy.sizes["tp"] <= 8
+    tp16 = [c for c in plan.ranked if c.strategy.sizes["tp"] == 16]
+    assert all(c.step.total > 1.5 * plan.best.step.total for c in tp16)
+
+
+def test_losers_know_why(plan):
+    room = cluster("frontier").memory
+    degrees = plan.by_degrees()
+    too_large = [one for one in degrees.values() if isinstance(one, TooLarge)]
+    assert too_large
+    assert all(one.needed > room for one in too_large)
+    reasons = {
+        why_slower(plan.best, one, cluster("frontier")) for one in degrees.values() if isinstance(one, Candidate)
+    }
+    text = " ".join(reasons)
+    assert "bubble of" in text
+    assert "tp over network" in text
+
+
+def test_1t_needs_a_pipeline_and_the_published_cut_is_among_the_better_ones():
+    from tests.unit.planning.models import GPT_1T
+
+    fixed = {"micro_batch": 1, "recompute": "full", "schedule": "1f1b", "zero": 1}
+    wishes = Wishes(fixed=fixed, precisions=("fp16",))
+    degrees = Search(GPT_1T, cluster("frontier"), Training(1536), wishes).plan(3072).by_degrees()
+    assert all(isinstance(one, TooLarge) for (_, pp), one in degrees.items() if pp <= 2)
+    assert isinstance(degrees[8, 64], Candidate)
+    assert degrees[8, 64].memory.total < 64e9
+
+
+def test_wishes_are_kept():
+    wishes = Wishes(fixed={"tp": 4, "pp": 16, "shard": 16, "zero": 1, "micro_batch": 1}, precisions=("fp16",))
+    plan = gpt_search(wishes=wishes).plan(1024)
+    assert {c.strategy.sizes["tp"] for c in plan.ranked} == {4}
+    assert {c.strategy.sizes["pp"] for c in plan.ranked} == {16}
+    assert {c.strategy.micro_batch for c in plan.ranked} == {1}
+
+
+def test_several_precisions_are_ranked_together_and_those_that_cannot_win_are_bounded():
+    plan = gpt_search(wishes=Wishes(precisions=("fp16", "fp32"))).plan(1024)
+    assert plan.best.strategy.precision == "fp16"
+    assert plan.bounded > 0
+
+
+def test_devices_that_nothing_divides_are_refused_with_the_nearest_that_work():
+    with pytest.raises(ConfigError, match=r"devices: no mesh shares the work among 1016 devices .*; devices=10(08|24)"):
+        gpt_search(batch=64).plan(1016)
+
+
+def test_heads_that_tp_does_not_divide_are_refused_with_degrees_that_work():
+    with pytest.raises(
+        ConfigError,
+        match=r"parallel\.tp: 5 ranks cannot share the model's heads .*; degrees that work: 1, 2",
+    ):
+        gpt_search(wishes=Wishes(fixed={"tp": 5}, precisions=("fp16",))).plan(1000)
+
+
+def test_what_fits_nowhere_here_fits_on_more():
+    search = gpt_search(batch=64)
+    assert not search.plan(16).ranked
+    smallest = search.smallest_that_fits(16, 4096)
+    assert smallest is not None
+    assert 55 <= smallest <= 256  # the talk's 20 bytes alone need 55
+    assert smallest % 8 == 0
+    assert search.plan(smallest).ranked
+    assert search.smallest_that_fits(16, 24) is None
+
+
+def test_a_loss_of_gradients_is_neither_pipelined_nor_trained_with_zero_3():
+    facts = small()
+    twice = replace_facts(facts)
+    space = Space(twice, Training(16), Wishes(precisions=("fp32",)))
+    found = list(space.strategies(4))
+    assert {s.sizes["pp"] for s in found} == {1}
+    assert not [s for s in found if s.sizes["shard"] > 1 and s.parallel.zero == 3]
+    assert "a loss that is made of gradients cannot be cut into pipeline stages" in space.refused
+
+
+def replace_facts(facts):
+    class Twice:
+        differentiates_twice = True
+
+        def __getattr__(self, name):
+            return getattr(facts, name)
+
+    return Twice()
+
+
+def test_a_measured_model_is_searched_too():
+    """On devices of a few kilobytes, so that some strategies are too large."""
+    links = {"node": Link(2, 10.0, 1.0), "network": Link(None, 1.0, 10.0)}
+    tiny = ClusterConfig("tiny", 2, memory_gb=4e-4, memory_gb_per_s=10, peak_tflops={"fp32": 1e-3}, links=links)
+    search = Search(small(), tiny, Training(8), Wishes(precisions=("fp32",)), margin=0.0)
+    plan = search.plan(4)
+    assert plan.ranked
+    assert plan.num_too_large
+    assert {"tp", "pp"} <= {axis for c in plan.ranked for axis, size in c.strategy.sizes.items() if size > 1}
+    assert plan.best.step.total == min(search.throughput.of(c.strategy).total for c in plan.ranked)
+
+
+def test_a_curve_over_devices_falls_with_the_same_batch():
+    wishes = Wishes(fixed={"micro_batch": 1, "recompute": "full"}, precisions=("fp16",))
+    search = gpt_search(batch=512, wishes=wishes)
+    plan = search.plan(512)
+    points = scaling_curve(search, plan, [256, 512, 1024])
+    seconds = [point.same.step.total for point in points]
+    assert seconds == sorted(seconds, reverse=True)
+    strong = seconds[0] / seconds[2] / 4
+    weak = points[0].growing.step.total / points[2].growing.step.total
+    assert strong < 1
+    assert strong < weak <= 1.02
+
+
+def test_divisors():
+    assert divisors(12) == [1, 2, 3, 4, 6, 12]
+    assert math.prod(divisors(7)) == 7
+
+
+def test_a_share_that_is_not_whole_is_no_strategy():
+    assert not list(Space(GPT_22B, replace(Training(640), global_batch=7), Wishes(fixed={"dp": 2})).strategies(2))
