@@ -25,6 +25,7 @@ SUMMARIES = {
     "simulate": "Make data with a domain's own simulator.",
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
     "plan": "Say what a training needs and how fast it is on a cluster, without running it.",
+    "tune": "Find the fastest strategy on this machine by short trainings of those that a plan puts first.",
     "launch": "Start a training on a cluster with Slurm: print its batch script, or submit it.",
     "doctor": "Say what is installed and check that processes can talk.",
 }
@@ -54,12 +55,19 @@ EXAMPLES = {
         "domain=climate model=vit_5b cluster=frontier devices=512 trainer.global_batch_size=512",
         "domain=materials model=gnn_1b cluster=h100 devices=64 parallel.tp=8 output=json",
     ],
+    "tune": [
+        "domain=climate devices=2 trials=12 steps=20",
+        "domain=climate devices=2 model=vit_small precisions=[fp32] tolerance=3 output=json",
+    ],
     "launch": [
         "nodes=2 cluster.devices_per_node=4 domain=climate",
         "cluster=frontier account=ABC123 nodes=64 time=02:00:00 trainer.global_batch_size=512 submit=true",
     ],
     "doctor": ["", "output=json"],
 }
+
+HAND_ON = ("launch", "tune")
+"""Verbs that hand on what they were given to the trainings that they start."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +113,22 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
-    overrides = [argument for argument in arguments if argument != "--cfg"]
+    overrides = [_switched(argument) for argument in arguments if argument != "--cfg"]
     handed_on = [*([f"--config-dir={config_dir}"] if config_dir else []), *overrides]
     config = _compose(verb, overrides, config_dir)
     if "--cfg" in arguments:
         print(_yaml(config), end="")
         return
     command = importlib.import_module(f"sciml.app.{verb}")
-    # A launch hands on what it was given to the training that it starts.
-    outcome: Outcome | None = command.run(config, handed_on) if verb == "launch" else command.run(config)
+    outcome: Outcome | None = command.run(config, handed_on) if verb in HAND_ON else command.run(config)
     if outcome is not None:
         print(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
+
+
+def _switched(argument: str) -> str:
+    """A switch such as ``--dry-run`` as the key that it stands for."""
+    is_switch = argument.startswith("--") and "=" not in argument
+    return f"{argument[2:].replace('-', '_')}=true" if is_switch else argument
 
 
 def _is_one_of_many() -> bool:

@@ -65,6 +65,11 @@ def _is_dotted(override: str) -> bool:
     return "." in override.partition("=")[0]
 
 
+def root_of(argument: str) -> str:
+    """The key of an override up to its first dot."""
+    return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
+
+
 def _changes(overrides: Sequence[str]) -> dict[str, Any]:
     """The dotted overrides as nested dicts: what is to change in the configuration of an earlier run."""
     from omegaconf import OmegaConf

@@ -7,19 +7,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sciml.app.cli import Outcome
-from sciml.core.config import build
+from sciml.app.groups import CONF
+from sciml.app.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
+from sciml.core.config import build, positive
 from sciml.core.errors import ConfigError
 from sciml.core.provenance import PACKAGES, machine, version
+from sciml.planning.cluster import ClusterConfig
 
 TIMEOUT_S = 120
 EXTRAS = {
     "grib": (("cfgrib", "eccodes"), "read GRIB files"),
     "simulate": (("dinosaur",), "simulate weather (scripts/simulate.py domain=climate)"),
     "cloud": (("gcsfs", "s3fs", "aiohttp"), "read data from Google Cloud, S3 and the web"),
+    "deephyper": (("deephyper",), "tune strategies with DeepHyper (scripts/tune.py sampler=deephyper)"),
     "tracking": (("tensorboard", "mlflow"), "show runs in TensorBoard or MLflow"),
     "test": (("pytest", "ruff", "mypy"), "run the tests and checks"),
 }
@@ -40,6 +45,9 @@ class DoctorConfig:
     """Keys of ``conf/doctor.yaml``."""
 
     processes: int = 2
+    measure: bool = False
+    num_threads: int = 1
+    out: str | None = None
     output: str = "text"
     changes: dict[str, Any] | None = None
 
@@ -48,6 +56,9 @@ class DoctorConfig:
             raise ConfigError(
                 f"{self.processes} processes cannot talk", key="processes", hint="2, or 0 to leave it out"
             )
+        positive(self.num_threads, "num_threads", example=1)
+        if self.out is not None and not self.out.endswith(".yaml"):
+            raise ConfigError(f"{self.out} is no option of the group cluster", key="out", hint="name a .yaml file")
 
 
 def run(values: Mapping[str, Any]) -> Outcome:
@@ -63,7 +74,25 @@ def run(values: Mapping[str, Any]) -> Outcome:
         "machine": machine(),
         "communication": _check_communication(config.processes),
     }
-    return Outcome(document, _text(document))
+    text = _text(document)
+    if config.measure:
+        path = Path(config.out) if config.out else CONF / "cluster" / f"{THIS_MACHINE}.yaml"
+        cluster = measure_machine(max(1, config.processes), num_threads=config.num_threads)
+        save_cluster(cluster, path)
+        document = {**document, "cluster": asdict(cluster), "written": str(path)}
+        text += f"\n\n{_measured_text(cluster)}\nwritten        {path}"
+    return Outcome(document, text)
+
+
+def _measured_text(cluster: ClusterConfig) -> str:
+    peaks = ", ".join(f"{name} {peak:.3g}" for name, peak in cluster.peak_tflops.items())
+    link = next(iter(cluster.links.values()))
+    return "\n".join([
+        f"measured       {count_of(cluster.devices_per_node)} at work, {cluster.memory_gb:.3g} GB each",
+        f"products       {peaks} TFLOP/s",
+        f"other kernels  {cluster.memory_gb_per_s:.3g} GB/s, {cluster.kernel_us:.3g} us at least",
+        f"messages       {link.gb_per_s:.3g} GB/s, {link.latency_us:.3g} us at least",
+    ])  # fmt: skip
 
 
 def _is_there(module: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sciml.app.cli import Outcome
-from sciml.app.config import Experiment, build_experiment
+from sciml.app.config import Experiment, build_experiment, root_of
 from sciml.app.restart import NOTES
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError, RunError
@@ -82,7 +82,7 @@ def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
     training = {name: value for name, value in values.items() if name not in own}
     experiment = build_experiment(training)
     check_fit(experiment, config.num_processes)
-    handed_on = [argument for argument in arguments if _root(argument) not in own]
+    handed_on = [argument for argument in arguments if root_of(argument) not in own]
     script = batch_script(config, config.job_name or experiment.domain.name, str(values["runs_dir"]), handed_on)
     if not config.submit:
         return Outcome({"script": script, "job": None}, script)
@@ -180,10 +180,6 @@ def _body(command: list[list[str]], notes: str, config: LaunchConfig) -> list[st
 def _quoted(words: Sequence[str]) -> str:
     # Our own words hold the job's variables, for the shell to fill in; a user's are taken as they are.
     return " ".join(word if word.startswith("--rdzv-") else shlex.quote(word) for word in words)
-
-
-def _root(argument: str) -> str:
-    return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
 
 
 def _submit(script: str) -> str:

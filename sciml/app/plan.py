@@ -12,7 +12,6 @@ from torch import nn
 
 from sciml.app.cli import Outcome
 from sciml.app.config import Experiment, build_experiment
-from sciml.app.plan_figures import draw
 from sciml.app.plan_text import plan_document, plan_text
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError
@@ -22,16 +21,23 @@ from sciml.data.source import CostedSource
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, PRECISIONS, ClusterConfig
 from sciml.planning.curve import scaling_curve
+from sciml.planning.dry_run import dry_run
+from sciml.planning.facts import Accounting
 from sciml.planning.links import Efficiency
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.search import Plan, Search
 from sciml.planning.space import FIXED, Wishes
 from sciml.planning.strategy import Training
+from sciml.planning.talk import TALK
+from sciml.report.planning import draw_plan
 
 CURVE = (0.125, 0.25, 0.5, 1, 2)
 """Numbers of devices of the scaling curve, of those that are planned for."""
 FARTHEST = 64
 """How many times the devices are looked at for something that fits, where the cluster's size is not known."""
+
+
+ACCOUNTINGS = {"suite": None, "talk": TALK}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,9 @@ class PlanConfig:
     cluster: ClusterConfig
     devices: int
     search: bool = True
+    dry_run: bool = False
     precisions: tuple[str, ...] | None = None
+    accounting: str = "suite"
     margin: float = 0.1
     compute_efficiency: float | None = None
     link_efficiency: float | None = None
@@ -62,6 +70,7 @@ class PlanConfig:
             raise ConfigError(f"{self.margin} leaves no memory", key="margin", hint="e.g. 0.1")
         for precision in self.precisions or ():
             choice(precision, PRECISIONS, "precisions")
+        choice(self.accounting, tuple(ACCOUNTINGS), "accounting")
         self.cluster.check_for_plans()
         for devices in (self.devices, *(self.scaling or ())):
             self.check_devices(devices)
@@ -84,8 +93,9 @@ class PlanConfig:
 
     @property
     def efficiency(self) -> Efficiency:
-        fitted = Efficiency()
-        return Efficiency(self.compute_efficiency or fitted.compute, self.link_efficiency or fitted.link)
+        fitted = Efficiency(1.0, 1.0, 1.0) if self.cluster.measured else Efficiency()
+        compute, link = self.compute_efficiency or fitted.compute, self.link_efficiency or fitted.link
+        return Efficiency(compute, link, fitted.memory)
 
     @property
     def most_devices(self) -> int:
@@ -105,23 +115,24 @@ def run(values: Mapping[str, Any]) -> Outcome:
     experiment = build_experiment({n: v for n, v in values.items() if n not in own} | {"output": config.output})
     given = values.get("changes") or {}
     wishes = wishes_of(config, experiment, given)
-    facts = facts_of(experiment, config.cluster)
+    facts = facts_of(experiment, config.cluster, ACCOUNTINGS[config.accounting])
     training = Training.of(experiment.trainer, experiment.optim)
     search = Search(facts, config.cluster, training, wishes, config.efficiency, config.margin)
     plan = search.plan(config.devices)
     if not plan.ranked:
         raise nothing_fits(plan, search, config)
+    built = dry_run(search.memory, plan.best.strategy, config.cluster) if config.dry_run else []
     curve = scaling_curve(search, plan, _curve_numbers(config))
     out = Path(config.out) if config.out else _new_folder(str(values["runs_dir"]), experiment, config)
-    document = plan_document(facts, search, plan, curve)
+    document = plan_document(facts, search, plan, curve, built)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "plan.json", document)
-    pictures = draw(out, search, plan, curve) if config.pictures else []
+    pictures = draw_plan(out, search, plan, curve) if config.pictures else []
     document = {**document, "folder": str(out), "pictures": [str(path) for path in pictures]}
-    return Outcome(document, plan_text(facts, search, plan, curve, config.rows) + f"\nwritten  {out}")
+    return Outcome(document, plan_text(facts, search, plan, curve, built, config.rows) + f"\nwritten  {out}")
 
 
-def facts_of(experiment: Experiment, cluster: ClusterConfig) -> ModelFacts:
+def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """The model of an experiment, and one typical sample of its data."""
     splits = experiment.domain.splits(experiment)
     task = experiment.domain.task(experiment, splits)
@@ -138,6 +149,7 @@ def facts_of(experiment: Experiment, cluster: ClusterConfig) -> ModelFacts:
         lambda samples: source.collate([sample] * samples),
         differentiates_twice=task.differentiates_twice,
         as_accelerator=cluster.device == "accelerator",
+        accounting=accounting,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sciml.planning.cluster import GB
 from sciml.planning.curve import Point
+from sciml.planning.dry_run import BuiltRank
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.search import TIE, Candidate, Plan, Search, TooLarge, why_slower
 from sciml.planning.talk import TalkMemory
@@ -17,12 +18,16 @@ WORTH_TELLING = 1e5
 """Bytes of a step below which an axis is left out."""
 
 
-def plan_text(facts: ModelFacts, search: Search, plan: Plan, curve: Sequence[Point], rows: int) -> str:
+def plan_text(
+    facts: ModelFacts, search: Search, plan: Plan, curve: Sequence[Point], built: Sequence[BuiltRank], rows: int
+) -> str:
     """The plan for people."""
     lines = [*_about(facts, search, plan), "", *_best(search, plan), "", *_table(search, plan, rows), ""]
     lines += [*_losers(search, plan)]
     if len(curve) > 1:
         lines += ["", *_curve(curve)]
+    if built:
+        lines += ["", *_dry_run(built, plan.devices)]
     return "\n".join(lines)
 
 
@@ -87,7 +92,7 @@ def _table(search: Search, plan: Plan, rows: int) -> list[str]:
     for candidate in chosen:
         strategy = candidate.strategy
         mfu = search.throughput.speed(strategy).model_flops
-        why = "" if candidate is plan.best else why_slower(plan.best, candidate, search.cluster)
+        why = "" if candidate is plan.best else why_slower(plan.best, candidate, search)
         lines.append(
             f"{strategy.text:<{width}}  {strategy.micro_batch:>5}  {strategy.recompute:<9}  {strategy.precision:<4}  "
             f"{candidate.step.total:>8.4g}  {candidate.memory.total / GB:>6.1f}  {mfu:>6.1%}  {why}".rstrip()
@@ -107,13 +112,13 @@ def _different(plan: Plan) -> list[Candidate]:
 
 def _losers(search: Search, plan: Plan) -> list[str]:
     counts = {
-        "fit": len(plan.ranked),
+        "fit and are ranked": len(plan.ranked),
         "are too large": plan.num_too_large,
         "only compute again what fits": plan.dominated,
         "take far longer": plan.bounded,
     }
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    lines = [f"{plan.looked_at:,} strategies divide the work: {told}"]
+    lines = [f"strategies that divide the work: {plan.looked_at:,}; {told}"]
     room = search.cluster.memory
     best = plan.best.step.total
     for (tp, pp), one in sorted(plan.by_degrees().items()):
@@ -124,7 +129,7 @@ def _losers(search: Search, plan: Plan) -> list[str]:
                 f"  {name:<16} out of memory by {(one.needed - room) / GB:.1f} GB ({what}: {one.strategy.text})"
             )
         elif one is not plan.best:
-            why = why_slower(plan.best, one, search.cluster)
+            why = why_slower(plan.best, one, search)
             lines.append(f"  {name:<16} {one.step.total / best - 1:>7.1%} slower: {why}")
     left_out = sorted(plan.refused.items(), key=lambda item: -item[1])[:4]
     if left_out:
@@ -143,7 +148,22 @@ def _curve(curve: Sequence[Point]) -> list[str]:
     return lines
 
 
-def plan_document(facts: ModelFacts, search: Search, plan: Plan, curve: Sequence[Point]) -> dict[str, Any]:
+def _dry_run(built: Sequence[BuiltRank], devices: int) -> list[str]:
+    seconds = sum(rank.seconds for rank in built)
+    lines = [
+        f"dry run: {_count(len(built), 'rank')} of {devices:,} built in {seconds:.1f} s, each holds what is planned",
+        f"{'rank':>7}  {'place':<42}  {'parameters':>14}  nodes of its groups",
+    ]
+    for rank in built:
+        place = " ".join(f"{axis} {n}" for axis, n in rank.place.items())
+        nodes = "  ".join(f"{axis} {n}" for axis, n in rank.nodes.items())
+        lines.append(f"{rank.rank:>7}  {place:<42}  {rank.parameters:>14,}  {nodes}")
+    return lines
+
+
+def plan_document(
+    facts: ModelFacts, search: Search, plan: Plan, curve: Sequence[Point], built: Sequence[BuiltRank]
+) -> dict[str, Any]:
     """The plan for programs; bytes, seconds and operations without any prefix."""
     forward, backward = facts.sample_flops()
     talk = TalkMemory.of(facts.parameters)
@@ -168,7 +188,7 @@ def plan_document(facts: ModelFacts, search: Search, plan: Plan, curve: Sequence
             {"tp": tp, "pp": pp, **_either(search, plan, one)} for (tp, pp), one in sorted(plan.by_degrees().items())
         ],
         "looked_at": plan.looked_at,
-        "fit": len(plan.ranked),
+        "fit and are ranked": len(plan.ranked),
         "too_large": plan.num_too_large,
         "bounded": plan.bounded,
         "dominated": plan.dominated,
@@ -181,6 +201,7 @@ def plan_document(facts: ModelFacts, search: Search, plan: Plan, curve: Sequence
             }
             for point in curve
         ],
+        "dry_run": [asdict(rank) for rank in built],
         "talk_20_bytes": {**asdict(talk), "least_devices": talk.least_devices(search.cluster.memory / GB)},
     }
 
@@ -212,7 +233,7 @@ def _either(search: Search, plan: Plan, one: Candidate | TooLarge) -> dict[str, 
     if isinstance(one, TooLarge):
         needed = {"strategy": one.strategy.text, "needed": one.needed, "over": one.needed - search.cluster.memory}
         return {**needed, "only_state": one.only_state}
-    why = "" if one is plan.best else why_slower(plan.best, one, search.cluster)
+    why = "" if one is plan.best else why_slower(plan.best, one, search)
     return {**_candidate(search, one, with_speed=False), "behind": why}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sciml.app.auto import with_best_parallel
 from sciml.app.cli import Outcome
 from sciml.app.companions import check_companions, train_companions
 from sciml.app.scoring import score_run
@@ -17,8 +18,10 @@ from sciml.training.config import TrainerConfig
 def run(values: Mapping[str, Any]) -> Outcome | None:
     """Trains, scores and reports; on other ranks than the first it has nothing to say."""
     config = build(TrainerConfig, values["trainer"], prefix="trainer")
+    world = join(config.device, config.timeout_s)
+    values = with_best_parallel(values, world)
     check_companions(values)
-    training = set_up(values, join(config.device, config.timeout_s))
+    training = set_up(values, world)
     mesh, folder = training.trainer.mesh, training.folder
     if training.fit() and train_companions(folder, mesh.world):
         outcome = score_run(folder, mesh, training.experiment.parallel)

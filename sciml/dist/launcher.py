@@ -1,14 +1,17 @@
-"""What a launcher says of this process: torchrun, srun, or nothing at all. Reads the environment only."""
+"""What a launcher says of this process: torchrun, srun, or nothing at all; and how to start processes of one's own."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
 from dataclasses import dataclass
 
 from sciml.core.errors import ConfigError
 
 TORCHRUN_PORT = 29500
+_LAUNCHERS = re.compile(r"RANK|WORLD_SIZE|LOCAL_RANK|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|GROUP|ROLE)_.*")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,19 @@ def job_name() -> str | None:
         place = socket.gethostname() if host in ("localhost", "127.0.0.1", "::1") else host
         return f"torchrun-{run}-{place}-{port}".replace("/", "_")
     return None
+
+
+def program(processes: int) -> list[str]:
+    """The words that start a Python program in so many processes on this machine."""
+    if processes == 1:
+        return [sys.executable]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+
+def without_launcher(num_threads: int = 1) -> dict[str, str]:
+    """An environment for processes that must not take themselves for those of a launcher that started this one."""
+    own = {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}
+    return {**own, "OMP_NUM_THREADS": str(num_threads)}
 
 
 def _address() -> tuple[str, int]:

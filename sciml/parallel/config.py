@@ -27,6 +27,7 @@ class ParallelConfig:
         zero: what ``shard`` shards: 1 the optimizer, 2 gradients too, 3 weights too.
         schedule: order of a pipeline's work: ``gpipe``, ``1f1b``, ``interleaved`` or ``zero_bubble``.
         interleave: stages a rank, with the last two schedules.
+        auto: whether a plan decides all of it as a training begins.
     """
 
     pp: int = 1
@@ -37,6 +38,7 @@ class ParallelConfig:
     zero: int = 3
     schedule: str = "1f1b"
     interleave: int = 1
+    auto: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pp", "shard", "sp", "tp", "interleave"):

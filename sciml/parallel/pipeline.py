@@ -9,12 +9,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.pipelining import PipelineStage, schedules
+from torch.distributed.pipelining import schedules
 
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.dist.mesh import Mesh
 from sciml.nn.staged import Flow
 from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
+from sciml.parallel.lean_stage import LeanStage
 from sciml.parallel.stage import Leave, Stage
 from sciml.parallel.tokens import TokenLayout
 
@@ -140,7 +141,7 @@ class Pipeline(nn.Module):
         result = torch.empty(1, device="meta", requires_grad=True)
         count = self.config.num_stages
         stages = [
-            PipelineStage(
+            LeanStage(
                 stage,
                 index,
                 count,

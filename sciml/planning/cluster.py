@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
 
+NEEDED = {
+    "memory_gb": "80",
+    "memory_gb_per_s": "3350",
+    "peak_tflops": "{fp32: 67, bf16: 989}",
+    "links": "{node: {devices: 8, gb_per_s: 450}, network: {devices: null, gb_per_s: 50}}",
+}
+"""What a plan cannot do without, with examples."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 GB = 1e9
 
@@ -46,10 +52,12 @@ class ClusterConfig:
         memory_gb: of a device, 1e9 bytes.
         memory_gb_per_s: how fast a device reads it.
         kernel_us: between the starts of two kernels, at the least.
+        shard_us: of gathering or scattering what a module shares with other ranks, besides the message.
         peak_tflops: of a device's matrix units, dense, by precision; one that is missing cannot be used.
         links: levels of the network by name, from the nearest neighbors to all nodes.
         power_w: of a device at work, with its share of the node.
         price_per_hour: of a device, in any currency; None tells no cost.
+        measured: whether speeds are those that were reached there, and not what makers state.
     """
 
     name: str
@@ -60,10 +68,12 @@ class ClusterConfig:
     memory_gb: float | None = None
     memory_gb_per_s: float | None = None
     kernel_us: float = 5.0
+    shard_us: float = 0.0
     peak_tflops: dict[str, float] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     power_w: float | None = None
     price_per_hour: float | None = None
+    measured: bool = False
 
     def __post_init__(self) -> None:
         counts = ("devices_per_node", "num_nodes", "cores_per_device")
@@ -98,19 +108,18 @@ class ClusterConfig:
         Raises:
             ConfigError: naming what is missing.
         """
-        examples: Mapping[str, str] = {
-            "memory_gb": "80",
-            "memory_gb_per_s": "3350",
-            "peak_tflops": "{fp32: 67, bf16: 989}",
-            "links": "{node: {devices: 8, gb_per_s: 450}, network: {devices: null, gb_per_s: 50}}",
-        }
-        for name, example in examples.items():
+        for name, example in NEEDED.items():
             if not getattr(self, name):
                 raise ConfigError(
                     f"is not known of cluster={self.name}",
                     key=f"cluster.{name}",
                     hint=f"write it, e.g. 'cluster.{name}={example}', or take another cluster",
                 )
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nothing is known that a plan needs."""
+        return not any(getattr(self, name) for name in NEEDED)
 
     @property
     def memory(self) -> float:

@@ -20,7 +20,8 @@ class Memory:
 
     Attributes:
         weights, gradients, moments, average: the state; moments are the optimizer's, the average that of the weights.
-        activations: what forward passes keep, the most that a backward pass needs besides, and the batch.
+        activations: what forward passes keep, the most that a backward pass needs besides, and the batch; where
+            gradients take the place of activations only what there is beyond them.
         buffers: gathered weights, buckets, what stages of a pipeline receive, and what an update needs where that is
             more than the activations, which are gone by then.
         margin: left free for what no plan sees: contexts, libraries, fragmentation.
@@ -57,7 +58,7 @@ class MemoryModel:
         self.facts, self.cluster, self.training, self.margin = facts, cluster, training, margin
         self._held: dict[tuple[int, ...], Held] = {}
         self._states: dict[tuple[Any, ...], State] = {}
-        self._activations: dict[tuple[Any, ...], float] = {}
+        self._activations: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     def of(self, strategy: Strategy) -> Memory:
         """What the fullest device holds."""
@@ -73,9 +74,22 @@ class MemoryModel:
         """What a device at some place of the pipeline holds."""
         held = self.held(strategy, stage)
         state = self.state(strategy, held)
-        activations = self.activations(strategy, held)
+        kept, more = self._passes(strategy, held)
+        if self._gradients_come_late(strategy):
+            kept = max(0.0, kept - state.gradients)
+        activations = kept + more + self.facts.batch_bytes * self.training.global_batch / strategy.data_ranks
         buffers = state.buffers + self._received(strategy, held) + max(0.0, state.update - activations)
         return Memory(*state[:4], activations, buffers, self.margin * self.cluster.memory, stage)
+
+    def _gradients_come_late(self, strategy: Strategy) -> bool:
+        """Whether gradients take the place of activations.
+
+        They do in the only backward pass of a step; and shards do that are scattered when all passes are done.
+        """
+        if strategy.engine.name != "native" or self.facts.accounting is not None:
+            return False
+        p, is_only = strategy.parallel, strategy.micro_batches(self.training) <= 1
+        return (p.pp == 1 and is_only) or (p.shard > 1 and (p.pp > 1 or p.zero == 1))
 
     def places(self, strategy: Strategy) -> tuple[int, ...]:
         """Places in the pipeline whose ranks hold, or do, different things."""
@@ -105,15 +119,15 @@ class MemoryModel:
         on_accelerator = self.cluster.device == "accelerator"
         return native_state(strategy, held, self.training, on_accelerator=on_accelerator)
 
-    def activations(self, strategy: Strategy, held: Held) -> float:
-        """Bytes of all micro-batches in flight, of the one in the backward pass, and of the batch."""
+    def _passes(self, strategy: Strategy, held: Held) -> tuple[float, float]:
+        """Bytes that all micro-batches in flight keep, and the most that the one in the backward pass needs besides."""
         passes = max(1, math.ceil(strategy.micro_batches(self.training)))
         key = strategy.cuts, strategy.parallel.schedule, strategy.micro_batch, passes, held.stage
         if key not in self._activations:
             self._activations[key] = self._of_passes(strategy, held, passes)
-        return self._activations[key] + self.facts.batch_bytes * self.training.global_batch / strategy.data_ranks
+        return self._activations[key]
 
-    def _of_passes(self, strategy: Strategy, held: Held, passes: int) -> float:
+    def _of_passes(self, strategy: Strategy, held: Held, passes: int) -> tuple[float, float]:
         p, samples = strategy.parallel, float(strategy.micro_batch)
         rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
         flying = in_flight(p.schedule, held.stage, p.pp, p.interleave, passes) if p.pp > 1 else 1
@@ -129,16 +143,16 @@ class MemoryModel:
 
         left = flying * blocks * kept(rank.block) + times * sum(map(kept, ends))
         casts = blocks * cast(rank.block) + sum(map(cast, ends))
-        return left + max(casts, *(part.more(samples) for part in (rank.block, *ends)))
+        return left, max(casts, *(part.more(samples) for part in (rank.block, *ends)))
 
     def _received(self, strategy: Strategy, held: Held) -> float:
-        """What comes from the stages around; torch has a place for each micro-batch of the step, there and back."""
+        """What has come from the stages around for passes in flight, there and back."""
         p = strategy.parallel
         if p.pp == 1:
             return 0.0
         flow = sum(self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute).flow) * strategy.micro_batch
-        ways = 2 * p.interleave - held.is_first - held.is_last
-        per_step = strategy.micro_batches(self.training)
-        if strategy.engine.name == "deepspeed" or self.facts.accounting is not None:
-            per_step = min(per_step, max(2, p.pp - held.stage))
-        return flow * ways * per_step
+        passes = max(1, math.ceil(strategy.micro_batches(self.training)))
+        flying = in_flight(p.schedule, held.stage, p.pp, p.interleave, passes)
+        there = flying * (p.interleave - held.is_first) / p.interleave
+        back = float(p.interleave > held.is_last)
+        return flow * (there + back)

@@ -19,6 +19,7 @@ from sciml.dist.mesh import Mesh
 from sciml.dist.traffic import Count, Traffic
 from sciml.domain.protocol import LossOutput
 from sciml.planning.autocasting import accelerator_autocast
+from sciml.planning.facts import FLOAT32
 
 FIRST, LAST = "first", "last"
 Loss = Callable[[nn.Module, Any], LossOutput]
@@ -62,6 +63,8 @@ class Meter(TorchDispatchMode):
 
     Args:
         known: tensors that are there before, and count for nothing.
+        least_width: bytes for which a number counts at least in the work. A CPU, which computes in float32 whatever the
+            type, takes as long for a number of half the width: there it is 4.
 
     Attributes:
         place: what is at work now.
@@ -71,8 +74,9 @@ class Meter(TorchDispatchMode):
         peaks: by part, the most bytes that were alive in all while it was at work.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+    def __init__(self, known: Iterable[Tensor] = (), least_width: int = 1) -> None:
         super().__init__()
+        self.least_width = least_width
         self.place: Place = ("forward", FIRST)
         self.done: dict[Place, Done] = defaultdict(Done)
         self.attention = 0.0
@@ -95,7 +99,7 @@ class Meter(TorchDispatchMode):
 
     def _work(self, operator: Any, args: Any, kwargs: Any, made: Any, outputs: list[Tensor]) -> None:
         touched = [*outputs, *(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in touched)
+        size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in touched)
         done = self.done[self.place]
         done.kernels += 1
         if operator not in _FLOPS:
@@ -250,7 +254,8 @@ def measure(
         dtype: of autocast; None does without.
         as_accelerator: whether autocast is that of an accelerator.
     """
-    meter, letters = Meter([*model.parameters(), *tensors_of(batch)]), _Letters(mesh)
+    known = [*model.parameters(), *tensors_of(batch)]
+    meter, letters = Meter(known, 1 if as_accelerator else FLOAT32), _Letters(mesh)
 
     def enter(part: str, phase: str | None = None) -> None:
         letters.book(meter.place)

@@ -66,10 +66,10 @@ class ModelFacts:
         as_accelerator: bool = True,
         accounting: Accounting | None = None,
     ) -> None:
-        self.name, self._build, self._loss, self._batch = name, build, loss, batch
+        self.name, self._make, self._loss, self._batch = name, build, loss, batch
         self.differentiates_twice, self.as_accelerator = differentiates_twice, as_accelerator
         self.accounting = accounting
-        self.whole = self._meta()
+        self.whole = self.build()
         self.plan: ShardingPlan = getattr(type(self.whole), "plan", None) or ShardingPlan({})
         self.parameters = sum(parameter.numel() for parameter in self.whole.parameters())
         self.depth = len(block_list(self.whole, self.plan.stages))
@@ -84,9 +84,10 @@ class ModelFacts:
         self._there = cache(self._rank_there)
         self._measured = cache(self._measure)
 
-    def _meta(self) -> nn.Module:
+    def build(self) -> nn.Module:
+        """The model for one device, on the meta device."""
         with torch.device("meta"):
-            return self._build()
+            return self._make()
 
     def check(self, *, tp: int, sp: int, stages: int) -> None:
         """Refuses degrees that cannot cut the model, naming some that can."""
@@ -138,12 +139,13 @@ class ModelFacts:
     def cut_parameters(self) -> int:
         """Parameters that are cut over ``tp``."""
         styles = self.plan.styles(self.whole) if self.plan.rules else {}
-        return sum(
-            parameter.numel()
+        cut = {
+            parameter
             for name, module in owners(self.whole)
             for key, parameter in module.named_parameters(recurse=False)
             if name in styles and cut_dim(styles[name], key) is not None
-        )
+        }
+        return sum(parameter.numel() for parameter in cut)
 
     def _rank(self, tp: int, sp: int, precision: str, recompute: str) -> Rank:
         """What a rank does and keeps with a micro-batch."""
@@ -167,7 +169,7 @@ class ModelFacts:
 
     def _layout(self, tp: int) -> Layout:
         with pretended_mesh({"tp": tp}) as mesh:
-            part = cut(self._meta(), mesh, ParallelConfig(tp=tp))
+            part = cut(self.build(), mesh, ParallelConfig(tp=tp))
             rows: dict[str, list[tuple[tuple[int, ...], bool]]] = {}
             for name, parameter in part.named_parameters():
                 row = tuple(parameter.shape), name in part.partial_sums
@@ -198,7 +200,7 @@ class ModelFacts:
     @contextmanager
     def _few_blocks(self, tp: int, sp: int, recompute: str) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
         """A model of its last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
-        model, name = self._meta(), self.plan.stages.blocks
+        model, name = self.build(), self.plan.stages.blocks
         if name is not None:
             parent, _, key = name.rpartition(".")
             blocks = block_list(model, self.plan.stages)[-MEASURED_BLOCKS:]

@@ -58,7 +58,7 @@ class Plan:
         looked_at: strategies that divide.
         num_too_large: of those, how many do not fit.
         bounded: how many were left out because they take far longer, and longer than others of their ``tp`` and ``pp``.
-        dominated: how many because the same with less precision or less computed again fits as well.
+        dominated: how many because the same with less computed again fits as well.
     """
 
     devices: int
@@ -233,27 +233,35 @@ def _growing(beyond: int, most: int, per_node: int) -> Iterator[int]:
         yield devices
 
 
-def why_slower(best: Candidate, other: Candidate, cluster: ClusterConfig) -> str:
+def _computing(strategy: Strategy, first: Strategy, depth: int) -> str:
+    """Why computing takes longer than with the best."""
+    if strategy.precision != first.precision:
+        return f"computes in {strategy.precision}"
+    if strategy.recompute == "full" and first.recompute != "full":
+        return "computes activations again"
+    if strategy.micro_batch < first.micro_batch:
+        return "micro-batches are smaller"
+    if depth and depth % strategy.parallel.num_stages:
+        return "some stages have more blocks than others"
+    return "computes more on a device"
+
+
+def why_slower(best: Candidate, other: Candidate, search: Search) -> str:
     """The greatest reason for which a strategy takes longer than the best."""
     more = {name: value - best.step.parts()[name] for name, value in other.step.parts().items()}
     name = max(more, key=lambda part: more[part])
     share = more[name] / best.step.total
     if share < 1e-3:
         return "as fast"
-    strategy, first = other.strategy, best.strategy
-    computing = "some ranks have more to do than others"
-    if strategy.precision != first.precision:
-        computing = f"computes in {strategy.precision}"
-    elif strategy.recompute == "full" and first.recompute != "full":
-        computing = "computes activations again"
+    strategy, first, depth = other.strategy, best.strategy, search.facts.depth
     words = {
-        "compute": computing,
+        "compute": _computing(strategy, first, depth),
         "bubble": f"bubble of {strategy.parallel.pp} stages",
         "update": "updates more parameters a device",
     }
     if name in words:
         return f"{words[name]} (+{share:.0%})"
     axis = name if name != "dp" else max(("dp", "shard"), key=lambda a: strategy.sizes[a])
-    level = cluster.level(strategy.span(axis))
+    level = search.cluster.level(strategy.span(axis))
     what = "gradients and weights" if name == "dp" else name
     return f"{what} over {level} (+{share:.0%})"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
 from typing import Any
 
 from sciml.core.errors import ConfigError
@@ -59,7 +58,7 @@ class Space:
         return (strategy for choice in self.choices(devices) for strategy in choice)
 
     def choices(self, devices: int) -> Iterator[list[Strategy]]:
-        """All of them; together those that differ in precision and recomputation alone, fastest first."""
+        """All of them; together those that differ in recomputation alone, fastest first."""
         for tp in self._values("tp", divisors(devices)):
             for sp in self._values("sp", divisors(devices // tp) if devices % tp == 0 else []):
                 if devices % (tp * sp) == 0 and self._fits(tp=tp, sp=sp, stages=1):
@@ -158,7 +157,8 @@ class Space:
             if parallel.pp > 1 and not self._schedulable(parallel, passes):
                 continue
             recomputes = self._values("recompute", list(self.facts.recomputes))
-            yield [Strategy(parallel, micro, *how, engine) for how in product(self.wishes.precisions, recomputes)]
+            for precision in self.wishes.precisions:
+                yield [Strategy(parallel, micro, precision, recompute, engine) for recompute in recomputes]
 
     def _schedulable(self, parallel: ParallelConfig, passes: int) -> bool:
         if parallel.schedule == "gpipe" and passes >= parallel.pp and self.wishes.fixed.get("schedule") is None:

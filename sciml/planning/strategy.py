@@ -23,19 +23,23 @@ class Training:
         steps: of the whole training.
         moments: bytes of the optimizer's moments for each parameter.
         average: bytes of the weight average for each parameter.
+        update: bytes that are read and written for each parameter when its gradient is there: norm, scaling, update
+            and average.
     """
 
     global_batch: float
     steps: int = 1
     moments: int = 2 * FLOAT32
     average: int = FLOAT32
+    update: int = 84 + 12 + 12
 
     @classmethod
     def of(cls, trainer: TrainerConfig, optim: OptimConfig) -> Training:
         """What a configuration asks for."""
         moments = 2 * FLOAT32 if optim.name == "adamw" else FLOAT32 * (optim.momentum > 0)
         average = 0 if optim.ema_decay is None else FLOAT32
-        return cls(trainer.global_batch_size, trainer.max_steps, moments, average)
+        update = {"adamw": 84, "sgd": 44 if optim.momentum else 24}[optim.name] + 12 + 3 * average
+        return cls(trainer.global_batch_size, trainer.max_steps, moments, average, update)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -12,7 +14,8 @@ from sciml.planning.links import MICROSECONDS, Efficiency, Links
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
-from sciml.planning.traffic import TrafficModel
+from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, run
+from sciml.planning.traffic import Sent, TrafficModel
 
 TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
 ZERO_BUBBLE = 1 / 3
@@ -20,8 +23,10 @@ ZERO_BUBBLE = 1 / 3
 
 Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
 """
-UPDATE_READS = 4
-"""How often gradients are read and written after the last backward pass: norm, scaling, update."""
+COPIED = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
+"""How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
+KERNELS_OF_AN_UPDATE = 10
+"""For each parameter, where they are updated one after the other."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,10 @@ class ThroughputModel:
     def speed(self, strategy: Strategy) -> Speed:
         """What that means for the whole machine and the whole training."""
         step, training, cluster = self.of(strategy), self.training, self.cluster
-        model, hardware = (sum(self.facts.sample_flops(how)) for how in ("none", strategy.recompute))
+        forward, backward = self.facts.sample_flops()
+        model, hardware = forward + backward, sum(self.facts.sample_flops(strategy.recompute))
+        if self.facts.accounting is not None and strategy.recompute == "full":
+            hardware = model + forward  # Megatron computes all again; torch leaves out what nobody needs
         peak = strategy.devices * cluster.peak_tflops[strategy.precision] * TERA * step.total / training.global_batch
         hours = step.total * training.steps / SECONDS_PER_HOUR
         device_hours = hours * strategy.devices
@@ -189,18 +197,40 @@ class ThroughputModel:
             }
         return self._passes[cuts, samples]
 
+    def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:
+        """A step of a pipeline with so many micro-batches, as it would run."""
+        p = strategy.parallel
+        orders = [order(p.schedule, rank, p.pp, p.interleave, micro_batches) for rank in range(p.pp)]
+        seconds = {}
+        for rank in range(p.pp):
+            held = self.memory.held(strategy, rank)
+            halves = [self.seconds(e, strategy.micro_batch, strategy.precision) for e in self._efforts(strategy, held)]
+            waits = sum(w(strategy.micro_batch) for w in self._load(strategy, held)[1:3])
+            forward, backward = (half / p.interleave * (1 + waits / sum(halves)) for half in halves)
+            seconds[rank] = {FORWARD: forward, BACKWARD: backward, INPUT: backward / 2, WEIGHT: backward / 2}
+        flow = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute).flow
+        sending = sum(self.links.line(strategy, "pp", 1, size)(strategy.micro_batch) for size in flow)
+        return run(orders, lambda action: seconds[action.stage % p.pp][action.kind], sending)
+
+    def _efforts(self, strategy: Strategy, held: Held) -> tuple[Effort, Effort]:
+        """Of a rank's forward and backward pass."""
+        p = strategy.parallel
+        rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
+        forward, backward = Effort(), Effort()
+        for part, times in ((rank.first, held.is_first), (rank.block, len(held.blocks)), (rank.last, held.is_last)):
+            forward, backward = forward + part.forward * times, backward + part.backward * times
+        return forward, backward
+
     def _load(self, strategy: Strategy, held: Held) -> _Load:
         p = strategy.parallel
         rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
-        effort = Effort()
-        for part, times in ((rank.first, held.is_first), (rank.block, len(held.blocks)), (rank.last, held.is_last)):
-            effort = effort + (part.forward + part.backward) * times
+        forward, backward = self._efforts(strategy, held)
         waits = {"tp": Line(), "sp": Line()}
         for (axes, _), count in self.traffic.passes(strategy, held):
             waits[axes] += self.links.line(strategy, axes, count.calls, count.sent)
         ways = self.traffic.ways(strategy, held)
         between = [self.links.line(strategy, "pp", ways, ways * size) for size in rank.flow] if ways else []
-        return _Load(effort, waits["tp"], waits["sp"], sum(between, Line()))
+        return _Load(forward + backward, waits["tp"], waits["sp"], sum(between, Line()))
 
     def _reduction(self, strategy: Strategy, held: Held, compute: float) -> float:
         """What is waited for of gradients and gathered weights."""
@@ -212,17 +242,28 @@ class ThroughputModel:
             # Partial gradients of tp, and of sp beside shards, are added up when all backward passes are done.
             late = ["tp", "sp"] if p.shard > 1 and not deepspeed else ["tp"]
             self._waits[key] = (
-                self.links.all_seconds(strategy, [m for m in messages if m[0] in late]),
-                self.links.all_seconds(strategy, [m for m in messages if m[0] not in late]),
+                self._collected(strategy, [m for m in messages if m[0] in late]),
+                self._collected(strategy, [m for m in messages if m[0] not in late]),
             )
         behind, total = self._waits[key]
-        if p.pp > 1 or self.facts.accounting is not None or (deepspeed and strategy.zero < 3):
+        in_turn = self.cluster.device == "cpu"  # whose cores compute and talk
+        if in_turn or p.pp > 1 or self.facts.accounting is not None or (deepspeed and strategy.zero < 3):
             return behind + total
         beside = passes * compute
         if p.shard == 1 and not deepspeed:  # only the last backward pass
             forward, backward = self.facts.sample_flops()
             beside = compute * backward / (forward + backward)
         return behind + max(total - beside, total / (len(held.blocks) + 1))
+
+    def _collected(self, strategy: Strategy, messages: Sequence[Sent]) -> float:
+        """Seconds of collectives with what is copied for them."""
+        copied = besides = 0.0
+        for axes, kind, calls, size in messages:
+            if axes == "shard":
+                besides += calls * self.cluster.shard_us * MICROSECONDS
+            ranks = math.prod(strategy.sizes[axis] for axis in axes.split("_"))
+            copied += COPIED.get(kind, 0.0) * calls * size * (ranks if kind == "all_gather" else 1)
+        return self.links.all_seconds(strategy, messages) + copied / self._memory_rate() + besides
 
     def _bubble(self, strategy: Strategy, times: dict[int, float]) -> float:
         """Time in which a rank of a pipeline waits: one micro-batch on all the others, or on parts of them."""
@@ -236,8 +277,10 @@ class ThroughputModel:
 
     def _update(self, strategy: Strategy, held: Held) -> float:
         """Reading and writing the state at the memory's speed."""
-        state = self.memory.state(strategy, held)
-        moved = 2 * (state.weights + state.moments + state.average) + UPDATE_READS * state.gradients
+        own = self.memory.state(strategy, held).moments / max(1, self.training.moments)
+        moved = own * self.training.update
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
             moved += 2 * FLOAT32 * held.numel
-        return moved / self._memory_rate()
+        one_by_one = self.cluster.device == "cpu" or strategy.parallel.shard > 1
+        kernels = KERNELS_OF_AN_UPDATE * sum(len(unit.shapes) for unit in held.units) if one_by_one else 0
+        return moved / self._memory_rate() + kernels * self.cluster.kernel_us * MICROSECONDS

@@ -7,7 +7,7 @@ from sciml.core.errors import ConfigError
 from sciml.planning.cluster import ClusterConfig, Link
 from tests.unit.planning.models import cluster
 
-KNOWN = [name for name in options("cluster") if name != "generic"]
+KNOWN = [name for name in options("cluster") if name not in ("generic", "this_machine")]
 
 
 @pytest.mark.parametrize("name", KNOWN)

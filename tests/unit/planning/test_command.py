@@ -37,7 +37,7 @@ def refused(tmp_path, capsys):
 
 def test_a_plan_is_told_and_written(planned):
     text, folder = planned("devices=8", *FEW)
-    for words in ("parameters", "best     ", "MFU", "memory ", "strategies divide the work", "20 bytes a parameter"):
+    for words in ("parameters", "best     ", "MFU", "memory ", "that divide the work", "20 bytes a parameter"):
         assert words in text
     document = json.loads((folder / "plan.json").read_text())
     assert document["devices"] == 8
@@ -45,6 +45,26 @@ def test_a_plan_is_told_and_written(planned):
     assert document["best"]["step_s"] == pytest.approx(sum(document["best"]["step_parts_s"].values()))
     assert (folder / "memory.png").stat().st_size > 10_000
     assert (folder / "degrees.png").stat().st_size > 10_000
+
+
+def test_a_pipeline_is_drawn_and_tried_out(planned):
+    text, folder = planned("devices=16", "--dry-run", "parallel.pp=2", "parallel.tp=2", "model.recompute=none", *FEW)
+    assert "dry run: " in text
+    document = json.loads((folder / "plan.json").read_text())
+    assert {rank["place"]["pp"] for rank in document["dry_run"]} == {0, 1}
+    assert all(rank["nodes"]["tp"] == 1 for rank in document["dry_run"])
+    assert (folder / "schedules.png").stat().st_size > 10_000
+
+
+def test_an_experiment_brings_its_plan(tmp_path, capsys):
+    main("plan", ["experiment=frontier_1t", "pictures=false", "output=json", f"out={tmp_path}"])
+    document = json.loads(capsys.readouterr().out)
+    best = document["best"]
+    assert (document["devices"], document["looked_at"]) == (3072, 1)
+    assert best["strategy"] == "tp=8 shard=6 pp=64 zero=1"
+    assert best["hardware_flops"] == pytest.approx(0.3196, rel=0.05)
+    assert best["model_flops"] == pytest.approx(0.75 * best["hardware_flops"], rel=0.01)
+    assert best["memory"] < 64e9
 
 
 def test_json_is_one_document(planned):

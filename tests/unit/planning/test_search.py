@@ -23,7 +23,7 @@ def gpt_search(batch=640, wishes=None, facts=GPT_175B, margin=0.1):
 
 @pytest.fixture(scope="module")
 def plan():
-    return gpt_search().plan(1024)
+    return gpt_search(wishes=Wishes(fixed={"sp": 1}, precisions=("fp16",))).plan(1024)
 
 
 def test_every_strategy_divides_and_fits(plan):
@@ -73,9 +73,7 @@ def test_losers_know_why(plan):
     too_large = [one for one in degrees.values() if isinstance(one, TooLarge)]
     assert too_large
     assert all(one.needed > room for one in too_large)
-    reasons = {
-        why_slower(plan.best, one, cluster("frontier")) for one in degrees.values() if isinstance(one, Candidate)
-    }
+    reasons = {why_slower(plan.best, one, gpt_search()) for one in degrees.values() if isinstance(one, Candidate)}
     text = " ".join(reasons)
     assert "bubble of" in text
     assert "tp over network" in text
@@ -84,7 +82,7 @@ def test_losers_know_why(plan):
 def test_1t_needs_a_pipeline_and_the_published_cut_is_among_the_better_ones():
     from tests.unit.planning.models import GPT_1T
 
-    fixed = {"micro_batch": 1, "recompute": "full", "schedule": "1f1b", "zero": 1}
+    fixed = {"sp": 1, "micro_batch": 1, "recompute": "full", "schedule": "1f1b", "zero": 1}
     wishes = Wishes(fixed=fixed, precisions=("fp16",))
     degrees = Search(GPT_1T, cluster("frontier"), Training(1536), wishes).plan(3072).by_degrees()
     assert all(isinstance(one, TooLarge) for (_, pp), one in degrees.items() if pp <= 2)
@@ -100,6 +98,7 @@ def test_wishes_are_kept():
     assert {c.strategy.micro_batch for c in plan.ranked} == {1}
 
 
+@pytest.mark.slow
 def test_several_precisions_are_ranked_together_and_those_that_cannot_win_are_bounded():
     plan = gpt_search(wishes=Wishes(precisions=("fp16", "fp32"))).plan(1024)
     assert plan.best.strategy.precision == "fp16"

@@ -1,8 +1,9 @@
-"""Pictures of a plan: memory of a device by part, step time over tensor and pipeline parallelism, scaling."""
+"""Pictures of a plan: memory by part, step time over tensor and pipeline parallelism, scaling, schedules."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from sciml.planning.cluster import GB
 from sciml.planning.curve import Point
 from sciml.planning.memory import Memory
 from sciml.planning.search import Candidate, Plan, Search
+from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, idle
 from sciml.report.style import COLORS, INK, MODEL, MUTED, OTHER_COLORS, add_titles, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
@@ -27,16 +29,27 @@ PART_COLORS = dict(
     )
 )  # fmt: skip
 MOST_BARS = 8
+MOST_PASSES = 3
+"""Micro-batches of a timeline, for each rank."""
+ACTION_COLORS = {
+    FORWARD: COLORS[MODEL],
+    BACKWARD: COLORS["weekly_climatology"],
+    INPUT: COLORS["climatology"],
+    WEIGHT: COLORS["ridge"],
+}
+ACTION_LABELS = {FORWARD: "forward", BACKWARD: "backward", INPUT: "backward: inputs", WEIGHT: "backward: weights"}
 DARK = 0.55
 """Share of a color scale from which writing on it is white."""
 
 
-def draw(folder: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> list[Path]:
+def draw_plan(folder: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> list[Path]:
     """Writes all pictures of a plan."""
     with suite_style():
         found = [memory_bars(folder / "memory", search, plan), heat_map(folder / "degrees", search, plan)]
         if sum(point.same is not None for point in curve) > 1:
             found.append(scaling(folder / "scaling", search, plan, curve))
+        if plan.best.strategy.parallel.pp > 1:
+            found.append(schedules(folder / "schedules", search, plan))
     return found
 
 
@@ -165,3 +178,66 @@ def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> P
     left.legend()
     add_titles(figure, source=_source(search, plan))
     return save_png(figure, stem)
+
+
+def schedules(stem: Path, search: Search, plan: Plan) -> Path:
+    """Which rank of a pipeline does what when, by each schedule that there is for the best strategy's mesh."""
+    best, model = plan.best.strategy, search.throughput
+    p = best.parallel
+    passes = max(p.pp, min(int(best.micro_batches(search.training)), MOST_PASSES * p.pp) // p.pp * p.pp)
+    rows = {}
+    for name, interleave in _orders(p.schedule, p.interleave, search.facts.depth // p.pp):
+        chosen = replace(best, parallel=replace(p, schedule=name, interleave=interleave, zero=min(p.zero, 2)))
+        rows[f"{name} x {interleave}" if interleave > 1 else name] = model.timeline(chosen, passes)
+    longest = max(bar.end for bars in rows.values() for bar in bars)
+    figure = new_figure(11.0, 1.2 + len(rows) * (0.55 + 0.13 * p.pp))
+    for axes, (name, bars) in zip(np.atleast_1d(figure.subplots(len(rows), 1, sharex=True)), rows.items(), strict=True):
+        _gantt(axes, bars, p.pp)
+        axes.set_title(f"{name}: {max(bar.end for bar in bars):.3g} s, {idle(bars):.0%} idle", loc="left", fontsize=10)
+        axes.set_xlim(0, longest)
+    axes.set_xlabel("seconds")
+    handles = [_patch(ACTION_COLORS[kind], label) for kind, label in ACTION_LABELS.items()]
+    figure.legend(handles=handles, loc="outside right upper")
+    told = (
+        f"{best.text}, micro-batches of {best.micro_batch}; {passes} of {best.micro_batches(search.training):g} shown"
+    )
+    figure.suptitle(told, fontsize=10, color=MUTED)
+    add_titles(figure, source=_source(search, plan))
+    return save_png(figure, stem)
+
+
+def _orders(schedule: str, interleave: int, blocks: int) -> list[tuple[str, int]]:
+    """Schedules with one stage a rank, and with several where blocks can be cut so."""
+    several = interleave if interleave > 1 else next((v for v in range(2, blocks + 1) if blocks % v == 0), 1)
+    found = [("gpipe", 1), ("1f1b", 1), ("interleaved", several), ("zero_bubble", 1), ("zero_bubble", several)]
+    return list(dict.fromkeys(pair for pair in found if pair[0] != "interleaved" or pair[1] > 1))
+
+
+def _gantt(axes: Axes, bars: Sequence[Bar], pp: int) -> None:
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    last = max(bar.action.stage for bar in bars) // pp
+    for kind, color in ACTION_COLORS.items():
+        chosen = [bar for bar in bars if bar.action.kind == kind]
+        boxes = [Rectangle((bar.start, bar.rank - 0.42), bar.end - bar.start, 0.84) for bar in chosen]
+        # Of several stages on a rank later ones are darker.
+        colors = [_shade(color, 1 - 0.55 * (bar.action.stage // pp) / max(1, last)) for bar in chosen]
+        axes.add_collection(PatchCollection(boxes, facecolor=colors, edgecolor="white", linewidth=0.4))
+    axes.set_ylim(pp - 0.4, -0.6)
+    axes.set_yticks(sorted({0, pp - 1}), [f"rank {rank}" for rank in sorted({0, pp - 1})])
+    axes.grid(visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _shade(color: str, lightness: float) -> tuple[float, float, float]:
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (channel * lightness for channel in to_rgb(color))
+    return red, green, blue
+
+
+def _patch(color: str, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=color, label=label)

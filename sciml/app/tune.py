@@ -1,0 +1,236 @@
+"""The fastest strategy on this machine by short trainings: a plan says what is worth it, a sampler what is next."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sciml.app.cli import Outcome
+from sciml.app.config import Experiment, build_experiment, root_of
+from sciml.app.machine import cluster_here
+from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
+from sciml.app.tune_text import document_of, row_text, study_text
+from sciml.core.config import build, choice, positive
+from sciml.core.errors import ConfigError
+from sciml.core.files import write_json
+from sciml.dist.launcher import launched
+from sciml.dist.world import pick_device
+from sciml.planning.cluster import ClusterConfig
+from sciml.planning.search import Search
+from sciml.planning.strategy import Training
+from sciml.report.tuning import draw_tuning
+from sciml.training.engine_config import ENGINES, EngineConfig
+from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
+from sciml.tuning.space import Choice, Choices, overrides
+from sciml.tuning.study import Measure, TuningStudy, alone, open_folder
+from sciml.tuning.trial import Result, Trial
+
+LEAST_STEPS = 5
+FREE = ("trials", "timeout_s", "sampler", "study", "output", "runs_dir", "changes")
+"""Keys that may differ when a study goes on: trials measure the same."""
+
+
+@dataclass(frozen=True)
+class TuneConfig:
+    """Keys of ``conf/tune.yaml``; what they mean is said there."""
+
+    cluster: ClusterConfig
+    devices: int
+    trials: int = 12
+    steps: int = 20
+    timeout_s: float = 300.0
+    tolerance: float = 2.0
+    sampler: str = "optuna"
+    study: str | None = None
+    precisions: tuple[str, ...] | None = None
+    engines: tuple[str, ...] | None = None
+    margin: float = 0.1
+    compute_efficiency: float | None = None
+    link_efficiency: float | None = None
+    output: str = "text"
+
+    def __post_init__(self) -> None:
+        positive(self.devices, "devices", example=2)
+        positive(self.trials, "trials", example=12)
+        positive(self.timeout_s, "timeout_s", example=300)
+        if self.steps < LEAST_STEPS:
+            raise ConfigError(
+                f"{self.steps} steps are too few to be measured behind those that warm up", key="steps", hint="steps=20"
+            )
+        if self.tolerance < 1:
+            raise ConfigError(f"{self.tolerance} leaves not even the best", key="tolerance", hint="e.g. tolerance=2")
+        choice(self.sampler, SAMPLERS, "sampler")
+        for engine in self.engines or ():
+            choice(engine, ENGINES, "engines")
+        check_sampler(self.sampler)
+
+
+def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
+    """Tries strategies until there are enough, or goes on where it was interrupted.
+
+    Args:
+        arguments: the command line; what is not a key of this command goes on to ``scripts/train.py``.
+
+    Raises:
+        ConfigError: for whatever no trial could do, and where nothing fits.
+    """
+    own = {field.name for field in fields(TuneConfig)}
+    config = build(TuneConfig, {name: value for name, value in values.items() if name in own})
+    training = {n: v for n, v in values.items() if n not in own} | {"output": config.output}
+    experiment = build_experiment(training)
+    check_machine(config, experiment)
+    folder = Path(config.study) if config.study else _folder_of(values, experiment, config)
+    trainer = experiment.trainer
+    threads = trainer.num_threads or 1
+    trial = Trial(config.devices, trainer.global_batch_size, config.steps, config.timeout_s, threads)
+    handed_on = [argument for argument in arguments if root_of(argument) not in own]
+
+    def words(chosen: Choice) -> list[str]:
+        found = overrides(chosen, training)
+        engine = any(word.startswith("engine=") for word in found)  # a group is chosen once
+        return [*(word for word in handed_on if not (engine and word.startswith("engine="))), *found]
+
+    def measure(chosen: Choice, number: int) -> Result:
+        return trial.run(words(chosen), folder / "trials" / f"{number:04d}")
+
+    with alone(folder), _terminated_as_interrupted():
+        open_folder(folder, _settings(values), lambda: choices_of(config, experiment, values.get("changes") or {}))
+        return tune(folder, config, experiment.seed, measure, lambda chosen: _command(config.devices, words(chosen)))
+
+
+def tune(folder: Path, config: TuneConfig, seed: int, measure: Measure, command: Callable[[Choice], str]) -> Outcome:
+    """Runs the trials of a study, writes ``study.json`` and pictures, and tells.
+
+    Args:
+        folder: of a study that is opened.
+        measure: runs a strategy.
+        command: the command line that trains by a strategy.
+    """
+    study = TuningStudy(folder, lambda choices: build_sampler(config.sampler, choices, seed))
+    total = min(config.trials, len(study.choices))
+    _say(f"{len(study.choices)} strategies within {config.tolerance:g} x the plan's best; {total} trials -> {folder}")
+    try:
+        for row in study.go_on(config.trials, measure):
+            _say(row_text(row, study.rows(), total))
+    except KeyboardInterrupt:
+        _say(f"{len(study.rows())} of {total} trials are kept in {folder}; the same command goes on")
+        raise
+    rows = study.rows()
+    shares = importance(study.optuna, list(study.choices.values))
+    document = document_of(rows, shares, study.choices, config.devices, command)
+    write_json(folder / "study.json", document)
+    pictures = draw_tuning(folder, rows, shares, f"{folder.name}, {config.steps} steps a trial")
+    document = {**document, "folder": str(folder), "pictures": [str(path) for path in pictures]}
+    return Outcome(document, f"{study_text(document)}\nwritten     {folder}")
+
+
+def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, Any]) -> Choices:
+    """What a study is to choose from, by a plan for this machine.
+
+    Raises:
+        ConfigError: where nothing fits, or divides the devices.
+    """
+    trainer = experiment.trainer
+    here = config.cluster.is_unknown
+    cluster = cluster_here(config.devices, trainer.device, trainer.num_threads or 1) if here else config.cluster
+    plan_config = PlanConfig(
+        cluster,
+        config.devices,
+        precisions=config.precisions,
+        margin=config.margin,
+        compute_efficiency=config.compute_efficiency,
+        link_efficiency=config.link_efficiency,
+    )
+    _say("planning")
+    facts = facts_of(experiment, cluster)
+    training = Training.of(trainer, experiment.optim)
+    searches = [
+        Search(
+            facts,
+            cluster,
+            training,
+            wishes_of(plan_config, replace(experiment, engine=engine), given),
+            plan_config.efficiency,
+            config.margin,
+        )
+        for engine in _engines(config, experiment)
+    ]
+    found = Choices.of(searches, config.devices, config.tolerance)
+    if not len(found):
+        plan = searches[0].plan(config.devices)
+        raise nothing_fits(plan, searches[0], plan_config)
+    return found
+
+
+def _engines(config: TuneConfig, experiment: Experiment) -> list[EngineConfig]:
+    own = experiment.engine
+    return [own if name == own.name else EngineConfig(name) for name in config.engines or (own.name,)]
+
+
+def check_machine(config: TuneConfig, experiment: Experiment) -> None:
+    """Refuses more processes than this machine can run at full speed, and to be started by a launcher.
+
+    Raises:
+        ConfigError: naming a number that works.
+    """
+    if launched().size > 1:
+        raise ConfigError(
+            "each trial starts its own processes", key="devices", hint="start this command once, without torchrun"
+        )
+    if pick_device(experiment.trainer.device) == "cpu":
+        there, what = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "cores"
+    else:
+        there, what = torch.accelerator.device_count(), "accelerators"
+    if config.devices > there:
+        raise ConfigError(
+            f"{config.devices} processes on {there} {what} would wait for one another and measure nothing",
+            key="devices",
+            hint=f"at most devices={there}",
+        )
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a configuration that decides what a trial measures."""
+    return {name: value for name, value in values.items() if name not in FREE}
+
+
+def _folder_of(values: Mapping[str, Any], experiment: Experiment, config: TuneConfig) -> Path:
+    """The folder of a configuration's study: the same for the same command."""
+    text = json.dumps(_settings(values), sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path(str(values["runs_dir"])) / "tuning" / f"{experiment.domain.name}-{config.devices}-{digest}"
+
+
+def _command(devices: int, words: Sequence[str]) -> str:
+    """The command line that trains so."""
+    start = ["python"] if devices == 1 else ["torchrun", "--standalone", "--nproc-per-node", str(devices)]
+    return shlex.join([*start, "scripts/train.py", *words])
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a study as Ctrl-C does: the processes of its trial end with it."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

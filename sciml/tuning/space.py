@@ -1,0 +1,163 @@
+"""What a study of strategies chooses from: all that fit and that the plan does not put far behind its best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sciml.core.config import build
+from sciml.core.files import write_json
+from sciml.planning.search import Candidate, Search
+from sciml.planning.space import Space
+from sciml.planning.strategy import Strategy
+
+Value = str | int
+NO_PIPELINE = "none"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy that may be tried.
+
+    Attributes:
+        axes: what it decides, by name; no two choices of a study decide the same.
+        keys: of the configuration, dotted, that train so.
+        text: its mesh in words.
+        predicted_s: seconds of a step by the plan.
+        predicted_bytes: of a device's memory by the plan.
+    """
+
+    axes: dict[str, Value]
+    keys: dict[str, Value]
+    text: str
+    predicted_s: float
+    predicted_bytes: float
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Choice:
+        """A strategy of a plan."""
+        strategy = candidate.strategy
+        return cls(
+            axes_of(strategy), keys_of(strategy), strategy.text, candidate.step.total, float(candidate.memory.total)
+        )
+
+    @property
+    def line(self) -> str:
+        """In one line."""
+        options = f"micro-batches of {self.axes['micro_batch']}, recompute {self.axes['recompute']}"
+        engine = "" if self.axes["engine"] == "native" else f", {self.axes['engine']}"
+        return f"{self.text}, {self.axes['precision']}, {options}{engine}"
+
+
+def axes_of(strategy: Strategy) -> dict[str, Value]:
+    """What a strategy decides. What means nothing in it has one value, so that it makes no second strategy."""
+    p = strategy.parallel
+    return {
+        **strategy.sizes,
+        "zero": strategy.zero,
+        "schedule": p.schedule if p.pp > 1 else NO_PIPELINE,
+        "interleave": p.interleave,
+        "micro_batch": strategy.micro_batch,
+        "recompute": strategy.recompute,
+        "precision": strategy.precision,
+        "engine": strategy.engine.name,
+    }
+
+
+def keys_of(strategy: Strategy) -> dict[str, Value]:
+    """All keys of a strategy, those at their defaults too: an experiment may have set them otherwise."""
+    p = strategy.parallel
+    return {
+        **{f"parallel.{axis}": size for axis, size in strategy.sizes.items()},
+        "parallel.zero": p.zero,
+        "parallel.schedule": p.schedule,
+        "parallel.interleave": p.interleave,
+        "trainer.micro_batch_size": strategy.micro_batch,
+        "trainer.precision": strategy.precision,
+        "model.recompute": strategy.recompute,
+        "engine": strategy.engine.name,
+    }
+
+
+def overrides(choice: Choice, config: Mapping[str, Any]) -> list[str]:
+    """Arguments of ``scripts/train.py`` that train so, beside those that made a configuration."""
+    return [f"{key}={value}" for key, value in choice.keys.items() if not _says(config, key, value)]
+
+
+def _says(config: Mapping[str, Any], key: str, value: Value) -> bool:
+    """Whether a configuration trains so already."""
+    if key == "engine":
+        return config["engine"]["name"] == value
+    group, _, name = key.partition(".")
+    there = config[group].get(name, "none")  # a model that says nothing of recomputation does none
+    return there == value or (name == "dp" and there is None)  # dp is what the other degrees leave
+
+
+class Choices:
+    """All choices of a study, the plan's fastest first."""
+
+    def __init__(self, rows: Sequence[Choice]) -> None:
+        self.rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, searches: Sequence[Search], devices: int, tolerance: float) -> Choices:
+        """Those that fit and that the plan does not put further behind its best; none where nothing fits.
+
+        Unlike a plan this keeps what differs from a faster one in precision or recomputation alone, for a plan may err.
+        """
+        best = min((c.step.total for s in searches if (c := s.fastest(devices)) is not None), default=0.0)
+        found = [c for search in searches for c in _within(search, devices, tolerance * best)]
+        found.sort(key=lambda candidate: (candidate.step.total, candidate.memory.total))
+        return cls(list({tuple(axes_of(c.strategy).values()): Choice.of(c) for c in found}.values()))
+
+    @classmethod
+    def read(cls, path: Path) -> Choices:
+        """As they were written."""
+        return cls([build(Choice, row) for row in json.loads(path.read_text())])
+
+    def write(self, path: Path) -> None:
+        """For a study that goes on: what it chooses from stays as it was when it began."""
+        write_json(path, [asdict(row) for row in self.rows])
+
+    @cached_property
+    def values(self) -> dict[str, list[Value]]:
+        """Values of each axis that has more than one."""
+        found = {axis: {row.axes[axis]: None for row in self.rows} for axis in self.rows[0].axes}
+        return {axis: sorted(values, key=_as_number) for axis, values in found.items() if len(values) > 1}
+
+    def at(self, axes: Mapping[str, Any]) -> Choice:
+        """The choice with some values of the axes that have more than one."""
+        return next(row for row in self.rows if all(row.axes[axis] == value for axis, value in axes.items()))
+
+    def first(self, count: int) -> list[Choice]:
+        """Where to begin: the plan's best of each mesh, then its best of all."""
+        of_meshes = {row.text: row for row in reversed(self.rows)}.values()
+        chosen = sorted(of_meshes, key=lambda row: row.predicted_s)[:count]
+        return [*chosen, *(row for row in self.rows if row not in chosen)][:count]
+
+    def nearest(self, axes: Mapping[str, Any], tried: Sequence[Choice]) -> Choice:
+        """Of those not tried yet that which differs in the fewest axes; of several the plan's fastest."""
+        free = [row for row in self.rows if row not in tried]
+        return min(free, key=lambda row: sum(row.axes[axis] != value for axis, value in axes.items()))
+
+
+def _as_number(value: Value) -> tuple[bool, float, str]:
+    """Numbers by size before words."""
+    return isinstance(value, str), 0.0 if isinstance(value, str) else float(value), str(value)
+
+
+def _within(search: Search, devices: int, limit: float) -> Iterator[Candidate]:
+    """What fits and takes no longer than so many seconds; what is known sooner is asked first."""
+    time = search.throughput
+    for strategy in Space(search.facts, search.training, search.wishes).strategies(devices):
+        if time.least(strategy) <= limit and time.within(strategy) <= limit:
+            found = search.judge(strategy)
+            if isinstance(found, Candidate) and found.step.total <= limit:
+                yield found

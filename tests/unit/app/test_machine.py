@@ -1,0 +1,63 @@
+"""This machine as a cluster: measured, kept and read again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from sciml.app import machine
+from sciml.app.cli import main
+from sciml.app.machine import _read, _slowest, cluster_here, measure_machine, save_cluster
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure_machine(2, "cpu")
+
+
+def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
+    measured.check_for_plans()
+    assert (measured.device, measured.devices_per_node, measured.measured) == ("cpu", 2, True)
+    assert 1e-3 < measured.peak_tflops["fp32"] < 10
+    assert 0.1 < measured.memory_gb_per_s < 500
+    assert 0.5 < measured.kernel_us < 500
+    link = measured.links["machine"]
+    assert 0.01 < link.gb_per_s < 100
+    assert link.latency_us >= 0
+    save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
+    assert _read(tmp_path / "cluster" / "this_machine.yaml") == measured
+
+
+def test_what_is_kept_is_not_measured_again(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CONF", tmp_path)
+    monkeypatch.setattr(machine, "measure_machine", lambda *_: pytest.fail("measured again"))
+    save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
+    assert cluster_here(2, "cpu") == measured
+    assert cluster_here(1, "cpu") == measured
+    monkeypatch.setattr(machine, "measure_machine", lambda *_: "anew")
+    assert cluster_here(3, "cpu") == "anew"
+
+
+def test_of_several_processes_the_slowest_counts():
+    one = {"peaks": {"fp32": 2.0}, "kernel_us": 3.0, "link": {"gb_per_s": 1.0, "latency_us": 9.0}}
+    other = {"peaks": {"fp32": 1.0}, "kernel_us": 5.0, "link": {"gb_per_s": 2.0, "latency_us": 4.0}}
+    assert _slowest([one, other]) == {
+        "peaks": {"fp32": 1.0}, "kernel_us": 5.0, "link": {"gb_per_s": 1.0, "latency_us": 9.0}
+    }  # fmt: skip
+
+
+def test_the_doctor_measures_and_keeps_it(measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sciml.app.doctor.measure_machine", lambda *_, **__: measured)
+    main("doctor", ["--measure", f"out={tmp_path}/mine.yaml", "processes=0", "output=json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["written"] == f"{tmp_path}/mine.yaml"
+    assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["kernel_us"] == measured.kernel_us
+
+
+def test_a_file_of_another_kind_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main("doctor", ["measure=true", "out=machine.json"])
+    assert ended.value.code == 2
+    assert "out: machine.json is no option of the group cluster; name a .yaml file" in capsys.readouterr().err
