@@ -30,6 +30,7 @@ from sciml.planning.space import FIXED, Wishes
 from sciml.planning.strategy import Training
 from sciml.planning.talk import TALK
 from sciml.report.planning import draw_plan
+from sciml.training.engine_config import ENGINES, EngineConfig
 
 CURVE = (0.125, 0.25, 0.5, 1, 2)
 """Numbers of devices of the scaling curve, of those that are planned for."""
@@ -49,6 +50,7 @@ class PlanConfig:
     search: bool = True
     dry_run: bool = False
     precisions: tuple[str, ...] | None = None
+    engines: tuple[str, ...] | None = None
     accounting: str = "suite"
     margin: float = 0.1
     compute_efficiency: float | None = None
@@ -70,6 +72,8 @@ class PlanConfig:
             raise ConfigError(f"{self.margin} leaves no memory", key="margin", hint="e.g. 0.1")
         for precision in self.precisions or ():
             choice(precision, PRECISIONS, "precisions")
+        for engine in self.engines or ():
+            choice(engine, ENGINES, "engines")
         choice(self.accounting, tuple(ACCOUNTINGS), "accounting")
         self.cluster.check_for_plans()
         for devices in (self.devices, *(self.scaling or ())):
@@ -188,7 +192,9 @@ def wishes_of(config: PlanConfig, experiment: Experiment, given: Mapping[str, An
         experiment.domain.check(replace(experiment, parallel=degrees))
 
     fixed = {name: value for name, value in fixed.items() if value is not None}
-    return Wishes(fixed, _precisions(config, experiment, given), experiment.engine, allow)
+    own = experiment.engine
+    engines = [own if name == own.name else EngineConfig(name) for name in config.engines or (own.name,)]
+    return Wishes(fixed, _precisions(config, experiment, given), tuple(engines), allow)
 
 
 def _precisions(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> tuple[str, ...]:

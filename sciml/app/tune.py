@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from sciml.planning.cluster import ClusterConfig
 from sciml.planning.search import Search
 from sciml.planning.strategy import Training
 from sciml.report.tuning import draw_tuning
-from sciml.training.engine_config import ENGINES, EngineConfig
+from sciml.training.engine_config import ENGINES
 from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
 from sciml.tuning.space import Choice, Choices, overrides
 from sciml.tuning.study import Measure, TuningStudy, alone, open_folder
@@ -148,6 +148,7 @@ def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, A
         cluster,
         config.devices,
         precisions=config.precisions,
+        engines=config.engines,
         margin=config.margin,
         compute_efficiency=config.compute_efficiency,
         link_efficiency=config.link_efficiency,
@@ -155,27 +156,12 @@ def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, A
     _say("planning")
     facts = facts_of(experiment, cluster)
     training = Training.of(trainer, experiment.optim)
-    searches = [
-        Search(
-            facts,
-            cluster,
-            training,
-            wishes_of(plan_config, replace(experiment, engine=engine), given),
-            plan_config.efficiency,
-            config.margin,
-        )
-        for engine in _engines(config, experiment)
-    ]
-    found = Choices.of(searches, config.devices, config.tolerance)
+    wishes = wishes_of(plan_config, experiment, given)
+    search = Search(facts, cluster, training, wishes, plan_config.efficiency, config.margin)
+    found = Choices.of(search, config.devices, config.tolerance)
     if not len(found):
-        plan = searches[0].plan(config.devices)
-        raise nothing_fits(plan, searches[0], plan_config)
+        raise nothing_fits(search.plan(config.devices), search, plan_config)
     return found
-
-
-def _engines(config: TuneConfig, experiment: Experiment) -> list[EngineConfig]:
-    own = experiment.engine
-    return [own if name == own.name else EngineConfig(name) for name in config.engines or (own.name,)]
 
 
 def check_machine(config: TuneConfig, experiment: Experiment) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from sciml.core.errors import ConfigError
@@ -27,13 +28,13 @@ class Wishes:
     Attributes:
         fixed: values by name, of ``FIXED``.
         precisions: those to choose from.
-        engine: what carries out the steps.
+        engines: what may carry out the steps.
         allow: refuses pipelines that a domain cannot train with, by raising ConfigError.
     """
 
     fixed: dict[str, Any] = field(default_factory=dict)
     precisions: tuple[str, ...] = ("bf16",)
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engines: tuple[EngineConfig, ...] = (EngineConfig(),)
     allow: Callable[[ParallelConfig], None] = lambda _: None
 
 
@@ -91,12 +92,12 @@ class Space:
             return
         if pp > 1 and not self._can_pipeline(tp, sp, pp):
             return
-        for schedule, interleave in self._schedules(pp):
-            for shard in self._values("shard", divisors(rest)):
-                dp = rest // shard
-                if rest % shard or self.wishes.fixed.get("dp") not in (None, dp):
-                    continue
-                for parallel, engine in self._zeros(tp, sp, pp, dp, shard, schedule, interleave):
+        for engine, shard in product(self.wishes.engines, self._values("shard", divisors(rest))):
+            dp = rest // shard
+            if rest % shard or self.wishes.fixed.get("dp") not in (None, dp):
+                continue
+            for schedule, interleave in self._schedules(pp, engine):
+                for parallel in self._zeros(engine, tp, sp, pp, dp, shard, schedule, interleave):
                     yield from self._of_batch(parallel, engine, int(batch) // rest)
 
     def _can_pipeline(self, tp: int, sp: int, pp: int) -> bool:
@@ -115,11 +116,11 @@ class Space:
             return False
         return self._fits(tp=tp, sp=sp, stages=pp)
 
-    def _schedules(self, pp: int) -> list[tuple[str, int]]:
+    def _schedules(self, pp: int, engine: EngineConfig) -> list[tuple[str, int]]:
         if pp == 1:
             return [("1f1b", 1)]
         found = [("1f1b", 1), ("gpipe", 1)]
-        if self.wishes.engine.name == "native":
+        if engine.name == "native":
             found.append(("zero_bubble", 1))
             even = [v for v in range(2, self.facts.depth // pp + 1) if self.facts.depth % (pp * v) == 0]
             found += [(schedule, v) for v in even for schedule in ("interleaved", "zero_bubble")]
@@ -131,10 +132,9 @@ class Space:
         ]
 
     def _zeros(
-        self, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: str, interleave: int
-    ) -> Iterator[tuple[ParallelConfig, EngineConfig]]:
+        self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: str, interleave: int
+    ) -> Iterator[ParallelConfig]:
         """Each stage of ZeRO that there is for some degrees; where nothing is sharded, once."""
-        engine = self.wishes.engine
         free = [1] if pp > 1 else [1, 2, 3]
         for zero in self._values("zero", free) if shard > 1 else [3]:
             try:
@@ -146,7 +146,7 @@ class Space:
             if self.facts.differentiates_twice and zero == 3 and shard > 1:
                 self.refused["a loss that is made of gradients keeps its weights whole: ZeRO 3 is trained as 2"] += 1
                 continue
-            yield parallel, engine
+            yield parallel
 
     def _of_batch(self, parallel: ParallelConfig, engine: EngineConfig, share: int) -> Iterator[list[Strategy]]:
         for micro in self._values("micro_batch", divisors(share)):

@@ -107,13 +107,13 @@ class Choices:
         return len(self.rows)
 
     @classmethod
-    def of(cls, searches: Sequence[Search], devices: int, tolerance: float) -> Choices:
+    def of(cls, search: Search, devices: int, tolerance: float) -> Choices:
         """Those that fit and that the plan does not put further behind its best; none where nothing fits.
 
         Unlike a plan this keeps what differs from a faster one in precision or recomputation alone, for a plan may err.
         """
-        best = min((c.step.total for s in searches if (c := s.fastest(devices)) is not None), default=0.0)
-        found = [c for search in searches for c in _within(search, devices, tolerance * best)]
+        best = search.fastest(devices)
+        found = list(_within(search, devices, tolerance * best.step.total)) if best else []
         found.sort(key=lambda candidate: (candidate.step.total, candidate.memory.total))
         return cls(list({tuple(axes_of(c.strategy).values()): Choice.of(c) for c in found}.values()))
 

@@ -91,6 +91,7 @@ def test_a_trial_that_crashes_is_recorded_and_the_study_goes_on(tuned, tmp_path,
     assert "trial 1/2" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_study_and_its_trial(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "tune.py"), *SHORT, f"study={tmp_path / 'study'}"]
     study = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)

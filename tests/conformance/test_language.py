@@ -20,7 +20,7 @@ class TestLanguage(DomainConformance):
     # much of that is rounding. Larger steps would differ by more than two processes may.
     overrides = (*SMALL, "optim.lr=2e-3")
     falling = ("trainer.max_steps=60", "optim.lr=1e-2", "trainer.global_batch_size=8", "optim.ema_decay=0.9")
-    meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
+    meshes = ("parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
 
 
 def test_a_trained_model_scores_other_text(tmp_path, capsys):

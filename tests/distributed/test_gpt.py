@@ -71,7 +71,8 @@ TALK = {"tp": 2, "pp": 2, "shard": 2, "zero": 1}
 """Tensor parallelism, a pipeline, and data parallelism whose optimizer is sharded."""
 
 
-@pytest.mark.parametrize("steps", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [10, 100])
 def test_all_kinds_of_parallelism_together_train_as_one_process(ranks, steps):
     assert_as_alone(ranks(8).run(train, "gpt", TALK, "adamw", steps), "gpt", "adamw", steps)
 
@@ -106,7 +107,9 @@ def embedding_after(world: World, degrees: dict[str, Any], steps: int) -> torch.
     return None if found is None else local(found.detach()).clone()
 
 
-@pytest.mark.parametrize("mesh", ["pp2-zero1", "tp2-pp2", pytest.param("pp4", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mesh", [pytest.param("pp2-zero1", marks=pytest.mark.slow), "tp2-pp2", pytest.param("pp4", marks=pytest.mark.slow)]
+)
 def test_the_first_and_the_last_stage_keep_one_embedding_to_the_bit(ranks, mesh):
     found = ranks(4).run(embedding_after, MESHES[mesh], 5)
     stage = 4 // MESHES[mesh]["pp"]  # ranks of one

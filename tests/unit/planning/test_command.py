@@ -47,6 +47,14 @@ def test_a_plan_is_told_and_written(planned):
     assert (folder / "degrees.png").stat().st_size > 10_000
 
 
+def test_engines_are_chosen_from(planned):
+    arguments = ["devices=2", "output=json", "pictures=false", "engines=[native,deepspeed]", "parallel.shard=2", *FEW]
+    text, _ = planned(*arguments, "model.recompute=none", "trainer.micro_batch_size=8")
+    document = json.loads(text)
+    assert document["looked_at"] == 2 * 3  # stages of ZeRO with each
+    assert any("engine=deepspeed" in tie["overrides"] for tie in document["ties"])
+
+
 def test_a_pipeline_is_drawn_and_tried_out(planned):
     text, folder = planned("devices=16", "--dry-run", "parallel.pp=2", "parallel.tp=2", "model.recompute=none", *FEW)
     assert "dry run: " in text
@@ -100,6 +108,7 @@ def test_a_plan_without_a_search_is_of_what_is_configured(planned):
         (["cluster=summit", "devices=6", "trainer.precision=bf16"], "summit has no matrix units for bf16; use fp32"),
         (["search=false", "devices=8", "parallel.tp=16"], "parallel.tp: tp 16 does not fit 8 processes"),
         (["parallel.interleave=2"], "parallel.interleave: the schedule 1f1b runs one stage a rank"),
+        (["engines=[nativ]"], "engines: unknown value 'nativ'; did you mean 'native'?"),
         (["compute_efficiency=40"], "compute_efficiency: 40.0 is no share from 0 to 1; e.g. 0.4"),
         (["devises=8"], "devises: unknown key; did you mean 'devices'"),
     ],

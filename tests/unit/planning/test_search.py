@@ -37,6 +37,7 @@ def test_every_strategy_divides_and_fits(plan):
         assert candidate.memory.total <= 64e9
 
 
+@pytest.mark.slow
 def test_nothing_that_fits_is_left_out():
     """Against plain loops over all degrees, on a mesh small enough for them."""
     search = gpt_search(batch=8, facts=GPT_22B)
@@ -79,6 +80,7 @@ def test_losers_know_why(plan):
     assert "tp over network" in text
 
 
+@pytest.mark.slow
 def test_1t_needs_a_pipeline_and_the_published_cut_is_among_the_better_ones():
     from tests.unit.planning.models import GPT_1T
 
@@ -149,6 +151,7 @@ def replace_facts(facts):
     return Twice()
 
 
+@pytest.mark.slow
 def test_a_measured_model_is_searched_too():
     """On devices of a few kilobytes, so that some strategies are too large."""
     links = {"node": Link(2, 10.0, 1.0), "network": Link(None, 1.0, 10.0)}
