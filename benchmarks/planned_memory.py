@@ -26,6 +26,7 @@ import torch.distributed as dist
 
 from sciml.app.config import build_experiment, compose
 from sciml.app.plan import facts_of
+from sciml.dist.launcher import program
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.strategy import Strategy, Training
@@ -87,8 +88,8 @@ def planned(case: str) -> list[Memory]:
 def measured(case: str) -> dict[int, int]:
     """Bytes by rank."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={CASES[case][0]}"]
-        command += [__file__, "--rank-of", folder, *arguments_of(case), f"runs_dir={folder}/runs"]
+        command = [*program(CASES[case][0]), __file__]
+        command += ["--rank-of", folder, *arguments_of(case), f"runs_dir={folder}/runs"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=ROOT, env=environment, timeout=TIMEOUT_S, capture_output=True, text=True)
         if done.returncode:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from sciml.app.config import build_experiment
@@ -94,14 +93,11 @@ def best(values: Mapping[str, Any], devices: int) -> dict[str, Any]:
 
 
 def chosen(strategy: Strategy, model: Any) -> dict[str, Any]:
-    """A strategy as keys of a configuration."""
-    p = replace(strategy.parallel, dp=strategy.sizes["dp"])
-    parallel = {name: getattr(p, name) for name in ("pp", "dp", "shard", "sp", "tp", "zero", "schedule", "interleave")}
-    recompute = {"recompute": strategy.recompute} if hasattr(model, "recompute") else {}
+    """A strategy as keys of a configuration, by group; engine and precision stay as they are."""
+    found: dict[str, Any] = {"parallel": {}, "trainer": {}, "model": {}}
+    for key, value in strategy.keys().items():
+        group, _, name = key.partition(".")
+        if group == "parallel" or name == "micro_batch_size" or (group == "model" and hasattr(model, name)):
+            found[group][name] = value
     text = f"{strategy.text}, micro-batches of {strategy.micro_batch}, recompute {strategy.recompute}"
-    return {
-        "parallel": parallel,
-        "trainer": {"micro_batch_size": strategy.micro_batch},
-        "model": recompute,
-        "text": text,
-    }
+    return {**found, "text": text}

@@ -60,10 +60,10 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> Cl
         name = torch.cuda.get_device_name() if kind == "cuda" else ""
         known = next((option for option in options("cluster") if option.upper() in name.upper().split()), None)
         if known is not None:
-            return _read(CONF / "cluster" / f"{known}.yaml")
+            return read_cluster(CONF / "cluster" / f"{known}.yaml")
     path = CONF / "cluster" / f"{THIS_MACHINE}.yaml"
     if path.exists():
-        found = _read(path)
+        found = read_cluster(path)
         if found.devices_per_node >= devices and found.device == _kind(kind):
             return found
     told = f"measuring what {count_of(devices)} of this machine can do; scripts/doctor.py --measure keeps it"
@@ -71,7 +71,8 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> Cl
     return measure_machine(devices, device, num_threads)
 
 
-def _read(path: Path) -> ClusterConfig:
+def read_cluster(path: Path) -> ClusterConfig:
+    """A cluster as it was written."""
     from omegaconf import OmegaConf
 
     return build(ClusterConfig, OmegaConf.to_container(OmegaConf.load(path)), prefix="cluster")  # type: ignore[arg-type]

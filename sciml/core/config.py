@@ -63,6 +63,16 @@ def _refuse_unknown(cls: Any, values: Any, prefix: str) -> None:
             _refuse_unknown(nested, value, key)
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted key."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for name, part in value.items():
+        found |= flat(part, f"{prefix}.{name}" if prefix else str(name))
+    return found
+
+
 def choice(value: str, known: tuple[str, ...], key: str) -> str:
     """The value itself, if it is one of the known ones.
 

@@ -12,14 +12,18 @@ from sciml.core.files import disk_errors
 
 
 @contextlib.contextmanager
-def exclusive(out: Path) -> Iterator[None]:
-    """Holds a lock beside ``out``; the file goes away with the last holder."""
+def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock beside ``out``; the file goes away with the last holder.
+
+    Raises:
+        BlockingIOError: where another process holds it and nobody is to ``wait``.
+    """
     import fcntl
 
     lock = out.with_name(f".{out.name}.lock")
     while True:
         with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             # the one before took the file away when it was done: then this lock guards nothing
             if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
                 continue

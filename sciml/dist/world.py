@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sciml.core.config import flat
 from sciml.core.errors import ConfigError
 from sciml.dist.handshake import meet
 from sciml.dist.launcher import Launch, launched
@@ -76,7 +77,7 @@ class World:
         """
         if self.size == 1:
             return
-        mine = _flat(value)
+        mine = _leaves(value)
         first = self.share(mine)
         key = next((key for key in sorted({*mine, *first}) if mine.get(key) != first.get(key)), None)
         if not self.any(key is not None):
@@ -145,11 +146,6 @@ def pick_device(device: str) -> str:
     return found if device == "auto" else device
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+def _leaves(value: Any) -> dict[str, str]:
     """Leaves of nested mappings as text, by dotted key."""
-    if isinstance(value, Mapping):
-        leaves: dict[str, str] = {}
-        for name, part in value.items():
-            leaves |= _flat(part, f"{prefix}.{name}" if prefix else str(name))
-        return leaves
-    return {prefix: json.dumps(value, default=str, sort_keys=True)}
+    return {key: json.dumps(leaf, default=str, sort_keys=True) for key, leaf in flat(value).items()}

@@ -109,7 +109,7 @@ class GPT(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.head_dim = config, config.trunk.head_dim
         dim = config.embed_dim
         self.embed = VocabularyEmbedding(config.vocabulary_size, dim)
         learned = config.positions == "learned"
@@ -153,7 +153,7 @@ class GPT(nn.Module):
         """Rotations of all tokens' queries and keys; None where positions are learned."""
         if self.config.positions == "learned":
             return None
-        return sequence_rotary(tokens.shape[1], self.config.trunk.head_dim, tokens.device)
+        return sequence_rotary(tokens.shape[1], self.head_dim, tokens.device)
 
 
 def start_as_gpt2(trunk: ViT) -> None:

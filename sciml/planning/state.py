@@ -22,6 +22,7 @@ class State(NamedTuple):
     Attributes:
         buffers: beside the activations: gathered weights, buckets of gradients.
         update: what an update needs, when activations are gone.
+        updated: numbers that the device updates.
     """
 
     weights: float
@@ -30,6 +31,7 @@ class State(NamedTuple):
     average: float
     buffers: float
     update: float
+    updated: float
 
     @property
     def lasting(self) -> float:
@@ -52,7 +54,7 @@ def native_state(strategy: Strategy, held: Held, training: Training, *, on_accel
     if (p.pp > 1 and replicas > 1) or (p.shard > 1 and p.sp > 1):
         update = max(update, BUCKET_BYTES, FLOAT32 * held.largest)
     per_number = own / FLOAT32
-    return State(own, own, training.moments * per_number, training.average * per_number, buffers, update)
+    return State(own, own, training.moments * per_number, training.average * per_number, buffers, update, per_number)
 
 
 def _gathered(strategy: Strategy, held: Held, training: Training) -> float:
@@ -74,15 +76,16 @@ def deepspeed_state(strategy: Strategy, held: Held, training: Training) -> State
     whole, bucket = float(FLOAT32 * held.numel), FLOAT32 * DEEPSPEED_BUCKET
     if zero == 0:
         moments, average = (bytes_of / FLOAT32 * whole for bytes_of in (training.moments, training.average))
-        return State(whole, whole, moments, average, min(whole, bucket), whole)
+        return State(whole, whole, moments, average, min(whole, bucket), whole, held.numel)
     part = whole / (strategy.data_ranks * strategy.sizes["sp"])
+    updated = 0.0 if offload else part / FLOAT32  # else by the host
     moments, copy = (0.0, 0.0) if offload else (training.moments / FLOAT32 * part, part)
     average = training.average / FLOAT32 * (part if zero == 3 else whole)
     if zero == 3:
         live = FLOAT32 * min(float(held.numel), DEEPSPEED_LIVE + DEEPSPEED_AHEAD)
-        return State(part + copy, part, moments, average, bucket + live, part)
+        return State(part + copy, part, moments, average, bucket + live, part, updated)
     gradients = part if zero == 2 else whole + part
-    return State(whole + copy, gradients, moments, average, bucket, part)
+    return State(whole + copy, gradients, moments, average, bucket, part, updated)
 
 
 def accounted_state(accounting: Accounting, strategy: Strategy, held: Held) -> State:
@@ -98,4 +101,5 @@ def accounted_state(accounting: Accounting, strategy: Strategy, held: Held) -> S
         0.0,
         gathered,
         0.0,
+        numel / optimizer,
     )

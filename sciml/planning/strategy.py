@@ -125,21 +125,29 @@ class Strategy:
             words.append(f"interleave={p.interleave}")
         return " ".join(words) or "one device"
 
-    def overrides(self) -> list[str]:
-        """Arguments of ``scripts/train.py`` that train so."""
+    def keys(self) -> dict[str, str | int]:
+        """All keys of a configuration that decide it, dotted."""
         p = self.parallel
-        found = [f"parallel.{axis}={size}" for axis, size in self.sizes.items() if size > 1]
-        if p.shard > 1:
-            found.append(f"parallel.zero={p.zero}")
-        if p.pp > 1:
-            found.append(f"parallel.schedule={p.schedule}")
-        if p.interleave > 1:
-            found.append(f"parallel.interleave={p.interleave}")
-        found += [f"trainer.micro_batch_size={self.micro_batch}", f"trainer.precision={self.precision}"]
-        found.append(f"model.recompute={self.recompute}")
-        if self.engine.name != "native":
-            found.append(f"engine={self.engine.name}")
-        return found
+        return {
+            **{f"parallel.{axis}": size for axis, size in self.sizes.items()},
+            "parallel.zero": p.zero,
+            "parallel.schedule": p.schedule,
+            "parallel.interleave": p.interleave,
+            "trainer.micro_batch_size": self.micro_batch,
+            "trainer.precision": self.precision,
+            "model.recompute": self.recompute,
+            "engine": self.engine.name,
+        }
+
+    def overrides(self) -> list[str]:
+        """Arguments of ``scripts/train.py`` that train so, without those that mean nothing."""
+        p = self.parallel
+        idle = {f"parallel.{axis}" for axis, size in self.sizes.items() if size == 1}
+        idle |= {"parallel.zero"} if p.shard == 1 else set()
+        idle |= {"parallel.schedule"} if p.pp == 1 else set()
+        idle |= {"parallel.interleave"} if p.interleave == 1 else set()
+        idle |= {"engine"} if self.engine.name == "native" else set()
+        return [f"{key}={value}" for key, value in self.keys().items() if key not in idle]
 
 
 @lru_cache(maxsize=4096)

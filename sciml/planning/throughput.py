@@ -205,7 +205,8 @@ class ThroughputModel:
         for rank in range(p.pp):
             held = self.memory.held(strategy, rank)
             halves = [self.seconds(e, strategy.micro_batch, strategy.precision) for e in self._efforts(strategy, held)]
-            waits = sum(w(strategy.micro_batch) for w in self._load(strategy, held)[1:3])
+            load = self._load(strategy, held)
+            waits = load.tp(strategy.micro_batch) + load.sp(strategy.micro_batch)
             forward, backward = (half / p.interleave * (1 + waits / sum(halves)) for half in halves)
             seconds[rank] = {FORWARD: forward, BACKWARD: backward, INPUT: backward / 2, WEIGHT: backward / 2}
         flow = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute).flow
@@ -277,8 +278,7 @@ class ThroughputModel:
 
     def _update(self, strategy: Strategy, held: Held) -> float:
         """Reading and writing the state at the memory's speed."""
-        own = self.memory.state(strategy, held).moments / max(1, self.training.moments)
-        moved = own * self.training.update
+        moved = self.memory.state(strategy, held).updated * self.training.update
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
             moved += 2 * FLOAT32 * held.numel
         one_by_one = self.cluster.device == "cpu" or strategy.parallel.shard > 1

@@ -31,12 +31,9 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
     """Correlation of ranks, equal values sharing theirs; None below three, or where all of one side are equal."""
     if len(one) < 3 or len(set(one)) == 1 or len(set(two)) == 1:
         return None
-    return float(np.corrcoef(_ranks(one), _ranks(two))[0, 1])
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, inverse, counts = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return float(spearmanr(one, two).statistic)
 
 
 def draw_tuning(folder: Path, rows: Sequence[Row], shares: Mapping[str, float], source: str) -> list[Path]:

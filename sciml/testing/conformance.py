@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from sciml.app.run_folder import RunFolder
 from sciml.app.trained_run import open_run
 from sciml.app.training import Training, set_up
 from sciml.core.errors import ConfigError
+from sciml.dist import launcher
 from sciml.dist.world import World
 from sciml.domain.protocol import Prediction
 from sciml.inference.rollout import rollout
@@ -165,7 +165,7 @@ class DomainConformance:
     def _launch(self, program: str, folder: Path) -> None:
         script = folder / "program.py"
         script.write_text(program)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+        command = [*launcher.program(2), str(script)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, cwd=ROOT, timeout=TIMEOUT_S, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]

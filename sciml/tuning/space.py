@@ -25,7 +25,7 @@ class Choice:
 
     Attributes:
         axes: what it decides, by name; no two choices of a study decide the same.
-        keys: of the configuration, dotted, that train so.
+        keys: of the configuration, dotted, that train so; those at their defaults, too: an experiment may set others.
         text: its mesh in words.
         predicted_s: seconds of a step by the plan.
         predicted_bytes: of a device's memory by the plan.
@@ -42,7 +42,7 @@ class Choice:
         """A strategy of a plan."""
         strategy = candidate.strategy
         return cls(
-            axes_of(strategy), keys_of(strategy), strategy.text, candidate.step.total, float(candidate.memory.total)
+            axes_of(strategy), strategy.keys(), strategy.text, candidate.step.total, float(candidate.memory.total)
         )
 
     @property
@@ -64,21 +64,6 @@ def axes_of(strategy: Strategy) -> dict[str, Value]:
         "micro_batch": strategy.micro_batch,
         "recompute": strategy.recompute,
         "precision": strategy.precision,
-        "engine": strategy.engine.name,
-    }
-
-
-def keys_of(strategy: Strategy) -> dict[str, Value]:
-    """All keys of a strategy, those at their defaults too: an experiment may have set them otherwise."""
-    p = strategy.parallel
-    return {
-        **{f"parallel.{axis}": size for axis, size in strategy.sizes.items()},
-        "parallel.zero": p.zero,
-        "parallel.schedule": p.schedule,
-        "parallel.interleave": p.interleave,
-        "trainer.micro_batch_size": strategy.micro_batch,
-        "trainer.precision": strategy.precision,
-        "model.recompute": strategy.recompute,
         "engine": strategy.engine.name,
     }
 

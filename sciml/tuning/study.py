@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from sciml.core.config import flat
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import write_json
+from sciml.core.lock import exclusive
 from sciml.core.provenance import provenance
 from sciml.tuning.sampler import FeasibleSampler, distributions, ended, quiet, tried
 from sciml.tuning.space import Choice, Choices
 from sciml.tuning.trial import FAILED, MEASURED, Result
 
-SETTINGS, CHOICES, JOURNAL, LOCK = "settings.json", "choices.json", "journal.log", ".lock"
+SETTINGS, CHOICES, JOURNAL = "settings.json", "choices.json", "journal.log"
 Measure = Callable[[Choice, int], Result]
 """Runs a strategy as the trial of a number."""
 
@@ -95,7 +96,7 @@ def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[],
     """
     told = json.loads(json.dumps(settings, default=str))
     if not (folder / CHOICES).exists():
-        if folder.exists() and any(path.name not in (SETTINGS, LOCK) for path in folder.iterdir()):
+        if folder.exists() and any(path.name != SETTINGS for path in folder.iterdir()):
             raise ConfigError(f"{folder} is there and holds no study", key="study", hint="name another folder")
         found = choices()
         write_json(folder / SETTINGS, {"config": told, "provenance": provenance()})
@@ -123,10 +124,10 @@ def alone(folder: Path) -> Iterator[None]:
         ConfigError: where another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            stack.enter_context(exclusive(folder, wait=False))
+        except BlockingIOError:
             raise ConfigError(
                 f"another process works on the study in {folder}", key="study", hint="wait for it, or name another"
             ) from None
@@ -134,17 +135,5 @@ def alone(folder: Path) -> Iterator[None]:
             yield
         finally:
             if not (folder / CHOICES).exists():  # nothing came of it
-                (folder / LOCK).unlink()
                 with suppress(OSError):
                     folder.rmdir()
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted key."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    return {
-        key: leaf
-        for name, part in value.items()
-        for key, leaf in flat(part, f"{prefix}.{name}" if prefix else str(name)).items()
-    }

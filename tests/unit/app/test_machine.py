@@ -9,7 +9,7 @@ import yaml
 
 from sciml.app import machine
 from sciml.app.cli import main
-from sciml.app.machine import _read, _slowest, cluster_here, measure_machine, save_cluster
+from sciml.app.machine import _slowest, cluster_here, measure_machine, read_cluster, save_cluster
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
     assert 0.01 < link.gb_per_s < 100
     assert link.latency_us >= 0
     save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
-    assert _read(tmp_path / "cluster" / "this_machine.yaml") == measured
+    assert read_cluster(tmp_path / "cluster" / "this_machine.yaml") == measured
 
 
 def test_what_is_kept_is_not_measured_again(measured, tmp_path, monkeypatch):

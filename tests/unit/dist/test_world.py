@@ -14,8 +14,8 @@ def test_a_process_alone_agrees_with_itself():
 
 
 def test_values_are_compared_leaf_by_leaf():
-    assert world._flat({"a": {"b": [1, 2], "c": None}, "d": "x"}) == {"a.b": "[1, 2]", "a.c": "null", "d": '"x"'}
-    assert world._flat(3) == {"": "3"}
+    assert world._leaves({"a": {"b": [1, 2], "c": None}, "d": "x"}) == {"a.b": "[1, 2]", "a.c": "null", "d": '"x"'}
+    assert world._leaves(3) == {"": "3"}
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,18 @@ import torch
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import parallelize
+from sciml.planning.links import Efficiency
 from sciml.planning.memory import MemoryModel
 from sciml.planning.meter import Meter
 from sciml.planning.pretended import pretended_mesh
 from sciml.planning.strategy import Strategy, Training
-from sciml.planning.throughput import KERNELS_OF_AN_UPDATE
+from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
 from sciml.training.ema import WeightAverage
 from sciml.training.optimizer import build_optimizer, moments_of
 from tests.distributed.cases import GLOBAL_BATCH, OPTIMIZERS, FieldTask, fields, vit
 from tests.unit.planning.models import cluster, small
 
+FRONTIER = cluster("frontier")
 MESHES = {
     "one": {},
     "dp2": {"dp": 2},
@@ -140,6 +142,18 @@ def test_an_update_reads_and_writes_what_a_plan_counts(name):
     assert done.moved / (6 * 64 * 64) == pytest.approx(counted.update - clipping - averaging, rel=0.02)
     if name == "adamw":
         assert done.kernels == KERNELS_OF_AN_UPDATE * 6
+
+
+def test_an_update_without_moments_takes_time_too():
+    plain = Training(GLOBAL_BATCH, moments=0, average=0, update=24 + 12)
+    seconds = [
+        ThroughputModel(small(), FRONTIER, training, Efficiency(), MemoryModel(small(), FRONTIER, training))
+        .of(strategy({}))
+        .update
+        for training in (plain, Training(GLOBAL_BATCH))
+    ]
+    assert seconds[0] == pytest.approx(seconds[1] * 36 / 108)
+    assert seconds[0] > 0
 
 
 @pytest.mark.parametrize(("zero", "offload"), [(0, "none"), (1, "none"), (2, "none"), (3, "none"), (2, "cpu")])
