@@ -19,10 +19,13 @@ from sciml.core.errors import SciMLError
 from sciml.dist.handshake import NoStoreError, await_port, joined_store, open_store, ranges
 from sciml.dist.launcher import Launch, launched
 
-CONNECT_S = 8.0
+CONNECT_S = 20.0
+"""How long to try to reach the peers where they have not met. torch looks up the host name behind each connection to
+its store: where no name server answers, that alone takes 10 s."""
 SILENCE_S = 3.0
 """How long a process may be silent, while others fail in communicating, before it counts as gone."""
 LINGER_S = 5.0
+"""How much longer than it takes to connect the store stays open for those who have not read in it."""
 _COMMUNICATION = re.compile(r"gloo|nccl|rccl|connection (closed|reset|refused)|broken pipe|tcpstore", re.IGNORECASE)
 
 
@@ -148,9 +151,9 @@ def _places(ranks: list[int], store: Store) -> str:
 
 
 def _linger(store: Store, launch: Launch) -> None:
-    """Keeps the store open until all peers have read it, or a little longer."""
-    deadline = time.monotonic() + LINGER_S
+    """Keeps the store open until all peers have read it, or could have."""
     met = joined_store() is not None
+    deadline = time.monotonic() + LINGER_S + (0 if met else CONNECT_S)
     absent = [rank for rank in range(launch.size) if not met or _place(rank, store) is not None]
     while absent and time.monotonic() < deadline:
         absent = [rank for rank in absent if not store.check([f"read/{rank}"]) and not _is_dead(rank, launch, store)]
