@@ -82,7 +82,7 @@ def main(verb: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command; returns when it is done, exits with 2 for bad input and with 1 for a failure."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        print(help_text(verb))
+        _tell(help_text(verb))
         sys.exit(0)
     try:
         _run(verb, arguments)
@@ -117,12 +117,19 @@ def _run(verb: str, arguments: list[str]) -> None:
     handed_on = [*([f"--config-dir={config_dir}"] if config_dir else []), *overrides]
     config = _compose(verb, overrides, config_dir)
     if "--cfg" in arguments:
-        print(_yaml(config), end="")
+        _tell(_yaml(config).rstrip())
         return
     command = importlib.import_module(f"sciml.app.{verb}")
     outcome: Outcome | None = command.run(config, handed_on) if verb in HAND_ON else command.run(config)
     if outcome is not None:
-        print(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
+        _tell(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
+
+
+def _tell(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _switched(argument: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ CURVE = (0.125, 0.25, 0.5, 1, 2)
 """Numbers of devices of the scaling curve, of those that are planned for."""
 FARTHEST = 64
 """How many times the devices are looked at for something that fits, where the cluster's size is not known."""
+ONE_OF_THEM = "leave one of them out"
 
 
 ACCOUNTINGS = {"suite": None, "talk": TALK}
@@ -47,6 +49,7 @@ class PlanConfig:
 
     cluster: ClusterConfig
     devices: int
+    samples: float | None = None
     search: bool = True
     dry_run: bool = False
     precisions: tuple[str, ...] | None = None
@@ -64,6 +67,8 @@ class PlanConfig:
     def __post_init__(self) -> None:
         positive(self.devices, "devices", example=64)
         positive(self.rows, "rows", example=10)
+        if self.samples is not None:
+            positive(self.samples, "samples", example=1e6)
         for name in ("compute_efficiency", "link_efficiency"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
@@ -119,8 +124,8 @@ def run(values: Mapping[str, Any]) -> Outcome:
     experiment = build_experiment({n: v for n, v in values.items() if n not in own} | {"output": config.output})
     given = values.get("changes") or {}
     wishes = wishes_of(config, experiment, given)
+    training = _training(config, experiment, given)
     facts = facts_of(experiment, config.cluster, ACCOUNTINGS[config.accounting])
-    training = Training.of(experiment.trainer, experiment.optim)
     search = Search(facts, config.cluster, training, wishes, config.efficiency, config.margin)
     plan = search.plan(config.devices)
     if not plan.ranked:
@@ -157,6 +162,15 @@ def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Account
     )
 
 
+def _training(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> Training:
+    training = Training.of(experiment.trainer, experiment.optim)
+    if config.samples is None:
+        return training
+    if "max_steps" in given.get("trainer", {}):
+        raise ConfigError("cannot be given together with trainer.max_steps", key="samples", hint=ONE_OF_THEM)
+    return replace(training, steps=math.ceil(config.samples / training.global_batch))
+
+
 def _typical(source: Any) -> int:
     """The sample that costs about the mean, where samples differ in size."""
     if not isinstance(source, CostedSource):
@@ -173,9 +187,7 @@ def wishes_of(config: PlanConfig, experiment: Experiment, given: Mapping[str, An
     """
     trainer, parallel = experiment.trainer, experiment.parallel
     if config.precisions is not None and "precision" in given.get("trainer", {}):
-        raise ConfigError(
-            "cannot be given together with trainer.precision", key="precisions", hint="leave one of them out"
-        )
+        raise ConfigError("cannot be given together with trainer.precision", key="precisions", hint=ONE_OF_THEM)
     if config.search:
         fixed = {name: getattr(parallel, name) for name in given.get("parallel", {}) if name in FIXED}
         if "micro_batch_size" in given.get("trainer", {}):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -215,13 +216,15 @@ class ShardingPlan:
         self._check_stages(model, stages)
 
     def _check_tensor(self, model: nn.Module, tp: int) -> None:
+        if tp == 1:
+            return
         cut = [
             (style, parameter.shape[dim])
             for name, module in owners(model)
             for key, parameter in module.named_parameters(recurse=False)
             if (dim := cut_dim(style := self.style_of(name), key)) is not None
         ]
-        if tp > 1 and not cut:
+        if not cut:
             raise ConfigError("this model has nothing that tensor parallelism cuts", key="parallel.tp", hint="use 1")
         counts = [count for _, count in cut] + self._num_heads(model)
         if any(count % tp for count in counts):
@@ -274,6 +277,7 @@ def fits(patterns: Iterable[str], name: str) -> list[str]:
     return [pattern for pattern in patterns if _matches(pattern, name)]
 
 
+@lru_cache(maxsize=65536)
 def _matches(pattern: str, name: str) -> bool:
     parts, names = pattern.split("."), name.split(".")
     return len(parts) == len(names) and all(map(fnmatchcase, names, parts))

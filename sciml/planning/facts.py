@@ -35,7 +35,7 @@ class Line:
 
     @classmethod
     def through(cls, one: float, two: float) -> Line:
-        """The line through the values at one sample and at two; it never falls."""
+        """The line through the values at one and at two; it never falls."""
         return cls(one - max(two - one, 0.0), max(two - one, 0.0))
 
 

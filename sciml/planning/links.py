@@ -31,8 +31,8 @@ class Efficiency:
         memory: share of a memory's bandwidth that all other kernels reach.
     """
 
-    compute: float = 0.4197
-    link: float = 0.547
+    compute: float = 0.4202
+    link: float = 0.5449
     memory: float = 0.8
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from sciml.planning.cluster import GB, ClusterConfig
@@ -96,6 +97,19 @@ class _Pass(NamedTuple):
     pp: float
 
 
+class _Passes(NamedTuple):
+    """Seconds of a micro-batch at the places of a pipeline that differ, and at the slowest of them, by stage."""
+
+    parts: dict[int, _Pass]
+    total: dict[int, float]
+    slowest: int
+
+    @classmethod
+    def of(cls, parts: dict[int, _Pass]) -> _Passes:
+        total = {stage: sum(seconds) for stage, seconds in parts.items()}
+        return cls(parts, total, max(total, key=lambda stage: total[stage]))
+
+
 class ThroughputModel:
     """Tells how long a step takes: time of the slowest stage for each micro-batch, a bubble, and what comes behind.
 
@@ -113,22 +127,22 @@ class ThroughputModel:
         self.facts, self.cluster, self.training, self.efficiency = facts, cluster, training, efficiency
         self.memory, self.traffic, self.links = memory, TrafficModel(facts, training), Links(cluster, efficiency)
         self._loads: dict[tuple[Any, ...], dict[int, _Load]] = {}
-        self._passes: dict[tuple[Any, ...], dict[int, _Pass]] = {}
-        self._waits: dict[tuple[Any, ...], tuple[float, float]] = {}
+        self._passes: dict[tuple[Any, ...], _Passes] = {}
+        self._waits: dict[tuple[Any, ...], tuple[Line, Line]] = {}
 
     def of(self, strategy: Strategy) -> StepTime:
         """Where the time of a step goes."""
-        passes, stages = strategy.micro_batches(self.training), self._stages(strategy)
-        slowest = max(stages, key=lambda stage: sum(stages[stage]))
-        held = self.memory.held(strategy, slowest)
-        compute, tp, sp, pp = (passes * seconds for seconds in stages[slowest])
+        passes, one = strategy.micro_batches(self.training), self._one_pass(strategy)
+        held = self.memory.held(strategy, one.slowest)
+        slowest = one.parts[one.slowest]
+        compute, tp, sp, pp = (passes * seconds for seconds in slowest)
         return StepTime(
             compute,
             tp,
             sp,
             pp,
-            dp=self._reduction(strategy, held, stages[slowest].compute),
-            bubble=self._bubble(strategy, {stage: sum(parts) for stage, parts in stages.items()}),
+            dp=self._reduction(strategy, held, passes, slowest.compute),
+            bubble=self._bubble(strategy, one.total),
             update=self._update(strategy, held),
         )
 
@@ -156,12 +170,16 @@ class ThroughputModel:
 
     def within(self, strategy: Strategy) -> float:
         """Seconds of the micro-batches alone, without bubble, reduction and update."""
-        return strategy.micro_batches(self.training) * max(map(sum, self._stages(strategy).values()))
+        one = self._one_pass(strategy)
+        return strategy.micro_batches(self.training) * one.total[one.slowest]
 
     def least(self, strategy: Strategy) -> float:
         """Seconds that computing takes at least, for which nothing of the mesh has to be known."""
-        flops = sum(self.facts.sample_flops()) * self.training.global_batch
-        return flops / (strategy.devices * self._rate(strategy.precision))
+        return self._step_flops / (strategy.devices * self._rate(strategy.precision))
+
+    @cached_property
+    def _step_flops(self) -> float:
+        return sum(self.facts.sample_flops()) * self.training.global_batch
 
     def _rate(self, precision: str) -> float:
         return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
@@ -183,18 +201,19 @@ class ThroughputModel:
         calls = effort.kernels * self.cluster.kernel_us * MICROSECONDS
         return max(working, calls) if self.cluster.device == "accelerator" else working + calls
 
-    def _stages(self, strategy: Strategy) -> dict[int, _Pass]:
-        """Seconds of a micro-batch at some places of the pipeline, remembered."""
+    def _one_pass(self, strategy: Strategy) -> _Passes:
+        """Of a micro-batch, remembered."""
         link = self.links.level(strategy, "pp") if strategy.parallel.pp > 1 else ""
         cuts, samples = (strategy.cuts, link), strategy.micro_batch
         if cuts not in self._loads:
             found = self.memory.places(strategy)
             self._loads[cuts] = {s: self._load(strategy, self.memory.held(strategy, s)) for s in found}
         if (cuts, samples) not in self._passes:
-            self._passes[cuts, samples] = {
+            parts = {
                 stage: _Pass(self.seconds(load.effort, samples, strategy.precision), *(w(samples) for w in load[1:]))
                 for stage, load in self._loads[cuts].items()
             }
+            self._passes[cuts, samples] = _Passes.of(parts)
         return self._passes[cuts, samples]
 
     def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:
@@ -233,20 +252,15 @@ class ThroughputModel:
         between = [self.links.line(strategy, "pp", ways, ways * size) for size in rank.flow] if ways else []
         return _Load(forward + backward, waits["tp"], waits["sp"], sum(between, Line()))
 
-    def _reduction(self, strategy: Strategy, held: Held, compute: float) -> float:
+    def _reduction(self, strategy: Strategy, held: Held, passes: float, compute: float) -> float:
         """What is waited for of gradients and gathered weights."""
-        p, passes = strategy.parallel, strategy.micro_batches(self.training)
+        p = strategy.parallel
         deepspeed = strategy.engine.name == "deepspeed"
-        key = strategy.sharing, held.stage, passes
+        key = strategy.sharing, held.stage
         if key not in self._waits:
-            messages = list(self.traffic.gradients(strategy, held))
-            # Partial gradients of tp, and of sp beside shards, are added up when all backward passes are done.
-            late = ["tp", "sp"] if p.shard > 1 and not deepspeed else ["tp"]
-            self._waits[key] = (
-                self._collected(strategy, [m for m in messages if m[0] in late]),
-                self._collected(strategy, [m for m in messages if m[0] not in late]),
-            )
-        behind, total = self._waits[key]
+            one, two = (self._behind_and_beside(strategy, held, passes) for passes in (1, 2))
+            self._waits[key] = Line.through(one[0], two[0]), Line.through(one[1], two[1])
+        behind, total = (seconds(passes) for seconds in self._waits[key])
         in_turn = self.cluster.device == "cpu"  # whose cores compute and talk
         if in_turn or p.pp > 1 or self.facts.accounting is not None or (deepspeed and strategy.zero < 3):
             return behind + total
@@ -255,6 +269,14 @@ class ThroughputModel:
             forward, backward = self.facts.sample_flops()
             beside = compute * backward / (forward + backward)
         return behind + max(total - beside, total / (len(held.blocks) + 1))
+
+    def _behind_and_beside(self, strategy: Strategy, held: Held, passes: float) -> tuple[float, float]:
+        """Seconds of what starts when all backward passes are done, and of what may run beside them."""
+        messages = list(self.traffic.gradients(strategy, held, passes))
+        # Partial gradients of tp, and of sp beside shards, are added up last.
+        late = ["tp", "sp"] if strategy.parallel.shard > 1 and strategy.engine.name == "native" else ["tp"]
+        behind = self._collected(strategy, [m for m in messages if m[0] in late])
+        return behind, self._collected(strategy, [m for m in messages if m[0] not in late])
 
     def _collected(self, strategy: Strategy, messages: Sequence[Sent]) -> float:
         """Seconds of collectives with what is copied for them."""

@@ -8,7 +8,7 @@ them with those of ``tests/distributed/test_volume.py``, which real ranks meet t
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from sciml.dist.collectives import BUCKET_BYTES
@@ -66,7 +66,7 @@ class TrafficModel:
     def besides(self, strategy: Strategy, held: Held, shard: int = 0) -> Iterator[Sent]:
         """What engines send."""
         yield from self.pipeline(strategy, held)
-        yield from self.gradients(strategy, held, shard)
+        yield from self.gradients(strategy, held, strategy.micro_batches(self.training), shard)
         if self.facts.accounting is None and strategy.engine.name == "native":
             yield from self._bookkeeping(strategy, held)
 
@@ -88,8 +88,12 @@ class TrafficModel:
             for kind in ("send", "recv"):
                 yield "pp", kind, calls, strategy.micro_batch * size
 
-    def gradients(self, strategy: Strategy, held: Held, shard: int = 0) -> Iterator[Sent]:
-        """Gradients of replicas, or of shards with the weights that are gathered for them; and of tied parameters."""
+    def gradients(self, strategy: Strategy, held: Held, passes: float, shard: int = 0) -> Iterator[Sent]:
+        """Gradients of replicas, or of shards with the weights that are gathered for them; and of tied parameters.
+
+        Args:
+            passes: micro-batches of a step, with which calls grow evenly.
+        """
         if held.tied.numel:
             wire = FLOAT32 if self.facts.accounting is None else self.facts.accounting.wire
             for kind in ("send", "recv"):
@@ -98,44 +102,20 @@ class TrafficModel:
             yield from _accounted(strategy, held, self.facts.accounting.wire)
             return
         if strategy.engine.name == "deepspeed":
-            yield from _deepspeed(strategy, held, strategy.micro_batches(self.training))
+            yield from _deepspeed(strategy, held, passes)
             return
         p, sizes = strategy.parallel, strategy.sizes
         if p.tp > 1:
             partial = sum(unit.partial_shard(p.shard, shard) for unit in held.units)
             yield "tp", "all_reduce", *_in_buckets(partial * FLOAT32, BUCKET_BYTES)
         if p.shard > 1:
-            yield from self._shards(strategy, held, shard)
+            yield from _shards(strategy, held, passes, shard)
             return
         axes = "_".join(axis for axis in ("dp", "sp") if sizes[axis] > 1)
         if axes and p.pp > 1:
             yield axes, "all_reduce", *_in_buckets(held.numel * FLOAT32, BUCKET_BYTES)
         elif axes:
             yield axes, "all_reduce", *_in_buckets(held.numel * FLOAT32, DDP_BUCKET, FIRST_DDP_BUCKET)
-
-    def _shards(self, strategy: Strategy, held: Held, shard: int) -> Iterator[Sent]:
-        """Each block, and all else together, is gathered before it is used and its gradient scattered afterwards.
-
-        Stage 1 scatters once a step, 2 and 3 with every micro-batch; stage 3 gathers a block again for the backward
-        pass, but the last. In a pipeline weights stay gathered and gradients whole until the end of the step, and only
-        what stage 3 lets go after a forward pass comes again.
-        """
-        p, passes = strategy.parallel, strategy.micro_batches(self.training)
-        every_time = 1.0 if p.zero == 1 or p.pp > 1 else passes
-        for number, unit in enumerate(held.units):
-            lets_go = p.zero == 3 and number < len(held.blocks) - 1
-            gathers = 1.0
-            if p.zero == 3:
-                gathers = (1 + passes if lets_go else 1) if p.pp > 1 else passes * (2 if lets_go else 1)
-            size = unit.padded(p.shard) * FLOAT32
-            if size:
-                yield "shard", "all_gather", gathers, size
-                yield "shard", "reduce_scatter", every_time, size * p.shard
-                if strategy.sizes["dp"] > 1:
-                    yield "dp", "all_reduce", every_time, size
-        if p.sp > 1:
-            own = sum(unit.shard(p.shard, shard) for unit in held.units)
-            yield "sp", "all_reduce", *_in_buckets(own * FLOAT32, BUCKET_BYTES)
 
     def _bookkeeping(self, strategy: Strategy, held: Held) -> Iterator[Sent]:
         """Means over the batch (loss, its parts, weight), and squares of gradients held in parts."""
@@ -145,6 +125,31 @@ class TrafficModel:
         for axis, numbers in (("shard", 2), ("tp", 1), ("pp", 1)):
             if strategy.sizes[axis] > 1:
                 yield axis, "all_reduce", 1, numbers * DOUBLE
+
+
+def _shards(strategy: Strategy, held: Held, passes: float, shard: int) -> Iterator[Sent]:
+    """Each block, and all else together, is gathered before it is used and its gradient scattered afterwards.
+
+    Stage 1 scatters once a step, 2 and 3 with every micro-batch; stage 3 gathers a block again for the backward
+    pass, but the last. In a pipeline weights stay gathered and gradients whole until the end of the step, and only
+    what stage 3 lets go after a forward pass comes again.
+    """
+    p = strategy.parallel
+    every_time = 1.0 if p.zero == 1 or p.pp > 1 else passes
+    comes_again = len(held.blocks) - 1 if p.zero == 3 else 0
+    alike = Counter((unit.padded(p.shard) * FLOAT32, n < comes_again) for n, unit in enumerate(held.units))
+    for (size, lets_go), times in alike.items():
+        gathers = 1.0
+        if p.zero == 3:
+            gathers = (1 + passes if lets_go else 1) if p.pp > 1 else passes * (2 if lets_go else 1)
+        if size:
+            yield "shard", "all_gather", times * gathers, size
+            yield "shard", "reduce_scatter", times * every_time, size * p.shard
+            if strategy.sizes["dp"] > 1:
+                yield "dp", "all_reduce", times * every_time, size
+    if p.sp > 1:
+        own = sum(unit.shard(p.shard, shard) for unit in held.units)
+        yield "sp", "all_reduce", *_in_buckets(own * FLOAT32, BUCKET_BYTES)
 
 
 def _accounted(strategy: Strategy, held: Held, wire: float) -> Iterator[Sent]:

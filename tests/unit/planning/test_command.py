@@ -76,8 +76,18 @@ def test_an_experiment_brings_its_plan(tmp_path, capsys):
 
 
 def test_json_is_one_document(planned):
-    text, _ = planned("devices=2", "output=json", "pictures=false", *FEW, "parallel.tp=2")
+    text, _ = planned(
+        "devices=2",
+        "output=json",
+        "pictures=false",
+        *FEW,
+        "parallel.tp=2",
+        "samples=1e6",
+        "trainer.global_batch_size=64",
+    )
     document = json.loads(text)
+    assert document["training"]["steps"] == 15_625
+    assert document["best"]["hours"] == pytest.approx(15_625 * document["best"]["step_s"] / 3600)
     assert document["best"]["strategy"].startswith("tp=2")
     assert "parallel.tp=2" in document["best"]["overrides"]
     assert document["pictures"] == []
@@ -102,6 +112,8 @@ def test_a_plan_without_a_search_is_of_what_is_configured(planned):
         (["devices=0"], "devices: 0 is not positive; for example devices=64"),
         (["devices=12"], "devices: 12 are no whole number of nodes with 8 devices; devices=16"),
         (["devices=80000"], "devices: frontier has 78848 devices, not 80000; devices=78848"),
+        (["samples=0"], "samples: 0.0 is not positive; for example samples=1000000.0"),
+        (["samples=100", "trainer.max_steps=5"], "samples: cannot be given together with trainer.max_steps; leave one"),
         (["margin=1.5"], "margin: 1.5 leaves no memory; e.g. 0.1"),
         (["precisions=[fp8]"], "precisions: unknown value 'fp8'"),
         (["precisions=[bf16]", "trainer.precision=bf16"], "precisions: cannot be given together with trainer"),
