@@ -59,7 +59,9 @@ def main() -> None:
     chosen = parser.parse_args()
     cluster = measure_machine(DEVICES, "cpu")
     print(f"{cluster.peak_tflops}  {cluster.memory_gb_per_s:.3g} GB/s  kernel {cluster.kernel_us:.3g} us  "
-          f"shard {cluster.shard_us:.3g} us  {cluster.links['machine']}")  # fmt: skip
+          f"update {cluster.update_gb_per_s:.3g} GB/s\n"
+          f"shard {cluster.shard_us:.3g} and {cluster.shard_update_us:.3g} us  "
+          f"{cluster.links['machine']}")  # fmt: skip
     experiment = build_experiment(compose("train", chosen.overrides))
     training = Training.of(experiment.trainer, experiment.optim)
     efficiency = PlanConfig(cluster, DEVICES).efficiency

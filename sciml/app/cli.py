@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sciml.core.errors import SciMLError
-from sciml.dist.launcher import launched
+from sciml.dist.launcher import launched, leave
 
 SUMMARIES = {
     "train": "Train a model, score it on held-out data and write a report.",
@@ -146,11 +146,8 @@ def _is_one_of_many() -> bool:
 
 
 def _leave_peers(code: int) -> None:
-    """Ends a process that has peers at once: their threads (gloo's) may deadlock or abort in Python's own teardown."""
     if _is_one_of_many():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
 
 
 def _compose(verb: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sciml.app.cli import Outcome
-from sciml.app.run_folder import RunFolder
 from sciml.app.scoring import score_run
+from sciml.app.using import RunChoice
 from sciml.core.config import build
 from sciml.dist.mesh import Mesh
 from sciml.dist.world import join
@@ -16,21 +16,16 @@ from sciml.parallel.config import ParallelConfig
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(RunChoice):
     """Keys of ``conf/evaluate.yaml``."""
 
-    run: str = "latest"
-    runs_dir: str = "runs"
-    checkpoint: str | int = "best"
-    device: str = "auto"
-    output: str = "text"
     changes: dict[str, Any] = field(default_factory=dict)
 
 
 def run(values: Mapping[str, Any]) -> Outcome | None:
     """Scores and reports."""
     config = build(EvaluateConfig, values)
-    folder = RunFolder.find(config.run, config.runs_dir)
+    folder = config.folder
     changes = dict(config.changes)
     parallel = build(ParallelConfig, changes.pop("parallel", {}), prefix="parallel")
     world = join(config.device)

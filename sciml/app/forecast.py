@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sciml.app.cli import Outcome
-from sciml.app.run_folder import RunFolder
 from sciml.app.trained_run import open_run
+from sciml.app.using import RunChoice
 from sciml.core.config import build
 from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError
@@ -22,12 +22,9 @@ from sciml.inference.ensemble import ensemble_rollout
 
 
 @dataclass(frozen=True)
-class ForecastConfig:
+class ForecastConfig(RunChoice):
     """Keys of ``conf/forecast.yaml``."""
 
-    run: str = "latest"
-    runs_dir: str = "runs"
-    checkpoint: str | int = "best"
     init_time: str | None = None
     lead_time: str | float = "72h"
     every: str | float | None = None
@@ -36,8 +33,6 @@ class ForecastConfig:
     combine_intervals: bool = False
     seed: int = 0
     out: str | None = None
-    device: str = "auto"
-    output: str = "text"
     changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +57,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     config = build(ForecastConfig, values)
     request = config.request
     mesh = Mesh.alone(pick_device(config.device))
-    folder = RunFolder.find(config.run, config.runs_dir)
+    folder = config.folder
     opened = open_run(folder, checkpoint=str(config.checkpoint), mesh=mesh, changes=config.changes)
     domain = opened.experiment.domain
     if not isinstance(domain, Forecasts):

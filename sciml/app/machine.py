@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -28,21 +29,27 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.files import atomic_file
 from sciml.core.provenance import machine, now
-from sciml.dist.launcher import program, without_launcher
+from sciml.dist.collectives import all_gather, reduce_scatter
+from sciml.dist.launcher import leave, program, without_launcher
 from sciml.dist.world import World, join, pick_device
 from sciml.models.vit import Block, ViTConfig
 from sciml.planning.cluster import GB, ClusterConfig, Link
 from sciml.planning.links import MICROSECONDS
 from sciml.planning.meter import Done, Meter
+from sciml.planning.strategy import ADAMW_BYTES
 
 THIS_MACHINE = "this_machine"
-ROUNDS, LEAST_S, TIMEOUT_S = 5, 0.1, 300
+ROUNDS, LEAST_S, TIMEOUT_S = 12, 0.1, 300
 """A speed is the best of so many rounds, each of so many seconds."""
+MANY_ROUNDS = 25
+"""Of what differs from one time to the next, the median counts."""
 PRODUCT = {"cpu": (512, 256, 512), "accelerator": (8192, 8192, 8192)}
 BLOCK = {"cpu": (2, 256, 128), "accelerator": (8, 2048, 2048)}
 """Samples, tokens and channels of the block that tells how fast all else is."""
 UNITS = 8
-"""Modules that are sharded, each for itself."""
+"""Modules that are sharded, each for itself, and parameters that are updated."""
+UPDATED = 2**19
+"""Numbers of each of these."""
 SENT = {"cpu": 2**23, "accelerator": 2**28}
 """Bytes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -105,7 +112,7 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
         except subprocess.TimeoutExpired:
             raise RunError(f"{count_of(devices)} could not measure this machine within {TIMEOUT_S} s") from None
         if done.returncode or not out.exists():
-            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" =-")), "")
             raise RunError(f"{count_of(devices)} could not measure this machine: {last.strip()}")
         found = json.loads(out.read_text())
     link = Link(None, **found.pop("link"))
@@ -134,7 +141,8 @@ def _measure(world: World) -> dict[str, Any]:
         # Were products all that there is to it, anything else would cost nothing.
         "memory_gb_per_s": large[1].moved / max(rest, 0.05 * large[0]) / GB,
         "kernel_us": kernel_s / MICROSECONDS,
-        "shard_us": _shards(world) / MICROSECONDS,
+        "update_gb_per_s": _updates(device) / GB,
+        **{f"{name}_us": seconds / MICROSECONDS for name, seconds in _shards(world).items()},
         "memory_gb": _room(world),
         "link": _messages(world, SENT[kind]),
     }
@@ -172,32 +180,50 @@ def _room(world: World) -> float:
 def _messages(world: World, size: int) -> dict[str, float]:
     """What a rank sends in a ring, and what a message takes that holds nothing to speak of, between other work.
 
+    Parts are gathered and scattered, as tensor parallelism does.
+
     Ranks do not come to a message at the same time, and threads that send it have slept: back to back, small messages
-    are several times faster.
+    are several times faster, and so is the luckiest round. A training waits as long as is usual.
     """
     if world.size == 1:
         return {"gb_per_s": 1.0, "latency_us": 0.0}  # nobody to talk to
     device = world.device
     rows = PRODUCT[_kind(device.type)][1]
-    one, large, small = (torch.ones(n, device=device) for n in (rows * rows, size // 4, 1))
-    one = one.view(rows, rows)
+    one, large, small = (torch.ones(n, device=device) for n in (rows * rows, size // 4 // world.size, 1))
+    one, group = one.view(rows, rows), dist.group.WORLD
 
-    def work(message: torch.Tensor | None) -> None:
+    def work(part: torch.Tensor | None) -> None:
         for _ in range(2):
             one @ one
-        if message is not None:
-            dist.all_reduce(message)
+        if part is not None:
+            reduce_scatter(all_gather(part, 0, group), 0, group)
 
-    alone, with_small, with_large = (_seconds(partial(work, m), device, calls=16) for m in (None, small, large))
+    alone, with_small, with_large = (_usual(partial(work, m), device, calls=8) for m in (None, small, large))
     sent = 2 * (world.size - 1) / world.size * size
-    latency = max(0.0, with_small - alone) / max(1.0, math.log2(world.size))
+    latency = max(0.0, with_small - alone) / 2 / math.log2(world.size)
     return {"gb_per_s": sent / max(with_large - with_small, 1e-9) / GB, "latency_us": latency / MICROSECONDS}
 
 
-def _shards(world: World) -> float:
-    """Seconds of gathering or scattering what a module shares with other ranks, whatever its size."""
+def _updates(device: torch.device) -> float:
+    """Bytes a second that an optimizer reads and writes, of far more than caches hold."""
+    parameters = [nn.Parameter(torch.randn(UPDATED, device=device)) for _ in range(UNITS)]
+    seconds = _seconds(_update_of(parameters), device)
+    return ADAMW_BYTES * UNITS * UPDATED / seconds
+
+
+def _update_of(parameters: Iterable[nn.Parameter]) -> Callable[[], Any]:
+    """The step of an optimizer with parameters that have gradients."""
+    held = list(parameters)
+    for parameter in held:
+        if parameter.grad is None:
+            parameter.grad = torch.ones_like(parameter)
+    return torch.optim.AdamW(held).step
+
+
+def _shards(world: World) -> dict[str, float]:
+    """Seconds, whatever its size, of gathering or scattering what a module shares, and of updating a shard."""
     if world.size == 1:
-        return 0.0
+        return {"shard": 0.0, "shard_update": 0.0}
     plain, sharded = (nn.Sequential(*(nn.Linear(16, 16) for _ in range(UNITS))).to(world.device) for _ in range(2))
     for layer in sharded:
         fully_shard(layer, reshard_after_forward=False)
@@ -209,24 +235,32 @@ def _shards(world: World) -> float:
             if isinstance(layer, FSDPModule):
                 layer.reshard()
 
-    seconds = [_seconds(partial(both_ways, model), world.device, calls=4) for model in (plain, sharded)]
-    return max(0.0, seconds[1] - seconds[0]) / (2 * UNITS)
+    passes = [_usual(partial(both_ways, model), world.device, calls=4) for model in (plain, sharded)]
+    updates = [_usual(_update_of(model.parameters()), world.device, calls=4) for model in (plain, sharded)]
+    more = (max(0.0, seconds[1] - seconds[0]) / (2 * UNITS) for seconds in (passes, updates))
+    return dict(zip(("shard", "shard_update"), more, strict=True))
 
 
-def _seconds(work: Callable[[], Any], device: torch.device, calls: int | None = None) -> float:
-    """Of one call, the best of some rounds; so many calls a round, or as many as take long enough to be timed."""
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Of one call, in the best of some rounds: what other work on the machine takes away is none of its own."""
+    first = min(_round(work, device, 1), _round(work, device, 1))
+    return min(_round(work, device, max(1, int(LEAST_S / first))) for _ in range(ROUNDS))
 
-    def round_of(count: int) -> float:
-        began = time.perf_counter()
-        for _ in range(count):
-            work()
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        return (time.perf_counter() - began) / count
 
-    first = min(round_of(1), round_of(1))
-    count = calls or max(1, int(LEAST_S / first))
-    return min(round_of(count) for _ in range(ROUNDS))
+def _usual(work: Callable[[], Any], device: torch.device, calls: int) -> float:
+    """Seconds of one call in the median round, of so many calls."""
+    _round(work, device, 1)
+    return statistics.median(_round(work, device, calls) for _ in range(MANY_ROUNDS))
+
+
+def _round(work: Callable[[], Any], device: torch.device, calls: int) -> float:
+    """Seconds of one call, of so many."""
+    began = time.perf_counter()
+    for _ in range(calls):
+        work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return (time.perf_counter() - began) / calls
 
 
 def _slowest(found: list[Any]) -> Any:
@@ -253,8 +287,7 @@ def _main() -> None:
     if world.is_main:
         out.write_text(json.dumps(_slowest(found)))
     world.barrier()
-    if world.size > 1:
-        dist.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":

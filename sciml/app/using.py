@@ -27,6 +27,11 @@ class RunChoice:
     device: str = "auto"
     output: str = "text"
 
+    @property
+    def folder(self) -> RunFolder:
+        """Raises ConfigError where there is no such run."""
+        return RunFolder.find(self.run, self.runs_dir)
+
 
 def use(verb: str, protocol: type, values: Mapping[str, Any]) -> Outcome:
     """Lets the domain's method ``verb`` use a run's model, with the keys that its ``<verb>_config`` knows.
@@ -36,7 +41,7 @@ def use(verb: str, protocol: type, values: Mapping[str, Any]) -> Outcome:
     """
     own = {field.name for field in fields(RunChoice)}
     chosen = build(RunChoice, {name: value for name, value in values.items() if name in own})
-    folder = RunFolder.find(chosen.run, chosen.runs_dir)
+    folder = chosen.folder
     domain = load_domain(folder.record["config"]["domain"])
     if not isinstance(domain, protocol):
         raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")

@@ -53,6 +53,8 @@ class ClusterConfig:
         memory_gb_per_s: how fast a device reads it.
         kernel_us: between the starts of two kernels, at the least.
         shard_us: of gathering or scattering what a module shares with other ranks, besides the message.
+        update_gb_per_s: how fast an optimizer reads and writes; None counts kernels at the memory's speed.
+        shard_update_us: of updating a parameter of which ranks hold shards, besides; None counts kernels.
         peak_tflops: of a device's matrix units, dense, by precision; one that is missing cannot be used.
         links: levels of the network by name, from the nearest neighbors to all nodes.
         power_w: of a device at work, with its share of the node.
@@ -69,6 +71,8 @@ class ClusterConfig:
     memory_gb_per_s: float | None = None
     kernel_us: float = 5.0
     shard_us: float = 0.0
+    update_gb_per_s: float | None = None
+    shard_update_us: float | None = None
     peak_tflops: dict[str, float] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
     power_w: float | None = None
@@ -77,7 +81,7 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         counts = ("devices_per_node", "num_nodes", "cores_per_device")
-        for name in (*counts, "memory_gb", "memory_gb_per_s", "kernel_us", "power_w"):
+        for name in (*counts, "memory_gb", "memory_gb_per_s", "kernel_us", "update_gb_per_s", "power_w"):
             if getattr(self, name) is not None:
                 positive(getattr(self, name), f"cluster.{name}", example=8)
         choice(self.device, ("accelerator", "cpu"), "cluster.device")

@@ -13,6 +13,9 @@ from sciml.planning.facts import FLOAT32
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 
+ADAMW_BYTES = 84
+"""Read and written for each parameter in a step of AdamW, kernel by kernel."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -31,14 +34,14 @@ class Training:
     steps: int = 1
     moments: int = 2 * FLOAT32
     average: int = FLOAT32
-    update: int = 84 + 12 + 12
+    update: int = ADAMW_BYTES + 12 + 12
 
     @classmethod
     def of(cls, trainer: TrainerConfig, optim: OptimConfig) -> Training:
         """What a configuration asks for."""
         moments = 2 * FLOAT32 if optim.name == "adamw" else FLOAT32 * (optim.momentum > 0)
         average = 0 if optim.ema_decay is None else FLOAT32
-        update = {"adamw": 84, "sgd": 44 if optim.momentum else 24}[optim.name] + 12 + 3 * average
+        update = {"adamw": ADAMW_BYTES, "sgd": 44 if optim.momentum else 24}[optim.name] + 12 + 3 * average
         return cls(trainer.global_batch_size, trainer.max_steps, moments, average, update)
 
 

@@ -303,6 +303,19 @@ class ThroughputModel:
         moved = self.memory.state(strategy, held).updated * self.training.update
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
             moved += 2 * FLOAT32 * held.numel
-        one_by_one = self.cluster.device == "cpu" or strategy.parallel.shard > 1
-        kernels = KERNELS_OF_AN_UPDATE * sum(len(unit.shapes) for unit in held.units) if one_by_one else 0
-        return moved / self._memory_rate() + kernels * self.cluster.kernel_us * MICROSECONDS
+        return moved / self._update_rate() + self._parameter_by_parameter(strategy, held)
+
+    def _update_rate(self) -> float:
+        """Bytes a second."""
+        measured = self.cluster.update_gb_per_s
+        return self._memory_rate() if measured is None else measured * GB
+
+    def _parameter_by_parameter(self, strategy: Strategy, held: Held) -> float:
+        """Seconds of an update that depend on the number of parameters alone."""
+        cluster, sharded = self.cluster, strategy.parallel.shard > 1
+        each = KERNELS_OF_AN_UPDATE * cluster.kernel_us
+        if sharded and cluster.shard_update_us is not None:
+            each = cluster.shard_update_us
+        elif not sharded and (cluster.device == "accelerator" or cluster.update_gb_per_s is not None):
+            return 0.0  # all in a few kernels, or in what was measured
+        return each * MICROSECONDS * sum(len(unit.shapes) for unit in held.units)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from domains.fluids.readers.kept_open import kept_open
 from sciml.core.errors import DataError, MissingExtraError
 
 
@@ -23,6 +21,7 @@ def open_library(purpose: str) -> Any:
     return h5py
 
 
+@kept_open
 def opened(file: str) -> Any:
     """The open file, kept open for the next time.
 
@@ -30,18 +29,7 @@ def opened(file: str) -> Any:
         DataError: it is missing, damaged or no HDF5 file.
         MissingExtraError: h5py is not installed.
     """
-    open_library(f"to read {file}")
-    try:
-        facts = Path(file).stat()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    return _opened(file, facts.st_mtime_ns, facts.st_size, os.getpid())
-
-
-@lru_cache(maxsize=32)
-def _opened(file: str, changed: int, size: int, process: int) -> Any:
-    import h5py
-
+    h5py = open_library(f"to read {file}")
     try:
         return h5py.File(file, "r")
     except OSError as error:

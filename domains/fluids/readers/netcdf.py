@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from domains.fluids.readers.kept_open import kept_open
 from sciml.core.errors import DataError, nearest
 from sciml.data.classic_netcdf import check_whole
 
 
+@kept_open
 def opened(file: str) -> Any:
     """The open file, kept open for the next time.
 
     Raises:
         DataError: it is missing, damaged or no NetCDF file.
     """
-    try:
-        facts = Path(file).stat()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    return _opened(file, facts.st_mtime_ns, facts.st_size, os.getpid())
-
-
-@lru_cache(maxsize=32)
-def _opened(file: str, changed: int, size: int, process: int) -> Any:
     import netCDF4
 
     check_whole(file)

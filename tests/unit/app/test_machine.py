@@ -23,6 +23,9 @@ def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
     assert 1e-3 < measured.peak_tflops["fp32"] < 10
     assert 0.1 < measured.memory_gb_per_s < 500
     assert 0.5 < measured.kernel_us < 500
+    assert 0.5 < measured.update_gb_per_s < 1000
+    assert measured.shard_us > 0
+    assert measured.shard_update_us > 0
     link = measured.links["machine"]
     assert 0.01 < link.gb_per_s < 100
     assert link.latency_us >= 0

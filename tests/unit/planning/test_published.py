@@ -121,5 +121,5 @@ def test_zero_1_costs_what_adding_gradients_does():
 
 def test_with_the_batch_of_the_whole_machine_the_same_constants_fall_short():
     """How far the other reading of "global batch" is from what was published."""
-    assert hardware((GPT_175B, recipe(4, 16, 16), 640)) / PUBLISHED_175B == pytest.approx(0.73, abs=0.02)
+    assert hardware((GPT_175B, recipe(4, 16, 16), 640)) / PUBLISHED_175B == pytest.approx(0.72, abs=0.02)
     assert hardware((GPT_1T, recipe(8, 64, 6), 1600)) / PUBLISHED_1T == pytest.approx(0.84, abs=0.02)
