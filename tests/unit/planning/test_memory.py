@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -146,14 +147,24 @@ def test_an_update_reads_and_writes_what_a_plan_counts(name):
 
 def test_an_update_without_moments_takes_time_too():
     plain = Training(GLOBAL_BATCH, moments=0, average=0, update=24 + 12)
-    seconds = [
-        ThroughputModel(small(), FRONTIER, training, Efficiency(), MemoryModel(small(), FRONTIER, training))
-        .of(strategy({}))
-        .update
-        for training in (plain, Training(GLOBAL_BATCH))
-    ]
+    seconds = [update_s({}, training=training) for training in (plain, Training(GLOBAL_BATCH))]
     assert seconds[0] == pytest.approx(seconds[1] * 36 / 108)
     assert seconds[0] > 0
+
+
+def test_where_updates_were_measured_no_kernels_are_counted():
+    machine = replace(FRONTIER, device="cpu", update_gb_per_s=10.0, shard_update_us=100.0)
+    whole, numbers = update_s({}, machine), small().parameters
+    assert whole == pytest.approx(numbers * Training(GLOBAL_BATCH).update / 10e9)
+    shards = update_s({"dp": 1, "shard": 2, "zero": 1}, machine)
+    assert shards == pytest.approx(whole / 2 + len(list(small().whole.parameters())) * 100e-6, rel=0.01)
+    assert update_s({}, replace(machine, update_gb_per_s=None)) > whole
+
+
+def update_s(mesh, machine=FRONTIER, training=None):
+    training = training or Training(GLOBAL_BATCH)
+    memory = MemoryModel(small(), machine, training)
+    return ThroughputModel(small(), machine, training, Efficiency(), memory).of(strategy(mesh)).update
 
 
 @pytest.mark.parametrize(("zero", "offload"), [(0, "none"), (1, "none"), (2, "none"), (3, "none"), (2, "cpu")])
