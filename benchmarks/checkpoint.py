@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from sciml.core.files import sha256
+from sciml.dist.launcher import leave
 from sciml.dist.world import World
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 
@@ -114,7 +114,7 @@ def rank_main(rank: int, size: int, folder: Path, mib: int) -> None:
         rows["plain"] = plain(folder, mib)
     if rank == 0:
         print(json.dumps(rows), flush=True)
-    os._exit(0)  # gloo's threads may abort in Python's own teardown
+    leave(0)
 
 
 def spawn(size: int, folder: Path, mib: int) -> dict[str, float]:

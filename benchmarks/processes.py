@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from sciml.dist.launcher import leave
 from sciml.dist.world import World
 
 Step = Callable[[], object]
@@ -93,4 +94,4 @@ def _rank(rank: int, size: int, file: str, function: Callable[..., Any], args: t
     except BaseException:
         pipe.send((False, traceback.format_exc()))
     time.sleep(1.0)  # others may still talk to this one
-    os._exit(0)  # gloo's threads may abort in Python's own teardown
+    leave(0)

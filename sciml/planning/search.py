@@ -12,8 +12,9 @@ from sciml.planning.links import Efficiency
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.space import Space, Wishes
+from sciml.planning.step_time import StepTime
 from sciml.planning.strategy import Strategy, Training
-from sciml.planning.throughput import StepTime, ThroughputModel
+from sciml.planning.throughput import ThroughputModel
 
 TIE = 0.05
 """Times that differ less than this cannot be told apart by a plan: published runs are met within as much."""

@@ -1,10 +1,9 @@
-"""How long a training step takes, where its time goes, and what that means for a training."""
+"""How long a training step takes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from sciml.planning.held import Held
 from sciml.planning.links import MICROSECONDS, Efficiency, Links
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
+from sciml.planning.step_time import Speed, StepTime
 from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
 from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, run
 from sciml.planning.traffic import Sent, TrafficModel
@@ -28,55 +28,6 @@ COPIED = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
 KERNELS_OF_AN_UPDATE = 10
 """For each parameter, where they are updated one after the other."""
-
-
-@dataclass(frozen=True)
-class StepTime:
-    """Seconds of a step on the rank that has most to do.
-
-    Attributes:
-        compute: forward and backward passes.
-        tp, sp, pp: messages within micro-batches, for which everybody waits.
-        dp: reduction and gathering of gradients and weights, as far as no computing hides it.
-        bubble: waiting for the first and the last micro-batch to pass through a pipeline.
-        update: of the weights.
-    """
-
-    compute: float
-    tp: float
-    sp: float
-    pp: float
-    dp: float
-    bubble: float
-    update: float
-
-    @property
-    def total(self) -> float:
-        return self.compute + self.tp + self.sp + self.pp + self.dp + self.bubble + self.update
-
-    def parts(self) -> dict[str, float]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a step's time means.
-
-    Attributes:
-        samples_per_s: of the whole machine.
-        model_flops, hardware_flops: shares of the devices' peak (MFU, HFU): without and with what is computed again.
-        hours, device_hours: of the whole training.
-        energy_kwh, cost: of the whole training; None where the cluster tells no power, no price.
-    """
-
-    step: StepTime
-    samples_per_s: float
-    model_flops: float
-    hardware_flops: float
-    hours: float
-    device_hours: float
-    energy_kwh: float | None
-    cost: float | None
 
 
 class _Load(NamedTuple):
@@ -299,7 +250,7 @@ class ThroughputModel:
         return others / p.interleave * (ZERO_BUBBLE if p.schedule == "zero_bubble" else 1.0)
 
     def _update(self, strategy: Strategy, held: Held) -> float:
-        """Reading and writing the state at the memory's speed."""
+        """Reading and writing the state, in as many kernels as that takes."""
         moved = self.memory.state(strategy, held).updated * self.training.update
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
             moved += 2 * FLOAT32 * held.numel

@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from sciml.core.errors import ConfigError, DataError, RunError
+from sciml.dist.launcher import leave
 from sciml.dist.world import World
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
@@ -228,6 +229,5 @@ if __name__ == "__main__":
         main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
     except BaseException:
         traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-    os._exit(0)  # gloo's threads may abort in Python's own teardown
+        leave(1)
+    leave(0)

@@ -1,7 +1,6 @@
 """Traffic and breakdown against what DDP, FSDP2, pipelining and hand-made calls are known to do."""
 
 import multiprocessing
-import os
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from sciml.dist.launcher import leave
 from sciml.dist.mesh import Mesh
 from sciml.dist.traffic import Count, Traffic
 from sciml.dist.world import World
@@ -57,7 +57,7 @@ def _work(body, rank, num_processes, store, pipe):
         pipe.send((True, body(World(rank, num_processes, torch.device("cpu")))))
     except BaseException:
         pipe.send((False, traceback.format_exc()))
-    os._exit(0)  # gloo may abort at the interpreter's end
+    leave(0)
 
 
 def _counted(mesh, block):

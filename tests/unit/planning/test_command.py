@@ -76,21 +76,18 @@ def test_an_experiment_brings_its_plan(tmp_path, capsys):
 
 
 def test_json_is_one_document(planned):
-    text, _ = planned(
-        "devices=2",
-        "output=json",
-        "pictures=false",
-        *FEW,
-        "parallel.tp=2",
-        "samples=1e6",
-        "trainer.global_batch_size=64",
-    )
+    text, _ = planned("devices=2", "output=json", "pictures=false", *FEW, "parallel.tp=2")
     document = json.loads(text)
-    assert document["training"]["steps"] == 15_625
-    assert document["best"]["hours"] == pytest.approx(15_625 * document["best"]["step_s"] / 3600)
     assert document["best"]["strategy"].startswith("tp=2")
     assert "parallel.tp=2" in document["best"]["overrides"]
     assert document["pictures"] == []
+
+
+def test_hours_are_those_of_the_samples_that_are_asked_for(planned):
+    _, folder = planned("devices=2", "search=false", "pictures=false", "samples=1e6", "trainer.global_batch_size=64")
+    document = json.loads((folder / "plan.json").read_text())
+    assert document["training"]["steps"] == 15_625
+    assert document["best"]["hours"] == pytest.approx(15_625 * document["best"]["step_s"] / 3600)
 
 
 def test_a_plan_without_a_search_is_of_what_is_configured(planned):
