@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from domains.fluids.amr_config import AMRConfig
-from domains.fluids.boundary import Boundary
-from domains.fluids.model import AMRViT
+from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.boundary import Boundary
 
 CHANNELS = ("dens", "uwnd", "wwnd", "theta")
 BOUNDARY = Boundary.of("periodic", "wall")

@@ -29,8 +29,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from sciml.core.files import sha256
-from sciml.dist.launcher import leave
-from sciml.dist.world import World
+from sciml.distributed.launcher import leave
+from sciml.distributed.world import World
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 
 NUM_TENSORS, COLUMNS = 48, 1024

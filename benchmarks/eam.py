@@ -17,11 +17,11 @@ from collections.abc import Callable
 
 import torch
 
-from domains.materials.alloys import Family, Recipe, draw
-from domains.materials.labeling import EAMLabeler, EMTLabeler, pure_crystal
-from domains.materials.simulate import structures
-from domains.materials.simulate_config import SimulateConfig
-from domains.materials.structure import Structure
+from domains.materials.data.structure import Structure
+from domains.materials.simulation.alloys import Family, Recipe, draw
+from domains.materials.simulation.labeling import EAMLabeler, EMTLabeler, pure_crystal
+from domains.materials.simulation.simulate import structures
+from domains.materials.simulation.simulate_config import SimulateConfig
 
 
 def alloys(count: int, cells: int) -> list[Structure]:

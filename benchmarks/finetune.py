@@ -75,7 +75,7 @@ def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
 
 def fine_tuning() -> list[str]:
     """The experiment's own steps and rates, for a training that is not it."""
-    from sciml.app.config import compose
+    from sciml.run.spec import compose
 
     values = compose("train", ["experiment=materials_finetune"])
     keys = {"trainer": ("max_steps", "valid_every", "save_every"), "optim": ("lr", "warmup_steps", "ema_decay")}

@@ -21,13 +21,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from domains.materials.batch import GraphSample, collate
-from domains.materials.neighbors import neighbor_list
-from domains.materials.prepare import PrepareConfig, prepare
-from domains.materials.source import StructureSource
-from domains.materials.store import MaterialsStore
-from domains.materials.structure import Structure
-from sciml.data.loader import ShuffledStream, training_batches
+from domains.materials.data.batch import GraphSample, collate
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.samples import StructureSource
+from domains.materials.data.store import MaterialsStore
+from domains.materials.data.structure import Structure
+from sciml.data.loader import ShuffledSampler, training_batches
 
 
 def rattled(num_cells: tuple[int, int, int], seed: int = 0) -> Atoms:
@@ -71,7 +71,7 @@ def graph_of(structure: Structure, cutoff: float) -> GraphSample:
 
 def loader_rate(source: StructureSource, batch: int, workers: int, seconds: float) -> float:
     """Samples a second of the training loader."""
-    stream = ShuffledStream(len(source), batch, seed=0)
+    stream = ShuffledSampler(len(source), batch, seed=0)
     batches = training_batches(
         source, stream, start_step=0, stop_step=10**9, micro_batch_size=batch, num_workers=workers
     )

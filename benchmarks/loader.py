@@ -20,19 +20,19 @@ import numpy as np
 import torch
 import xarray as xr
 
-from domains.climate.readers import open_source
-from domains.climate.readers.files import is_zarr
-from domains.climate.source import ClimateDataConfig, ForecastSource, open_or_prepare
-from domains.climate.store import ClimateStore
-from domains.climate.variables import parse_channel
-from sciml.data.loader import ShuffledStream, training_batches
+from domains.climate.data.readers import open_source
+from domains.climate.data.readers.files import is_zarr
+from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open_or_prepare
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.variables import parse_channel
+from sciml.data.loader import ShuffledSampler, training_batches
 
 Batches = Callable[[], Iterator[object]]
 
 
 def with_loader(source: ForecastSource, batch_size: int, workers: int, seed: int) -> Batches:
     """Batches as the trainer gets them."""
-    stream = ShuffledStream(len(source), batch_size, seed)
+    stream = ShuffledSampler(len(source), batch_size, seed)
     return lambda: training_batches(
         source, stream, start_step=0, stop_step=10**6, micro_batch_size=batch_size, num_workers=workers
     )
@@ -47,7 +47,7 @@ def with_xarray(
     position = {time: i for i, time in enumerate(times)}
     starts = [position[time] for time in store.times[store.indices("train")][: len(source)]]
     offset = position[store.times[steps]] - position[store.times[0]]
-    stream = ShuffledStream(len(starts), batch_size, seed)
+    stream = ShuffledSampler(len(starts), batch_size, seed)
 
     def state(at: int) -> np.ndarray:
         if "fields" in dataset:

@@ -23,9 +23,9 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 
-from domains.materials.calculator import SciMLCalculator
-from domains.materials.neighbors import graph_sample
-from domains.materials.structure import Structure
+from domains.materials.data.neighbors import graph_sample
+from domains.materials.data.structure import Structure
+from domains.materials.inference.calculator import SciMLCalculator
 
 ELEMENTS = ("Co", "Cu", "Fe", "Ni", "Pd")
 A = 3.62  # A

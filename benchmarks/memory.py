@@ -26,8 +26,8 @@ import psutil
 from parallel import AXES, BATCH, Shape, engine_step, on_mesh
 from processes import compare, run
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.nn.recompute import RECOMPUTES
 from sciml.parallel.config import ParallelConfig
 

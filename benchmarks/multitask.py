@@ -29,7 +29,7 @@ def errors(overrides: list[str], seed: int, runs: str) -> dict[str, dict]:
 
 def single(name: str, steps: int) -> list[str]:
     """One property alone; it draws from its own data set only, as often as the joint model does."""
-    from sciml.app.config import compose
+    from sciml.run.spec import compose
 
     shares = compose("train", [EXPERIMENT])["data"]["shares"]
     mine = DATA_SETS[name]

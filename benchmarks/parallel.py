@@ -30,10 +30,10 @@ import torch.distributed as dist
 from processes import Step, compare, run
 from torch import Tensor, nn
 
-from domains.climate.model import ClimateViT
-from sciml.dist.mesh import Mesh
-from sciml.dist.traffic import Traffic
-from sciml.dist.world import World
+from domains.climate.model.forecaster import ClimateViT
+from sciml.distributed.communication import CommunicationVolume
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput, Task
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
@@ -101,7 +101,7 @@ class Samples:
 class Regression:
     """Mean square error."""
 
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         output = model(batch.inputs, None, batch.lead, torch.zeros_like(batch.lead))
@@ -149,9 +149,9 @@ def axes_rank(world: World, shape: Shape, meshes: dict[str, dict[str, Any]], ste
         fixed, growing = (steps_of[batch] for batch in samples)
         times, grown = compare(world, [(fixed, whole), (growing, one)], steps)
         grown[2] /= world.size
-        with Traffic(mesh) as traffic:
+        with CommunicationVolume(mesh) as traffic:
             fixed()
-        sent = torch.tensor(sum(count.sent for kinds in traffic.table().values() for count in kinds.values()))
+        sent = torch.tensor(sum(count.wire_bytes for kinds in traffic.table().values() for count in kinds.values()))
         dist.all_reduce(sent, op=dist.ReduceOp.MAX)
         found[name] = (times, grown, sent.item(), wire(shape, config, world.size))
         del fixed, growing, steps_of

@@ -24,12 +24,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sciml.app.config import build_experiment, compose
 from sciml.app.plan import facts_of
-from sciml.dist.launcher import program
+from sciml.distributed.launcher import program
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.strategy import Strategy, Training
+from sciml.run.spec import build_experiment, compose
 
 STEPS, TIMEOUT_S = 3, 600
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,8 +99,8 @@ def measured(case: str) -> dict[int, int]:
 
 def train_as_rank(folder: str, arguments: list[str]) -> None:
     """What each process of a case does."""
-    from sciml.app import training as app
-    from sciml.dist.world import join
+    from sciml.distributed.world import join
+    from sciml.run import session as app
 
     before: list[int] = []
     build = app._build_model

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from sciml.app.config import build_experiment, compose
-from sciml.app.machine import measure_machine
 from sciml.app.plan import PlanConfig, facts_of
 from sciml.parallel.config import ParallelConfig
+from sciml.planning.machine import measure_machine
 from sciml.planning.search import Search
 from sciml.planning.space import Wishes
 from sciml.planning.strategy import Strategy, Training
+from sciml.run.spec import build_experiment, compose
 from sciml.tuning.trial import MEASURED, Trial
 
 DEVICES, TIMEOUT_S = 2, 300

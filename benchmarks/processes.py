@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sciml.dist.launcher import leave
-from sciml.dist.world import World
+from sciml.distributed.launcher import leave
+from sciml.distributed.world import World
 
 Step = Callable[[], object]
 TIMEOUT_S = 280

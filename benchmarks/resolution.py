@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from domains.fluids.data import simulated
-from domains.fluids.simulate_config import SimulateConfig
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import open_run
+from domains.fluids.data.datasets import simulated
+from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.data.loader import evaluation_batches
-from sciml.dist.mesh import Mesh
-from sciml.inference.evaluation import score_baselines, score_model
+from sciml.distributed.mesh import Mesh
+from sciml.forecast.evaluation import score_baselines, score_model
 from sciml.report.style import MODEL, OTHER_COLORS, color_of, label_of, new_figure, save_png, suite_style
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_run
 
 COLUMNS = (64, 96, 128, 192, 256)
 FRAMES = (1, 5, 10)

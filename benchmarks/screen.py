@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from ase.data import atomic_numbers
 
-from domains.materials.alloys import atom_counts
-from domains.materials.compositions import read_grid
-from domains.materials.ensemble import MaterialsEnsemble
-from domains.materials.heads import TargetConfig
-from domains.materials.labeling import pure_crystal
-from domains.materials.model import MaterialsGNN
-from domains.materials.predictor import Predictor
-from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.sites import Sites, compact_repeats
-from domains.materials.structure import Structure
-from domains.materials.task import MaterialsTaskConfig
-from sciml.domain.protocol import Trained, TrainedModel
+from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
+from domains.materials.data.structure import Structure
+from domains.materials.inference.predictor import Predictor
+from domains.materials.screening.compositions import read_grid
+from domains.materials.screening.sites import Sites, compact_repeats
+from domains.materials.simulation.alloys import atom_counts
+from domains.materials.simulation.labeling import pure_crystal
+from domains.materials.training.ensemble import MaterialsEnsemble
+from domains.materials.training.heads import TargetConfig
+from domains.materials.training.potential import MaterialsGNN
+from domains.materials.training.task import MaterialsTaskConfig
+from sciml.domain.protocol import FittedData, LoadedModel
 from sciml.models.gnn import GNNConfig
 
 METALS = ("Co", "Cu", "Fe", "Ni", "Pd")
@@ -43,12 +43,12 @@ def untrained(config: GNNConfig, members: int) -> Predictor:
     """A predictor of energies whose weights are as drawn."""
     numbers = tuple(sorted(atomic_numbers[symbol] for symbol in METALS))
     task = MaterialsTaskConfig(members=members)
-    schema = MaterialsSchema(numbers, config.cutoff, {"energy": Label("graph", (), "eV")}, average_neighbors=43.0)
+    schema = MaterialsSchema(numbers, config.cutoff, {"energy": Label("graph", (), "eV")}, avg_num_neighbors=43.0)
     one = torch.ones((), dtype=torch.float64)
     known = MaterialsStatistics(
         references=-4 * torch.ones(1, len(numbers), dtype=torch.float64),
         energy_std=one,
-        average_neighbors=43 * one,
+        avg_num_neighbors=43 * one,
         element_counts=torch.ones(len(numbers), dtype=torch.float64),
         shortest=2 * torch.ones(len(numbers), len(numbers), dtype=torch.float64),
         mean={"energy": one},
@@ -60,7 +60,7 @@ def untrained(config: GNNConfig, members: int) -> Predictor:
     models = [MaterialsGNN(config, numbers, targets, avg_num_neighbors=43.0) for _ in range(members)]
     model = models[0] if members == 1 else MaterialsEnsemble(models)
     cfg = argparse.Namespace(model=config, task=task)
-    return Predictor(TrainedModel(Path(), cfg, Trained(schema, known), model.eval(), torch.device("cpu")))
+    return Predictor(LoadedModel(Path(), cfg, FittedData(schema, known), model.eval(), torch.device("cpu")))
 
 
 def structures_of(count: int, sites: Sites) -> list[tuple[np.ndarray, float]]:

@@ -17,11 +17,11 @@ from collections.abc import Callable
 
 import torch
 
-from domains.fluids.solver import CASES, Grid
+from domains.fluids.solver import CASES, SolverGrid
 from domains.fluids.solver.step import Solver
 
 ORIGINAL_S, ORIGINAL_STEPS = 42.6, 4500
-GRID = Grid(200, 100)
+GRID = SolverGrid(200, 100)
 CELLS = GRID.nx * GRID.nz
 
 

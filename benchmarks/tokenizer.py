@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 import torch
 from torch import Tensor, nn
 
-from domains.climate.model import ClimateViT
-from domains.climate.tokenizer import PlainTokenizer, VariableTokenizer, fold
+from domains.climate.model.forecaster import ClimateViT
+from domains.climate.model.tokenizer import PlainTokenizer, VariableTokenizer, fold
 from sciml.models.vit import ViTConfig
 from sciml.nn.patch import patchify, unpatchify
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from domains.climate.model import ClimateViT
+from domains.climate.model.forecaster import ClimateViT
 from sciml.models.vit import ViTConfig
 
 ROWS, COLUMNS = 32, 64

@@ -25,11 +25,11 @@ from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from domains.materials.alloys import rattled, solid_solution
-from domains.materials.calculator import OutsideTrainingSet, SciMLCalculator
-from domains.materials.labeling import EAMLabeler, pure_crystal
-from domains.materials.metrics import GPA
-from domains.materials.structure import Structure, stress_voigt
+from domains.materials.data.structure import Structure, stress_voigt
+from domains.materials.inference.calculator import OutsideTrainingSet, SciMLCalculator
+from domains.materials.simulation.alloys import rattled, solid_solution
+from domains.materials.simulation.labeling import EAMLabeler, pure_crystal
+from domains.materials.training.metrics import GPA
 from sciml.report.style import INK, MODEL, MUTED, add_titles, color_of, new_figure, save_png, suite_style
 
 ELEMENTS = ("Co", "Cu", "Fe", "Ni", "Pd")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from domains.climate.regrid import Grid, Regridder
+from domains.climate.data.regrid import Grid, Regridder
 
 GRID = "64x32"
 # Rounding steps in the variable's unit; the weather's standard deviation is over a hundred times larger (README.md).

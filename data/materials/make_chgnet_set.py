@@ -20,9 +20,9 @@ from ase.io.extxyz import write_extxyz
 from chgnet.model.model import CHGNet
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from domains.materials.alloys import Family, Recipe, draw
-from domains.materials.simulate import LABEL_DECIMALS, LENGTH_DECIMALS
-from domains.materials.structure import Structure
+from domains.materials.data.structure import Structure
+from domains.materials.simulation.alloys import Family, Recipe, draw
+from domains.materials.simulation.simulate import LABEL_DECIMALS, LENGTH_DECIMALS
 from sciml.core.files import atomic_file
 from sciml.core.progress import track
 

@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from domains.climate.baselines import MIN_PAIRS, RidgeBaseline, climatology, persistence
-from domains.climate.batch import FieldBatch
-from domains.climate.ensemble import EnsembleTask
-from domains.climate.example_rollout import forecast_example
-from domains.climate.figures import climate_figures
-from domains.climate.forcings import forcing_names
-from domains.climate.forecast_file import ForecastFile
-from domains.climate.intervals import parse_intervals, scoring_paths
-from domains.climate.model import ClimateViT, check_options
-from domains.climate.prepare import PrepareConfig, prepare
-from domains.climate.schema import ClimateSchema, ClimateStatistics
-from domains.climate.simulate import SimulateConfig, simulate
-from domains.climate.source import ClimateDataConfig, ForecastSource, open_or_prepare
-from domains.climate.start import forecast_figures, starting_batches
-from domains.climate.store import ClimateStore
-from domains.climate.task import ClimateTask, ClimateTaskConfig
+from domains.climate.data.batch import FieldBatch
+from domains.climate.data.forcings import forcing_names
+from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open_or_prepare
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from domains.climate.data.store import ClimateStore
+from domains.climate.figures.report import climate_figures
+from domains.climate.forecast.baselines import MIN_PAIRS, RidgeBaseline, climatology, persistence
+from domains.climate.forecast.ensemble import EnsembleTask
+from domains.climate.forecast.example_rollout import forecast_example
+from domains.climate.forecast.forecast_file import ForecastFile
+from domains.climate.forecast.initial_conditions import forecast_figures, starting_batches
+from domains.climate.forecast.intervals import parse_intervals, scoring_paths
+from domains.climate.model.forecaster import ClimateViT, check_options
+from domains.climate.model.task import ClimateTask, ClimateTaskConfig
+from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import NamedFigure, Predictor, RunResult, Splits, Trained
+from sciml.domain.protocol import FittedData, NamedFigure, Predictor, RunResult, Splits
 from sciml.models.vit import ViTConfig
 
 
@@ -50,12 +50,12 @@ class ClimateDomain:
     task_config = ClimateTaskConfig
     prepare_config = PrepareConfig
     simulate_config = SimulateConfig
-    forecast_endings = (".zarr", ".nc")
+    forecast_suffixes = (".zarr", ".nc")
 
     def check(self, cfg: Any) -> None:
         check_options(cfg.model)
 
-    def splits(self, cfg: Any, trained: Trained | None = None) -> ClimateSplits:
+    def splits(self, cfg: Any, trained: FittedData | None = None) -> ClimateSplits:
         store = open_or_prepare(cfg.data)
         schema, statistics = store.schema, store.statistics
         if trained is not None:
@@ -93,8 +93,8 @@ class ClimateDomain:
             baselines=lambda: _baselines(store, scored),
         )
 
-    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
-        return Trained(ClimateSchema.from_dict(schema), ClimateStatistics.from_tensors(statistics))
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
+        return FittedData(ClimateSchema.from_dict(schema), ClimateStatistics.from_tensors(statistics))
 
     def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
         assert isinstance(splits, ClimateSplits)
@@ -122,7 +122,7 @@ class ClimateDomain:
         return forecast_figures(path, splits.store)
 
 
-def _as_trained(trained: Trained, store: ClimateStore) -> ClimateStatistics:
+def _as_trained(trained: FittedData, store: ClimateStore) -> ClimateStatistics:
     """The statistics that the model was trained with, beside the store's own constant fields."""
     wanted: ClimateSchema = trained.schema
     for kind in ("channels", "statics"):

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from domains.fluids.amr_config import AMRConfig
-from domains.fluids.batch import FlowBatch
-from domains.fluids.data import Flows, open_flows
-from domains.fluids.data_config import FluidsDataConfig
-from domains.fluids.example import forecast_example, read_example
-from domains.fluids.figures import example_figures, fluids_figures
-from domains.fluids.flow_example import FlowExample
-from domains.fluids.forecast_file import ForecastFile
-from domains.fluids.model import AMRViT
-from domains.fluids.samples import FlowSamples
-from domains.fluids.schema import FluidsSchema, FluidsStatistics
-from domains.fluids.simulate import simulate
-from domains.fluids.simulate_config import SimulateConfig
-from domains.fluids.start import starting_batches
-from domains.fluids.statistics import measure
-from domains.fluids.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.batch import FlowBatch
+from domains.fluids.data.data_config import FluidsDataConfig
+from domains.fluids.data.datasets import Flows, open_flows
+from domains.fluids.data.samples import FlowSamples
+from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
+from domains.fluids.data.statistics import measure
+from domains.fluids.figures.report import example_figures, fluids_figures
+from domains.fluids.forecast.example import forecast_example, read_example
+from domains.fluids.forecast.flow_example import FlowExample
+from domains.fluids.forecast.forecast_file import ForecastFile
+from domains.fluids.forecast.initial_conditions import starting_batches
+from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.solver.simulate import simulate
+from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
+from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FluidsDomain:
     data_config = FluidsDataConfig
     task_config = FluidsTaskConfig
     simulate_config = SimulateConfig
-    forecast_endings = (".nc",)
+    forecast_suffixes = (".nc",)
 
     def check(self, cfg: Any) -> None:
         if cfg.parallel.pp > 1 and cfg.model.indicator == "learned":
@@ -64,7 +64,7 @@ class FluidsDomain:
                 hint="use 0, or parallel.pp=1",
             )
 
-    def splits(self, cfg: Any, trained: Trained | None = None) -> FluidsSplits:
+    def splits(self, cfg: Any, trained: FittedData | None = None) -> FluidsSplits:
         schema, flows = open_flows(cfg.data)
         task, data = cfg.task, cfg.data
         if trained is None:
@@ -74,7 +74,7 @@ class FluidsDomain:
             check_as_trained(trained.schema, schema)
         preload = {"preload_gb": data.preload_gb}
         ahead, furthest = task.pushforward + 1, max(task.score_frames)
-        training = {"own_steps": task.pushforward, **preload}
+        training = {"pushforward_steps": task.pushforward, **preload}
         splits = FluidsSplits(
             train=FlowSamples(
                 flows, "train", task.strides, ahead, noise=task.noise, augment=data.augment, scales=statistics.scales,
@@ -99,8 +99,8 @@ class FluidsDomain:
     def task(self, cfg: Any, splits: Splits) -> FluidsTask:
         return FluidsTask(splits.schema, splits.statistics, cfg.task, needs_truth=cfg.model.indicator == "oracle")
 
-    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
-        return Trained(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
+        return FittedData(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
 
     def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
         assert isinstance(splits, FluidsSplits)

@@ -16,7 +16,7 @@ from domains.language.schema import LanguageSchema, LanguageStatistics, count_pa
 from domains.language.task import LanguageTask, LanguageTaskConfig
 from domains.language.text import NUM_BYTES, cut, find_files
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained
+from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
 from sciml.models.gpt import GPT, GPTConfig
 
 
@@ -49,7 +49,7 @@ class LanguageDomain:
                 hint="model.tied_embedding=false, or engine=native",
             )
 
-    def splits(self, cfg: Any, trained: Trained | None = None) -> Splits:
+    def splits(self, cfg: Any, trained: FittedData | None = None) -> Splits:
         context = context_of(cfg)
         passages = cut(find_files(cfg.data.patterns), cfg.data.splits)
         learns = trained is None  # other text may be there to be scored alone
@@ -67,8 +67,8 @@ class LanguageDomain:
     def task(self, cfg: Any, splits: Splits) -> LanguageTask:
         return LanguageTask(splits.schema, splits.statistics, cfg.task)
 
-    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
-        return Trained(LanguageSchema.from_dict(schema), LanguageStatistics.from_tensors(statistics))
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
+        return FittedData(LanguageSchema.from_dict(schema), LanguageStatistics.from_tensors(statistics))
 
     def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
         assert isinstance(splits.test, Windows)

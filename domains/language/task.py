@@ -43,7 +43,7 @@ class LanguageTask:
     """
 
     primary_metric = "bits_per_byte"
-    differentiates_twice = False
+    needs_double_backward = False
 
     def __init__(self, schema: LanguageSchema, statistics: LanguageStatistics, config: LanguageTaskConfig) -> None:
         self.schema, self.statistics, self.config = schema, statistics, config

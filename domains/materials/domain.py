@@ -10,21 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from domains.materials.baselines import LinearComposition
-from domains.materials.continuing import continued
-from domains.materials.ensemble import MaterialsEnsemble
-from domains.materials.example import test_example
-from domains.materials.figures import materials_figures
-from domains.materials.labels import GRAPH, NODE
-from domains.materials.model import MaterialsGNN
-from domains.materials.predict import PredictConfig, predict
-from domains.materials.prepare import PrepareConfig, prepare
-from domains.materials.schema import MaterialsSchema, MaterialsStatistics
-from domains.materials.screen import screen
-from domains.materials.screen_config import ScreenConfig
-from domains.materials.simulate import simulate
-from domains.materials.simulate_config import SimulateConfig
-from domains.materials.source import (
+from domains.materials.data.labels import GRAPH, NODE
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.samples import (
     MaterialsDataConfig,
     StructureSource,
     branch_numbers,
@@ -33,11 +21,23 @@ from domains.materials.source import (
     open_or_prepare,
     open_test,
 )
-from domains.materials.store import MaterialsStore
-from domains.materials.task import MaterialsTask, MaterialsTaskConfig
+from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.data.store import MaterialsStore
+from domains.materials.inference.predict import PredictConfig, predict
+from domains.materials.screening.screen import screen
+from domains.materials.screening.screen_config import ScreenConfig
+from domains.materials.simulation.simulate import simulate
+from domains.materials.simulation.simulate_config import SimulateConfig
+from domains.materials.training.baselines import LinearComposition
+from domains.materials.training.ensemble import MaterialsEnsemble
+from domains.materials.training.example import test_example
+from domains.materials.training.figures import materials_figures
+from domains.materials.training.potential import MaterialsGNN
+from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
+from domains.materials.training.warm_start import continued
 from sciml.core.errors import ConfigError, nearest
-from sciml.domain.optional import Made
-from sciml.domain.protocol import NamedFigure, RunResult, Splits, Trained, TrainedModel
+from sciml.core.result import CommandResult
+from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
 
 
@@ -74,10 +74,10 @@ class MaterialsDomain:
                 hint=f"data.cutoff={cfg.model.cutoff:g}",
             )
 
-    def splits(self, cfg: Any, trained: Trained | None = None) -> MaterialsSplits:
+    def splits(self, cfg: Any, trained: FittedData | None = None) -> MaterialsSplits:
         store = open_or_prepare(cfg.data)
         statistics = store.statistics
-        schema = replace(store.schema, average_neighbors=statistics.average_neighbors.item())
+        schema = replace(store.schema, avg_num_neighbors=statistics.avg_num_neighbors.item())
         if trained is not None:
             trained.schema.check_elements(schema.elements, str(cfg.data.path))
             schema, statistics = trained.schema, trained.statistics
@@ -108,7 +108,7 @@ class MaterialsDomain:
                 schema.elements,
                 cfg.task.targets,
                 branches=schema.branches,
-                avg_num_neighbors=schema.average_neighbors,
+                avg_num_neighbors=schema.avg_num_neighbors,
             )
             for _ in range(cfg.task.members)
         ]
@@ -123,11 +123,11 @@ class MaterialsDomain:
             baselines=lambda: {"composition": LinearComposition(splits.store, splits.schema, splits.statistics)},
         )
 
-    def continued(self, new: Trained, older: Trained) -> Trained:
+    def continued(self, new: FittedData, older: FittedData) -> FittedData:
         return continued(new, older)
 
-    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
-        return Trained(MaterialsSchema.from_dict(schema), MaterialsStatistics.from_tensors(statistics))
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
+        return FittedData(MaterialsSchema.from_dict(schema), MaterialsStatistics.from_tensors(statistics))
 
     def example(self, task: Any, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
         return test_example(task, model, splits.test)
@@ -141,10 +141,10 @@ class MaterialsDomain:
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
-    def predict(self, opened: TrainedModel, config: PredictConfig) -> Made:
+    def predict(self, opened: LoadedModel, config: PredictConfig) -> CommandResult:
         return predict(opened, config)
 
-    def screen(self, opened: TrainedModel, config: ScreenConfig) -> Made:
+    def screen(self, opened: LoadedModel, config: ScreenConfig) -> CommandResult:
         return screen(opened, config)
 
 

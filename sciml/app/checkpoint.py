@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from sciml.app.cli import Outcome
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import find_checkpoint
 from sciml.core.config import build, choice
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file
+from sciml.core.result import CommandResult
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import find_checkpoint
 from sciml.training.checkpoint_files import MANIFEST, fill, read_manifest, read_metadata, stored_tensors
 from sciml.training.safetensors_file import write_safetensors
 
@@ -49,7 +49,7 @@ class CheckpointConfig:
                 raise ConfigError(f"action={self.action} writes nothing", key=key, hint="add action=convert")
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Does what ``action`` says with the checkpoint that the keys name."""
     config = build(CheckpointConfig, values)
     path = _find(config)
@@ -75,7 +75,7 @@ def _find(config: CheckpointConfig) -> Path:
     return find_checkpoint(folder, str(config.checkpoint))
 
 
-def _inspect(path: Path) -> Outcome:
+def _inspect(path: Path) -> CommandResult:
     """Names, shapes, types and sizes; reads headers only."""
     manifest = read_manifest(path, verify=False)
     tensors = [_facts(name, facts) for name, facts in sorted(stored_tensors(read_metadata(path)).items())]
@@ -94,7 +94,7 @@ def _inspect(path: Path) -> Outcome:
         "files": files,
         "tensors": tensors,
     }
-    return Outcome(document, _table(document))
+    return CommandResult(document, _table(document))
 
 
 def _facts(name: str, stored: TensorStorageMetadata) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _verify(path: Path) -> Outcome:
+def _verify(path: Path) -> CommandResult:
     """Compares every file with its checksum.
 
     Raises:
@@ -142,10 +142,10 @@ def _verify(path: Path) -> Outcome:
     size = sum((path / name).stat().st_size for name in manifest["files"])
     document = {"checkpoint": str(path), "step": manifest["step"], "files": len(manifest["files"]), "intact": True}
     text = f"intact  {path}: {len(manifest['files'])} files, {size / 2**20:,.1f} MiB agree with their checksums"
-    return Outcome(document, text)
+    return CommandResult(document, text)
 
 
-def _convert(path: Path, out: Path, weights: str | None) -> Outcome:
+def _convert(path: Path, out: Path, weights: str | None) -> CommandResult:
     """Writes the weights into one file, one tensor after the other.
 
     Raises:
@@ -188,4 +188,4 @@ def _convert(path: Path, out: Path, weights: str | None) -> Outcome:
         "sha256": checksum,
     }
     text = f"{out}  {len(names)} tensors ({weights}) of step {manifest['step']}, {out.stat().st_size / 2**20:,.1f} MiB"
-    return Outcome(document, text)
+    return CommandResult(document, text)

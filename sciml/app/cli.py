@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sciml.core.errors import SciMLError
-from sciml.dist.launcher import launched, leave
+from sciml.core.result import CommandResult
+from sciml.distributed.launcher import launched, leave
 
 SUMMARIES = {
     "train": "Train a model, score it on held-out data and write a report.",
@@ -20,8 +20,8 @@ SUMMARIES = {
     "predict": "Say what a trained model predicts of cases in a file, with their uncertainties.",
     "screen": "Search a space of candidates with a trained model, and rank what is found.",
     "compare": "Compare a run's model with those trained beside it: error, cost, confidence.",
-    "report": "Draw the figures and the report of a run.",
-    "prepare": "Turn data as they come into one store for training.",
+    "report": "SampleIndex the figures and the report of a run.",
+    "prepare": "AllToAll data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
     "plan": "Say what a training needs and how fast it is on a cluster, without running it.",
@@ -70,14 +70,6 @@ HAND_ON = ("launch", "tune")
 """Verbs that hand on what they were given to the trainings that they start."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command has to say: a JSON document for programs, a text for people."""
-
-    document: Mapping[str, Any]
-    text: str
-
-
 def main(verb: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command; returns when it is done, exits with 2 for bad input and with 1 for a failure."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -102,7 +94,7 @@ def _end(error: BaseException) -> NoReturn:
         _leave_peers(130)
         sys.exit(130)
     if _is_one_of_many():
-        from sciml.dist.ending import last_words
+        from sciml.distributed.failure_report import last_words
 
         _leave_peers(last_words(error))
     if isinstance(error, SciMLError):
@@ -120,7 +112,7 @@ def _run(verb: str, arguments: list[str]) -> None:
         _tell(_yaml(config).rstrip())
         return
     command = importlib.import_module(f"sciml.app.{verb}")
-    outcome: Outcome | None = command.run(config, handed_on) if verb in HAND_ON else command.run(config)
+    outcome: CommandResult | None = command.run(config, handed_on) if verb in HAND_ON else command.run(config)
     if outcome is not None:
         _tell(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
 
@@ -151,8 +143,8 @@ def _leave_peers(code: int) -> None:
 
 
 def _compose(verb: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
-    from sciml.app.config import compose
     from sciml.core.config import choice
+    from sciml.run.spec import compose
 
     config = compose(verb, overrides, config_dir)
     choice(config.get("output", "text"), ("text", "json"), "output")
@@ -182,7 +174,7 @@ def _yaml(config: Mapping[str, Any]) -> str:
 
 def help_text(verb: str) -> str:
     """What a command does, its keys with their defaults, the options of its groups, and examples; imports nothing."""
-    from sciml.app.groups import CONF, options
+    from sciml.core.groups import CONF, options
 
     lines = [SUMMARIES[verb], "", f"usage: python scripts/{verb}.py [key=value ...] [--cfg] [--config-dir DIR]", ""]
     lines += ["examples:", *(f"  python scripts/{verb}.py {example}".rstrip() for example in EXAMPLES[verb]), ""]

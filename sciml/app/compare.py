@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.app.cli import Outcome
-from sciml.app.companions import OWN, companions_of, place_of
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import TrainedRun, open_run
 from sciml.core.config import build, positive
 from sciml.core.files import write_json
 from sciml.core.parts import Parts
 from sciml.core.progress import track
+from sciml.core.result import CommandResult
 from sciml.data.source import GroupedSource
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import pick_device
-from sciml.inference.evaluation import score_model
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import pick_device
+from sciml.forecast.evaluation import score_model
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import TrainedRun, open_run
+from sciml.run.reference_models import OWN, companions_of, place_of
 from sciml.training.checkpoint import CheckpointStore
 
 
@@ -49,7 +49,7 @@ class CompareConfig:
         positive(self.rounds, "rounds", example=7)
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Compares what is trained by now, and says where the table and the pictures are."""
     config = build(CompareConfig, values)
     if config.num_threads:
@@ -58,7 +58,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     return compare(folder, config)
 
 
-def compare(folder: RunFolder, config: CompareConfig) -> Outcome:
+def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
     """Scores and measures all trained models of a run and its companions; what is scored already is kept."""
     mesh = Mesh.alone(pick_device(config.device))
     runs = {
@@ -87,7 +87,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> Outcome:
     pictures = draw_comparison(document, place)
     parts.remove()
     lines = [table, f"comparison  {place / 'comparison.json'}", *(f"picture     {picture}" for picture in pictures)]
-    return Outcome({"comparison": str(place / "comparison.json"), **document}, "\n".join(lines))
+    return CommandResult({"comparison": str(place / "comparison.json"), **document}, "\n".join(lines))
 
 
 def _trained(folder: RunFolder) -> list[tuple[str, int, RunFolder]]:

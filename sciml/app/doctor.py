@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.groups import CONF
-from sciml.app.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
 from sciml.core.config import build, positive
 from sciml.core.errors import ConfigError
+from sciml.core.groups import CONF
 from sciml.core.provenance import PACKAGES, machine, version
+from sciml.core.result import CommandResult
 from sciml.planning.cluster import ClusterConfig
+from sciml.planning.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
 
 TIMEOUT_S = 120
 EXTRAS = {
@@ -61,7 +61,7 @@ class DoctorConfig:
             raise ConfigError(f"{self.out} is no option of the group cluster", key="out", hint="name a .yaml file")
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Looks and tells."""
     config = build(DoctorConfig, values)
     document = {
@@ -81,7 +81,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
         save_cluster(cluster, path)
         document = {**document, "cluster": asdict(cluster), "written": str(path)}
         text += f"\n\n{_measured_text(cluster)}\nwritten        {path}"
-    return Outcome(document, text)
+    return CommandResult(document, text)
 
 
 def _measured_text(cluster: ClusterConfig) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.scoring import score_run
-from sciml.app.using import RunChoice
+from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import join
+from sciml.core.result import CommandResult
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import join
 from sciml.parallel.config import ParallelConfig
+from sciml.run.scoring import score_run
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EvaluateConfig(RunChoice):
     changes: dict[str, Any] = field(default_factory=dict)
 
 
-def run(values: Mapping[str, Any]) -> Outcome | None:
+def run(values: Mapping[str, Any]) -> CommandResult | None:
     """Scores and reports."""
     config = build(EvaluateConfig, values)
     folder = config.folder

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.trained_run import open_run
-from sciml.app.using import RunChoice
+from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
 from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import pick_device
+from sciml.core.result import CommandResult
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
-from sciml.inference.ensemble import ensemble_rollout
+from sciml.forecast.ensemble import ensemble_rollout
+from sciml.run.loaded import open_run
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ForecastConfig(RunChoice):
         )
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Forecasts, writes, draws, and says where."""
     config = build(ForecastConfig, values)
     request = config.request
@@ -63,7 +63,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     if not isinstance(domain, Forecasts):
         raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
     batches = [batch.to(mesh.device) for batch in domain.forecast_batches(opened.experiment, opened.splits, request)]
-    path = _new_path(config.out, folder.path, domain.forecast_endings)
+    path = _new_path(config.out, folder.path, domain.forecast_suffixes)
     leads = []
     with disk_errors(path):
         writer = domain.forecast_writer(path, opened.splits, batches)
@@ -78,7 +78,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
     document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
-    return Outcome(document, "\n".join(lines))
+    return CommandResult(document, "\n".join(lines))
 
 
 def _new_path(out: str | None, run: Path, endings: Sequence[str]) -> Path:

@@ -13,13 +13,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.config import Experiment, build_experiment, root_of
-from sciml.app.restart import NOTES
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError, RunError
+from sciml.core.result import CommandResult
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.cluster import ClusterConfig
+from sciml.run.restart import NOTES
+from sciml.run.spec import Experiment, build_experiment, root_of
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SUBMIT_TIMEOUT_S = 60
@@ -67,7 +67,7 @@ class LaunchConfig:
         return self.nodes * self.cluster.devices_per_node
 
 
-def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
+def run(values: Mapping[str, Any], arguments: Sequence[str]) -> CommandResult:
     """Checks the training as its ranks would, and prints or submits the script that starts it.
 
     Args:
@@ -85,9 +85,9 @@ def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
     handed_on = [argument for argument in arguments if root_of(argument) not in own]
     script = batch_script(config, config.job_name or experiment.domain.name, str(values["runs_dir"]), handed_on)
     if not config.submit:
-        return Outcome({"script": script, "job": None}, script)
+        return CommandResult({"script": script, "job": None}, script)
     job = _submit(script)
-    return Outcome({"script": script, "job": job}, f"submitted job {job}; cancel it with: scancel {job}")
+    return CommandResult({"script": script, "job": job}, f"submitted job {job}; cancel it with: scancel {job}")
 
 
 def check_fit(experiment: Experiment, num_processes: int) -> None:

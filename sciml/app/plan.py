@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sciml.app.cli import Outcome
-from sciml.app.config import Experiment, build_experiment
 from sciml.app.plan_text import plan_document, plan_text
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
 from sciml.core.provenance import now
+from sciml.core.result import CommandResult
 from sciml.data.source import CostedSource
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, PRECISIONS, ClusterConfig
@@ -25,12 +24,13 @@ from sciml.planning.curve import scaling_curve
 from sciml.planning.dry_run import dry_run
 from sciml.planning.facts import Accounting
 from sciml.planning.links import Efficiency
+from sciml.planning.megatron_fp16 import TALK
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.search import Plan, Search
 from sciml.planning.space import FIXED, Wishes
 from sciml.planning.strategy import Training
-from sciml.planning.talk import TALK
 from sciml.report.planning import draw_plan
+from sciml.run.spec import Experiment, build_experiment
 from sciml.training.engine_config import ENGINES, EngineConfig
 
 CURVE = (0.125, 0.25, 0.5, 1, 2)
@@ -113,7 +113,7 @@ class PlanConfig:
         return FARTHEST * self.devices if nodes is None else nodes * self.cluster.devices_per_node
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Plans, writes ``plan.json`` and pictures, and tells.
 
     Raises:
@@ -138,7 +138,7 @@ def run(values: Mapping[str, Any]) -> Outcome:
     write_json(out / "plan.json", document)
     pictures = draw_plan(out, search, plan, curve) if config.pictures else []
     document = {**document, "folder": str(out), "pictures": [str(path) for path in pictures]}
-    return Outcome(document, plan_text(facts, search, plan, curve, built, config.rows) + f"\nwritten  {out}")
+    return CommandResult(document, plan_text(facts, search, plan, curve, built, config.rows) + f"\nwritten  {out}")
 
 
 def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
@@ -156,7 +156,7 @@ def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Account
         build_model,
         task.loss,
         lambda samples: source.collate([sample] * samples),
-        differentiates_twice=task.differentiates_twice,
+        needs_double_backward=task.needs_double_backward,
         as_accelerator=cluster.device == "accelerator",
         accounting=accounting,
     )

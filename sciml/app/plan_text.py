@@ -9,9 +9,9 @@ from typing import Any
 from sciml.planning.cluster import GB
 from sciml.planning.curve import Point
 from sciml.planning.dry_run import BuiltRank
+from sciml.planning.megatron_fp16 import TalkMemory
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.search import TIE, Candidate, Plan, Search, TooLarge, why_slower
-from sciml.planning.talk import TalkMemory
 
 TERA = 1e12
 WORTH_TELLING = 1e5
@@ -63,7 +63,7 @@ def _best(search: Search, plan: Plan) -> list[str]:
     seconds = "  ".join(f"{name} {value:.3g}" for name, value in best.step.parts().items() if value)
     held = search.memory.held(strategy, memory.stage)
     links, table = search.throughput.links, search.throughput.traffic.table(strategy, held)
-    volumes = {axes: sum(count.sent for count in kinds.values()) for axes, kinds in table.items()}
+    volumes = {axes: sum(count.wire_bytes for count in kinds.values()) for axes, kinds in table.items()}
     sent = "  ".join(
         f"{axes} {volume / GB:.3g} over {links.level(strategy, axes)}"
         for axes, volume in volumes.items()

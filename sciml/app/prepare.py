@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.making import make
+from sciml.app.run_on_data import make
+from sciml.core.result import CommandResult
 from sciml.domain.optional import Prepares
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Makes it and says where."""
     return make("prepare", Prepares, values)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sciml.app.cli import Outcome
-from sciml.app.config import build_experiment
-from sciml.app.run_folder import RunFolder
-from sciml.app.scoring import draw_report
 from sciml.core.config import build
+from sciml.core.result import CommandResult
+from sciml.run.folder import RunFolder
+from sciml.run.scoring import draw_report
+from sciml.run.spec import build_experiment
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ReportConfig:
     changes: dict[str, Any] | None = None
 
 
-def run(values: Mapping[str, Any]) -> Outcome:
+def run(values: Mapping[str, Any]) -> CommandResult:
     """Draws and says where."""
     config = build(ReportConfig, values)
     folder = RunFolder.find(config.run, config.runs_dir)
     report = draw_report(folder, build_experiment(folder.record["config"]).domain)
-    return Outcome({"run": str(folder.path), "report": str(report)}, f"report  {report}")
+    return CommandResult({"run": str(folder.path), "report": str(report)}, f"report  {report}")

@@ -1,21 +1,21 @@
-"""Training, from a configuration to a scored run with a report."""
+"""TrainingSession, from a configuration to a scored run with a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sciml.app.auto import with_best_parallel
-from sciml.app.cli import Outcome
-from sciml.app.companions import check_companions, train_companions
-from sciml.app.scoring import score_run
-from sciml.app.training import set_up
+from sciml.app.auto_parallel import with_best_parallel
 from sciml.core.config import build
-from sciml.dist.world import join
+from sciml.core.result import CommandResult
+from sciml.distributed.world import join
+from sciml.run.reference_models import check_companions, train_companions
+from sciml.run.scoring import score_run
+from sciml.run.session import set_up
 from sciml.training.config import TrainerConfig
 
 
-def run(values: Mapping[str, Any]) -> Outcome | None:
+def run(values: Mapping[str, Any]) -> CommandResult | None:
     """Trains, scores and reports; on other ranks than the first it has nothing to say."""
     config = build(TrainerConfig, values["trainer"], prefix="trainer")
     world = join(config.device, config.timeout_s)
@@ -30,4 +30,4 @@ def run(values: Mapping[str, Any]) -> Outcome | None:
     if not mesh.is_main:
         return None
     text = f"stopped at step {training.trainer.step}; go on with: python scripts/train.py resume={folder.path}"
-    return Outcome({"run": str(folder.path), "step": training.trainer.step, "finished": False}, text)
+    return CommandResult({"run": str(folder.path), "step": training.trainer.step, "finished": False}, text)

@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
-from sciml.app.cli import Outcome
-from sciml.app.config import Experiment, build_experiment, root_of
-from sciml.app.machine import cluster_here
 from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
 from sciml.app.tune_text import document_of, row_text, study_text
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
-from sciml.dist.launcher import launched
-from sciml.dist.world import pick_device
+from sciml.core.result import CommandResult
+from sciml.distributed.launcher import launched
+from sciml.distributed.world import pick_device
 from sciml.planning.cluster import ClusterConfig
+from sciml.planning.machine import cluster_here
 from sciml.planning.search import Search
 from sciml.planning.strategy import Training
 from sciml.report.tuning import draw_tuning
+from sciml.run.spec import Experiment, build_experiment, root_of
 from sciml.training.engine_config import ENGINES
 from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
 from sciml.tuning.space import Choice, Choices, overrides
@@ -76,7 +76,7 @@ class TuneConfig:
         check_sampler(self.sampler)
 
 
-def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
+def run(values: Mapping[str, Any], arguments: Sequence[str]) -> CommandResult:
     """Tries strategies until there are enough, or goes on where it was interrupted.
 
     Args:
@@ -109,7 +109,9 @@ def run(values: Mapping[str, Any], arguments: Sequence[str]) -> Outcome:
         return tune(folder, config, experiment.seed, measure, lambda chosen: _command(config.devices, words(chosen)))
 
 
-def tune(folder: Path, config: TuneConfig, seed: int, measure: Measure, command: Callable[[Choice], str]) -> Outcome:
+def tune(
+    folder: Path, config: TuneConfig, seed: int, measure: Measure, command: Callable[[Choice], str]
+) -> CommandResult:
     """Runs the trials of a study, writes ``study.json`` and pictures, and tells.
 
     Args:
@@ -132,7 +134,7 @@ def tune(folder: Path, config: TuneConfig, seed: int, measure: Measure, command:
     write_json(folder / "study.json", document)
     pictures = draw_tuning(folder, rows, shares, f"{folder.name}, {config.steps} steps a trial")
     document = {**document, "folder": str(folder), "pictures": [str(path) for path in pictures]}
-    return Outcome(document, f"{study_text(document)}\nwritten     {folder}")
+    return CommandResult(document, f"{study_text(document)}\nwritten     {folder}")
 
 
 def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, Any]) -> Choices:

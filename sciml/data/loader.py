@@ -17,7 +17,7 @@ from sciml.data.source import CostedSource, SampleSource
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleIndex:
     """One use of one sample."""
 
     epoch: int
@@ -25,7 +25,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class ShuffledStream:
+class ShuffledSampler:
     """An endless stream of draws: one permutation of all samples after the other, cut into global batches.
 
     The position is the step number alone. No sample is dropped at an epoch's end, since batches run on into
@@ -41,7 +41,7 @@ class ShuffledStream:
     global_batch_size: int
     seed: int
 
-    def draws(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[Draw]:
+    def draws(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[SampleIndex]:
         """The draws of one rank at one step; the ranks' parts are disjoint and equal."""
         share = self.global_batch_size // num_ranks
         first = step * self.global_batch_size + rank * share
@@ -51,9 +51,9 @@ class ShuffledStream:
         """Epochs that are complete before a step."""
         return step * self.global_batch_size / self.num_samples
 
-    def _draw(self, position: int) -> Draw:
+    def _draw(self, position: int) -> SampleIndex:
         epoch, place = divmod(position, self.num_samples)
-        return Draw(epoch, int(_permutation(self.num_samples, self.seed, epoch)[place]))
+        return SampleIndex(epoch, int(_permutation(self.num_samples, self.seed, epoch)[place]))
 
 
 @lru_cache(maxsize=4)
@@ -61,20 +61,20 @@ def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(num_samples)
 
 
-class DrawnSamples(Dataset):
+class SeededDataset(Dataset):
     """A source as torch sees it: from a draw to a sample, with the draw's own generator."""
 
     def __init__(self, source: SampleSource, seed: int) -> None:
         self.source, self.seed = source, seed
 
-    def __getitem__(self, draw: Draw) -> Any:
+    def __getitem__(self, draw: SampleIndex) -> Any:
         generator = np.random.default_rng(seed_of(self.seed, "sample", draw.epoch, draw.index))
         return self.source.sample(draw.index, generator)
 
 
 def training_batches(
     source: SampleSource,
-    stream: ShuffledStream,
+    stream: ShuffledSampler,
     *,
     start_step: int,
     stop_step: int,
@@ -93,7 +93,7 @@ def training_batches(
     share = stream.global_batch_size // num_ranks
     num_micro = -(-share // micro_batch_size)
 
-    def micro_batches() -> Iterator[list[Draw]]:
+    def micro_batches() -> Iterator[list[SampleIndex]]:
         for step in range(start_step, stop_step):
             if costs is not None:
                 draws = stream.draws(step)
@@ -134,13 +134,13 @@ def evaluation_batches(
     sizes = [len(share) for share in shares]
     num_batches = min(-(-max(sizes) // batch_size), min(sizes))
     parts = np.array_split(shares[rank], num_batches) if num_batches else []
-    plan = [[Draw(0, int(index)) for index in part] for part in parts]
+    plan = [[SampleIndex(0, int(index)) for index in part] for part in parts]
     return iter(_loader(source, seed, plan, num_workers))
 
 
-def _loader(source: SampleSource, seed: int, plan: Iterable[list[Draw]], num_workers: int) -> DataLoader:
+def _loader(source: SampleSource, seed: int, plan: Iterable[list[SampleIndex]], num_workers: int) -> DataLoader:
     return DataLoader(
-        DrawnSamples(source, seed),
+        SeededDataset(source, seed),
         batch_sampler=plan,
         num_workers=num_workers,
         collate_fn=source.collate,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sciml.domain.protocol import NamedFigure, Prediction, Score, Splits, Task, Trained, TrainedModel
+from sciml.core.result import CommandResult
+from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, Prediction, Score, Splits, Task
 
 
 @runtime_checkable
@@ -59,10 +60,10 @@ class Writer(Protocol):
 
 
 @runtime_checkable
-class Continues(Protocol):
+class WarmStarts(Protocol):
     """What a domain adds whose weights mean something in the units alone that they were trained in."""
 
-    def continued(self, new: Trained, older: Trained) -> Trained:
+    def continued(self, new: FittedData, older: FittedData) -> FittedData:
         """What a model is built from and normalized with that is trained on new data from an older one's weights."""
         ...
 
@@ -72,10 +73,10 @@ class Forecasts(Protocol):
     """What a domain adds where there is time to forecast in.
 
     Attributes:
-        forecast_endings: of the files that its writer writes, the usual one first.
+        forecast_suffixes: of the files that its writer writes, the usual one first.
     """
 
-    forecast_endings: Sequence[str]
+    forecast_suffixes: Sequence[str]
 
     def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[Any]:
         """Batches to roll out, one for each path of model steps to the lead time; members are samples."""
@@ -88,14 +89,6 @@ class Forecasts(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a use of a trained model has made: a document for programs, lines for people."""
-
-    document: Mapping[str, Any]
-    lines: Sequence[str]
-
-
 @runtime_checkable
 class Predicts(Protocol):
     """What a domain adds whose models say something of cases in a user's file.
@@ -105,7 +98,7 @@ class Predicts(Protocol):
 
     predict_config: type
 
-    def predict(self, opened: TrainedModel, config: Any) -> Made: ...
+    def predict(self, opened: LoadedModel, config: Any) -> CommandResult: ...
 
 
 @runtime_checkable
@@ -114,7 +107,7 @@ class Screens(Protocol):
 
     screen_config: type
 
-    def screen(self, opened: TrainedModel, config: Any) -> Made: ...
+    def screen(self, opened: LoadedModel, config: Any) -> CommandResult: ...
 
 
 @runtime_checkable

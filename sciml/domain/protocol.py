@@ -35,7 +35,7 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class Trained:
+class FittedData:
     """What a trained model was built from and normalized with.
 
     Attributes:
@@ -48,7 +48,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class LoadedModel:
     """A trained model, opened without any data.
 
     Attributes:
@@ -61,7 +61,7 @@ class TrainedModel:
 
     directory: Path
     cfg: Any
-    trained: Trained
+    trained: FittedData
     model: nn.Module
     device: torch.device
 
@@ -129,11 +129,11 @@ class Task(Protocol):
 
     Attributes:
         primary_metric: the score (lower is better) that headlines and skills are made of, e.g. ``rmse``.
-        differentiates_twice: whether the loss is made of gradients, as that of forces is.
+        needs_double_backward: whether the loss is made of gradients, as that of forces is.
     """
 
     primary_metric: str
-    differentiates_twice: bool
+    needs_double_backward: bool
 
     def loss(self, model: nn.Module, batch: Any) -> LossOutput: ...
 
@@ -213,7 +213,7 @@ class Domain(Protocol):
         """Refuses what cannot work; touches no data and no device."""
         ...
 
-    def splits(self, cfg: Any, trained: Trained | None = None) -> Splits:
+    def splits(self, cfg: Any, trained: FittedData | None = None) -> Splits:
         """The data; for a trained model, laid out as the model knows them and normalized as it was trained."""
         ...
 
@@ -223,7 +223,7 @@ class Domain(Protocol):
 
     def task(self, cfg: Any, splits: Splits) -> Task: ...
 
-    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> Trained:
+    def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         """Schema and statistics of a trained model, from what their ``to_dict`` and ``to_tensors`` gave."""
         ...
 

@@ -13,12 +13,12 @@ from sciml.core.errors import ConfigError
 from sciml.nn.channels import Channels
 from sciml.nn.egnn import EGNNLayer
 from sciml.nn.initialization import Normal, starts_as
-from sciml.nn.message import EdgeGeometry, Geometry, NodeStates, PairGeometry
+from sciml.nn.message import EdgeGeometry, MessageGeometry, NodeStates, PairGeometry
 from sciml.nn.painn import PaiNNLayer
 from sciml.nn.property_layers import GPSLayer, PNALayer
 from sciml.nn.radial import RADIALS, RadialBasis
 from sciml.nn.schnet import SchNetLayer
-from sciml.parallel.plan import Enter, Join, ShardingPlan, Split, Style
+from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, ShardingPlan, Style
 
 FORCE_LAYERS = ("painn", "egnn", "schnet")
 LAYERS = (*FORCE_LAYERS, "pna", "gps")
@@ -113,7 +113,7 @@ class GNN(nn.Module):
             "layers.*.update.gates.*": Style.COLUMN,
             # SchNet (whose radial linear every rank computes, each for some of the channels behind it), EGNN
             "layers.*.sent.*": Style.COLUMN,
-            "layers.*.filter_in": Style.SEQUENCE,
+            "layers.*.filter_in": Style.REPLICATE_PARTIAL_GRAD,
             "layers.*.filter_out": Style.COLUMN,
             "layers.*.ends.*": Style.COLUMN,
             "layers.*.radial": Style.COLUMN,
@@ -124,20 +124,20 @@ class GNN(nn.Module):
             **{"layers.*.conv" + ".*" * depth: Style.REPLICATE for depth in range(5)},
         },
         inputs={
-            "geometry": (Enter(),),
-            "own_channels": (Split(dim=-1, axes=("tp",)),),
-            "layers.*.message.gates": (Enter(),),
-            "layers.*.update.projections": (Enter(),),
-            "layers.*.update.gates": (Enter(),),
-            "layers.*.sent": (Enter(),),
-            "layers.*.ends": (Enter(),),
-            "layers.*.out": (Enter(),),
+            "geometry": (CopyToRegion(),),
+            "own_channels": (Scatter(dim=-1, axes=("tp",)),),
+            "layers.*.message.gates": (CopyToRegion(),),
+            "layers.*.update.projections": (CopyToRegion(),),
+            "layers.*.update.gates": (CopyToRegion(),),
+            "layers.*.sent": (CopyToRegion(),),
+            "layers.*.ends": (CopyToRegion(),),
+            "layers.*.out": (CopyToRegion(),),
         },
         outputs={
-            "whole": Join(dim=-1),
-            "layers.*.whole": Join(dim=-1),
-            "layers.*.message.whole": Join(dim=-1),
-            "layers.*.update.whole": Join(dim=-1),
+            "whole": GatherReplicated(dim=-1),
+            "layers.*.whole": GatherReplicated(dim=-1),
+            "layers.*.message.whole": GatherReplicated(dim=-1),
+            "layers.*.update.whole": GatherReplicated(dim=-1),
         },
     )
 
@@ -151,7 +151,7 @@ class GNN(nn.Module):
         basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         geometry = PairGeometry if config.layer == "painn" else EdgeGeometry
         self.elements = starts_as(nn.Embedding(num_elements, config.num_channels), weight=Normal(1.0))
-        self.geometry: Geometry = geometry(basis, config.envelope_exponent, avg_num_neighbors)
+        self.geometry: MessageGeometry = geometry(basis, config.envelope_exponent, avg_num_neighbors)
         self.own_channels = Channels()
         self.layers = nn.ModuleList(
             _layer(config, avg_num_neighbors, is_first=i == 0, makes_vectors=i + 1 < config.num_layers or makes_vectors)

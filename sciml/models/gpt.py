@@ -18,7 +18,7 @@ from sciml.nn.initialization import Normal, initialize, starts_as
 from sciml.nn.position import Rotary, sequence_rotary
 from sciml.nn.staged import Flow, ForwardPass
 from sciml.nn.vocabulary import INITIAL_STD, VocabularyEmbedding, VocabularyHead
-from sciml.parallel.plan import Gather, Join, ShardingPlan, Split, Stages, Style
+from sciml.parallel.plan import AllGather, GatherReplicated, Scatter, ShardingPlan, Stages, Style
 
 POSITIONS = ("rotary", "learned")
 
@@ -95,14 +95,14 @@ class GPT(nn.Module):
     """
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
-        {"embed": Style.VOCABULARY, "positions": Style.SEQUENCE, "head": Style.VOCABULARY},
+        {"embed": Style.VOCABULARY, "positions": Style.REPLICATE_PARTIAL_GRAD, "head": Style.VOCABULARY},
         inputs={
-            "embed": (Split(),),
-            "positions": (Split(dim=0, axes=("sp", "tp")),),
-            "head": (Gather(),),
-            "targets": (Split(),),
+            "embed": (Scatter(),),
+            "positions": (Scatter(dim=0, axes=("sp", "tp")),),
+            "head": (AllGather(),),
+            "targets": (Scatter(),),
         },
-        outputs={"head": Join(axes=("sp",))},
+        outputs={"head": GatherReplicated(axes=("sp",))},
         stages=Stages(first=("embed", "positions"), last=("head",)),
         tied={"head.weight": "embed.weight"},
     )

@@ -18,7 +18,7 @@ from sciml.nn.mlp import MLPS, make_mlp
 from sciml.nn.norm import QK_NORMS
 from sciml.nn.position import Rotary
 from sciml.nn.recompute import RECOMPUTES, recompute
-from sciml.parallel.plan import Gather, ShardingPlan, Stages, Style
+from sciml.parallel.plan import AllGather, ShardingPlan, Stages, Style
 
 _POSITIVE = (
     "embed_dim",
@@ -209,12 +209,12 @@ class ViT(nn.Module):
             "blocks.*.mlp.up": Style.COLUMN,
             "blocks.*.mlp.gate": Style.COLUMN,
             "blocks.*.mlp.down": Style.ROW,
-            "blocks.*.*_norm": Style.SEQUENCE,
-            "blocks.*.modulation.linear": Style.SEQUENCE,
-            "norm": Style.SEQUENCE,
-            "modulation.linear": Style.SEQUENCE,
+            "blocks.*.*_norm": Style.REPLICATE_PARTIAL_GRAD,
+            "blocks.*.modulation.linear": Style.REPLICATE_PARTIAL_GRAD,
+            "norm": Style.REPLICATE_PARTIAL_GRAD,
+            "modulation.linear": Style.REPLICATE_PARTIAL_GRAD,
         },
-        inputs=dict.fromkeys(("blocks.*.attention", "blocks.*.mlp"), (Gather(),)),
+        inputs=dict.fromkeys(("blocks.*.attention", "blocks.*.mlp"), (AllGather(),)),
         attention=("blocks.*.attention.attend",),
         stages=Stages(blocks="blocks", last=("norm", "modulation")),
     )

@@ -78,7 +78,7 @@ class Pairs:
         return neighbor_sums(self.directional, states, self.senders).unflatten(1, (-1, 3)).flatten(2)
 
 
-class Geometry(nn.Module):
+class MessageGeometry(nn.Module):
     """Edge vectors, made ready for all layers at once; the only place where positions enter a network.
 
     Every message carries the envelope, so that energies and two derivatives are continuous where an atom crosses the
@@ -100,7 +100,7 @@ class Geometry(nn.Module):
         return lengths, (self.scale * envelope(lengths, self.basis.cutoff, self.exponent))[:, None]
 
 
-class EdgeGeometry(Geometry):
+class EdgeGeometry(MessageGeometry):
     """As a list of edges."""
 
     def forward(
@@ -115,7 +115,7 @@ class EdgeGeometry(Geometry):
         return Edges(senders, receivers, self.basis(lengths), weights, num_atoms, graph_index)
 
 
-class PairGeometry(Geometry):
+class PairGeometry(MessageGeometry):
     """As an equal number of senders for each atom."""
 
     def forward(

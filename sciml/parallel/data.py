@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 
 
 def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh: Mesh, zero: int) -> None:

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import AXES, Mesh
+from sciml.distributed.mesh import AXES, Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local, shard_modules

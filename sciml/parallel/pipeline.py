@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import schedules
 
 from sciml.core.errors import ConfigError, SciMLError
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.nn.staged import Flow
 from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
 from sciml.parallel.lean_stage import LeanStage

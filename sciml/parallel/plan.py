@@ -24,15 +24,15 @@ class Style(str, Enum):
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.
     ``ROW`` cuts the inputs (dim 1 of the weight); outputs are summed over ranks and the bias, held by all,
     is added once after the sum. ``VOCABULARY`` cuts words (dim 0): each rank computes with its own, and the module is
-    told which these are, and how to combine. ``REPLICATE`` and ``SEQUENCE`` hold whole parameters on every rank. With
-    the first, ranks compute the same and have the whole gradient; with the second, each rank sees only its tokens
-    or its heads, and gradients are summed over the group.
+    told which these are, and how to combine. ``REPLICATE`` and ``REPLICATE_PARTIAL_GRAD`` hold whole parameters on
+    every rank. With the first, ranks compute the same and have the whole gradient; with the second, each rank sees
+    only its tokens or its heads, and gradients are summed over the group.
     """
 
     COLUMN = "column"
     ROW = "row"
     VOCABULARY = "vocabulary"
-    SEQUENCE = "sequence"
+    REPLICATE_PARTIAL_GRAD = "sequence"
     REPLICATE = "replicate"
 
 
@@ -46,7 +46,7 @@ def cut_dim(style: Style, parameter: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Split:
+class Scatter:
     """Tokens that are the same on every rank are cut over some axes.
 
     Attributes:
@@ -59,12 +59,12 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Enter:
+class CopyToRegion:
     """An input that is the same on every rank goes to ranks with different heads or channels."""
 
 
 @dataclass(frozen=True)
-class Gather:
+class AllGather:
     """Tokens cut over ``tp`` are gathered for ranks that compute different things with them.
 
     Attributes:
@@ -78,14 +78,14 @@ class Gather:
 
 
 @dataclass(frozen=True)
-class Turn:
+class AllToAll:
     """All tokens with channels cut over ``tp`` become tokens cut over ``tp`` with all channels."""
 
     dim: int = 1
 
 
 @dataclass(frozen=True)
-class Join:
+class GatherReplicated:
     """Tokens cut over some axes are gathered in the module's output; every rank goes on with all, without the fill.
 
     Attributes:
@@ -98,7 +98,7 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Add:
+class AllReduce:
     """What ranks with tokens of their own, cut over ``sp`` and ``tp``, give of a module's output is added up."""
 
 
@@ -143,8 +143,8 @@ class ShardingPlan:
     """
 
     rules: Mapping[str, Style]
-    inputs: Mapping[str, tuple[Split | Enter | Gather, ...]] = field(default_factory=dict)
-    outputs: Mapping[str, Turn | Join | Add] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[Scatter | CopyToRegion | AllGather, ...]] = field(default_factory=dict)
+    outputs: Mapping[str, AllToAll | GatherReplicated | AllReduce] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
     tied: Mapping[str, str] = field(default_factory=dict)
@@ -180,7 +180,7 @@ class ShardingPlan:
     @property
     def cuts_tokens(self) -> bool:
         """Whether tokens are cut between the modules that are cut by heads and channels."""
-        return any(isinstance(step, Gather) for steps in self.inputs.values() for step in steps)
+        return any(isinstance(step, AllGather) for steps in self.inputs.values() for step in steps)
 
     def style_of(self, name: str) -> Style:
         """The style of one module.

@@ -14,10 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciml.dist.collectives import Group, all_gather, all_to_all, copy, gather, largest, reduce, reduce_scatter
-from sciml.dist.mesh import Mesh
+from sciml.distributed.collectives import Group, all_gather, all_to_all, copy, gather, largest, reduce, reduce_scatter
+from sciml.distributed.mesh import Mesh
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
-from sciml.parallel.plan import Add, Enter, Gather, Join, ShardingPlan, Split, Style, Turn, cut_dim, fits, owners
+from sciml.parallel.plan import (
+    AllGather,
+    AllReduce,
+    AllToAll,
+    CopyToRegion,
+    GatherReplicated,
+    Scatter,
+    ShardingPlan,
+    Style,
+    cut_dim,
+    fits,
+    owners,
+)
 from sciml.parallel.tokens import TokenLayout
 
 
@@ -54,7 +66,7 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
                 shape[dim] //= tp
                 part = torch.empty(shape, dtype=parameter.dtype, device="meta")
                 setattr(module, key, nn.Parameter(part, parameter.requires_grad))
-            elif style is Style.SEQUENCE or (style is Style.ROW and plan.cuts_tokens):
+            elif style is Style.REPLICATE_PARTIAL_GRAD or (style is Style.ROW and plan.cuts_tokens):
                 partial_sums.add(name)
         if style is Style.ROW:
             if not isinstance(module, nn.Linear):
@@ -107,13 +119,13 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     return layout
 
 
-def _input_step(step: Split | Enter | Gather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     tp = layout.mesh.group("tp")
-    if isinstance(step, Split):
+    if isinstance(step, Scatter):
         return partial(layout.split, dim=step.dim, axes=step.axes)
-    if isinstance(step, Gather) and "sp" in step.axes:
+    if isinstance(step, AllGather) and "sp" in step.axes:
         return partial(layout.gather, dim=step.dim)
-    if isinstance(step, Gather):
+    if isinstance(step, AllGather):
         return partial(_gathered, dim=step.dim, group=tp)
     return partial(copy, group=tp)
 
@@ -132,10 +144,10 @@ def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module,
     return (first, *others)
 
 
-def _output_step(step: Turn | Join | Add, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
-    if isinstance(step, Add):
+def _output_step(step: AllToAll | GatherReplicated | AllReduce, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+    if isinstance(step, AllReduce):
         return layout.add
-    if isinstance(step, Join):
+    if isinstance(step, GatherReplicated):
         return partial(layout.join, dim=step.dim, axes=step.axes)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group("tp"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sciml.dist.collectives import all_gather, all_to_all, gather, reduce, split
-from sciml.dist.mesh import Mesh
+from sciml.distributed.collectives import all_gather, all_to_all, gather, reduce, split
+from sciml.distributed.mesh import Mesh
 
 
 class TokenLayout:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch.distributed as dist
 
 from sciml.core.errors import RunError
-from sciml.dist.mesh import AXES, Mesh
+from sciml.distributed.mesh import AXES, Mesh
 from sciml.parallel.data import local
 from sciml.parallel.model import cut
 from sciml.planning.cluster import ClusterConfig
+from sciml.planning.fake_mesh import pretended_mesh
 from sciml.planning.memory import MemoryModel
-from sciml.planning.pretended import pretended_mesh
 from sciml.planning.strategy import Strategy
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TypeVar
 
-from sciml.dist.traffic import Count
+from sciml.distributed.communication import Count
 
 FLOAT32 = 4
 R = TypeVar("R", bound="Summable")
 
 Messages = Mapping[tuple[str, str], Count]
-"""What crosses ranks, by axes and kind of collective as :mod:`sciml.dist.traffic` names them."""
+"""What crosses ranks, by axes and kind of collective as :mod:`sciml.distributed.communication` names them."""
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sciml.dist.traffic import ring
+from sciml.distributed.communication import ring
 from sciml.planning.cluster import GB, ClusterConfig
+from sciml.planning.communication import Sent
 from sciml.planning.facts import Line
 from sciml.planning.strategy import Strategy
-from sciml.planning.traffic import Sent
 
 MICROSECONDS = 1e-6
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.facts import Part
-from sciml.planning.held import Held, places
 from sciml.planning.model_facts import ModelFacts
+from sciml.planning.rank_parameters import Held, places
 from sciml.planning.state import State, accounted_state, deepspeed_state, native_state
 from sciml.planning.strategy import Strategy, Training, in_flight
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.nn.recompute import RECOMPUTES
 from sciml.parallel.config import ParallelConfig
@@ -20,9 +20,9 @@ from sciml.parallel.model import cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.facts import Accounting, Effort, Layout, Line, Parameters, Part, Rank
+from sciml.planning.fake_mesh import pretended_mesh, without_numbers
 from sciml.planning.meter import FIRST, LAST, Done
-from sciml.planning.pretended import pretended_mesh, without_numbers
-from sciml.planning.pretended_pass import Measured, measure, tensors_of
+from sciml.planning.pass_profile import Measured, measure, tensors_of
 from sciml.planning.scaling import Corners
 
 MEASURED_BLOCKS = 2
@@ -45,7 +45,7 @@ class ModelFacts:
         build: makes the model for one device.
         loss: of a batch under a model: ``task.loss``.
         batch: makes a micro-batch of so many samples, typical ones.
-        differentiates_twice: whether the loss is made of gradients.
+        needs_double_backward: whether the loss is made of gradients.
         as_accelerator: whether autocast is to be that of an accelerator.
         accounting: of the bytes of a parameter, where another program than this suite is to be planned.
 
@@ -63,12 +63,12 @@ class ModelFacts:
         loss: Callable[[nn.Module, Any], LossOutput],
         batch: Callable[[int], Any],
         *,
-        differentiates_twice: bool = False,
+        needs_double_backward: bool = False,
         as_accelerator: bool = True,
         accounting: Accounting | None = None,
     ) -> None:
         self.name, self._make, self._loss, self._batch = name, build, loss, batch
-        self.differentiates_twice, self.as_accelerator = differentiates_twice, as_accelerator
+        self.needs_double_backward, self.as_accelerator = needs_double_backward, as_accelerator
         self.accounting = accounting
         self.whole = self.build()
         self.plan: ShardingPlan = getattr(type(self.whole), "plan", None) or ShardingPlan({})

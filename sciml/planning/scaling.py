@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sciml.dist.traffic import Count, ring
+from sciml.distributed.communication import Count, ring
 from sciml.planning.facts import Messages, Part, Rank
 
 PARTS_OF_A_WHOLE = ("all_gather", "all_to_all")

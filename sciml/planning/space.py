@@ -102,7 +102,7 @@ class Space:
 
     def _can_pipeline(self, tp: int, sp: int, pp: int) -> bool:
         why = None
-        if self.facts.differentiates_twice:
+        if self.facts.needs_double_backward:
             why = "a loss that is made of gradients cannot be cut into pipeline stages"
         elif self.facts.calls > 1:
             why = "a loss that applies the model several times cannot be cut into pipeline stages"
@@ -143,7 +143,7 @@ class Space:
             except ConfigError as error:
                 self.refused[error.message] += 1
                 continue
-            if self.facts.differentiates_twice and zero == 3 and shard > 1:
+            if self.facts.needs_double_backward and zero == 3 and shard > 1:
                 self.refused["a loss that is made of gradients keeps its weights whole: ZeRO 3 is trained as 2"] += 1
                 continue
             yield parallel

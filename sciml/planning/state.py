@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sciml.dist.collectives import BUCKET_BYTES
+from sciml.distributed.collectives import BUCKET_BYTES
 from sciml.planning.facts import FLOAT32, Accounting
-from sciml.planning.held import Held
+from sciml.planning.rank_parameters import Held
 from sciml.planning.strategy import Strategy, Training
 
 # Of DeepSpeed 0.19's defaults, which the suite leaves as they are: numbers in a bucket of gradients, in the parameters

@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from sciml.planning.cluster import GB, ClusterConfig
+from sciml.planning.communication import Sent, TrafficModel
 from sciml.planning.facts import FLOAT32, Effort, Line
-from sciml.planning.held import Held
 from sciml.planning.links import MICROSECONDS, Efficiency, Links
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
+from sciml.planning.rank_parameters import Held
 from sciml.planning.step_time import Speed, StepTime
 from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
 from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, run
-from sciml.planning.traffic import Sent, TrafficModel
 
 TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
 ZERO_BUBBLE = 1 / 3
@@ -198,7 +198,7 @@ class ThroughputModel:
         forward, backward = self._efforts(strategy, held)
         waits = {"tp": Line(), "sp": Line()}
         for (axes, _), count in self.traffic.passes(strategy, held):
-            waits[axes] += self.links.line(strategy, axes, count.calls, count.sent)
+            waits[axes] += self.links.line(strategy, axes, count.calls, count.wire_bytes)
         ways = self.traffic.ways(strategy, held)
         between = [self.links.line(strategy, "pp", ways, ways * size) for size in rank.flow] if ways else []
         return _Load(forward + backward, waits["tp"], waits["sp"], sum(between, Line()))

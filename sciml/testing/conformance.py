@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from sciml.app.cli import main
-from sciml.app.config import compose
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import open_run
-from sciml.app.training import Training, set_up
 from sciml.core.errors import ConfigError
-from sciml.dist import launcher
-from sciml.dist.world import World
+from sciml.distributed import launcher
+from sciml.distributed.world import World
 from sciml.domain.protocol import Prediction
-from sciml.inference.rollout import rollout
+from sciml.forecast.rollout import rollout
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_run
+from sciml.run.session import TrainingSession, set_up
+from sciml.run.spec import compose
 
 TIMEOUT_S = 240
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ class DomainConformance:
         yield
         torch.set_num_threads(threads)
 
-    def training(self, folder: Path, *overrides: str) -> Training:
+    def training(self, folder: Path, *overrides: str) -> TrainingSession:
         """A training in a folder of its own, composed as on the command line."""
         values = compose("train", [*self._arguments(folder), *overrides], self.config_dir)
         return set_up(values, World(0, 1, torch.device("cpu")))
@@ -141,7 +141,7 @@ class DomainConformance:
             set_up(values, World(0, 1, torch.device("cpu")))
         assert not list(tmp_path.glob("*/*"))
 
-    def _equals_on(self, mesh: str, single: Training, folder: Path) -> None:
+    def _equals_on(self, mesh: str, single: TrainingSession, folder: Path) -> None:
         folder.mkdir()
         self._launch(
             f"from sciml.app.cli import main; main('train', {[*self._command(folder), *mesh.split()]!r})", folder
@@ -171,7 +171,7 @@ class DomainConformance:
         assert done.returncode == 0, done.stderr[-3000:]
 
 
-def _fit_until(training: Training, step: int) -> None:
+def _fit_until(training: TrainingSession, step: int) -> None:
     """Trains up to a step and leaves as after a kill: with nothing but the checkpoints."""
 
     class StopError(Exception):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.distributed import Work
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.traffic import KINDS, AxisNames, Call, belongs_to, watched
+from sciml.distributed.communication import KINDS, AxisNames, Call, belongs_to, watched
+from sciml.distributed.mesh import Mesh
 
 
 class Breakdown:

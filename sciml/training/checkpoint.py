@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sciml.core.errors import DataError
 from sciml.core.files import disk_errors, write_json
-from sciml.dist.world import World
+from sciml.distributed.world import World
 from sciml.training.checkpoint_files import (
     MANIFEST,
     Group,
@@ -34,7 +34,7 @@ from sciml.training.checkpoint_files import (
     together,
     write_tensors,
 )
-from sciml.training.checkpoint_storage import Piece, pieces
+from sciml.training.checkpoint_storage import ShardPiece, pieces
 
 __all__ = ["CheckpointStore", "read_manifest", "read_tensors", "tensor_shapes", "write_tensors"]
 
@@ -89,7 +89,7 @@ class CheckpointStore:
         """
         self.finish()
         expect_one_process()
-        held: Mapping[str, Piece] | Exception
+        held: Mapping[str, ShardPiece] | Exception
         try:
             held = pieces(tensors)
             if self.asynchronous:
@@ -112,7 +112,7 @@ class CheckpointStore:
         if pending is not None:
             pending.result()
 
-    def _copied(self, held: Mapping[str, Piece]) -> dict[str, Piece]:
+    def _copied(self, held: Mapping[str, ShardPiece]) -> dict[str, ShardPiece]:
         """Copies on the CPU, in memory that is kept from one checkpoint to the next."""
         pin = torch.accelerator.is_available()
         copies = {}
@@ -126,7 +126,7 @@ class CheckpointStore:
         self._copies = copies
         return {name: replace(piece, local=copies[name]) for name, piece in held.items()}
 
-    def _write(self, step: int, held: Mapping[str, Piece] | Exception) -> None:
+    def _write(self, step: int, held: Mapping[str, ShardPiece] | Exception) -> None:
         path = self.path(step)
         partial = self.directory / f".{path.name}.partial"
 

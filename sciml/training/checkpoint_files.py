@@ -20,10 +20,10 @@ from torch.distributed.tensor import DTensor
 from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.core.files import sha256
 from sciml.training.checkpoint_storage import (
-    Piece,
     PiecePlanner,
     SafetensorsReader,
     SafetensorsWriter,
+    ShardPiece,
     assemble,
     stored_pieces,
 )
@@ -80,7 +80,7 @@ def expect_one_process() -> None:
     warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 
 
-def write_tensors(folder: Path, held: Mapping[str, Piece], group: Group = None) -> dict[str, str]:
+def write_tensors(folder: Path, held: Mapping[str, ShardPiece], group: Group = None) -> dict[str, str]:
     """Writes what the processes of a group hold into a folder.
 
     Returns:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShardPiece:
     """What this process holds of a tensor.
 
     Attributes:
@@ -59,7 +59,7 @@ class Piece:
     shape: torch.Size
 
 
-def pieces(tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
     """What this process holds of each tensor; it copies nothing, and leaves out tensors of which it holds nothing.
 
     Raises:
@@ -68,7 +68,7 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
     held = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, DTensor):
-            held[name] = Piece(tensor.detach(), torch.Size([0] * tensor.ndim), tensor.shape)
+            held[name] = ShardPiece(tensor.detach(), torch.Size([0] * tensor.ndim), tensor.shape)
             continue
         if any(type(placement) not in (Shard, Replicate) for placement in tensor.placements):
             raise ValueError(f"{name} is placed {tensor.placements}: only Shard and Replicate can be saved")
@@ -78,7 +78,7 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
                 raise ValueError(f"{name} has a local shape of {tuple(local.shape)}, its cut {tuple(chunk.sizes)}")
             # Fewer rows than ranks leave empty pieces: nothing to write, unless the whole tensor is empty.
             if local.numel() > 0 or tensor.numel() == 0:
-                held[name] = Piece(local, chunk.offsets, tensor.shape)
+                held[name] = ShardPiece(local, chunk.offsets, tensor.shape)
     return held
 
 
@@ -89,14 +89,14 @@ class PiecePlanner(DefaultSavePlanner):
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
 
     def create_local_plan(self) -> SavePlan:
-        held: Mapping[str, Piece] = self.state_dict
+        held: Mapping[str, ShardPiece] = self.state_dict
         return SavePlan([_write_item(name, piece) for name, piece in held.items()])
 
     def resolve_data(self, write_item: WriteItem) -> Tensor:
         return self.state_dict[write_item.index.fqn].local.cpu()
 
 
-def _write_item(name: str, piece: Piece) -> WriteItem:
+def _write_item(name: str, piece: ShardPiece) -> WriteItem:
     chunk = ChunkStorageMetadata(offsets=piece.offsets, sizes=piece.local.shape)
     properties = TensorProperties(dtype=piece.local.dtype)
     data = TensorWriteData(chunk=chunk, properties=properties, size=piece.shape)

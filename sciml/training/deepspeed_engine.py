@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError, RunError
-from sciml.dist.collectives import reduce
+from sciml.distributed.collectives import reduce
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel

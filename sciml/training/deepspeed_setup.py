@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.parallel.pipeline import Pipeline
 from sciml.parallel.stage import Stage
 from sciml.parallel.tokens import TokenLayout

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
-from sciml.dist.collectives import all_gather
+from sciml.distributed.collectives import all_gather
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel, layout_mesh
 from sciml.training.optimizer import moments_of

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sciml.dist.world import World
+from sciml.distributed.world import World
 
 NOT_MEASURED = "not measured"
 POWERCAP = Path("/sys/class/powercap")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sciml.core.errors import RunError
-from sciml.dist.collectives import add_in_buckets, add_of_ends
+from sciml.distributed.collectives import add_in_buckets, add_of_ends
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
@@ -142,7 +142,7 @@ class NativeEngine:
     def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
         """Forward and backward pass of one micro-batch after the other."""
         outputs = []
-        roots, twice, zero = self.model.roots, task.differentiates_twice, self.model.config.zero
+        roots, twice, zero = self.model.roots, task.needs_double_backward, self.model.config.zero
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             sync_gradients(roots, last or zero > 1)

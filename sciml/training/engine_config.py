@@ -127,7 +127,7 @@ def build_engine(
     from sciml.training.deepspeed_engine import DeepSpeedEngine
 
     stage = config.stage(model.config)
-    if task.differentiates_twice and stage == 3:
+    if task.needs_double_backward and stage == 3:
         raise ConfigError(
             "a loss that is made of gradients needs weights that DeepSpeed keeps whole",
             key="parallel.zero" if config.zero is None else "engine.zero",

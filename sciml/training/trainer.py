@@ -13,11 +13,11 @@ import torch
 
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.seeding import seed_step
-from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
-from sciml.dist.launcher import launched
-from sciml.dist.mesh import Mesh
+from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
+from sciml.distributed.launcher import launched
+from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import Score, Splits, Task
-from sciml.inference.evaluation import mean_skill, score_baselines, score_model, score_table
+from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
@@ -56,7 +56,7 @@ class Trainer:
         self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
         self.baseline_scores: dict[str, list[Score]] | None = None
-        self.stream = ShuffledStream(len(splits.train), config.global_batch_size, seed)
+        self.stream = ShuffledSampler(len(splits.train), config.global_batch_size, seed)
 
     def fit(self, callbacks: Sequence[Callback] = ()) -> bool:
         """Trains up to ``max_steps``.

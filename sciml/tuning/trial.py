@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from sciml.dist.launcher import program, without_launcher
+from sciml.distributed.launcher import program, without_launcher
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 LOOK_S = 0.25

@@ -8,7 +8,7 @@ import pytest
 
 from domains.fluids.solver import Grid
 from sciml.app.cli import main
-from sciml.app.run_folder import RunFolder
+from sciml.run.folder import RunFolder
 from tests.unit.fluids import flow_files
 
 GRID = Grid(16, 8)

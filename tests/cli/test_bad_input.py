@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]

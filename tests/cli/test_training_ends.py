@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sciml.app.cli import main
-from sciml.app.run_folder import RunFolder
+from sciml.run.folder import RunFolder
 from sciml.training import checkpoint
 from sciml.training.checkpoint import CheckpointStore, read_manifest
 

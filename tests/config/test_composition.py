@@ -3,8 +3,8 @@
 import pytest
 
 from sciml.app.cli import help_text
-from sciml.app.config import build_experiment, compose
-from sciml.app.groups import CONF, options
+from sciml.core.groups import CONF, options
+from sciml.run.spec import build_experiment, compose
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))

@@ -10,11 +10,11 @@ import pytest
 import torch
 import xarray as xr
 
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import open_run
-from sciml.inference.rollout import rollout
+from sciml.forecast.rollout import rollout
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_run
 from sciml.testing.conformance import DomainConformance
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fluids.readers import open_sources
-from domains.fluids.simulate import simulate
-from domains.fluids.simulate_config import SimulateConfig
+from domains.fluids.data.readers import open_sources
+from domains.fluids.solver.simulate import simulate
+from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
-from sciml.app.run_folder import RunFolder
-from sciml.inference.rollout import rollout
+from sciml.forecast.rollout import rollout
+from sciml.run.folder import RunFolder
 from sciml.testing.conformance import DomainConformance
 
 SMALL = (

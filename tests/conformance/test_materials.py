@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.materials.simulate import simulate
-from domains.materials.simulate_config import SimulateConfig
+from domains.materials.simulation.simulate import simulate
+from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.core.config import build
 from sciml.testing.conformance import DomainConformance
 

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domains.climate.model import ClimateViT
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from domains.climate.model.forecaster import ClimateViT
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
-from sciml.parallel.plan import Enter, ShardingPlan, Style
+from sciml.parallel.plan import CopyToRegion, ShardingPlan, Style
 from sciml.training.config import OptimConfig
 from sciml.training.engine import NativeEngine
 
@@ -48,7 +48,7 @@ def vit() -> nn.Module:
 class FieldTask:
     """Regression of fields; samples weigh unequally, so that means over ranks must be exact."""
 
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         time = torch.arange(len(batch.inputs), dtype=torch.float32)
@@ -75,7 +75,7 @@ class Bonds(nn.Module):
             "layers.*.norm": Style.REPLICATE,
             "read": Style.REPLICATE,
         },
-        inputs={"layers.*.up": (Enter(),)},
+        inputs={"layers.*.up": (CopyToRegion(),)},
     )
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Bonds(nn.Module):
 class ForceTask:
     """Energies and forces, which are gradients, so that the loss differentiates twice."""
 
-    differentiates_twice = True
+    needs_double_backward = True
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         positions = batch.inputs.clone().requires_grad_()
@@ -113,7 +113,7 @@ class ForceTask:
 class EnergyTask:
     """Energies alone."""
 
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         loss = (model(batch.inputs) - batch.targets.sum(dim=(1, 2))).square().mean()
@@ -135,7 +135,7 @@ def gpt(**changes: Any) -> nn.Module:
 class WordTask:
     """The next token; samples weigh unequally."""
 
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         nll = model(batch.inputs, batch.targets).mean(dim=1)

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 from sciml.core.errors import ConfigError, DataError, RunError
-from sciml.dist.launcher import leave
-from sciml.dist.world import World
+from sciml.distributed.launcher import leave
+from sciml.distributed.world import World
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sciml.app import cli
 from sciml.core import provenance
 from sciml.core.errors import ConfigError
-from sciml.dist.world import join
+from sciml.distributed.world import join
 
 TIMEOUT_S = 8.0
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from sciml.dist.world import World
+from sciml.distributed.world import World
 
 TIMEOUT_S = 120
 

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from sciml.app import cli
-from sciml.app.restart import Job
-from sciml.app.run_folder import RunFolder
 from sciml.core.errors import ConfigError
-from sciml.dist.launcher import launched
-from sciml.dist.world import join
+from sciml.distributed.launcher import launched
+from sciml.distributed.world import join
+from sciml.run.folder import RunFolder
+from sciml.run.restart import Job
 
 
 def work(runs_dir):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from domains.fluids.amr_config import AMRConfig
-from domains.fluids.boundary import Boundary
-from domains.fluids.model import AMRViT
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.boundary import Boundary
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
@@ -61,7 +61,7 @@ def build(case: str) -> AMRViT:
 class FlowTask:
     """Regression of fields; samples weigh unequally, so that means over ranks must be exact."""
 
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model: Any, batch: Samples) -> LossOutput:
         lead = 20.0 + torch.arange(len(batch.inputs), dtype=torch.float32)

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from sciml.dist import collectives as c
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed import collectives as c
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 
 # The shape that goes in on each rank; dims 0 and 1 are cut and joined.
 OPERATIONS = {

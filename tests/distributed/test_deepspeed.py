@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from domains.climate.model import ClimateViT
+from domains.climate.model.forecaster import ClimateViT
 from sciml.core.errors import RunError
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
@@ -273,7 +273,7 @@ ALONE = """
 import os, torch
 torch.set_num_threads(1)
 from tests.distributed.test_deepspeed import train
-from sciml.dist.world import join
+from sciml.distributed.world import join
 print(train(join("cpu"), "vit", ("deepspeed", {}, {"zero": 2}), "sgd"), flush=True)
 os._exit(0)
 """

@@ -12,12 +12,12 @@ PROGRAM = """
 import math, os, sys
 import torch, torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from domains.climate.model import ClimateViT
-from sciml.app.config import compose
+from domains.climate.model.forecaster import ClimateViT
+from sciml.run.spec import compose
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import cut

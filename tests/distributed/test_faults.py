@@ -14,8 +14,8 @@ import psutil
 import pytest
 import torch
 
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import open_run
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

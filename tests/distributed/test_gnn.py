@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.models.gnn import FORCE_LAYERS, GNN, GNNConfig
 from sciml.parallel.config import ParallelConfig
@@ -46,7 +46,7 @@ def energy_forces_virial(model: nn.Module, atoms: Atoms) -> tuple[Tensor, Tensor
 class ForceTask:
     """A loss of energy, forces and virial."""
 
-    differentiates_twice = True
+    needs_double_backward = True
 
     def loss(self, model: Any, batch: Atoms) -> LossOutput:
         energy, forces, virial = energy_forces_virial(model, batch)

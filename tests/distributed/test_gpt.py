@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.training.engine import NativeEngine

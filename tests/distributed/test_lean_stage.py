@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 from sciml.training.engine import NativeEngine
 from tests.distributed.cases import OPTIMIZERS, build, run_steps

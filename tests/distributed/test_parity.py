@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.dist.world import World
+from sciml.distributed.world import World
 from tests.distributed.cases import OPTIMIZERS, train
 
 MESHES: dict[str, dict[str, Any]] = {

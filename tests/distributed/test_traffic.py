@@ -15,10 +15,10 @@ from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGP
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from sciml.dist.launcher import leave
-from sciml.dist.mesh import Mesh
-from sciml.dist.traffic import Count, Traffic
-from sciml.dist.world import World
+from sciml.distributed.communication import CommunicationVolume, Count
+from sciml.distributed.launcher import leave
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.training.breakdown import Breakdown
 
 WIDTH = 8
@@ -61,7 +61,7 @@ def _work(body, rank, num_processes, store, pipe):
 
 
 def _counted(mesh, block):
-    with Traffic(mesh) as traffic:
+    with CommunicationVolume(mesh) as traffic:
         block()
     return traffic.table()
 
@@ -175,13 +175,13 @@ def _two_processes(world):
         work.wait()
 
     results["time of overlapped"] = _timed(Breakdown(tp), _late(world.rank, overlapped))
-    with Breakdown(dp).step(measure=False) as times, Traffic(dp) as traffic:
+    with Breakdown(dp).step(measure=False) as times, CommunicationVolume(dp) as traffic:
         dist.all_reduce(x)
     results["unmeasured"] = times
-    with Breakdown(dp).step(), Traffic(dp) as traffic:
+    with Breakdown(dp).step(), CommunicationVolume(dp) as traffic:
         dist.all_reduce(x)
     results["both"] = traffic.table()
-    with Traffic(dp) as traffic, ThreadPoolExecutor(1) as other:
+    with CommunicationVolume(dp) as traffic, ThreadPoolExecutor(1) as other:
         other.submit(dist.all_reduce, x).result()
     dist.all_reduce(x)
     results["elsewhere"] = traffic.table()
@@ -234,7 +234,7 @@ def test_ddp_reduces_each_gradient_once_though_in_cpp(two):
         (count,) = result["ddp"]["dp"].values()
         assert count.calls > 1  # several buckets
         assert count.bytes == PARAMETERS * 4
-        assert count.sent == PARAMETERS * 4
+        assert count.wire_bytes == PARAMETERS * 4
 
 
 def test_fsdp_gathers_twice_or_once_and_scatters_once(two):
@@ -278,7 +278,7 @@ def test_what_overlaps_with_computing_costs_nothing(two):
 
 def test_a_big_mesh_is_counted_without_its_processes(two):
     for result in two:
-        assert {axes: kinds["all_reduce"].sent for axes, kinds in result["dry run"].items()} == {
+        assert {axes: kinds["all_reduce"].wire_bytes for axes, kinds in result["dry run"].items()} == {
             "tp": pytest.approx(2 * 7 / 8 * 4000),
             "dp": pytest.approx(2 * 5 / 6 * 4000),
             "pp_dp_tp": pytest.approx(2 * 3071 / 3072 * 4000),
@@ -315,7 +315,7 @@ def _four_processes(world):
 
 def _ddp_inside(mesh):
     model = DistributedDataParallel(_linears(), process_group=mesh.group("dp"))
-    with Traffic(mesh) as inner:
+    with CommunicationVolume(mesh) as inner:
         _backward(model)
     assert inner.of("dp", "all_reduce").bytes == PARAMETERS * 4
     assert inner.of("tp", "all_reduce") == Count()

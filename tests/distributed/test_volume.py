@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.traffic import Count, Traffic
-from sciml.dist.world import World
+from sciml.distributed.communication import CommunicationVolume, Count
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.models.vit import Block
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
@@ -241,7 +241,7 @@ def measured(world: World, degrees: dict[str, Any], recompute: str) -> dict[str,
     batches = share(fields(0), mesh)
     for _ in range(2):
         engine.train_step(task, batches, 1e-2)
-    with Traffic(mesh) as traffic:
+    with CommunicationVolume(mesh) as traffic:
         engine.train_step(task, batches, 1e-2)
     return traffic.table()
 

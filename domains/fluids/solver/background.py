@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from domains.fluids.solver.grid import WEIGHTS, Grid
+from domains.fluids.solver.grid import WEIGHTS, SolverGrid
 
 GRAVITY = 9.8
 """m/s^2."""
@@ -43,7 +43,7 @@ class Background:
     ghost_ratio: Float[np.ndarray, "4"]
 
     @classmethod
-    def of(cls, grid: Grid, frequency: float) -> Background:
+    def of(cls, grid: SolverGrid, frequency: float) -> Background:
         """A background of constant Brunt-Vaisala frequency.
 
         Args:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from domains.fluids.solver.background import profiles
-from domains.fluids.solver.grid import HEIGHT_M, LENGTH_M, WEIGHTS, Grid
+from domains.fluids.solver.grid import HEIGHT_M, LENGTH_M, WEIGHTS, SolverGrid
 
 FORCING_REPEATS = 3
 """The original adds its forcing of gravity waves once for each variable up to the momentum that it is meant for."""
@@ -76,7 +76,7 @@ class Flow:
     forcing: Bubble | None = None
     jet: Jet | None = None
 
-    def start(self, grid: Grid) -> Float[np.ndarray, "4 z x"]:
+    def start(self, grid: SolverGrid) -> Float[np.ndarray, "4 z x"]:
         """Density, momenta along x and z, and density times potential temperature, as averages of cells.
 
         Density and the last one without their background.
@@ -92,14 +92,14 @@ class Flow:
         state[3] = np.einsum("zxij,zi,i,j->zx", theta, dens, WEIGHTS, WEIGHTS)
         return state
 
-    def force(self, grid: Grid) -> Float[np.ndarray, "z x"]:
+    def force(self, grid: SolverGrid) -> Float[np.ndarray, "z x"]:
         """What the momentum along z gains all the time, kg/(m^2 s^2)."""
         if self.forcing is None:
             return np.zeros((grid.nz, grid.nx))
         dens = profiles(grid.quadrature_z(), self.frequency)[0] @ WEIGHTS
         return FORCING_REPEATS * self.forcing.at(grid.x, grid.z[:, None]) * dens[:, None]
 
-    def jet_rows(self, grid: Grid) -> Bool[np.ndarray, "z"]:
+    def jet_rows(self, grid: SolverGrid) -> Bool[np.ndarray, "z"]:
         """The rows of cells into which the jet blows."""
         if self.jet is None:
             return np.zeros(grid.nz, dtype=bool)

@@ -25,7 +25,7 @@ STENCIL = 4
 
 
 @dataclass(frozen=True)
-class Grid:
+class SolverGrid:
     """Equal cells of a plane of 20 km by 10 km.
 
     Attributes:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.fluids.solver.cases import Flow
-from domains.fluids.solver.grid import Grid
+from domains.fluids.solver.grid import SolverGrid
 from domains.fluids.solver.step import Solver
 from sciml.core.errors import RunError
 
@@ -34,7 +34,7 @@ class Frame:
 
 def run(
     flows: Sequence[Flow],
-    grid: Grid,
+    grid: SolverGrid,
     steps: Iterable[tuple[float, float, bool]],
     *,
     dtype: torch.dtype = torch.float64,

@@ -14,7 +14,7 @@ from torch import Tensor
 from domains.fluids.solver.background import C0, GAMMA, Background
 from domains.fluids.solver.cases import Flow, Jet
 from domains.fluids.solver.equations import STAGES, Air, Inflow, State, stage_x, stage_z
-from domains.fluids.solver.grid import Grid
+from domains.fluids.solver.grid import SolverGrid
 
 
 class Solver:
@@ -27,7 +27,7 @@ class Solver:
     """
 
     def __init__(
-        self, flows: Sequence[Flow], grid: Grid, *, dtype: torch.dtype, device: torch.device, compiled: bool
+        self, flows: Sequence[Flow], grid: SolverGrid, *, dtype: torch.dtype, device: torch.device, compiled: bool
     ) -> None:
         self.flows, self.grid, self.dtype, self.device = tuple(flows), grid, dtype, device
         backgrounds = [Background.of(grid, flow.frequency) for flow in flows]

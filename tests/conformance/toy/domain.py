@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sciml.domain.protocol import LossOutput, NamedFigure, Prediction, Score, Splits, Trained
+from sciml.domain.protocol import FittedData, LossOutput, NamedFigure, Prediction, Score, Splits
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import Normal, starts_as
 
@@ -103,7 +103,7 @@ class RingMetrics:
 class RingTask:
     num_steps: int
     primary_metric = "rmse"
-    differentiates_twice = False
+    needs_double_backward = False
 
     def to(self, device):
         return self
@@ -145,7 +145,7 @@ class ToyDomain:
         return RingTask(cfg.task.num_steps)
 
     def restore(self, schema, statistics):
-        return Trained(Ring(schema["size"]), Ring(int(statistics["size"])))
+        return FittedData(Ring(schema["size"]), Ring(int(statistics["size"])))
 
     def example(self, task, model, splits):
         batch = splits.test.collate([splits.test.sample(0, None)])

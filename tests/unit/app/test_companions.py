@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sciml.app.cli import main
-from sciml.app.companions import companions_of
-from sciml.app.run_folder import RunFolder
+from sciml.run.folder import RunFolder
+from sciml.run.reference_models import companions_of
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.max_steps=4",

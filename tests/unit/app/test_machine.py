@@ -7,9 +7,9 @@ import json
 import pytest
 import yaml
 
-from sciml.app import machine
 from sciml.app.cli import main
-from sciml.app.machine import _slowest, cluster_here, measure_machine, read_cluster, save_cluster
+from sciml.planning import machine
+from sciml.planning.machine import _slowest, cluster_here, measure_machine, read_cluster, save_cluster
 
 
 @pytest.fixture(scope="module")

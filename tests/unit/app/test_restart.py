@@ -6,10 +6,10 @@ import os
 import pytest
 import torch
 
-from sciml.app.restart import Job
-from sciml.app.run_folder import RunFolder
 from sciml.core.errors import DataError
-from sciml.dist.world import World
+from sciml.distributed.world import World
+from sciml.run.folder import RunFolder
+from sciml.run.restart import Job
 
 ALONE = World(0, 1, torch.device("cpu"))
 VALUES = {"seed": 0, "optim": {"lr": 0.1}}

@@ -18,11 +18,11 @@ import psutil
 import pytest
 
 from sciml.app.cli import main
-from sciml.app.config import build_experiment, compose
 from sciml.app.tune import TuneConfig, choices_of, tune
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.report.tuning import draw_tuning, spearman
+from sciml.run.spec import build_experiment, compose
 from sciml.tuning.sampler import FIRST, build_sampler
 from sciml.tuning.space import Choice, Choices, overrides
 from sciml.tuning.study import TuningStudy, open_folder

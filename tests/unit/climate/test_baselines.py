@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from domains.climate.baselines import RidgeBaseline, climatology, persistence
-from domains.climate.batch import FieldBatch
-from domains.climate.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.data.batch import FieldBatch
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.forecast.baselines import RidgeBaseline, climatology, persistence
 from sciml.core.errors import DataError
 
 SCHEMA = ClimateSchema(("z500", "t2m"), (), tuple(np.linspace(78.75, -78.75, 8)), tuple(np.arange(0, 360, 22.5)), 6.0)

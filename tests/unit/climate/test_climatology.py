@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from domains.climate.climatology import DAYS, Calendar, daily_means, day_of_year, week_of_year, window_weights
+from domains.climate.data.climatology import DAYS, Calendar, daily_means, day_of_year, week_of_year, window_weights
 
 SHAPE = (2, 3, 4)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from domains.climate.example import ForecastExample, choose, long_name
-from domains.climate.figures import climate_figures
-from domains.climate.maps import Shading
-from domains.climate.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
-from domains.climate.schema import ClimateSchema
-from domains.climate.variables import channel_unit
+from domains.climate.data.schema import ClimateSchema
+from domains.climate.data.variables import channel_unit
+from domains.climate.figures.maps import Shading
+from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
+from domains.climate.figures.report import climate_figures
+from domains.climate.forecast.example import ForecastExample, choose, long_name
 from sciml.domain.protocol import RunResult
 
 CHANNELS = ("z500", "t850", "t2m", "u10")

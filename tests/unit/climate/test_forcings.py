@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from domains.climate.forcings import FORCINGS, forcing_fields, forcing_names, sun_position, toa_solar_radiation
-from domains.climate.regrid import Grid
-from domains.climate.schema import cell_area_weights
+from domains.climate.data.forcings import FORCINGS, forcing_fields, forcing_names, sun_position, toa_solar_radiation
+from domains.climate.data.regrid import LatLonGrid
+from domains.climate.data.schema import cell_area_weights
 
-GRID = Grid.parse("48x24")
+GRID = LatLonGrid.parse("48x24")
 
 
 def hours(*dates: str) -> torch.Tensor:

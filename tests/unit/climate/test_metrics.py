@@ -7,10 +7,10 @@ import pytest
 import torch
 import xarray as xr
 
-from domains.climate.batch import FieldBatch
-from domains.climate.metrics import ClimateMetrics
-from domains.climate.schema import ClimateSchema
-from domains.climate.spectra import zonal_power_spectrum
+from domains.climate.data.batch import FieldBatch
+from domains.climate.data.schema import ClimateSchema
+from domains.climate.figures.spectra import zonal_power_spectrum
+from domains.climate.forecast.metrics import ClimateMetrics
 from sciml.domain.protocol import Prediction
 
 LATITUDE = tuple(np.linspace(84.375, -84.375, 16))

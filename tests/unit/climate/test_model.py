@@ -9,8 +9,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from domains.climate.model import ClimateViT
-from domains.climate.schema import ClimateSchema
+from domains.climate.data.schema import ClimateSchema
+from domains.climate.model.forecaster import ClimateViT
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.models.vit import ViTConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from domains.climate.model import ClimateViT
+from domains.climate.model.forecaster import ClimateViT
 from sciml.core.errors import ConfigError
 from sciml.models.vit import ViTConfig
 from sciml.nn.norm import HeadNorm

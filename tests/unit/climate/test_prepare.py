@@ -7,13 +7,14 @@ import pytest
 import xarray as xr
 from weather_files import as_cds, canonical, write_cds_new, write_wb2
 
-from domains.climate import layout, plan
-from domains.climate import prepare as module
-from domains.climate.prepare import PrepareConfig, prepare
-from domains.climate.regrid import Grid, Regridder
-from domains.climate.selection import Selection, moment
-from domains.climate.store import ClimateStore
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data import prepare as module
+from domains.climate.data import store_layout as plan
+from domains.climate.data import zarr_layout as layout
+from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.selection import Selection, moment
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError, DataError, RunError
 
 
@@ -60,7 +61,7 @@ def test_chosen_channels_dates_step_and_grid(source, weather, tmp_path):
     assert store.schema.grid_shape == (4, 8)
     assert store.schema.step_hours == 12
     part = weather.sel(time=slice("2001-01-03", "2001-01-31")).isel(time=slice(None, None, 2))
-    regridder = Regridder(Grid.parse("16x8"), Grid.parse("8x4"))
+    regridder = Regridder(LatLonGrid.parse("16x8"), LatLonGrid.parse("8x4"))
     expected = regridder(stacked(part, store.schema.channels).astype(np.float64))
     np.testing.assert_allclose(store.read(slice(None)), expected, rtol=1e-6, atol=1e-5)
 

@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 from weather_files import as_cds, canonical, write_cds_new, write_cds_old, write_wb2
 
-from domains.climate.readers import Source, open_source
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data.readers import Source, open_source
+from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError, DataError, MissingExtraError
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "era5"
@@ -50,11 +50,11 @@ def test_weatherbench_in_either_direction_of_latitude(weather, tmp_path):
 
 def test_reading_is_lazy_and_any_index_works(weather, tmp_path, monkeypatch):
     read = open_source(str(write_wb2(weather, tmp_path / "w.zarr")))
-    from domains.climate.readers.field import Piece
+    from domains.climate.data.readers.field import FieldPiece
 
     asked = []
-    original = Piece.read
-    monkeypatch.setattr(Piece, "read", lambda self, t, lv: asked.append(len(t)) or original(self, t, lv))
+    original = FieldPiece.read
+    monkeypatch.setattr(FieldPiece, "read", lambda self, t, lv: asked.append(len(t)) or original(self, t, lv))
     expected = canonical(weather)["geopotential"]
     part = {"time": [7, 2], "level": 1, "latitude": slice(1, 5), "longitude": [3, 0]}
     np.testing.assert_array_equal(read["geopotential"].isel(part).values, expected.isel(part).values)

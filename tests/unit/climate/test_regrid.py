@@ -1,33 +1,33 @@
 import numpy as np
 import pytest
 
-from domains.climate.regrid import Grid, Regridder, latitude_weights, longitude_weights
-from domains.climate.schema import cell_area_weights
+from domains.climate.data.regrid import LatLonGrid, Regridder, latitude_weights, longitude_weights
+from domains.climate.data.schema import cell_area_weights
 from sciml.core.errors import ConfigError, DataError
 
 
-def global_mean(values: np.ndarray, grid: Grid) -> np.ndarray:
+def global_mean(values: np.ndarray, grid: LatLonGrid) -> np.ndarray:
     return (values.mean(-1) * cell_area_weights(grid.latitude)).mean(-1)
 
 
 def test_a_grid_is_longitudes_by_latitudes():
-    grid = Grid.parse("64x32")
+    grid = LatLonGrid.parse("64x32")
     assert grid.shape == (32, 64)
     np.testing.assert_allclose(grid.latitude[[0, 1, -1]], [87.1875, 81.5625, -87.1875])
-    poles = Grid.parse("360x181")
+    poles = LatLonGrid.parse("360x181")
     np.testing.assert_allclose(poles.latitude[[0, 1, -1]], [90, 89, -90])
-    assert Grid.parse(grid.text).same_as(grid)
+    assert LatLonGrid.parse(grid.text).same_as(grid)
 
 
 @pytest.mark.parametrize("text", ["64", "32x64", "64x32x2", "ax32"])
 def test_another_form_is_refused(text):
     with pytest.raises(ConfigError, match=r"e\.g\. "):
-        Grid.parse(text)
+        LatLonGrid.parse(text)
 
 
 def test_equal_grids_are_left_alone_bit_for_bit():
     values = np.random.default_rng(0).standard_normal((3, 32, 64)).astype(np.float32)
-    same = Regridder(Grid.parse("64x32"), Grid.parse("64x32"))
+    same = Regridder(LatLonGrid.parse("64x32"), LatLonGrid.parse("64x32"))
     assert same(values) is values
 
 
@@ -35,7 +35,7 @@ def test_equal_grids_are_left_alone_bit_for_bit():
     ("source", "target"), [("360x181", "64x32"), ("240x121", "64x32"), ("64x32", "48x25"), ("16x8", "64x32")]
 )
 def test_the_integral_over_the_globe_is_conserved(source, target):
-    old, new = Grid.parse(source), Grid.parse(target)
+    old, new = LatLonGrid.parse(source), LatLonGrid.parse(target)
     values = np.random.default_rng(1).standard_normal((2, *old.shape)) + 5.0
     regridded = Regridder(old, new)(values)
     np.testing.assert_allclose(global_mean(regridded, new), global_mean(values, old), rtol=1e-13)
@@ -56,7 +56,7 @@ def test_weights_are_the_exact_overlaps():
 
 def test_parity_with_counting_fine_points():
     """Overlaps measured by brute force: many points in each target cell, each taking its source cell's value."""
-    source, target = Grid.parse("24x13"), Grid.parse("10x6")
+    source, target = LatLonGrid.parse("24x13"), LatLonGrid.parse("10x6")
     values = np.random.default_rng(2).standard_normal(source.shape)
     points = 2000
     edges = np.sin(np.deg2rad(np.linspace(90, -90, 7)))
@@ -75,5 +75,5 @@ def test_parity_with_counting_fine_points():
 
 def test_a_region_is_refused():
     with pytest.raises(DataError, match=r"europe\.nc: covers latitudes 30 to 70.*a global grid is needed"):
-        Grid(np.arange(70.0, 29, -1), np.arange(0.0, 41)).check_global("europe.nc")
-    Grid.parse("64x32").check_global("whole.nc")
+        LatLonGrid(np.arange(70.0, 29, -1), np.arange(0.0, 41)).check_global("europe.nc")
+    LatLonGrid.parse("64x32").check_global("whole.nc")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from domains.climate import archive_encoding
-from domains.climate.held_suarez import LEVEL_VARIABLES, SURFACE_VARIABLES
-from domains.climate.simulate import SimulateConfig, simulate
+from domains.climate.simulation import archive_encoding
+from domains.climate.simulation.held_suarez import LEVEL_VARIABLES, SURFACE_VARIABLES
+from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError, MissingExtraError, RunError
 
 DATA = Path(__file__).parents[3] / "data" / "climate"

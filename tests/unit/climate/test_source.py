@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from weather_files import as_cds, write_cds_new, write_wb2
 
-from domains.climate.prepare import PrepareConfig, prepare
-from domains.climate.source import ClimateDataConfig, ForecastSource, ensure_store, open_or_prepare
-from domains.climate.store import ClimateStore
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.samples import ClimateDataConfig, ForecastSource, ensure_store, open_or_prepare
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError
 
 
@@ -217,7 +217,7 @@ def test_a_source_is_prepared_once(tmp_path, monkeypatch):
     first = open_or_prepare(config)
     assert first.schema.channels == ("t2m", "z500")
     assert first.path.name.startswith("era5-")
-    monkeypatch.setattr("domains.climate.source.prepare", lambda *_, **__: pytest.fail("prepared again"))
+    monkeypatch.setattr("domains.climate.data.samples.prepare", lambda *_, **__: pytest.fail("prepared again"))
     assert open_or_prepare(config).path == first.path
     assert ensure_store(str(first.path), tmp_path / "cache") == first.path
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from domains.climate.schema import cell_area_weights
-from domains.climate.statistics import Moments, compute_statistics, increment_leads
+from domains.climate.data.schema import cell_area_weights
+from domains.climate.data.statistics import Moments, compute_statistics, increment_leads
 
 LATITUDE = np.array([75.0, 45.0, 15.0, -15.0, -45.0, -75.0])
 WEIGHTS = cell_area_weights(LATITUDE)

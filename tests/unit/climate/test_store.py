@@ -6,10 +6,10 @@ import pytest
 import torch
 from weather_files import write_wb2
 
-from domains.climate.climatology import day_of_year, week_of_year
-from domains.climate.prepare import PrepareConfig, prepare
-from domains.climate.store import ClimateStore
-from domains.climate.synthetic import synthetic_source
+from domains.climate.data.climatology import day_of_year, week_of_year
+from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError, DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.climate.tokenizer import PlainTokenizer, VariableTokenizer, fold
+from domains.climate.model.tokenizer import PlainTokenizer, VariableTokenizer, fold
 from sciml.core.errors import ConfigError
 from sciml.nn.patch import patchify
 

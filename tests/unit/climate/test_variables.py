@@ -1,6 +1,6 @@
 import pytest
 
-from domains.climate.variables import (
+from domains.climate.data.variables import (
     VARIABLES,
     Role,
     channel_title,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from domains.climate.variables import find
+from domains.climate.data.variables import find
 
 
 def short_names(dataset: xr.Dataset) -> dict[str, str]:

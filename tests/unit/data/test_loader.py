@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sciml.data.balance import balanced_parts
-from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
+from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
 
 
 class Numbers:
@@ -26,7 +26,7 @@ class Numbers:
 
 def take(**options):
     defaults = {"start_step": 0, "stop_step": 8, "micro_batch_size": 2}
-    return list(training_batches(Numbers(13), ShuffledStream(13, 4, seed=1), **{**defaults, **options}))
+    return list(training_batches(Numbers(13), ShuffledSampler(13, 4, seed=1), **{**defaults, **options}))
 
 
 def test_every_sample_comes_once_an_epoch_and_none_is_dropped():
@@ -67,7 +67,7 @@ def test_a_limited_evaluation_spreads_over_the_source():
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_the_stream_does_not_depend_on_the_number_of_ranks(size):
-    stream = ShuffledStream(50, 42, seed=3)
+    stream = ShuffledSampler(50, 42, seed=3)
     pieces = [stream.draws(2, rank, size) for rank in range(size)]
     assert [draw for piece in pieces for draw in piece] == stream.draws(2)
 
@@ -81,7 +81,7 @@ class Sized(Numbers):
 
 def sized(num_ranks=1, num_workers=0, start_step=0, micro_batch_size=2):
     """Micro-batches by rank and step."""
-    stream = ShuffledStream(23, 12, seed=1)
+    stream = ShuffledSampler(23, 12, seed=1)
     options = {"start_step": start_step, "stop_step": 6, "micro_batch_size": micro_batch_size}
     num_micro = 12 // num_ranks // micro_batch_size
     ranks = []
@@ -94,7 +94,7 @@ def sized(num_ranks=1, num_workers=0, start_step=0, micro_batch_size=2):
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 6])
 def test_costed_micro_batches_share_the_same_global_batch(num_ranks):
-    stream, ranks = ShuffledStream(23, 12, seed=1), sized(num_ranks)
+    stream, ranks = ShuffledSampler(23, 12, seed=1), sized(num_ranks)
     for step in range(6):
         parts = [batch for rank in ranks for batch in rank[step]]
         assert len(parts) == 6
@@ -105,7 +105,7 @@ def test_costed_micro_batches_share_the_same_global_batch(num_ranks):
 
 def test_costed_micro_batches_cost_nearly_alike():
     costs = Sized(23).costs()
-    stream = ShuffledStream(23, 12, seed=1)
+    stream = ShuffledSampler(23, 12, seed=1)
     for step in range(6):
         loads = [sum(costs[index] for index, _ in batch) for rank in sized(3) for batch in rank[step]]
         drawn = costs[[draw.index for draw in stream.draws(step)]]

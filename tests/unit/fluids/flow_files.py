@@ -7,17 +7,17 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
-from domains.fluids.solver import VARIABLES, Grid
-from domains.fluids.writers.miniweather import write_miniweather
+from domains.fluids.data.writers.miniweather import write_miniweather
+from domains.fluids.solver import VARIABLES, SolverGrid
 
-GRID = Grid(12, 6)
+GRID = SolverGrid(12, 6)
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def miniweather(path: Path, grid: Grid = GRID, times=(0.0, 10.0, 20.0), background=None) -> np.ndarray:
+def miniweather(path: Path, grid: SolverGrid = GRID, times=(0.0, 10.0, 20.0), background=None) -> np.ndarray:
     """Returns the fields (time, 4, z, x)."""
     fields = values(len(times), 4, grid.nz, grid.nx)
     write_miniweather(path, grid, zip(times, fields, strict=True), background)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domains.fluids.amr_config import AMRConfig
-from domains.fluids.boundary import Boundary
-from domains.fluids.evidence import Evidence
-from domains.fluids.model import AMRViT
+from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.indicator_inputs import IndicatorInputs
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.boundary import Boundary
 
 CHANNELS = ("dens", "uwnd", "wwnd", "theta")
 CHANNEL_FLOW = Boundary.of("periodic", "wall")
@@ -42,8 +42,8 @@ def flow(batch: int = 2, rows: int = 16, columns: int = 32, seed: int = 0, chann
     return smooth + fields * torch.exp(-((place - 0.4) ** 2) * 40)
 
 
-def evidence(fields: Tensor, boundary: Boundary = CHANNEL_FLOW, **others: Any) -> Evidence:
-    return Evidence(fields, CHANNELS[: fields.shape[1]], (boundary,) * len(fields), **others)
+def evidence(fields: Tensor, boundary: Boundary = CHANNEL_FLOW, **others: Any) -> IndicatorInputs:
+    return IndicatorInputs(fields, CHANNELS[: fields.shape[1]], (boundary,) * len(fields), **others)
 
 
 def filled(module: nn.Module, std: float = 0.3) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.fluids.boundary import Boundary, Side, pad
+from domains.fluids.data.boundary import Boundary, Side, pad
 from sciml.core.errors import ConfigError
 
 EVEN = ((False, False), (False, False))

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from domains.fluids.coupling import Coupling
-from domains.fluids.share import Share
+from domains.fluids.amr.coupling import Coupling
+from domains.fluids.amr.token_shard import TokenShard
 from sciml.models.vit import Block
 from sciml.nn.initialization import initialize
 
@@ -49,7 +49,7 @@ def by_loops(coupling: Coupling, x: torch.Tensor, found) -> torch.Tensor:
 def test_coupling_is_what_loops_say(two_way, changes):
     coupling, found = couple(two_way), forest(flow(2), **changes)
     x = torch.randn(2, found.num_tokens, 6, dtype=torch.float64)
-    out, expected = coupling(x, found, Share(0, found.num_tokens, 0)), by_loops(coupling, x, found)
+    out, expected = coupling(x, found, TokenShard(0, found.num_tokens, 0)), by_loops(coupling, x, found)
     present = slice(None) if found.mask is None else found.mask
     torch.testing.assert_close(out[present], expected[present])
     assert (out - x).abs().max() > 0.1
@@ -59,7 +59,7 @@ def test_coupling_starts_as_identity():
     coupling, found = Coupling(6, True), forest(flow(2))
     initialize(coupling, 0)
     x = torch.randn(2, found.num_tokens, 6)
-    assert torch.equal(coupling(x, found, Share(0, found.num_tokens, 0)), x)
+    assert torch.equal(coupling(x, found, TokenShard(0, found.num_tokens, 0)), x)
 
 
 @pytest.mark.parametrize("kind", ["none", "one_way", "two_way"])

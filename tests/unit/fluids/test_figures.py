@@ -10,14 +10,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from domains.fluids import animation, panels
-from domains.fluids.drift import drifts
-from domains.fluids.figures import example_figures, fluids_figures
-from domains.fluids.flow_example import FlowExample, lead_text
-from domains.fluids.mesh_lines import MeshLines
-from domains.fluids.schema import OBSTACLE, DataSet, FluidsSchema
-from domains.fluids.skill import draw_skill
-from domains.fluids.solver import Background, Grid
+from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema
+from domains.fluids.figures.mesh_lines import MeshLines
+from domains.fluids.figures.report import animation, example_figures, fluids_figures, panels
+from domains.fluids.figures.skill import draw_skill
+from domains.fluids.forecast.conservation import drifts
+from domains.fluids.forecast.flow_example import FlowExample, lead_text
+from domains.fluids.solver import Background, SolverGrid
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.shading import Shading
 
@@ -61,7 +60,7 @@ def example_of(
         values[f"refined_{level}"] = rng.integers(0, 2, (num_leads, *shape)).astype(np.uint8)
         shape = shape * ratio
     if data_set.has_totals:
-        background = Background.of(Grid(columns, rows), 0.0)
+        background = Background.of(SolverGrid(columns, rows), 0.0)
         values["profiles"] = np.stack([background.dens, background.theta])
     if OBSTACLE in data_set.constants:
         values["fluid"] = np.ones(data_set.shape, np.uint8)
@@ -360,7 +359,7 @@ def test_without_scores_and_example_there_is_nothing():
 
 def test_every_baseline_is_drawn(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("domains.fluids.skill.save_png", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr("domains.fluids.figures.skill.save_png", lambda figure, path: shown.append(figure))
     draw_skill(scores_of(BOTH), "", tmp_path / "skill")
     for axes in shown[0].axes:
         marked = {label for label in axes.get_legend_handles_labels()[1]}

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from domains.fluids.boundary import Boundary
-from domains.fluids.forest import Forest, Geometry, slots
-from domains.fluids.indicators import variance
-from domains.fluids.refinement import grow
+from domains.fluids.amr.forest import Forest, PatchGeometry, slots
+from domains.fluids.amr.indicators import variance
+from domains.fluids.amr.refinement import grow
+from domains.fluids.data.boundary import Boundary
 from sciml.core.errors import ConfigError
 
 from .flows import BOX, CHANNEL_FLOW, config, evidence, flow
@@ -20,7 +20,7 @@ def forest(fields=None, boundary=CHANNEL_FLOW, before=None, scores=None, trim=Fa
     cfg = config(**changes)
     fields = flow(3) if fields is None else fields
     given = evidence(fields, boundary)
-    geometry = Geometry(tuple(fields.shape[2:]), cfg.patch_sizes)
+    geometry = PatchGeometry(tuple(fields.shape[2:]), cfg.patch_sizes)
     score = (lambda level: variance(given, geometry, level)) if scores is None else (lambda level: scores[level])
     return grow(cfg, geometry, score, given.periodic, before, trim=trim)
 
@@ -65,7 +65,7 @@ def test_children_stand_behind_one_another_in_the_order_of_their_parents():
 
 
 def test_numbers_work_along_any_number_of_axes():
-    geometry = Geometry((8, 4, 12), (4, 2))
+    geometry = PatchGeometry((8, 4, 12), (4, 2))
     assert geometry.shape(0) == (2, 1, 3)
     assert geometry.num_children(0) == 8
     nodes = torch.arange(6)[None]
@@ -90,7 +90,7 @@ def test_budget_is_kept(budgets):
 
 def test_best_patches_are_refined():
     fields = flow(3)
-    scores = variance(evidence(fields), Geometry((16, 32), (8, 4, 2)), 0)
+    scores = variance(evidence(fields), PatchGeometry((16, 32), (8, 4, 2)), 0)
     found = forest(fields)
     for sample in range(3):
         chosen = set(found.levels[0].refined[sample].tolist())
@@ -207,7 +207,7 @@ def test_samples_of_different_boundaries_share_a_batch():
     fields, kinds = flow(2), (CHANNEL_FLOW, BOX)
     cfg = config(buffer=1)
     given = replace(evidence(fields), boundaries=kinds)
-    geometry = Geometry((16, 32), cfg.patch_sizes)
+    geometry = PatchGeometry((16, 32), cfg.patch_sizes)
     both = grow(cfg, geometry, lambda level: variance(given, geometry, level), given.periodic)
     for sample, kind in enumerate(kinds):
         alone = forest(fields[sample : sample + 1], kind, buffer=1)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.fluids.boundary import Boundary
-from domains.fluids.forest import Geometry
-from domains.fluids.indicators import INDICATORS, OUTSIDE, LearnedIndicator
+from domains.fluids.amr.forest import PatchGeometry
+from domains.fluids.amr.indicators import INDICATORS, OUTSIDE, LearnedIndicator
+from domains.fluids.data.boundary import Boundary
 from sciml.core.errors import ConfigError
 
 from .flows import BOX, CHANNELS, evidence, flow
 
 PERIODIC = Boundary.of("periodic", "periodic")
-GEOMETRY = Geometry((16, 32), (8, 4))
+GEOMETRY = PatchGeometry((16, 32), (8, 4))
 
 
 def patches(cells: torch.Tensor, size: int) -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_random_is_a_function_of_the_state_alone():
 
 @pytest.mark.parametrize("name", [name for name in INDICATORS if name != "learned"])
 def test_cells_outside_the_grid_do_not_count(name):
-    fields, geometry = flow(rows=9, columns=19), Geometry((9, 19), (8, 4))
+    fields, geometry = flow(rows=9, columns=19), PatchGeometry((9, 19), (8, 4))
     other = flow(rows=9, columns=19, seed=1)
     scores = INDICATORS[name](evidence(fields, previous=other, truth=other), geometry, 1).view(2, 4, 6)
     assert (scores[:, :3, :5] >= 0).all()
@@ -121,7 +121,7 @@ def test_learned_scores_lie_between_zero_and_one_and_learn():
     torch.manual_seed(0)
     indicator = LearnedIndicator().double()
     fields = flow(rows=9, columns=19).requires_grad_()
-    scores = indicator(evidence(fields), Geometry((9, 19), (8, 4)), 1)
+    scores = indicator(evidence(fields), PatchGeometry((9, 19), (8, 4)), 1)
     inside = scores != OUTSIDE
     assert inside.view(2, 4, 6)[:, :3, :5].all()
     assert inside.sum() == 2 * 15

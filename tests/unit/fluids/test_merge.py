@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.fluids.boundary import Boundary
-from domains.fluids.evidence import patch_means
-from domains.fluids.merge import Merge
-from domains.fluids.seams import SeamFilter
-from domains.fluids.share import Share
+from domains.fluids.amr.indicator_inputs import patch_means
+from domains.fluids.amr.merge import Merge
+from domains.fluids.amr.patch_edges import SeamFilter
+from domains.fluids.amr.token_shard import TokenShard
+from domains.fluids.data.boundary import Boundary
 
 from .flows import BOX, CHANNEL_FLOW, filled, flow
 from .test_forest import forest
@@ -25,7 +25,7 @@ def cells_for(found, channels: int = 2) -> list[torch.Tensor]:
 
 
 def merged(found, cells) -> torch.Tensor:
-    return Merge()(cells, found, Share(0, found.num_tokens, 0), (), ())
+    return Merge()(cells, found, TokenShard(0, found.num_tokens, 0), (), ())
 
 
 @pytest.mark.parametrize("shape", [(16, 32), (19, 35)])
@@ -83,7 +83,7 @@ def test_ranks_fields_add_up(shape):
     length = -(-found.num_tokens // 3)
     total = 0
     for rank in range(3):
-        share = Share(rank * length, min((rank + 1) * length, found.num_tokens), 0)
+        share = TokenShard(rank * length, min((rank + 1) * length, found.num_tokens), 0)
         own = [
             each[:, share.within(start, start + each.shape[1])]
             for each, start in zip(cells, found.offsets, strict=False)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from domains.fluids.amr_config import AMRConfig
-from domains.fluids.boundary import Boundary
-from domains.fluids.evidence import patch_means
-from domains.fluids.forest import Geometry
-from domains.fluids.model import AMRViT
-from domains.fluids.refinement import grow
+from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.forest import PatchGeometry
+from domains.fluids.amr.indicator_inputs import patch_means
+from domains.fluids.amr.refinement import grow
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.boundary import Boundary
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.models.vit import ViT
@@ -140,7 +140,7 @@ def test_finer_levels_leave_the_means_of_coarse_patches():
             projection.weight.zero_()
             projection.bias.zero_()
         coarse = made(fields, None, lead(), CHANNEL_FLOW)
-    geometry = Geometry((13, 29), (8,))
+    geometry = PatchGeometry((13, 29), (8,))
     means = [patch_means(each, geometry, 0)[0] for each in (out, coarse)]
     torch.testing.assert_close(*means, rtol=0, atol=1e-12)
     assert (out - coarse).abs().max() > 1e-2

@@ -10,9 +10,9 @@ import netCDF4
 import numpy as np
 import pytest
 
-from domains.fluids.boundary import Boundary, Side
-from domains.fluids.readers import FlowSource, open_sources
-from domains.fluids.solver import VARIABLES, Background, Grid
+from domains.fluids.data.boundary import Boundary, Side
+from domains.fluids.data.readers import FlowSource, open_sources
+from domains.fluids.solver import VARIABLES, Background, SolverGrid
 from sciml.core.errors import DataError, MissingExtraError
 
 from . import flow_files as files
@@ -110,7 +110,7 @@ class TestFolder:
 
     def test_mixed_grids(self, tmp_path):
         files.miniweather(tmp_path / "a.nc")
-        files.miniweather(tmp_path / "b.nc", Grid(16, 8))
+        files.miniweather(tmp_path / "b.nc", SolverGrid(16, 8))
         with pytest.raises(DataError, match=r"a\.nc and .*b\.nc are on different grids \(12 x 6 .*16 x 8"):
             open_sources(str(tmp_path))
 

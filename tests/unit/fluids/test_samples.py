@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fluids.batch import collate
-from domains.fluids.data import open_flows, simulated
-from domains.fluids.data_config import FlowSplits, FluidsDataConfig
-from domains.fluids.samples import FlowSamples
-from domains.fluids.schema import FluidsSchema, FluidsStatistics
-from domains.fluids.simulate_config import SimulateConfig
-from domains.fluids.solver import Grid
-from domains.fluids.statistics import measure
+from domains.fluids.data.batch import collate
+from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
+from domains.fluids.data.datasets import open_flows, simulated
+from domains.fluids.data.samples import FlowSamples
+from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
+from domains.fluids.data.statistics import measure
+from domains.fluids.solver import SolverGrid
+from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError, DataError
 
 from . import flow_files
 
-GRID = Grid(12, 6)
+GRID = SolverGrid(12, 6)
 TIMES = tuple(10.0 * n for n in range(7))
 
 
@@ -76,7 +76,7 @@ def test_schema_and_statistics_survive_files(folder):
 
 
 def test_scales_are_those_of_numpy(folder, monkeypatch):
-    monkeypatch.setattr("domains.fluids.statistics.BLOCK", 3)
+    monkeypatch.setattr("domains.fluids.data.statistics.BLOCK", 3)
     _, flows = opened(folder[0])
     train = flows["flow"].trajectories["train"]
     fields = np.stack([t.read(0, len(t)) for t in train]).astype(np.float64)

@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 
-from domains.fluids import simulate as simulating
-from domains.fluids.drawing import DRAWN_CASES, draw
-from domains.fluids.readers import open_sources
-from domains.fluids.simulate import flows, simulate
-from domains.fluids.simulate_config import SimulateConfig
-from domains.fluids.solver import CASES, Grid, Schedule, run
+from domains.fluids.data.readers import open_sources
+from domains.fluids.solver import CASES, Schedule, SolverGrid, run
+from domains.fluids.solver import simulate as simulating
 from domains.fluids.solver.grid import HEIGHT_M, LENGTH_M
+from domains.fluids.solver.random_flows import DRAWN_CASES, draw
+from domains.fluids.solver.simulate import flows, simulate
+from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.parts import Parts
@@ -127,8 +127,8 @@ class TestSimulate:
         path = simulate(config)
         sources = open_sources(str(path))
         assert [source.interval for source in sources] == [20] * 5
-        steps = Schedule.uniform(Grid(32, 16).largest_step, 3, 20.0).exact()
-        wanted = [frame.fields for frame in run(flows(config, 0, 5), Grid(32, 16), steps, dtype=torch.float32)]
+        steps = Schedule.uniform(SolverGrid(32, 16).largest_step, 3, 20.0).exact()
+        wanted = [frame.fields for frame in run(flows(config, 0, 5), SolverGrid(32, 16), steps, dtype=torch.float32)]
         np.testing.assert_allclose(read(path), torch.stack(wanted, dim=1), rtol=0, atol=1e-6)
         assert sources[1].profiles["hy_theta"][-1] > 400  # gravity waves have a stable background
         assert sources[2].profiles["hy_theta"] == pytest.approx(300)
@@ -183,7 +183,7 @@ class TestSimulate:
             simulate(small(tmp_path, overwrite=True))
 
     def test_a_flow_that_blows_up_leaves_nothing(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(Grid, "largest_step", 20.0)
+        monkeypatch.setattr(SolverGrid, "largest_step", 20.0)
         with pytest.raises(RunError, match="make it weaker"):
             simulate(small(tmp_path, nx=64, nz=32, frames=40))
         assert not (tmp_path / "some.nc").exists()

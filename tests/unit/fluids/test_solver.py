@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fluids.solver import CASES, VARIABLES, Background, Bubble, Flow, Frame, Grid, Schedule, run, totals
+from domains.fluids.solver import CASES, VARIABLES, Background, Bubble, Flow, Frame, Schedule, SolverGrid, run, totals
 from domains.fluids.solver.background import C0, CP, CV, GAMMA, P0, RD
 from domains.fluids.solver.step import can_compile
 from sciml.core.errors import ConfigError, RunError
 
 ORIGINAL = Path(__file__).parents[3].parent / "shared" / "data" / "miniweather"
 needs_original = pytest.mark.skipif(not ORIGINAL.is_dir(), reason="the original's files are not here")
-GRID = Grid(100, 50)
-SMALL = Grid(32, 16)
+GRID = SolverGrid(100, 50)
+SMALL = SolverGrid(32, 16)
 DURATION_S = {"thermal": 1000, "collision": 700, "gravity": 1500, "density": 600, "injection": 1200}
 # What the original printed at 100 x 50: relative changes of mass and of its energy.
 PRINTED = {
@@ -55,7 +55,7 @@ def original(case: str) -> tuple[np.ndarray, np.ndarray]:
         return file["t"][:], np.stack([file[name][:] for name in VARIABLES], axis=1)
 
 
-def simulated(flows: list[Flow], grid: Grid, steps: int, step: float | None = None, **options) -> torch.Tensor:
+def simulated(flows: list[Flow], grid: SolverGrid, steps: int, step: float | None = None, **options) -> torch.Tensor:
     """The fields of all members after some steps."""
     dt = grid.largest_step if step is None else step
     return list(run(flows, grid, [(dt, n * dt, n == steps) for n in range(1, steps + 1)], **options))[-1].fields
@@ -67,7 +67,7 @@ def largest_errors(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.abs(found - wanted).max(axis=(1, 2)) / np.where(size > 0, size, 1)
 
 
-def profiles(flow: Flow, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
+def profiles(flow: Flow, grid: SolverGrid) -> tuple[torch.Tensor, torch.Tensor]:
     background = Background.of(grid, flow.frequency)
     return torch.from_numpy(background.dens), torch.from_numpy(background.theta)
 
@@ -121,7 +121,7 @@ class TestOriginal:
 
     @pytest.mark.parametrize(("nx", "case"), FRAMES)
     def test_frames_fall_where_the_original_s_do(self, nx, case):
-        schedule = Schedule(Grid(nx, nx // 2).largest_step, DURATION_S[case], 10.0)
+        schedule = Schedule(SolverGrid(nx, nx // 2).largest_step, DURATION_S[case], 10.0)
         times = [0.0, *(time for _, time, written in schedule.original() if written)]
         assert len(times) == FRAMES[nx, case][0]
         assert times[-1] == pytest.approx(FRAMES[nx, case][1], abs=0.05)
@@ -146,7 +146,7 @@ class TestPhysics:
     def test_energy_is_kept_but_for_viscosity(self):
         """Against the original's number, whose change is of the size of what moves and falls."""
         flow = CASES["thermal"]
-        grid = Grid(64, 32)
+        grid = SolverGrid(64, 32)
         frames = list(run([flow], grid, Schedule.uniform(grid.largest_step, 2, 400.0).exact()))
         before, after = (totals(frame.fields, *profiles(flow, grid), grid.dx, grid.dz) for frame in frames)
         assert -1e-5 < float((after.energy - before.energy) / before.energy) < 0
@@ -225,4 +225,4 @@ class TestSchedule:
 
     def test_a_grid_needs_cells(self):
         with pytest.raises(ConfigError, match="nz"):
-            Grid(8, 3)
+            SolverGrid(8, 3)

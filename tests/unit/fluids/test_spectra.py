@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from domains.fluids.boundary import Boundary
-from domains.fluids.spectra import power_by_wavenumber
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.figures.spectra import power_by_wavenumber
 
 ROWS, COLUMNS, DX, DZ = 32, 64, 50.0, 100.0
 PERIODIC = Boundary.of("periodic", "periodic")

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from domains.fluids.batch import FlowBatch, FlowSample, Start, collate
-from domains.fluids.metrics import FluidsMetrics
-from domains.fluids.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
+from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
+from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
+from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
 from domains.fluids.solver import Background, totals
-from domains.fluids.solver.grid import Grid
-from domains.fluids.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.solver.grid import SolverGrid
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import Prediction
-from sciml.inference.rollout import rollout
+from sciml.forecast.rollout import rollout
 
 from .flows import CHANNELS
 from .flows import model as small_model
@@ -54,7 +54,7 @@ def sample(name="flow", data_set=WEATHER, steps=1, stride=1, seed=0, own=0) -> F
         fluid[:, 2:5, 3:6] = False
         states = states * fluid
     seconds = (stride * data_set.interval,) * steps
-    return FlowSample(Start(name, 0, 0), states[1], states[0], seconds, states[2:], fluid, own_steps=own)
+    return FlowSample(Start(name, 0, 0), states[1], states[0], seconds, states[2:], fluid, pushforward_steps=own)
 
 
 class Says(nn.Module):
@@ -243,7 +243,7 @@ def test_the_mean_of_the_truth_scores_one():
 
 
 def test_drift_is_told_where_the_air_at_rest_is_known():
-    grid = Grid(32, 16)
+    grid = SolverGrid(32, 16)
     background = Background.of(grid, 0.0)
     data_set = replace(WEATHER, dx=grid.dx, dz=grid.dz)
     one = task({"flow": data_set}, score_frames=[1])

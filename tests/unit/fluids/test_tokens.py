@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from domains.fluids.boundary import Boundary, pad
-from domains.fluids.forest import Geometry
-from domains.fluids.positions import patch_angles
-from domains.fluids.share import Share
-from domains.fluids.tokens import PatchEmbedding, Tokenizer, gather_patches
+from domains.fluids.amr.forest import PatchGeometry
+from domains.fluids.amr.positions import patch_angles
+from domains.fluids.amr.token_shard import TokenShard
+from domains.fluids.amr.tokens import PatchEmbedding, Tokenizer, gather_patches
+from domains.fluids.data.boundary import Boundary, pad
 from sciml.core.errors import ConfigError
 from sciml.nn.initialization import initialize
 from sciml.nn.patch import patchify
@@ -24,7 +24,7 @@ EVEN = ([False] * 4, [False] * 4)
 
 @pytest.mark.parametrize("size", [8, 4])
 def test_patches_without_ghosts_are_those_of_the_suite(size):
-    fields, geometry = flow(), Geometry((16, 32), (size,))
+    fields, geometry = flow(), PatchGeometry((16, 32), (size,))
     nodes = torch.arange(geometry.num_nodes(0)).expand(2, -1)
     assert torch.equal(gather_patches(fields, nodes, geometry, 0, 0), patchify(fields, size))
 
@@ -61,7 +61,7 @@ def test_tokens_have_unit_variance_at_first():
     for embedding in tokenizer:
         initialize(embedding, 0)
     found = forest()
-    tokens = tokenizer.double()(evidence(torch.randn(3, 4, 16, 32).double()), found, Share(0, found.num_tokens, 0))
+    tokens = tokenizer.double()(evidence(torch.randn(3, 4, 16, 32).double()), found, TokenShard(0, found.num_tokens, 0))
     assert tokens.shape == (3, found.num_tokens, 64)
     assert tokens.var().item() == pytest.approx(1.0, rel=0.25)
 
@@ -72,15 +72,15 @@ def test_ranks_shares_are_the_whole():
     for parameter in tokenizer.parameters():
         torch.nn.init.normal_(parameter)
     found, given = forest(flow(2)), evidence(flow(2))
-    whole = tokenizer(given, found, Share(0, found.num_tokens, 0))
+    whole = tokenizer(given, found, TokenShard(0, found.num_tokens, 0))
     length = -(-found.num_tokens // 5)
     numbers = torch.nn.functional.pad(torch.arange(1, found.num_tokens + 1), (0, 5 * length - found.num_tokens))
-    parts = [tokenizer(given, found, Share.of_numbers(part)) for part in numbers.split(length)]
+    parts = [tokenizer(given, found, TokenShard.of_numbers(part)) for part in numbers.split(length)]
     assert {part.shape[1] for part in parts} == {length}
     joined = torch.cat(parts, dim=1)
     torch.testing.assert_close(joined[:, : found.num_tokens], whole)
     assert not joined[:, found.num_tokens :].any()
-    assert Share.of_numbers(torch.zeros(3, dtype=torch.int64)) == Share(0, 0, 3)
+    assert TokenShard.of_numbers(torch.zeros(3, dtype=torch.int64)) == TokenShard(0, 0, 3)
 
 
 def test_winds_turn_at_the_walls_that_they_blow_against():
@@ -101,7 +101,7 @@ def test_only_tokens_at_the_edge_see_the_boundary(kind):
         torch.nn.init.normal_(parameter)
     fields = flow()
     found = forest(fields)
-    share = Share(0, found.num_tokens, 0)
+    share = TokenShard(0, found.num_tokens, 0)
     one, other = (tokenizer(evidence(fields, each), found, share) for each in (CHANNEL_FLOW, kind))
     differs = (one - other).abs().amax(-1)[:, :8].view(2, 2, 4) > 1e-9
     assert differs[:, :, [0, -1]].all()

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from domains.materials.simulate import simulate
-from domains.materials.simulate_config import SimulateConfig
+from domains.materials.simulation.simulate import simulate
+from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.app.cli import main
-from sciml.app.config import compose
-from sciml.app.run_folder import RunFolder
 from sciml.core.config import build
+from sciml.run.folder import RunFolder
+from sciml.run.spec import compose
 
 
 @pytest.fixture(scope="session")

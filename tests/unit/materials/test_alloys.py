@@ -10,9 +10,9 @@ import pytest
 from ase.data import atomic_numbers, chemical_symbols
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from domains.materials import alloys
-from domains.materials.alloys import Family, Recipe, draw
-from domains.materials.short_range_order import warren_cowley
+from domains.materials.simulation import alloys
+from domains.materials.simulation.alloys import Family, Recipe, draw
+from domains.materials.simulation.short_range_order import warren_cowley
 
 RECIPE = Recipe((Family("fcc", ("Co", "Cu", "Fe", "Ni", "Pd")), Family("bcc", ("Mo", "Ta", "W"))))
 CONSTANTS = {"Co": 3.5, "Cu": 3.6, "Fe": 3.6, "Ni": 3.5, "Pd": 3.9, "Mo": 3.1, "Ta": 3.3, "W": 3.2}

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
-from domains.materials.batch import GraphBatch, GraphSample, LabelShape, collate
-from domains.materials.neighbors import neighbor_list
-from domains.materials.structure import Structure
+from domains.materials.data.batch import GraphBatch, GraphSample, LabelShape, collate
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.structure import Structure
 
 from .alloy_files import alloy
 

@@ -16,10 +16,10 @@ from ase.md.velocitydistribution import Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from domains.materials.batch import collate
-from domains.materials.calculator import OutsideTrainingSet, SciMLCalculator
-from domains.materials.ensemble import combined
-from domains.materials.structure import Structure, stress_voigt
+from domains.materials.data.batch import collate
+from domains.materials.data.structure import Structure, stress_voigt
+from domains.materials.inference.calculator import OutsideTrainingSet, SciMLCalculator
+from domains.materials.training.ensemble import combined
 from sciml.core.errors import ConfigError, DataError
 
 LEARNED = ("trainer.max_steps=150", "optim.lr=0.01", "trainer.valid_every=150", "trainer.save_every=150")
@@ -65,7 +65,7 @@ def heated(atoms, kelvin, seed=0):
     return atoms
 
 
-@pytest.mark.filterwarnings("ignore::domains.materials.calculator.OutsideTrainingSet")
+@pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
 @pytest.mark.parametrize("kind", ["calculator", "doubting"])
 def test_results_are_those_of_the_task(kind, request):
     calculator = request.getfixturevalue(kind)
@@ -113,7 +113,7 @@ def test_forces_and_stress_are_slopes_of_the_energy(calculator):
         assert stress[row, column] == pytest.approx(slope / atoms.get_volume(), abs=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::domains.materials.calculator.OutsideTrainingSet")
+@pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
 def test_neighbors_are_searched_again_only_when_an_atom_has_moved_by_half_the_skin(learned):
     kept, fresh = SciMLCalculator(learned, skin=0.6), SciMLCalculator(learned, skin=0)
     atoms = crystal((2, 2, 1))
@@ -182,7 +182,7 @@ def test_dynamics_conserve_energy(learned):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::domains.materials.calculator.OutsideTrainingSet")
+@pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
 def test_energy_is_conserved_over_5_ps(learned):
     atoms = heated(with_calculator(crystal((2, 2, 1), rattle=0.0), SciMLCalculator(learned)), 600)
     found = drift(atoms, 5.0)

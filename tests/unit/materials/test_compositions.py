@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from domains.materials.compositions import Composition, Grid, read_grid, refuse_too_many, shares
+from domains.materials.screening.compositions import Composition, CompositionGrid, read_grid, refuse_too_many, shares
 from sciml.core.errors import ConfigError
 
 METALS = ("Co", "Cu", "Fe", "Ni", "Pd")
@@ -74,7 +74,7 @@ def test_too_many_are_refused_with_a_step_that_fits():
         refuse_too_many(grid, 12, 2000)
     step = float(e.value.hint.split("=")[1].split(" ")[0])
     refuse_too_many(read_grid(METALS, (5,), step, 0, 1), 12, 2000)
-    finer = Grid(METALS, (5,), round(1 / step) + 1)
+    finer = CompositionGrid(METALS, (5,), round(1 / step) + 1)
     assert finer.count * 12 > 2000
 
 

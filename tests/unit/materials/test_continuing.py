@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from domains.materials.continuing import continued
-from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.source import MaterialsDataConfig, branch_numbers, in_shares, open_or_prepare
-from sciml.app.trained_run import open_run
-from sciml.app.training import set_up
+from domains.materials.data.samples import MaterialsDataConfig, branch_numbers, in_shares, open_or_prepare
+from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
+from domains.materials.training.warm_start import continued
 from sciml.core.errors import ConfigError, DataError
-from sciml.dist.world import World
-from sciml.domain.protocol import Trained
+from sciml.distributed.world import World
+from sciml.domain.protocol import FittedData
+from sciml.run.loaded import open_run
+from sciml.run.session import set_up
 from tests.unit.materials.alloy_files import alloy, extxyz
 
 ENERGY = {"energy": Label("graph", (), "eV"), "forces": Label("node", (3,), "eV/A")}
 
 
-def trained(elements, references, rms, neighbors, shortest, branches=("main",)) -> Trained:
+def trained(elements, references, rms, neighbors, shortest, branches=("main",)) -> FittedData:
     def number(value):
         return torch.tensor(value, dtype=torch.float64)
 
     values = {"energy": number(rms), "forces": number(rms)}
-    return Trained(
-        MaterialsSchema(elements, 5.0, ENERGY, branches, average_neighbors=neighbors),
+    return FittedData(
+        MaterialsSchema(elements, 5.0, ENERGY, branches, avg_num_neighbors=neighbors),
         MaterialsStatistics(
             references=number(references),
             energy_std=number(0.1),
-            average_neighbors=number(neighbors),
+            avg_num_neighbors=number(neighbors),
             element_counts=torch.ones(len(elements), dtype=torch.float64),
             shortest=torch.full((len(elements),) * 2, shortest, dtype=torch.float64),
             mean=values,
@@ -45,7 +45,7 @@ def test_units_and_elements_of_the_older_model_are_kept():
     new = trained((29, 79), [[-3.5, 0.0], [-9.0, -8.0]], 2.0, 55.0, 1.5, branches=("old", "mine"))
     found = continued(new, older)
     assert found.schema.elements == (28, 29, 79)
-    assert found.schema.average_neighbors == found.statistics.average_neighbors == 40.0
+    assert found.schema.avg_num_neighbors == found.statistics.avg_num_neighbors == 40.0
     assert found.statistics.force_rms == 0.7
     # an element that a data set lacks has the older model's reference, or none
     assert found.statistics.references.tolist() == [[-4.0, -3.5, 0.0], [-4.0, -9.0, -8.0]]

@@ -13,10 +13,10 @@ from ase.data.cohesive_energies import cohesive_energy_kittel2005
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 from ase.units import GPa
 
-from domains.materials import eam
-from domains.materials.alloys import Family, Recipe, draw
-from domains.materials.labeling import EAMLabeler, natural_lattice, pure_crystal, pure_structure
-from domains.materials.structure import Structure
+from domains.materials.data.structure import Structure
+from domains.materials.simulation import eam
+from domains.materials.simulation.alloys import Family, Recipe, draw
+from domains.materials.simulation.labeling import EAMLabeler, natural_lattice, pure_crystal, pure_structure
 from sciml.core.errors import DataError
 
 METALS = tuple(eam.PARAMETERS)

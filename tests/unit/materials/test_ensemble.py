@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from domains.materials.calibration import Calibration
-from domains.materials.ensemble import combined
-from sciml.app.run_folder import RunFolder
-from sciml.app.trained_run import open_model
-from sciml.app.training import set_up
+from domains.materials.training.calibration import Calibration
+from domains.materials.training.ensemble import combined
 from sciml.core.errors import ConfigError
-from sciml.dist.world import World
+from sciml.distributed.world import World
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_model
+from sciml.run.session import set_up
 
 
 def test_a_mixture_has_its_members_mean_and_both_kinds_of_variance():

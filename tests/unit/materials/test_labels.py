@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from ase.units import Bohr, GPa, Hartree, Ry, kJ, mol
 
-from domains.materials.labels import LabelSpec, checked_label, parse_labels
-from domains.materials.structure import stress_matrix
+from domains.materials.data.labels import LabelSpec, checked_label, parse_labels
+from domains.materials.data.structure import stress_matrix
 from sciml.core.errors import ConfigError, DataError
 
 VOIGT = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])

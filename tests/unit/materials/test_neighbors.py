@@ -5,8 +5,8 @@ import pytest
 from ase.build import bulk, fcc111, molecule
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from domains.materials.neighbors import neighbor_list
-from domains.materials.structure import Structure
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.structure import Structure
 from sciml.core.errors import DataError
 
 

@@ -15,17 +15,17 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 
-from domains.materials import predict as predicting
-from domains.materials.predict import PredictConfig, predict
-from domains.materials.predictor import Predictor
-from domains.materials.readers.source import read_structures
-from domains.materials.structure import Structure
+from domains.materials.data.readers.source import read_structures
+from domains.materials.data.structure import Structure
+from domains.materials.inference import predict as predicting
+from domains.materials.inference.predict import PredictConfig, predict
+from domains.materials.inference.predictor import Predictor
 from sciml.app.cli import main
-from sciml.app.trained_run import open_model
-from sciml.app.using import RunChoice
+from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
 from sciml.domain.optional import Predicts
+from sciml.run.loaded import open_model
 
 from .alloy_files import dimer, extxyz
 
@@ -108,7 +108,7 @@ def test_an_ensemble_writes_its_spreads(predicted, ensemble):
     assert written[0].info["energy_std"] == pytest.approx(float(expected["energy_std"]), rel=1e-4)
     assert written[0].arrays["forces_std"].shape == (8, 3)
     np.testing.assert_allclose(written[0].info["stress_std"], expected["stress_std"].ravel(), rtol=1e-3)
-    assert not any(line.startswith("spreads") for line in made.lines)
+    assert not any(line.startswith("spreads") for line in made.text.splitlines())
 
 
 def test_three_atoms_have_a_spread_of_stress_and_not_one_each(predicted, ensemble):
@@ -145,13 +145,13 @@ def test_structures_outside_are_marked_and_told_of_worst_first(predicted):
     outside = made.document["outside"]
     assert (outside["structures"], outside["by_reason"]) == (2, {"distance": 2})
     assert [one["structure"].rpartition("@")[2] for one in outside["worst"]] == ["2", "1"]
-    assert made.lines[2].startswith("outside    2 of 3 lie outside the training set (distance 2)")
+    assert made.text.splitlines()[2].startswith("outside    2 of 3 lie outside the training set (distance 2)")
     json.dumps(made.document)
 
 
 def test_of_many_structures_outside_only_the_worst_are_kept(monkeypatch):
     monkeypatch.setattr(predicting, "KEPT", 3)
-    outsiders = predicting.Outsiders()
+    outsiders = predicting.OutOfDomain()
     for excess in (1.5, 1.1, 1.9, 1.3, 1.7):
         outsiders.add(str(excess), [predicting.Reason("distance", "too close", excess)])
     outsiders.add("inside", [])
@@ -162,7 +162,7 @@ def test_of_many_structures_outside_only_the_worst_are_kept(monkeypatch):
 def test_a_compressed_file_and_many_batches_hold_the_same(predicted, monkeypatch):
     some = [crystal(seed) for seed in range(4)]
     _, plain = predicted(some)
-    monkeypatch.setattr("domains.materials.predictor.BATCH_EDGES", 1)
+    monkeypatch.setattr("domains.materials.inference.predictor.BATCH_EDGES", 1)
     _, compressed = predicted(some, out="out.extxyz.xz")
     for one, other in zip(plain, compressed, strict=True):
         assert one.get_potential_energy() == pytest.approx(other.get_potential_energy(), abs=1e-4)

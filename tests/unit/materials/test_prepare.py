@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import yaml
 
-from domains.materials import prepare as preparing
-from domains.materials.prepare import PrepareConfig, prepare
-from domains.materials.source import MaterialsDataConfig
-from domains.materials.splits import Described, assign
-from domains.materials.store import SPLITS, MaterialsStore
+from domains.materials.data import prepare as preparing
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.samples import MaterialsDataConfig
+from domains.materials.data.splits import Described, assign
+from domains.materials.data.store import SPLITS, MaterialsStore
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
 

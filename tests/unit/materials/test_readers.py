@@ -8,9 +8,9 @@ from ase.db import connect
 from ase.io import write
 from ase.units import Bohr, Ry
 
-from domains.materials.readers.files import locate
-from domains.materials.readers.source import ReadOptions, read_structures
-from domains.materials.structure import Structure, stress_voigt
+from domains.materials.data.readers.files import locate
+from domains.materials.data.readers.source import ReadOptions, read_structures
+from domains.materials.data.structure import Structure, stress_voigt
 from sciml.core.errors import ConfigError, DataError
 
 from .alloy_files import alloy, extxyz, mixed_set, relabeled

@@ -16,39 +16,39 @@ from ase.data import atomic_numbers
 from matplotlib.image import imread
 from scipy.optimize import minimize_scalar
 
-from domains.materials import eam
-from domains.materials import screen as screening
-from domains.materials.alloys import FIRST_SHELL
-from domains.materials.batch import collate
-from domains.materials.compositions import Composition
+from domains.materials.data.batch import collate
+from domains.materials.data.neighbors import graph_sample
+from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
+from domains.materials.data.structure import Structure
 from domains.materials.domain import MaterialsDomain
-from domains.materials.ensemble import MaterialsEnsemble
-from domains.materials.equilibrium import downhill, minimum, natural_volume, pure_crystals
-from domains.materials.heads import TargetConfig
-from domains.materials.labeling import EAMLabeler, pure_crystal
-from domains.materials.mixing import Mixing
-from domains.materials.model import MaterialsGNN
-from domains.materials.neighbors import graph_sample
-from domains.materials.predictor import Predictor
-from domains.materials.ranking import BOLTZMANN
-from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.screen import make_screen, screen
-from domains.materials.screen_config import ScreenConfig
-from domains.materials.short_range_order import warren_cowley
-from domains.materials.sites import Sites, compact_repeats
-from domains.materials.structure import Structure
-from domains.materials.task import MaterialsTaskConfig
+from domains.materials.inference.predictor import Predictor
+from domains.materials.screening import screen as screening
+from domains.materials.screening.compositions import Composition
+from domains.materials.screening.equilibrium import downhill, minimum, natural_volume, pure_crystals
+from domains.materials.screening.mixing import Mixing
+from domains.materials.screening.ranking import BOLTZMANN
+from domains.materials.screening.screen import make_screen, screen
+from domains.materials.screening.screen_config import ScreenConfig
+from domains.materials.screening.sites import Sites, compact_repeats
+from domains.materials.simulation import eam
+from domains.materials.simulation.alloys import FIRST_SHELL
+from domains.materials.simulation.labeling import EAMLabeler, pure_crystal
+from domains.materials.simulation.short_range_order import warren_cowley
+from domains.materials.training.ensemble import MaterialsEnsemble
+from domains.materials.training.heads import TargetConfig
+from domains.materials.training.potential import MaterialsGNN
+from domains.materials.training.task import MaterialsTaskConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import Screens
-from sciml.domain.protocol import Trained, TrainedModel
+from sciml.domain.protocol import FittedData, LoadedModel
 from sciml.models.gnn import GNNConfig
 
 ROOT = Path(__file__).parents[3]
 SYMBOLS = ("Ni", "Cu", "Pd")
 NUMBERS = tuple(sorted(atomic_numbers[symbol] for symbol in SYMBOLS))
 LABELS = {"energy": Label("graph", (), "eV"), "hardness": Label("graph", (), "GPa")}
-SCHEMA = MaterialsSchema(NUMBERS, 5.0, LABELS, title="metals of a test", average_neighbors=40.0)
+SCHEMA = MaterialsSchema(NUMBERS, 5.0, LABELS, title="metals of a test", avg_num_neighbors=40.0)
 
 
 def statistics() -> MaterialsStatistics:
@@ -59,7 +59,7 @@ def statistics() -> MaterialsStatistics:
     return MaterialsStatistics(
         references=torch.tensor([[-4.5, -3.5, -3.9]], dtype=torch.float64),
         energy_std=number(0.2),
-        average_neighbors=number(40.0),
+        avg_num_neighbors=number(40.0),
         element_counts=torch.ones(3, dtype=torch.float64),
         shortest=torch.full((3, 3), 2.2, dtype=torch.float64),
         mean=dict.fromkeys(values, number(0.0)),
@@ -116,7 +116,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def trained(members: int, directory: Path, **targets) -> TrainedModel:
+def trained(members: int, directory: Path, **targets) -> LoadedModel:
     """A model that nobody has trained, whose energies still depend on where atoms are."""
     targets = targets or {"energy": TargetConfig(kind="energy")}
     config = GNNConfig(num_channels=8, num_layers=2, cutoff=5.0, num_radial=4)
@@ -132,7 +132,7 @@ def trained(members: int, directory: Path, **targets) -> TrainedModel:
                     out.weight.normal_(0, 0.02)
     task = MaterialsTaskConfig(targets=targets, members=members)
     cfg = SimpleNamespace(model=config, task=task)
-    return TrainedModel(directory, cfg, Trained(SCHEMA, statistics()), whole.eval(), torch.device("cpu"))
+    return LoadedModel(directory, cfg, FittedData(SCHEMA, statistics()), whole.eval(), torch.device("cpu"))
 
 
 class TestConfig:
@@ -467,7 +467,7 @@ class TestTrainedModel:
         assert isinstance(domain, Screens)
         assert domain.screen_config is ScreenConfig
         # an untrained model has no equilibrium; each curve is taken for a valley at its middle
-        monkeypatch.setattr("domains.materials.equilibrium.downhill", lambda curve, start: start)
+        monkeypatch.setattr("domains.materials.screening.equilibrium.downhill", lambda curve, start: start)
         made = domain.screen(trained(3, tmp_path), small())
         out = tmp_path / "screens" / "NiCuPd-3-fcc"
         assert made.document["path"] == str(out)

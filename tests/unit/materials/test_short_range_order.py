@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from domains.materials import short_range_order as sro
-from domains.materials.alloys import FIRST_SHELL, crystal
-from domains.materials.structure import Structure
+from domains.materials.data.structure import Structure
+from domains.materials.simulation import short_range_order as sro
+from domains.materials.simulation.alloys import FIRST_SHELL, crystal
 
 COPPER, GOLD = 29, 79
 A = 3.6

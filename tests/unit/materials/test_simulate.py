@@ -15,11 +15,11 @@ import yaml
 from ase.calculators.emt import EMT
 from ase.data import atomic_numbers
 
-from domains.materials import simulate as simulating
-from domains.materials.labeling import EAMLabeler, EMTLabeler, pure_crystal, pure_structure
-from domains.materials.simulate import simulate, structures
-from domains.materials.simulate_config import SimulateConfig
-from domains.materials.structure import Structure
+from domains.materials.data.structure import Structure
+from domains.materials.simulation import simulate as simulating
+from domains.materials.simulation.labeling import EAMLabeler, EMTLabeler, pure_crystal, pure_structure
+from domains.materials.simulation.simulate import simulate, structures
+from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.parts import Parts

@@ -2,11 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from domains.materials.prepare import PrepareConfig, prepare
-from domains.materials.source import MaterialsDataConfig, StructureSource, held_out_test, open_or_prepare, open_test
-from domains.materials.store import MaterialsStore
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.samples import (
+    MaterialsDataConfig,
+    StructureSource,
+    held_out_test,
+    open_or_prepare,
+    open_test,
+)
+from domains.materials.data.store import MaterialsStore
 from sciml.core.errors import ConfigError, DataError
-from sciml.data.loader import ShuffledStream, evaluation_batches, training_batches
+from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
 from sciml.data.source import CostedSource
 
 from .alloy_files import alloy, extxyz, mixed_set
@@ -60,7 +66,7 @@ def test_costs_grow_with_atoms_and_edges(store):
 
 def test_micro_batches_of_all_ranks_cost_alike_and_make_the_same_step(store):
     source = StructureSource.of_split(store, "train")
-    stream = ShuffledStream(len(source), 8, seed=1)
+    stream = ShuffledSampler(len(source), 8, seed=1)
 
     def step(num_ranks):
         options = {"start_step": 0, "stop_step": 1, "micro_batch_size": 2, "num_ranks": num_ranks}

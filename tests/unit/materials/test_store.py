@@ -6,15 +6,15 @@ import torch
 from ase.data import atomic_numbers
 from ase.neighborlist import neighbor_list as ase_neighbor_list
 
-from domains.materials.batch import collate
-from domains.materials.growing import GrowingArray
-from domains.materials.neighbors import neighbor_list
-from domains.materials.prepare import PrepareConfig, prepare
-from domains.materials.schema import MaterialsSchema, MaterialsStatistics
-from domains.materials.statistics import reference_energies
-from domains.materials.store import MaterialsStore
-from domains.materials.structure import Structure
-from domains.materials.writer import frame_key
+from domains.materials.data.append_npy import GrowingArray
+from domains.materials.data.batch import collate
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.data.statistics import reference_energies
+from domains.materials.data.store import MaterialsStore
+from domains.materials.data.store_writer import frame_key
+from domains.materials.data.structure import Structure
 from sciml.core.errors import DataError
 
 from .alloy_files import alloy, extxyz, mixed_set, relabeled
@@ -110,7 +110,7 @@ def test_statistics_are_those_of_the_training_split(store, frames):
     np.testing.assert_allclose(statistics.mean["energy"], energies.mean() / 8, rtol=1e-6)
     assert statistics.count["forces"] == sum("forces" in a.calc.results for a in mine)
     pairs = [ase_neighbor_list("ijd", a, 5.0) for a in mine]
-    assert np.isclose(statistics.average_neighbors, sum(len(i) for i, _, _ in pairs) / (8 * len(mine)))
+    assert np.isclose(statistics.avg_num_neighbors, sum(len(i) for i, _, _ in pairs) / (8 * len(mine)))
     kinds = np.concatenate(
         [np.stack([a.numbers[i], a.numbers[j]]) for a, (i, j, _) in zip(mine, pairs, strict=True)], 1
     )

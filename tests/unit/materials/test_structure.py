@@ -1,7 +1,7 @@
 import numpy as np
 from ase import Atoms
 
-from domains.materials.structure import Structure, stress_matrix, stress_voigt
+from domains.materials.data.structure import Structure, stress_matrix, stress_voigt
 
 from .alloy_files import alloy
 

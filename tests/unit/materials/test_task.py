@@ -9,14 +9,14 @@ import pytest
 import torch
 from ase.build import bulk
 
-from domains.materials.batch import GraphSample, collate
-from domains.materials.heads import TargetConfig
-from domains.materials.metrics import MaterialsMetrics
-from domains.materials.model import MaterialsGNN
-from domains.materials.neighbors import neighbor_list
-from domains.materials.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.structure import Structure
-from domains.materials.task import MaterialsTask, MaterialsTaskConfig
+from domains.materials.data.batch import GraphSample, collate
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
+from domains.materials.data.structure import Structure
+from domains.materials.training.heads import TargetConfig
+from domains.materials.training.metrics import MaterialsMetrics
+from domains.materials.training.potential import MaterialsGNN
+from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import Prediction
 from sciml.models.gnn import GNNConfig
@@ -28,7 +28,7 @@ LABELS = {
     "stress": Label("graph", (3, 3), "eV/A^3"),
     "hardness": Label("graph", (), "GPa"),
 }
-SCHEMA = MaterialsSchema((28, 29), CUTOFF, LABELS, average_neighbors=12.0)
+SCHEMA = MaterialsSchema((28, 29), CUTOFF, LABELS, avg_num_neighbors=12.0)
 
 
 def statistics() -> MaterialsStatistics:
@@ -39,7 +39,7 @@ def statistics() -> MaterialsStatistics:
     return MaterialsStatistics(
         references=torch.tensor([[-4.5, -3.5]], dtype=torch.float64),
         energy_std=number(0.2),
-        average_neighbors=number(12.0),
+        avg_num_neighbors=number(12.0),
         element_counts=torch.ones(2, dtype=torch.float64),
         shortest=torch.full((2, 2), 2.0, dtype=torch.float64),
         mean=dict.fromkeys(values, number(0.0)) | {"hardness": number(5.0)},
@@ -140,7 +140,7 @@ def test_a_gaussian_head_learns_its_spread_by_likelihood():
     spread = found["hardness_std"] / 2.0
     expected = (0.5 * (error / spread).square() + spread.log()).mean()
     torch.testing.assert_close(task.loss(model, batch).loss.float(), expected.float(), rtol=1e-5, atol=1e-6)
-    assert not task.differentiates_twice
+    assert not task.needs_double_backward
 
 
 def test_scores_are_in_the_units_that_people_think_in():
@@ -172,7 +172,7 @@ def test_targets_that_make_no_sense_are_refused(targets, said):
 def test_an_energy_may_go_without_forces():
     targets = {"energy": TargetConfig(kind="energy", forces_weight=0, stress_weight=0)}
     task, model = MaterialsTask(SCHEMA, statistics(), MaterialsTaskConfig(targets)), model_of(targets)
-    assert not task.differentiates_twice
+    assert not task.needs_double_backward
     with torch.no_grad():
         found = task.predict(model, batch_of([structure(0)])).values
     assert set(found) == {"energy"}

@@ -10,10 +10,10 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 
-from domains.materials.neighbors import graph_sample
-from domains.materials.schema import MaterialsSchema, MaterialsStatistics
-from domains.materials.structure import Structure
-from domains.materials.trust import CLOSER, DOUBT, edge_lengths, in_words, outside, severity
+from domains.materials.data.neighbors import graph_sample
+from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.data.structure import Structure
+from domains.materials.inference.out_of_domain import CLOSER, DOUBT, edge_lengths, in_words, outside, severity
 
 CUTOFF = 4.0
 SCHEMA = MaterialsSchema((28, 29, 46), CUTOFF, {})  # Ni, Cu, Pd
@@ -31,7 +31,7 @@ def statistics(**changes):
     values = {
         "references": torch.zeros(1, 3, dtype=torch.float64),
         "energy_std": number(0.2),
-        "average_neighbors": number(12.0),
+        "avg_num_neighbors": number(12.0),
         "element_counts": torch.ones(3, dtype=torch.float64),
         "shortest": shortest,
         "rms": {"forces": number(1.0)},

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sciml.app.groups import CONF
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
-from sciml.dist.world import World
+from sciml.core.groups import CONF
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
 from sciml.models.gnn import FORCE_LAYERS, GNN, LAYERS, GNNConfig
 from sciml.nn.initialization import initialize
 from sciml.parallel.config import ParallelConfig

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sciml.app.config import build_experiment, compose
 from sciml.core.errors import ConfigError
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.nn.position import rotate, sequence_rotary
 from sciml.parallel.plan import ShardingPlan
+from sciml.run.spec import build_experiment, compose
 
 SMALL = GPTConfig(embed_dim=12, depth=2, num_heads=3, context=10, vocabulary_size=17)
 

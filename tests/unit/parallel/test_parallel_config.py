@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import AXES, Mesh
-from sciml.dist.world import World
+from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.parallel.stage import stage_bounds

@@ -37,7 +37,7 @@ def test_unknown_style_is_refused():
 def test_plans_nest_and_join():
     joined = PLAN.within("trunk") | ShardingPlan({"stem": "sequence"})
     assert joined.style_of("trunk.blocks.3.wk") is Style.COLUMN
-    assert joined.style_of("stem") is Style.SEQUENCE
+    assert joined.style_of("stem") is Style.REPLICATE_PARTIAL_GRAD
     tied = ShardingPlan({}, tied={"head.weight": "embed.weight"})
     assert (joined | tied.within("inner")).tied == {"inner.head.weight": "inner.embed.weight"}
     with pytest.raises(ValueError, match="no rule"):
@@ -46,8 +46,8 @@ def test_plans_nest_and_join():
 
 @pytest.mark.parametrize(
     ("style", "weight", "bias"),
-    [(Style.COLUMN, 0, 0), (Style.ROW, 1, None), (Style.SEQUENCE, None, None), (Style.REPLICATE, None, None),
-     (Style.VOCABULARY, 0, 0)],
+    [(Style.COLUMN, 0, 0), (Style.ROW, 1, None), (Style.REPLICATE_PARTIAL_GRAD, None, None),
+     (Style.REPLICATE, None, None), (Style.VOCABULARY, 0, 0)],
 )  # fmt: skip
 def test_cut_dims(style, weight, bias):
     assert cut_dim(style, "weight") == weight

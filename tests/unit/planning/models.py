@@ -8,18 +8,18 @@ from typing import Any
 import torch
 
 from domains.language.batch import TextBatch
-from sciml.app.config import compose
 from sciml.core.config import build
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.links import Efficiency
+from sciml.planning.megatron_fp16 import TALK
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.strategy import Strategy, Training
-from sciml.planning.talk import TALK
 from sciml.planning.throughput import ThroughputModel
+from sciml.run.spec import compose
 from tests.distributed.cases import FieldTask, fields
 from tests.distributed.test_volume import model
 

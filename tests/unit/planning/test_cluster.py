@@ -2,8 +2,8 @@
 
 import pytest
 
-from sciml.app.groups import options
 from sciml.core.errors import ConfigError
+from sciml.core.groups import options
 from sciml.planning.cluster import ClusterConfig, Link
 from tests.unit.planning.models import cluster
 

@@ -11,10 +11,10 @@ import torch
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import parallelize
+from sciml.planning.fake_mesh import pretended_mesh
 from sciml.planning.links import Efficiency
 from sciml.planning.memory import MemoryModel
 from sciml.planning.meter import Meter
-from sciml.planning.pretended import pretended_mesh
 from sciml.planning.strategy import Strategy, Training
 from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
 from sciml.training.ema import WeightAverage

@@ -143,7 +143,7 @@ def test_a_loss_of_gradients_is_neither_pipelined_nor_trained_with_zero_3():
 
 def replace_facts(facts):
     class Twice:
-        differentiates_twice = True
+        needs_double_backward = True
 
         def __getattr__(self, name):
             return getattr(facts, name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sciml.planning.talk import TALK, TalkMemory
+from sciml.planning.megatron_fp16 import TALK, TalkMemory
 from tests.unit.planning.models import GPT_175B, recipe, throughput
 
 

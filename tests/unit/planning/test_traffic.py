@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sciml.parallel.config import ParallelConfig
+from sciml.planning.communication import TrafficModel
 from sciml.planning.memory import MemoryModel
 from sciml.planning.strategy import Strategy, Training
-from sciml.planning.traffic import TrafficModel
 from tests.distributed.cases import GLOBAL_BATCH, MICRO_BATCH
 from tests.distributed.test_parity import size_of
 from tests.distributed.test_volume import FAST, SLOW, Step, formula
@@ -36,7 +36,7 @@ def test_a_megatron_layer_sends_as_much_as_four_all_reduces_and_six_where_it_is_
         strategy = recipe(4, 16, 16, recompute)
         table = model.traffic.table(strategy, model.memory.held(strategy, 1))
         passes, layers = 40, 6
-        sent = sum(count.sent for count in table["tp"].values())
+        sent = sum(count.wire_bytes for count in table["tp"].values())
         assert sent == pytest.approx(times * layers * passes * all_reduce, rel=0.1)
         # Between stages a rank's tokens as they are added up, in float32.
         assert table["pp"]["send"].bytes == 2 * passes * 4 * 2048 * 12288 / 4
@@ -47,5 +47,5 @@ def test_zero_1_sends_as_much_as_adding_gradients():
     strategy = recipe(4, 16, 16)
     held = model.memory.held(strategy, 1)
     kinds = model.traffic.table(strategy, held)["shard"]
-    sent = sum(count.sent for count in kinds.values())
+    sent = sum(count.wire_bytes for count in kinds.values())
     assert sent == pytest.approx(2 * 15 / 16 * 2 * held.numel, rel=1e-6)

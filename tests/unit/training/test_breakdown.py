@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributed import Work
 
-from sciml.dist.mesh import Mesh
-from sciml.dist.traffic import Traffic
+from sciml.distributed.communication import CommunicationVolume
+from sciml.distributed.mesh import Mesh
 from sciml.training.breakdown import Breakdown
 
 
@@ -38,7 +38,7 @@ def test_nothing_is_left_behind_by_a_step_that_fails():
     seen = []
 
     def fail():
-        with Breakdown(Mesh.alone()).step() as times, Traffic(Mesh.alone()):
+        with Breakdown(Mesh.alone()).step() as times, CommunicationVolume(Mesh.alone()):
             seen.extend((times, Work.wait, torch._C._dispatch_has_kernel_for_dispatch_key(*kernel)))
             raise ArithmeticError
 

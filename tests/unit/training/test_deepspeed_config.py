@@ -7,7 +7,7 @@ from torch import nn
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
 from sciml.training.config import OptimConfig, TrainerConfig
@@ -16,11 +16,11 @@ from sciml.training.engine_config import EngineConfig, build_engine
 
 
 class Plain:
-    differentiates_twice = False
+    needs_double_backward = False
 
 
 class Forces:
-    differentiates_twice = True
+    needs_double_backward = True
 
 
 def engine(config, task=Plain, parallel=None):

@@ -4,7 +4,7 @@ import types
 import pytest
 import torch
 
-from sciml.dist.world import World
+from sciml.distributed.world import World
 from sciml.training.energy import EnergyMeter
 
 RANGE_UJ = 1_000_000_000

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sciml.core.errors import RunError
-from sciml.dist.mesh import Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
@@ -21,7 +21,7 @@ class Batch:
 
 
 class Regression:
-    differentiates_twice = False
+    needs_double_backward = False
 
     def loss(self, model, batch):
         error = (model(batch.x) - batch.y).square().mean()

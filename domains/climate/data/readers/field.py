@@ -1,0 +1,196 @@
+"""One variable of a source, however many files it lies in, read a few times at a go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from domains.climate.data.variables import Conversion, Variable
+from sciml.core.errors import DataError
+
+DIMS = ("time", "level", "latitude", "longitude")
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How a file's rows and columns come into the order of this project: latitude falls, longitude rises from 0.
+
+    Attributes:
+        latitude, longitude: degrees, in that order.
+        rows, columns: where each of them stands in the file.
+    """
+
+    latitude: np.ndarray
+    longitude: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        return values[..., as_slice(self.rows), :][..., as_slice(self.columns)]
+
+
+@dataclass(frozen=True)
+class FieldPiece:
+    """What one file has of one variable, still on disk.
+
+    Attributes:
+        file: the file, for messages.
+        variable: what it is.
+        array: lazy array with dimensions among time, level, expver, latitude and longitude, in any order.
+        times: datetime64[m] of its times; empty where it has no time.
+        levels: hPa; empty where it has none.
+        conversion: from the file's unit to the variable's.
+    """
+
+    file: str
+    variable: Variable
+    array: xr.DataArray
+    times: np.ndarray
+    levels: tuple[int, ...]
+    conversion: Conversion
+    orientation: Orientation
+
+    def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Values (time, level, latitude, longitude) in float32 and the variable's unit.
+
+        Args:
+            times, levels: positions within this piece; ignored along a dimension that the array lacks.
+
+        Raises:
+            DataError: where the file is damaged.
+        """
+        chosen = {"time": as_slice(times), "level": as_slice(levels)}
+        part = self.array.isel({dim: index for dim, index in chosen.items() if dim in self.array.dims})
+        try:
+            values = np.asarray(part.values, dtype=np.float64)
+        except Exception as error:  # whatever a broken file makes the libraries raise
+            when = f" at {show(self.times[times[0]])}" if len(self.times) else ""
+            raise DataError(
+                f"{self.file}: {self.variable.name}{when} cannot be read, the file seems damaged "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        values = merged_versions(values, list(part.dims))
+        order = [dim for dim in part.dims if dim != "expver"]
+        values = values.transpose([order.index(dim) for dim in DIMS if dim in order])
+        for position, dim in enumerate(DIMS[:2]):
+            if dim not in order:
+                values = np.expand_dims(values, position)
+        values = self.orientation.apply(values)
+        return (values * self.conversion.scale + self.conversion.offset).astype(np.float32)
+
+
+def merged_versions(values: np.ndarray, dims: list[str]) -> np.ndarray:
+    """ERA5 and preliminary ERA5T in one: CDS gives them as ``expver`` 1 and 5, each NaN where the other is there."""
+    if "expver" not in dims:
+        return values
+    versions = np.moveaxis(values, dims.index("expver"), 0)
+    merged = versions[0]
+    for version in versions[1:]:
+        merged = np.where(np.isnan(merged), version, merged)
+    return merged
+
+
+def as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """Contiguous positions, forwards or backwards, as a slice, which is read fastest."""
+    first, last = (int(index[0]), int(index[-1])) if len(index) else (0, -1)
+    if len(index) > 1 and np.array_equal(index, np.arange(first, last - 1, -1)):
+        return slice(first, last - 1 if last else None, -1)
+    if np.array_equal(index, np.arange(first, last + 1)):
+        return slice(first, last + 1)
+    return index
+
+
+class Field:
+    """A variable over all times and levels of a source, put together from pieces.
+
+    Args:
+        pieces: of one variable, all on one grid.
+        times: all times of the source, increasing.
+        levels: all levels of the source in hPa, increasing; empty for a variable without levels.
+
+    Raises:
+        DataError: the same time (and level) twice.
+    """
+
+    def __init__(self, pieces: Sequence[FieldPiece], times: np.ndarray, levels: tuple[int, ...]) -> None:
+        self.pieces = list(pieces)
+        self.variable = pieces[0].variable
+        self.times, self.levels = times, levels
+        shape = (max(len(times), 1), max(len(levels), 1))
+        self.owner = np.full(shape, -1, dtype=np.int32)  # which piece has it
+        self.row = np.zeros(shape, dtype=np.int64)  # where in that piece's time
+        self.column = np.zeros(shape, dtype=np.int64)  # where in that piece's levels
+        for number, piece in enumerate(self.pieces):
+            self._place(number, piece)
+
+    def _place(self, number: int, piece: FieldPiece) -> None:
+        rows = np.searchsorted(self.times, piece.times) if len(piece.times) else np.zeros(1, dtype=np.int64)
+        columns = [self.levels.index(level) for level in piece.levels] or [0]
+        unique, counts = np.unique(rows, return_counts=True)
+        if counts.max() > 1:
+            self._refuse_twice(int(unique[counts > 1][0]), piece, piece)
+        cells = np.ix_(rows, np.asarray(columns))
+        taken = np.argwhere(self.owner[cells] >= 0)
+        if len(taken):
+            at = int(rows[taken[0][0]])
+            self._refuse_twice(at, self.pieces[self.owner[at, columns[taken[0][1]]]], piece)
+        self.owner[cells] = number
+        self.row[cells] = np.arange(len(rows))[:, None]
+        self.column[cells] = np.arange(len(columns))[None]
+
+    def _refuse_twice(self, time: int, first: FieldPiece, second: FieldPiece) -> None:
+        when = f" at {show(self.times[time])}" if len(self.times) else ""
+        where = first.file if first.file == second.file else f"{first.file} and {second.file}"
+        raise DataError(f"{where}: {self.variable.name}{when} is there twice; keep one of the two")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(time, level, latitude, longitude), 1 along a dimension it lacks."""
+        orientation = self.pieces[0].orientation
+        return (*self.owner.shape, len(orientation.latitude), len(orientation.longitude))
+
+    def available_levels(self) -> tuple[int, ...]:
+        """Levels that some file has."""
+        return tuple(level for i, level in enumerate(self.levels) if (self.owner[:, i] >= 0).any())
+
+    def has(self, level: int | None) -> np.ndarray:
+        """Which times are there, at a level or without one: bool (time,)."""
+        return self.owner[:, 0 if level is None else self.levels.index(level)] >= 0
+
+    def file_at(self, time: int, level: int | None = None) -> str:
+        """The file that has a time, for messages."""
+        owner = self.owner[time, 0 if level is None else self.levels.index(level)]
+        return self.pieces[max(int(owner), 0)].file
+
+    def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Values (time, level, latitude, longitude) in float32 at positions of the source's times and levels.
+
+        Raises:
+            DataError: where no file has them, or one is damaged.
+        """
+        out = np.empty((len(times), len(levels), *self.shape[2:]), dtype=np.float32)
+        owner = self.owner[np.ix_(times, levels)]
+        if (owner < 0).any():
+            time, level = np.argwhere(owner < 0)[0]
+            at = f" at {self.levels[levels[level]]} hPa" if self.levels else ""
+            raise DataError(
+                f"{self.pieces[0].file}: {self.variable.name}{at} is missing at {show(self.times[times[time]])}"
+            )
+        for number in np.unique(owner):
+            rows, columns = np.flatnonzero((owner == number).any(1)), np.flatnonzero((owner == number).any(0))
+            block = self.pieces[number].read(
+                self.row[times[rows], levels[columns[0]]], self.column[times[rows[0]], levels[columns]]
+            )
+            mine = owner[np.ix_(rows, columns)] == number
+            target = out[np.ix_(rows, columns)]
+            target[mine] = block[mine]
+            out[np.ix_(rows, columns)] = target
+        return out
+
+
+def show(time: np.datetime64) -> str:
+    """A time in messages: ``2020-01-31T06:00``."""
+    return str(time.astype("datetime64[m]"))

@@ -1,0 +1,183 @@
+"""A source of weather data as one whole: times, levels, grid and lazily read fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from domains.climate.data.readers.canonical import canonical_pieces
+from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
+from domains.climate.data.readers.files import locate, open_file
+from domains.climate.data.variables import Role, find
+from sciml.core.errors import DataError, nearest
+
+GRID_TOLERANCE_DEGREES = 1e-3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything known of some files, before any field is read.
+
+    Attributes:
+        files: what was opened.
+        times: datetime64[m], increasing; all that any variable has.
+        levels: hPa, increasing.
+        orientation: the common grid.
+        fields: by long name; variables that change in time.
+        statics: by long name; constant fields.
+        title: what the data say of themselves.
+        attribution: their source and license, as far as they say.
+    """
+
+    files: tuple[str, ...]
+    times: np.ndarray
+    levels: tuple[int, ...]
+    orientation: Orientation
+    fields: dict[str, Field]
+    statics: dict[str, Field]
+    title: str
+    attribution: str
+
+    @classmethod
+    def open(cls, path: str | Sequence[str], member: int = 0) -> Source:
+        """Opens what a path stands for (see :func:`open_source`)."""
+        files = locate(path)
+        pieces: list[FieldPiece] = []
+        attrs: dict[str, Any] = {}
+        num_members = 1
+        for file in files:
+            for dataset in open_file(file):
+                reading = canonical_pieces(dataset, file, member)
+                pieces.extend(reading.pieces)
+                num_members = max(num_members, reading.num_members)
+                attrs = {**dataset.attrs, **attrs}
+        if not pieces:
+            raise DataError(f"{', '.join(files)}: no variable that is known here; {_found(files)}")
+        members = f" (ensemble member {member} of {num_members})" if num_members > 1 else ""
+        title = str(attrs.get("title") or ("ERA5" if _is_ecmwf(attrs) else _stem(files[0]))) + members
+        attribution = str(attrs.get("source") or attrs.get("institution") or "")
+        return cls._assemble(tuple(files), pieces, title, attribution)
+
+    @classmethod
+    def _assemble(cls, files: tuple[str, ...], pieces: list[FieldPiece], title: str, attribution: str) -> Source:
+        for piece in pieces:
+            _check_same_grid(pieces[0], piece)
+        changing = [piece for piece in pieces if piece.variable.role is not Role.STATIC]
+        times = np.unique(np.concatenate([np.empty(0, "datetime64[m]"), *(piece.times for piece in changing)]))
+        levels = tuple(sorted({level for piece in pieces for level in piece.levels}))
+        fields: dict[str, Field] = {}
+        statics: dict[str, Field] = {}
+        for name in dict.fromkeys(piece.variable.name for piece in pieces):
+            mine = [piece for piece in pieces if piece.variable.name == name]
+            if mine[0].variable.role is Role.STATIC:  # the same in every file: the first will do
+                statics[name] = Field(mine[:1], np.empty(0, "datetime64[m]"), ())
+            else:
+                fields[name] = Field(mine, times, levels if mine[0].variable.on_levels else ())
+        return cls(files, times, levels, pieces[0].orientation, fields, statics, title, attribution)
+
+    def field(self, name: str) -> Field:
+        """A variable that changes in time, by any of its names.
+
+        Raises:
+            ConfigError: the name is unknown.
+            DataError: the files do not have it.
+        """
+        variable = find(name)
+        if variable.name not in self.fields:
+            raise DataError(f"{self.label}: no variable {variable.name}; {nearest(variable.name, self.fields)}")
+        return self.fields[variable.name]
+
+    @property
+    def label(self) -> str:
+        """The files in messages: the first, and how many more."""
+        return self.files[0] if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
+
+    def to_dataset(self) -> xr.Dataset:
+        """The source as a lazy dataset; indexing reads only what is asked for."""
+        coords: dict[str, Any] = {
+            "time": self.times.astype("datetime64[ns]"),
+            "latitude": ("latitude", self.orientation.latitude, {"units": "degrees_north"}),
+            "longitude": ("longitude", self.orientation.longitude, {"units": "degrees_east"}),
+        }
+        if self.levels:
+            coords["level"] = ("level", np.asarray(self.levels), {"units": "hPa"})
+        variables = {}
+        for name, field in {**self.fields, **self.statics}.items():
+            lazy = _LazyArray(field)
+            attrs = {"units": field.variable.unit, "short_name": field.variable.short}
+            variables[name] = xr.Variable(lazy.dims, indexing.LazilyIndexedArray(lazy), attrs)
+        return xr.Dataset(variables, coords, {"title": self.title, "source": self.attribution})
+
+
+def open_source(path: str | Sequence[str], member: int = 0) -> xr.Dataset:
+    """Opens weather data of any supported kind as one lazy dataset in this project's words.
+
+    Args:
+        path: NetCDF as CDS delivers it (old or new names), GRIB, zarr in WeatherBench 2's or ARCO's layout;
+            a file, a folder, a pattern, several of them, or a URL (``gs://``, ``s3://``, ``https://``).
+        member: which one of an ensemble, counted from 0.
+
+    Returns:
+        Dimensions time, level (hPa), latitude (decreasing) and longitude (increasing in [0, 360)); long ERA5
+        names; float32 in canonical units. Static fields have no time.
+
+    Raises:
+        DataError: missing, damaged or contradictory files; the sentence names file, variable and time.
+        MissingExtraError: GRIB or cloud storage without the package for it.
+    """
+    return Source.open(path, member).to_dataset()
+
+
+class _LazyArray(BackendArray):
+    """A field as xarray sees it: without the dimensions it lacks."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        has = (len(field.times) > 0, bool(field.levels), True, True)
+        self.dims = tuple(dim for dim, there in zip(DIMS, has, strict=True) if there)
+        self.shape = tuple(size for size, there in zip(field.shape, has, strict=True) if there)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        by_dim = dict(zip(self.dims, key, strict=True))
+        sizes = dict(zip(DIMS, self.field.shape, strict=True))
+        index = [np.atleast_1d(np.arange(sizes[dim])[by_dim.get(dim, slice(None))]) for dim in DIMS]
+        block = self.field.read(index[0], index[1])[:, :, index[2][:, None], index[3]]
+        dropped = [
+            i
+            for i, dim in enumerate(DIMS)
+            if dim not in by_dim or (np.ndim(by_dim[dim]) == 0 and not isinstance(by_dim[dim], slice))
+        ]
+        return block.squeeze(axis=tuple(dropped))
+
+
+def _check_same_grid(first: FieldPiece, other: FieldPiece) -> None:
+    for name in ("latitude", "longitude"):
+        a, b = getattr(first.orientation, name), getattr(other.orientation, name)
+        if len(a) != len(b) or np.abs(a - b).max() > GRID_TOLERANCE_DEGREES:
+            raise DataError(
+                f"{first.file} and {other.file}: {first.variable.name} and {other.variable.name} are on "
+                f"different grids ({len(a)} and {len(b)} {name}s); prepare them one by one"
+            )
+
+
+def _is_ecmwf(attrs: dict[str, Any]) -> bool:
+    return "ecmf" in str(attrs.get("GRIB_centre", "")) or "ECMWF" in str(attrs.get("institution", ""))
+
+
+def _stem(file: str) -> str:
+    return file.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _found(files: list[str]) -> str:
+    names = sorted({str(name) for file in files for dataset in open_file(file) for name in dataset.data_vars})
+    return "found " + (", ".join(names) if names else "none at all")

@@ -1,0 +1,259 @@
+"""Samples of a store: a state, and the states some hours ahead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from domains.climate.data.batch import FieldBatch, FieldSample, collate
+from domains.climate.data.prepare import PrepareConfig, identity, prepare, source_stem
+from domains.climate.data.readers.files import locate
+from domains.climate.data.selection import Selection
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.variables import parse_channel
+from domains.climate.data.zarr_layout import is_store
+from sciml.core.config import choice, positive
+from sciml.core.duration import format_hours
+from sciml.core.errors import ConfigError
+
+AUGMENTATIONS = ("none", "roll", "roll_mirror")
+
+
+@dataclass(frozen=True)
+class ClimateDataConfig(Selection):
+    """The data of a climate run.
+
+    Attributes:
+        path: a store, or any source that :mod:`domains.climate.data.readers` reads, which is then prepared once.
+        cache: where stores prepared on the way are kept.
+        max_memory_gb: memory for preparing.
+        preload_gb: a split up to this size is kept in memory, a larger one read as it is needed.
+        augment: for planets that are the same at every longitude: ``roll`` turns each sample by a random angle,
+            ``roll_mirror`` also swaps the hemispheres at random.
+    """
+
+    key_prefix: ClassVar[str] = "data."
+
+    path: str = "data/climate/simulated_archive.zarr"
+    cache: str = "data/cache"
+    max_memory_gb: float = 2.0
+    preload_gb: float = 2.0
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ConfigError("no data are named", key="data.path", hint="e.g. data.path=era5.nc")
+        positive(self.max_memory_gb, "data.max_memory_gb", example=2)
+        if self.preload_gb < 0:
+            raise ConfigError(
+                f"{self.preload_gb} is less than nothing", key="data.preload_gb", hint="0 preloads nothing"
+            )
+        choice(self.augment, AUGMENTATIONS, "data.augment")
+
+
+def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
+    """The store of a run's data; prepared first where the path is not one already.
+
+    Raises:
+        ConfigError: a selection that the data do not have, or one asked of a finished store.
+        DataError: missing, damaged or incomplete data.
+    """
+    if is_store(config.path):
+        _refuse_selection(config)
+    return ClimateStore.open(ensure_store(config.path, config.cache, config, max_memory_gb=config.max_memory_gb))
+
+
+def ensure_store(
+    path: str, cache: str | Path, selection: Selection | None = None, *, max_memory_gb: float = 2.0
+) -> Path:
+    """A store's own path, or that of the store prepared of a source, now or by an earlier run.
+
+    The name in the cache has the source's name and a hash of its files and of the selection, so that changed
+    files or choices make a new store. Several processes may ask at once: one prepares, the others wait.
+    """
+    if is_store(path):
+        return Path(path)
+    selection = selection or Selection()
+    out = Path(cache) / f"{source_stem(path)}-{identity(tuple(locate(path)), selection)}.zarr"
+    if not out.exists():
+        config = PrepareConfig(path=path, out=str(out), max_memory_gb=max_memory_gb, **selection.selected())
+        prepare(config, keep_existing=True)
+    return out
+
+
+def _refuse_selection(config: ClimateDataConfig) -> None:
+    """A store's channels, grid and splits were decided when it was made."""
+    plain = Selection().selected()
+    for name, value in config.selected().items():
+        if value != plain[name]:
+            raise ConfigError(
+                f"{config.path} is a finished store and keeps its own {name}",
+                key=config.key(name),
+                hint="leave it out, or name the source that the store was made of",
+            )
+
+
+class ForecastSource:
+    """Pairs of a state and what came after it, within one split.
+
+    A path is what lies ahead of a state: hours of one step after the other, e.g. ``(24.0, 24.0, 24.0)``. Each
+    initial time is used for which the states of at least one path are in the split. For training a sample is an
+    initial time, and its path is drawn evenly from those that it has; for evaluation each initial time goes with
+    each path that it has, in order of time.
+
+    Args:
+        store: where the states are.
+        split: ``train``, ``valid`` or ``test``.
+        paths: all with the same number of steps.
+        draw: whether paths are drawn at random, as in training; by default for the training split.
+        augment: see :class:`ClimateDataConfig`.
+        preload_gb: a split up to this size is kept in memory.
+
+    Raises:
+        ConfigError: a step that is no multiple of the data's; a path that no part of the split is long enough for;
+            an augmentation that the planet does not allow.
+    """
+
+    def __init__(
+        self,
+        store: ClimateStore,
+        split: str,
+        paths: Sequence[Sequence[float]],
+        *,
+        draw: bool | None = None,
+        augment: str = "none",
+        preload_gb: float = 2.0,
+    ) -> None:
+        self.store, self.split = store, split
+        self.draw = split == "train" if draw is None else draw
+        self.paths = _checked_paths(paths, store.schema.step_hours)
+        self._ahead = [np.round(60 * np.cumsum(path)).astype(np.int64) for path in self.paths]
+        self._positions = store.indices(split)
+        self._minutes = store.times[self._positions].astype(np.int64)
+        # which initial times have which paths: (path, time)
+        self._fits = np.stack([self._has(ahead) for ahead in self._ahead])
+        self._check_fits()
+        self._starts = np.flatnonzero(self._fits.any(0))
+        self._pairs = np.argwhere(self._fits.T)  # (start, path), in order of time
+        self._augment = Augmentation(store, augment)
+        self._preload = len(self._positions) * store.state_bytes <= preload_gb * 2**30
+        self._states = self._load() if self._preload else None
+
+    def _has(self, ahead: np.ndarray) -> np.ndarray:
+        """For which initial times all states of a path are in the split."""
+        wanted = self._minutes[:, None] + ahead
+        found = np.minimum(np.searchsorted(self._minutes, wanted), len(self._minutes) - 1)
+        return (self._minutes[found] == wanted).all(1)
+
+    def _check_fits(self) -> None:
+        """A lead time that is never met must not go unnoticed; of unevenly spaced times some are bound to be."""
+        used = self._fits.any(1)
+        if used.all() or (self.draw and not self.store.is_even and used.any()):
+            return
+        hours = float(self._ahead[int((~used).argmax())][-1]) / 60
+        first, last = self.store.period(self.split)
+        spans = np.unique(self._minutes[None] - self._minutes[:, None]) / 60
+        nearest_span = spans[spans > 0][np.abs(spans[spans > 0] - hours).argmin()] if (spans > 0).any() else 0
+        raise ConfigError(
+            f"no two times of the {self.split} split ({first} to {last}) are {format_hours(hours)} apart",
+            key=f"data.splits.{self.split}",
+            hint=f"make it longer, or the lead time {nearest_span:g}h",
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts) if self.draw else len(self._pairs)
+
+    def starts(self) -> np.ndarray:
+        """Positions in the store of the initial times that have the states of every path."""
+        return self._positions[np.flatnonzero(self._fits.all(0))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a spawned worker reads for itself; a forked one shares the parent's memory
+        return {**self.__dict__, "_states": None}
+
+    def _load(self) -> torch.Tensor:
+        return torch.from_numpy(self.store.read(slice(int(self._positions[0]), int(self._positions[-1]) + 1)))
+
+    def _read(self, rows: np.ndarray) -> torch.Tensor:
+        """States at positions within the split."""
+        if self._preload:
+            if self._states is None:
+                self._states = self._load()
+            return self._states[rows]
+        return torch.from_numpy(self.store.read(self._positions[rows]))
+
+    def sample(self, index: int, generator: np.random.Generator) -> FieldSample:
+        """One state with the states after each step of its path, in physical units."""
+        if self.draw:
+            start = int(self._starts[index])
+            fitting = np.flatnonzero(self._fits[:, start])
+            path = int(fitting[generator.integers(len(fitting))])
+        else:
+            start, path = (int(number) for number in self._pairs[index])
+        rows = np.searchsorted(self._minutes, self._minutes[start] + np.append(0, self._ahead[path]))
+        states = self._augment(self._read(rows), generator)
+        return FieldSample(states[0], float(self._minutes[start]) / 60, self.paths[path], states[1:])
+
+    @staticmethod
+    def collate(samples: Sequence[FieldSample]) -> FieldBatch:
+        return collate(samples)
+
+
+class Augmentation:
+    """Symmetries of a planet without geography.
+
+    Args:
+        store: whose channels and grid are turned.
+        kind: ``none``, ``roll`` or ``roll_mirror``.
+
+    Raises:
+        ConfigError: an unknown kind; a planet with constant fields; a grid that is no mirror image of itself.
+    """
+
+    def __init__(self, store: ClimateStore, kind: str) -> None:
+        choice(kind, AUGMENTATIONS, "data.augment")
+        latitude = np.asarray(store.schema.latitude)
+        if kind != "none" and store.schema.statics:
+            raise ConfigError(
+                f"this planet is not the same everywhere: it has {', '.join(store.schema.statics)}",
+                key="data.augment",
+                hint="use none",
+            )
+        if kind == "roll_mirror" and np.abs(latitude + latitude[::-1]).max() > 1e-4:
+            raise ConfigError("the grid's hemispheres are no mirror images", key="data.augment", hint="use roll")
+        self.kind = kind
+        odd = [parse_channel(name).variable.odd_under_mirror for name in store.schema.channels]
+        self.sign = torch.where(torch.tensor(odd), -1.0, 1.0)[:, None, None]
+
+    def __call__(self, states: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        """The same turn of all states (time, channel, latitude, longitude) of a sample."""
+        if self.kind == "none":
+            return states
+        states = states.roll(int(generator.integers(states.shape[-1])), dims=-1)
+        if self.kind == "roll_mirror" and generator.integers(2):
+            states = states.flip(-2) * self.sign
+        return states
+
+
+def _checked_paths(paths: Sequence[Sequence[float]], step_hours: float) -> tuple[tuple[float, ...], ...]:
+    checked = tuple(tuple(float(hours) for hours in path) for path in paths)
+    if not checked or len({len(path) for path in checked}) != 1 or not checked[0]:
+        raise ConfigError(
+            f"paths must have the same number of steps, got {paths!r}", key="lead_time", hint="e.g. [[24, 24, 24]]"
+        )
+    for hours in (hours for path in checked for hours in path):
+        steps = hours / step_hours
+        if steps < 1 - 1e-6 or abs(steps - round(steps)) > 1e-6:
+            near = max(1, round(steps)) * step_hours
+            raise ConfigError(
+                f"lead time {format_hours(hours)} is not a multiple of the data's step of {format_hours(step_hours)}",
+                key="lead_time",
+                hint=f"nearest: {near:g}h",
+            )
+    return checked

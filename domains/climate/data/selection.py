@@ -1,0 +1,203 @@
+"""What of a source goes into a store, and which times are for training, validation and testing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from domains.climate.data.regrid import LatLonGrid
+from domains.climate.data.variables import Role, find, parse_channels
+from sciml.core.duration import parse_hours
+from sciml.core.errors import ConfigError, nearest
+
+SPLITS = ("train", "valid", "test")
+AUTO_GAP_HOURS = 240.0
+AUTO_GAP_SHARE = 0.02
+
+
+def default_splits() -> dict[str, Any]:
+    return {"train": 0.8, "valid": 0.1, "test": 0.1}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a source is used. All keys are optional.
+
+    Attributes:
+        channels: e.g. ``[z500, t850, t2m]``; null takes every prognostic variable at every level there is.
+        statics: e.g. ``[lsm, orography]``; null takes those that are there. ``latitude`` (its sine) is computed.
+        levels: restricts the levels that ``channels: null`` takes, in hPa.
+        start, end: first and last date, both included: ``2010``, ``2010-06`` or ``2010-06-01T12:00``.
+        step: takes every so many hours only, e.g. ``6h`` of hourly data; null keeps the data's own step.
+        grid: target grid as longitudes x latitudes, e.g. ``64x32``; null keeps the data's own.
+        splits: for each of train, valid and test either its share of the time, in this order, or its
+            ``[first, last]`` dates, both included.
+        gap: time left out between splits given as shares, so that neighbours differ; null takes 240 h,
+            or 2% of the period where that is less.
+        allow_gaps: whether times may be unevenly spaced or have holes; samples are then made where all their times
+            are there, and the step is the longest span of which all spacings are multiples.
+        member: which member of an ensemble.
+    """
+
+    key_prefix: ClassVar[str] = ""
+
+    channels: list[str] | None = None
+    statics: list[str] | None = None
+    levels: list[int] | None = None
+    start: str | int | None = None
+    end: str | int | None = None
+    step: str | None = None
+    grid: str | None = None
+    splits: dict[str, Any] = field(default_factory=default_splits)
+    gap: str | None = None
+    allow_gaps: bool = False
+    member: int = 0
+
+    def __post_init__(self) -> None:
+        key = self.key
+        self._check_names()
+        if self.grid is not None:
+            LatLonGrid.parse(self.grid, key=key("grid"))
+        if self.step is not None and parse_hours(self.step, key=key("step")) <= 0:
+            raise ConfigError("the step must be positive", key=key("step"), hint="e.g. 6h")
+        if self.gap is not None:
+            parse_hours(self.gap, key=key("gap"))
+        for name, date in (("start", self.start), ("end", self.end)):
+            if date is not None:
+                moment(date, key=key(name))
+        if self.member < 0:
+            raise ConfigError("an ensemble member is counted from 0", key=key("member"), hint="e.g. 0")
+        check_splits(self.splits, key("splits"))
+
+    def _check_names(self) -> None:
+        if self.channels is not None:
+            if not self.channels:
+                key = self.key("channels")
+                raise ConfigError("no channel is chosen", key=key, hint="name some, e.g. [z500,t850,t2m]")
+            parse_channels(self.channels, key=self.key("channels"))
+        for name in self.statics or ():
+            key = self.key("statics")
+            if name != "latitude" and find(name, key=key).role is not Role.STATIC:
+                raise ConfigError(f"{name} changes in time", key=key, hint="put it under channels")
+
+    def key(self, name: str) -> str:
+        """A key as the user types it, for messages."""
+        return f"{self.key_prefix}{name}"
+
+    def selected(self) -> dict[str, Any]:
+        """The keys that decide what is in a store, with their values."""
+        return {field.name: getattr(self, field.name) for field in fields(Selection)}
+
+
+def moment(text: str | int, *, last: bool = False, key: str | None = None) -> np.datetime64:
+    """The first (or last) minute of a date: ``2016`` as a last date is 2016-12-31T23:59.
+
+    Raises:
+        ConfigError: where it is no date.
+    """
+    try:
+        date = np.datetime64(str(text).replace(" ", "T").removesuffix("Z"))
+        if np.isnat(date):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is no date", key=key, hint="write e.g. 2016, 2016-12-31 or 2016-12-31T18:00"
+        ) from None
+    return (date + 1).astype("datetime64[m]") - 1 if last else date.astype("datetime64[m]")
+
+
+def check_splits(splits: dict[str, Any], key: str = "splits") -> None:
+    """Checks the form of splits.
+
+    Raises:
+        ConfigError: an unknown or missing name; shares and dates mixed; shares that are not positive or exceed 1;
+            dates out of order or overlapping.
+    """
+    for name in splits:
+        if name not in SPLITS:
+            raise ConfigError(f"unknown split {name!r}", key=key, hint=nearest(name, SPLITS))
+    for name in SPLITS:
+        if name not in splits:
+            raise ConfigError(f"the split {name!r} is missing", key=key, hint=f"e.g. {key}.{name}=0.1")
+    if by_share(splits):
+        if min(splits.values()) <= 0 or sum(splits.values()) > 1 + 1e-9:
+            raise ConfigError(
+                "shares must be positive and sum to at most 1", key=key, hint="e.g. {train: 0.8, valid: 0.1, test: 0.1}"
+            )
+        return
+    ranges = sorted((date_range(splits, name, key), name) for name in SPLITS)
+    for (before, first), (after, second) in itertools.pairwise(ranges):
+        if after[0] <= before[1]:
+            raise ConfigError(
+                f"{first} and {second} overlap at {after[0]}",
+                key=f"{key}.{second}",
+                hint=f"let it start after {before[1]}",
+            )
+
+
+def by_share(splits: dict[str, Any]) -> bool:
+    """Whether splits are shares of the time and not dates."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in splits.values())
+
+
+def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[np.datetime64, np.datetime64]:
+    """First and last minute of a split that is given by dates."""
+    value, key = splits[name], f"{key}.{name}"
+    if isinstance(value, (str, int, float)) or len(value) != 2:
+        raise ConfigError(
+            f"{value!r} is neither a share nor two dates",
+            key=key,
+            hint="give all three as shares (0.8) or all three as dates ([2010-01-01,2016-12-31])",
+        )
+    first, last = moment(value[0], key=key), moment(value[1], last=True, key=key)
+    if last < first:
+        raise ConfigError(f"it ends ({value[1]}) before it starts ({value[0]})", key=key, hint="swap the dates")
+    return first, last
+
+
+def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[int, int]]:
+    """First and last position, both included, of each split among the times.
+
+    Raises:
+        ConfigError: a split without a single time.
+    """
+    if by_share(selection.splits):
+        return _splits_by_share(selection, times)
+    resolved = {}
+    for name in SPLITS:
+        first, last = date_range(selection.splits, name, selection.key("splits"))
+        inside = np.flatnonzero((times >= first) & (times <= last))
+        if not len(inside):
+            raise ConfigError(
+                f"no data lie between {first} and {last}",
+                key=selection.key(f"splits.{name}"),
+                hint=f"the data reach from {times[0]} to {times[-1]}",
+            )
+        resolved[name] = (int(inside[0]), int(inside[-1]))
+    return resolved
+
+
+def _splits_by_share(selection: Selection, times: np.ndarray) -> dict[str, tuple[int, int]]:
+    num_times = len(times)
+    period = float((times[-1] - times[0]) / np.timedelta64(1, "h"))
+    if selection.gap is None:
+        gap_hours = min(AUTO_GAP_HOURS, AUTO_GAP_SHARE * period)
+    else:
+        gap_hours = parse_hours(selection.gap, key=selection.key("gap"))
+    gap = int(gap_hours / (period / (num_times - 1)) + 1e-6)
+    usable = num_times - 2 * gap
+    edges = np.round(np.cumsum([0.0, *(selection.splits[name] for name in SPLITS)]) * max(usable, 0)).astype(int)
+    resolved = {}
+    for number, name in enumerate(SPLITS):
+        first, last = int(edges[number]) + number * gap, int(edges[number + 1]) + number * gap - 1
+        if last < first:
+            raise ConfigError(
+                f"{num_times} times are too few for a share of {selection.splits[name]:g}",
+                key=selection.key(f"splits.{name}"),
+                hint="use a longer period, a larger share or gap=0h",
+            )
+        resolved[name] = (first, last)
+    return resolved

@@ -1,0 +1,206 @@
+"""A training store: fields by time and channel, statistics and climatology of the training period."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from domains.climate.data import zarr_layout as layout
+from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from sciml.core.errors import ConfigError, DataError, nearest
+
+MINUTES_PER_HOUR = 60
+
+
+class ClimateStore:
+    """Reads a store that :func:`domains.climate.data.prepare.prepare` made.
+
+    The files are opened when they are first read, in each process for itself, so that a store may be handed to
+    data workers however they are started.
+
+    Attributes:
+        path: the zarr folder.
+        schema: channels, grid, step and title.
+        times: datetime64[m], increasing; evenly spaced unless the store was prepared with ``allow_gaps``.
+        source: where the data come from and their license, as far as their makers say.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        attrs = _attributes(self.path)
+        self._splits: dict[str, list[str]] = attrs["splits"]
+        self.source: str = attrs["source"]
+        with self._readable("coordinates"):
+            group = self._group
+            _check_whole(self.path, group["fields"])
+            self.times = group["time"][:].astype("datetime64[m]")
+            self._calendar = Calendar(tuple(float(h) for h in group["hour"][:]))
+            self.schema = ClimateSchema(
+                channels=tuple(str(name) for name in group["channel"][:]),
+                statics=tuple(str(name) for name in group["static_name"][:]),
+                latitude=tuple(float(v) for v in group["latitude"][:]),
+                longitude=tuple(float(v) for v in group["longitude"][:]),
+                step_hours=float(attrs["step_hours"]),
+                title=attrs["title"],
+            )
+
+    @classmethod
+    def open(cls, path: str | Path) -> ClimateStore:
+        """Opens a store.
+
+        Raises:
+            DataError: there is none, it is something else, or it is damaged.
+        """
+        return cls(Path(path))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_group", "statistics")}
+
+    @cached_property
+    def _group(self) -> Any:
+        return layout.open_group(self.path, "r")
+
+    @cached_property
+    def statistics(self) -> ClimateStatistics:
+        """Of the whole training period, and the constant fields."""
+        with self._readable("statistics"):
+            group = self._group
+            return ClimateStatistics(
+                mean=torch.from_numpy(group["mean"][:]).float(),
+                std=torch.from_numpy(group["std"][:]).float(),
+                lead_hours=torch.from_numpy(group["lead_time"][:].astype(np.float32)),
+                increment_std=torch.from_numpy(group["increment_std"][:]).float(),
+                statics=torch.from_numpy(self._statics()),
+            )
+
+    def _statics(self) -> np.ndarray:
+        shape = (len(self.schema.statics), *self.schema.grid_shape)
+        return self._group["static"][:] if self.schema.statics else np.zeros(shape, dtype=np.float32)
+
+    @property
+    def hours(self) -> np.ndarray:
+        """Times as float64 hours since 1970-01-01 00:00 UTC."""
+        return self.times.astype(np.int64) / MINUTES_PER_HOUR
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all times are one step apart."""
+        return bool(
+            (np.diff(self.times) == np.timedelta64(round(self.schema.step_hours * MINUTES_PER_HOUR), "m")).all()
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one state in float32."""
+        return 4 * len(self.schema.channels) * int(np.prod(self.schema.grid_shape))
+
+    def indices(self, split: str) -> np.ndarray:
+        """Positions of a split's times, increasing.
+
+        Raises:
+            ConfigError: an unknown split.
+        """
+        if split not in self._splits:
+            raise ConfigError(f"unknown split {split!r}", key="split", hint=nearest(split, self._splits))
+        first, last = (np.datetime64(date, "m") for date in self._splits[split])
+        return np.flatnonzero((self.times >= first) & (self.times <= last))
+
+    def period(self, split: str) -> tuple[str, str]:
+        """First and last time of a split, as ISO dates."""
+        self.indices(split)
+        return self._splits[split][0], self._splits[split][1]
+
+    def read(self, indices: np.ndarray | slice) -> np.ndarray:
+        """States (n, channel, latitude, longitude) in float32 and physical units at positions in time.
+
+        Raises:
+            DataError: the store is damaged there.
+        """
+        if not isinstance(indices, slice):
+            indices = np.asarray(indices)
+            if len(indices) > 1 and (np.diff(indices) == 1).all():
+                indices = slice(int(indices[0]), int(indices[-1]) + 1)
+        with self._readable("fields"):
+            fields = self._group["fields"]
+            values = fields[indices] if isinstance(indices, slice) else fields.oindex[indices]
+        wrong = np.isnan(values).any(axis=(1, 2, 3))
+        if wrong.any():
+            at = self.times[indices][int(wrong.argmax())]
+            channel = self.schema.channels[int(np.isnan(values[int(wrong.argmax())]).any(axis=(1, 2)).argmax())]
+            raise DataError(f"{self.path}: {channel} at {at} is gone from the store; prepare it again")
+        return np.asarray(values, dtype=np.float32)
+
+    def climatology(self, valid_times: np.ndarray) -> np.ndarray:
+        """Mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""
+        hour, day = self._calendar.locate(_minutes(valid_times))
+        flat = [self._climatology_at(int(h), int(d)) for h, d in zip(hour, day, strict=True)]
+        return np.stack(flat) if flat else np.empty((0, len(self.schema.channels), *self.schema.grid_shape), np.float32)
+
+    def _climatology_at(self, hour: int, day: int) -> np.ndarray:
+        with self._readable("climatology"):
+            return np.asarray(self._group["climatology"][hour, day])
+
+    def weekly_climatology(self, valid_times: np.ndarray) -> np.ndarray:
+        """Mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
+        weeks = np.minimum(week_of_year(_minutes(valid_times)), WEEKS - 1)
+        with self._readable("weekly_climatology"):
+            unique, back = np.unique(weeks, return_inverse=True)
+            return np.asarray(self._group["weekly_climatology"].oindex[unique])[back]
+
+    def mean_climatology(self, valid_times: np.ndarray) -> np.ndarray:
+        """The mean fields of the whole training period (n, channel, latitude, longitude), the same at all times.
+
+        The best climatology there is where there are no seasons, or too few years to know them.
+        """
+        with self._readable("mean_climatology"):
+            mean = np.asarray(self._group["mean_climatology"][:])
+        return np.repeat(mean[None], len(valid_times), axis=0)
+
+    def _readable(self, what: str) -> _Readable:
+        return _Readable(f"{self.path}: the store's {what} cannot be read, it is damaged")
+
+
+class _Readable:
+    """Turns whatever a damaged zarr makes the libraries raise into one sentence."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, (DataError, ConfigError)):
+            raise DataError(f"{self.message} ({type(error).__name__}: {error}); prepare it again") from error
+
+
+def _minutes(hours: np.ndarray) -> np.ndarray:
+    """datetime64[m] of hours since 1970; of tensors, too."""
+    return np.round(np.asarray(hours, dtype=np.float64) * MINUTES_PER_HOUR).astype("int64").astype("datetime64[m]")
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise DataError(f"{path}: no such store; make one with scripts/prepare.py path=SOURCE out={path}")
+    if not layout.is_store(path):
+        raise DataError(f"{path}: no climate store; make one with scripts/prepare.py path={path} out=STORE")
+    attrs: dict[str, Any] = json.loads((path / ".zattrs").read_text())
+    if attrs["version"] != layout.VERSION:
+        raise DataError(
+            f"{path}: a store of version {attrs['version']}, this program reads {layout.VERSION}; prepare it again"
+        )
+    return attrs
+
+
+def _check_whole(path: Path, fields: Any) -> None:
+    """Each chunk is there; one that is missing would be read as not a number, in the middle of a training."""
+    total = int(np.prod([-(-size // chunk) for size, chunk in zip(fields.shape, fields.chunks, strict=True)]))
+    there = int(fields.nchunks_initialized)
+    if there != total:
+        raise DataError(f"{path}: {total - there} of {total} pieces of the store's fields are gone; prepare it again")

@@ -1,0 +1,266 @@
+"""What a store will hold, decided and checked before a single field is read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from domains.climate.data import zarr_layout as layout
+from domains.climate.data.readers import Source
+from domains.climate.data.readers.field import Field, show
+from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.selection import SPLITS, Selection, moment, resolve_splits
+from domains.climate.data.variables import VARIABLES, Channel, Role, find, parse_channels
+from sciml.core.duration import format_hours, parse_hours
+from sciml.core.errors import ConfigError, DataError, nearest
+
+MIN_TRAINING_TIMES = 3
+COMPUTED_STATICS = ("latitude",)
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """Which channels, times and grid, and how to read them.
+
+    Attributes:
+        positions: of the chosen times among the source's.
+        times: datetime64[m] of them.
+        step_hours: their spacing, or the longest span of which all spacings are multiples.
+        statics: short names of the constant fields.
+        splits: first and last position among ``times``, both included.
+    """
+
+    source: Source
+    channels: tuple[Channel, ...]
+    statics: tuple[str, ...]
+    positions: np.ndarray
+    times: np.ndarray
+    step_hours: float
+    grid: LatLonGrid
+    regridder: Regridder
+    splits: dict[str, tuple[int, int]]
+
+    def attributes(self) -> dict[str, Any]:
+        """What a store says of itself."""
+        return {
+            "format": layout.FORMAT,
+            "version": layout.VERSION,
+            "title": self.source.title,
+            "source": self.source.attribution,
+            "step_hours": self.step_hours,
+            "splits": {name: [show(self.times[a]), show(self.times[b])] for name, (a, b) in self.splits.items()},
+        }
+
+    def block_size(self, max_bytes: float, multiple: int, *, regridded: bool = False) -> int:
+        """Times per block that fit into memory, a multiple of the store's chunk."""
+        rows, columns = self.source.orientation.latitude, self.source.orientation.longitude
+        target = len(self.channels) * self.grid.shape[0] * self.grid.shape[1]
+        levels = Counter(channel.variable.name for channel in self.channels).most_common(1)[0][1]
+        # decoding a variable takes its float64 values, a reordered copy and the float32 result
+        per_time = 2 * 4 * target + (0 if regridded else levels * len(rows) * len(columns) * (8 + 8 + 8 + 4 + 4))
+        return max(1, int(max_bytes / per_time) // multiple) * multiple
+
+    def read(self, part: slice) -> np.ndarray:
+        """Fields (time, channel, latitude, longitude) of a range of times, checked and on the target grid.
+
+        Raises:
+            DataError: not a number, or a value that cannot be.
+        """
+        positions = self.positions[part]
+        out = np.empty((len(positions), len(self.channels), *self.grid.shape), dtype=np.float32)
+        for name in dict.fromkeys(channel.variable.name for channel in self.channels):
+            field = self.source.fields[name]
+            mine = [i for i, channel in enumerate(self.channels) if channel.variable.name == name]
+            # increasing, as files have them
+            mine.sort(key=lambda i: self.channels[i].level or 0)
+            levels = np.array([_level_position(field, self.channels[i].level) for i in mine])
+            values = field.read(positions, levels)
+            for number, i in enumerate(mine):
+                self._check(values[:, number], self.channels[i], positions)
+            out[:, mine] = self.regridder(values)
+        return out
+
+    def _check(self, values: np.ndarray, channel: Channel, positions: np.ndarray) -> None:
+        """Values (time, latitude, longitude) of one channel."""
+        lowest, highest = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+        low, high = channel.variable.valid_range
+        wrong = ~((lowest >= low) & (highest <= high))  # true for NaN, too
+        if not wrong.any():
+            return
+        at = int(wrong.argmax())
+        when = show(self.source.times[positions[at]])
+        file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
+        what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
+        share = np.mean(~np.isfinite(values[at]))
+        if share:
+            raise DataError(
+                f"{what} is not a number in {share:.1%} of the grid; leave the channel out or choose other dates"
+            )
+        raise DataError(
+            f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "
+            f"possible {low:g} to {high:g}; is its unit what the file says?"
+        )
+
+    def read_statics(self) -> np.ndarray:
+        """Constant fields (static, latitude, longitude) in float64 on the target grid."""
+        fields = np.empty((len(self.statics), *self.grid.shape))
+        for number, short in enumerate(self.statics):
+            if short == "latitude":
+                fields[number] = np.sin(np.deg2rad(self.grid.latitude))[:, None]
+                continue
+            field = self.source.statics[find(short).name]
+            values = self.regridder(field.read(np.zeros(1, int), np.zeros(1, int))[0, 0].astype(np.float64))
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"{field.file_at(0)}: {field.variable.name} is not a number in places; leave it out of statics"
+                )
+            fields[number] = values
+        return fields
+
+
+def make_plan(source: Source, selection: Selection) -> PreparePlan:
+    """Decides and checks everything that can be known without reading fields.
+
+    Raises:
+        ConfigError: dates, splits or levels that the data do not have.
+        DataError: missing variables, gaps in time, a region instead of the globe.
+    """
+    grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
+    grid.check_global(source.label)
+    target = grid if selection.grid is None else LatLonGrid.parse(selection.grid, key=selection.key("grid"))
+    channels = _channels(source, selection)
+    positions, step_hours = _even_times(source, selection, channels)
+    for channel in channels:
+        _check_there(source, channel, positions)
+    times = source.times[positions]
+    splits = resolve_splits(selection, times)
+    if splits["train"][1] - splits["train"][0] + 1 < MIN_TRAINING_TIMES:
+        raise ConfigError(
+            f"the training period has fewer than {MIN_TRAINING_TIMES} times",
+            key=selection.key("splits.train"),
+            hint="make it longer",
+        )
+    regridder = Regridder(grid, target)
+    return PreparePlan(
+        source, channels, _statics(source, selection), positions, times, step_hours, target, regridder, splits
+    )
+
+
+def _channels(source: Source, selection: Selection) -> tuple[Channel, ...]:
+    if selection.channels is None:
+        return _all_channels(source, selection)
+    channels = parse_channels(selection.channels, key=selection.key("channels"))
+    for channel in channels:
+        levels = source.field(channel.variable.name).available_levels()
+        if channel.level is not None and channel.level not in levels:
+            raise DataError(
+                f"{source.label}: {channel.variable.name} has no level {channel.level} hPa; "
+                f"it has {', '.join(map(str, levels))}"
+            )
+    return channels
+
+
+def _all_channels(source: Source, selection: Selection) -> tuple[Channel, ...]:
+    """Every prognostic variable, at all levels or at those that are chosen."""
+    for level in selection.levels or ():
+        if level not in source.levels:
+            known = nearest(str(level), map(str, source.levels))
+            raise ConfigError(f"{source.label} has no level {level} hPa", key=selection.key("levels"), hint=known)
+    channels: list[Channel] = []
+    for variable in VARIABLES:
+        if variable.role is not Role.PROGNOSTIC or variable.name not in source.fields:
+            continue
+        if not variable.on_levels:
+            channels.append(Channel(variable))
+            continue
+        levels = source.fields[variable.name].available_levels()
+        channels += [Channel(variable, lv) for lv in levels if selection.levels is None or lv in selection.levels]
+    if not channels:
+        raise DataError(
+            f"{source.label}: no prognostic variable; it has {', '.join(source.fields) or 'only constant fields'}; "
+            "name what you want under channels"
+        )
+    return tuple(channels)
+
+
+def _statics(source: Source, selection: Selection) -> tuple[str, ...]:
+    if selection.statics is None:
+        return tuple(field.variable.short for field in source.statics.values())
+    names = []
+    for name in selection.statics:
+        if name not in COMPUTED_STATICS and find(name).name not in source.statics:
+            raise DataError(
+                f"{source.label}: no constant field {find(name).name}; "
+                f"{nearest(find(name).name, [*source.statics, *COMPUTED_STATICS])}"
+            )
+        names.append(name if name in COMPUTED_STATICS else find(name).short)
+    return tuple(names)
+
+
+def _even_times(source: Source, selection: Selection, channels: tuple[Channel, ...]) -> tuple[np.ndarray, float]:
+    """Positions of the chosen times and their step in hours."""
+    # times of variables that are not wanted say nothing
+    there = np.any([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
+    if selection.start is not None:
+        there &= source.times >= moment(selection.start)
+    if selection.end is not None:
+        there &= source.times <= moment(selection.end, last=True)
+    positions = np.flatnonzero(there)
+    if len(positions) < 2:
+        raise ConfigError(
+            f"{len(positions)} of the times from {show(source.times[0])} to {show(source.times[-1])} are chosen",
+            key=selection.key("start" if selection.start else "end"),
+            hint="choose a longer period",
+        )
+    gaps = np.diff(source.times[positions]).astype(np.int64)
+    own_step = Counter(gaps.tolist()).most_common(1)[0][0]
+    step = own_step if selection.step is None else round(60 * parse_hours(selection.step))
+    if step % own_step:
+        raise ConfigError(
+            f"{format_hours(step / 60)} is no multiple of the data's step of {format_hours(own_step / 60)}",
+            key=selection.key("step"),
+            hint=f"e.g. step={max(step // own_step, 1) * own_step / 60:g}h",
+        )
+    minutes = (source.times[positions] - source.times[positions[0]]).astype(np.int64)
+    if selection.step is not None:
+        positions = positions[minutes % step == 0]
+    if selection.allow_gaps:
+        spacings = np.diff(source.times[positions]).astype(np.int64)
+        return positions, float(np.gcd.reduce(spacings)) / 60
+    _check_even(source, channels[0], positions, step)
+    return positions, step / 60
+
+
+def _check_even(source: Source, channel: Channel, positions: np.ndarray, step: int) -> None:
+    times = source.times[positions]
+    gaps = np.diff(times).astype(np.int64)
+    if (gaps == step).all():
+        return
+    at = int((gaps != step).argmax())
+    missing = show(times[at] + np.timedelta64(step, "m"))
+    field = source.fields[channel.variable.name]
+    raise DataError(
+        f"{field.file_at(int(positions[at]), channel.level)}: {channel.variable.name} is missing at {missing}; after "
+        f"{show(times[at])} comes {show(times[at + 1])}, though the step is {format_hours(step / 60)} "
+        "(choose a part without gaps with start and end, or say allow_gaps=true)"
+    )
+
+
+def _check_there(source: Source, channel: Channel, positions: np.ndarray) -> None:
+    field = source.fields[channel.variable.name]
+    missing = ~field.has(channel.level)[positions]
+    if missing.any():
+        raise DataError(
+            f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) is missing at "
+            f"{show(source.times[positions[missing.argmax()]])}, where other variables are there"
+        )
+
+
+def _level_position(field: Field, level: int | None) -> int:
+    return 0 if level is None else field.levels.index(level)
+
+
+__all__ = ["SPLITS", "PreparePlan", "make_plan"]

@@ -1,0 +1,68 @@
+"""A forecast in motion beside the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.climate.data.variables import channel_unit
+from domains.climate.figures.maps import GLOBE_CHANNELS, Shading, draw_field, globe_view
+from domains.climate.figures.projection import Canvas
+from domains.climate.forecast.example import ForecastExample, choose, long_name
+from sciml.report.gif import draw_gif, spread_out
+from sciml.report.style import add_titles, new_figure, pretty_unit, suite_style
+
+MAX_FRAMES = 24
+
+
+def draw_forecast_animation(example: ForecastExample, path: Path) -> Path:
+    """A GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
+    name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
+    index = example.channel(name)
+    hours = np.concatenate([[0.0], example.lead_times])
+    runs = {"forecast": np.concatenate([example.initial[None, index], example.forecast[:, index]])}
+    if example.truth is not None:
+        runs["truth"] = np.concatenate([example.initial[None, index], example.truth[:, index]])
+    shown = spread_out(len(hours), MAX_FRAMES)
+    shading = Shading.of_values(name, *runs.values())
+    # Contour lines would have to be drawn anew in each frame; the colors alone carry the motion.
+    shading = Shading(shading.cmap, shading.low, shading.high)
+    with suite_style():
+        return _draw(example, name, {label: run[shown] for label, run in runs.items()}, hours[shown], shading, path)
+
+
+def _draw(
+    example: ForecastExample,
+    name: str,
+    runs: dict[str, np.ndarray],
+    hours: np.ndarray,
+    shading: Shading,
+    path: Path,
+) -> Path:
+    canvas = Canvas(example.schema, globe_view(example), height=400)
+    figure = new_figure(4.4 * len(runs), 5.8)
+    axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    pictures: list[Any] = []
+    for ax, (label, run) in zip(axes, runs.items(), strict=True):
+        pictures.append(draw_field(ax, canvas, run[0], shading, example.land_sea_mask))
+        ax.set_title(label, loc="center", fontsize=12)
+    unit = pretty_unit(channel_unit(name))
+    bar = figure.colorbar(
+        pictures[0], ax=list(axes), orientation="horizontal", fraction=0.05, pad=0.03, aspect=40, shrink=0.7,
+        extend="both",
+    )  # fmt: skip
+    bar.set_label(f"{name}, {unit}")
+    title = add_titles(figure, _title(example, name, hours[-1]), example.schema.title)
+
+    def update(step: int) -> None:
+        for picture, run in zip(pictures, runs.values(), strict=True):
+            picture.set_data(canvas.image(run[step]))
+        title.set_text(_title(example, name, hours[step]))
+
+    return draw_gif(figure, update, len(hours), [shading.cmap], path)
+
+
+def _title(example: ForecastExample, name: str, lead_hours: float) -> str:
+    return f"{long_name(name)}, {example.valid_text(lead_hours)}"

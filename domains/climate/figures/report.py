@@ -1,0 +1,84 @@
+"""The pictures of a climate report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from domains.climate.data.schema import ClimateSchema
+from domains.climate.figures import animation, maps, skill
+from domains.climate.figures.projection import covers_globe
+from domains.climate.forecast.example import ForecastExample
+from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.report.scores import baselines_of, lead_times, main_lead_time
+
+MIN_FRAMES = 3
+
+
+def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
+    """Every picture that the scores and the example forecast of a run allow, the most telling first.
+
+    ``result.example`` holds arrays: ``init_time`` (hours since 1970), ``lead_times`` (hours), ``forecast``
+    (lead, channel, latitude, longitude), ``initial`` (channel, latitude, longitude) and, where known, ``truth``
+    (as ``forecast``) and ``land_sea_mask`` (latitude, longitude).
+    """
+    schema = ClimateSchema.from_dict(result.schema)
+    example = ForecastExample.of(schema, result.example)
+    lead = main_lead_time(result.scores)
+    yield from _skill_figures(result, lead, schema.title)
+    if example is not None:
+        yield from _forecast_figures(example, lead)
+
+
+def _skill_figures(result: RunResult, lead: float | None, source: str) -> Iterator[NamedFigure]:
+    scores = result.scores
+    if baselines_of(scores) and lead in lead_times(scores, "rmse"):
+        yield NamedFigure(
+            "skill",
+            "Beside the baselines",
+            "Area-weighted RMSE over the test period, in units of climatology's error. A bar that ends left of a "
+            "mark beats that baseline.",
+            partial(skill.draw_skill_beside_baselines, scores, lead, source),
+        )
+    if len(lead_times(scores, "rmse")) > 1:
+        yield NamedFigure(
+            "skill_by_lead_time",
+            "Skill against lead time",
+            "Area-weighted RMSE (lower is better) and anomaly correlation against the climatology of the day of year "
+            "(higher is better), after WeatherBench 2.",
+            partial(skill.draw_skill_by_lead_time, scores, source),
+        )
+
+
+def _forecast_figures(example: ForecastExample, lead: float | None) -> Iterator[NamedFigure]:
+    has_truth = example.truth is not None
+    beside = "Forecast, truth and error" if has_truth else "Forecast"
+    yield NamedFigure(
+        "forecast_globe",
+        "One forecast on the globe",
+        f"{beside} of one test case; the date is the valid time. Fields are interpolated smoothly between grid points.",
+        lambda path: maps.draw_forecast_globes(example, lead, path),
+    )
+    yield NamedFigure(
+        "forecast_maps",
+        "One forecast, variable by variable",
+        "The same test case in Equal Earth projection, which keeps areas true."
+        + (" Both errors of a variable share one color scale; persistence keeps the initial state." * has_truth),
+        lambda path: maps.draw_forecast_maps(example, lead, path),
+    )
+    if len(example.lead_times) >= MIN_FRAMES:
+        yield NamedFigure(
+            "forecast_animation",
+            "The forecast in motion",
+            f"From the initial state to lead {example.lead_times[-1]:g} h"
+            + (", the model left and the truth right." if has_truth else "."),
+            lambda path: animation.draw_forecast_animation(example, path),
+        )
+    if covers_globe(example.schema):
+        yield NamedFigure(
+            "spectra",
+            "Which scales survive",
+            "Power by zonal wavenumber between 30 and 60 degrees north and south. Where a forecast falls below the "
+            "dashed line, it has smoothed away the scales it cannot predict.",
+            lambda path: skill.draw_spectra(example, lead, path),
+        )

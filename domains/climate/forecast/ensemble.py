@@ -1,0 +1,45 @@
+"""Forecasting with an ensemble: perturbed starts carried side by side through every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from domains.climate.data.batch import FieldBatch
+from domains.climate.model.task import ClimateTask
+from sciml.domain.protocol import Prediction
+from sciml.forecast.ensemble import perturbed
+
+
+class EnsembleTask(ClimateTask):
+    """The climate task, forecasting with ``members`` perturbed starts; the forecast is their mean.
+
+    Args:
+        members: size of the ensemble, the unperturbed member included.
+        perturbation: standard deviation of the noise in units of each channel's.
+    """
+
+    def __init__(self, *arguments: Any, members: int, perturbation: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.members, self.perturbation = members, perturbation
+
+    def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
+        states = batch.members
+        if states is None:
+            size = self.perturbation
+            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=0)
+        alone = [self._member(batch, states, number) for number in range(states.shape[1])]
+        ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
+        return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})
+
+    def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:
+        following = super().advance(batch, prediction)
+        ensemble = prediction.values.get("ensemble")
+        return following if following is None or ensemble is None else replace(following, members=ensemble)
+
+    @staticmethod
+    def _member(batch: FieldBatch, states: Tensor, number: int) -> FieldBatch:
+        return replace(batch, state=states[:, number], members=None)

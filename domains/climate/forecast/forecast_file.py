@@ -1,0 +1,148 @@
+"""A forecast as a file in WeatherBench 2's layout that grows with each lead time.
+
+Dims are ``time`` (of initialization), ``prediction_timedelta``, ``number`` for an ensemble, ``level``, ``latitude``
+and ``longitude``; variables have ERA5's long names. ``valid_time`` stands beside them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from domains.climate.data.schema import ClimateSchema
+from domains.climate.data.variables import parse_channel
+from domains.climate.data.zarr_layout import consolidate
+from sciml import __version__
+from sciml.domain.protocol import Prediction
+
+STEP_DIM = "prediction_timedelta"
+
+
+class ForecastFile:
+    """Writes one lead time after the other, to zarr or NetCDF by the path's suffix.
+
+    Args:
+        init_time: hours since 1970-01-01 00:00 UTC.
+    """
+
+    def __init__(self, path: Path, schema: ClimateSchema, init_time: float) -> None:
+        self.path, self.schema, self.init_time = path, schema, init_time
+        self.started = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(self, lead_hours: float, prediction: Prediction) -> None:
+        """Adds a lead time; ``prediction.values["fields"]`` is (member, channel, latitude, longitude)."""
+        dataset = self._dataset(lead_hours, prediction.values["fields"].cpu().numpy())
+        if self.path.suffix == ".nc":
+            self._append_netcdf(dataset)
+        elif not self.started:
+            encoding: dict[Hashable, Any] = {name: {"chunks": field.shape} for name, field in dataset.data_vars.items()}
+            dataset.to_zarr(
+                self.path, mode="w", zarr_format=2, consolidated=False, encoding=encoding | _time_encoding()
+            )
+        else:
+            dataset.to_zarr(self.path, append_dim=STEP_DIM, consolidated=False)
+        self.started = True
+
+    def close(self) -> None:
+        """Makes the file quick to open; nothing is lost without it."""
+        if self.started and self.path.suffix == ".zarr":
+            consolidate(self.path)
+
+    def _dataset(self, lead_hours: float, fields: np.ndarray) -> xr.Dataset:
+        init = np.datetime64(0, "m") + np.timedelta64(round(self.init_time * 60), "m")
+        lead = np.timedelta64(round(lead_hours * 60), "m")
+        members = len(fields)
+        variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
+        levels: dict[str, list[int]] = defaultdict(list)
+        parts: dict[str, list[np.ndarray]] = defaultdict(list)
+        units = {}
+        for position, channel in enumerate(self.schema.channels):
+            parsed = parse_channel(channel)
+            parts[parsed.variable.name].append(fields[:, position])
+            units[parsed.variable.name] = parsed.variable.unit
+            if parsed.level is not None:
+                levels[parsed.variable.name].append(parsed.level)
+        all_levels = sorted({level for chosen in levels.values() for level in chosen})
+        for name, members_of in parts.items():
+            dims: tuple[str, ...] = ("number", "latitude", "longitude")
+            values = members_of[0]
+            if name in levels:
+                dims = ("number", "level", "latitude", "longitude")
+                values = np.full((members, len(all_levels), *self.schema.grid_shape), np.nan, dtype=np.float32)
+                for level, field in zip(levels[name], members_of, strict=True):
+                    values[:, all_levels.index(level)] = field
+            if members == 1:
+                dims, values = dims[1:], values[0]
+            variables[name] = (("time", STEP_DIM, *dims), values[None, None], {"units": units[name]})
+        coords: dict[str, Any] = {
+            "time": (
+                "time",
+                [init.astype("datetime64[ns]")],
+                {"standard_name": "forecast_reference_time", "long_name": "init_time"},
+            ),
+            STEP_DIM: (
+                STEP_DIM,
+                [lead.astype("timedelta64[ns]")],
+                {"standard_name": "forecast_period", "long_name": "lead_time"},
+            ),
+            "valid_time": (("time", STEP_DIM), [[(init + lead).astype("datetime64[ns]")]], {"standard_name": "time"}),
+            "latitude": (
+                "latitude",
+                list(self.schema.latitude),
+                {"units": "degrees_north", "standard_name": "latitude"},
+            ),
+            "longitude": (
+                "longitude",
+                list(self.schema.longitude),
+                {"units": "degrees_east", "standard_name": "longitude"},
+            ),
+        }
+        if all_levels:
+            coords["level"] = ("level", all_levels, {"units": "hPa", "standard_name": "air_pressure"})
+        if members > 1:
+            coords["number"] = ("number", np.arange(members), {"standard_name": "realization"})
+        attributes = {
+            "Conventions": "CF-1.8",
+            "title": f"Forecast from: {self.schema.title}",
+            "source": f"sciml {__version__}",
+        }
+        return xr.Dataset(variables, coords, attributes)
+
+    def _append_netcdf(self, dataset: xr.Dataset) -> None:
+        if not self.started:
+            dataset.to_netcdf(self.path, unlimited_dims=[STEP_DIM], encoding=_time_encoding())
+            return
+        import netCDF4
+
+        with netCDF4.Dataset(self.path, "a") as file:
+            position = file.dimensions[STEP_DIM].size
+            for name, variable in file.variables.items():
+                if STEP_DIM in variable.dimensions:
+                    axis = variable.dimensions.index(STEP_DIM)
+                    index = [slice(None)] * variable.ndim
+                    index[axis] = slice(position, position + 1)
+                    variable[tuple(index)] = _encoded(dataset[name])
+
+
+def _time_encoding() -> dict[str, dict[str, str]]:
+    minutes = {"dtype": "int64"}
+    return {
+        "time": {"units": "minutes since 1970-01-01", **minutes},
+        "valid_time": {"units": "minutes since 1970-01-01", **minutes},
+        STEP_DIM: {"units": "minutes", **minutes},
+    }
+
+
+def _encoded(values: xr.DataArray) -> np.ndarray:
+    """Numbers as they stand in the file: times in minutes."""
+    if values.dtype.kind == "M":
+        return (values.values - np.datetime64(0, "m")) // np.timedelta64(1, "m")
+    if values.dtype.kind == "m":
+        return values.values // np.timedelta64(1, "m")
+    return values.values

@@ -1,0 +1,145 @@
+"""What the climate model learns: the standardized increment over an interval; and how its forecasts are judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.climate.data.batch import FieldBatch
+from domains.climate.data.forcings import FORCINGS, forcing_fields
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
+from sciml.core.errors import ConfigError, nearest
+from sciml.domain.protocol import LossOutput, Prediction, Predictor
+
+
+@dataclass(frozen=True)
+class ClimateTaskConfig:
+    """What is forecast.
+
+    Attributes:
+        intervals: hours of one model step; one of them is drawn for each training sample. ``[72h]`` is a direct
+            forecast, ``[6h..168h]`` one of continuous lead time, ``[6h, 12h, 24h]`` one to be iterated.
+        rollout_steps: steps taken in training; the gradient flows through all of them.
+        score_lead_times: lead times at which forecasts are scored; each must be reached by equal intervals.
+        forcings: computed inputs, see ``domains.climate.data.forcings``.
+        members: perturbed starts that a scored forecast is the mean of; 1 is no ensemble.
+        perturbation: size of their perturbations, in standard deviations of each channel.
+    """
+
+    intervals: list[str] = field(default_factory=lambda: ["72h"])
+    rollout_steps: int = 1
+    score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
+    forcings: list[str] = field(default_factory=list)
+    members: int = 1
+    perturbation: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.rollout_steps < 1:
+            raise ConfigError(
+                f"{self.rollout_steps} steps are none", key="task.rollout_steps", hint="1 trains one step"
+            )
+        if self.members < 1:
+            raise ConfigError(f"{self.members} members are none", key="task.members", hint="1 is a single forecast")
+        for name in self.forcings:
+            if name not in FORCINGS:
+                raise ConfigError(f"unknown forcing {name!r}", key="task.forcings", hint=nearest(name, FORCINGS))
+
+
+class ClimateTask:
+    """Forecasting by normalized increments.
+
+    The state is standardized with the training period's mean and standard deviation; the model predicts the
+    increment over the next interval in units of the increments' standard deviation for that interval. A model
+    that predicts zero is therefore persistence, and the loss weighs all channels and intervals alike.
+    Normalization and the sum stay float32, whatever the precision of the forward pass.
+
+    Args:
+        score_lead_times: hours at which metrics are taken.
+        climatology: mean fields by valid time, for the anomaly correlation.
+        baselines: what forecasts are compared with.
+    """
+
+    primary_metric = "rmse"
+    needs_double_backward = False
+
+    def __init__(
+        self,
+        schema: ClimateSchema,
+        statistics: ClimateStatistics,
+        *,
+        score_lead_times: Sequence[float],
+        forcings: Sequence[str] = (),
+        climatology: FieldsAt | None = None,
+        baselines: Callable[[], Mapping[str, Predictor]] = dict,
+    ) -> None:
+        self.schema, self.statistics = schema, statistics
+        self.score_lead_times = tuple(score_lead_times)
+        self.forcings = tuple(forcings)
+        self.climatology = climatology
+        self._make_baselines = baselines
+        self._baselines: Mapping[str, Predictor] | None = None
+        self.to("cpu")
+
+    def to(self, device: torch.device | str) -> ClimateTask:
+        self.device = device
+        self.area = torch.as_tensor(cell_area_weights(self.schema.latitude), dtype=torch.float32, device=device)[
+            :, None
+        ]
+        on_device = {name: value.to(device) for name, value in self.statistics.to_tensors().items()}
+        self.statistics = dataclasses.replace(self.statistics, **on_device)
+        return self
+
+    def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
+        """Area-weighted mean squared error of normalized increments, averaged over the batch's steps."""
+        if batch.targets is None:
+            raise ValueError("a batch without targets has no loss")
+        losses = []
+        step: FieldBatch | None = batch
+        while step is not None and step.targets is not None:
+            scale = self._scale(step)
+            increment = self.increment(model, step)
+            truth = (step.targets[:, 0] - step.state) / scale
+            losses.append(((increment - truth).square() * self.area).mean())
+            step = step.advance(step.state + increment * scale)
+        loss = torch.stack(losses).mean()
+        parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
+        return LossOutput(loss, parts, weight=float(batch.num_samples))
+
+    def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
+        return Prediction({"fields": batch.state + self.increment(model, batch) * self._scale(batch)})
+
+    def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:
+        return batch.advance(prediction.values["fields"])
+
+    def increment(self, model: nn.Module, batch: FieldBatch) -> Float[Tensor, "batch channel latitude longitude"]:
+        """What the model says: the increment over the next interval, in standard deviations of such increments."""
+        mean, std = self.statistics.mean[:, None, None], self.statistics.std[:, None, None]
+        state = (batch.state - mean) / std
+        grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
+        interval = batch.intervals[:, 0]
+        return model(state, self.schema.channels, interval, batch.time, self._constants(batch), **grid).float()
+
+    def metrics(self) -> ClimateMetrics:
+        return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device)
+
+    def baselines(self) -> Mapping[str, Predictor]:
+        if self._baselines is None:
+            self._baselines = self._make_baselines()
+        return self._baselines
+
+    def _scale(self, batch: FieldBatch) -> Float[Tensor, "batch channel 1 1"]:
+        return self.statistics.increment_std_at(batch.intervals[:, 0])[:, :, None, None].float()
+
+    def _constants(self, batch: FieldBatch) -> Float[Tensor, "batch constant latitude longitude"] | None:
+        statics = self.statistics.statics.expand(batch.num_samples, -1, -1, -1)
+        if not self.forcings:
+            return statics if statics.shape[1] else None
+        grid = self.schema.latitude, self.schema.longitude
+        computed = [forcing_fields(name, batch.time, batch.valid_time, *grid) for name in self.forcings]
+        return torch.cat([statics, *computed], dim=1)

@@ -1,5 +1,0 @@
-"""Readers of weather data as it really comes."""
-
-from domains.climate.readers.source import Source, open_source
-
-__all__ = ["Source", "open_source"]

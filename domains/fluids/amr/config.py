@@ -1,0 +1,118 @@
+"""The configuration of the hierarchical multiscale transformer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from domains.fluids.amr.indicators import INDICATORS
+from domains.fluids.amr.positions import check_axes
+from sciml.core.config import choice
+from sciml.core.errors import ConfigError, nearest
+from sciml.models.vit import ViTConfig
+
+COUPLINGS = ("none", "one_way", "two_way")
+CONDITIONS = ("lead_time", "cell_size")
+
+
+@dataclass(frozen=True)
+class AMRConfig(ViTConfig):
+    """A vision transformer on an adaptively refined grid of patches.
+
+    Tokens of all levels go through one trunk. Patches of ``patch_size`` cover everything; some of them, chosen anew
+    for each state, have finer ones besides, and so on. Without ``ratios`` it is a plain ViT.
+
+    Attributes:
+        patch_size: cells along a side of the coarsest patches.
+        ratios: patches of the next level along a side of a refined one; one number for each finer level. With
+            ``patch_size=32``, ``[4, 2]`` makes levels of 32, 8 and 4.
+        budgets: the share of a level's patches that is refined, one for each ratio; at most that share where there
+            is a ``threshold``.
+        condition_on: ``lead_time``, and ``cell_size`` for a model that is to serve several resolutions.
+        indicator: what tells where to refine, see :mod:`domains.fluids.amr.indicators`.
+        threshold: only patches are refined whose score exceeds this share of the sample's largest; None refines
+            as many as the budget allows.
+        buffer: patches around one of high score that are refined with it.
+        hysteresis: by which part the score of a patch is raised that was refined before.
+        balance: whether neighboring patches may differ by one level only.
+        coupling: between patches and their finer ones before each block: ``none``, ``one_way`` (to the finer) or
+            ``two_way``.
+        ghost_cells: cells around a patch that its token sees; beyond the edges they follow the boundary condition.
+        seam_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
+    """
+
+    kind: str = "amr"
+    patch_size: int = 16
+    condition_on: tuple[str, ...] = ("lead_time",)
+    position_features: tuple[str, ...] = ("z",)
+    rotary_axes: tuple[str, ...] = ("x", "z")
+    ratios: tuple[int, ...] = (4,)
+    budgets: tuple[float, ...] = (0.25,)
+    indicator: str = "hybrid"
+    threshold: float | None = None
+    buffer: int = 0
+    hysteresis: float = 0.0
+    balance: bool = False
+    coupling: str = "two_way"
+    ghost_cells: int = 1
+    seam_filter: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_axes(self.position_features, "model.position_features")
+        check_axes(self.rotary_axes, "model.rotary_axes")
+        choice(self.indicator, tuple(INDICATORS), "model.indicator")
+        choice(self.coupling, COUPLINGS, "model.coupling")
+        for name in self.condition_on:
+            if name not in CONDITIONS:
+                raise ConfigError(
+                    f"fluids cannot condition on {name!r}", key="model.condition_on", hint=nearest(name, CONDITIONS)
+                )
+        for name in ("buffer", "hysteresis", "ghost_cells"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{getattr(self, name)} is negative", key=f"model.{name}", hint="write 0 or more")
+        if self.seam_filter < 0 or (self.seam_filter and self.seam_filter % 2 == 0):
+            raise ConfigError(
+                f"a filter of {self.seam_filter} cells has no middle", key="model.seam_filter", hint="5, or 0 for none"
+            )
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        if any(ratio < 2 for ratio in self.ratios) or self.patch_size % math.prod(self.ratios or (1,)):
+            raise ConfigError(
+                f"patches of {self.patch_size} cells cannot be refined by {list(self.ratios)}",
+                key="model.ratios",
+                hint="use factors of model.patch_size from 2 on, e.g. [4] for 16",
+            )
+        if len(self.budgets) != len(self.ratios):
+            raise ConfigError(
+                f"{len(self.budgets)} budgets do not suit {len(self.ratios)} ratios",
+                key="model.budgets",
+                hint=f"for example {[0.25] * len(self.ratios)}",
+            )
+        for budget in self.budgets:
+            if not 0 <= budget <= 1:
+                raise ConfigError(
+                    f"a share of {budget} is more patches than there are, or less than none",
+                    key="model.budgets",
+                    hint="write shares from 0 to 1, e.g. [0.25]",
+                )
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ConfigError(
+                f"{self.threshold} is no share of the largest score",
+                key="model.threshold",
+                hint="write e.g. 0.1, or null to refine as many patches as the budget allows",
+            )
+
+    @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        """Cells along a side of each level's patches, coarsest first."""
+        sizes = [self.patch_size]
+        for ratio in self.ratios:
+            sizes.append(sizes[-1] // ratio)
+        return tuple(sizes)
+
+    @property
+    def may_vary(self) -> bool:
+        """Whether samples of one shape may have different numbers of tokens."""
+        return bool(self.ratios) and (self.threshold is not None or (self.balance and len(self.ratios) > 1))

@@ -1,0 +1,77 @@
+"""What a refinement is decided from: states with what lies around them in space and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from domains.fluids.amr.forest import PatchGeometry
+from domains.fluids.data.boundary import Boundary, Side, pad
+
+WINDS = {"x": "uwnd", "z": "wwnd"}
+"""The channel of the wind along each axis."""
+
+
+@dataclass(frozen=True)
+class IndicatorInputs:
+    """A batch of states.
+
+    Attributes:
+        fields: normalized.
+        channels: their names.
+        boundaries: of each sample.
+        previous: the states one frame before, where they are known.
+        truth: the states one step later, for the oracle.
+    """
+
+    fields: Float[Tensor, "batch channel z x"]
+    channels: tuple[str, ...]
+    boundaries: tuple[Boundary, ...]
+    previous: Float[Tensor, "batch channel z x"] | None = None
+    truth: Float[Tensor, "batch channel z x"] | None = None
+
+    def padded(self, widths: tuple[int, int, int, int]) -> Float[Tensor, "batch channel padded_z padded_x"]:
+        """The states with ghost cells at left, right, bottom and top, by each sample's boundary.
+
+        Winds change their sign in a wall; exact where normalization leaves their zero in place.
+        """
+        odd = tuple([name == WINDS[axis] for name in self.channels] for axis in ("x", "z"))
+        kinds = set(self.boundaries)
+        if len(kinds) == 1:
+            return pad(self.fields, self.boundaries[0], widths, odd)  # type: ignore[arg-type]
+        by_kind = {kind: pad(self.fields, kind, widths, odd) for kind in kinds}  # type: ignore[arg-type]
+        return torch.stack([by_kind[kind][sample] for sample, kind in enumerate(self.boundaries)])
+
+    @property
+    def periodic(self) -> Bool[Tensor, "batch axis"]:
+        """Of each sample, whether z and x are periodic."""
+        flags = [[sides[0] is Side.PERIODIC for sides in (b.z, b.x)] for b in self.boundaries]
+        return torch.tensor(flags, device=self.fields.device)
+
+    def gradients(
+        self, channels: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch channel z x"], Float[Tensor, "batch channel z x"]]:
+        """Central differences of some channels along z and x, per cell."""
+        around = self.padded((1, 1, 1, 1))[:, list(channels)]
+        along_z = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
+        return along_z, (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
+
+
+def patch_means(
+    cells: Float[Tensor, "batch *channel z x"], geometry: PatchGeometry, level: int
+) -> tuple[Float[Tensor, "batch *channel node"], Bool[Tensor, "node"]]:
+    """Means over the cells of every patch of a level that lie in the grid, and which patches have any."""
+    size = geometry.patch_sizes[level]
+    behind = [full - count for full, count in zip(geometry.padded, geometry.cells, strict=True)]
+
+    def sums(x: Tensor) -> Tensor:
+        x = F.pad(x, (0, behind[1], 0, behind[0]))
+        return x.unflatten(-1, (-1, size)).sum(-1).unflatten(-2, (-1, size)).sum(-2).flatten(-2)
+
+    counts = sums(cells.new_ones(geometry.cells))
+    return sums(cells) / counts.clamp(min=1), counts > 0

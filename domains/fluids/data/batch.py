@@ -1,0 +1,161 @@
+"""States of flows with the steps that lie ahead of them, data set by data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from domains.fluids.amr.forest import Forest
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a sample starts: a trajectory of a data set, and a frame of it."""
+
+    data_set: str
+    trajectory: int
+    frame: int
+
+
+@dataclass(frozen=True)
+class FlowSample:
+    """One flow at one time; attributes as those of :class:`FlowPart`, without the batch."""
+
+    start: Start
+    state: Tensor
+    previous: Tensor
+    steps: Sequence[float]
+    targets: Tensor | None = None
+    fluid: Tensor | None = None
+    profiles: Tensor | None = None
+    pushforward_steps: int = 0
+
+
+@dataclass(frozen=True)
+class FlowPart:
+    """The samples of one data set in a batch, in physical units.
+
+    Attributes:
+        state: the current fields.
+        previous: one frame or step before; where that is not known, the state itself.
+        initial: at lead time zero; baselines start from them, however far the rollout is.
+        lead_time: s from ``initial`` to ``state``.
+        steps: s of the steps ahead; the same number for every sample.
+        targets: the truth after each step, or None where it is not known.
+        fluid: where there is no obstacle; None: everywhere.
+        profiles: density and potential temperature of the air at rest, or None.
+        starts: where the samples come from.
+        pushforward_steps: in training, how many of the steps before the last start from the model's own state.
+        forest: where the step before refined, for hysteresis.
+    """
+
+    state: Float[Tensor, "batch variable z x"]
+    previous: Float[Tensor, "batch variable z x"]
+    initial: Float[Tensor, "batch variable z x"]
+    lead_time: Float[Tensor, "batch"]
+    steps: Float[Tensor, "batch step"]
+    targets: Float[Tensor, "batch step variable z x"] | None = None
+    fluid: Bool[Tensor, "batch 1 z x"] | None = None
+    profiles: Float[Tensor, "batch 2 z"] | None = None
+    starts: tuple[Start, ...] = ()
+    pushforward_steps: Int[Tensor, "batch"] | None = None
+    forest: Forest | None = None
+
+    @property
+    def next_lead_time(self) -> Float[Tensor, "batch"]:
+        """Of the state after the next step, s."""
+        return self.lead_time + self.steps[:, 0]
+
+    def resampled(self, cells: tuple[int, int]) -> FlowPart:
+        """The states that a step starts from, on another grid of the same domain."""
+        changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in ("state", "previous")}
+        if self.targets is not None:
+            changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
+        if self.fluid is not None:
+            changed["fluid"] = resample(self.fluid.float(), cells) > 0.5
+        if self.profiles is not None:
+            changed["profiles"] = resample(self.profiles[..., None], (cells[0], 1))[..., 0]
+        return replace(self, **changed)
+
+    def advance(self, state: Float[Tensor, "batch variable z x"], forest: Forest | None = None) -> FlowPart | None:
+        """The part after its next step, standing on a state; None after the last step."""
+        if self.steps.shape[1] == 1:
+            return None
+        return replace(
+            self,
+            state=state,
+            previous=self.state,
+            lead_time=self.next_lead_time,
+            steps=self.steps[:, 1:],
+            targets=None if self.targets is None else self.targets[:, 1:],
+            forest=forest,
+        )
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """Samples of one or several data sets; those of one have the same shape and stand together."""
+
+    parts: Mapping[str, FlowPart] = field(default_factory=dict)
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(part.state) for part in self.parts.values())
+
+    @property
+    def next_lead_time(self) -> Float[Tensor, "batch"]:
+        """Of all samples after the next step, in hours as the suite counts."""
+        return torch.cat([part.next_lead_time for part in self.parts.values()]) / 3600
+
+    def to(self, device: torch.device | str) -> FlowBatch:
+        moved = {}
+        for name, part in self.parts.items():
+            tensors = {f.name: getattr(part, f.name) for f in fields(part)}
+            on_device: dict[str, Any] = {
+                k: v.to(device, non_blocking=True) for k, v in tensors.items() if isinstance(v, Tensor)
+            }
+            moved[name] = replace(part, **on_device)
+        return FlowBatch(moved)
+
+
+def resample(fields: Float[Tensor, "batch channel z x"], cells: tuple[int, int]) -> Float[Tensor, "batch channel _ _"]:
+    """Fields on another grid of the same domain: means of cells where it is coarser, else linear in between."""
+    if tuple(fields.shape[2:]) == cells:
+        return fields
+    if cells[0] <= fields.shape[2] and cells[1] <= fields.shape[3]:
+        return F.interpolate(fields, cells, mode="area")
+    return F.interpolate(fields, cells, mode="bilinear", align_corners=False)
+
+
+def collate(samples: Sequence[FlowSample]) -> FlowBatch:
+    """Gathers samples with the same number of steps into a batch at lead time zero."""
+    by_name: dict[str, list[FlowSample]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.start.data_set, []).append(sample)
+    return FlowBatch({name: _part(group) for name, group in by_name.items()})
+
+
+def _part(samples: Sequence[FlowSample]) -> FlowPart:
+    def stacked(name: str) -> Tensor | None:
+        values = [getattr(sample, name) for sample in samples]
+        return None if values[0] is None else torch.stack(values)
+
+    state = torch.stack([sample.state for sample in samples])
+    return FlowPart(
+        state=state,
+        previous=torch.stack([sample.previous for sample in samples]),
+        initial=state,
+        lead_time=torch.zeros(len(samples), dtype=torch.float64),
+        steps=torch.tensor([sample.steps for sample in samples], dtype=torch.float64),
+        targets=stacked("targets"),
+        fluid=stacked("fluid"),
+        profiles=stacked("profiles"),
+        starts=tuple(sample.start for sample in samples),
+        pushforward_steps=torch.tensor([sample.pushforward_steps for sample in samples]),
+    )

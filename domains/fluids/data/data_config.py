@@ -1,0 +1,98 @@
+"""What users may say about the flows that a model learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.solver.simulate_config import SimulateConfig
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+
+AUGMENTATIONS = ("none", "roll", "roll_mirror")
+MAIN = "flow"
+"""Name of a data set that was given none."""
+
+Paths = str | list[str] | dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class FlowSplits:
+    """How many trajectories are learned from, validated and tested on: numbers, or shares; their proportion counts.
+
+    A single trajectory is cut along time instead.
+    """
+
+    train: float = 0.75
+    valid: float = 0.1
+    test: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if share < 0:
+                raise ConfigError(f"{share} is negative", key=f"data.splits.{name}", hint="write shares or numbers")
+        positive(self.train + self.valid + self.test, "data.splits", example=1)
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        total = self.train + self.valid + self.test
+        return self.train / total, self.valid / total, self.test / total
+
+
+@dataclass(frozen=True)
+class FluidsDataConfig:
+    """The flows of a run.
+
+    Attributes:
+        path: what :mod:`domains.fluids.data.readers` reads: a file, a folder, a pattern, several of them; or data
+            sets by name, each of them such. Data sets may differ in grid, variables, interval and boundary. None:
+            flows are simulated as ``simulate`` says, once, into the cache.
+        simulate: as ``scripts/simulate.py domain=fluids`` takes it, without ``out``.
+        cache: where simulated flows are kept.
+        boundary: sides as in :meth:`Boundary.of`, e.g. ``{x: periodic, z: wall}``, where files do not tell or are
+            wrong; of all data sets.
+        variables: those to use; None takes all.
+        splits: how trajectories are shared out.
+        augment: ``roll`` moves each sample along a periodic x by a random distance, ``roll_mirror`` also mirrors x;
+            flows that are not periodic stay as they are.
+        title: what the data are; shown on pictures.
+        preload_gb: data sets up to this size are kept in memory, larger ones read as they are needed.
+    """
+
+    path: Paths | None = None
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)
+    cache: str = "data/cache"
+    boundary: dict[str, str | list[str]] | None = None
+    variables: list[str] | None = None
+    splits: FlowSplits = field(default_factory=FlowSplits)
+    augment: str = "none"
+    title: str = ""
+    preload_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        choice(self.augment, AUGMENTATIONS, "data.augment")
+        if self.path is not None and not self.path:
+            raise ConfigError("no data are named", key="data.path", hint="e.g. data.path=output.nc; null simulates")
+        if self.preload_gb < 0:
+            raise ConfigError(
+                f"{self.preload_gb} is less than nothing", key="data.preload_gb", hint="0 preloads nothing"
+            )
+        if self.boundary is not None:
+            if set(self.boundary) != {"x", "z"}:
+                raise ConfigError("x and z are needed", key="data.boundary", hint="{x: periodic, z: wall}")
+            try:
+                Boundary.of(**self.boundary)
+            except ConfigError as error:
+                raise ConfigError(error.message, key=f"data.{error.key}", hint=error.hint) from None
+
+    @property
+    def sides(self) -> Boundary | None:
+        """The boundary condition that the user knows better."""
+        return Boundary.of(**self.boundary) if self.boundary is not None else None
+
+    @property
+    def paths(self) -> Mapping[str, str | Sequence[str]]:
+        """Data sets by name."""
+        assert self.path is not None
+        return self.path if isinstance(self.path, dict) else {MAIN: self.path}

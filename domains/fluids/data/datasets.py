@@ -1,0 +1,156 @@
+"""The flows of a run, opened: data sets of trajectories, simulated first where none are given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from domains.fluids.data.data_config import FluidsDataConfig
+from domains.fluids.data.readers import FlowSource, open_sources
+from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, canonical
+from domains.fluids.solver.background import SURFACE_THETA
+from domains.fluids.solver.simulate import simulate
+from domains.fluids.solver.simulate_config import SimulateConfig
+from sciml.core.errors import ConfigError, DataError, nearest
+from sciml.core.seeding import seed_of
+
+SPLITS = ("train", "valid", "test")
+MAX_SPREAD_K = 1e-3
+"""Largest difference of two profiles of potential temperature that count as the same."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Some successive frames of one source.
+
+    Attributes:
+        frames: their numbers in the source, first and behind the last.
+    """
+
+    source: FlowSource
+    frames: tuple[int, int]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.frames[1] - self.frames[0]
+
+    def read(self, first: int, last: int, stride: int = 1) -> Float[np.ndarray, "time variable z x"]:
+        """Frames from ``first`` up to ``last``, counted within the trajectory."""
+        offset = self.frames[0]
+        return self.source.read(slice(offset + first, offset + last, stride), self.names)
+
+    @property
+    def profiles(self) -> Float[np.ndarray, "2 z"] | None:
+        """Density and potential temperature of the air at rest, where the file tells them."""
+        known = self.source.profiles
+        return np.stack([known["hy_dens"], known["hy_theta"]]) if known else None
+
+
+@dataclass(frozen=True)
+class Flows:
+    """A data set with its trajectories, split by split."""
+
+    data_set: DataSet
+    trajectories: Mapping[str, Sequence[Trajectory]]
+
+
+def open_flows(config: FluidsDataConfig) -> tuple[FluidsSchema, dict[str, Flows]]:
+    """Opens all data sets; no field is read.
+
+    Raises:
+        ConfigError: variables that the data do not have, or too few trajectories for the splits.
+        DataError: missing, damaged or uneven data.
+    """
+    paths = config.paths if config.path is not None else {"flow": str(simulated(config.simulate, config.cache))}
+    flows = {}
+    for name, path in paths.items():
+        sources = open_sources(path, config.sides)
+        data_set, names = _describe(sources, config.variables)
+        flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
+    title = config.title or ("simulated flows (miniWeather's equations)" if config.path is None else "")
+    return FluidsSchema({name: found.data_set for name, found in flows.items()}, title), flows
+
+
+def simulated(config: SimulateConfig, cache: str | Path) -> Path:
+    """The ensemble of a configuration, simulated now or by an earlier run."""
+    text = json.dumps({**asdict(config), "out": None}, sort_keys=True)
+    out = Path(cache) / f"flows-{hashlib.sha256(text.encode()).hexdigest()[:12]}.nc"
+    if not out.exists():
+        simulate(replace(config, out=str(out)), keep_existing=True)
+    return out
+
+
+def _describe(sources: Sequence[FlowSource], wanted: Sequence[str] | None) -> tuple[DataSet, tuple[str, ...]]:
+    """What all sources of a data set have in common, and the names of its variables in the files."""
+    first = sources[0]
+    intervals = [source.interval for source in sources]
+    for source, interval in zip(sources, intervals, strict=True):
+        if abs(interval - intervals[0]) > 1e-3 * intervals[0]:
+            raise DataError(
+                f"{first.name} has a frame every {intervals[0]:g} s and {source.name} every {interval:g} s; name them "
+                "as two data sets, data.path={one: ..., other: ...}"
+            )
+    names = first.variables
+    known = canonical(names, first.winds)
+    if wanted is not None:
+        for name in wanted:
+            if name not in known and name not in names:
+                raise ConfigError(
+                    f"{first.name} has no variable {name!r}", key="data.variables", hint=nearest(name, known)
+                )
+        chosen = [n for n, (a, b) in enumerate(zip(names, known, strict=True)) if a in wanted or b in wanted]
+        names, known = (tuple(group[n] for n in chosen) for group in (names, known))
+    constants = (OBSTACLE,) * any(source.mask is not None for source in sources)
+    if _stratified(sources):
+        constants += (BACKGROUND,)
+    data_set = DataSet(known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names)
+    return data_set, names
+
+
+def _stratified(sources: Sequence[FlowSource]) -> bool:
+    """Whether the air at rest is not neutral everywhere, so that a model must be told."""
+    profiles = [source.profiles["hy_theta"] for source in sources if "hy_theta" in source.profiles]
+    return len(profiles) == len(sources) and any(
+        np.abs(profile - SURFACE_THETA).max() > MAX_SPREAD_K for profile in profiles
+    )
+
+
+def _split(
+    sources: Sequence[FlowSource], names: tuple[str, ...], shares: Sequence[float]
+) -> dict[str, list[Trajectory]]:
+    if len(sources) == 1:
+        return _split_along_time(sources[0], names, shares)
+    order = np.random.default_rng(seed_of(0, "splits", len(sources))).permutation(len(sources))
+    bounds = [0, *np.cumsum(_counts(len(sources), shares))]
+    found = {}
+    for name, first, last in zip(SPLITS, bounds, bounds[1:], strict=False):
+        chosen = [sources[number] for number in sorted(order[first:last])]
+        found[name] = [Trajectory(source, (0, len(source)), names) for source in chosen]
+    return found
+
+
+def _counts(total: int, shares: Sequence[float]) -> list[int]:
+    """How many flows each split has: its share, at least one where it has any, the first of them what is left."""
+    counts = [max(1, round(total * share)) if share else 0 for share in shares]
+    first = int(np.argmax(np.array(shares) > 0))
+    counts[first] += total - sum(counts)
+    if counts[first] < 1:
+        raise ConfigError(
+            f"{total} flows are too few for {sum(map(bool, shares))} splits", key="data.splits",
+            hint="give more flows, or set a share to 0",
+        )  # fmt: skip
+    return counts
+
+
+def _split_along_time(
+    source: FlowSource, names: tuple[str, ...], shares: Sequence[float]
+) -> dict[str, list[Trajectory]]:
+    bounds = [0, *(round(len(source) * end) for end in np.cumsum(shares))]
+    parts = zip(SPLITS, bounds, bounds[1:], strict=False)
+    return {name: [Trajectory(source, (a, b), names)] * (b > a) for name, a, b in parts}

@@ -1,0 +1,41 @@
+"""NetCDF of the Computer Graphics Laboratory at ETH Zurich: velocity on (tdim, ydim, xdim), around obstacles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, require
+from domains.fluids.data.readers.source import FlowSource, obstacles, spacing
+from sciml.core.errors import DataError
+
+WINDS = ("u", "v")
+DIMS = ("tdim", "ydim", "xdim")
+BOUNDARY = Boundary.of("open", "wall")
+"""The files do not tell: a channel that is flowed through, as around their cylinders."""
+
+
+def is_cgl(dataset: Any) -> bool:
+    return "tdim" in dataset.dimensions or any(name in dataset.variables for name in WINDS)
+
+
+def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
+    """The one flow of a file; y is our z.
+
+    Raises:
+        DataError: a variable is missing, or the flow has three dimensions of space.
+    """
+    if "zdim" in opened(file).dimensions:
+        raise DataError(f"{file}: has three dimensions of space; cut a plane out of it, (tdim, ydim, xdim) are needed")
+    require(file, WINDS, DIMS)
+    for name in DIMS:
+        require(file, (name,), (name,))
+    times, y, x = (read(file, name).astype(np.float64) for name in DIMS)
+    frames = NetCDFFrames(file)
+    yield FlowSource(
+        file, WINDS, WINDS, times, spacing(x, f"{file}: xdim"), spacing(y, f"{file}: ydim"), (len(y), len(x)),
+        boundary or BOUNDARY, frames, obstacles(frames, len(times), WINDS) if len(times) else None,
+    )  # fmt: skip

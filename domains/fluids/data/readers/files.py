@@ -1,0 +1,99 @@
+"""From a path as users give it to sources: a file, a folder, a pattern, or several of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.readers.amira import open_amira
+from domains.fluids.data.readers.cgl import is_cgl, open_cgl
+from domains.fluids.data.readers.ensemble import is_ensemble, open_ensemble
+from domains.fluids.data.readers.hdf5 import opened as opened_hdf5
+from domains.fluids.data.readers.miniweather import is_miniweather, open_miniweather
+from domains.fluids.data.readers.netcdf import opened as opened_netcdf
+from domains.fluids.data.readers.pdebench import open_pdebench
+from domains.fluids.data.readers.source import FlowSource
+from domains.fluids.data.readers.well import is_well, open_well
+from domains.fluids.solver import VARIABLES
+from sciml.core.errors import DataError
+from sciml.data import files
+
+Opener = Callable[[str, Boundary | None], Iterable[FlowSource]]
+
+NETCDF = (".nc", ".nc4", ".cdf")
+HDF5 = (".hdf5", ".h5")
+AMIRA = (".am",)
+GRID_TOLERANCE = 1e-4
+
+
+def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) -> list[FlowSource]:
+    """Opens flows of any supported kind; fields are not read.
+
+    Args:
+        path: NetCDF of miniWeather, of this project's ensembles or of CGL @ ETHZ, AmiraMesh, HDF5 of The Well or
+            PDEBench; a file, a folder, a pattern, or several of them.
+        boundary: what is at the sides, where the files do not tell or are wrong.
+
+    Returns:
+        One for each trajectory, all with the same variables on the same grid.
+
+    Raises:
+        DataError: missing or damaged files, files of an unknown kind, or grids that differ.
+        MissingExtraError: HDF5 without h5py.
+    """
+    sources = [source for file in locate(path) for source in _opener(file)(file, boundary)]
+    for source in sources[1:]:
+        _check_alike(sources[0], source)
+    return sources
+
+
+def locate(path: str | Sequence[str]) -> list[str]:
+    """The files that a path stands for, sorted; of a folder those in all folders in it.
+
+    Raises:
+        DataError: there is none.
+    """
+    return files.locate(path, in_folder=_in_folder, kinds="flows (.nc, .hdf5, .h5 or .am)")
+
+
+def _in_folder(folder: Path) -> list[str]:
+    inside = [entry for entry in sorted(folder.rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA]
+    # what is being made waits under hidden names
+    return [str(e) for e in inside if not any(part.startswith(".") for part in e.relative_to(folder).parts)]
+
+
+def _opener(file: str) -> Opener:
+    suffix = Path(file).suffix.lower()
+    if suffix in AMIRA:
+        return open_amira
+    if suffix in HDF5:
+        return open_well if is_well(opened_hdf5(file)) else open_pdebench
+    if suffix not in NETCDF:
+        known = ", ".join(NETCDF + HDF5 + AMIRA)
+        raise DataError(f"{file}: unknown kind of file; known endings are {known}")
+    dataset = opened_netcdf(file)
+    for belongs, opener in ((is_ensemble, open_ensemble), (is_miniweather, open_miniweather), (is_cgl, open_cgl)):
+        if belongs(dataset):
+            return opener
+    found = ", ".join(dataset.variables) or "none at all"
+    raise DataError(f"{file}: no flow is in it; {', '.join(VARIABLES)} or u and v are needed, found {found}")
+
+
+def _check_alike(first: FlowSource, other: FlowSource) -> None:
+    """One model needs one grid."""
+    spacings = np.array([[first.dx, first.dz], [other.dx, other.dz]])
+    same_grid = first.shape == other.shape and np.allclose(spacings[0], spacings[1], rtol=GRID_TOLERANCE, atol=0)
+    if not same_grid:
+        a, b = (f"{s.shape[1]} x {s.shape[0]} cells of {s.dx:g} x {s.dz:g}" for s in (first, other))
+        raise DataError(f"{first.name} and {other.name} are on different grids ({a}, and {b}); use them one by one")
+    if first.variables != other.variables:
+        a, b = (", ".join(source.variables) for source in (first, other))
+        raise DataError(f"{first.name} and {other.name} have different variables ({a}, and {b}); use them one by one")
+    if first.boundary != other.boundary:
+        raise DataError(
+            f"{first.name} and {other.name} have different boundaries ({first.boundary.names}, and "
+            f"{other.boundary.names}); use them one by one"
+        )

@@ -1,0 +1,40 @@
+"""miniWeather's NetCDF: winds, and perturbations of density and potential temperature, on (t, z, x)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, require
+from domains.fluids.data.readers.source import FlowSource
+from domains.fluids.solver import VARIABLES, SolverGrid
+
+BOUNDARY = Boundary.of("periodic", "wall")
+PROFILES = ("hy_dens", "hy_theta")
+"""Of the background; a variant of the format has them."""
+
+
+def is_miniweather(dataset: Any) -> bool:
+    """Whether most of its variables are there; what is missing is told later."""
+    return sum(name in dataset.variables for name in VARIABLES) >= 2
+
+
+def open_miniweather(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
+    """The one flow of a file. It has no coordinates: the plane is 20 km by 10 km always.
+
+    Raises:
+        DataError: a variable is missing.
+    """
+    require(file, ("t",), ("t",))
+    require(file, VARIABLES, ("t", "z", "x"))
+    dimensions = opened(file).dimensions
+    grid = SolverGrid(len(dimensions["x"]), len(dimensions["z"]))
+    profiles = {name: read(file, name).astype(np.float64) for name in PROFILES if name in opened(file).variables}
+    times = read(file, "t").astype(np.float64)
+    yield FlowSource(
+        file, VARIABLES, ("uwnd", "wwnd"), times, grid.dx, grid.dz, (grid.nz, grid.nx), boundary or BOUNDARY,
+        NetCDFFrames(file), profiles=profiles,
+    )  # fmt: skip

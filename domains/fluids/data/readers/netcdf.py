@@ -1,0 +1,67 @@
+"""NetCDF files of flows: opened once a process, checked, and read by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from domains.fluids.data.readers.kept_open import kept_open
+from sciml.core.errors import DataError, nearest
+from sciml.data.classic_netcdf import check_whole
+
+
+@kept_open
+def opened(file: str) -> Any:
+    """The open file, kept open for the next time.
+
+    Raises:
+        DataError: it is missing, damaged or no NetCDF file.
+    """
+    import netCDF4
+
+    check_whole(file)
+    try:
+        return netCDF4.Dataset(file)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{file}: cannot be opened, it is damaged or no NetCDF file ({error})") from error
+
+
+def read(file: str, name: str, index: Any = slice(None)) -> np.ndarray:
+    """Values of a variable; what is masked is not a number.
+
+    Raises:
+        DataError: a part of the file is damaged.
+    """
+    try:
+        values = opened(file)[name][index]
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{file}: {name} cannot be read, the file is damaged ({error})") from error
+    return np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+
+
+def require(file: str, names: Sequence[str], dims: tuple[str, ...]) -> None:
+    """Refuses a file that lacks variables, or has them with other dimensions.
+
+    Raises:
+        DataError: names the variable.
+    """
+    variables = opened(file).variables
+    for name in names:
+        if name not in variables:
+            raise DataError(f"{file}: no variable {name}; {nearest(name, variables)}")
+        if variables[name].dimensions != dims:
+            found = ", ".join(variables[name].dimensions)
+            raise DataError(f"{file}: {name} has the dimensions ({found}), ({', '.join(dims)}) are needed")
+
+
+@dataclass(frozen=True)
+class NetCDFFrames:
+    """A variable a field, on (time, z, x)."""
+
+    file: str
+
+    def read(self, times: slice, variables: Sequence[str]) -> np.ndarray:
+        return np.stack([read(self.file, name, times) for name in variables], axis=1)

@@ -1,0 +1,139 @@
+"""One trajectory of a flow on a regular grid, whatever file it is in; fields are read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from domains.fluids.data.boundary import Boundary
+from sciml.core.errors import DataError, nearest
+
+INTERVAL_TOLERANCE = 0.1
+"""The original's frames fall on whole time steps, up to a fifteenth of an interval beside a regular clock."""
+SPACING_TOLERANCE = 1e-3
+
+
+class Frames(Protocol):
+    """How a format gives fields away; an instance goes to worker processes, so it holds names and no open file."""
+
+    def read(self, times: slice, variables: Sequence[str]) -> Float[np.ndarray, "time variable z x"]:
+        """Values as they are; what is missing is not a number."""
+        ...
+
+
+@dataclass(frozen=True)
+class FlowSource:
+    """A trajectory before any of its fields is read.
+
+    Attributes:
+        name: the file, and which member of it.
+        variables: names, in order.
+        winds: which of them are the velocity along x and along z.
+        times: increasing; s, or whatever the file counts in.
+        dx: spacing of cells, m or whatever the file measures in.
+        dz: the same along z (or y).
+        shape: cells along z and x.
+        boundary: what is at the sides.
+        frames: reads fields.
+        mask: where an obstacle is and no fluid.
+        profiles: ``hy_dens`` and ``hy_theta`` where the file tells its background, (z).
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    winds: tuple[str, str] | None
+    times: Float[np.ndarray, "time"]
+    dx: float
+    dz: float
+    shape: tuple[int, int]
+    boundary: Boundary
+    frames: Frames
+    mask: Bool[np.ndarray, "z x"] | None = None
+    profiles: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.times) == 0:
+            raise DataError(f"{self.name}: there is no frame in it")
+        steps = np.diff(self.times)
+        if not (np.isfinite(self.times).all() and (steps > 0).all()):
+            bad = int(np.argmax(~(steps > 0))) + 1 if len(steps) else 0
+            raise DataError(f"{self.name}: times do not increase at frame {bad} ({self.times[bad]:g})")
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def interval(self) -> float:
+        """Time between frames.
+
+        Raises:
+            DataError: it is not the same everywhere.
+        """
+        steps = np.diff(self.times)
+        if len(steps) == 0:
+            raise DataError(f"{self.name}: one frame has no interval; at least 2 are needed")
+        usual = float(np.median(steps))
+        wrong = np.abs(steps - usual) > INTERVAL_TOLERANCE * usual
+        if wrong.any():
+            bad = int(np.argmax(wrong))
+            raise DataError(
+                f"{self.name}: times are not uniform, frames {bad} and {bad + 1} are {steps[bad]:g} apart and most are "
+                f"{usual:g}; write frames at equal intervals"
+            )
+        return usual
+
+    @property
+    def odd(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """Which variables change their sign in a wall, as :func:`domains.fluids.data.boundary.pad` wants it."""
+        across = self.winds or (None, None)
+        return tuple(name == across[0] for name in self.variables), tuple(name == across[1] for name in self.variables)
+
+    def read(
+        self, times: slice = slice(None), variables: Sequence[str] | None = None
+    ) -> Float[np.ndarray, "time variable z x"]:
+        """Fields in float32, zero in obstacles; only what is asked for is read.
+
+        Raises:
+            DataError: an unknown variable, or a value in the fluid that is not a finite number.
+        """
+        names = self.variables if variables is None else tuple(variables)
+        for name in names:
+            if name not in self.variables:
+                raise DataError(f"{self.name}: no variable {name}; {nearest(name, self.variables)}")
+        values = np.array(self.frames.read(times, names), dtype=np.float32)
+        if self.mask is not None:
+            values[..., self.mask] = 0
+        finite = np.isfinite(values)
+        if not finite.all():
+            frame, variable, z, x = np.argwhere(~finite)[0]
+            time = self.times[times][frame]
+            raise DataError(f"{self.name}: {names[variable]} is not a finite number at time {time:g}, cell z={z} x={x}")
+        return values
+
+
+def obstacles(frames: Frames, num_times: int, winds: Sequence[str]) -> np.ndarray | None:
+    """Cells without fluid, (z, x): where values are missing at the start, or nothing ever moves.
+
+    The wind is looked at in the first, the middle and the last frame.
+    """
+    looks = [frames.read(slice(t, t + 1), winds)[0] for t in sorted({0, num_times // 2, num_times - 1})]
+    missing = np.isnan(looks[0]).any(0)
+    still = np.all([(look == 0).all(0) for look in looks], axis=0)
+    mask = np.asarray(missing | still)
+    return mask if mask.any() else None
+
+
+def spacing(coordinate: np.ndarray, what: str) -> float:
+    """Distance of neighbors on a regular grid.
+
+    Raises:
+        DataError: the grid is not regular.
+    """
+    steps = np.diff(np.asarray(coordinate, dtype=np.float64))
+    if len(steps) == 0 or not np.abs(steps - steps.mean()).max() <= SPACING_TOLERANCE * abs(steps.mean()):
+        raise DataError(f"{what} is no regular grid; interpolate the flow to cells of equal size first")
+    return float(abs(steps.mean()))

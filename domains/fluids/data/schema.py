@@ -1,0 +1,138 @@
+"""What a flow model is built from, and what its states and increments are normalized with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from domains.fluids.amr.indicator_inputs import WINDS
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.writers.ensemble import UNITS
+
+OBSTACLE, BACKGROUND = "obstacle", "background_theta"
+"""Constant inputs: where there is no fluid, and the stratification of the air at rest."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Flows of one kind: the same variables on the same grid.
+
+    Attributes:
+        variables: names; winds are ``uwnd`` and ``wwnd`` wherever they come from.
+        constants: names of constant inputs, of ``OBSTACLE`` and ``BACKGROUND``.
+        shape: cells along z and x.
+        dx, dz: spacing of cells, m.
+        interval: between frames, s.
+        sides: names of the boundary condition, see :meth:`Boundary.of`.
+    """
+
+    variables: tuple[str, ...]
+    constants: tuple[str, ...]
+    shape: tuple[int, int]
+    dx: float
+    dz: float
+    interval: float
+    sides: Mapping[str, tuple[str, str]]
+
+    @cached_property
+    def boundary(self) -> Boundary:
+        return Boundary.of(**self.sides)
+
+    @property
+    def has_totals(self) -> bool:
+        """Whether mass and energy can be told: these are miniWeather's variables."""
+        return set(UNITS) <= set(self.variables)
+
+
+@dataclass(frozen=True)
+class FluidsSchema:
+    """Data sets by name.
+
+    Attributes:
+        title: what the data are; shown on pictures.
+    """
+
+    data_sets: Mapping[str, DataSet]
+    title: str = ""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """All variables and constants of all data sets: what a model is built for."""
+        variables = [name for data_set in self.data_sets.values() for name in data_set.variables]
+        constants = [name for data_set in self.data_sets.values() for name in data_set.constants]
+        return tuple(dict.fromkeys([*variables, *constants]))
+
+    def score_name(self, data_set: str, variable: str) -> str:
+        """How a variable is called in scores: with its data set where there are several."""
+        return variable if len(self.data_sets) == 1 else f"{data_set}.{variable}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FluidsSchema:
+        data_sets = {}
+        for name, known in values["data_sets"].items():
+            sides = {axis: tuple(both) for axis, both in known["sides"].items()}
+            lists = {key: tuple(known[key]) for key in ("variables", "constants", "shape")}
+            data_sets[name] = DataSet(**{**known, **lists, "sides": sides})
+        return cls(data_sets, values["title"])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What one data set is normalized with.
+
+    Attributes:
+        mean, std: of each variable. A wind's mean counts as zero, so that a wall turns its sign exactly.
+        seconds: of the steps for which increments were measured.
+        increment_std: of each variable over each step.
+        cells: of the grid along z and x.
+    """
+
+    mean: Float[Tensor, "variable"]
+    std: Float[Tensor, "variable"]
+    seconds: Float[Tensor, "step"]
+    increment_std: Float[Tensor, "step variable"]
+    cells: Int[Tensor, "2"]
+
+    def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
+        """Standard deviations of increments over some steps, those of the nearest step that was measured."""
+        nearest = (seconds[:, None].to(self.seconds) - self.seconds).abs().argmin(dim=1)
+        return self.increment_std[nearest][..., None, None]
+
+    def to(self, device: torch.device | str) -> Scale:
+        return Scale(**{name: value.to(device) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class FluidsStatistics:
+    """Scales of the data sets, from their training parts."""
+
+    scales: Mapping[str, Scale]
+
+    def to(self, device: torch.device | str) -> FluidsStatistics:
+        return FluidsStatistics({name: scale.to(device) for name, scale in self.scales.items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        return {f"{name}.{key}": value for name, scale in self.scales.items() for key, value in vars(scale).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FluidsStatistics:
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            data_set, _, key = name.rpartition(".")
+            found.setdefault(data_set, {})[key] = value
+        return cls({name: Scale(**values) for name, values in found.items()})
+
+
+def canonical(variables: tuple[str, ...], winds: tuple[str, str] | None) -> tuple[str, ...]:
+    """Variables with winds named as the model knows them."""
+    names = dict(zip(winds, (WINDS["x"], WINDS["z"]), strict=True)) if winds else {}
+    return tuple(names.get(name, name) for name in variables)

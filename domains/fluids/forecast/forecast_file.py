@@ -1,0 +1,59 @@
+"""A forecast of flows as a file that grows with each lead time, in the layout of simulated ensembles."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.fluids.data.batch import FlowBatch
+from domains.fluids.data.schema import FluidsSchema
+from domains.fluids.data.writers.ensemble import Layout
+from sciml import __version__
+from sciml.domain.protocol import Prediction
+
+
+class ForecastFile:
+    """Writes the start and one lead time after the other; members of the file are those of the ensemble.
+
+    Every reader of ensembles reads it: a forecast can be started from, scored against and drawn like any flow.
+
+    Args:
+        batch: the start; of one data set.
+    """
+
+    def __init__(self, path: Path, schema: FluidsSchema, batch: FlowBatch) -> None:
+        import netCDF4
+
+        ((self.name, part),) = batch.parts.items()
+        data_set = schema.data_sets[self.name]
+        z, x = (
+            (np.arange(count) + 0.5) * step
+            for count, step in zip(part.state.shape[2:], (data_set.dz, data_set.dx), strict=True)
+        )
+        profiles = None if part.profiles is None else part.profiles.cpu().numpy()
+        layout = Layout(len(part.state), data_set.variables, z, x, data_set.boundary, profiles)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = netCDF4.Dataset(path, "w")
+        record = {
+            "title": f"Forecast from: {schema.title or self.name}",
+            "source": f"sciml {__version__}",
+            "start": asdict(part.starts[0]),
+        }
+        self.fields = layout.prepare(self.file, None, record)
+        self._write(0.0, part.state)
+
+    def append(self, lead_hours: float, prediction: Prediction) -> None:
+        """Adds a lead time."""
+        self._write(3600 * lead_hours, prediction.values[self.name])
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _write(self, seconds: float, states: Any) -> None:
+        number = len(self.file.dimensions["time"])
+        self.file["time"][number] = round(seconds, 6)
+        self.fields[:, number] = states.cpu().numpy()
+        self.file.sync()

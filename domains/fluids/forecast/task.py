@@ -1,0 +1,254 @@
+"""What a flow model learns: the normalized increment over a step; and how its forecasts are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.fluids.amr.forest import Forest
+from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.batch import FlowBatch, FlowPart, resample
+from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
+from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.solver.background import SURFACE_THETA
+from sciml.core.errors import ConfigError, nearest
+from sciml.domain.protocol import LossOutput, Prediction, Predictor
+
+STRATIFICATION_K = 50.0
+"""By which the background's potential temperature is scaled."""
+
+
+@dataclass(frozen=True)
+class FluidsTaskConfig:
+    """What is forecast.
+
+    Attributes:
+        strides: frames that one step of the model goes over; one is drawn for each training sample.
+        score_frames: frames ahead at which forecasts are scored; rolled out by the longest stride that divides them.
+        pushforward: up to so many steps from the model's own states before the one that is learned; no gradient
+            flows through them.
+        noise: added to states in training, in standard deviations of each variable's increments.
+        resample: whether states on another grid than that of the training go through that grid; else the model is
+            applied to them as they are.
+        conserve: variables whose mean over a closed domain a step must not change, as the density of miniWeather.
+
+    Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
+    """
+
+    strides: list[int] = field(default_factory=lambda: [1])
+    score_frames: list[int] = field(default_factory=lambda: [1, 5, 10])
+    pushforward: int = 0
+    noise: float = 0.0
+    resample: bool = True
+    conserve: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in ("strides", "score_frames"):
+            values = getattr(self, name)
+            if not values or min(values) < 1:
+                raise ConfigError(f"{values} is no list of numbers of frames", key=f"task.{name}", hint="e.g. [1]")
+        for name in ("pushforward", "noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{getattr(self, name)} is negative", key=f"task.{name}", hint="0 does without")
+        if not any(all(frames % stride == 0 for frames in self.score_frames) for stride in self.strides):
+            raise ConfigError(
+                f"no stride of {self.strides} divides them all", key="task.score_frames", hint=f"e.g. {self.strides}"
+            )
+
+    @property
+    def scoring_stride(self) -> int:
+        """The longest stride by which all scored frames are reached."""
+        return max(s for s in self.strides if all(frames % s == 0 for frames in self.score_frames))
+
+
+@dataclass(frozen=True)
+class FlowPrediction(Prediction):
+    """The states after a step by data set, and where the model has refined those before it."""
+
+    forests: Mapping[str, Forest] = field(default_factory=dict)
+
+
+class FluidsTask:
+    """Forecasting by normalized increments.
+
+    States are standardized with constants of their data set, increments with those of their step. A model that
+    predicts zero is therefore persistence, and the loss weighs all variables and steps alike. Cells of obstacles
+    are zero, do not change and do not count.
+
+    Args:
+        schema: of the data, which may be on another grid than those of the training.
+        statistics: of the training.
+        needs_truth: whether the model refines where only the truth tells (indicator ``oracle``).
+    """
+
+    primary_metric = "vrmse"
+    needs_double_backward = False
+
+    def __init__(
+        self,
+        schema: FluidsSchema,
+        statistics: FluidsStatistics,
+        config: FluidsTaskConfig,
+        *,
+        needs_truth: bool = False,
+    ) -> None:
+        self.schema, self.statistics, self.config, self.needs_truth = schema, statistics, config, needs_truth
+        self.device: torch.device | str = "cpu"
+        self.grids = {name: tuple(scale.cells.tolist()) for name, scale in statistics.scales.items()}
+        check_conserved(config.conserve, schema)
+
+    def to(self, device: torch.device | str) -> FluidsTask:
+        self.device, self.statistics = device, self.statistics.to(device)
+        return self
+
+    def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
+        """Mean squared error of normalized increments, averaged over samples."""
+        losses, weights, parts = [], [], {}
+        for name, part in batch.parts.items():
+            part = self._last_step(model, name, part)
+            assert part.targets is not None
+            scale = self._increment_scale(name, part)
+            truth = (part.targets[:, 0] - part.state) / scale
+            squared = (self._increment(model, name, part) - truth).square()
+            losses.append(_mean(squared, part.fluid))
+            weights.append(float(len(part.state)))
+            if len(batch.parts) > 1:
+                parts[f"loss_{name}"] = losses[-1].detach()
+        total = sum(weights)
+        loss = torch.stack([loss * weight for loss, weight in zip(losses, weights, strict=True)]).sum() / total
+        return LossOutput(loss, parts, weight=total)
+
+    @torch.no_grad()
+    def _last_step(self, model: nn.Module, name: str, part: FlowPart) -> FlowPart:
+        """The part before the last of its steps, which some samples reach by steps of the model, the others truly."""
+        last = part.steps.shape[1] - 1
+        for step in range(last):
+            assert part.targets is not None
+            assert part.pushforward_steps is not None
+            forecast = part.state + self._increment(model, name, part) * self._increment_scale(name, part)
+            own = (part.pushforward_steps >= last - step).view(-1, 1, 1, 1)
+            part = part.advance(torch.where(own, forecast, part.targets[:, 0]))  # type: ignore[assignment]
+        return part
+
+    def predict(self, model: nn.Module, batch: FlowBatch) -> FlowPrediction:
+        values, forests = {}, {}
+        for name, part in batch.parts.items():
+            forest = self.forest(model, name, part)
+            increment = self._increment(model, name, part, forest)
+            values[name] = part.state + increment * self._increment_scale(name, part)
+            if forest is not None:
+                forests[name] = forest
+        return FlowPrediction(values, forests)
+
+    def advance(self, batch: FlowBatch, prediction: Prediction) -> FlowBatch | None:
+        forests = prediction.forests if isinstance(prediction, FlowPrediction) else {}
+        moved = {name: part.advance(prediction.values[name], forests.get(name)) for name, part in batch.parts.items()}
+        kept = {name: part for name, part in moved.items() if part is not None}
+        return FlowBatch(kept) if kept else None
+
+    def forest(self, model: nn.Module, name: str, part: FlowPart) -> Forest | None:
+        """Where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
+        if not isinstance(model, AMRViT):
+            return None
+        arguments, options = self._inputs(name, part)
+        fields, channels, _, boundary = arguments
+        evidence = model.evidence(fields, channels, boundary, options["previous"], options.get("truth"))
+        return model.forest(evidence, part.forest)
+
+    def _increment(
+        self, model: nn.Module, name: str, part: FlowPart, forest: Forest | None = None
+    ) -> Float[Tensor, "batch variable z x"]:
+        """The normalized increment over the next step; none in obstacles, none in the mean of what is conserved."""
+        arguments, options = self._inputs(name, part)
+        rows, columns = part.state.shape[2:]
+        increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
+        if part.fluid is not None:
+            increment = increment * part.fluid
+        return self._conserving(increment, self.schema.data_sets[name], part)
+
+    def _inputs(self, name: str, part: FlowPart) -> tuple[tuple, dict]:
+        """What the model is called with."""
+        data_set = self.schema.data_sets[name]
+        if self.config.resample:
+            part = part.resampled(self.grids[name])
+        constants = self._constants(data_set, part)
+
+        def normal(state: Tensor) -> Tensor:
+            return torch.cat([self._normalized(name, state, part), *constants], dim=1)
+
+        dx = data_set.dx * data_set.shape[1] / part.state.shape[3]
+        cell_size = torch.full((len(part.state),), dx, device=part.state.device)
+        options = {"cell_size": cell_size, "previous": normal(part.previous), "output_names": data_set.variables}
+        if self.needs_truth and part.targets is not None:
+            options["truth"] = normal(part.targets[:, 0])
+        names = (*data_set.variables, *data_set.constants)
+        return (normal(part.state), names, part.steps[:, 0], data_set.boundary), options
+
+    def _normalized(self, name: str, state: Tensor, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
+        scale = self.statistics.scales[name]
+        found = (state - scale.mean[:, None, None]) / scale.std[:, None, None]
+        return found if part.fluid is None else found * part.fluid
+
+    def _constants(self, data_set: DataSet, part: FlowPart) -> list[Float[Tensor, "batch 1 z x"]]:
+        found = []
+        for name in data_set.constants:
+            if name == OBSTACLE:
+                assert part.fluid is not None
+                found.append((~part.fluid).to(part.state.dtype))
+            else:
+                assert part.profiles is not None
+                theta = (part.profiles[:, 1].to(part.state.dtype) - SURFACE_THETA) / STRATIFICATION_K
+                found.append(theta[:, None, :, None].expand(-1, -1, -1, part.state.shape[-1]))
+        return found
+
+    def _conserving(self, increment: Tensor, data_set: DataSet, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
+        if not self.config.conserve:
+            return increment
+        kept = torch.tensor([name in self.config.conserve for name in data_set.variables], device=increment.device)
+        weight = torch.ones_like(increment[:, :1]) if part.fluid is None else part.fluid.to(increment.dtype)
+        mean = (increment * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
+        return increment - mean * weight * kept[:, None, None]
+
+    def _increment_scale(self, name: str, part: FlowPart) -> Float[Tensor, "batch variable 1 1"]:
+        return self.statistics.scales[name].increments_over(part.steps[:, 0])
+
+    def metrics(self) -> FluidsMetrics:
+        return FluidsMetrics(self.schema, self.statistics, self.config.score_frames, self.device)
+
+    def baselines(self) -> Mapping[str, Predictor]:
+        return {"persistence": persistence}
+
+
+def persistence(batch: FlowBatch) -> Prediction:
+    """Nothing changes."""
+    return Prediction({name: part.initial for name, part in batch.parts.items()})
+
+
+def check_conserved(conserve: Sequence[str], schema: FluidsSchema) -> None:
+    """Refuses what flows cannot conserve.
+
+    Raises:
+        ConfigError: an unknown variable, or a domain that is open.
+    """
+    for variable in conserve:
+        if variable not in schema.channels:
+            raise ConfigError(
+                f"the data have no {variable!r}", key="task.conserve", hint=nearest(variable, schema.channels)
+            )
+        for name, data_set in schema.data_sets.items():
+            sides = {side for both in data_set.sides.values() for side in both}
+            if variable in data_set.variables and not sides <= {"periodic", "wall"}:
+                raise ConfigError(
+                    f"{name} is open at a side: what is in it may leave", key="task.conserve", hint="task.conserve=[]"
+                )
+
+
+def _mean(squared: Float[Tensor, "batch variable z x"], fluid: Tensor | None) -> Float[Tensor, ""]:
+    if fluid is None:
+        return squared.mean()
+    cells = fluid.sum((1, 2, 3)) * squared.shape[1]
+    return ((squared * fluid).sum((1, 2, 3)) / cells).mean()

@@ -1,6 +1,0 @@
-"""Readers of flows as they really come: one lazily read source for each trajectory."""
-
-from domains.fluids.readers.files import open_sources
-from domains.fluids.readers.source import FlowSource
-
-__all__ = ["FlowSource", "open_sources"]

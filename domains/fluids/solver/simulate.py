@@ -1,0 +1,114 @@
+"""Makes ensembles of flows: ``scripts/simulate.py domain=fluids``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from domains.fluids.data.writers import WRITERS, Ensemble
+from domains.fluids.solver import VARIABLES, Flow, run
+from domains.fluids.solver.random_flows import draw
+from domains.fluids.solver.simulate_config import SimulateConfig
+from domains.fluids.solver.step import can_compile
+from sciml.core.files import atomic_file, write_json
+from sciml.core.lock import claimed
+from sciml.core.parts import Parts
+from sciml.core.progress import track
+from sciml.core.provenance import version
+from sciml.distributed.world import pick_device
+
+# What a run may be repeated with on another machine: it changes no value but the last bits.
+PLACE = ("out", "workers", "device", "compile", "overwrite")
+
+
+def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
+    """Draws flows, simulates them and writes them, whole or not at all.
+
+    Beside what is written, a file of the same name with ``.json`` says how it was made. A run that was stopped goes on
+    where it was with the same settings: finished batches wait in a hidden folder beside it. Memory holds one frame of
+    a batch, whatever the length.
+
+    Args:
+        keep_existing: whether flows that another process has made in the meantime are good as they are.
+
+    Returns:
+        Path of the file or folder.
+
+    Raises:
+        ConfigError: it exists and is not to be replaced, or the device is not there.
+        RunError: a flow blew up, or the disk is full.
+    """
+    path = Path(config.out)
+    device = pick_device(config.device)
+    with claimed(path, _is_ours, overwrite=config.overwrite, keep_existing=keep_existing) as to_do:
+        if not to_do:
+            return path
+        parts = Parts(path, _settings(config), ".npy")
+        count = -(-config.count // config.batch)
+        made = parts.make(partial(_make_part, config, device), count, config.workers)
+        for _ in track(made, f"Simulating, {config.batch} flows each", count):
+            pass
+        ensemble = Ensemble(
+            flows(config, 0, config.count),
+            config.grid,
+            config.interval * np.arange(config.frames),
+            [parts.path(number) for number in range(count)],
+            _record(config),
+        )
+        WRITERS[config.format](path, ensemble)
+        write_json(_record_path(path), ensemble.record)
+        parts.remove()
+    return path
+
+
+def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
+    """The flows with numbers from ``first`` up to ``last``; cases take turns."""
+    cases = config.cases
+    return [draw(cases[index % len(cases)], config.spread, config.seed, index) for index in range(first, last)]
+
+
+def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> None:
+    some = flows(config, number * config.batch, min((number + 1) * config.batch, config.count))
+    pays = config.compiling_pays and can_compile(torch.device(device))
+    frames = run(
+        some,
+        config.grid,
+        config.schedule.exact(),
+        dtype=getattr(torch, config.precision),
+        device=device,
+        compiled=pays if config.compile is None else config.compile,
+    )
+    shape = (len(some), config.frames, len(VARIABLES), config.nz, config.nx)
+    with atomic_file(path) as temporary:
+        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        for index, frame in enumerate(frames):
+            values[:, index] = frame.fields.cpu().numpy()
+        values.flush()
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _is_ours(path: Path) -> bool:
+    return _record_path(path).exists()
+
+
+def _settings(config: SimulateConfig) -> dict[str, Any]:
+    """What decides what is simulated; JSON's words."""
+    values = {key: value for key, value in asdict(config).items() if key not in PLACE}
+    return {**values, "versions": {name: version(name) for name in ("sciml", "numpy")}}
+
+
+def _record(config: SimulateConfig) -> dict[str, Any]:
+    return {
+        "title": "Simulated dry flows in a vertical plane",
+        "source": "miniWeather's equations and scheme (https://github.com/mrnorman/miniWeather), computed anew",
+        "license": "Apache-2.0, as the project that made it",
+        "settings": _settings(config),
+    }

@@ -1,0 +1,115 @@
+"""What ``scripts/simulate.py domain=fluids`` may be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from domains.fluids.solver import Schedule, SolverGrid
+from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
+from sciml.core.config import choice, positive
+from sciml.core.errors import ConfigError
+
+PRECISIONS = ("float32", "float64")
+FORMATS = {".nc": "ensemble", ".hdf5": "well", ".h5": "well", "": "miniweather"}
+MAX_WIND = 50.0
+COMPILING_PAYS = 4e8
+"""Cell-steps of a process; compiling takes half a minute, and a plain core makes a few million a second."""
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """What to simulate, and where to put it.
+
+    Attributes:
+        out: what to make: NAME.nc is one file of all members, NAME.hdf5 the same in The Well's schema, and a name
+            without an ending a folder of the original's NetCDF files.
+        count: number of members.
+        cases: taken in turn: collision, thermal, gravity, density, injection, or mixed (bubbles at any place).
+        nx: cells along the 20 km of x.
+        nz: cells along the 10 km of z.
+        frames: of a member, the start with them.
+        interval: s between frames; the time step divides it.
+        amplitude: smallest and largest factor of a case's strength.
+        radius: smallest and largest factor of its radii.
+        displacement: m, largest of each bubble from its place; all together are moved to anywhere along x before.
+        wind: m/s, largest that is added.
+        seed: of all that is drawn.
+        precision: of the simulation, float32 or float64; float32 is written.
+        batch: members that are simulated together; a run that was stopped goes on behind the last whole batch.
+        workers: processes beside this one; 0 works in this one alone.
+        device: auto, cpu or cuda.
+        compile: true, false, or null for where it pays.
+        overwrite: replace what is there.
+    """
+
+    out: str = "runs/fluids/ensemble.nc"
+    count: int = 88
+    cases: tuple[str, ...] = ("collision", "density", "thermal", "mixed")
+    nx: int = 128
+    nz: int = 64
+    frames: int = 31
+    interval: float = 20.0
+    amplitude: tuple[float, float] = (0.5, 1.25)
+    radius: tuple[float, float] = (0.7, 1.3)
+    displacement: float = 1500.0
+    wind: float = 5.0
+    seed: int = 0
+    precision: str = "float32"
+    batch: int = 8
+    workers: int = 0
+    device: str = "auto"
+    compile: bool | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        choice(self.precision, PRECISIONS, "precision")
+        for key, example in (("count", 88), ("interval", 20), ("batch", 8)):
+            positive(getattr(self, key), key, example=example)
+        for key in ("seed", "workers", "displacement", "wind"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"{getattr(self, key)} is negative", key=key, hint=f"for example {key}=0")
+        if self.frames < 2:
+            raise ConfigError(f"{self.frames} is no motion", key="frames", hint="2 or more, the start with them")
+        if not self.cases:
+            raise ConfigError("no case is given", key="cases", hint="for example [collision]")
+        for case in self.cases:
+            choice(case, DRAWN_CASES, "cases")
+        if Path(self.out).suffix not in FORMATS:
+            raise ConfigError(f"{self.out} is of no known kind", key="out", hint="end in .nc, .hdf5, or in nothing")
+        SolverGrid(self.nx, self.nz)
+        self._check_spread()
+
+    def _check_spread(self) -> None:
+        """Refuses flows that would be too fast for the time step."""
+        for key, largest in (("amplitude", 1.5), ("radius", 3.0)):
+            low, high = getattr(self, key)
+            if not 0 < low <= high <= largest:
+                raise ConfigError(
+                    f"{[low, high]} are no factors", key=key, hint=f"increasing, above 0, at most {largest}"
+                )
+        if self.wind > MAX_WIND:
+            raise ConfigError(f"{self.wind} m/s is a hurricane", key="wind", hint=f"at most {MAX_WIND:g}")
+
+    @property
+    def format(self) -> str:
+        """What is written: ``ensemble``, ``well`` or ``miniweather``."""
+        return FORMATS[Path(self.out).suffix]
+
+    @property
+    def grid(self) -> SolverGrid:
+        return SolverGrid(self.nx, self.nz)
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.uniform(self.grid.largest_step, self.frames, self.interval)
+
+    @property
+    def spread(self) -> Spread:
+        return Spread(self.amplitude, self.radius, self.displacement, self.wind)
+
+    @property
+    def compiling_pays(self) -> bool:
+        """Whether each process has enough to do."""
+        steps = self.schedule.duration / self.schedule.step
+        return self.count * self.nx * self.nz * steps / max(1, self.workers) >= COMPILING_PAYS

@@ -1,0 +1,229 @@
+"""What is learned: which label stands where in a file, in which unit, and whether it can be true.
+
+Inside the suite energies are eV, lengths A, stresses eV/A^3 with ASE's sign: minus the pressure. VASP prints stresses
+in kbar with the other sign and in the order xx, yy, zz, xy, yz, zx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from domains.materials.data.structure import is_node_label, stress_matrix
+from sciml.core.config import choice
+from sciml.core.errors import ConfigError, DataError
+
+GRAPH, NODE = "graph", "node"
+CONVENTIONS = ("ase", "vasp")
+VASP_ORDER = [0, 1, 2, 4, 5, 3]
+"""Where ASE's yz, xz, xy stand among VASP's xx, yy, zz, xy, yz, zx."""
+PER_ATOM = "/atom"
+VIRIAL = "virial eV"
+
+UNITS = {
+    "energy": "eV",
+    "forces": "eV/A",
+    "stress": "eV/A^3",
+    "magnetic_moments": "muB",
+    "charges": "e",
+    "mixing_enthalpy": "eV/atom",
+}
+"""Labels that the suite knows by name, and the unit it keeps them in."""
+LEVELS = {
+    "energy": GRAPH,
+    "stress": GRAPH,
+    "mixing_enthalpy": GRAPH,
+    "forces": NODE,
+    "magnetic_moments": NODE,
+    "charges": NODE,
+}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "energy": (),
+    "stress": (3, 3),
+    "mixing_enthalpy": (),
+    "forces": (3,),
+    "magnetic_moments": (),
+    "charges": (),
+}
+"""Of one value: of the structure for graph labels, of an atom for node labels."""
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Where a label comes from.
+
+    Attributes:
+        name: what the suite calls it.
+        key: what the file calls it.
+        unit: as in the file; None where it is the suite's own.
+        convention: of stress: ``ase`` for ASE's sign and order, ``vasp`` for VASP's.
+    """
+
+    name: str
+    key: str
+    unit: str | None = None
+    convention: str = "ase"
+
+    def to_suite(self, value: np.ndarray, num_atoms: int, volume: float) -> np.ndarray:
+        """A value in the suite's unit, sign and shape."""
+        if self.name == "stress":
+            return self._stress(value, volume)
+        factor = factors(self.name).get(self.unit or "", 1.0)
+        if self.name == "energy" and self.unit is not None and self.unit.endswith(PER_ATOM):
+            factor *= num_atoms
+        return value * factor
+
+    def _stress(self, value: np.ndarray, volume: float) -> np.ndarray:
+        order = VASP_ORDER if self.convention == "vasp" else slice(None)
+        matrix = stress_matrix(value[order]) if value.shape == (6,) else value.reshape(3, 3)
+        if self.unit == VIRIAL:
+            return -matrix / volume
+        sign = -1.0 if self.convention == "vasp" else 1.0
+        return sign * matrix * factors("stress").get(self.unit or "", 1.0)
+
+    def describe(self) -> str:
+        """Source, unit and sign in words, for the log."""
+        unit = self.unit or UNITS.get(self.name, "as in the file")
+        assumed = " (assumed)" if self.unit is None and self.name in UNITS else ""
+        text = f"{self.name} from {self.key!r} in {unit}{assumed}"
+        if self.name == "stress":
+            opposite = self.convention == "vasp" or self.unit == VIRIAL
+            text += f", {'the opposite of ' if opposite else ''}ASE's sign, kept as eV/A^3 with ASE's sign"
+        elif self.unit not in (None, UNITS.get(self.name)):
+            text += f", kept in {UNITS[self.name]}" if self.name in UNITS else ""
+        return text
+
+
+@cache
+def factors(name: str) -> Mapping[str, float]:
+    """Units of a label that can be converted, with what one of them is in the suite's unit."""
+    from ase.units import Bohr, GPa, Hartree, Ry, kcal, kJ, mol
+
+    energies = {"eV": 1.0, "meV": 1e-3, "Ha": Hartree, "Ry": Ry, "kJ/mol": kJ / mol, "kcal/mol": kcal / mol}
+    per_atom = {f"{unit}{PER_ATOM}": value for unit, value in energies.items()}
+    known: dict[str, dict[str, float]] = {
+        "energy": energies | per_atom,
+        "mixing_enthalpy": per_atom,
+        "forces": {
+            "eV/A": 1.0,
+            "meV/A": 1e-3,
+            "Ha/Bohr": Hartree / Bohr,
+            "Ry/Bohr": Ry / Bohr,
+            "kcal/mol/A": kcal / mol,
+        },
+        "stress": {"eV/A^3": 1.0, "GPa": GPa, "kbar": 0.1 * GPa, VIRIAL: 1.0},
+        "magnetic_moments": {"muB": 1.0},
+        "charges": {"e": 1.0},
+    }
+    return known.get(name, {})
+
+
+def parse_labels(labels: Mapping[str, Any] | None, key: str = "labels") -> tuple[dict[str, LabelSpec], set[str]]:
+    """Labels as the user gives them: ``{energy: REF_energy, stress: {key: virial, unit: virial eV}, charges: null}``.
+
+    Returns:
+        what was named, and the names of labels that are not wanted (null).
+
+    Raises:
+        ConfigError: an unknown option, unit or convention.
+    """
+    specs, unwanted = {}, set()
+    for name, given in (labels or {}).items():
+        here = f"{key}.{name}"
+        if not name.isidentifier():
+            raise ConfigError(f"{name!r} is no name", key=key, hint="use letters, digits and underscores")
+        if given is None:
+            unwanted.add(name)
+            continue
+        options = {"key": given} if isinstance(given, str) else given
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{given!r} is no label", key=here, hint=f"write e.g. {here}=REF_{name}")
+        for option in options:
+            choice(option, ("key", "unit", "convention"), here)
+        unit = options.get("unit")
+        if unit is not None and factors(name):
+            choice(unit, tuple(factors(name)), f"{here}.unit")
+        # kilobars come from VASP, and VASP's own come with VASP's sign
+        convention = options.get("convention", "vasp" if unit == "kbar" else "ase")
+        choice(convention, CONVENTIONS, f"{here}.convention")
+        specs[name] = LabelSpec(name, str(options.get("key", name)), unit, convention)
+    return specs, unwanted
+
+
+def checked_label(spec: LabelSpec, value: Any, num_atoms: int, volume: float, where: str) -> np.ndarray:
+    """A label in the suite's unit and shape.
+
+    Args:
+        where: file and number of the structure, for messages.
+
+    Raises:
+        DataError: no numbers, a wrong shape, not a number or infinite, or stress where there is no volume.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where}: {spec.name} is no number but {value!r}; name its key with labels.{spec.name}=KEY"
+        ) from None
+    if spec.name == "stress":
+        _check_stress(spec, array, volume, where)
+    elif spec.name in SHAPES:
+        array = _fit(spec.name, array, num_atoms, where)
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{where}: {spec.name}{_first_bad(array, num_atoms)} is not a finite number; leave the structure out"
+        )
+    return spec.to_suite(array, num_atoms, volume)
+
+
+def level_of(name: str, value: np.ndarray, num_atoms: int) -> str:
+    """``graph`` or ``node``."""
+    return LEVELS.get(name) or (NODE if is_node_label(value, num_atoms) else GRAPH)
+
+
+def check_energy(labels: Iterable[str], unwanted: set[str], available: Iterable[str], where: str) -> None:
+    """Refuses forces without an energy: as a rule the energy is there and goes by another name.
+
+    Raises:
+        DataError: naming what else is there.
+    """
+    names = set(labels)
+    if "forces" in names and "energy" not in names and "energy" not in unwanted:
+        others = ", ".join(sorted(set(available) - names)) or "nothing else"
+        raise DataError(
+            f"{where}: forces without energy (beside them: {others}); name its key with labels.energy=KEY, or train on "
+            "forces alone with labels.energy=null"
+        )
+
+
+def _check_stress(spec: LabelSpec, array: np.ndarray, volume: float, where: str) -> None:
+    if array.shape not in ((6,), (9,), (3, 3)):
+        raise DataError(
+            f"{where}: stress has {array.size} values of shape {array.shape}; it needs 6 (xx, yy, zz, yz, xz, "
+            "xy), 9 or 3x3"
+        )
+    if not volume > 0:
+        raise DataError(f"{where}: stress without a cell of three vectors; leave it out with labels.stress=null")
+    if array.shape != (6,) and np.isfinite(array).all():
+        matrix = array.reshape(3, 3)
+        if np.abs(matrix - matrix.T).max() > 1e-3 * max(np.abs(matrix).max(), 1e-3):
+            raise DataError(f"{where}: stress is not symmetric; check that {spec.key!r} is a stress")
+
+
+def _fit(name: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray:
+    wanted = SHAPES[name] if LEVELS[name] == GRAPH else (num_atoms, *SHAPES[name])
+    if array.size == int(np.prod(wanted)) and array.ndim <= max(len(wanted), 1) + 1:
+        return array.reshape(wanted)
+    raise DataError(
+        f"{where}: {name} has the shape {array.shape}, it needs {wanted}; name its key with labels.{name}=KEY"
+    )
+
+
+def _first_bad(array: np.ndarray, num_atoms: int) -> str:
+    if array.ndim and len(array) == num_atoms:
+        return f" of atom {int(np.argwhere(~np.isfinite(array))[0][0])}"
+    return ""

@@ -1,0 +1,105 @@
+"""Which atoms see each other, across as many periodic images as the cutoff reaches."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from domains.materials.data.batch import GraphSample
+from domains.materials.data.structure import Structure
+from sciml.core.errors import DataError
+
+MIN_DISTANCE = 0.4
+"""A; atoms closer than this are a mistake in the data: half the bond length of the hydrogen molecule."""
+
+
+@dataclass(frozen=True)
+class NeighborList:
+    """Every pair of atoms within a cutoff, in both directions, sorted by receiver.
+
+    The vector of an edge is ``positions[senders] + shifts @ cell - positions[receivers]``. An atom may see its own
+    images, and another atom several times.
+
+    Attributes:
+        senders, receivers: (E,) int64.
+        shifts: (E, 3) int32, whole numbers of cell vectors; zero along directions that do not repeat.
+        distances: (E,) float64, A.
+    """
+
+    senders: np.ndarray
+    receivers: np.ndarray
+    shifts: np.ndarray
+    distances: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.senders)
+
+
+def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = MIN_DISTANCE) -> NeighborList:
+    """All pairs of a structure closer than the cutoff, by vesin; none is left out.
+
+    Args:
+        cutoff: A.
+        min_distance: pairs closer than this are refused; 0 refuses none.
+
+    Raises:
+        DataError: two atoms are closer than ``min_distance``.
+    """
+    from ase.geometry import complete_cell
+
+    # a slab may have no third vector; vesin wants one, and shifts stay 0 along it
+    cell = structure.cell if structure.cell.any(1).all() else complete_cell(structure.cell)
+    search = _search(cutoff, threading.get_ident())
+    first, second, shifts, distances = search.compute(structure.positions, cell, structure.pbc, "ijSd")
+    found = NeighborList(
+        senders=second.view(np.int64), receivers=first.view(np.int64), shifts=shifts, distances=distances
+    )
+    if len(found) and found.distances.min() < min_distance:
+        _refuse_closest(structure, found, min_distance)
+    return found
+
+
+def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
+    """A structure with its neighbors and labels, ready to be collated.
+
+    Args:
+        cutoff: A.
+
+    Raises:
+        DataError: two atoms are closer than :data:`MIN_DISTANCE`.
+    """
+    found = neighbor_list(structure, cutoff)
+    return GraphSample(
+        structure.atomic_numbers,
+        structure.positions,
+        structure.cell,
+        structure.pbc,
+        found.senders,
+        found.receivers,
+        found.shifts,
+        structure.branch,
+        structure.labels,
+    )
+
+
+@lru_cache(maxsize=16)
+def _search(cutoff: float, thread: int) -> Any:
+    """vesin's search, which keeps its memory from call to call; one for each thread, since it is not safe to share."""
+    from vesin import NeighborList as Vesin
+
+    # one thread within: structures are small, and workers already use the cores
+    return Vesin(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+
+
+def _refuse_closest(structure: Structure, found: NeighborList, min_distance: float) -> None:
+    closest = int(found.distances.argmin())
+    first, second = sorted((int(found.senders[closest]), int(found.receivers[closest])))
+    pair = f"atom {first} and its own image" if first == second else f"atoms {first} and {second}"
+    raise DataError(
+        f"{structure.name or structure.formula}: {pair} are {found.distances[closest]:.2f} A apart, closer than "
+        f"{min_distance:g} A; check the units of positions and cell, which must be A"
+    )

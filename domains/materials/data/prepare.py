@@ -1,0 +1,270 @@
+"""From any source of structures to one store, in bounded memory; an interrupted run goes on where it was.
+
+The store grows in a hidden folder beside its place and is renamed into it at the end: it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.materials.data import store_layout as layout
+from domains.materials.data.check_units import check_plausible
+from domains.materials.data.composition import element_counts, element_table, systems
+from domains.materials.data.labels import UNITS, LabelSpec, parse_labels
+from domains.materials.data.neighbors import neighbor_list
+from domains.materials.data.readers.files import locate
+from domains.materials.data.readers.source import ReadOptions, read_structures
+from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
+from domains.materials.data.splits import Described, assign, check_splits
+from domains.materials.data.statistics import compute_statistics
+from domains.materials.data.store import SPLITS, Arrays, save_statistics
+from domains.materials.data.store_writer import StoreWriter
+from sciml.core.config import positive
+from sciml.core.errors import ConfigError, DataError
+from sciml.core.files import disk_errors, write_json
+from sciml.core.lock import claimed
+from sciml.core.progress import track
+
+NOTE_EDGES = 2_000_000
+"""Edges after which what is done is noted: at most these are done again after an interruption."""
+
+Source = str | list[str] | dict[str, str]
+
+
+def default_splits() -> dict[str, Any]:
+    return {"train": 0.8, "valid": 0.1, "test": 0.1}
+
+
+@dataclass(frozen=True)
+class Preparation(ReadOptions):
+    """What decides what is in a store, beside its source.
+
+    Attributes:
+        cutoff: of neighbor lists, A.
+        splits: for each of train, valid and test a share, or a list of ``group:PATTERN``, ``system:Nb-Ta`` and
+            ``order:4`` (number of elements). Lists are served first, shares are of what is left.
+        split_by: what shares draw at random: ``structure``, or whole ``group``s or chemical ``system``s.
+        split_seed: of that draw.
+        check_units: whether labels must look like what they are said to be.
+        title: what the data are, e.g. "VASP-PBE"; null takes the source's name.
+    """
+
+    cutoff: float = 5.0
+    splits: dict[str, Any] = field(default_factory=default_splits)
+    split_by: str = "structure"
+    split_seed: int = 0
+    check_units: bool = True
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self.cutoff, self.key("cutoff"), example=5)
+        check_splits(self.splits, self.split_by, self.key("splits"), self.key("split_by"))
+
+    def selected(self) -> dict[str, Any]:
+        """The keys that decide what is in a store, with their values."""
+        return {name.name: getattr(self, name.name) for name in fields(Preparation)}
+
+
+@dataclass(frozen=True)
+class PrepareConfig(Preparation):
+    """What :func:`prepare` makes of what.
+
+    Attributes:
+        path: a file, folder or pattern, a list of them, or a mapping of data sets (branches) to them.
+        out: the store to write; null makes one named after the source in the current folder.
+        overwrite: whether a store that is there may be replaced.
+    """
+
+    path: Source = ""
+    out: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ConfigError("no source is named", key="path", hint="e.g. path=structures.extxyz")
+
+    @property
+    def target(self) -> Path:
+        """The store to write."""
+        return Path(self.out or f"{source_stem(self.path)}-store")
+
+
+def branches_of(path: Source) -> dict[str, str | list[str]]:
+    """Sources by name of the data set."""
+    return dict(path) if isinstance(path, Mapping) else {"main": path}
+
+
+def source_stem(path: Source) -> str:
+    """What a store is named after: ``nbmotaw`` for ``data/nbmotaw.extxyz.xz``."""
+    if isinstance(path, Mapping):
+        return "-".join(path)
+    first = path if isinstance(path, str) else path[0]
+    name = Path(first).name.split(".")[0] or "data"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
+    """Makes a store of a source.
+
+    Args:
+        keep_existing: whether a store that another process has made in the meantime is good as it is.
+
+    Returns:
+        The store's path.
+
+    Raises:
+        ConfigError: the store is there already; labels, species or splits that do not fit the data.
+        DataError: the source is missing, empty or damaged, or says what cannot be.
+        RunError: the disk is full; running it again goes on from there.
+    """
+    out = config.target
+    with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
+        if not needed:
+            return out
+        partial = out.with_name(f".{out.name}.partial")
+        with disk_errors(out):
+            writer = StoreWriter.open(partial, identity(config.path, config))
+        try:
+            _gather(config, writer)
+            header = _describe(config, writer)
+        except DataError:
+            writer.remove()  # a wrong file will be another one when it is read again
+            raise
+        finally:
+            writer.close()
+        with disk_errors(out):
+            write_json(partial / layout.STORE, header)
+            (partial / "ledger.json").unlink()
+            if out.exists():
+                shutil.rmtree(out)
+            partial.rename(out)
+    return out
+
+
+def identity(path: Source, preparation: Preparation) -> str:
+    """A short hash of the source files (place, size, time of change) and of everything that decides what is stored."""
+    described = {}
+    for name, source in branches_of(path).items():
+        files = [Path(file).resolve() for file in locate(source)]
+        described[name] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    text = json.dumps([layout.VERSION, described, preparation.selected()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
+    """Reads all structures into the growing store, with their neighbors."""
+    for branch, (name, source) in enumerate(branches_of(config.path).items()):
+        files = locate(source)
+        noted = writer.arrays["senders"].rows
+        place = writer.place(branch)
+        only = len(branches_of(config.path)) == 1
+        structures = read_structures(source, config, branch=branch, start=place, complete=only)
+        for place, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
+            neighbors = neighbor_list(structure, config.cutoff)
+            with disk_errors(writer.folder):
+                writer.append(structure, neighbors, files[place[0]])
+                place = (place[0], place[1] + 1)
+                if writer.arrays["senders"].rows - noted > NOTE_EDGES:
+                    writer.note(branch, place)
+                    noted = writer.arrays["senders"].rows
+        with disk_errors(writer.folder):
+            writer.note(branch, place)
+    with disk_errors(writer.folder):
+        writer.finish()
+
+
+def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
+    """Checks, splits and statistics of everything that was read; what ``store.json`` will say."""
+    labels = writer.ledger["labels"]
+    if not labels:
+        raise DataError(
+            f"{config.path}: no structure has a label; name one with labels.energy=KEY (usual: {', '.join(UNITS)})"
+        )
+    for name in parse_labels(config.labels)[0]:
+        if name not in labels:
+            raise ConfigError(
+                "no structure of any data set has it", key=f"labels.{name}", hint=f"found: {', '.join(labels)}"
+            )
+    arrays = Arrays(writer.folder, labels)
+    elements = element_table(arrays.atomic_numbers)
+    branches = tuple(branches_of(config.path))
+    title = config.title or source_stem(config.path)
+    schema = MaterialsSchema(
+        elements,
+        config.cutoff,
+        {name: Label(spec["level"], tuple(spec["shape"]), spec["unit"]) for name, spec in labels.items()},
+        branches,
+        title,
+    )
+    if config.check_units:
+        check_plausible(arrays, elements, schema.symbols)
+    counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)
+    groups = json.loads((writer.folder / layout.GROUPS).read_text())
+    described = Described(
+        [groups[number] for number in arrays.group], systems(counts, schema.symbols), (counts > 0).sum(1), arrays.key
+    )
+    split, dropped = assign(config.splits, config.split_by, config.split_seed, described)
+    np.save(layout.array_path(writer.folder, "split"), split)
+    train = np.flatnonzero(split == SPLITS.index("train"))
+    statistics = compute_statistics(arrays, train, elements, len(branches)) if len(train) else None
+    if statistics is not None:
+        save_statistics(writer.folder, statistics)
+    sizes = {name: int((split == number).sum()) for number, name in enumerate(SPLITS)}
+    found = _found(config.labels, schema, arrays)
+    _tell(schema, arrays, found, sizes, dropped, statistics)
+    return {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "schema": asdict(schema),
+        "found": found,
+        "splits": sizes,
+        "duplicates_left_out": dropped,
+        "preparation": config.selected(),
+        "sources": [Path(file).name for file in writer.ledger["sources"]],
+    }
+
+
+def _found(options: Mapping[str, Any], schema: MaterialsSchema, arrays: Arrays) -> dict[str, str]:
+    """Of each label where it came from, in what unit and sign, and in how many structures it is."""
+    named, _ = parse_labels(options)
+    told = {name: named.get(name, LabelSpec(name, name)).describe() for name in schema.labels}
+    return {name: f"{told[name]}; {int(arrays.masks[name].sum())} of {len(arrays)} structures" for name in told}
+
+
+def _tell(
+    schema: MaterialsSchema,
+    arrays: Arrays,
+    found: Mapping[str, str],
+    sizes: Mapping[str, int],
+    dropped: int,
+    statistics: MaterialsStatistics | None,
+) -> None:
+    """What was found, on stderr."""
+    lines = [
+        f"{len(arrays)} structures, {len(arrays.positions)} atoms of {', '.join(schema.symbols)}, "
+        f"{len(arrays.senders)} edges within {schema.cutoff:g} A",
+        *found.values(),
+        "splits: " + ", ".join(f"{name} {count}" for name, count in sizes.items()),
+    ]
+    if dropped:
+        lines.append(
+            f"{dropped} structures are left out of training or validation: the same frames are in a later split"
+        )
+    if statistics is not None and "energy" in schema.labels:
+        for branch, row in zip(schema.branches, statistics.references.tolist(), strict=True):
+            energies = ", ".join(f"{s} {e:.4f}" for s, e in zip(schema.symbols, row, strict=True))
+            lines.append(f"reference energies ({branch}), eV: {energies}")
+        lines.append(f"energies spread by {float(statistics.energy_std):.4g} eV/atom about them")
+    for line in lines:
+        print(line, file=sys.stderr)

@@ -1,0 +1,163 @@
+"""What a materials model is built from, and what its targets are normalized with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from domains.materials.data.batch import LabelShape
+from sciml.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Label(LabelShape):
+    """A label of a store.
+
+    Attributes:
+        unit: as the suite keeps it.
+    """
+
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class MaterialsSchema:
+    """Elements, cutoff and labels of a store.
+
+    Attributes:
+        elements: atomic numbers, increasing; a model knows an element by its place in this table.
+        cutoff: A; of the neighbor lists.
+        labels: by name.
+        branches: names of the data sets, each of which may have decoders of its own.
+        title: what the data are, e.g. "EAM-labeled alloys, not DFT"; shown on pictures.
+        avg_num_neighbors: of an atom in the training split; sums over neighbors are scaled by it.
+    """
+
+    elements: tuple[int, ...]
+    cutoff: float
+    labels: Mapping[str, Label]
+    branches: tuple[str, ...] = ("main",)
+    title: str = ""
+    avg_num_neighbors: float = 1.0
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Of the elements."""
+        from ase.data import chemical_symbols
+
+        return tuple(chemical_symbols[number] for number in self.elements)
+
+    def unit(self, label: str) -> str:
+        """Unit of a label; empty where it is not known."""
+        return self.labels[label].unit if label in self.labels else ""
+
+    def element_index(self, atomic_numbers: Int[Tensor, "atom"]) -> Int[Tensor, "atom"]:
+        """Places in the table of elements; -1 for those that are not in it (see :meth:`check_elements`)."""
+        table = torch.full((max(119, max(self.elements) + 1),), -1, dtype=torch.int64, device=atomic_numbers.device)
+        table[list(self.elements)] = torch.arange(len(self.elements), device=atomic_numbers.device)
+        return table[atomic_numbers]
+
+    def check_elements(self, atomic_numbers: Any, where: str) -> None:
+        """Refuses elements that the table does not have.
+
+        Raises:
+            DataError: names them and those that are known.
+        """
+        from ase.data import chemical_symbols
+
+        unknown = sorted({int(number) for number in atomic_numbers} - set(self.elements))
+        if unknown:
+            names = ", ".join(chemical_symbols[number] for number in unknown)
+            raise DataError(f"{where}: the model does not know {names}; it knows {', '.join(self.symbols)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MaterialsSchema:
+        labels = {name: Label(**{**label, "shape": tuple(label["shape"])}) for name, label in values["labels"].items()}
+        lists = {name: tuple(values[name]) for name in ("elements", "branches")}
+        return cls(**{**values, **lists, "labels": labels})
+
+
+@dataclass(frozen=True)
+class MaterialsStatistics:
+    """Statistics of the training split.
+
+    Attributes:
+        references: energy of an atom of each element (eV), by least squares on energies per atom; each data set has
+            its own. Zero for an element that it does not have.
+        energy_std: standard deviation of energies per atom about the sum of references, eV.
+        avg_num_neighbors: of an atom.
+        element_counts: atoms of each element.
+        shortest: shortest distance of each pair of elements (A); infinite where they never meet.
+        mean, std, rms: of all values of each label; rms is about zero.
+            The energy's are per atom.
+        count: structures that have the label.
+    """
+
+    references: Float[Tensor, "branch element"]
+    energy_std: Float[Tensor, ""]
+    avg_num_neighbors: Float[Tensor, ""]
+    element_counts: Float[Tensor, "element"]
+    shortest: Float[Tensor, "element element"]
+    mean: Mapping[str, Tensor]
+    std: Mapping[str, Tensor]
+    rms: Mapping[str, Tensor]
+    count: Mapping[str, Tensor]
+
+    @property
+    def force_rms(self) -> Tensor:
+        """Of one component of a force, eV/A; 1 where there are no forces."""
+        return self.rms.get("forces", torch.ones((), dtype=self.energy_std.dtype))
+
+    @property
+    def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each label; the latter 1 where all values are the same."""
+        return {name: (self.mean[name], torch.where(std > 0, std, 1.0)) for name, std in self.std.items()}
+
+    def reference_energy(
+        self,
+        atomic_numbers: Int[Tensor, "atom"],
+        elements: Sequence[int],
+        branch: Int[Tensor, "atom"] | None = None,
+    ) -> Float[Tensor, "atom"]:
+        """Reference energy of each atom, eV.
+
+        Args:
+            elements: the schema's table.
+            branch: the data set of each atom; the first by default.
+        """
+        table = torch.zeros((len(self.references), max(119, max(elements) + 1)), dtype=self.references.dtype)
+        table[:, list(elements)] = self.references.cpu()
+        table = table.to(atomic_numbers.device)
+        return table[0 if branch is None else branch, atomic_numbers]
+
+    def to(self, device: torch.device | str) -> MaterialsStatistics:
+        """The statistics on a device."""
+        return self.from_tensors({name: tensor.to(device) for name, tensor in self.to_tensors().items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                tensors[name] = value
+            else:
+                tensors |= {f"{name}.{label}": tensor for label, tensor in value.items()}
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MaterialsStatistics:
+        fields: dict[str, Any] = {name: {} for name in ("mean", "std", "rms", "count")}
+        for name, tensor in tensors.items():
+            group, dot, label = name.partition(".")
+            if dot:
+                fields[group][label] = tensor
+            else:
+                fields[name] = tensor
+        return cls(**fields)

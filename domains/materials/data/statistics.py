@@ -1,0 +1,123 @@
+"""Statistics of the training split, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from domains.materials.data.composition import element_counts
+from domains.materials.data.labels import NODE
+from domains.materials.data.schema import MaterialsStatistics
+from domains.materials.data.store import Arrays
+
+BLOCK = 256
+"""Structures whose edges are gone through together."""
+
+
+def reference_energies(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
+    """Energy of an atom of each element (eV), by least squares on energies per atom.
+
+    Of all solutions the shortest is taken, where compositions do not tell the elements apart.
+
+    Args:
+        counts: atoms of each element, (structure, element).
+        energies: of the structures, (structure), eV.
+    """
+    atoms = counts.sum(1, keepdims=True)
+    solution: np.ndarray = np.linalg.lstsq(counts / atoms, energies / atoms[:, 0], rcond=None)[0]
+    return solution
+
+
+def compute_statistics(
+    arrays: Arrays, train: np.ndarray, elements: tuple[int, ...], num_branches: int
+) -> MaterialsStatistics:
+    """Statistics over some structures of a store.
+
+    Args:
+        train: numbers of the structures, increasing.
+    """
+    counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)[train]
+    references = np.zeros((num_branches, len(elements)))
+    residuals = np.zeros(0)
+    if "energy" in arrays.labels:
+        energies, known = arrays.labels["energy"][train], arrays.masks["energy"][train]
+        branch = arrays.branch[train]
+        for number in range(num_branches):
+            mine = known & (branch == number)
+            if mine.any():
+                # exactly zero where the data set lacks an element, whatever the solver's rounding
+                there = counts[mine].any(0)
+                references[number, there] = reference_energies(counts[mine][:, there], energies[mine])
+        atoms = counts.sum(1)
+        residuals = ((energies - (counts * references[branch]).sum(1)) / atoms)[known]
+    summaries = {name: _summary(arrays, name, train) for name in arrays.label_specs if arrays.masks[name][train].any()}
+    spread = residuals.std() if len(residuals) > 1 and residuals.std() > 0 else 1.0
+    atoms_of_train = max(int(arrays.num_atoms[train].sum()), 1)
+
+    def tensors(place: int) -> dict[str, torch.Tensor]:
+        return {name: torch.tensor(values[place], dtype=torch.float64) for name, values in summaries.items()}
+
+    return MaterialsStatistics(
+        references=torch.from_numpy(references),
+        energy_std=torch.tensor(spread, dtype=torch.float64),
+        avg_num_neighbors=torch.tensor(arrays.num_edges[train].sum() / atoms_of_train, dtype=torch.float64),
+        element_counts=torch.from_numpy(counts.sum(0).astype(np.float64)),
+        shortest=torch.from_numpy(_shortest(arrays, train, elements)),
+        mean=tensors(0),
+        std=tensors(1),
+        rms=tensors(2),
+        count=tensors(3),
+    )
+
+
+def _summary(arrays: Arrays, name: str, train: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean, standard deviation and root mean square of a label's values, and in how many structures it is."""
+    having = train[arrays.masks[name][train]]
+    number, mean, squares = 0, 0.0, 0.0
+    for values in _values(arrays, name, having):
+        # blocks about their own mean, merged pairwise: energies of thousands of eV lose no digits
+        size, center = values.size, float(values.mean())
+        delta = center - mean
+        squares += float(((values - center) ** 2).sum()) + delta**2 * number * size / (number + size)
+        mean += delta * size / (number + size)
+        number += size
+    variance = squares / number
+    return mean, variance**0.5, (variance + mean**2) ** 0.5, float(len(having))
+
+
+def _values(arrays: Arrays, name: str, indices: np.ndarray) -> Iterator[np.ndarray]:
+    label = arrays.labels[name]
+    if arrays.label_specs[name]["level"] != NODE:
+        scale = arrays.num_atoms[indices] if name == "energy" else np.ones(len(indices))
+        yield label[indices] / scale.reshape(-1, *([1] * (label.ndim - 1)))
+        return
+    for start in range(0, len(indices), BLOCK):
+        rows = ranges(arrays.atom_offsets, indices[start : start + BLOCK])
+        yield label[rows]
+
+
+def ranges(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Numbers of all rows of some structures, one structure after the other."""
+    sizes = offsets[indices + 1] - offsets[indices]
+    firsts = np.repeat(offsets[indices] - (np.cumsum(sizes) - sizes), sizes)
+    return firsts + np.arange(int(sizes.sum()))
+
+
+def _shortest(arrays: Arrays, train: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
+    """Shortest distance of each pair of elements (element, element), A; infinite where they are never neighbors."""
+    place = np.full(256, -1)
+    place[list(elements)] = np.arange(len(elements))
+    shortest = np.full((len(elements), len(elements)), np.inf)
+    for start in range(0, len(train), BLOCK):
+        block = train[start : start + BLOCK]
+        edges = ranges(arrays.edge_offsets, block)
+        first_atom = np.repeat(arrays.atom_offsets[block], arrays.num_edges[block])
+        cell = np.repeat(arrays.cell[block], arrays.num_edges[block], axis=0)
+        senders, receivers = arrays.senders[edges] + first_atom, arrays.receivers[edges] + first_atom
+        vectors = arrays.positions[senders] - arrays.positions[receivers]
+        vectors = vectors + np.einsum("ei,eij->ej", arrays.shifts[edges].astype(np.float64), cell)
+        pairs = place[arrays.atomic_numbers[senders]], place[arrays.atomic_numbers[receivers]]
+        np.minimum.at(shortest, pairs, np.linalg.norm(vectors, axis=1))
+    return shortest

@@ -1,0 +1,202 @@
+"""What a trained model says of the structures in a file: ``scripts/predict.py structures=FILE``."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from domains.materials.data.labels import LEVELS
+from domains.materials.data.open_output import SUFFIXES, open_to_write
+from domains.materials.data.readers.files import locate
+from domains.materials.data.readers.source import ReadOptions, check_atoms, read_frames
+from domains.materials.data.samples import DTYPES
+from domains.materials.data.structure import ASE_RESULTS, Structure
+from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
+from domains.materials.inference.predictor import Labels, Predictor
+from domains.materials.training.ensemble import STD
+from sciml.core.config import choice
+from sciml.core.errors import ConfigError, DataError
+from sciml.core.files import atomic_file
+from sciml.core.progress import track
+from sciml.core.result import CommandResult
+from sciml.domain.protocol import LoadedModel
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+GRADIENTS = ("forces", "stress")
+OUTSIDE, WHY = "outside", "outside_why"
+"""Entries of each structure that is written: whether it lies outside the training set, and why."""
+KEPT, SHOWN = 100, 5
+"""Of how many structures outside programs are told why, and people."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Which structures are gone through, and what is written.
+
+    Attributes:
+        structures: any file that ASE reads; a folder, pattern or list of them.
+        out: ``.extxyz`` or ``.extxyz.xz``; null writes into the run's folder.
+        properties: what is written, e.g. ``[energy, forces]``; null takes all that the model predicts.
+        branch: the data set whose head is read; null takes the first.
+        dtype: of everything that is computed.
+    """
+
+    structures: str | list[str] = ""
+    out: str | None = None
+    properties: list[str] | None = None
+    branch: str | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.structures:
+            raise ConfigError("no structures are named", key="structures", hint="e.g. structures=alloys.extxyz")
+        if self.out is not None and not self.out.endswith(SUFFIXES):
+            raise ConfigError(f"{self.out!r} ends neither in {' nor in '.join(SUFFIXES)}", key="out")
+        if self.properties is not None and not self.properties:
+            raise ConfigError("nothing is asked for", key="properties", hint="e.g. properties=[energy]")
+        choice(self.dtype, tuple(DTYPES), "dtype")
+
+
+class OutOfDomain:
+    """What is known of the structures outside the training set, in bounded memory.
+
+    Attributes:
+        count: how many there are.
+        by_kind: how many of them each kind of reason concerns.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.by_kind = 0, Counter[str]()
+        self._worst: list[tuple[str, list[Reason]]] = []
+
+    def add(self, name: str, reasons: list[Reason]) -> None:
+        """Takes account of a structure, which is one of them if there are reasons."""
+        if reasons:
+            self.count += 1
+            self.by_kind.update({reason.kind for reason in reasons})
+            self._worst = sorted([*self._worst, (name, reasons)], key=lambda one: severity(one[1][0]))[:KEPT]
+
+    @property
+    def worst(self) -> list[tuple[str, str]]:
+        """Names and reasons, the gravest first."""
+        return [(name, in_words(reasons)) for name, reasons in self._worst]
+
+
+def predict(opened: LoadedModel, config: PredictConfig) -> CommandResult:
+    """Predicts structure by structure and writes one file, whole or not at all.
+
+    Spreads stand beside what they belong to, ``energy_std`` beside ``energy``; the structures' own entries are kept.
+
+    Raises:
+        ConfigError: the file exists, or something is asked for that the model has no head for.
+        DataError: structures that cannot be read or that the model cannot know.
+        RunError: the disk is full.
+    """
+    predictor = Predictor(opened, dtype=config.dtype, branch=config.branch)
+    names = tuple(config.properties or predictor.predicts)
+    predictor.refuse_without(*names)
+    files, path = locate(config.structures), _new_path(config.out, opened.directory)
+    outsiders, count = OutOfDomain(), 0
+    with atomic_file(path) as temporary, open_to_write(temporary) as out:
+        for structure, atoms, values in track(_predicted(predictor, files, config, names), "predicting"):
+            reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
+            outsiders.add(structure.name, reasons)
+            out.write(_frame(atoms, structure, {k: v for k, v in values.items() if _is_asked(k, names)}, reasons))
+            count += 1
+    document = {
+        "predicted": str(path),
+        "structures": count,
+        "properties": list(names),
+        "outside": {
+            "structures": outsiders.count,
+            "by_reason": dict(outsiders.by_kind),
+            "worst": [{"structure": name, "reasons": reasons} for name, reasons in outsiders.worst],
+        },
+    }
+    return CommandResult(document, "\n".join(_lines(path, count, predictor.has_spread, outsiders)))
+
+
+def _predicted(
+    predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str]
+) -> Iterator[tuple[Structure, Atoms, Labels]]:
+    """Each structure with ASE's atoms as they were read, and what is predicted."""
+    waiting: deque[tuple[Structure, Atoms]] = deque()
+
+    def structures() -> Iterator[Structure]:
+        for structure, atoms in _read(files):
+            if config.properties is not None and "stress" in names and not structure.volume:
+                raise DataError(f"{structure.name}: stress needs a cell of three vectors; leave it out of properties")
+            waiting.append((structure, atoms))
+            yield structure
+
+    for values in predictor.predict(structures(), gradients=bool(set(names) & set(GRADIENTS))):
+        structure, atoms = waiting.popleft()
+        yield structure, atoms, values
+
+
+def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:
+    """Structures named ``file@number``, without the labels that they may have."""
+    for file in files:
+        count = 0
+        for atoms in read_frames(file, ReadOptions(), 0):
+            name = f"{file}@{count}"
+            check_atoms(atoms, name)
+            yield replace(Structure.from_atoms(atoms), name=name, labels={}), atoms
+            count += 1
+        if not count:
+            raise DataError(f"{file}: the file is empty, no structure is in it")
+
+
+def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence[Reason]) -> bytes:
+    """A structure in extended XYZ: its own entries, what is predicted, and whether it lies outside."""
+    from ase.io.extxyz import write_extxyz
+
+    known = {name: value for name, value in values.items() if not name.startswith("stress") or structure.volume}
+    # nine numbers in a row: written as it is, a matrix would be JSON
+    matrix = {name: known.pop(name).ravel() for name in (f"stress{STD}",) if name in known}
+    labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
+    labeled.set_constraint(atoms.constraints)
+    taken = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY}
+    taken |= {f"{name}{STD}" for name in taken}
+    labeled.info = {
+        **{key: value for key, value in atoms.info.items() if key not in taken - {"name"}},
+        **{key: value for key, value in labeled.info.items() if key != "name" or key not in atoms.info},
+        **matrix,
+        OUTSIDE: bool(reasons),
+        **({WHY: in_words(reasons)} if reasons else {}),
+    }
+    labeled.arrays |= {key: value for key, value in atoms.arrays.items() if key not in taken}
+    text = io.StringIO()
+    write_extxyz(text, [labeled])
+    return text.getvalue().encode()
+
+
+def _is_asked(name: str, names: Sequence[str]) -> bool:
+    return name.removesuffix(STD) in names
+
+
+def _lines(path: Path, count: int, has_spread: bool, outsiders: OutOfDomain) -> list[str]:
+    lines = [f"predicted  {count} structure{'s' * (count != 1)} -> {path}"]
+    if not has_spread:
+        lines.append("spreads    none: one model alone has no doubt; an ensemble has, task.members=4 in training")
+    if not outsiders.count:
+        return [*lines, "outside    none: elements, pairs and distances are those of the training set"]
+    kinds = ", ".join(f"{kind} {outsiders.by_kind[kind]}" for kind in KINDS if outsiders.by_kind[kind])
+    lines.append(f"outside    {outsiders.count} of {count} lie outside the training set ({kinds}); the worst:")
+    return lines + [f"           {name}: {reasons}" for name, reasons in outsiders.worst[:SHOWN]]
+
+
+def _new_path(out: str | None, run: Path) -> Path:
+    """Where the predictions go; refuses to write over an earlier file that was named."""
+    if out is not None:
+        if Path(out).exists():
+            raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
+        return Path(out)
+    number = len(list((run / "predictions").glob("prediction-*"))) + 1
+    return run / "predictions" / f"prediction-{number:03d}.extxyz"

@@ -1,0 +1,166 @@
+"""A trained model applied to structures: what prediction, ASE's calculator and screening have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from domains.materials.data.batch import GraphSample, collate
+from domains.materials.data.labels import NODE
+from domains.materials.data.neighbors import graph_sample
+from domains.materials.data.samples import DTYPES
+from domains.materials.data.structure import Structure
+from domains.materials.training.ensemble import combined
+from domains.materials.training.task import ENERGY, MaterialsTask
+from sciml.core.config import choice
+from sciml.core.errors import ConfigError
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import pick_device
+from sciml.domain.protocol import LoadedModel
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_model
+
+Labels = dict[str, np.ndarray]
+BATCH_EDGES = 60_000
+"""Edges that are gone through together; a structure with more goes alone."""
+
+
+class Predictor:
+    """What a model says of structures without labels.
+
+    Args:
+        opened: the model.
+        dtype: ``float32`` or ``float64``, of everything that is computed.
+        branch: the data set whose head is read; None takes the first.
+
+    Attributes:
+        schema: elements, cutoff, labels.
+        predicts: names of what the model has a head for, forces and stress included.
+        has_spread: whether everything predicted has a standard deviation beside it, ``<name>_std``.
+
+    Raises:
+        ConfigError: the model has no such data set.
+    """
+
+    def __init__(self, opened: LoadedModel, *, dtype: str = "float32", branch: str | None = None) -> None:
+        choice(dtype, tuple(DTYPES), "dtype")
+        self.schema, self.statistics = opened.trained.schema, opened.trained.statistics
+        names = self.schema.branches
+        self.branch = 0 if branch is None else names.index(choice(branch, names, "branch"))
+        self.dtype, self.device = DTYPES[dtype], opened.device
+        self.model = opened.model.to(self.dtype)
+        self.cutoff: float = opened.cfg.model.cutoff
+        self.config = opened.cfg.task
+        self.task = MaterialsTask(self.schema, self.statistics, self.config).to(self.device)
+        self.task.calibration = opened.trained.calibration
+        self.has_spread = self.config.members > 1
+        energy = self.config.targets.get(ENERGY)
+        weights = {"forces": energy.forces_weight, "stress": energy.stress_weight} if energy else {}
+        gradients = tuple(weights) if self.config.has_gradients else ()
+        self.predicts = (*self.config.targets, *gradients)
+
+    @classmethod
+    def open(
+        cls,
+        run: str | Path,
+        *,
+        runs_dir: str = "runs",
+        checkpoint: str = "best",
+        device: str = "auto",
+        dtype: str = "float32",
+        branch: str | None = None,
+    ) -> Predictor:
+        """Opens the model of a run: its folder, its name, or ``latest``.
+
+        Raises:
+            ConfigError: there is no such run, checkpoint or device, or it is no run of this domain.
+        """
+        folder = RunFolder.find(str(run), runs_dir)
+        if folder.record["domain"] != "materials":
+            raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
+        opened = open_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(pick_device(device)))
+        return cls(opened, dtype=dtype, branch=branch)
+
+    def refuse_without(self, *names: str) -> None:
+        """Refuses what the model has no head for.
+
+        Raises:
+            ConfigError: naming it and what the model predicts.
+        """
+        for name in names:
+            if name not in self.predicts:
+                raise ConfigError(
+                    f"the model has no head for {name!r}", key="run", hint=f"it predicts {', '.join(self.predicts)}"
+                )
+
+    def sample(self, structure: Structure) -> GraphSample:
+        """A structure with its neighbors within the model's reach.
+
+        Raises:
+            DataError: it has elements that the model does not know, or atoms that are too close.
+        """
+        self.schema.check_elements(structure.elements, structure.name or structure.formula)
+        return replace(graph_sample(structure, self.cutoff), branch=self.branch, labels={})
+
+    def predict(self, structures: Iterable[Structure], *, gradients: bool = True) -> Iterator[Labels]:
+        """What the model says of each structure in turn, by name; in the units of its labels.
+
+        Args:
+            structures: any number; they are gone through in batches of about as many edges.
+            gradients: whether forces and stress are wanted.
+        """
+        for samples in _batches(map(self.sample, structures)):
+            yield from self.predict_samples(samples, gradients=gradients)
+
+    def predict_samples(self, samples: Sequence[GraphSample], *, gradients: bool = True) -> list[Labels]:
+        """The same for structures whose neighbors are known, in one batch."""
+        batch = collate(samples, dtype=self.dtype).to(self.device)
+        with torch.no_grad():
+            members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients)
+            values = combined(members, self.task.calibration)
+        sizes = batch.num_atoms.tolist()
+        split = {
+            name: np.split(value.detach().cpu().numpy(), np.cumsum(sizes if self._is_node(name) else [1] * len(sizes)))
+            for name, value in values.items()
+        }
+        return [
+            {name: parts[n] if self._is_node(name) else parts[n][0] for name, parts in split.items()}
+            for n in range(len(samples))
+        ]
+
+    def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[np.ndarray, "member sample"]:
+        """One value of each structure by each member of an ensemble, without averages and without forces.
+
+        Args:
+            samples: structures whose neighbors are known; they are gone through in batches.
+            name: of a target that structures have, e.g. ``energy``.
+        """
+        found = []
+        for few in _batches(samples):
+            batch = collate(few, dtype=self.dtype).to(self.device)
+            with torch.no_grad():
+                members = self.task.evaluate(self.model, batch, create_graph=False, gradients=False)
+            found.append(torch.stack([member[name].double() for member in members]).cpu().numpy())
+        return np.concatenate(found, axis=1)
+
+    def _is_node(self, name: str) -> bool:
+        name = name.removesuffix("_std")
+        return name == "forces" or (name in self.schema.labels and self.schema.labels[name].level == NODE)
+
+
+def _batches(samples: Iterable[GraphSample]) -> Iterator[list[GraphSample]]:
+    batch: list[GraphSample] = []
+    edges = 0
+    for sample in samples:
+        if batch and edges + len(sample.senders) > BATCH_EDGES:
+            yield batch
+            batch, edges = [], 0
+        batch.append(sample)
+        edges += len(sample.senders)
+    if batch:
+        yield batch

@@ -1,0 +1,269 @@
+"""Mixing enthalpies of random alloys on ideal lattices, by every member of an ensemble.
+
+The enthalpy of a composition on a lattice is the energy an atom at the volume where it is least, a mean over structures
+with the elements on other sites, less the same mixture of the pure elements, each on that of the lattices where its
+energy is least. A member's errors in the alloy and in its elements go together, so members form the whole difference
+before they are compared. All are at the volume where their mean energy is least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from domains.materials.data.batch import GraphSample
+from domains.materials.data.structure import formula
+from domains.materials.inference.out_of_domain import outside
+from domains.materials.screening.compositions import Composition
+from domains.materials.screening.equilibrium import ENERGY, ENTHALPY, MemberModel, minimum, pure_crystals
+from domains.materials.screening.screen_config import ScreenConfig
+from domains.materials.screening.sites import Sites, compact_repeats
+from domains.materials.simulation.alloys import atom_counts
+from domains.materials.simulation.short_range_order import arrange, draw_target
+from sciml.core.errors import ConfigError
+from sciml.core.seeding import seed_of
+
+Array = np.ndarray
+Candidate = tuple[Composition, str]
+"""A composition and a lattice."""
+
+
+@dataclass(frozen=True)
+class MixingResult:
+    """What is said of a composition on a lattice.
+
+    Attributes:
+        composition: as on the grid.
+        steps: of the grid that each element has.
+        lattice: its crystal.
+        formula: atoms of each structure, as near to the composition as whole numbers are.
+        fractions: of these atoms.
+        mixing_enthalpy: eV/atom.
+        spread: standard deviation among the members of an ensemble, eV/atom; None of a single model.
+        decoration_error: standard error of the mean over structures, eV/atom; None of a single one.
+        ideal_entropy: of the fractions, in Boltzmann constants an atom.
+        volume: A^3/atom.
+        relaxed: whether the volume of least energy lies within the strains.
+        order_missed: largest difference of a Warren-Cowley parameter of unlike pairs from the wanted one.
+        outside: why it is not an alloy that the model was trained for; empty where it is.
+    """
+
+    composition: str
+    steps: dict[str, int]
+    lattice: str
+    formula: str
+    fractions: dict[str, float]
+    mixing_enthalpy: float
+    spread: float | None
+    decoration_error: float | None
+    ideal_entropy: float
+    volume: float
+    relaxed: bool
+    order_missed: float | None = None
+    outside: str = ""
+
+
+@dataclass(frozen=True)
+class AlloySample:
+    """The structures of a composition.
+
+    Attributes:
+        composition: as on the grid.
+        sites: its crystal.
+        counts: atoms of each element.
+        decorations: atomic numbers on the sites, of each structure.
+        a: lattice constant by Vegard's rule, A.
+        order_missed: see :class:`MixingResult`.
+    """
+
+    composition: Composition
+    sites: Sites
+    counts: Mapping[str, int]
+    decorations: Sequence[Int[Array, "atom"]]
+    a: float
+    order_missed: float | None
+
+
+class Mixing:
+    """Judges compositions by a model.
+
+    Args:
+        model: with an energy, or a mixing enthalpy of its own.
+        config: elements, lattices, structures, strains.
+        calibration: factors of spreads among members, by name of the value; one where a name is missing.
+
+    Attributes:
+        name: what the model is asked for.
+        calibration: its factor; None where spreads were never set beside errors.
+        sites: of the structures on each lattice.
+        pure: each element on each lattice.
+        best: of each element, the lattice where it is lowest.
+
+    Raises:
+        ConfigError: the model predicts neither, does not know an element, or finds no crystal of it.
+    """
+
+    def __init__(
+        self, model: MemberModel, config: ScreenConfig, calibration: Mapping[str, float] | None = None
+    ) -> None:
+        self.model, self.config = model, config
+        self.name = quantity(model)
+        self.calibration = (calibration or {}).get(self.name)
+        known = model.schema.symbols
+        for symbol in config.symbols:
+            if symbol not in known:
+                raise ConfigError(
+                    f"the model does not know {symbol}", key="elements", hint=f"it knows {', '.join(known)}"
+                )
+        self.sites = {
+            lattice: Sites(lattice, compact_repeats(lattice, config.atoms, config.grid.steps), model.cutoff)
+            for lattice in config.lattices
+        }
+        self.pure = pure_crystals(model, self.name, config.symbols, config.lattices)
+        self.best = {
+            symbol: min((self.pure[symbol, lattice].values.mean(), lattice) for lattice in config.lattices)[1]
+            for symbol in config.symbols
+        }
+        self._nearest = {lattice: sites.nearest() for lattice, sites in self.sites.items()}
+
+    @property
+    def members(self) -> int:
+        """Models in the ensemble."""
+        return len(next(iter(self.pure.values())).values)
+
+    def above(self, symbol: str, lattice: str) -> float:
+        """How much higher an element is on a lattice than on its best one, by the members' mean, eV/atom."""
+        return float((self.pure[symbol, lattice].values - self.pure[symbol, self.best[symbol]].values).mean())
+
+    def largest_rounding(self, lattice: str) -> float:
+        """By how much fractions of whole atoms differ from those of the grid, at most."""
+        size = len(self.sites[lattice])
+        if size % self.config.grid.steps == 0:
+            return 0.0
+        return max(
+            abs(count / size - composition.fractions[symbol])
+            for composition in self.config.grid.compositions()
+            for symbol, count in atom_counts(composition.fractions, size).items()
+        )
+
+    def judge(self, candidates: Sequence[Candidate]) -> list[MixingResult]:
+        """What the model says of each; whatever else is asked with it."""
+        drawn = [self.draw(composition, self.sites[lattice]) for composition, lattice in candidates]
+        strains = self.config.strains
+        values = self.model.member_values(
+            (
+                one.sites.sample(numbers, one.a * (1 + strain), self.model.branch)
+                for one in drawn
+                for numbers in one.decorations
+                for strain in strains
+            ),
+            self.name,
+        )
+        by_candidate = values.reshape(len(values), len(drawn), -1, len(strains))
+        return [self._found(one, by_candidate[:, number]) for number, one in enumerate(drawn)]
+
+    def draw(self, composition: Composition, sites: Sites) -> AlloySample:
+        """The structures of a composition: a function of it, its lattice and the seed."""
+        from ase.data import atomic_numbers
+
+        counts = atom_counts(composition.fractions, len(sites))
+        numbers = np.repeat([atomic_numbers[symbol] for symbol in counts], list(counts.values()))
+        generator = np.random.default_rng(seed_of(self.config.seed, sites.lattice, composition.name))
+        decorations: Sequence[Array] = [generator.permutation(numbers) for _ in range(self.config.decorations)]
+        missed = None
+        if self.config.warren_cowley is not None and len(counts) > 1:
+            arranged = [self._ordered(one, sites, generator) for one in decorations]
+            decorations, missed = [one for one, _ in arranged], max(by for _, by in arranged)
+        constants = [self.pure[symbol, sites.lattice].a for symbol in counts]
+        a = float(np.average(constants, weights=list(counts.values())))
+        return AlloySample(composition, sites, counts, decorations, a, missed)
+
+    def reference(self, fractions: Mapping[str, float]) -> Float[Array, "member"] | float:
+        """The pure elements' own energies, mixed; zero for a model whose own enthalpies know theirs."""
+        if self.name == ENTHALPY:
+            return 0.0
+        return sum(share * self.pure[symbol, self.best[symbol]].values for symbol, share in fractions.items())
+
+    def _found(self, drawn: AlloySample, values: Float[Array, "member decoration strain"]) -> MixingResult:
+        energies = values / len(drawn.sites) if self.name == ENERGY else values
+        least = minimum(self.config.strains, energies.mean((0, 1)))
+        alloy = energies @ least.weights
+        fractions = {symbol: count / len(drawn.sites) for symbol, count in drawn.counts.items()}
+        enthalpies = alloy.mean(1) - self.reference(fractions)
+        a = drawn.a * (1 + least.strain)
+        spread = (self.calibration or 1.0) * float(enthalpies.std(ddof=1)) if len(enthalpies) > 1 else None
+        structures = alloy.mean(0)
+        error = float(structures.std(ddof=1)) / len(structures) ** 0.5 if len(structures) > 1 else None
+        return MixingResult(
+            composition=drawn.composition.name,
+            steps=dict(zip(drawn.composition.elements, drawn.composition.steps, strict=True)),
+            lattice=drawn.sites.lattice,
+            formula=formula(drawn.decorations[0]),
+            fractions=fractions,
+            mixing_enthalpy=float(enthalpies.mean()),
+            spread=spread,
+            decoration_error=error,
+            ideal_entropy=float(-sum(x * np.log(x) for x in fractions.values())) + 0.0,
+            volume=drawn.sites.volume * a**3,
+            relaxed=least.inside,
+            order_missed=drawn.order_missed,
+            outside=self._outside(drawn.sites.sample(drawn.decorations[0], a), spread),
+        )
+
+    def _outside(self, sample: GraphSample, spread: float | None) -> str:
+        """Why a structure is none that the model was trained for."""
+        known = (
+            {}
+            if spread is None or self.name == ENTHALPY
+            else {"energy_std": np.asarray(spread * len(sample.atomic_numbers))}
+        )
+        reasons = outside(sample, self.model.schema, self.model.statistics, known)
+        return "; ".join(reason.text for reason in reasons)
+
+    def _ordered(
+        self, numbers: Int[Array, "atom"], sites: Sites, generator: np.random.Generator
+    ) -> tuple[Int[Array, "atom"], float]:
+        """The same atoms in the wanted order, and by how much it is missed."""
+        elements, counts = np.unique(numbers, return_counts=True)
+        fractions, pairs = counts / len(numbers), self.config.pairs()
+        if pairs is None:
+            target = draw_target(fractions, float(self.config.warren_cowley), generator)  # type: ignore[arg-type]
+        else:
+            target = order_of_pairs(elements, fractions, pairs)
+        found = arrange(numbers, self._nearest[sites.lattice], target, generator)
+        unlike = ~np.eye(len(elements), dtype=bool)
+        return found.atomic_numbers, float(np.abs(found.order.alpha - target)[unlike].max())
+
+
+def quantity(model: MemberModel) -> str:
+    """What a model can be asked for.
+
+    Raises:
+        ConfigError: it has neither energy nor mixing enthalpy.
+    """
+    for name in (ENERGY, ENTHALPY):
+        if name in model.predicts:
+            return name
+    raise ConfigError(
+        "the model has neither an energy nor a mixing_enthalpy",
+        key="run",
+        hint=f"it predicts {', '.join(model.predicts)}",
+    )
+
+
+def order_of_pairs(
+    elements: Int[Array, "element"], fractions: Float[Array, "element"], pairs: Mapping[frozenset[str], float]
+) -> Float[Array, "element element"]:
+    """Warren-Cowley parameters of which those of some unlike pairs are given and the others are zero.
+
+    Those of like pairs follow, as in :func:`domains.materials.simulation.short_range_order.draw_target`.
+    """
+    from ase.data import chemical_symbols
+
+    symbols = [chemical_symbols[z] for z in elements]
+    alpha = np.array([[pairs.get(frozenset((a, b)), 0.0) if a != b else 0.0 for b in symbols] for a in symbols])
+    np.fill_diagonal(alpha, -(alpha @ fractions) / fractions)
+    return alpha

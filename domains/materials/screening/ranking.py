@@ -1,0 +1,115 @@
+"""What a screen has found, in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domains.materials.screening.mixing import MixingResult
+from domains.materials.screening.screen_config import ScreenConfig
+
+BOLTZMANN = 8.617333262e-5
+"""eV/K."""
+DIGITS = 6
+COLUMNS = {
+    "composition": "as on the grid, percent",
+    "lattice": "its crystal",
+    "formula": "atoms of a structure",
+    "mixing_enthalpy": "eV/atom, mean over structures and members",
+    "spread": "eV/atom, standard deviation among members",
+    "decoration_error": "eV/atom, standard error of the mean over structures",
+    "ideal_entropy": "Boltzmann constants an atom",
+    "free_energy": "eV/atom, mixing enthalpy less temperature times ideal entropy",
+    "volume": "A^3/atom",
+    "lowest_lattice": "whether no other lattice has a lower mixing enthalpy at this composition",
+    "relaxed": "whether the volume of least energy lies within the strains",
+    "order_missed": "largest difference of a Warren-Cowley parameter from the wanted one",
+    "outside": "why it is not an alloy that the model was trained for",
+}
+"""Of the table, and what is in them."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate among others.
+
+    Attributes:
+        found: what is said of it alone.
+        free_energy: eV/atom.
+        lowest_lattice: whether no other lattice has a lower mixing enthalpy at this composition.
+    """
+
+    found: MixingResult
+    free_energy: float
+    lowest_lattice: bool
+
+    @property
+    def error(self) -> float:
+        """Of the mixing enthalpy: spread and error over structures together; zero where neither is known."""
+        return math.hypot(self.found.spread or 0.0, self.found.decoration_error or 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the table, rounded."""
+        values = {**vars(self.found), "free_energy": self.free_energy, "lowest_lattice": self.lowest_lattice}
+        return {
+            name: round(values[name], DIGITS) if isinstance(values[name], float) else values[name] for name in COLUMNS
+        }
+
+
+def ranked(found: Sequence[MixingResult], temperature: float, rank_by: str) -> list[Ranked]:
+    """All candidates, the best first.
+
+    Args:
+        temperature: K.
+        rank_by: see :class:`ScreenConfig`.
+    """
+    lowest: dict[str, float] = {}
+    for one in found:
+        lowest[one.composition] = min(one.mixing_enthalpy, lowest.get(one.composition, math.inf))
+    rows = [
+        Ranked(
+            one,
+            one.mixing_enthalpy - temperature * BOLTZMANN * one.ideal_entropy,
+            one.mixing_enthalpy == lowest[one.composition],
+        )
+        for one in found
+    ]
+
+    def key(row: Ranked) -> tuple[float, str, str]:
+        if rank_by == "spread":
+            value = -(row.found.spread or 0.0)
+        else:
+            value = row.free_energy if rank_by == "free_energy" else row.found.mixing_enthalpy
+        return value, row.found.composition, row.found.lattice
+
+    return sorted(rows, key=key)
+
+
+def table(rows: Sequence[Ranked], config: ScreenConfig) -> list[str]:
+    """Lines for people, meV/atom."""
+    width = max(len("composition"), *(len(row.found.composition) for row in rows))
+    head = f"{'':>4}  {'composition':{width}}  {'lattice':7}  {'enthalpy':>8}  {'spread':>7}  {'error':>7}"
+    lines = [f"{head}  {f'at {config.temperature:g} K':>9}   meV/atom"]
+    for rank, row in enumerate(rows, start=1):
+        one = row.found
+        lines.append(
+            f"{rank:>4}  {one.composition:{width}}  {one.lattice:7}  {_mev(one.mixing_enthalpy):>8}  "
+            f"{_mev(one.spread):>7}  {_mev(one.decoration_error):>7}  {_mev(row.free_energy):>9}"
+            f"{'   outside' if one.outside else ''}"
+        )
+    return lines
+
+
+def _mev(value: float | None) -> str:
+    return "-" if value is None else f"{1e3 * value:.1f}"
+
+
+def by_elements(rows: Sequence[Ranked]) -> Mapping[frozenset[str], list[Ranked]]:
+    """Candidates by the set of their elements; of each composition the lowest lattice alone."""
+    groups: dict[frozenset[str], list[Ranked]] = {}
+    for row in rows:
+        if row.lowest_lattice:
+            groups.setdefault(frozenset(row.found.fractions), []).append(row)
+    return groups

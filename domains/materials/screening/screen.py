@@ -1,0 +1,197 @@
+"""Sweeps a space of alloys with a trained model: ``scripts/screen.py elements=CoCuFeNiPd``."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.materials.inference.predictor import Predictor
+from domains.materials.screening.equilibrium import MemberModel
+from domains.materials.screening.figures import screen_figures
+from domains.materials.screening.mixing import Candidate, Mixing, MixingResult
+from domains.materials.screening.ranking import COLUMNS, Ranked, ranked, table
+from domains.materials.screening.screen_config import ScreenConfig
+from sciml.core.errors import ConfigError
+from sciml.core.files import atomic_directory, write_json
+from sciml.core.lock import claimed
+from sciml.core.parts import Parts
+from sciml.core.progress import track
+from sciml.core.provenance import version
+from sciml.core.result import CommandResult
+from sciml.domain.protocol import LoadedModel
+
+PART = 600
+"""Structures, about, in a part, which a resumed screen makes whole or not at all."""
+RECORD = "screen.json"
+OF_RANKING = ("rank_by", "top", "temperature", "out", "overwrite")
+"""Keys that change nothing of what the model is asked."""
+
+
+def screen(opened: LoadedModel, config: ScreenConfig) -> CommandResult:
+    """Judges every composition of a grid, ranks them and writes tables and pictures; whole or not at all.
+
+    A screen that was stopped goes on where it was with the same settings and weights: finished parts wait in a hidden
+    folder beside the one that is made.
+
+    Raises:
+        ConfigError: the model cannot judge these alloys, or the folder exists and is not to be replaced.
+        RunError: the disk is full.
+    """
+    model = Predictor(opened, dtype=config.dtype, branch=config.branch)
+    out = Path(config.out) if config.out else opened.directory / "screens" / config.name
+    about = {"run": str(opened.directory), "weights": fingerprint(opened)}
+    return make_screen(model, config, out, about, calibration=opened.trained.calibration)
+
+
+def make_screen(
+    model: MemberModel,
+    config: ScreenConfig,
+    out: Path,
+    about: dict[str, str],
+    calibration: Mapping[str, float] | None = None,
+) -> CommandResult:
+    """The same with any model.
+
+    Args:
+        about: what tells the model from others.
+        calibration: factors of spreads, by name of the value.
+    """
+    with claimed(out, lambda path: (path / RECORD).exists(), overwrite=config.overwrite, keep_existing=False):
+        mixing = Mixing(model, config, calibration)
+        if config.rank_by == "spread" and mixing.members == 1:
+            raise ConfigError(
+                "a single model has no spread", key="rank_by", hint="mixing_enthalpy, or train with task.members=4"
+            )
+        start = time.monotonic()
+        parts = Parts(out, _settings(config, about), ".json")
+        found, made = _judged(mixing, config, parts)
+        seconds = time.monotonic() - start
+        rows = ranked(found, config.temperature, config.rank_by)
+        notes = list(_notes(mixing, config, rows))
+        with atomic_directory(out) as folder:
+            _write_table(folder / "screen.csv", rows, config)
+            write_json(folder / RECORD, _record(mixing, config, about, notes))
+            for figure in screen_figures(rows, mixing, config):
+                figure.render(folder / "figures" / figure.name)
+        parts.remove()
+    document = {"path": str(out), "candidates": len(rows), "structures": made, "seconds": round(seconds, 2)}
+    best = [{"rank": rank, **row.to_dict()} for rank, row in enumerate(rows[: config.top], start=1)]
+    speed = f", {made * 60 / max(seconds, 1e-9):,.0f} a minute" if made else ""
+    lines = [
+        f"screened  {len(rows):,} alloys: {made:,} structures in {seconds:.0f} s{speed}",
+        "",
+        *table(rows[: config.top], config),
+        "",
+        *(f"note      {note}" for note in notes),
+        f"made      {out}",
+    ]
+    return CommandResult({**document, "notes": notes, "best": best}, "\n".join(lines))
+
+
+def fingerprint(opened: LoadedModel) -> str:
+    """Tells weights, and what they are normalized with, from others."""
+    digest = hashlib.sha256()
+    for tensors in (opened.model.state_dict(), opened.trained.statistics.to_tensors()):
+        for name in sorted(tensors):
+            digest.update(name.encode())
+            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _judged(mixing: Mixing, config: ScreenConfig, parts: Parts) -> tuple[list[MixingResult], int]:
+    """What is said of all candidates, and how many structures that took now."""
+    size = max(1, PART // (config.decorations * len(config.strains)))
+    candidates = [(composition, lattice) for lattice in config.lattices for composition in config.grid.compositions()]
+    groups = [candidates[first : first + size] for first in range(0, len(candidates), size)]
+    found: list[MixingResult] = []
+    made = 0
+    what = f"Screening, {size * config.decorations * len(config.strains)} structures each"
+    for rows, new in track(_made_parts(mixing, groups, parts), what, total=len(groups)):
+        found += rows
+        made += new * config.decorations * len(config.strains)
+    return found, made
+
+
+def _made_parts(
+    mixing: Mixing, groups: Sequence[Sequence[Candidate]], parts: Parts
+) -> Iterator[tuple[list[MixingResult], int]]:
+    """Judges what is not there yet; yields each part, and how much of it is new."""
+    for number, group in enumerate(groups):
+        path = parts.path(number)
+        if path.exists():
+            yield [MixingResult(**row) for row in json.loads(path.read_text())], 0
+            continue
+        rows = mixing.judge(group)
+        write_json(path, [asdict(row) for row in rows])
+        yield rows, len(rows)
+
+
+def _settings(config: ScreenConfig, about: dict[str, str]) -> dict[str, Any]:
+    """What decides what the model says."""
+    asked = {key: value for key, value in asdict(config).items() if key not in OF_RANKING}
+    versions = {name: version(name) for name in ("sciml", "numpy", "torch")}
+    return {**asked, **about, "versions": versions}
+
+
+def _write_table(path: Path, rows: Sequence[Ranked], config: ScreenConfig) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["rank", *COLUMNS, *(f"x_{symbol}" for symbol in config.symbols)])
+        writer.writeheader()
+        for rank, row in enumerate(rows, start=1):
+            shares = {f"x_{symbol}": round(row.found.fractions.get(symbol, 0.0), 6) for symbol in config.symbols}
+            writer.writerow({"rank": rank, **row.to_dict(), **shares})
+
+
+def _record(mixing: Mixing, config: ScreenConfig, about: dict[str, str], notes: list[str]) -> dict[str, Any]:
+    return {
+        "title": f"Mixing enthalpies of {'-'.join(config.symbols)}",
+        "settings": {**_settings(config, about), "rank_by": config.rank_by, "temperature": config.temperature},
+        "model": {"asked_for": mixing.name, "members": mixing.members, "data": mixing.model.schema.title},
+        "pure": {
+            symbol: {
+                "lattice": mixing.best[symbol],
+                "lattice_constants": {lattice: round(mixing.pure[symbol, lattice].a, 4) for lattice in config.lattices},
+                "above_best": {lattice: round(mixing.above(symbol, lattice), 6) for lattice in config.lattices},
+            }
+            for symbol in config.symbols
+        },
+        "columns": COLUMNS,
+        "notes": notes,
+    }
+
+
+def _notes(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> Iterator[str]:
+    """What a reader of the table must know."""
+    if mixing.members == 1:
+        yield "no spread: a single model cannot tell what it does not know; train with task.members=4"
+    elif mixing.calibration is None:
+        yield "spreads are what members differ by, and were not set beside true errors"
+    if config.decorations == 1:
+        yield "no error of the random sites: one structure a composition; decorations=4 gives one"
+    off = {lattice: mixing.largest_rounding(lattice) for lattice in config.lattices}
+    if any(off.values()):
+        sizes = " and ".join(f"{len(mixing.sites[lattice])} atoms ({lattice})" for lattice in off if off[lattice])
+        yield (
+            f"{sizes} hold steps of {config.step:g} only nearly: fractions are off by up to {max(off.values()):.3f}; "
+            "values belong to the fractions in the columns x_"
+        )
+    stuck = sum(not row.found.relaxed for row in rows)
+    if stuck:
+        yield f"{stuck} alloys want a volume beyond the strains, and are at the end of these; widen strains"
+    missed = [row.found.order_missed for row in rows if row.found.order_missed is not None]
+    if missed:
+        yield (
+            f"the wanted short-range order is missed by {np.median(missed):.2f}, the median over alloys of the worst "
+            "pair; the entropy is still that of a random alloy"
+        )
+    outside = sum(bool(row.found.outside) for row in rows)
+    if outside:
+        yield f"{outside} of {len(rows)} alloys lie outside what the model was trained on; see the column"

@@ -1,0 +1,147 @@
+"""Pictures of a materials run: predicted against true values, and errors by element and by composition order."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domains.materials.training.metrics import DISPLAY, GPA
+from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.report.style import INK, MODEL, add_titles, color_of, new_figure, pretty_unit, save_png, suite_style
+
+MOST_POINTS = 4000
+BINS = 12
+ORDERS = {1: "unary", 2: "binary", 3: "ternary", 4: "quaternary", 5: "quinary"}
+
+
+def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
+    """The pictures of a run, from its files."""
+    labels = [name.removesuffix(".true") for name in result.example if name.endswith(".true")]
+    if labels:
+        yield NamedFigure(
+            "parity",
+            "Predicted and true",
+            "Each point is a value of a test structure that the model has not seen; on the line it is right. "
+            "Colors tell how many elements the structure has.",
+            partial(draw_parity, result.example, result.schema, labels),
+        )
+    uncertain = [name for name in labels if f"{name}.spread" in result.example]
+    if uncertain:
+        yield NamedFigure(
+            "calibration",
+            "Spread and error",
+            "Predictions of test structures, gathered by the spread that the model gives itself: on the line their "
+            "errors are as large as it says. Spreads are scaled by one factor a label, found on the validation split.",
+            partial(draw_calibration, result.example, result.schema, uncertain, result.scores),
+        )
+    kinds = {"element": "Errors by element", "order": "Errors by number of elements", "branch": "Errors by data set"}
+    for kind, title in kinds.items():
+        rows = [row for row in result.scores if row["metric"] == f"mae_by_{kind}"]
+        if rows:
+            yield NamedFigure(
+                f"errors_by_{kind}",
+                title,
+                "Mean absolute error on the test structures: the model, and what composition alone tells.",
+                partial(draw_bars, rows, result.schema),
+            )
+
+
+def draw_parity(
+    example: Mapping[str, np.ndarray], schema: Mapping[str, Any], labels: Sequence[str], path: Path
+) -> Path:
+    """A panel for each label."""
+    columns = min(len(labels), 3)
+    rows = math.ceil(len(labels) / columns)
+    with suite_style():
+        from matplotlib import colormaps
+
+        colors = colormaps["viridis"](np.linspace(0.0, 0.88, len(ORDERS)))
+        figure = new_figure(4.0 * columns, 3.9 * rows + 0.4)
+        add_titles(figure, source=str(schema.get("title", "")))
+        for axes, label in zip(figure.subplots(rows, columns, squeeze=False).flat, labels, strict=False):
+            unit = "GPa" if label == "stress" else schema["labels"][label]["unit"] + "/atom" * (label == "energy")
+            factor = GPA if label == "stress" else 1.0
+            true, found = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
+            order = example[f"{label}.order"]
+            chosen = np.random.default_rng(0).permutation(len(true))[:MOST_POINTS]
+            for number, name in ORDERS.items():
+                mine = chosen[order[chosen] == number]
+                if len(mine):
+                    look = {"s": 9, "alpha": 0.55, "linewidths": 0, "color": colors[number - 1]}
+                    axes.scatter(true[mine], found[mine], label=name, **look)
+            axes.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
+            scale, small = DISPLAY.get(label, (1.0, unit))
+            error = scale / factor * np.abs(true - found).mean()
+            axes.text(0.04, 0.95, f"MAE {error:.3g} {pretty_unit(small)}", transform=axes.transAxes, va="top")
+            axes.set(xlabel=f"true, {pretty_unit(unit)}", ylabel="predicted", title=label.replace("_", " "))
+            axes.locator_params(nbins=5)
+        figure.axes[0].legend(loc="lower right", markerscale=1.8, handletextpad=0.1)
+        return save_png(figure, path)
+
+
+def draw_calibration(
+    example: Mapping[str, np.ndarray],
+    schema: Mapping[str, Any],
+    labels: Sequence[str],
+    scores: Sequence[Mapping[str, Any]],
+    path: Path,
+) -> Path:
+    """A panel for each label: rms of errors over rms of spreads, in bins of as many values."""
+    found = {(row["variable"], row["metric"]): row["value"] for row in scores}
+    with suite_style():
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        figure = new_figure(4.0 * len(labels), 4.2)
+        add_titles(figure, source=str(schema.get("title", "")))
+        for axes, label in zip(figure.subplots(1, len(labels), squeeze=False)[0], labels, strict=True):
+            scale, unit = DISPLAY.get(label, (1.0, schema["labels"][label]["unit"]))
+            error = scale * (example[f"{label}.predicted"] - example[f"{label}.true"]).astype(float)
+            spread = scale * example[f"{label}.spread"].astype(float)
+            bins = np.array_split(np.argsort(spread), min(BINS, max(len(spread) // 8, 1)))
+            points = np.array([[np.sqrt(np.mean(values[few] ** 2)) for values in (spread, error)] for few in bins])
+            axes.loglog(*points.T, "o-", color=color_of(MODEL))
+            ends = [points.min() / 1.3, points.max() * 1.3]
+            axes.plot(ends, ends, color=INK, lw=0.9)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_locator(NullLocator())
+            axes.set(xlim=ends, ylim=ends, xlabel=f"spread, {pretty_unit(unit)}", ylabel="rms error", title=label)
+            told = [("within 1 std", "coverage_68", "68%"), ("within 1.96", "coverage_95", "95%")]
+            lines = [f"{name} {found[label, key]:.0%} ({ideal})" for name, key, ideal in told if (label, key) in found]
+            lines += [f"ENCE {found[label, 'ence']:.2f}"] if (label, "ence") in found else []
+            axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
+        return save_png(figure, path)
+
+
+def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path: Path) -> Path:
+    """A panel for each label: bars of the model beside those of the baseline."""
+    table: dict[str, list[tuple[str, float, float, str]]] = {}
+    for row in rows:
+        match = re.fullmatch(r"(.+)\[(.+)\]", row["variable"])
+        if match:
+            baseline = row["baseline"].get("composition", math.nan)
+            table.setdefault(match[1], []).append(
+                (match[2].removeprefix("order "), row["value"], baseline, row["unit"])
+            )
+    with suite_style():
+        figure = new_figure(4.2 * len(table), 3.3)
+        add_titles(figure, source=str(schema.get("title", "")))
+        for axes, (label, found) in zip(figure.subplots(1, len(table), squeeze=False)[0], table.items(), strict=True):
+            names, values, baselines, units = zip(*found, strict=True)
+            places = np.arange(len(names))
+            axes.bar(places - 0.2, baselines, 0.38, color=color_of("composition"), label="composition alone")
+            axes.bar(places + 0.2, values, 0.38, color=color_of(MODEL), label="model")
+            axes.set(title=label.replace("_", " "), ylabel=f"MAE, {pretty_unit(units[0])}")
+            axes.set_xticks(places, names)
+            axes.grid(axis="x", visible=False)
+            axes.margins(y=0.3)
+            axes.set_ylim(bottom=0)
+        figure.axes[0].legend(loc="upper right")
+        return save_png(figure, path)

@@ -1,0 +1,79 @@
+"""The materials model: elements and edges to states of atoms by the shared GNN, states to targets by heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from domains.materials.training.heads import Head, TargetConfig, branch_rows
+from sciml.models.gnn import GNN, GNNConfig
+from sciml.nn.initialization import initialize
+from sciml.parallel.plan import ShardingPlan, Style
+
+
+class MaterialsGNN(nn.Module):
+    """Targets of structures, in the units that the task makes of them.
+
+    Args:
+        config: the network.
+        elements: atomic numbers that it knows, increasing.
+        targets: what it predicts, by name.
+        branches: names of the data sets.
+        avg_num_neighbors: edges for an atom in the training data.
+    """
+
+    plan: ClassVar[ShardingPlan] = GNN.plan.within("encoder") | ShardingPlan(
+        {"heads.*.hidden.*": Style.REPLICATE, "heads.*.out.*": Style.REPLICATE}
+    )
+
+    def __init__(
+        self,
+        config: GNNConfig,
+        elements: Sequence[int],
+        targets: Mapping[str, TargetConfig],
+        *,
+        branches: Sequence[str] = ("default",),
+        avg_num_neighbors: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.elements, self.config = tuple(elements), config
+        self.rows = {name: branch_rows(t.branches, branches, f"task.targets.{name}") for name, t in targets.items()}
+        self.encoder = GNN(config, len(self.elements), avg_num_neighbors=avg_num_neighbors)
+        self.heads = nn.ModuleDict(
+            {name: Head(config.num_channels, t, max(self.rows[name]) + 1) for name, t in targets.items()}
+        )
+        initialize(self, torch.initial_seed())
+
+    def variable_rows(self) -> dict[str, tuple[str, ...]]:
+        """Elements have a row each, so that a model of other elements can take over the ones that both know."""
+        return {"encoder.elements.weight": tuple(map(str, self.elements))}
+
+    def forward(
+        self,
+        atomic_numbers: Int[Tensor, "atom"],
+        edge_vectors: Float[Tensor, "edge 3"],
+        senders: Int[Tensor, "edge"],
+        receivers: Int[Tensor, "edge"],
+        graph_index: Int[Tensor, "atom"],
+        branch: Int[Tensor, "graph"],
+    ) -> dict[str, Float[Tensor, "row width"]]:
+        """Every target of every structure, or of every atom; also where no label of it is known.
+
+        Args:
+            edge_vectors: from receiver to sender, A.
+            senders, receivers: atoms at the ends.
+            graph_index: the structure of an atom.
+            branch: the data set of each structure, whose head is read.
+        """
+        table = torch.tensor(self.elements, device=atomic_numbers.device)
+        elements = torch.searchsorted(table, atomic_numbers)
+        states = self.encoder(elements, edge_vectors, senders, receivers, len(elements), graph_index)
+        found = {}
+        for name, head in self.heads.items():
+            rows = torch.tensor(self.rows[name], device=branch.device).clamp(min=0)[branch]
+            found[name] = head(states.scalars, rows[graph_index], graph_index, len(branch))
+        return found

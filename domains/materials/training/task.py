@@ -1,0 +1,229 @@
+"""What the materials model learns: energies with their gradients, and any other property; and how it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.materials.data.batch import GraphBatch
+from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.training.calibration import SCALED_ERROR
+from domains.materials.training.ensemble import combined
+from domains.materials.training.heads import TargetConfig
+from domains.materials.training.metrics import MaterialsMetrics
+from sciml.core.config import positive
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import LossOutput, Prediction, Predictor, Score
+
+ENERGY = "energy"
+
+
+@dataclass(frozen=True)
+class MaterialsTaskConfig:
+    """What is learned.
+
+    Attributes:
+        targets: by the name of their label; ``energy`` brings forces and stress.
+        huber: where the loss of an error turns from squared to linear, in units of the target's scale.
+        members: models of an ensemble, trained side by side; from two on, everything predicted has a spread.
+    """
+
+    targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
+    huber: float = 1.0
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        positive(self.huber, "task.huber", example=1.0)
+        positive(self.members, "task.members", example=1)
+        if not self.targets:
+            raise ConfigError("there is nothing to learn", key="task.targets", hint="{energy: {kind: energy}}")
+        if ENERGY in self.targets and self.targets[ENERGY].kind != "energy":
+            raise ConfigError(
+                "an energy is a sum over atoms", key="task.targets.energy.kind", hint="energy; it may go without forces"
+            )
+        energies = [name for name, target in self.targets.items() if target.kind == "energy"]
+        if energies not in ([], [ENERGY]):
+            raise ConfigError(
+                f"{', '.join(energies)} cannot all be potential energies", key="task.targets", hint="call one energy"
+            )
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether forces or stress are learned."""
+        target = self.targets.get(ENERGY)
+        return target is not None and target.kind == "energy" and target.forces_weight + target.stress_weight > 0
+
+
+class MaterialsTask:
+    """Structures to energies, forces, stress and properties.
+
+    An energy is the sum of its atoms' reference energies and of what the model says of them, in units of the rms
+    force; forces and stress are its gradients. Other targets are standardized. The loss of a structure is the
+    weighted sum of Huber losses of its labels (energy per atom, the mean over components of forces and of stress,
+    Gaussian likelihoods where asked); a batch's is their mean, and labels that a structure lacks count for nothing.
+
+    Args:
+        baselines: what predictions are compared with.
+    """
+
+    primary_metric = "mae"
+
+    def __init__(
+        self,
+        schema: MaterialsSchema,
+        statistics: MaterialsStatistics,
+        config: MaterialsTaskConfig,
+        *,
+        baselines: Callable[[], Mapping[str, Predictor]] = dict,
+    ) -> None:
+        self.schema, self.statistics, self.config = schema, statistics, config
+        self.needs_double_backward = config.has_gradients
+        self._make_baselines = baselines
+        self._baselines: Mapping[str, Predictor] | None = None
+        self.calibration: Mapping[str, float] = {}
+
+    def to(self, device: torch.device | str) -> MaterialsTask:
+        self.statistics = self.statistics.to(device)
+        return self
+
+    def loss(self, model: nn.Module, batch: GraphBatch) -> LossOutput:
+        members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
+        total = torch.zeros((), device=batch.positions.device)
+        parts: dict[str, Tensor] = {}
+        for found in members:
+            for name, (weight, error) in self._errors(found, batch).items():
+                value = error.sum() / (batch.num_samples * len(members))
+                total = total + weight * value
+                parts[name] = parts.get(name, torch.zeros_like(value)) + value.detach()
+        return LossOutput(total, parts, weight=batch.num_samples)
+
+    def predict(self, model: nn.Module, batch: GraphBatch, *, gradients: bool = True) -> Prediction:
+        """All targets in physical units; energies in float64, since those of thousands of eV have too many digits.
+
+        Args:
+            gradients: whether forces and stress are wanted, where they are learned.
+        """
+        members = self.evaluate(model, batch, create_graph=False, gradients=gradients)
+        found = {name: value.detach() for name, value in combined(members, self.calibration).items()}
+        return Prediction({name: value if name == ENERGY else value.float() for name, value in found.items()})
+
+    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
+        return {score.variable: score.value for score in scores if score.metric == SCALED_ERROR}
+
+    def advance(self, batch: GraphBatch, prediction: Prediction) -> None:
+        return None
+
+    def evaluate(
+        self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """All targets in physical units, by each member of an ensemble; ``<name>_std`` beside those with a variance.
+
+        Args:
+            create_graph: whether forces and stress are to be differentiated further.
+            gradients: whether there are to be any.
+        """
+        wanted = self.config.has_gradients and gradients
+        with torch.enable_grad() if wanted else torch.set_grad_enabled(torch.is_grad_enabled()):
+            positions, strain, vectors = strained(batch, wanted)
+            raw = model(batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
+            members = []
+            for outputs in raw if isinstance(raw, list) else [raw]:
+                found: dict[str, Tensor] = {}
+                for name, target in self.config.targets.items():
+                    if target.kind == "energy":
+                        found |= self._energy(outputs[name], batch, (positions, strain) if wanted else (), create_graph)
+                    else:
+                        found |= self._property(name, outputs[name], target)
+                members.append(found)
+        return members
+
+    def _energy(
+        self, raw: Tensor, batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
+    ) -> dict[str, Tensor]:
+        """The energy, float64, and its gradients in positions and strain where these were moved."""
+        energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
+        found = {}
+        if moved:
+            # members share what comes before them: positions, strain and vectors
+            slope, virial = torch.autograd.grad(energy.sum(), moved, create_graph=create_graph, retain_graph=True)
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            stress = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
+            found = {"forces": -slope, "stress": stress}
+        reference = self.statistics.reference_energy(
+            batch.atomic_numbers, self.schema.elements, batch.branch[batch.graph_index]
+        )
+        total = energy.double().index_add(0, batch.graph_index, reference)
+        return {ENERGY: total, **found}
+
+    def _property(self, name: str, raw: Tensor, target: TargetConfig) -> dict[str, Tensor]:
+        mean, std = self.statistics.moments[name]
+        found = {name: mean + std * raw[:, 0]}
+        if target.gaussian:
+            found[f"{name}_std"] = std * torch.exp(0.5 * raw[:, 1])
+        return found
+
+    def _errors(self, found: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, tuple[float, Tensor]]:
+        """The weight of each label and its loss by structure, zero where a structure lacks it."""
+        errors: dict[str, tuple[float, Tensor]] = {}
+        for name, target in self.config.targets.items():
+            if target.kind != "energy":
+                errors[name] = target.weight, self._property_error(name, found, batch, target)
+                continue
+            rms = self.statistics.force_rms.to(batch.positions)
+            per_atom = ((found[ENERGY] - batch.labels[ENERGY]) / batch.num_atoms).to(rms)
+            errors[ENERGY] = target.weight, self._huber(per_atom / rms) * batch.masks[ENERGY]
+            if target.forces_weight and "forces" in batch.labels:
+                components = self._huber((found["forces"] - batch.labels["forces"]) / rms).mean(-1)
+                errors["forces"] = target.forces_weight, self._by_graph(components, batch) * batch.masks["forces"]
+            if target.stress_weight and "stress" in batch.labels:
+                scale = self.statistics.moments["stress"][1].to(batch.positions)
+                components = self._huber((found["stress"] - batch.labels["stress"]) / scale).mean((-1, -2))
+                errors["stress"] = target.stress_weight, components * batch.masks["stress"]
+        return errors
+
+    def _property_error(
+        self, name: str, found: Mapping[str, Tensor], batch: GraphBatch, target: TargetConfig
+    ) -> Float[Tensor, "graph"]:
+        scale = self.statistics.moments[name][1]
+        error = (found[name] - batch.labels[name]) / scale
+        if target.gaussian:
+            spread = found[f"{name}_std"] / scale
+            rows = 0.5 * (error / spread).square() + spread.log()
+        else:
+            rows = self._huber(error)
+        return (self._by_graph(rows, batch) if target.kind == "node" else rows) * batch.masks[name]
+
+    def _huber(self, error: Tensor) -> Tensor:
+        return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber)
+
+    def _by_graph(self, rows: Float[Tensor, "atom"], batch: GraphBatch) -> Float[Tensor, "graph"]:
+        """Means over the atoms of each structure."""
+        total = rows.new_zeros(batch.num_samples).index_add(0, batch.graph_index, rows)
+        return total / batch.num_atoms
+
+    def metrics(self) -> MaterialsMetrics:
+        return MaterialsMetrics(self.schema, self.config.targets, spreads=self.config.members > 1)
+
+    def baselines(self) -> Mapping[str, Predictor]:
+        if self._baselines is None:
+            self._baselines = self._make_baselines()
+        return self._baselines
+
+
+def strained(batch: GraphBatch, needs_grad: bool) -> tuple[Tensor, Tensor, Float[Tensor, "edge 3"]]:
+    """Positions, a strain of zero for each structure, and the edges' vectors as a function of both.
+
+    A homogeneous strain turns every vector r into r (1 + e), edges across the cell's faces included; the energy's
+    derivative in the symmetric part of e is volume times stress.
+    """
+    positions = batch.positions.detach().requires_grad_(needs_grad)
+    strain = torch.zeros_like(batch.cell).requires_grad_(needs_grad)
+    shifts = torch.einsum("ea,eab->eb", batch.shifts, batch.cell[batch.edge_graph])
+    vectors = positions[batch.senders] + shifts - positions[batch.receivers]
+    symmetric = 0.5 * (strain + strain.transpose(1, 2))
+    return positions, strain, vectors + torch.einsum("ea,eab->eb", vectors, symmetric[batch.edge_graph])

@@ -1,0 +1,58 @@
+"""What a model keeps that starts from another's weights: its units, and the elements that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from sciml.domain.protocol import FittedData
+
+
+def continued(new: FittedData, older: FittedData) -> FittedData:
+    """Schema and statistics of a training on new data that starts from the weights of an older one.
+
+    Weights mean something in the older training's units alone: the rms of its forces, the mean and standard deviation
+    of its properties, its number of neighbors. Reference energies are the new data's own, so that data of another
+    reference fit. Elements that are not in the new data keep theirs, and all else that is known of them.
+    """
+    schema: MaterialsSchema = new.schema
+    before: MaterialsSchema = older.schema
+    elements = tuple(sorted({*schema.elements, *before.elements}))
+    ours, theirs = (torch.tensor([elements.index(z) for z in table]) for table in (schema.elements, before.elements))
+    statistics: MaterialsStatistics = new.statistics
+    kept: MaterialsStatistics = older.statistics
+
+    references = torch.zeros(len(schema.branches), len(elements), dtype=statistics.references.dtype)
+    for row, branch in enumerate(schema.branches):
+        place = before.branches.index(branch) if branch in before.branches else 0
+        references[row, theirs] = kept.references[place].to(references)
+        mine = statistics.references[row]
+        known = mine != 0  # an element that this data set does not have has no reference of its own
+        references[row, ours[known]] = mine[known]
+
+    def merged(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**fresh, **{name: value for name, value in old.items() if name in fresh}}
+
+    counts = torch.zeros(len(elements), dtype=references.dtype)
+    counts[theirs] += kept.element_counts
+    counts[ours] += statistics.element_counts
+    shortest = torch.full((len(elements), len(elements)), torch.inf, dtype=references.dtype)
+    shortest[theirs[:, None], theirs] = kept.shortest
+    shortest[ours[:, None], ours] = torch.minimum(shortest[ours[:, None], ours], statistics.shortest)
+    return FittedData(
+        replace(schema, elements=elements, avg_num_neighbors=before.avg_num_neighbors),
+        replace(
+            statistics,
+            references=references,
+            avg_num_neighbors=kept.avg_num_neighbors,
+            element_counts=counts,
+            shortest=shortest,
+            mean=merged(kept.mean, statistics.mean),
+            std=merged(kept.std, statistics.std),
+            rms=merged(kept.rms, statistics.rms),
+        ),
+    )

@@ -1,0 +1,103 @@
+"""``parallel=auto``: the planner's best for the devices that a training finds itself on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
+from sciml.core.errors import ConfigError, RunError
+from sciml.distributed.launcher import without_launcher
+from sciml.distributed.world import World
+from sciml.planning.machine import cluster_here
+from sciml.planning.search import Search
+from sciml.planning.strategy import Strategy, Training
+from sciml.run.spec import build_experiment
+
+TIMEOUT_S = 600
+
+
+def with_best_parallel(values: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """A configuration whose ``parallel`` is decided.
+
+    The first rank plans, in a process that has met no others, and tells the rest. Degrees, micro-batch and
+    recomputation that are given are kept; the precision is the configured one, so that what is learned does not
+    depend on devices.
+
+    Raises:
+        ConfigError: on all ranks, where nothing fits.
+    """
+    parallel = dict(values["parallel"])
+    if not parallel.pop("auto", False):
+        return dict(values)
+    values = {**values, "parallel": parallel}
+    found = world.share(_planned(values, world) if world.is_main else None)
+    if "message" in found:
+        raise ConfigError(found["message"], key=found["key"], hint=found["hint"])
+    if world.is_main:
+        print(f"parallel=auto: {found.pop('text')}", file=sys.stderr, flush=True)
+    return {**values, **{group: {**values[group], **found[group]} for group in ("parallel", "trainer", "model")}}
+
+
+def _planned(values: Mapping[str, Any], world: World) -> dict[str, Any]:
+    program = f"from {__name__} import main; main()"
+    asked = json.dumps({"values": values, "devices": world.size}, default=str)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=asked,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=without_launcher(),
+        )
+    except subprocess.TimeoutExpired:
+        raise RunError(f"no plan within {TIMEOUT_S} s; choose parallel by hand") from None
+    if done.returncode:
+        raise RunError(f"the plan failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Reads a configuration and a number of devices, and prints what is best, or why nothing is."""
+    asked = json.load(sys.stdin)
+    try:
+        found = best(asked["values"], asked["devices"])
+    except ConfigError as error:
+        found = {"message": error.message, "key": error.key, "hint": error.hint}
+    print(json.dumps(found))
+
+
+def best(values: Mapping[str, Any], devices: int) -> dict[str, Any]:
+    """Keys of ``parallel``, ``trainer`` and ``model`` by the fastest strategy that fits.
+
+    Raises:
+        ConfigError: where nothing fits, or divides the devices.
+    """
+    experiment = build_experiment(values)
+    trainer = experiment.trainer
+    cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1)
+    config = PlanConfig(cluster, devices)
+    given = values.get("changes") or {}
+    given = {**given, "trainer": {**given.get("trainer", {}), "precision": trainer.precision}}
+    wishes = wishes_of(config, experiment, given)
+    training = Training.of(trainer, experiment.optim)
+    search = Search(facts_of(experiment, cluster), cluster, training, wishes, config.efficiency, config.margin)
+    found = search.fastest(devices)
+    if found is None:
+        raise nothing_fits(search.plan(devices), search, config)
+    return chosen(found.strategy, experiment.model)
+
+
+def chosen(strategy: Strategy, model: Any) -> dict[str, Any]:
+    """A strategy as keys of a configuration, by group; engine and precision stay as they are."""
+    found: dict[str, Any] = {"parallel": {}, "trainer": {}, "model": {}}
+    for key, value in strategy.keys().items():
+        group, _, name = key.partition(".")
+        if group == "parallel" or name == "micro_batch_size" or (group == "model" and hasattr(model, name)):
+            found[group][name] = value
+    text = f"{strategy.text}, micro-batches of {strategy.micro_batch}, recompute {strategy.recompute}"
+    return {**found, "text": text}

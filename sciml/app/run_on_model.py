@@ -1,0 +1,53 @@
+"""What the commands share that use a trained model on a user's cases: the run opened, the domain's own keys in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sciml.core.config import build
+from sciml.core.errors import ConfigError
+from sciml.core.result import CommandResult
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import pick_device
+from sciml.domain.loading import load_domain
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import open_model
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """Which trained model is used, and where."""
+
+    run: str = "latest"
+    runs_dir: str = "runs"
+    checkpoint: str | int = "best"
+    device: str = "auto"
+    output: str = "text"
+
+    @property
+    def folder(self) -> RunFolder:
+        """Raises ConfigError where there is no such run."""
+        return RunFolder.find(self.run, self.runs_dir)
+
+
+def use(verb: str, protocol: type, values: Mapping[str, Any]) -> CommandResult:
+    """Lets the domain's method ``verb`` use a run's model, with the keys that its ``<verb>_config`` knows.
+
+    Raises:
+        ConfigError: there is no such run, or its domain does not follow the protocol of the verb.
+    """
+    own = {field.name for field in fields(RunChoice)}
+    chosen = build(RunChoice, {name: value for name, value in values.items() if name in own})
+    folder = chosen.folder
+    domain = load_domain(folder.record["config"]["domain"])
+    if not isinstance(domain, protocol):
+        raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")
+    keys = {name: value for name, value in values.items() if name not in own | {"changes"}}
+    config = build(getattr(domain, f"{verb}_config"), keys)
+    mesh = Mesh.alone(pick_device(chosen.device))
+    result: CommandResult = getattr(domain, verb)(
+        open_model(folder, checkpoint=str(chosen.checkpoint), mesh=mesh), config
+    )
+    return CommandResult({"run": str(folder.path), **result.document}, result.text)

@@ -1,0 +1,15 @@
+"""The result of a command, for programs and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """A JSON document for ``output=json``, and the text that is printed otherwise."""
+
+    document: Mapping[str, Any]
+    text: str

@@ -1,0 +1,151 @@
+"""The processes of a run: one without any environment, or as many as a launcher such as torchrun started."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sciml.core.config import flat
+from sciml.core.errors import ConfigError
+from sciml.distributed.launcher import Launch, launched
+from sciml.distributed.rendezvous import meet
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers.
+
+    Attributes:
+        rank: number of this process, 0 to ``size - 1``.
+        size: how many processes there are.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def add(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
+        """Adds tensors over all processes, or over a group of them, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                on_wire = tensor.to(self.device)
+                dist.all_reduce(on_wire, group=group)
+                tensor.copy_(on_wire)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        votes = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        return bool(votes.item())
+
+    def share(self, value: Any) -> Any:
+        """What process 0 holds."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def agree(self, what: str, value: Any) -> None:
+        """Refuses to go on where processes hold different values, such as configurations.
+
+        Args:
+            what: the value's name, for the message.
+            value: nested mappings of whatever can be written as JSON, or as text.
+
+        Raises:
+            ConfigError: on all processes; it names the first rank and the first key that differ.
+        """
+        if self.size == 1:
+            return
+        mine = _leaves(value)
+        first = self.share(mine)
+        key = next((key for key in sorted({*mine, *first}) if mine.get(key) != first.get(key)), None)
+        if not self.any(key is not None):
+            return
+        said: list[Any] = [None] * self.size
+        own = None if key is None else (key, mine.get(key), first.get(key), socket.gethostname())
+        dist.all_gather_object(said, own)
+        rank = next(rank for rank, words in enumerate(said) if words is not None)
+        key, here, there, host = said[rank]
+        raise ConfigError(
+            f"{what} is {here} on rank {rank} ({host}) and {there} on rank 0",
+            key=key or None,
+            hint="start all ranks with the same command and files",
+        )
+
+
+def join(device: str = "auto", timeout_s: float = 600.0) -> World:
+    """Joins the processes that torchrun or srun announced, or stands alone without them.
+
+    Args:
+        device: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda``, ...
+        timeout_s: longest wait for another process, now and in all communication later.
+
+    Raises:
+        RunError: where a process did not come in time; it names the missing ranks.
+        ConfigError: where a process runs another version, or has no device of its own.
+    """
+    launch = launched()
+    kind = pick_device(device)
+    place = torch.device("cpu") if kind == "cpu" else torch.device(kind, _own_device(launch))
+    if kind != "cpu":
+        torch.accelerator.set_device_index(place.index)
+    if launch.size > 1 and not dist.is_initialized():
+        store = meet(launch, timeout_s)
+        backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(place)
+        limit = datetime.timedelta(seconds=timeout_s)
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit)
+    return World(launch.rank, launch.size, place)
+
+
+def _own_device(launch: Launch) -> int:
+    """Which of the visible accelerators is this process's."""
+    count = torch.accelerator.device_count()
+    if launch.local_rank < count:
+        return launch.local_rank
+    if count == 1 and not launch.agent:
+        return 0  # srun --gpus-per-task=1 shows each process its own device only
+    raise ConfigError(
+        f"rank {launch.rank} on {launch.host} has no device of its own: its node has {count}, and it is process "
+        f"{launch.local_rank + 1} there",
+        key="trainer.device",
+        hint=f"start {count} a node, e.g. torchrun --nproc-per-node {count}, or use trainer.device=cpu",
+    )
+
+
+def pick_device(device: str) -> str:
+    """``auto`` resolved to the accelerator of this machine, or to ``cpu``.
+
+    Raises:
+        ConfigError: for a device that this machine does not have.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    found = accelerator.type if accelerator is not None else "cpu"
+    if device not in ("auto", "cpu", found):
+        raise ConfigError(f"this machine has no {device!r}", key="device", hint=f"auto takes what is there: {found}")
+    return found if device == "auto" else device
+
+
+def _leaves(value: Any) -> dict[str, str]:
+    """Leaves of nested mappings as text, by dotted key."""
+    return {key: json.dumps(leaf, default=str, sort_keys=True) for key, leaf in flat(value).items()}

@@ -1,0 +1,68 @@
+"""Several rollouts side by side: the members of an ensemble, met at the lead times that they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciml.core.seeding import seed_of
+from sciml.domain.protocol import Prediction, Task
+from sciml.forecast.rollout import rollout
+
+TOLERANCE_H = 1e-6
+
+
+class TimedBatch(Protocol):
+    """A batch that knows when its next step ends."""
+
+    next_lead_time: torch.Tensor
+
+
+def ensemble_rollout(task: Task, model: nn.Module, batches: Sequence[Any]) -> Iterator[tuple[float, Prediction]]:
+    """Yields (lead time in hours, predictions of all members) in constant memory.
+
+    Args:
+        batches: one for each path of model steps; samples are members. Where paths differ in their steps, the
+            ensemble is met at the lead times that all of them reach.
+    """
+    members = [_timed(task, model, batch) for batch in batches]
+    try:
+        current = [next(member) for member in members]
+        while True:
+            latest = max(lead for lead, _ in current)
+            behind = [lead < latest - TOLERANCE_H for lead, _ in current]
+            if not any(behind):
+                yield latest, _together([prediction for _, prediction in current])
+                behind = [True] * len(members)
+            current = [next(m) if late else now for m, now, late in zip(members, current, behind, strict=True)]
+    except StopIteration:  # the first member at its end: nothing further is common to all
+        return
+
+
+def perturbed(
+    state: Float[Tensor, "batch channel row column"],
+    std: Float[Tensor, "channel"],
+    *,
+    members: int,
+    size: float,
+    seed: int,
+) -> Float[Tensor, "batch member channel row column"]:
+    """The state itself and copies with white noise of ``size`` standard deviations of each channel."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
+    noise = torch.randn((len(state), members, *state.shape[1:]), generator=generator).to(state)
+    noise[:, 0] = 0
+    return state[:, None] + size * std[:, None, None].to(state) * noise
+
+
+def _timed(task: Task, model: nn.Module, batch: TimedBatch) -> Iterator[tuple[float, Prediction]]:
+    for step, prediction in rollout(task, model, batch):
+        yield float(step.next_lead_time[0]), prediction
+
+
+def _together(predictions: Sequence[Prediction]) -> Prediction:
+    names = predictions[0].values
+    return Prediction({name: torch.cat([p.values[name] for p in predictions]) for name in names})

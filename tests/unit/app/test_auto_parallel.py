@@ -1,0 +1,73 @@
+"""``parallel=auto``: what a plan decides as a training begins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml.core.errors import ConfigError
+from sciml.distributed.world import World
+from sciml.planning.cluster import ClusterConfig, Link
+from sciml.run import auto_parallel as auto
+from sciml.run.spec import build_experiment, compose
+
+ROOT = Path(__file__).resolve().parents[3]
+TIMEOUT_S = 120
+CLUSTER = ClusterConfig(
+    "two", 8, device="cpu", memory_gb=4, memory_gb_per_s=5, peak_tflops={"fp32": 0.1, "bf16": 0.2},
+    links={"machine": Link(None, 1.0, 500.0)}, measured=True,
+)  # fmt: skip
+SMALL = ("domain=climate", "parallel=auto", "model.embed_dim=32", "model.depth=2", "model.num_heads=2")
+
+
+@pytest.fixture
+def values(monkeypatch):
+    monkeypatch.setattr(auto, "cluster_here", lambda *_: CLUSTER)
+    return lambda *more: compose("train", [*SMALL, *more])
+
+
+def test_the_best_is_a_configuration_that_trains_on_these_devices(values):
+    given = values("trainer.global_batch_size=8")
+    found = auto.best(given, 4)
+    resolved = {**given, **{group: {**given[group], **found[group]} for group in ("parallel", "trainer", "model")}}
+    resolved["parallel"].pop("auto")
+    experiment = build_experiment(resolved)
+    degrees = experiment.parallel.degrees(4)
+    assert degrees["dp"] * degrees["shard"] * degrees["tp"] * degrees["sp"] * degrees["pp"] == 4
+    assert experiment.trainer.micro_batch(degrees["dp"] * degrees["shard"]) == found["trainer"]["micro_batch_size"]
+    assert not experiment.parallel.auto
+
+
+def test_what_is_given_is_kept_and_so_is_the_precision(values):
+    found = auto.best(values("parallel.tp=2", "trainer.micro_batch_size=1", "model.recompute=full"), 4)
+    assert found["parallel"]["tp"] == 2
+    assert found["trainer"] == {"micro_batch_size": 1}
+    assert found["model"] == {"recompute": "full"}
+
+
+def test_a_configuration_without_auto_is_left_alone():
+    given = compose("train", ["domain=climate"])
+    assert auto.with_best_parallel(given, World(0, 1, torch.device("cpu"))) == given
+
+
+def test_what_fits_nowhere_is_refused(values, monkeypatch):
+    import dataclasses
+
+    monkeypatch.setattr(auto, "cluster_here", lambda *_: dataclasses.replace(CLUSTER, memory_gb=0.001, num_nodes=1))
+    with pytest.raises(ConfigError, match=r"nothing fits 2 devices of two: .* of the 0.001 GB of a device"):
+        auto.best(values(), 2)
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_a_plan_of_their_machine(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "scripts/train.py"]
+    command += [*SMALL, "trainer.max_steps=2", "trainer.num_threads=1", "trainer.valid_samples=4"]
+    command += ["task.score_lead_times=[24h]", "trainer.global_batch_size=8", f"runs_dir={tmp_path}", "output=json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "parallel=auto: " in done.stderr
+    assert '"finished": true' in done.stdout
