@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from sciml.app import auto_parallel as auto
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
 from sciml.planning.cluster import ClusterConfig, Link
-from sciml.run import auto_parallel as auto
 from sciml.run.spec import build_experiment, compose
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,8 +11,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema
+from domains.fluids.figures import animation, panels
 from domains.fluids.figures.mesh_lines import MeshLines
-from domains.fluids.figures.report import animation, example_figures, fluids_figures, panels
+from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.figures.skill import draw_skill
 from domains.fluids.forecast.conservation import drifts
 from domains.fluids.forecast.flow_example import FlowExample, lead_text
