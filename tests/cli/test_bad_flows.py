@@ -6,12 +6,12 @@ import netCDF4
 import numpy as np
 import pytest
 
-from domains.fluids.solver import Grid
+from domains.fluids.solver import SolverGrid
 from sciml.app.cli import main
 from sciml.run.folder import RunFolder
 from tests.unit.fluids import flow_files
 
-GRID = Grid(16, 8)
+GRID = SolverGrid(16, 8)
 TIMES = tuple(10.0 * n for n in range(12))
 TINY = (
     "domain=fluids", "model.embed_dim=16", "model.depth=1", "model.num_heads=1", "model.rotary_max_harmonic=2",
@@ -71,7 +71,7 @@ def test_a_truncated_amira_mesh(refused, tmp_path):
 
 
 def test_mixed_grids_in_a_folder(refused, flows):
-    flow_files.miniweather(flows / "other.nc", Grid(20, 10), TIMES)
+    flow_files.miniweather(flows / "other.nc", SolverGrid(20, 10), TIMES)
     assert "are on different grids (16 x 8 cells" in refused("train", *TINY, f"data.path={flows}")
 
 
@@ -131,7 +131,7 @@ def test_a_grid_that_patches_do_not_divide_is_padded(tmp_path):
     folder = tmp_path / "flows"
     folder.mkdir()
     for number in range(4):
-        flow_files.miniweather(folder / f"{number}.nc", Grid(18, 9), TIMES)
+        flow_files.miniweather(folder / f"{number}.nc", SolverGrid(18, 9), TIMES)
     main("train", [*TINY, f"data.path={folder}", f"runs_dir={tmp_path}", "model.patch_size=8"])
     scores = RunFolder.find("latest", str(tmp_path)).scores()
     assert all(np.isfinite(row["value"]) for row in scores)
