@@ -12,6 +12,7 @@ from sciml.core.result import CommandResult
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import join
 from sciml.parallel.config import ParallelConfig
+from sciml.report.run_report import report_evaluation
 from sciml.run.scoring import score_run
 
 
@@ -30,4 +31,5 @@ def run(values: Mapping[str, Any]) -> CommandResult | None:
     parallel = build(ParallelConfig, changes.pop("parallel", {}), prefix="parallel")
     world = join(config.device)
     mesh = Mesh(world, parallel.degrees(world.size))
-    return score_run(folder, mesh, parallel, checkpoint=str(config.checkpoint), changes=changes)
+    evaluation = score_run(folder, mesh, parallel, checkpoint=str(config.checkpoint), changes=changes)
+    return report_evaluation(evaluation) if evaluation is not None else None

@@ -8,8 +8,8 @@ from typing import Any
 
 from sciml.core.config import build
 from sciml.core.result import CommandResult
+from sciml.report.run_report import draw_report
 from sciml.run.folder import RunFolder
-from sciml.run.scoring import draw_report
 from sciml.run.spec import build_experiment
 
 

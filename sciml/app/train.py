@@ -1,4 +1,4 @@
-"""TrainingSession, from a configuration to a scored run with a report."""
+"""Training, from a configuration to a scored run with a report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sciml.app.auto_parallel import with_best_parallel
 from sciml.core.config import build
 from sciml.core.result import CommandResult
 from sciml.distributed.world import join
+from sciml.report.run_report import report_evaluation
 from sciml.run.reference_models import check_companions, train_companions
 from sciml.run.scoring import score_run
 from sciml.run.session import set_up
@@ -24,9 +25,10 @@ def run(values: Mapping[str, Any]) -> CommandResult | None:
     training = set_up(values, world)
     mesh, folder = training.trainer.mesh, training.folder
     if training.fit() and train_companions(folder, mesh.world):
-        outcome = score_run(folder, mesh, training.experiment.parallel)
+        evaluation = score_run(folder, mesh, training.experiment.parallel)
+        result = report_evaluation(evaluation) if evaluation is not None else None
         training.job.finished()
-        return outcome
+        return result
     if not mesh.is_main:
         return None
     text = f"stopped at step {training.trainer.step}; go on with: python scripts/train.py resume={folder.path}"

@@ -90,7 +90,7 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
     run = result.directory
     commands = [
         ("Score it again, perhaps on other data", f"python scripts/evaluate.py run={run}"),
-        ("SampleIndex this report again", f"python scripts/report.py run={run}"),
+        ("Draw this report again", f"python scripts/report.py run={run}"),
         ("Train on", f"python scripts/train.py resume={run} trainer.max_steps=..."),
     ]
     lead = main_lead_time(result.scores)

@@ -1,0 +1,86 @@
+"""The report of a run, drawn from its files alone, and the summary that a scored run ends with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import load_file
+
+from sciml.core.duration import as_typed
+from sciml.core.errors import ConfigError
+from sciml.core.progress import track
+from sciml.core.result import CommandResult
+from sciml.domain.optional import Forecasts, Predicts, Screens
+from sciml.domain.protocol import Domain, RunResult
+from sciml.report.html import next_commands, write_report
+from sciml.report.model_card import few_samples
+from sciml.report.scores import headline, main_lead_time, score_lines
+from sciml.run.folder import RunFolder
+from sciml.run.scoring import EXAMPLE, Evaluation
+
+
+def report_evaluation(evaluation: Evaluation) -> CommandResult:
+    """Draws the report of an evaluation and says in a few lines how good the model is and what can be done with it."""
+    run, scores = evaluation.run, evaluation.scores
+    folder, domain = run.folder.path, run.experiment.domain
+    report = draw_report(run.folder, domain, evaluation.path)
+    lead_time = main_lead_time(scores)
+    lines = [
+        *few_samples(len(run.splits.test)),
+        headline(score_lines(scores, run.task.primary_metric, lead_time)),
+        f"report      {report}",
+        f"checkpoint  {evaluation.checkpoint}",
+        *(f"{'' if n else 'next':<12}{line}" for n, line in enumerate(_next_commands(domain, folder, lead_time))),
+    ]
+    document: dict[str, Any] = {"run": str(folder), "report": str(report), "checkpoint": str(evaluation.checkpoint)}
+    return CommandResult({**document, "scores": scores, "finished": True}, "\n".join(lines))
+
+
+def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> Path:
+    """Draws the figures of a run from its files and assembles ``report.html``.
+
+    Args:
+        path: folder that has the scores and gets the report; by default the run's own, else one of an evaluation in it.
+
+    Returns:
+        The written file.
+
+    Raises:
+        ConfigError: where the run was never scored.
+    """
+    path = path or folder.path
+    example = path / EXAMPLE
+    if not example.exists():
+        raise ConfigError(
+            f"{folder.path} was never scored", key="run", hint=f"python scripts/evaluate.py run={folder.path}"
+        )
+    result = RunResult(
+        directory=folder.path,
+        record=folder.record,
+        schema=json.loads((path / "schema.json").read_text()),
+        scores=json.loads((path / "scores.json").read_text()),
+        history=folder.history(),
+        example=load_file(example),
+    )
+    figures = track(domain.figures(result), "drawing figures")
+    commands = [*_commands_of(domain, folder.path), *next_commands(result)]
+    return write_report(result, figures, path / "report.html", commands=commands)
+
+
+def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[str]:
+    commands = [*(command for _, command in _commands_of(domain, run)), f"python scripts/evaluate.py run={run}"]
+    if isinstance(domain, Forecasts) and lead_hours is not None:
+        commands.insert(0, f"python scripts/forecast.py run={run} lead_time={as_typed(lead_hours)}")
+    return commands
+
+
+def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
+    """Uses of a trained model that only some domains have: what for, and the command."""
+    commands = []
+    if isinstance(domain, Predicts):
+        commands.append(("Predict cases of your own", f"python scripts/predict.py run={run} structures=FILE"))
+    if isinstance(domain, Screens):
+        commands.append(("Search a space of candidates", f"python scripts/screen.py run={run}"))
+    return commands
