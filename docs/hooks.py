@@ -28,7 +28,7 @@ ROLE = re.compile(r":(?:class|func|meth|mod|attr):(?=<code>)")
 
 
 def api_pages() -> dict[str, str]:
-    """Return the Markdown of each package's page, by the page's path; top-level packages come first."""
+    """Return the Markdown of each package's page, by the page's path."""
     pages = {}
     for package in sorted({file.parent for top in ("sciml", "domains") for file in (ROOT / top).rglob("*.py")}):
         name = ".".join(package.relative_to(ROOT).parts)
@@ -39,6 +39,11 @@ def api_pages() -> dict[str, str]:
     return pages
 
 
+def api_order(path: str) -> tuple[bool, str]:
+    """Sort the suite's own packages before those of the domains."""
+    return "domains." in path, path
+
+
 def decision_pages() -> list[str]:
     """Return the paths of the decision records in their order."""
     return [f"decisions/{file.name}" for file in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
@@ -47,7 +52,7 @@ def decision_pages() -> list[str]:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Append decision records and the API reference to the navigation."""
     config.nav.append({"Decisions": decision_pages()})
-    config.nav.append({"API": [{Path(path).stem: path} for path in api_pages()]})
+    config.nav.append({"API": [{Path(path).stem: path} for path in sorted(api_pages(), key=api_order)]})
     return config
 
 
