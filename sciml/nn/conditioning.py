@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,26 +16,54 @@ from sciml.nn.initialization import zeros
 CONDITIONINGS = ("none", "adaln_zero")
 
 
-def scalar_features(
-    values: Float[Tensor, "batch"], longest: float, shortest: float, num_features: int
-) -> Float[Tensor, "batch feature"]:
-    """Sine and cosine of a scalar at wavelengths spread evenly on a logarithmic scale, float32.
+class ScalarEncoding(Protocol):
+    """Turns a scalar of each sample into ``num_features`` numbers between -1 and 1, float32."""
 
-    Args:
-        values: the scalar, in any unit.
-        longest, shortest: first and last wavelength, in the same unit.
+    @property
+    def num_features(self) -> int: ...
+
+    def __call__(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "batch feature"]: ...
+
+
+@dataclass(frozen=True)
+class WaveEncoding:
+    """Encodes a scalar by sine and cosine at wavelengths spread evenly on a logarithmic scale.
+
+    Attributes:
+        longest, shortest: first and last wavelength, in the scalar's unit.
         num_features: even number of features.
     """
-    steps = torch.linspace(0, 1, num_features // 2, dtype=torch.float64, device=values.device)
-    angle = values.double()[:, None] * (2 * math.pi / longest) * (longest / shortest) ** steps
-    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
+
+    longest: float
+    shortest: float
+    num_features: int
+
+    def __call__(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "batch feature"]:
+        steps = torch.linspace(0, 1, self.num_features // 2, dtype=torch.float64, device=values.device)
+        angle = values.double()[:, None] * (2 * math.pi / self.longest) * (self.longest / self.shortest) ** steps
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
-def cycle_features(values: Float[Tensor, "batch"], period: float, num_harmonics: int) -> Float[Tensor, "batch feature"]:
-    """Sine and cosine of the first harmonics of a cycle with the given period, float32."""
-    harmonics = torch.arange(1, num_harmonics + 1, device=values.device)
-    angle = values.double()[:, None] * (2 * math.pi / period) * harmonics
-    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
+@dataclass(frozen=True)
+class CycleEncoding:
+    """Encodes a scalar by sine and cosine of the first harmonics of a cycle.
+
+    Attributes:
+        period: length of the cycle, in the scalar's unit.
+        num_harmonics: how many harmonics; each gives two features.
+    """
+
+    period: float
+    num_harmonics: int
+
+    @property
+    def num_features(self) -> int:
+        return 2 * self.num_harmonics
+
+    def __call__(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "batch feature"]:
+        harmonics = torch.arange(1, self.num_harmonics + 1, device=values.device)
+        angle = values.double()[:, None] * (2 * math.pi / self.period) * harmonics
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
 class ConditionEmbedding(nn.Module):

@@ -7,16 +7,13 @@ the number of tokens before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sciml.core.errors import ConfigError, nearest
-
-AXES = ("latitude", "longitude")
 ROTARY_BASE = 10000.0
 """Tokens per radian of the slowest rotation of a sequence, about."""
 
@@ -26,17 +23,6 @@ class Rotary(NamedTuple):
 
     cos: Float[Tensor, "*batch token 1 pair"]
     sin: Float[Tensor, "*batch token 1 pair"]
-
-
-def check_axes(axes: Sequence[str], key: str) -> None:
-    """Refuses names that are no coordinate.
-
-    Raises:
-        ConfigError: naming ``key``.
-    """
-    for axis in axes:
-        if axis not in AXES:
-            raise ConfigError(f"{axis!r} is no coordinate", key=key, hint=nearest(axis, AXES))
 
 
 def patch_centers(
@@ -57,7 +43,7 @@ def patch_centers(
 
 
 def fourier_features(
-    coordinates: dict[str, Float[Tensor, "*batch token"]], axes: Sequence[str], num_harmonics: int
+    coordinates: Mapping[str, Float[Tensor, "*batch token"]], axes: Sequence[str], num_harmonics: int
 ) -> Float[Tensor, "*batch token feature"]:
     """Sine and cosine of the first harmonics of the chosen coordinates: 2 x axes x harmonics features, float32."""
     harmonics = torch.arange(1, num_harmonics + 1, device=coordinates[axes[0]].device)
@@ -70,8 +56,8 @@ def rotary_harmonics(num_pairs: int, max_harmonic: int) -> list[int]:
     return [round(max_harmonic ** (i / max(num_pairs - 1, 1))) for i in range(num_pairs)]
 
 
-def sphere_rotary(
-    coordinates: dict[str, Float[Tensor, "*batch token"]], axes: Sequence[str], head_dim: int, max_harmonic: int
+def coordinate_rotary(
+    coordinates: Mapping[str, Float[Tensor, "*batch token"]], axes: Sequence[str], head_dim: int, max_harmonic: int
 ) -> Rotary:
     """Rotation angles for each token: harmonics of its coordinates, the pairs of a head shared among the axes.
 

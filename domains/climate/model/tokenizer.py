@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sciml.core.errors import ConfigError, nearest
 from sciml.nn.initialization import Normal, starts_as
+from sciml.nn.variables import variable_index
 
 
 class VariableEmbedding(nn.Module):
@@ -142,18 +142,3 @@ def fold(plain: PlainTokenizer) -> dict[str, Tensor]:
         "out.weight": attention.out_proj.weight,
         "out.bias": attention.out_proj.bias + attention.out_proj.weight @ b_value,
     }
-
-
-def variable_index(known: Sequence[str], names: Sequence[str] | None) -> list[int] | None:
-    """Where the named variables stand among the known ones; None where they are all of them, in order.
-
-    Raises:
-        ConfigError: where a name is not known.
-    """
-    if names is None or tuple(names) == tuple(known):
-        return None
-    place = {name: i for i, name in enumerate(known)}
-    for name in names:
-        if name not in place:
-            raise ConfigError(f"the model has no variable {name!r}", key="data.variables", hint=nearest(name, known))
-    return [place[name] for name in names]

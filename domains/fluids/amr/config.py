@@ -6,13 +6,16 @@ import math
 from dataclasses import dataclass
 
 from domains.fluids.amr.indicators import INDICATORS
-from domains.fluids.amr.positions import check_axes
+from domains.fluids.amr.positions import AXES
 from sciml.core.config import choice
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError
+from sciml.models.grid_vit import check_grid_options
 from sciml.models.vit import ViTConfig
+from sciml.nn.conditioning import WaveEncoding
 
 COUPLINGS = ("none", "one_way", "two_way")
-CONDITIONS = ("lead_time", "cell_size")
+ENCODINGS = {"lead_time": WaveEncoding(4000.0, 0.4, 16), "cell_size": WaveEncoding(64.0, 4.0, 16)}
+"""Features of the lead time (s) and of the binary logarithm of the cell size (m), smooth between two known sizes."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,9 @@ class AMRConfig(ViTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_axes(self.position_features, "model.position_features")
-        check_axes(self.rotary_axes, "model.rotary_axes")
+        check_grid_options(self, "fluids", AXES, ENCODINGS)
         choice(self.indicator, tuple(INDICATORS), "model.indicator")
         choice(self.coupling, COUPLINGS, "model.coupling")
-        for name in self.condition_on:
-            if name not in CONDITIONS:
-                raise ConfigError(
-                    f"fluids cannot condition on {name!r}", key="model.condition_on", hint=nearest(name, CONDITIONS)
-                )
         for name in ("buffer", "hysteresis", "ghost_cells"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{getattr(self, name)} is negative", key=f"model.{name}", hint="write 0 or more")

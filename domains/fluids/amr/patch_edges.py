@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.fluids.amr.indicator_inputs import IndicatorInputs
-from domains.fluids.amr.tokens import channel_index
 from domains.fluids.data.boundary import Boundary
 from sciml.nn.initialization import zeros
+from sciml.nn.variables import variable_index
 
 
 class SeamFilter(nn.Conv2d):
@@ -34,7 +34,7 @@ class SeamFilter(nn.Conv2d):
         self, fields: Float[Tensor, "batch channel z x"], names: Sequence[str], boundaries: Sequence[Boundary]
     ) -> Float[Tensor, "batch channel z x"]:
         """Filtered fields of the named variables."""
-        index = channel_index(self.channels, names)
+        index = variable_index(self.channels, names)
         weight = self.weight if index is None else self.weight[index]
         weight = weight - weight.mean((-2, -1), keepdim=True)
         padded = IndicatorInputs(fields, tuple(names), tuple(boundaries)).padded((self.width // 2,) * 4)

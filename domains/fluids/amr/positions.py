@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from domains.fluids.amr.forest import Forest
-from sciml.core.errors import ConfigError, nearest
 
 AXES = ("z", "x")
 
 
-def check_axes(axes: Sequence[str], key: str) -> None:
-    """Refuses names that are no axis.
-
-    Raises:
-        ConfigError: naming ``key``.
-    """
-    for axis in axes:
-        if axis not in AXES:
-            raise ConfigError(f"{axis!r} is no axis of a flow", key=key, hint=nearest(axis, AXES))
-
-
 def patch_angles(forest: Forest, periodic: Bool[Tensor, "batch axis"]) -> dict[str, Float[Tensor, "batch token"]]:
-    """Angles of the patches' centers, in float64, coarsest level first.
+    """Returns the angles of the patches' centers, in float64, coarsest level first.
 
     From end to end of the domain an angle grows by 2 pi where it is periodic, so that its harmonics are exactly
     periodic too, and by pi where it is not: its sine is then a distance to the nearest end, its cosine tells both
     ends apart.
     """
     geometry = forest.geometry
-    found = {}
+    angles = {}
     for axis, name in enumerate(AXES):
         turns = math.pi * (1 + periodic[:, axis, None].double()) / geometry.cells[axis]
         centers = [
             (geometry.coordinates(level.nodes, index)[axis].double() + 0.5) * geometry.patch_sizes[index]
             for index, level in enumerate(forest.levels)
         ]
-        found[name] = torch.cat(centers, dim=1) * turns
-    return found
+        angles[name] = torch.cat(centers, dim=1) * turns
+    return angles

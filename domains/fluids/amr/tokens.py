@@ -12,22 +12,8 @@ from torch import Tensor, nn
 from domains.fluids.amr.forest import Forest, PatchGeometry
 from domains.fluids.amr.indicator_inputs import IndicatorInputs
 from domains.fluids.amr.token_shard import TokenShard
-from sciml.core.errors import ConfigError, nearest
 from sciml.nn.initialization import Normal, starts_as
-
-
-def channel_index(known: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """Where the named channels stand among the known ones; None where they are all of them, in order.
-
-    Raises:
-        ConfigError: where a name is not known.
-    """
-    if tuple(names) == tuple(known):
-        return None
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"the model has no variable {name!r}", key="data.variables", hint=nearest(name, known))
-    return [list(known).index(name) for name in names]
+from sciml.nn.variables import variable_index
 
 
 def gather_patches(
@@ -75,7 +61,7 @@ class PatchEmbedding(nn.Module):
         self, patches: Float[Tensor, "batch token channel cell"], names: Sequence[str]
     ) -> Float[Tensor, "batch token embed"]:
         """One token for each patch; ``names`` are the variables of ``patches``, in their order."""
-        index = channel_index(self.channels, names)
+        index = variable_index(self.channels, names)
         weight = self.weight if index is None else self.weight[torch.tensor(index, device=self.weight.device)]
         matrix, constant = weight[:, :-1].flatten(0, 1), weight[:, -1].sum(0)
         flat = patches.flatten(2)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.config import ENCODINGS, AMRConfig
 from domains.fluids.amr.coupling import CoupledBlock
 from domains.fluids.amr.forest import Forest, PatchGeometry
-from domains.fluids.amr.head import Head
+from domains.fluids.amr.head import CellHead
 from domains.fluids.amr.indicator_inputs import IndicatorInputs
 from domains.fluids.amr.indicators import INDICATORS, Indicator, LearnedIndicator
 from domains.fluids.amr.merge import Merge
@@ -23,21 +23,13 @@ from domains.fluids.amr.refinement import grow
 from domains.fluids.amr.token_shard import Place, TokenShard
 from domains.fluids.amr.tokens import Tokenizer
 from domains.fluids.data.boundary import Boundary
-from sciml.models.vit import ViT
-from sciml.nn.conditioning import ConditionEmbedding, scalar_features
+from sciml.models.grid_vit import GridViT
 from sciml.nn.initialization import initialize
-from sciml.nn.position import fourier_features, sphere_rotary
-from sciml.nn.staged import Flow, ForwardPass
-from sciml.parallel.plan import AllGather, AllReduce, AllToAll, Scatter, ShardingPlan, Stages, Style
-
-FEATURES = 16
-"""Of each scalar that the blocks are modulated by."""
-LEAD_WAVELENGTHS_S = (4000.0, 0.4)
-CELL_WAVELENGTHS = (64.0, 4.0)
-"""In doublings of the cell size: what lies between two known sizes is smooth."""
+from sciml.nn.staged import ForwardPass
+from sciml.parallel.plan import AllGather, AllReduce, Scatter, ShardingPlan, Stages, Style
 
 
-class AMRViT(nn.Module):
+class AMRViT(GridViT):
     """From a normalized state of a flow to its normalized increment over a lead time.
 
     Where to look closely is decided from the state (see :mod:`domains.fluids.amr.refinement`). Tokens of all levels
@@ -53,41 +45,32 @@ class AMRViT(nn.Module):
         channels: names of all variables of all data sets that it is to serve; a batch may have any of them.
     """
 
-    plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
+    plan: ClassVar[ShardingPlan] = GridViT.plan | ShardingPlan(
         {
             "tokenizer.*": Style.REPLICATE_PARTIAL_GRAD,
-            "position": Style.REPLICATE_PARTIAL_GRAD,
-            "condition.*": Style.REPLICATE_PARTIAL_GRAD,
             "indicator.*": Style.REPLICATE_PARTIAL_GRAD,
             "trunk.blocks.*.coupling.*": Style.REPLICATE_PARTIAL_GRAD,
-            "head.hidden.*": Style.COLUMN,
             "head.project.*": Style.REPLICATE_PARTIAL_GRAD,
             "merge.*": Style.REPLICATE_PARTIAL_GRAD,
         },
         inputs={
             "own": (Scatter(dim=0, axes=("sp", "tp")),),
             "trunk.blocks.*.coupling.whole": (AllGather(axes=("sp", "tp")),),
-            "head.hidden.*": (AllGather(),),
         },
-        outputs={"head.hidden.*": AllToAll(), "merge": AllReduce()},
-        stages=Stages(first=("tokenizer", "position", "condition"), last=("head", "merge")),
+        outputs={"merge": AllReduce()},
+        stages=Stages(last=("merge",)),
     )
+    config: AMRConfig
+    tokenizer: Tokenizer
+    head: CellHead
 
     def __init__(self, config: AMRConfig, channels: Sequence[str]) -> None:
-        super().__init__()
-        self.config, self.channels = config, tuple(channels)
-        dim, axes = config.embed_dim, config.position_features
+        tokenizer = Tokenizer(channels, config.patch_sizes, config.ghost_cells, config.embed_dim)
+        head = CellHead(channels, config, config.patch_sizes)
+        super().__init__(config, tokenizer, head, ENCODINGS, CoupledBlock)
+        self.channels = tuple(channels)
         self.own = Place()
         self.indicator = LearnedIndicator() if config.indicator == "learned" else None
-        self.tokenizer = Tokenizer(self.channels, config.patch_sizes, config.ghost_cells, dim)
-        self.position = nn.Linear(2 * len(axes) * config.position_harmonics, dim, bias=False) if axes else None
-        self.condition = (
-            ConditionEmbedding(FEATURES * len(config.condition_on), config.condition_dim)
-            if config.is_conditioned
-            else None
-        )
-        self.trunk = ViT(config, CoupledBlock)  # type: ignore[arg-type]
-        self.head = Head(self.channels, config, config.patch_sizes)
         self.merge = Merge(SeamFilter(self.channels, config.seam_filter) if config.seam_filter else None)
         initialize(self, torch.initial_seed())
 
@@ -101,14 +84,7 @@ class AMRViT(nn.Module):
         names += ["merge.seams.weight"] * (self.merge.seams is not None)
         return dict.fromkeys(names, self.channels)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output z x"]:
-        """Normalized increments, float32 (or the weights' precision where that is higher).
-
-        Takes what :meth:`forward_pass` takes.
-        """
-        return self.forward_pass(*args, **kwargs).run(self.trunk.blocks)
-
-    def forward_pass(
+    def forward_pass(  # type: ignore[override]
         self,
         fields: Float[Tensor, "batch channel z x"],
         channel_names: Sequence[str] | None,
@@ -141,24 +117,18 @@ class AMRViT(nn.Module):
         share = TokenShard.of_numbers(self.own(torch.arange(1, forest.num_tokens + 1, device="cpu")))
         outputs = tuple(output_names or evidence.channels)
         angles = patch_angles(forest, evidence.periodic)
-        axes, config = self.config.rotary_axes, self.config
-        rotary = sphere_rotary(angles, axes, config.head_dim, config.rotary_max_harmonic) if axes else None
+        scalars = {"lead_time": lead_time}
+        if cell_size is not None:
+            scalars["cell_size"] = cell_size.log2()
 
-        def begin() -> Flow:
+        def embed() -> Tensor:
             tokens = self.tokenizer(evidence, forest, share)
-            if self.position is not None:
-                features = fourier_features(angles, config.position_features, config.position_harmonics)
-                tokens = tokens + self.position(share.of(features).to(self.position.weight.dtype))
-            condition = self.embed_condition(lead_time, cell_size)
-            return (tokens,) if condition is None else (tokens, condition)
+            return tokens if self.position is None else tokens + self.position(share.of(self.position_features(angles)))
 
-        def end(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
-            tokens = self.trunk.finish(tokens, condition)
-            cells = self.head(tokens, forest, share, outputs)
-            return self.merge(cells, forest, share, outputs, evidence.boundaries)
+        def decode(tokens: Tensor) -> Tensor:
+            return self.merge(self.head(tokens, forest, share, outputs), forest, share, outputs, evidence.boundaries)
 
-        context = (rotary, forest.mask, forest, share)
-        return ForwardPass(begin, end, context if config.is_conditioned else (None, *context))
+        return self.staged(embed, scalars, decode, self.rotary(angles), forest.mask, forest, share)
 
     def evidence(
         self,
@@ -183,18 +153,3 @@ class AMRViT(nn.Module):
                 return indicator(evidence, geometry, level)
 
         return grow(self.config, geometry, score, evidence.periodic, before, trim=not self.training)
-
-    def embed_condition(
-        self, lead_time: Float[Tensor, "batch"], cell_size: Float[Tensor, "batch"] | None = None
-    ) -> Float[Tensor, "batch condition"] | None:
-        """The vector that modulates every block, or None where the model is not conditioned."""
-        if self.condition is None:
-            return None
-        features = []
-        for name in self.config.condition_on:
-            if name == "lead_time":
-                features.append(scalar_features(lead_time, *LEAD_WAVELENGTHS_S, FEATURES))
-            else:
-                assert cell_size is not None
-                features.append(scalar_features(cell_size.log2(), *CELL_WAVELENGTHS, FEATURES))
-        return self.condition(torch.cat(features, dim=1).to(self.condition.first.weight.dtype))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sciml.core.errors import ConfigError
-from sciml.nn.conditioning import ConditionEmbedding, Modulation, cycle_features, modulate, scalar_features
+from sciml.nn.conditioning import ConditionEmbedding, CycleEncoding, Modulation, WaveEncoding, modulate
 from sciml.nn.mlp import GatedMLP, make_mlp
 from sciml.nn.norm import HeadNorm, qk_norm
 from sciml.nn.patch import check_patches, patchify, unpatchify
@@ -80,7 +80,7 @@ def test_modulation_starts_as_nothing():
 
 def test_cycles_repeat_and_tell_hours_apart():
     hours = torch.tensor([0.0, 6.0, 24.0 * 20_000], dtype=torch.float64)
-    features = cycle_features(hours, 24.0, 2)
+    features = CycleEncoding(24.0, 2)(hours)
     torch.testing.assert_close(features[2], features[0])
     assert features[1].tolist() == pytest.approx([1.0, 0.0, 0.0, -1.0], abs=1e-6)
 
@@ -88,12 +88,12 @@ def test_cycles_repeat_and_tell_hours_apart():
 def test_times_keep_their_minutes():
     """Half a million hours since 1970 leave float32 a resolution of two minutes."""
     now = torch.tensor([490_000.0], dtype=torch.float64)
-    step = cycle_features(now + 1 / 60, 24.0, 1) - cycle_features(now, 24.0, 1)
+    step = CycleEncoding(24.0, 1)(now + 1 / 60) - CycleEncoding(24.0, 1)(now)
     assert step.norm().item() == pytest.approx(2 * math.pi / 24 / 60, rel=1e-3)
 
 
 def test_scalar_features_span_their_wavelengths():
-    features = scalar_features(torch.tensor([0.0, 12.0, 960.0]), 960.0, 12.0, 16)
+    features = WaveEncoding(960.0, 12.0, 16)(torch.tensor([0.0, 12.0, 960.0]))
     assert features.shape == (3, 16)
     torch.testing.assert_close(features[1, 7], features[0, 7], atol=1e-6, rtol=0)  # a turn of the fastest
     torch.testing.assert_close(features[2, 0], features[0, 0], atol=1e-6, rtol=0)  # a turn of the slowest

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from sciml.core.errors import ConfigError
-from sciml.nn.position import check_axes, fourier_features, patch_centers, rotary_harmonics, rotate, sphere_rotary
+from sciml.nn.position import coordinate_rotary, fourier_features, patch_centers, rotary_harmonics, rotate
 
 LATITUDE = torch.tensor([67.5, 22.5, -22.5, -67.5])
 LONGITUDE = torch.arange(0, 360, 30.0)
@@ -53,7 +52,7 @@ def test_attention_depends_on_longitude_differences_alone_and_is_periodic(turns)
     query, key = torch.randn(2, 1, 6, 2, 8, dtype=torch.float64)
 
     def logits(at_query, at_key):
-        rotaries = [sphere_rotary(at, ("longitude", "latitude"), 8, 16) for at in (at_query, at_key)]
+        rotaries = [coordinate_rotary(at, ("longitude", "latitude"), 8, 16) for at in (at_query, at_key)]
         return torch.einsum("bihc,bjhc->bhij", rotate(query, rotaries[0]), rotate(key, rotaries[1]))
 
     here = logits(coordinates, coordinates)
@@ -64,12 +63,7 @@ def test_attention_depends_on_longitude_differences_alone_and_is_periodic(turns)
 
 @pytest.mark.parametrize(("axes", "head_dim"), [(("longitude",), 8), (("longitude", "latitude"), 10)])
 def test_every_pair_of_a_head_is_turned(axes, head_dim):
-    rotary = sphere_rotary(patch_centers(LATITUDE, LONGITUDE, 2), axes, head_dim, 3)
+    rotary = coordinate_rotary(patch_centers(LATITUDE, LONGITUDE, 2), axes, head_dim, 3)
     assert rotary.cos.shape == (12, 1, head_dim // 2)
     torch.testing.assert_close(rotary.cos.square() + rotary.sin.square(), torch.ones(12, 1, head_dim // 2))
     assert (rotary.sin.std(0) > 0.01).all()
-
-
-def test_unknown_axis_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.rotary_axes: 'longitud' .*did you mean 'longitude'"):
-        check_axes(("longitud",), "model.rotary_axes")
