@@ -41,7 +41,7 @@ class VariableProjection(nn.Linear):
         self.variables, self.num_pixels = tuple(variables), num_pixels
         zeros(self)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, tokens: Float[Tensor, "batch token embed"], names: Sequence[str] | None = None
     ) -> Float[Tensor, "batch token variable pixel"]:
         """Returns the pixels of the named variables, or of all."""

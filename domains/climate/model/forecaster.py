@@ -13,7 +13,7 @@ from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.tokenizer import VariableTokenizer
 from sciml.models.grid_vit import GridViT, HiddenLayers, check_grid_options
 from sciml.models.vit import ViTConfig
-from sciml.nn.conditioning import CycleEncoding, WaveEncoding
+from sciml.nn.conditioning import CycleEncoding, ScalarEncoding, WaveEncoding
 from sciml.nn.initialization import initialize
 from sciml.nn.patch import check_patches, patchify, unpatchify
 from sciml.nn.position import patch_centers
@@ -25,7 +25,7 @@ HOURS_PER_DAY = 24.0
 HOURS_PER_YEAR = 365.2425 * HOURS_PER_DAY
 
 AXES = ("latitude", "longitude")
-ENCODINGS = {
+ENCODINGS: dict[str, ScalarEncoding] = {
     "lead_time": WaveEncoding(4 * 240.0, 12.0, 16),
     "time_of_day": CycleEncoding(HOURS_PER_DAY, 2),
     "time_of_year": CycleEncoding(HOURS_PER_YEAR, 2),
@@ -124,7 +124,7 @@ class ClimateViT(GridViT):
         rows = {"tokenizer.embedding.weight": self.tokenizer.variables}
         return rows | dict.fromkeys(("head.project.weight", "head.project.bias"), self.channels)
 
-    def forward_pass(  # type: ignore[override]
+    def forward_pass(
         self,
         fields: Float[Tensor, "batch channel latitude longitude"],
         channel_names: Sequence[str] | None,

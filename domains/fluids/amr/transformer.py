@@ -84,7 +84,7 @@ class AMRViT(GridViT):
         names += ["merge.seams.weight"] * (self.merge.seams is not None)
         return dict.fromkeys(names, self.channels)
 
-    def forward_pass(  # type: ignore[override]
+    def forward_pass(
         self,
         fields: Float[Tensor, "batch channel z x"],
         channel_names: Sequence[str] | None,
