@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local, shard_modules
 from sciml.parallel.pipeline import Pipeline
+from sciml.parallel.placement import Placement
 from sciml.parallel.plan import ShardingPlan, owners
 from sciml.parallel.stage import block_list, cut_stages
 from sciml.parallel.tensor import connect, cut_parameters
@@ -36,6 +37,7 @@ class ParallelModel:
         partial_sums: parameters whose gradients are to be summed over ``tp``.
         pipeline: this rank's pipeline stages, where there are several ranks of them.
         tied: names in the module of parameters that are the same as others, and those others' names.
+        blocks: name of the list of blocks, where the plan names one.
     """
 
     module: nn.Module
@@ -45,6 +47,7 @@ class ParallelModel:
     partial_sums: frozenset[str] = frozenset()
     pipeline: Pipeline | None = None
     tied: Mapping[str, str] = field(default_factory=dict)
+    blocks: str | None = None
 
     @property
     def whole(self) -> nn.Module:
@@ -91,25 +94,24 @@ class ParallelModel:
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
         """A parameter, or a tensor of its shape, as it goes into a checkpoint: knowing which part of what it is."""
-        part, parameter = local(tensor), dict(self.named_parameters())[name]
-        sharded = isinstance(parameter, DTensor)
-        if part.shape != local(parameter).shape:
-            return part
-        cuts = {"tp": self.cut_dims[name]} if name in self.cut_dims else {}
-        cuts |= {"shard": 0} if sharded else {}
-        if not cuts:
-            return part
-        shape = list(parameter.shape)
-        if name in self.cut_dims:
-            shape[self.cut_dims[name]] *= self.mesh.size("tp")
-        return DTensor.from_local(
-            part,
-            layout_mesh(self.mesh, tuple(cuts)),
-            [Shard(dim) for dim in cuts.values()],
-            run_check=False,
-            shape=torch.Size(shape),
-            stride=torch.empty(shape, device="meta").stride(),
-        )
+        part, placement = local(tensor), self.placements[name]
+        is_alike = part.shape == placement.part(torch.empty(placement.shape, device="meta")).shape
+        return placement.distributed(part) if is_alike else part
+
+    @cached_property
+    def placements(self) -> dict[str, Placement]:
+        """Where this rank's part of each parameter lies in the whole one."""
+        found = {}
+        for name, parameter in self.named_parameters():
+            shape, cuts = list(parameter.shape), {}
+            if name in self.cut_dims:
+                cuts["tp"] = self.cut_dims[name]
+                shape[cuts["tp"]] *= self.mesh.size("tp")
+            if isinstance(parameter, DTensor):
+                cuts["shard"] = 0
+            in_block = self.blocks is not None and name.startswith(f"{self.blocks}.")
+            found[name] = Placement(self.mesh, tuple(shape), cuts, in_block)
+        return found
 
 
 def parallelize(
@@ -167,7 +169,7 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
         stages = dict(zip(mine, cut_stages(module, plan.stages, mine, config.num_stages), strict=True))
         pipeline = Pipeline(stages, mesh, config, layout)
         blocks = [block for stage in stages.values() for block in stage.blocks]
-    model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline, tied)
+    model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline, tied, plan.stages.blocks)
     shard_modules(blocks, model.roots, mesh, config.zero)
     return model
 
@@ -210,26 +212,9 @@ def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
 @torch.no_grad()
 def fill(parameter: nn.Parameter, name: str, model: ParallelModel, rule: Rule, seed: int, start: Start | None) -> None:
     """Gives this rank's part of a parameter its first values: drawn whole, from a generator of its own, and cut."""
-    shape = list(parameter.shape)
-    if name in model.cut_dims:
-        shape[model.cut_dims[name]] *= model.mesh.size("tp")
-    value = torch.empty(shape, dtype=parameter.dtype)
+    placement = model.placements[name]
+    value = torch.empty(placement.shape, dtype=parameter.dtype)
     rule(value, generator_for(seed, name))
     if start is not None:
         value = start(name, value)
-    if name in model.cut_dims:
-        value = value.chunk(model.mesh.size("tp"), model.cut_dims[name])[model.mesh.rank("tp")]
-    if isinstance(parameter, DTensor):
-        parts = value.chunk(model.mesh.size("shard"))
-        rank = model.mesh.rank("shard")
-        value = parts[rank] if rank < len(parts) else value[:0]
-    local(parameter).copy_(value)
-
-
-def layout_mesh(mesh: Mesh, axes: tuple[str, ...]) -> DeviceMesh:
-    """Some axes in a given order as a torch mesh that only describes, and holds no process groups."""
-    ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis] for axis in AXES))
-    place = tuple(slice(None) if axis in axes else mesh.rank(axis) for axis in AXES)
-    kept = [axis for axis in AXES if axis in axes]
-    arranged = ranks[place].permute(*(kept.index(axis) for axis in axes)).contiguous()
-    return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=axes, _init_backend=False, _rank=mesh.world.rank)
+    local(parameter).copy_(placement.part(value))

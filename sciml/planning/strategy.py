@@ -12,6 +12,7 @@ from sciml.parallel.stage import stage_bounds
 from sciml.planning.facts import FLOAT32
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
+from sciml.training.optimizer import optimizer_spec
 
 ADAMW_BYTES = 84
 """Read and written for each parameter in a step of AdamW, kernel by kernel."""
@@ -39,10 +40,10 @@ class Training:
     @classmethod
     def of(cls, trainer: TrainerConfig, optim: OptimConfig) -> Training:
         """What a configuration asks for."""
-        moments = 2 * FLOAT32 if optim.name == "adamw" else FLOAT32 * (optim.momentum > 0)
+        rule = optimizer_spec(optim).others
         average = 0 if optim.ema_decay is None else FLOAT32
-        update = {"adamw": ADAMW_BYTES, "sgd": 44 if optim.momentum else 24}[optim.name] + 12 + 3 * average
-        return cls(trainer.global_batch_size, trainer.max_steps, moments, average, update)
+        update = rule.moved + 12 + 3 * average
+        return cls(trainer.global_batch_size, trainer.max_steps, rule.state_bytes, average, update)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.training.optimizer import OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,15 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay, clipping and an average of the weights.
+    """An optimizer with warm-up and cosine decay, clipping and an average of the weights.
 
     Attributes:
-        name: ``adamw`` or ``sgd``.
+        name: ``adamw``, ``muon`` (matrices inside of blocks by Muon, the rest by AdamW) or ``sgd``.
         lr: peak learning rate.
         min_lr_ratio: learning rate after the last step, as a share of the peak.
         warmup_steps: steps of linear warm-up.
+        betas, eps: of AdamW.
+        momentum: of Muon and SGD.
         weight_decay: decoupled decay of matrices; vectors (biases, norms) are not decayed.
         clip_norm: largest global gradient norm; None does not clip.
         ema_decay: decay of the exponential moving average of the weights; None keeps no average.
@@ -108,7 +111,7 @@ class OptimConfig:
     ema_decay: float | None = 0.99
 
     def __post_init__(self) -> None:
-        choice(self.name, ("adamw", "sgd"), "optim.name")
+        choice(self.name, tuple(OPTIMIZERS), "optim.name")
         positive(self.lr, "optim.lr", example=1e-3)
         if self.clip_norm is not None:
             positive(self.clip_norm, "optim.clip_norm", example=1.0)

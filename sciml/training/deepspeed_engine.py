@@ -22,7 +22,7 @@ from sciml.training.deepspeed_setup import Ranks, Work, configuration, import_de
 from sciml.training.deepspeed_state import ShardedState
 from sciml.training.engine import NativeEngine, StepOutput
 from sciml.training.loss_scale import LossScale
-from sciml.training.optimizer import build_optimizer
+from sciml.training.optimizer import build_optimizer, optimizer_spec
 
 
 class DeepSpeedEngine(NativeEngine):
@@ -65,7 +65,8 @@ class DeepSpeedEngine(NativeEngine):
         parameters = dict(model.named_parameters())
         check_precision(parameters)
         self._mark(parameters)
-        self.optimizer = build_optimizer(list(parameters.values()), optim)
+        self.spec = optimizer_spec(optim)
+        self.optimizer = build_optimizer(parameters, model.placements, optim)
         config = configuration(
             stage=stage,
             offload=offload,
@@ -75,7 +76,7 @@ class DeepSpeedEngine(NativeEngine):
         )
         self.engine = self._initialized(config)
         if stage > 0:
-            self.sharded = ShardedState(self.engine.optimizer, self.optimizer, model, stage)
+            self.sharded = ShardedState(self.engine.optimizer, self.optimizer, self.spec, model, stage)
             self.engine.optimizer._update_scale = self._overflowed
         # The one place that every stage of ZeRO and the pipeline pass when gradients are reduced.
         self.engine.optimizer.step = partial(self._finish, self.engine.optimizer.step)

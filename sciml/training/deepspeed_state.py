@@ -8,17 +8,18 @@ as torch's own sharding does, so that both engines read both.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
 
 from sciml.distributed.collectives import all_gather
 from sciml.parallel.data import local
-from sciml.parallel.model import ParallelModel, layout_mesh
-from sciml.training.optimizer import moments_of
+from sciml.parallel.model import ParallelModel
+from sciml.parallel.placement import Placement
+from sciml.training.optimizer import OptimizerSpec, state_of
 
 AXIS = "dp"
 """Data-parallel ranks, over which checkpoints are cut; replicas along ``sp`` hold the same."""
@@ -30,20 +31,26 @@ class ShardedState:
     Args:
         zero: DeepSpeed's optimizer.
         optimizer: torch's, which it runs on its flat vectors.
+        spec: what there is to know of that.
         stage: of ZeRO.
     """
 
-    def __init__(self, zero: Any, optimizer: torch.optim.Optimizer, model: ParallelModel, stage: int) -> None:
+    def __init__(
+        self, zero: Any, optimizer: torch.optim.Optimizer, spec: OptimizerSpec, model: ParallelModel, stage: int
+    ) -> None:
         self.zero, self.optimizer, self.model, self.stage = zero, optimizer, model, stage
         self.mesh = model.mesh
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        rows = {AXIS: 0} if self.mesh.size(AXIS) > 1 else {}
+        self.stored_as = {name: replace(p, cuts={**p.cuts, **rows}) for name, p in model.placements.items()}
         groups = zero.fp16_groups if stage == 3 else zero.bit16_groups
         flat = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
         self.flat = {parameter: flat[i] for i, group in enumerate(groups) for parameter in group}
         # The moments are there from the start, so that they can be loaded.
         self.keys: dict[nn.Parameter, list[str]] = {}
-        for parameter, vector in self.flat.items():
-            self.keys[parameter] = list(moments_of(optimizer, vector))
+        for name, parameter in self.parameters.items():
+            rule = spec.rule(model.placements[name])
+            self.keys[parameter] = list(state_of(optimizer, self.flat[parameter], rule))
         if stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
@@ -112,26 +119,10 @@ class ShardedState:
         self.zero.refresh_fp32_params()
 
     def _cut(self, name: str, value: Tensor) -> Tensor:
-        """This rank's part of what is whole on it, along the first dim."""
-        cuts = {"tp": self.model.cut_dims[name]} if name in self.model.cut_dims else {}
-        shape = list(value.shape)
-        part = value
+        """This rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
         if self.mesh.size(AXIS) > 1:
-            cuts[AXIS] = 0
-            first, last = self._bounds(len(value))
-            part = value[first:last].clone()
-        if not cuts:
-            return value
-        if "tp" in cuts:
-            shape[cuts["tp"]] *= self.mesh.size("tp")
-        return DTensor.from_local(
-            part,
-            layout_mesh(self.mesh, tuple(cuts)),
-            [Shard(dim) for dim in cuts.values()],
-            run_check=False,
-            shape=torch.Size(shape),
-            stride=torch.empty(shape, device="meta").stride(),
-        )
+            value = value[self._rows(len(value))].clone()
+        return self.stored_as[name].distributed(value)
 
     def _whole(self, name: str, stored: Tensor) -> Tensor:
         """The way back from :meth:`_cut`."""
@@ -140,13 +131,10 @@ class ShardedState:
             return part
         parameter: Any = self.parameters[name]
         whole = part.new_zeros(parameter.ds_shape if self.stage == 3 else parameter.shape)
-        first, last = self._bounds(len(whole))
-        whole[first:last] = part
+        whole[self._rows(len(whole))] = part
         dist.all_reduce(whole, group=self.mesh.group(AXIS))
         return whole
 
-    def _bounds(self, length: int) -> tuple[int, int]:
+    def _rows(self, length: int) -> slice:
         """This rank's rows, as torch.chunk cuts them."""
-        size = -(-length // self.mesh.size(AXIS))
-        first = min(length, size * self.mesh.rank(AXIS))
-        return first, min(length, first + size)
+        return Placement(self.mesh, (length,), {AXIS: 0}).region[0]

@@ -20,7 +20,7 @@ from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
 from sciml.training.loss_scale import LossScale
-from sciml.training.optimizer import build_optimizer, moments_of
+from sciml.training.optimizer import build_optimizer, optimizer_spec, state_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class NativeEngine:
 
     def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str = "fp32") -> None:
         self.model, self.mesh = model, model.mesh
-        self.optimizer = build_optimizer([p for _, p in model.named_parameters()], optim)
+        self.spec = optimizer_spec(optim)
+        self.optimizer = build_optimizer(dict(model.named_parameters()), model.placements, optim)
         self.clip_norm = optim.clip_norm
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scale = LossScale(enabled=precision == "fp16")
@@ -250,7 +251,7 @@ class NativeEngine:
         state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
         state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
         for name, parameter in self.model.named_parameters():
-            for key, value in moments_of(self.optimizer, parameter).items():
+            for key, value in self._optimizer_state(name, parameter).items():
                 state[f"optim.{name}.{key}"] = self.stored(name, value)
         return state | self.scale.state()
 
@@ -258,9 +259,12 @@ class NativeEngine:
         for name, value in {**self.weights(), **self.model.buffers()}.items():
             value.copy_(local(state[f"model.{name}"]))
         for name, parameter in self.model.named_parameters():
-            for key, moment in moments_of(self.optimizer, parameter).items():
+            for key, moment in self._optimizer_state(name, parameter).items():
                 local(moment).copy_(local(state[f"optim.{name}.{key}"]))
         self.scale.load_state(state)
+
+    def _optimizer_state(self, name: str, parameter: nn.Parameter) -> dict[str, Tensor]:
+        return state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
 
 
 def _first_non_finite_gradient(gradients: Mapping[str, Tensor]) -> str:

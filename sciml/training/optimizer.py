@@ -1,31 +1,166 @@
-"""Optimizer and learning-rate schedule, built from their configuration."""
+"""The optimizers, and all that engines, checkpoints and the planner need to know of them; nothing else names one.
+
+torch is imported only where an optimizer is built, so that configurations are checked and trainings planned without.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from sciml.core.errors import ConfigError
 
-from sciml.training.config import OptimConfig
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from sciml.parallel.placement import Placement
+    from sciml.training.config import OptimConfig
+
+FLOAT32 = 4
 
 
-def build_optimizer(parameters: Sequence[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer of some parameters; only matrices are decayed."""
-    parameters = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.name == "sgd":
+@dataclass(frozen=True)
+class UpdateRule:
+    """How some parameters are updated, and what that costs for each of their elements.
+
+    Attributes:
+        state: names of the tensors, each of the parameter's shape, that are kept between steps.
+        moved: bytes that an update reads and writes, kernel by kernel.
+        counts_steps: whether the number of steps is kept beside them, as a scalar ``step``.
+        iterations: of the Newton-Schulz iteration that makes a matrix orthogonal; 0 where nothing is.
+    """
+
+    state: tuple[str, ...]
+    moved: int
+    counts_steps: bool = False
+    iterations: int = 0
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the kept tensors."""
+        return FLOAT32 * len(self.state)
+
+    @property
+    def needs_whole_matrices(self) -> bool:
+        """Whether an update looks at a matrix as a whole, so that one that is cut has to be put together for it."""
+        return self.iterations > 0
+
+    def flops(self, rows: int, columns: int) -> int:
+        """Floating-point operations of making a whole matrix orthogonal."""
+        short, long = sorted((rows, columns))
+        return self.iterations * (4 * short**2 * long + 2 * short**3)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What an optimizer is to those who do not care which one it is.
+
+    Attributes:
+        matrices: the rule of the trunk's matrices, which are the 2-D parameters inside of a model's blocks.
+        others: the rule of all other parameters: embeddings, heads, norms, biases, tokenizers.
+        construct: makes the optimizer of groups of parameters. A group says by ``rule`` which rule is its own.
+    """
+
+    matrices: UpdateRule
+    others: UpdateRule
+    construct: Callable[..., torch.optim.Optimizer]
+
+    @property
+    def needs_whole_matrices(self) -> bool:
+        """Whether one of the rules does."""
+        return self.matrices.needs_whole_matrices or self.others.needs_whole_matrices
+
+    def rule(self, placement: Placement) -> UpdateRule:
+        """Return the rule by which a parameter is updated."""
+        return self.matrices if placement.in_block and len(placement.shape) == 2 else self.others
+
+    def build(
+        self, parameters: Mapping[str, nn.Parameter], placements: Mapping[str, Placement], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """Return the optimizer of parameters by name; only matrices are decayed.
+
+        Args:
+            parameters: this rank's parts.
+            placements: what part of the whole each is.
+
+        Raises:
+            ConfigError: where the optimizer treats matrices of blocks apart and the model has none.
+        """
+        groups: dict[tuple[UpdateRule, float], dict[str, nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                decay = weight_decay if parameter.ndim >= 2 else 0.0
+                groups.setdefault((self.rule(placements[name]), decay), {})[name] = parameter
+        if self.needs_whole_matrices and not any(rule.needs_whole_matrices for rule, _ in groups):
+            raise ConfigError(
+                "treats the matrices of a model's blocks apart, and this model's sharding plan names no blocks",
+                key="optim",
+                hint="use optim=adamw",
+            )
+        return self.construct(
+            [
+                {
+                    "params": list(group.values()),
+                    "weight_decay": decay,
+                    "rule": rule,
+                    "placements": {parameter: placements[name] for name, parameter in group.items()},
+                }
+                for (rule, decay), group in groups.items()
+            ]
+        )
+
+
+def build_optimizer(
+    parameters: Mapping[str, nn.Parameter], placements: Mapping[str, Placement], config: OptimConfig
+) -> torch.optim.Optimizer:
+    """Return the optimizer that a configuration asks for; see :meth:`OptimizerSpec.build`."""
+    return optimizer_spec(config).build(parameters, placements, config.weight_decay)
+
+
+def optimizer_spec(config: OptimConfig) -> OptimizerSpec:
+    """Return what there is to know of the optimizer that a configuration asks for."""
+    return OPTIMIZERS[config.name](config)
+
+
+def _adamw(config: OptimConfig) -> OptimizerSpec:
+    def construct(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+    return OptimizerSpec(ADAMW, ADAMW, construct)
+
+
+def _sgd(config: OptimConfig) -> OptimizerSpec:
+    def construct(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        import torch
+
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+    rule = UpdateRule(("momentum_buffer",), moved=44) if config.momentum else UpdateRule((), moved=24)
+    return OptimizerSpec(rule, rule, construct)
+
+
+def _muon(config: OptimConfig) -> OptimizerSpec:
+    def construct(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        from sciml.training.muon import Muon
+
+        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps, momentum=config.momentum)
+
+    return OptimizerSpec(UpdateRule(("momentum_buffer",), moved=56, iterations=5), ADAMW, construct)
+
+
+ADAMW = UpdateRule(("exp_avg", "exp_avg_sq"), moved=84, counts_steps=True)
+
+OPTIMIZERS: Mapping[str, Callable[[OptimConfig], OptimizerSpec]] = {"adamw": _adamw, "muon": _muon, "sgd": _sgd}
+"""By the name that ``optim.name`` takes."""
 
 
 def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
-    """Learning rate of a step: linear warm-up, then half a cosine down to ``min_lr_ratio``.
+    """Return the learning rate of a step: linear warm-up, then half a cosine down to ``min_lr_ratio``.
 
     A function of the step alone, so that a resumed run follows the same curve with nothing to restore.
     """
@@ -36,12 +171,13 @@ def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def moments_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """Optimizer tensors of a parameter; made as the optimizer's first step would make them."""
-    moments = optimizer.state[parameter]
-    if not moments and isinstance(optimizer, torch.optim.AdamW):
-        zeros = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        moments.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
-    elif not moments and isinstance(optimizer, torch.optim.SGD):
-        moments.update(momentum_buffer=torch.zeros_like(parameter))
-    return {key: value for key, value in moments.items() if isinstance(value, Tensor)}
+def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, rule: UpdateRule) -> dict[str, Tensor]:
+    """Return the optimizer's tensors of a parameter; made as the optimizer's first step would make them."""
+    import torch
+
+    state = optimizer.state[parameter]
+    if not state:
+        if rule.counts_steps:
+            state["step"] = torch.tensor(0.0)
+        state |= {key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in rule.state}
+    return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}

@@ -177,6 +177,7 @@ CASES = {
 }
 OPTIMIZERS = {
     "adamw": OptimConfig(name="adamw", lr=1e-3, clip_norm=None, ema_decay=None),
+    "muon": OptimConfig(name="muon", lr=1e-3, momentum=0.9, clip_norm=None, ema_decay=None),
     "sgd": OptimConfig(name="sgd", lr=1e-2, clip_norm=0.05, ema_decay=None),
 }
 

@@ -122,10 +122,10 @@ def _marked(case: str, setup: str, optimizer: str) -> Any:
 
 
 PARITY = [_marked("vit", setup, optimizer) for setup in DEEPSPEED for optimizer in OPTIMIZERS]
-PARITY += [_marked("bonds", s, o) for s in ("dp2", "zero1", "zero2", "zero3", "tp2-zero3") for o in OPTIMIZERS]
+PARITY += [_marked("bonds", s, o) for s in ("dp2", "zero1", "zero2", "zero3", "tp2-zero3") for o in ("adamw", "sgd")]
 PARITY += [_marked("recompute", s, "sgd") for s in ("zero1", "zero3", "tp2-zero3", "pp2")]
 PARITY += [_marked("rollout", s, "sgd") for s in ("dp2", "zero1", "zero3", "tp2")]
-PARITY += [_marked("forces32", s, o) for s in ("dp2", "zero1", "zero2", "tp2") for o in OPTIMIZERS]
+PARITY += [_marked("forces32", s, o) for s in ("dp2", "zero1", "zero2", "tp2") for o in ("adamw", "sgd")]
 
 
 @pytest.mark.parametrize(("case", "setup", "optimizer"), PARITY)

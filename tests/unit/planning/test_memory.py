@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sciml.distributed.mesh import Mesh
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import parallelize
+from sciml.parallel.placement import Placement
 from sciml.planning.fake_mesh import pretended_mesh
 from sciml.planning.links import Efficiency
 from sciml.planning.memory import MemoryModel
@@ -18,7 +20,7 @@ from sciml.planning.meter import Meter
 from sciml.planning.strategy import Strategy, Training
 from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
 from sciml.training.ema import WeightAverage
-from sciml.training.optimizer import build_optimizer, moments_of
+from sciml.training.optimizer import build_optimizer, optimizer_spec, state_of
 from tests.distributed.cases import GLOBAL_BATCH, OPTIMIZERS, FieldTask, fields, vit
 from tests.unit.planning.models import cluster, small
 
@@ -59,7 +61,7 @@ def test_weights_gradients_moments_and_average_are_those_of_a_real_rank(name):
         with pretended_mesh(degrees, rank) as mesh:
             model = parallelize(vit, mesh, chosen.parallel, seed=3)
             parameters = dict(model.named_parameters())
-            optimizer = build_optimizer(list(parameters.values()), OPTIMIZERS["adamw"])
+            optimizer = build_optimizer(parameters, model.placements, OPTIMIZERS["adamw"])
             if model.pipeline is None:
                 FieldTask().loss(model.module, fields(0)[:1]).loss.backward()
                 gradients = sum(local(p.grad).nbytes for p in parameters.values())
@@ -67,7 +69,8 @@ def test_weights_gradients_moments_and_average_are_those_of_a_real_rank(name):
                 gradients = sum(local(p).nbytes for p in parameters.values())
             weights = {key: local(p.detach()) for key, p in parameters.items()}
             average = sum(value.nbytes for value in WeightAverage(weights, 0.9).averages.values())
-            moments = [moments_of(optimizer, p) for p in parameters.values()]
+            rule = optimizer_spec(OPTIMIZERS["adamw"]).others
+            moments = [state_of(optimizer, p, rule) for p in parameters.values()]
             found = sum(local(m).nbytes for known in moments for key, m in known.items() if key != "step")
             assert memory.weights == sum(value.nbytes for value in weights.values())
             assert memory.gradients == gradients
@@ -131,7 +134,8 @@ def trainer():
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_an_update_reads_and_writes_what_a_plan_counts(name):
     parameters = [torch.nn.Parameter(torch.randn(64, 64)) for _ in range(6)]
-    optimizer = build_optimizer(parameters, OPTIMIZERS[name])
+    placements = {str(n): Placement(Mesh.alone(), (64, 64)) for n in range(6)}
+    optimizer = build_optimizer(dict(zip(placements, parameters, strict=True)), placements, OPTIMIZERS[name])
     for _ in range(2):  # the first update makes the moments
         for parameter in parameters:
             parameter.grad = torch.randn_like(parameter)

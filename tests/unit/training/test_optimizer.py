@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from sciml.distributed.mesh import Mesh
+from sciml.parallel.placement import Placement
 from sciml.training.config import OptimConfig
 from sciml.training.ema import WeightAverage
 from sciml.training.optimizer import build_optimizer, learning_rate
@@ -18,7 +20,9 @@ def test_the_learning_rate_warms_up_and_falls_like_a_cosine():
 
 def test_vectors_are_not_decayed():
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
-    matrices, vectors = build_optimizer(list(model.parameters()), OptimConfig(weight_decay=0.3)).param_groups
+    placements = {name: Placement(Mesh.alone(), tuple(p.shape)) for name, p in model.named_parameters()}
+    optimizer = build_optimizer(dict(model.named_parameters()), placements, OptimConfig(weight_decay=0.3))
+    matrices, vectors = optimizer.param_groups
     assert [tuple(p.shape) for p in matrices["params"]] == [(4, 3)]
     assert matrices["weight_decay"] == 0.3
     assert len(vectors["params"]) == 3

@@ -1,0 +1,127 @@
+"""Where a rank's part of a parameter lies in the whole one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Shard
+
+from sciml.distributed.mesh import AXES, Mesh
+from sciml.parallel.data import local
+
+
+class Parts(Protocol):
+    """How a whole tensor is shared by the ranks of a group."""
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The ranks that hold parts; None where this one holds all of it."""
+        ...
+
+    def split(self, whole: Tensor) -> list[Tensor]:
+        """Return the part of each rank of the group."""
+        ...
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Return the whole of the parts of all ranks; they may be flattened."""
+        ...
+
+    def sizes(self) -> list[int]:
+        """Return the number of elements of each rank's part."""
+        ...
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A parameter's place on the mesh.
+
+    Attributes:
+        mesh: the ranks.
+        shape: of the whole parameter.
+        cuts: the axes along which it is cut, in this order, and the dim that each cuts, as torch.chunk does.
+        in_block: whether the parameter belongs to one of the model's blocks.
+    """
+
+    mesh: Mesh
+    shape: tuple[int, ...]
+    cuts: Mapping[str, int] = field(default_factory=dict)
+    in_block: bool = False
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The ranks that hold parts; None where this one holds all of it."""
+        return self.mesh.group(*self.cuts) if self.cuts else None
+
+    @cached_property
+    def regions(self) -> list[tuple[slice, ...]]:
+        """The part of each rank of the group, as slices of the whole."""
+        axes = [axis for axis in AXES if axis in self.cuts]
+        ranks = torch.cartesian_prod(*(torch.arange(self.mesh.size(axis)) for axis in axes)).view(-1, len(axes))
+        return [self._region(dict(zip(axes, place, strict=True))) for place in ranks.tolist()]
+
+    @property
+    def region(self) -> tuple[slice, ...]:
+        """This rank's part, as slices of the whole."""
+        return self._region({axis: self.mesh.rank(axis) for axis in self.cuts})
+
+    def _region(self, place: Mapping[str, int]) -> tuple[slice, ...]:
+        bounds = [(0, size) for size in self.shape]
+        for axis, dim in self.cuts.items():
+            first, last = bounds[dim]
+            size = -(-(last - first) // self.mesh.size(axis))
+            begin = min(last, first + place[axis] * size)
+            bounds[dim] = begin, min(last, begin + size)
+        return tuple(slice(*bound) for bound in bounds)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Return a view of this rank's part."""
+        return whole[self.region]
+
+    def split(self, whole: Tensor) -> list[Tensor]:
+        """Return a view of the part of each rank of the group."""
+        return [whole[region] for region in self.regions] if self.cuts else [whole]
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Return the whole of the parts of all ranks; they may be flattened."""
+        if not self.cuts:
+            return parts[0].view(self.shape)
+        whole = parts[0].new_empty(self.shape)
+        for region, part in zip(self.regions, parts, strict=True):
+            target = whole[region]
+            target.copy_(part.view(target.shape))
+        return whole
+
+    def sizes(self) -> list[int]:
+        """Return the number of elements of each rank's part."""
+        whole = torch.empty(self.shape, device="meta")
+        return [part.numel() for part in self.split(whole)]
+
+    def distributed(self, part: Tensor) -> Tensor:
+        """Return this rank's part as it goes into a checkpoint: a DTensor that knows which part of what it is."""
+        part = local(part)
+        if not self.cuts:
+            return part
+        return DTensor.from_local(
+            part,
+            layout_mesh(self.mesh, tuple(self.cuts)),
+            [Shard(dim) for dim in self.cuts.values()],
+            run_check=False,
+            shape=torch.Size(self.shape),
+            stride=torch.empty(self.shape, device="meta").stride(),
+        )
+
+
+def layout_mesh(mesh: Mesh, axes: tuple[str, ...]) -> DeviceMesh:
+    """Return some axes in a given order as a torch mesh that only describes, and holds no process groups."""
+    ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis] for axis in AXES))
+    place = tuple(slice(None) if axis in axes else mesh.rank(axis) for axis in AXES)
+    kept = [axis for axis in AXES if axis in axes]
+    arranged = ranks[place].permute(*(kept.index(axis) for axis in axes)).contiguous()
+    return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=axes, _init_backend=False, _rank=mesh.world.rank)
