@@ -75,9 +75,9 @@ def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
 
 def fine_tuning() -> list[str]:
     """The experiment's own steps and rates, for a training that is not it."""
-    from sciml.run.spec import compose
+    from sciml.run.compose import compose
 
-    values = compose("train", ["experiment=materials_finetune"])
+    values = compose("train", ["experiment=materials_finetune"]).config
     keys = {"trainer": ("max_steps", "valid_every", "save_every"), "optim": ("lr", "warmup_steps", "ema_decay")}
     return [f"{group}.{name}={values[group][name]}" for group, names in keys.items() for name in names]
 

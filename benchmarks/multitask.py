@@ -29,9 +29,9 @@ def errors(overrides: list[str], seed: int, runs: str) -> dict[str, dict]:
 
 def single(name: str, steps: int) -> list[str]:
     """One property alone; it draws from its own data set only, as often as the joint model does."""
-    from sciml.run.spec import compose
+    from sciml.run.compose import compose
 
-    shares = compose("train", [EXPERIMENT])["data"]["shares"]
+    shares = compose("train", [EXPERIMENT]).config["data"]["shares"]
     mine = DATA_SETS[name]
     # the other data set stays in the store, so that splits and elements are the same
     drawn = [f"data.shares.{data_set}={float(data_set == mine)}" for data_set in shares]

@@ -29,7 +29,8 @@ from sciml.distributed.launcher import program
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.strategy import Strategy, Training
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 STEPS, TIMEOUT_S = 3, 600
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def arguments_of(case: str) -> list[str]:
 def planned(case: str) -> list[Memory]:
     """Of each place of the pipeline."""
     world = CASES[case][0]
-    experiment = build_experiment(compose("train", arguments_of(case)))
+    experiment = RunSpec.build(compose("train", arguments_of(case)).config)
     degrees = experiment.parallel.degrees(world)
     parallel = replace(experiment.parallel, dp=degrees["dp"])
     micro = experiment.trainer.micro_batch(degrees["dp"] * degrees["shard"])
@@ -100,10 +101,10 @@ def measured(case: str) -> dict[int, int]:
 def train_as_rank(folder: str, arguments: list[str]) -> None:
     """What each process of a case does."""
     from sciml.distributed.world import join
-    from sciml.run import session as app
+    from sciml.run import session
 
     before: list[int] = []
-    build = app._build_model
+    build = session.build_model
 
     def noted(*args: Any) -> Any:
         _take_what_libraries_take()
@@ -111,9 +112,9 @@ def train_as_rank(folder: str, arguments: list[str]) -> None:
         before.append(_status("VmRSS"))
         return build(*args)
 
-    app._build_model = noted
+    session.build_model = noted
     world = join("cpu")
-    training = app.set_up(compose("train", arguments), world)
+    training = session.TrainingSession.start(RunSpec.build(compose("train", arguments).config), world)
 
     class AtTheLastStep:
         def on_step(self, step: int, record: Any) -> None:

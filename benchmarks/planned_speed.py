@@ -24,7 +24,8 @@ from sciml.planning.machine import measure_machine
 from sciml.planning.search import Search
 from sciml.planning.space import Wishes
 from sciml.planning.strategy import Strategy, Training
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 from sciml.tuning.trial import MEASURED, Trial
 
 DEVICES, TIMEOUT_S = 2, 300
@@ -62,7 +63,7 @@ def main() -> None:
           f"update {cluster.update_gb_per_s:.3g} GB/s\n"
           f"shard {cluster.shard_us:.3g} and {cluster.shard_update_us:.3g} us  "
           f"{cluster.links['machine']}")  # fmt: skip
-    experiment = build_experiment(compose("train", chosen.overrides))
+    experiment = RunSpec.build(compose("train", chosen.overrides).config)
     training = Training.of(experiment.trainer, experiment.optim)
     efficiency = PlanConfig(cluster, DEVICES).efficiency
     search = Search(facts_of(experiment, cluster), cluster, training, Wishes(), efficiency)

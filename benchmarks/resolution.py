@@ -21,7 +21,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.forecast.evaluation import score_baselines, score_model
 from sciml.report.style import MODEL, OTHER_COLORS, color_of, label_of, new_figure, save_png, suite_style
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_run
+from sciml.run.loaded import load_run
 
 COLUMNS = (64, 96, 128, 192, 256)
 FRAMES = (1, 5, 10)
@@ -52,15 +52,17 @@ def measure(runs: dict[str, Path], count: int, cache: str) -> Errors:
             known = run.record["config"]["data"]["path"]
             named = path if not isinstance(known, dict) else {list(known)[-1]: path}
             for resample in (False, True)[: 1 if isinstance(known, dict) else 2]:
-                changes = {
-                    "data": {"path": named, "splits": {"train": 0, "valid": 0, "test": 1}},
-                    "task": {"score_frames": list(FRAMES), "resample": resample},
+                overrides = {
+                    "data.path": named,
+                    "data.splits": {"train": 0, "valid": 0, "test": 1},
+                    "task.score_frames": list(FRAMES),
+                    "task.resample": resample,
                 }
-                opened = open_run(run, changes=changes)
-                batches = list(evaluation_batches(opened.splits.test, batch_size=4, seed=0))
-                alone, baselines = Mesh.alone(), opened.task.baselines()
-                scores = {name + "_resampled" * resample: score_model(opened.task, opened.model, batches, alone)}
-                scores |= score_baselines(opened.task, batches, alone, baselines)
+                loaded = load_run(run, overrides=overrides)
+                batches = list(evaluation_batches(loaded.splits.test, batch_size=4, seed=0))
+                alone, baselines = Mesh.alone(), loaded.task.baselines()
+                scores = {name + "_resampled" * resample: score_model(loaded.task, loaded.model, batches, alone)}
+                scores |= score_baselines(loaded.task, batches, alone, baselines)
                 for model, rows in scores.items():
                     for frames, value in mean_vrmse(rows).items():
                         errors[model, columns, frames] = value

@@ -141,11 +141,11 @@ class MaterialsDomain:
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
-    def predict(self, opened: LoadedModel, config: PredictConfig) -> CommandResult:
-        return predict(opened, config)
+    def predict(self, loaded: LoadedModel, config: PredictConfig) -> CommandResult:
+        return predict(loaded, config)
 
-    def screen(self, opened: LoadedModel, config: ScreenConfig) -> CommandResult:
-        return screen(opened, config)
+    def screen(self, loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
+        return screen(loaded, config)
 
 
 def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:

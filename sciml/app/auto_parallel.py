@@ -15,12 +15,12 @@ from sciml.distributed.world import World
 from sciml.planning.machine import cluster_here
 from sciml.planning.search import Search
 from sciml.planning.strategy import Strategy, Training
-from sciml.run.spec import build_experiment
+from sciml.run.spec import RunSpec
 
 TIMEOUT_S = 600
 
 
-def with_best_parallel(values: Mapping[str, Any], world: World) -> dict[str, Any]:
+def with_best_parallel(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
     """A configuration whose ``parallel`` is decided.
 
     The first rank plans, in a process that has met no others, and tells the rest. Degrees, micro-batch and
@@ -30,21 +30,21 @@ def with_best_parallel(values: Mapping[str, Any], world: World) -> dict[str, Any
     Raises:
         ConfigError: on all ranks, where nothing fits.
     """
-    parallel = dict(values["parallel"])
+    parallel = dict(config["parallel"])
     if not parallel.pop("auto", False):
-        return dict(values)
-    values = {**values, "parallel": parallel}
-    found = world.share(_planned(values, world) if world.is_main else None)
+        return dict(config)
+    config = {**config, "parallel": parallel}
+    found = world.share(_planned(config, overrides, world) if world.is_main else None)
     if "message" in found:
         raise ConfigError(found["message"], key=found["key"], hint=found["hint"])
     if world.is_main:
         print(f"parallel=auto: {found.pop('text')}", file=sys.stderr, flush=True)
-    return {**values, **{group: {**values[group], **found[group]} for group in ("parallel", "trainer", "model")}}
+    return {**config, **{group: {**config[group], **found[group]} for group in ("parallel", "trainer", "model")}}
 
 
-def _planned(values: Mapping[str, Any], world: World) -> dict[str, Any]:
+def _planned(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
     program = f"from {__name__} import main; main()"
-    asked = json.dumps({"values": values, "devices": world.size}, default=str)
+    asked = json.dumps({"config": config, "overrides": overrides, "devices": world.size}, default=str)
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -65,24 +65,23 @@ def main() -> None:
     """Reads a configuration and a number of devices, and prints what is best, or why nothing is."""
     asked = json.load(sys.stdin)
     try:
-        found = best(asked["values"], asked["devices"])
+        found = best(asked["config"], asked["overrides"], asked["devices"])
     except ConfigError as error:
         found = {"message": error.message, "key": error.key, "hint": error.hint}
     print(json.dumps(found))
 
 
-def best(values: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: int) -> dict[str, Any]:
     """Keys of ``parallel``, ``trainer`` and ``model`` by the fastest strategy that fits.
 
     Raises:
         ConfigError: where nothing fits, or divides the devices.
     """
-    experiment = build_experiment(values)
+    experiment = RunSpec.build(run_config)
     trainer = experiment.trainer
     cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1)
     config = PlanConfig(cluster, devices)
-    given = values.get("changes") or {}
-    given = {**given, "trainer": {**given.get("trainer", {}), "precision": trainer.precision}}
+    given = {**overrides, "trainer.precision": trainer.precision}
     wishes = wishes_of(config, experiment, given)
     training = Training.of(trainer, experiment.optim)
     search = Search(facts_of(experiment, cluster), cluster, training, wishes, config.efficiency, config.margin)

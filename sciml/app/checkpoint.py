@@ -1,4 +1,4 @@
-"""Looking into a checkpoint, verifying its checksums, converting it to one file of weights."""
+"""A checkpoint: its contents, the verification of its checksums, its conversion to one file of weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sciml.core.config import build, choice
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file
 from sciml.core.result import CommandResult
+from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
 from sciml.training.checkpoint_files import MANIFEST, fill, read_manifest, read_metadata, stored_tensors
@@ -36,7 +37,6 @@ class CheckpointConfig:
     out: str | None = None
     weights: str | None = None
     output: str = "text"
-    changes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         choice(self.action, ("inspect", "verify", "convert"), "action")
@@ -49,9 +49,9 @@ class CheckpointConfig:
                 raise ConfigError(f"action={self.action} writes nothing", key=key, hint="add action=convert")
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
+def run(composition: Composition) -> CommandResult:
     """Does what ``action`` says with the checkpoint that the keys name."""
-    config = build(CheckpointConfig, values)
+    config = build(CheckpointConfig, composition.config)
     path = _find(config)
     if config.action == "verify":
         return _verify(path)

@@ -1,4 +1,4 @@
-"""The command line of all scripts: overrides in, one outcome out, errors in one sentence."""
+"""The command line of all scripts: it composes, runs one command, and prints its result or its error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sciml.core.errors import SciMLError
 from sciml.core.result import CommandResult
 from sciml.distributed.launcher import launched, leave
+
+if TYPE_CHECKING:
+    from sciml.run.compose import Composition
 
 SUMMARIES = {
     "train": "Train a model, score it on held-out data and write a report.",
@@ -66,15 +69,12 @@ EXAMPLES = {
     "doctor": ["", "output=json"],
 }
 
-HAND_ON = ("launch", "tune")
-"""Verbs that hand on what they were given to the trainings that they start."""
-
 
 def main(verb: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command; returns when it is done, exits with 2 for bad input and with 1 for a failure."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        _tell(help_text(verb))
+        _print(help_text(verb))
         sys.exit(0)
     try:
         _run(verb, arguments)
@@ -105,19 +105,17 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
-    overrides = [_switched(argument) for argument in arguments if argument != "--cfg"]
-    handed_on = [*([f"--config-dir={config_dir}"] if config_dir else []), *overrides]
-    config = _compose(verb, overrides, config_dir)
+    composition = _compose(verb, [_switched(argument) for argument in arguments if argument != "--cfg"], config_dir)
     if "--cfg" in arguments:
-        _tell(_yaml(config).rstrip())
+        _print(_yaml(composition.config).rstrip())
         return
-    command = importlib.import_module(f"sciml.app.{verb}")
-    outcome: CommandResult | None = command.run(config, handed_on) if verb in HAND_ON else command.run(config)
-    if outcome is not None:
-        _tell(json.dumps(outcome.document, default=str) if config.get("output") == "json" else outcome.text)
+    result: CommandResult | None = importlib.import_module(f"sciml.app.{verb}").run(composition)
+    if result is not None:
+        as_json = composition.config.get("output") == "json"
+        _print(json.dumps(result.document, default=str) if as_json else result.text)
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
@@ -142,13 +140,13 @@ def _leave_peers(code: int) -> None:
         leave(code)
 
 
-def _compose(verb: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
+def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composition:
     from sciml.core.config import choice
-    from sciml.run.spec import compose
+    from sciml.run.compose import compose
 
-    config = compose(verb, overrides, config_dir)
-    choice(config.get("output", "text"), ("text", "json"), "output")
-    return config
+    composition = compose(verb, arguments, config_dir)
+    choice(composition.config.get("output", "text"), ("text", "json"), "output")
+    return composition
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -169,7 +167,7 @@ def _option(arguments: list[str], name: str) -> str | None:
 def _yaml(config: Mapping[str, Any]) -> str:
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml({name: value for name, value in config.items() if name != "changes"})
+    return OmegaConf.to_yaml(dict(config))
 
 
 def help_text(verb: str) -> str:

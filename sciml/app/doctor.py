@@ -18,6 +18,7 @@ from sciml.core.provenance import PACKAGES, machine, version
 from sciml.core.result import CommandResult
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
+from sciml.run.compose import Composition
 
 TIMEOUT_S = 120
 EXTRAS = {
@@ -49,7 +50,6 @@ class DoctorConfig:
     num_threads: int = 1
     out: str | None = None
     output: str = "text"
-    changes: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.processes < 0 or self.processes == 1:
@@ -61,9 +61,9 @@ class DoctorConfig:
             raise ConfigError(f"{self.out} is no option of the group cluster", key="out", hint="name a .yaml file")
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Looks and tells."""
-    config = build(DoctorConfig, values)
+def run(composition: Composition) -> CommandResult:
+    """Examines this machine and prints what is installed."""
+    config = build(DoctorConfig, composition.config)
     document = {
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in PACKAGES},

@@ -1,10 +1,6 @@
-"""Scoring a trained run again, perhaps on other data."""
+"""Evaluation of a trained run, perhaps on other data than its own."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
@@ -13,23 +9,20 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import join
 from sciml.parallel.config import ParallelConfig
 from sciml.report.run_report import report_evaluation
+from sciml.run.compose import Composition
 from sciml.run.scoring import score_run
 
-
-@dataclass(frozen=True)
-class EvaluateConfig(RunChoice):
-    """Keys of ``conf/evaluate.yaml``."""
-
-    changes: dict[str, Any] = field(default_factory=dict)
+PARALLEL = "parallel."
 
 
-def run(values: Mapping[str, Any]) -> CommandResult | None:
-    """Scores and reports."""
-    config = build(EvaluateConfig, values)
-    folder = config.folder
-    changes = dict(config.changes)
-    parallel = build(ParallelConfig, changes.pop("parallel", {}), prefix="parallel")
-    world = join(config.device)
+def run(composition: Composition) -> CommandResult | None:
+    """Scores and reports; keys of the run itself that are typed change how it is scored."""
+    choice = build(RunChoice, composition.config)
+    folder = choice.folder
+    overrides = {key: value for key, value in composition.overrides.items() if not key.startswith(PARALLEL)}
+    degrees = {key.removeprefix(PARALLEL): v for key, v in composition.overrides.items() if key not in overrides}
+    parallel = build(ParallelConfig, degrees, prefix="parallel")
+    world = join(choice.device)
     mesh = Mesh(world, parallel.degrees(world.size))
-    evaluation = score_run(folder, mesh, parallel, checkpoint=str(config.checkpoint), changes=changes)
+    evaluation = score_run(folder, mesh, parallel, checkpoint=str(choice.checkpoint), overrides=overrides)
     return report_evaluation(evaluation) if evaluation is not None else None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
@@ -18,7 +17,8 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.forecast.ensemble import ensemble_rollout
-from sciml.run.loaded import open_run
+from sciml.run.compose import Composition
+from sciml.run.loaded import load_run
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class ForecastConfig(RunChoice):
     combine_intervals: bool = False
     seed: int = 0
     out: str | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.members < 1:
@@ -52,47 +51,47 @@ class ForecastConfig(RunChoice):
         )
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Forecasts, writes, draws, and says where."""
-    config = build(ForecastConfig, values)
+def run(composition: Composition) -> CommandResult:
+    """Forecasts, and writes the forecast and its pictures; typed keys of the run itself change what it starts from."""
+    config = build(ForecastConfig, composition.config)
     request = config.request
     mesh = Mesh.alone(pick_device(config.device))
     folder = config.folder
-    opened = open_run(folder, checkpoint=str(config.checkpoint), mesh=mesh, changes=config.changes)
-    domain = opened.experiment.domain
+    loaded = load_run(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
+    domain = loaded.spec.domain
     if not isinstance(domain, Forecasts):
         raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
-    batches = [batch.to(mesh.device) for batch in domain.forecast_batches(opened.experiment, opened.splits, request)]
+    batches = [batch.to(mesh.device) for batch in domain.forecast_batches(loaded.spec, loaded.splits, request)]
     path = _new_path(config.out, folder.path, domain.forecast_suffixes)
     leads = []
     with disk_errors(path):
-        writer = domain.forecast_writer(path, opened.splits, batches)
+        writer = domain.forecast_writer(path, loaded.splits, batches)
         try:
-            for lead, prediction in ensemble_rollout(opened.task, opened.model, batches):
+            for lead, prediction in ensemble_rollout(loaded.task, loaded.model, batches):
                 writer.append(lead, prediction)
                 leads.append(lead)
                 print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
         finally:
             writer.close()
-    figures = domain.forecast_figures(path, opened.splits)
+    figures = domain.forecast_figures(path, loaded.splits)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
     document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
     return CommandResult(document, "\n".join(lines))
 
 
-def _new_path(out: str | None, run: Path, endings: Sequence[str]) -> Path:
+def _new_path(out: str | None, run: Path, suffixes: Sequence[str]) -> Path:
     """Where the forecast goes; refuses to write over an earlier one that was named."""
     if out is not None:
         path = Path(out)
-        if path.suffix not in endings:
-            known = " or ".join(endings)
+        if path.suffix not in suffixes:
+            known = " or ".join(suffixes)
             raise ConfigError(
-                f"{out!r} does not end in {known}", key="out", hint=f"for example {path.stem}{endings[0]}"
+                f"{out!r} does not end in {known}", key="out", hint=f"for example {path.stem}{suffixes[0]}"
             )
         if path.exists():
             raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
         return path
     forecasts = run / "forecasts"
-    number = len(list(forecasts.glob(f"forecast-*{endings[0]}"))) + 1
-    return forecasts / f"forecast-{number:03d}{endings[0]}"
+    number = len(list(forecasts.glob(f"forecast-*{suffixes[0]}"))) + 1
+    return forecasts / f"forecast-{number:03d}{suffixes[0]}"

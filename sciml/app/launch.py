@@ -8,18 +8,18 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from sciml.core.config import build, choice, positive
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.result import CommandResult
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.cluster import ClusterConfig
+from sciml.run.compose import Composition, root_of
 from sciml.run.restart import NOTES
-from sciml.run.spec import Experiment, build_experiment, root_of
+from sciml.run.spec import RunSpec
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SUBMIT_TIMEOUT_S = 60
@@ -67,36 +67,34 @@ class LaunchConfig:
         return self.nodes * self.cluster.devices_per_node
 
 
-def run(values: Mapping[str, Any], arguments: Sequence[str]) -> CommandResult:
+def run(composition: Composition) -> CommandResult:
     """Checks the training as its ranks would, and prints or submits the script that starts it.
 
-    Args:
-        arguments: the command line; what is not a key of this command goes on to ``scripts/train.py``.
+    Arguments that are no keys of this command go on to ``scripts/train.py``.
 
     Raises:
         ConfigError: for whatever would end the job as soon as it starts.
         RunError: where sbatch refuses it.
     """
     own = {field.name for field in fields(LaunchConfig)}
-    config = build(LaunchConfig, {name: value for name, value in values.items() if name in own})
-    training = {name: value for name, value in values.items() if name not in own}
-    experiment = build_experiment(training)
-    check_fit(experiment, config.num_processes)
-    handed_on = [argument for argument in arguments if root_of(argument) not in own]
-    script = batch_script(config, config.job_name or experiment.domain.name, str(values["runs_dir"]), handed_on)
+    config = build(LaunchConfig, {name: value for name, value in composition.config.items() if name in own})
+    spec = RunSpec.build({name: value for name, value in composition.config.items() if name not in own})
+    check_fit(spec, config.num_processes)
+    arguments = [argument for argument in composition.arguments if root_of(argument) not in own]
+    script = batch_script(config, config.job_name or spec.domain.name, spec.options.runs_dir, arguments)
     if not config.submit:
         return CommandResult({"script": script, "job": None}, script)
     job = _submit(script)
     return CommandResult({"script": script, "job": job}, f"submitted job {job}; cancel it with: scancel {job}")
 
 
-def check_fit(experiment: Experiment, num_processes: int) -> None:
+def check_fit(spec: RunSpec, num_processes: int) -> None:
     """Refuses degrees and batches that do not fit a number of processes."""
-    degrees = experiment.parallel.degrees(num_processes)
-    trainer, num_data_ranks = experiment.trainer, degrees["dp"] * degrees["shard"]
+    degrees = spec.parallel.degrees(num_processes)
+    trainer, num_data_ranks = spec.trainer, degrees["dp"] * degrees["shard"]
     micro_batch = trainer.micro_batch(num_data_ranks)
     if degrees["pp"] > 1:
-        check_micro_batches(experiment.parallel, trainer.global_batch_size // num_data_ranks // micro_batch)
+        check_micro_batches(spec.parallel, trainer.global_batch_size // num_data_ranks // micro_batch)
 
 
 def batch_script(config: LaunchConfig, name: str, runs_dir: str, overrides: Sequence[str]) -> str:

@@ -30,7 +30,8 @@ from sciml.planning.search import Plan, Search
 from sciml.planning.space import FIXED, Wishes
 from sciml.planning.strategy import Training
 from sciml.report.planning import draw_plan
-from sciml.run.spec import Experiment, build_experiment
+from sciml.run.compose import Composition
+from sciml.run.spec import RunSpec
 from sciml.training.engine_config import ENGINES, EngineConfig
 
 CURVE = (0.125, 0.25, 0.5, 1, 2)
@@ -113,16 +114,16 @@ class PlanConfig:
         return FARTHEST * self.devices if nodes is None else nodes * self.cluster.devices_per_node
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
+def run(composition: Composition) -> CommandResult:
     """Plans, writes ``plan.json`` and pictures, and tells.
 
     Raises:
         ConfigError: for whatever could not be trained, and where nothing fits.
     """
     own = {field.name for field in fields(PlanConfig)}
+    values, given = composition.config, composition.overrides
     config = build(PlanConfig, {name: value for name, value in values.items() if name in own})
-    experiment = build_experiment({n: v for n, v in values.items() if n not in own} | {"output": config.output})
-    given = values.get("changes") or {}
+    experiment = RunSpec.build({n: v for n, v in values.items() if n not in own} | {"output": config.output})
     wishes = wishes_of(config, experiment, given)
     training = _training(config, experiment, given)
     facts = facts_of(experiment, config.cluster, ACCOUNTINGS[config.accounting])
@@ -141,7 +142,7 @@ def run(values: Mapping[str, Any]) -> CommandResult:
     return CommandResult(document, plan_text(facts, search, plan, curve, built, config.rows) + f"\nwritten  {out}")
 
 
-def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
+def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """The model of an experiment, and one typical sample of its data."""
     splits = experiment.domain.splits(experiment)
     task = experiment.domain.task(experiment, splits)
@@ -162,11 +163,11 @@ def facts_of(experiment: Experiment, cluster: ClusterConfig, accounting: Account
     )
 
 
-def _training(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> Training:
+def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Training:
     training = Training.of(experiment.trainer, experiment.optim)
     if config.samples is None:
         return training
-    if "max_steps" in given.get("trainer", {}):
+    if "trainer.max_steps" in given:
         raise ConfigError("cannot be given together with trainer.max_steps", key="samples", hint=ONE_OF_THEM)
     return replace(training, steps=math.ceil(config.samples / training.global_batch))
 
@@ -179,20 +180,20 @@ def _typical(source: Any) -> int:
     return int(np.abs(costs - costs.mean()).argmin())
 
 
-def wishes_of(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> Wishes:
+def wishes_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Wishes:
     """What the command line has decided: all it names, or everything with ``search=false``.
 
     Raises:
         ConfigError: where it contradicts itself, or the cluster.
     """
     trainer, parallel = experiment.trainer, experiment.parallel
-    if config.precisions is not None and "precision" in given.get("trainer", {}):
+    if config.precisions is not None and "trainer.precision" in given:
         raise ConfigError("cannot be given together with trainer.precision", key="precisions", hint=ONE_OF_THEM)
     if config.search:
-        fixed = {name: getattr(parallel, name) for name in given.get("parallel", {}) if name in FIXED}
-        if "micro_batch_size" in given.get("trainer", {}):
+        fixed = {name: getattr(parallel, name) for name in FIXED if f"parallel.{name}" in given}
+        if "trainer.micro_batch_size" in given:
             fixed["micro_batch"] = trainer.micro_batch_size
-        if "recompute" in given.get("model", {}):
+        if "model.recompute" in given:
             fixed["recompute"] = experiment.model.recompute
     else:
         degrees = parallel.degrees(config.devices)
@@ -209,11 +210,11 @@ def wishes_of(config: PlanConfig, experiment: Experiment, given: Mapping[str, An
     return Wishes(fixed, _precisions(config, experiment, given), tuple(engines), allow)
 
 
-def _precisions(config: PlanConfig, experiment: Experiment, given: Mapping[str, Any]) -> tuple[str, ...]:
+def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> tuple[str, ...]:
     there = tuple(config.cluster.peak_tflops)
     if config.precisions is not None:
         wanted, key = config.precisions, "precisions"
-    elif "precision" in given.get("trainer", {}) or not config.search:
+    elif "trainer.precision" in given or not config.search:
         wanted, key = (experiment.trainer.precision,), "trainer.precision"
     else:  # both halves are as fast as one another; bf16 needs no loss scale
         half = next((precision for precision in ("bf16", "fp16") if precision in there), None)
@@ -258,6 +259,6 @@ def _whole(devices: float, per_node: int) -> int:
     return max(1, round(devices)) if devices <= per_node else max(1, round(devices / per_node)) * per_node
 
 
-def _new_folder(runs_dir: str, experiment: Experiment, config: PlanConfig) -> Path:
+def _new_folder(runs_dir: str, experiment: RunSpec, config: PlanConfig) -> Path:
     name = f"{now():%Y%m%d-%H%M%S}-{experiment.domain.name}-{config.cluster.name}-{config.devices}"
     return Path(runs_dir) / "plans" / name

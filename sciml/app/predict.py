@@ -1,15 +1,13 @@
-"""What a trained model says of the cases in a user's file."""
+"""Prediction of the cases in a user's file by a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sciml.app.run_on_model import use
+from sciml.app.run_on_model import run_on_model
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Predicts
+from sciml.run.compose import Composition
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Predicts, writes and says where."""
-    return use("predict", Predicts, values)
+def run(composition: Composition) -> CommandResult:
+    """Predicts, and prints where the predictions are."""
+    return run_on_model("predict", Predicts, composition.config)

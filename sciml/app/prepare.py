@@ -1,15 +1,13 @@
-"""Making a store of a source."""
+"""Preparation of a source into a store for training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sciml.app.run_on_data import make
+from sciml.app.run_on_data import run_on_data
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Prepares
+from sciml.run.compose import Composition
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Makes it and says where."""
-    return make("prepare", Prepares, values)
+def run(composition: Composition) -> CommandResult:
+    """Prepares the store and prints its path."""
+    return run_on_data("prepare", Prepares, composition.config)

@@ -1,16 +1,15 @@
-"""Drawing a run's report again from its files."""
+"""The report of a run, drawn again from its files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sciml.core.config import build
 from sciml.core.result import CommandResult
+from sciml.domain.loading import load_domain
 from sciml.report.run_report import draw_report
+from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
-from sciml.run.spec import build_experiment
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,11 @@ class ReportConfig:
     run: str = "latest"
     runs_dir: str = "runs"
     output: str = "text"
-    changes: dict[str, Any] | None = None
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Draws and says where."""
-    config = build(ReportConfig, values)
+def run(composition: Composition) -> CommandResult:
+    """Draws the report and prints its path."""
+    config = build(ReportConfig, composition.config)
     folder = RunFolder.find(config.run, config.runs_dir)
-    report = draw_report(folder, build_experiment(folder.record["config"]).domain)
+    report = draw_report(folder, load_domain(folder.record["config"]["domain"]))
     return CommandResult({"run": str(folder.path), "report": str(report)}, f"report  {report}")

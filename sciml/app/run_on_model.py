@@ -1,4 +1,4 @@
-"""What the commands share that use a trained model on a user's cases: the run opened, the domain's own keys in."""
+"""What the commands share that use a trained model on a user's cases: they load it and hand the domain its own keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.loading import load_domain
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_model
+from sciml.run.loaded import load_model
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,29 @@ class RunChoice:
 
     @property
     def folder(self) -> RunFolder:
-        """Raises ConfigError where there is no such run."""
+        """The folder of the run.
+
+        Raises:
+            ConfigError: where there is no such run.
+        """
         return RunFolder.find(self.run, self.runs_dir)
 
 
-def use(verb: str, protocol: type, values: Mapping[str, Any]) -> CommandResult:
-    """Lets the domain's method ``verb`` use a run's model, with the keys that its ``<verb>_config`` knows.
+def run_on_model(verb: str, protocol: type, config: Mapping[str, Any]) -> CommandResult:
+    """Runs the domain's method ``verb`` on a run's model, with the keys that its ``<verb>_config`` knows.
 
     Raises:
         ConfigError: there is no such run, or its domain does not follow the protocol of the verb.
     """
     own = {field.name for field in fields(RunChoice)}
-    chosen = build(RunChoice, {name: value for name, value in values.items() if name in own})
-    folder = chosen.folder
+    choice = build(RunChoice, {name: value for name, value in config.items() if name in own})
+    folder = choice.folder
     domain = load_domain(folder.record["config"]["domain"])
     if not isinstance(domain, protocol):
         raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")
-    keys = {name: value for name, value in values.items() if name not in own | {"changes"}}
-    config = build(getattr(domain, f"{verb}_config"), keys)
-    mesh = Mesh.alone(pick_device(chosen.device))
-    result: CommandResult = getattr(domain, verb)(
-        open_model(folder, checkpoint=str(chosen.checkpoint), mesh=mesh), config
-    )
+    keys = {name: value for name, value in config.items() if name not in own}
+    domain_config = build(getattr(domain, f"{verb}_config"), keys)
+    mesh = Mesh.alone(pick_device(choice.device))
+    model = load_model(folder, checkpoint=str(choice.checkpoint), mesh=mesh)
+    result: CommandResult = getattr(domain, verb)(model, domain_config)
     return CommandResult({"run": str(folder.path), **result.document}, result.text)

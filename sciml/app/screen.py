@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sciml.app.run_on_model import use
+from sciml.app.run_on_model import run_on_model
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Screens
+from sciml.run.compose import Composition
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Searches, writes and says what was found."""
-    return use("screen", Screens, values)
+def run(composition: Composition) -> CommandResult:
+    """Searches, and writes and prints the ranking."""
+    return run_on_model("screen", Screens, composition.config)

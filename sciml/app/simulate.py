@@ -1,15 +1,13 @@
-"""Making data of a domain's own simulator."""
+"""Simulation of data by a domain's own simulator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sciml.app.run_on_data import make
+from sciml.app.run_on_data import run_on_data
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Simulates
+from sciml.run.compose import Composition
 
 
-def run(values: Mapping[str, Any]) -> CommandResult:
-    """Makes it and says where."""
-    return make("simulate", Simulates, values)
+def run(composition: Composition) -> CommandResult:
+    """Simulates and prints the path of the data."""
+    return run_on_data("simulate", Simulates, composition.config)

@@ -1,35 +1,35 @@
-"""Training, from a configuration to a scored run with a report."""
+"""Training, from a command line to a scored run with a report."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from sciml.app.auto_parallel import with_best_parallel
 from sciml.core.config import build
 from sciml.core.result import CommandResult
 from sciml.distributed.world import join
 from sciml.report.run_report import report_evaluation
-from sciml.run.reference_models import check_companions, train_companions
+from sciml.run.compose import Composition
+from sciml.run.reference_models import build_reference_models, train_reference_models
 from sciml.run.scoring import score_run
-from sciml.run.session import set_up
+from sciml.run.session import TrainingSession, find_run
+from sciml.run.spec import RunSpec
 from sciml.training.config import TrainerConfig
 
 
-def run(values: Mapping[str, Any]) -> CommandResult | None:
-    """Trains, scores and reports; on other ranks than the first it has nothing to say."""
-    config = build(TrainerConfig, values["trainer"], prefix="trainer")
-    world = join(config.device, config.timeout_s)
-    values = with_best_parallel(values, world)
-    check_companions(values)
-    training = set_up(values, world)
-    mesh, folder = training.trainer.mesh, training.folder
-    if training.fit() and train_companions(folder, mesh.world):
-        evaluation = score_run(folder, mesh, training.experiment.parallel)
+def run(composition: Composition) -> CommandResult | None:
+    """Trains, scores and reports; on other ranks than the first there is no result."""
+    trainer = build(TrainerConfig, composition.config["trainer"], prefix="trainer")
+    world = join(trainer.device, trainer.timeout_s)
+    start = find_run(composition, world)
+    spec = RunSpec.build(with_best_parallel(start.config, composition.overrides, world))
+    reference_models = build_reference_models(spec)
+    session = TrainingSession.start(spec, world, start.folder, note=start.note)
+    folder, mesh = session.folder, session.trainer.mesh
+    if session.fit() and train_reference_models(reference_models, folder, world):
+        evaluation = score_run(folder, mesh, spec.parallel)
         result = report_evaluation(evaluation) if evaluation is not None else None
-        training.job.finished()
+        start.note.remove()
         return result
-    if not mesh.is_main:
+    if not world.is_main:
         return None
-    text = f"stopped at step {training.trainer.step}; go on with: python scripts/train.py resume={folder.path}"
-    return CommandResult({"run": str(folder.path), "step": training.trainer.step, "finished": False}, text)
+    text = f"stopped at step {session.trainer.step}; go on with: python scripts/train.py resume={folder.path}"
+    return CommandResult({"run": str(folder.path), "step": session.trainer.step, "finished": False}, text)

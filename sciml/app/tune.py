@@ -29,7 +29,8 @@ from sciml.planning.machine import cluster_here
 from sciml.planning.search import Search
 from sciml.planning.strategy import Training
 from sciml.report.tuning import draw_tuning
-from sciml.run.spec import Experiment, build_experiment, root_of
+from sciml.run.compose import Composition, root_of
+from sciml.run.spec import RunSpec
 from sciml.training.engine_config import ENGINES
 from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
 from sciml.tuning.space import Choice, Choices, overrides
@@ -37,7 +38,7 @@ from sciml.tuning.study import Measure, TuningStudy, alone, open_folder
 from sciml.tuning.trial import Result, Trial
 
 LEAST_STEPS = 5
-FREE = ("trials", "timeout_s", "sampler", "study", "output", "runs_dir", "changes")
+FREE = ("trials", "timeout_s", "sampler", "study", "output", "runs_dir")
 """Keys that may differ when a study goes on: trials measure the same."""
 
 
@@ -76,25 +77,25 @@ class TuneConfig:
         check_sampler(self.sampler)
 
 
-def run(values: Mapping[str, Any], arguments: Sequence[str]) -> CommandResult:
+def run(composition: Composition) -> CommandResult:
     """Tries strategies until there are enough, or goes on where it was interrupted.
 
-    Args:
-        arguments: the command line; what is not a key of this command goes on to ``scripts/train.py``.
+    Arguments that are no keys of this command go on to ``scripts/train.py``.
 
     Raises:
         ConfigError: for whatever no trial could do, and where nothing fits.
     """
+    values = composition.config
     own = {field.name for field in fields(TuneConfig)}
     config = build(TuneConfig, {name: value for name, value in values.items() if name in own})
     training = {n: v for n, v in values.items() if n not in own} | {"output": config.output}
-    experiment = build_experiment(training)
+    experiment = RunSpec.build(training)
     check_machine(config, experiment)
     folder = Path(config.study) if config.study else _folder_of(values, experiment, config)
     trainer = experiment.trainer
     threads = trainer.num_threads or 1
     trial = Trial(config.devices, trainer.global_batch_size, config.steps, config.timeout_s, threads)
-    handed_on = [argument for argument in arguments if root_of(argument) not in own]
+    handed_on = [argument for argument in composition.arguments if root_of(argument) not in own]
 
     def words(chosen: Choice) -> list[str]:
         found = overrides(chosen, training)
@@ -105,7 +106,7 @@ def run(values: Mapping[str, Any], arguments: Sequence[str]) -> CommandResult:
         return trial.run(words(chosen), folder / "trials" / f"{number:04d}")
 
     with alone(folder), _terminated_as_interrupted():
-        open_folder(folder, _settings(values), lambda: choices_of(config, experiment, values.get("changes") or {}))
+        open_folder(folder, _settings(values), lambda: choices_of(config, experiment, composition.overrides))
         return tune(folder, config, experiment.seed, measure, lambda chosen: _command(config.devices, words(chosen)))
 
 
@@ -137,7 +138,7 @@ def tune(
     return CommandResult(document, f"{study_text(document)}\nwritten     {folder}")
 
 
-def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, Any]) -> Choices:
+def choices_of(config: TuneConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Choices:
     """What a study is to choose from, by a plan for this machine.
 
     Raises:
@@ -166,7 +167,7 @@ def choices_of(config: TuneConfig, experiment: Experiment, given: Mapping[str, A
     return found
 
 
-def check_machine(config: TuneConfig, experiment: Experiment) -> None:
+def check_machine(config: TuneConfig, experiment: RunSpec) -> None:
     """Refuses more processes than this machine can run at full speed, and to be started by a launcher.
 
     Raises:
@@ -193,7 +194,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in FREE}
 
 
-def _folder_of(values: Mapping[str, Any], experiment: Experiment, config: TuneConfig) -> Path:
+def _folder_of(values: Mapping[str, Any], experiment: RunSpec, config: TuneConfig) -> Path:
     """The folder of a configuration's study: the same for the same command."""
     text = json.dumps(_settings(values), sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -61,9 +61,15 @@ class RunError(SciMLError):
     exit_code = 1
 
 
+RENAMED = {"companions": "reference_models", "repeats": "seeds"}
+"""Keys that users may remember, and what they are called now."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that offers the known name nearest to a misspelled one, or all of them if none is near."""
     names = sorted(known)
+    if RENAMED.get(name) in names:
+        return f"did you mean {RENAMED[name]!r}?"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -98,7 +98,7 @@ class Predicts(Protocol):
 
     predict_config: type
 
-    def predict(self, opened: LoadedModel, config: Any) -> CommandResult: ...
+    def predict(self, loaded: LoadedModel, config: Any) -> CommandResult: ...
 
 
 @runtime_checkable
@@ -107,7 +107,7 @@ class Screens(Protocol):
 
     screen_config: type
 
-    def screen(self, opened: LoadedModel, config: Any) -> CommandResult: ...
+    def screen(self, loaded: LoadedModel, config: Any) -> CommandResult: ...
 
 
 @runtime_checkable

@@ -53,15 +53,15 @@ class LoadedModel:
 
     Attributes:
         directory: the folder of its run.
-        cfg: the whole checked configuration that it was trained with.
-        trained: what it was built from and normalized with.
+        spec: the specification of its run.
+        fitted: what it was built from and normalized with.
         model: in evaluation mode.
         device: where it is.
     """
 
     directory: Path
-    cfg: Any
-    trained: FittedData
+    spec: Any
+    fitted: FittedData
     model: nn.Module
     device: torch.device
 

@@ -29,7 +29,7 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]], *, met
     those of one simulation), with replacement. What a model's mean is to that of the first one is drawn in pairs.
 
     Args:
-        cases: rows with ``model``, ``repeat``, ``case``, ``group`` and what a score has.
+        cases: rows with ``model``, ``seed``, ``case``, ``group`` and what a score has.
         costs: by model.
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 8 and 13.
@@ -52,7 +52,7 @@ def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[n
     found: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         if row["model"] == model:
-            found.setdefault((row["repeat"], groups.index(row["group"])), []).append(row["value"])
+            found.setdefault((row["seed"], groups.index(row["group"])), []).append(row["value"])
     seeds = sorted({seed for seed, _ in found})
     return np.array([[np.mean(found[seed, group]) for group in range(len(groups))] for seed in seeds])
 

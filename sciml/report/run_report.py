@@ -24,7 +24,7 @@ from sciml.run.scoring import EXAMPLE, Evaluation
 def report_evaluation(evaluation: Evaluation) -> CommandResult:
     """Draws the report of an evaluation and says in a few lines how good the model is and what can be done with it."""
     run, scores = evaluation.run, evaluation.scores
-    folder, domain = run.folder.path, run.experiment.domain
+    folder, domain = run.folder.path, run.spec.domain
     report = draw_report(run.folder, domain, evaluation.path)
     lead_time = main_lead_time(scores)
     lines = [

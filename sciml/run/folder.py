@@ -1,4 +1,4 @@
-"""The folder of a run: how it is named, found, written and read back."""
+"""The folder of a run: its name, its files, and how both are found again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sciml.core.files import write_json
 from sciml.core.provenance import now, provenance
 
 
-def new_place(runs_dir: str, domain: str, name: str | None) -> Path:
-    """Where a new run goes; without a name it is named by time."""
+def new_path(runs_dir: str, domain: str, name: str | None) -> Path:
+    """Returns the path of a new run's folder; without a name it is named by time."""
     return Path(runs_dir) / domain / (name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
 
 
@@ -28,9 +28,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, domain: str, config: Mapping[str, Any], samples: Mapping[str, int]) -> RunFolder:
-        """Makes the folder of a new run and writes ``run.json``.
+        """Creates the folder of a new run and writes ``run.json``.
 
         Args:
+            config: the composed configuration, as plain values.
             samples: how many samples each split has.
 
         Raises:
@@ -46,7 +47,10 @@ class RunFolder:
 
     @classmethod
     def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:
-        """A run by its folder, its name, or ``latest``.
+        """Finds a run by its folder, its name, or ``latest``.
+
+        Args:
+            key: the configuration key that names it, for messages.
 
         Raises:
             ConfigError: where there is none.
@@ -64,6 +68,11 @@ class RunFolder:
         if run in named:
             return cls(named[run])
         raise ConfigError(f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named]))
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / "run.json").exists()
 
     @property
     def checkpoints(self) -> Path:

@@ -1,19 +1,18 @@
-"""A trained run, opened: its configuration, its model with the saved weights, its data."""
+"""A trained run, loaded: its specification, its model with the saved weights, its data."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from sciml.core.errors import ConfigError, DataError, nearest
+from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file, write_json
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import Calibrates
@@ -22,92 +21,89 @@ from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.folder import RunFolder
-from sciml.run.spec import Experiment, build_experiment
+from sciml.run.spec import RunSpec, with_overrides
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
 
+SCHEMA = "schema.json"
+STATISTICS = "statistics.safetensors"
 CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """What is needed to use a trained model."""
+class LoadedRun:
+    """A trained model with its data and its task.
+
+    Attributes:
+        fitted: what the model was built from and normalized with.
+        model: in evaluation mode.
+    """
 
     folder: RunFolder
-    experiment: Experiment
-    trained: FittedData
+    spec: RunSpec
+    fitted: FittedData
     model: nn.Module
     splits: Splits
     task: Task
 
 
-def save_trained(folder: RunFolder, trained: FittedData) -> None:
-    """Writes what a model is built from and normalized with beside its checkpoints."""
-    write_json(folder.path / "schema.json", trained.schema.to_dict())
-    with atomic_file(folder.path / "statistics.safetensors") as temporary:
-        save_file({name: value.contiguous() for name, value in trained.statistics.to_tensors().items()}, temporary)
-
-
-def open_model(
+def load_model(
     folder: RunFolder,
     *,
     checkpoint: str = "best",
     mesh: Mesh | None = None,
     parallel: ParallelConfig | None = None,
-    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
-    """Opens the model of a run with the averaged weights of one of its checkpoints; reads no data.
+    """Loads the model of a run with the averaged weights of one of its checkpoints; reads no data.
 
     Args:
         checkpoint: ``best``, ``latest`` or a step.
-        mesh: the ranks that open it together; by default this process alone, on the CPU.
-        parallel: how the model is cut over them; by default every rank of the mesh has it whole.
-        changes: keys of the run's configuration to change, by group, e.g. ``{"data": {"path": ...}}``.
+        mesh: the ranks that load it together; by default this process alone, on the CPU.
+        parallel: how the model is sharded over them; by default every rank of the mesh has it whole.
+        overrides: values of the run's configuration to change, by dotted key, e.g. ``{"data.path": ...}``.
 
     Raises:
-        ConfigError: where the run has no such checkpoint, or a change does not fit.
+        ConfigError: where the run has no such checkpoint, or an override does not fit.
         DataError: where a file of the run is missing or corrupted.
     """
-    experiment = build_experiment(with_changes(folder.record["config"], changes or {}))
+    spec = RunSpec.build(with_overrides(folder.record["config"], overrides or {}))
     path = find_checkpoint(folder, checkpoint)
-    trained = read_trained(folder, experiment)
+    fitted = read_fitted(folder, spec)
     mesh = mesh or Mesh.alone()
 
     def build() -> nn.Module:
-        return experiment.domain.model(experiment, trained.schema)
+        return spec.domain.model(spec, fitted.schema)
 
     model = parallelize(build, mesh, parallel or ParallelConfig(), seed=None)
     load_weights(model, path, CheckpointStore(folder.checkpoints, mesh.world).group)
     model.module.eval()
-    return LoadedModel(folder.path, experiment, trained, model.whole, mesh.device)
+    return LoadedModel(folder.path, spec, fitted, model.whole, mesh.device)
 
 
-def open_run(folder: RunFolder, **opening: Any) -> TrainedRun:
-    """Opens a run as :func:`open_model` does, and its data."""
-    opened = open_model(folder, **opening)
-    experiment: Experiment = opened.cfg
-    splits = experiment.domain.splits(experiment, opened.trained)
-    task = experiment.domain.task(experiment, splits).to(opened.device)
+def load_run(
+    folder: RunFolder,
+    *,
+    checkpoint: str = "best",
+    mesh: Mesh | None = None,
+    parallel: ParallelConfig | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> LoadedRun:
+    """Loads the model of a run as :func:`load_model` does, and its data."""
+    loaded = load_model(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
+    spec: RunSpec = loaded.spec
+    splits = spec.domain.splits(spec, loaded.fitted)
+    task = spec.domain.task(spec, splits).to(loaded.device)
     if isinstance(task, Calibrates):
-        task.calibration = opened.trained.calibration
-    return TrainedRun(folder, experiment, opened.trained, opened.model, splits, task)
-
-
-def with_changes(config: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A run's configuration with some keys changed; unknown ones are refused when it is checked.
-
-    Raises:
-        ConfigError: where a group of keys does not exist.
-    """
-    values = dict(config)
-    for group, keys in changes.items():
-        if not isinstance(values.get(group), Mapping):
-            raise ConfigError("unknown group of keys", key=group, hint=nearest(group, config))
-        values[group] = {**values[group], **keys}
-    return values
+        task.calibration = loaded.fitted.calibration
+    return LoadedRun(folder, spec, loaded.fitted, loaded.model, splits, task)
 
 
 def find_checkpoint(folder: RunFolder, which: str) -> Path:
-    """A checkpoint of a run: ``best``, ``latest`` or a step."""
+    """Returns the folder of a checkpoint: ``best``, ``latest`` or a step.
+
+    Raises:
+        ConfigError: where the run has no such checkpoint.
+    """
     store = CheckpointStore(folder.checkpoints)
     if which in ("best", "latest"):
         path = store.best() if which == "best" else store.latest()
@@ -132,11 +128,11 @@ def load_weights(model: ParallelModel, path: Path, group: Any = None) -> None:
     read_manifest(path, group)
     averaged = has_averages(path)
     parameters = {name: local(p.detach()) for name, p in model.named_parameters()}
-    places = {f"{'ema' if averaged else 'model'}.{name}": value for name, value in parameters.items()}
-    wanted = {stored: model.stored(stored.partition(".")[2], value) for stored, value in places.items()}
+    targets = {f"{'ema' if averaged else 'model'}.{name}": value for name, value in parameters.items()}
+    wanted = {stored: model.stored(stored.partition(".")[2], value) for stored, value in targets.items()}
     buffers = {f"model.{name}": value for name, value in model.buffers().items()}
     loaded = read_tensors(path, {**wanted, **buffers}, group)
-    for name, value in {**places, **buffers}.items():
+    for name, value in {**targets, **buffers}.items():
         value.copy_(local(loaded[name]))
 
 
@@ -145,87 +141,24 @@ def has_averages(path: Path) -> bool:
     return any(name.startswith("ema.") for name in tensor_shapes(path))
 
 
-class WarmStart:
-    """Starts a model's parameters from another run's averaged weights wherever name and shape agree.
-
-    A model that says by ``variable_rows()`` which parameters have a block of rows for each variable takes over
-    the blocks of the variables that both know, so that other variables do not cost it the ones it shares.
-
-    Args:
-        model, older: both models, whole; only names, shapes and rows are read.
-        path: checkpoint of the older one.
-
-    Attributes:
-        fresh: names of the parameters that found no counterpart and stay as initialized.
-
-    Raises:
-        ConfigError: where less than half of the model finds its weights: it was not meant for this one.
-    """
-
-    def __init__(self, model: nn.Module, older: nn.Module, path: Path) -> None:
-        read_manifest(path)
-        self.path, self.kind = path, "ema" if has_averages(path) else "model"
-        self.shapes = {name: p.shape for name, p in older.named_parameters()}
-        self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)
-        sizes = {name: p.numel() for name, p in model.named_parameters()}
-        self.fresh = [name for name, p in model.named_parameters() if not self._fits(name, p.shape)]
-        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes.values())
-        if share < 0.5:
-            raise ConfigError(
-                f"only {share:.0%} of this model fits the weights of {path.parent.parent}",
-                key="init_from",
-                hint="choose the model that it was trained with",
-            )
-
-    def _fits(self, name: str, shape: torch.Size) -> bool:
-        if name not in self.shapes:
-            return False
-        if name not in self.rows:
-            return self.shapes[name] == shape
-        blocks, older = shape[0] // len(self.rows[name]), self.shapes[name][0] // len(self.older_rows[name])
-        return (blocks, *shape[1:]) == (older, *self.shapes[name][1:])
-
-    def __call__(self, name: str, drawn: Tensor) -> Tensor:
-        """The value that a parameter starts from, given the one that was drawn for it."""
-        if name in self.fresh:
-            return drawn
-        stored = f"{self.kind}.{name}"
-        value = read_tensors(self.path, {stored: torch.empty(self.shapes[name], dtype=drawn.dtype)})[stored]
-        if name not in self.rows:
-            return value
-        names, known = self.rows[name], self.older_rows[name]
-        blocks, older = drawn.unflatten(0, (len(names), -1)), value.unflatten(0, (len(known), -1))
-        for position, variable in enumerate(names):
-            if variable in known:
-                blocks[position] = older[known.index(variable)]
-        return drawn
+def save_fitted(folder: RunFolder, fitted: FittedData) -> None:
+    """Writes what a model is built from and normalized with beside its checkpoints."""
+    write_json(folder.path / SCHEMA, fitted.schema.to_dict())
+    with atomic_file(folder.path / STATISTICS) as temporary:
+        save_file({name: value.contiguous() for name, value in fitted.statistics.to_tensors().items()}, temporary)
 
 
-def weights_to_take_over(build: Callable[[], nn.Module], source: RunFolder) -> WarmStart:
-    """What a model starts from if it takes over the weights of another run."""
-    experiment = build_experiment(source.record["config"])
-    trained = read_trained(source, experiment)
-    with torch.device("meta"):
-        model, older = build(), experiment.domain.model(experiment, trained.schema)
-    return WarmStart(model, older, find_checkpoint(source, "best"))
-
-
-def _variable_rows(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
-    rows: Callable[[], Mapping[str, tuple[str, ...]]] | None = getattr(model, "variable_rows", None)
-    return rows() if rows is not None else {}
-
-
-def read_trained(folder: RunFolder, experiment: Experiment) -> FittedData:
-    """What a run's model was built from and normalized with.
+def read_fitted(folder: RunFolder, spec: RunSpec) -> FittedData:
+    """Reads what a run's model was built from and normalized with.
 
     Raises:
         DataError: where its files are missing or corrupted.
     """
     try:
-        schema = json.loads((folder.path / "schema.json").read_text())
-        statistics = load_file(folder.path / "statistics.safetensors")
+        schema = json.loads((folder.path / SCHEMA).read_text())
+        statistics = load_file(folder.path / STATISTICS)
         calibration = folder.path / CALIBRATION
         factors = json.loads(calibration.read_text()) if calibration.exists() else {}
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder.path} has no readable schema.json and statistics.safetensors ({error})") from None
-    return replace(experiment.domain.restore(schema, statistics), calibration=factors)
+        raise DataError(f"{folder.path} has no readable {SCHEMA} and {STATISTICS} ({error})") from None
+    return replace(spec.domain.restore(schema, statistics), calibration=factors)

@@ -1,65 +1,85 @@
-"""Models that are trained beside a run's own to judge it by: the same but for a few keys, on the same data.
+"""Reference models: trained beside a run's own to judge it by, equal to it but for a few keys, on the same data.
 
-``companions`` names them with what is other, e.g. ``{coarse: {model: {ratios: [], budgets: []}}}``; with ``repeats``
-above 1 each of them, and the run's own model, is trained again from further seeds. They lie in the run's folder under
-``companions/NAME-REPEAT``, are runs themselves, and go on where they stand when the run is resumed.
+``reference_models`` names them with the keys in which they differ, e.g.
+``{coarse: {model: {ratios: [], budgets: []}}}``.
+With ``seeds`` above 1 each of them, and the run's own model, is trained again from the seeds that follow. They lie in
+the run's folder under ``reference_models/NAME-NUMBER``, are runs themselves, and continue when the run is resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from sciml.distributed.world import World
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import with_changes
-from sciml.run.session import say, set_up
-from sciml.run.spec import build_experiment
+from sciml.run.session import TrainingSession, say
+from sciml.run.spec import RunOptions, RunSpec, with_overrides
 
 OWN = "model"
 """Name of the run's own model."""
 
 
-def check_companions(values: Mapping[str, Any]) -> None:
-    """Refuses companions that cannot work, before anything is trained.
+@dataclass(frozen=True)
+class ReferenceModel:
+    """A model that is trained beside a run's own.
+
+    Attributes:
+        number: of its seed, counted from the run's own, which is 0.
+        spec: of the run that it is.
+    """
+
+    name: str
+    number: int
+    spec: RunSpec
+
+    def folder_in(self, run: RunFolder) -> RunFolder:
+        """Its folder within that of the run; it may not exist yet."""
+        return _folder(run, self.name, self.number)
+
+
+def build_reference_models(spec: RunSpec) -> list[ReferenceModel]:
+    """Builds the reference models of a run, all of the first seed first; further seeds of its own model are among them.
 
     Raises:
-        ConfigError: as for the run's own configuration.
+        ConfigError: where one cannot work, as for the run's own configuration.
     """
-    for _, _, companion in companions_of(values):
-        build_experiment(companion)
+    differences = {OWN: {}, **spec.options.reference_models}
+    models = []
+    for name, number in _names(spec.options):
+        differing = differences[name].items()
+        overrides = {f"{group}.{key}": value for group, keys in differing for key, value in keys.items()}
+        config = with_overrides(spec.config, overrides)
+        config |= {"seed": spec.seed + number, "reference_models": {}, "seeds": 1}
+        models.append(ReferenceModel(name, number, RunSpec.build(config)))
+    return models
 
 
-def train_companions(folder: RunFolder, world: World) -> bool:
-    """Trains what is not trained yet; False where a signal ended it early."""
-    for name, repeat, values in companions_of(folder.record["config"]):
-        say(world, f"companion {name}" + f", seed {values['seed']}" * (repeat > 0))
-        if not set_up(values, world, place=place_of(folder, name, repeat)).fit():
+def train_reference_models(models: Sequence[ReferenceModel], run: RunFolder, world: World) -> bool:
+    """Trains those that are not trained yet; False where a signal ended it early."""
+    for model in models:
+        say(world, f"reference model {model.name}" + f", seed {model.spec.seed}" * (model.number > 0))
+        folder = model.folder_in(run)
+        if not TrainingSession.start(model.spec, world, folder if folder.exists else None, path=folder.path).fit():
             return False
     return True
 
 
-def place_of(folder: RunFolder, name: str, repeat: int) -> Path:
-    """The folder of a companion."""
-    return folder.path / "companions" / f"{name}-{repeat}"
+def reference_runs(run: RunFolder, options: RunOptions) -> dict[str, list[RunFolder]]:
+    """Returns the runs of the reference models by name; further seeds of the run's own model are left out."""
+    runs: dict[str, list[RunFolder]] = {}
+    for name, number in _names(options):
+        folder = _folder(run, name, number)
+        if name != OWN and folder.exists:
+            runs.setdefault(name, []).append(folder)
+    return runs
 
 
-def companions_of(config: Mapping[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """Name, number of the repeat and configuration of each companion, all of the first seed first."""
-    changes = {OWN: {}, **(config.get("companions") or {})}
-    for repeat in range(config.get("repeats", 1)):
-        for name, changed in changes.items():
-            if (name, repeat) != (OWN, 0):
-                values = with_changes(config, changed)
-                yield name, repeat, {**values, "seed": values["seed"] + repeat, "companions": {}, "repeats": 1}
+def _names(options: RunOptions) -> Iterator[tuple[str, int]]:
+    """Name and number of the seed, without those of the run itself."""
+    for number in range(options.seeds):
+        yield from ((name, number) for name in (OWN, *options.reference_models) if (name, number) != (OWN, 0))
 
 
-def companion_runs(folder: RunFolder) -> dict[str, list[RunFolder]]:
-    """The trained companions of a run by name; further seeds of its own model are left out."""
-    found: dict[str, list[RunFolder]] = {}
-    for name, repeat, _ in companions_of(folder.record["config"]):
-        place = place_of(folder, name, repeat)
-        if name != OWN and (place / "run.json").exists():
-            found.setdefault(name, []).append(RunFolder(place))
-    return found
+def _folder(run: RunFolder, name: str, number: int) -> RunFolder:
+    return RunFolder(run.path / "reference_models" / f"{name}-{number}")

@@ -21,8 +21,8 @@ from sciml.domain.protocol import Score, Splits
 from sciml.forecast.evaluation import mean_scores, score_baselines, score_model, score_table
 from sciml.parallel.config import ParallelConfig
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import CALIBRATION, TrainedRun, find_checkpoint, open_run
-from sciml.run.reference_models import companion_runs
+from sciml.run.loaded import CALIBRATION, LoadedRun, find_checkpoint, load_run
+from sciml.run.reference_models import reference_runs
 
 EXAMPLE = "example.safetensors"
 
@@ -32,13 +32,13 @@ class Evaluation:
     """A run that was scored.
 
     Attributes:
-        run: the run, opened as it was scored.
+        run: the run, loaded as it was scored.
         path: the folder of its scores: the run's own, or one within it where other conditions than its own were asked.
         checkpoint: whose weights were scored.
         scores: rows of ``scores.json``.
     """
 
-    run: TrainedRun
+    run: LoadedRun
     path: Path
     checkpoint: Path
     scores: Sequence[dict[str, Any]]
@@ -50,43 +50,45 @@ def score_run(
     parallel: ParallelConfig | None = None,
     *,
     checkpoint: str = "best",
-    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Evaluation | None:
     """Scores a run's model on its test split, beside the baselines, and writes the scores.
 
-    With changes to the run's configuration the scores go to a folder of their own, within the run's.
+    Args:
+        overrides: values of the run's configuration to change, by dotted key; the scores then go to a folder of their
+            own, within the run's.
 
     Returns:
         The evaluation; None on other ranks than the first.
     """
-    run = open_run(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, changes=changes)
-    config = run.experiment
-    # Companions are scored on what the run is scored on; their models are their own.
-    conditions = {group: keys for group, keys in (changes or {}).items() if group in ("data", "task")}
-    others = {
-        name: [open_run(other, mesh=mesh, parallel=parallel, changes=conditions) for other in runs]
-        for name, runs in companion_runs(folder).items()
+    run = load_run(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
+    spec = run.spec
+    # Reference models are scored on what the run is scored on; their models are their own.
+    conditions = {key: v for key, v in (overrides or {}).items() if key.partition(".")[0] in ("data", "task")}
+    references = {
+        name: [load_run(reference, mesh=mesh, parallel=parallel, overrides=conditions) for reference in runs]
+        for name, runs in reference_runs(folder, spec.options).items()
     }
-    batches = {"batch_size": config.trainer.micro_batch(mesh.num_data_ranks), "seed": config.seed}
-    if isinstance(run.task, Calibrates) and not changes:
+    batches = {"batch_size": spec.trainer.micro_batch(mesh.num_data_ranks), "seed": spec.seed}
+    if isinstance(run.task, Calibrates) and not overrides:
         calibrate(folder, run.task, run.model, run.splits, mesh, **batches)
-    scores = score_test(run, mesh, others, **batches)
+    scores = score_test(run, mesh, references, **batches)
     # Ranks that compute one model together must all take part.
-    example = config.domain.example(run.task, run.model, run.splits)
+    example = spec.domain.example(run.task, run.model, run.splits)
     if not mesh.is_main:
         return None
-    path = folder.new_evaluation() if changes else folder.path
+    path = folder.new_evaluation() if overrides else folder.path
     save_scores(path, scores, example, run.splits.schema.to_dict())
     return Evaluation(run, path, find_checkpoint(folder, checkpoint), scores)
 
 
 def score_test(
-    run: TrainedRun, mesh: Mesh, others: Mapping[str, Sequence[TrainedRun]], *, batch_size: int, seed: int
+    run: LoadedRun, mesh: Mesh, references: Mapping[str, Sequence[LoadedRun]], *, batch_size: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Rows of ``scores.json`` on the whole test split.
+    """Scores on the whole test split; returns the rows of ``scores.json``.
 
     Args:
-        others: trained models by name that are scored beside the baselines; of several the mean is taken.
+        references: reference models by name that are scored beside the baselines; of several the mean is taken.
     """
 
     def batches(source: SampleSource, description: str) -> Any:
@@ -95,13 +97,13 @@ def score_test(
         found = evaluation_batches(source, batch_size=batch_size, seed=seed, **rank)
         return track(found, description, total) if mesh.is_main else found
 
-    def scores_of(one: TrainedRun, name: str) -> list[Score]:
+    def scores_of(one: LoadedRun, name: str) -> list[Score]:
         return score_model(one.task, one.model, batches(one.splits.test, f"scoring {name}"), mesh)
 
     scores = scores_of(run, "the model")
     test, task = run.splits.test, run.task
     baselines = score_baselines(task, batches(test, "scoring the baselines"), mesh, task.baselines())
-    trained = {name: mean_scores([scores_of(one, name) for one in runs]) for name, runs in others.items()}
+    trained = {name: mean_scores([scores_of(one, name) for one in runs]) for name, runs in references.items()}
     return score_table(scores, {**baselines, **trained})
 
 

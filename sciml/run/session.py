@@ -1,4 +1,4 @@
-"""A training, from a composed configuration to one that is ready to go on."""
+"""A training session: the run is found, its data loaded, its model built and restored; then it trains."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from sciml.core.seeding import seed_of
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.optional import WarmStarts
-from sciml.domain.protocol import Domain, FittedData, Splits, Task
+from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.parallel.pipeline import check_micro_batches
-from sciml.run.folder import RunFolder, new_place
-from sciml.run.loaded import find_checkpoint, read_trained, save_trained, weights_to_take_over, with_changes
-from sciml.run.restart import Job
-from sciml.run.spec import Experiment, RunKeys, build_experiment, build_run_keys
+from sciml.run.compose import Composition
+from sciml.run.folder import RunFolder, new_path
+from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
+from sciml.run.restart import RestartNote
+from sciml.run.spec import RunOptions, RunSpec, with_overrides
+from sciml.run.warm_start import SourceRun
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine_config import build_engine
@@ -33,64 +35,128 @@ from sciml.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
+class RunStart:
+    """Where a training begins.
+
+    Attributes:
+        config: that of the run that continues, with what was typed; of a new run, the composed one.
+        folder: the run that continues; None begins a new one.
+        note: for restarts of this job.
+    """
+
+    config: Mapping[str, Any]
+    folder: RunFolder | None
+    note: RestartNote
+
+
+def find_run(composition: Composition, world: World) -> RunStart:
+    """Finds the run that a training continues, by ``resume`` or because its job was restarted.
+
+    Raises:
+        ConfigError: where a run that is named does not exist or has no checkpoint, or ranks were started differently.
+    """
+    config = composition.config
+    world.agree("the configuration", config)
+    options = RunOptions.build(config)
+    note = RestartNote.of(config, options.runs_dir, world)
+    folder = note.run()
+    if folder is None and options.resume:
+        folder = RunFolder.find(options.resume, options.runs_dir, "resume")
+        find_checkpoint(folder, "latest")  # a run without any is refused before data are read
+    if folder is not None:
+        return RunStart(with_overrides(folder.record["config"], composition.overrides), folder, note)
+    if options.init_from:  # what "latest" is now
+        config = {**config, "init_from": str(RunFolder.find(options.init_from, options.runs_dir, "init_from").path)}
+    return RunStart(config, None, note)
+
+
+@dataclass(frozen=True)
 class TrainingSession:
-    """A training that is ready to go on."""
+    """A training that stands where its run stands."""
 
     folder: RunFolder
-    experiment: Experiment
+    spec: RunSpec
     trainer: Trainer
-    job: Job
+
+    @classmethod
+    def start(
+        cls,
+        spec: RunSpec,
+        world: World,
+        folder: RunFolder | None = None,
+        *,
+        path: Path | None = None,
+        note: RestartNote | None = None,
+    ) -> TrainingSession:
+        """Loads the data, builds the model, creates the run's folder, and restores the newest checkpoint.
+
+        Args:
+            folder: the run that continues; None begins a new one.
+            path: folder of a new run; by default one under ``runs_dir``.
+            note: is written when the folder is there.
+
+        Raises:
+            ConfigError, DataError: before anything is written.
+        """
+        mesh = Mesh(world, spec.engine.degrees(spec.parallel, world.size))
+        check_parallel(spec, mesh)
+        check_tracking(spec.tracking)
+        if spec.trainer.num_threads:
+            torch.set_num_threads(spec.trainer.num_threads)
+        source = find_source(spec, folder)
+        splits = load_data(spec, folder, source)
+        task = spec.domain.task(spec, splits).to(world.device)
+        model = build_model(spec, splits, task, source, mesh)
+        if folder is None:
+            folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
+        if note is not None:
+            note.write(folder)
+        trainer = restore(spec, model, task, splits, folder)
+        size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
+        say(world, f"{spec.domain.name}: {size} -> {folder.path}")
+        return cls(folder, spec, trainer)
 
     def fit(self) -> bool:
         """Trains to the last step, with its views; False where a signal ended it early."""
         return self.trainer.fit(_callbacks(self, self.trainer.mesh))
 
 
-def set_up(values: Mapping[str, Any], world: World, place: Path | None = None) -> TrainingSession:
-    """Everything up to the first step: configuration, data, model, the run's folder, and where it stands.
-
-    Args:
-        place: folder of the run, which goes on where it stands if it is there; by default a new one under ``runs_dir``,
-            or what ``resume`` or a restarted job says.
-
-    Raises:
-        ConfigError, DataError: before anything is written.
-    """
-    keys = build_run_keys(values)
-    world.agree("the configuration", values)
-    job = Job(world, None) if place else Job.of(values, keys.runs_dir, world)
-    folder = RunFolder(place) if place and (place / "run.json").exists() else job.earlier()
-    if folder is None and keys.resume:
-        folder = RunFolder.find(keys.resume, keys.runs_dir, "resume")
-        find_checkpoint(folder, "latest")  # a run without any is refused before data are read
-    if folder is not None and keys.resume:
-        values = with_changes(folder.record["config"], values["changes"])
-    experiment = build_experiment(values)
-    mesh = Mesh(world, experiment.engine.degrees(experiment.parallel, world.size))
-    check_parallel(experiment, mesh)
-    check_tracking(experiment.tracking)
-    if experiment.trainer.num_threads:
-        torch.set_num_threads(experiment.trainer.num_threads)
-    splits = experiment.domain.splits(experiment, read_trained(folder, experiment) if folder is not None else None)
-    source = _source_of_weights(keys, folder)
-    if source is not None and folder is None:
-        splits = _continued(experiment.domain, splits, source)
-    task = experiment.domain.task(experiment, splits).to(world.device)
-    model = _build_model(experiment, splits, task, source, mesh)
-    if folder is None:
-        values = {**values, "init_from": str(source.path) if source else None}  # what "latest" is now
-        place = place or new_place(keys.runs_dir, experiment.domain.name, keys.run)
-        folder = world.share(_new_folder(values, place, experiment.domain.name, splits) if world.is_main else None)
-    job.began(folder)
-    size = f"{model.num_parameters():,} parameters"
-    trainer = _trainer(experiment, model, task, splits, folder)
-    say(world, f"{experiment.domain.name}: {size}, {len(splits.train)} samples -> {folder.path}")
-    return TrainingSession(folder, experiment, trainer, job)
+def find_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:
+    """Reads the run whose weights a training starts from; None where it has none, or has a checkpoint of its own."""
+    name = spec.options.init_from
+    if not name or (folder is not None and CheckpointStore(folder.checkpoints).latest() is not None):
+        return None
+    return SourceRun.read(RunFolder.find(name, spec.options.runs_dir, "init_from"))
 
 
-def _trainer(experiment: Experiment, model: ParallelModel, task: Task, splits: Splits, folder: RunFolder) -> Trainer:
-    """The trainer of a run, standing where the run's newest intact checkpoint stands."""
-    config = experiment.trainer
+def load_data(spec: RunSpec, folder: RunFolder | None, source: SourceRun | None) -> Splits:
+    """Loads the splits: those that a run began with, or new ones, in the source's units where its weights need them."""
+    if folder is not None:
+        return spec.domain.splits(spec, read_fitted(folder, spec))
+    splits = spec.domain.splits(spec)
+    if source is None or not isinstance(spec.domain, WarmStarts):
+        return splits
+    fitted = spec.domain.continued(FittedData(splits.schema, splits.statistics), source.fitted)
+    return replace(splits, schema=fitted.schema, statistics=fitted.statistics)
+
+
+def build_model(spec: RunSpec, splits: Splits, task: Task, source: SourceRun | None, mesh: Mesh) -> ParallelModel:
+    """Builds the model, sharded over the mesh, with weights drawn from the seed or taken from the source."""
+
+    def build() -> nn.Module:
+        return spec.domain.model(spec, splits.schema)
+
+    start = None
+    if source is not None:
+        start = source.warm_start(build)
+        fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
+        say(mesh.world, f"weights of {source.folder.path} taken over{fresh}")
+    return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start)
+
+
+def restore(spec: RunSpec, model: ParallelModel, task: Task, splits: Splits, folder: RunFolder) -> Trainer:
+    """Builds the trainer of a run, which stands where the run's newest intact checkpoint stands."""
+    config = spec.trainer
     checkpoints = CheckpointStore(
         folder.checkpoints,
         model.mesh.world,
@@ -100,10 +166,10 @@ def _trainer(experiment: Experiment, model: ParallelModel, task: Task, splits: S
     )
     trainer = Trainer(
         config,
-        experiment.optim,
-        seed=experiment.seed,
+        spec.optim,
+        seed=spec.seed,
         mesh=model.mesh,
-        engine=build_engine(experiment.engine, model, experiment.optim, config, task),
+        engine=build_engine(spec.engine, model, spec.optim, config, task),
         task=task,
         splits=splits,
         checkpoints=checkpoints,
@@ -113,57 +179,22 @@ def _trainer(experiment: Experiment, model: ParallelModel, task: Task, splits: S
     return trainer
 
 
-def check_parallel(experiment: Experiment, mesh: Mesh) -> None:
+def check_parallel(spec: RunSpec, mesh: Mesh) -> None:
     """Refuses a batch that the mesh cannot share, before any data is read.
 
     Raises:
         ConfigError: naming a size that works.
     """
-    trainer = experiment.trainer
-    micro_batch = trainer.micro_batch(mesh.num_data_ranks)
+    micro_batch = spec.trainer.micro_batch(mesh.num_data_ranks)
     if mesh.size("pp") > 1:
-        check_micro_batches(experiment.parallel, trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
-
-
-def _source_of_weights(keys: RunKeys, folder: RunFolder | None) -> RunFolder | None:
-    """The run whose weights a training starts from; None where it has none, or has a checkpoint of its own."""
-    if folder is None:
-        name = keys.init_from
-    else:
-        own = CheckpointStore(folder.checkpoints).latest()
-        name = folder.record["config"].get("init_from") if own is None else None
-    return RunFolder.find(name, keys.runs_dir, "init_from") if name else None
-
-
-def _continued(domain: Domain, splits: Splits, source: RunFolder) -> Splits:
-    """Splits in the units of the run whose weights are taken over, where the domain's weights need them."""
-    if not isinstance(domain, WarmStarts):
-        return splits
-    older = read_trained(source, build_experiment(source.record["config"]))
-    found = domain.continued(FittedData(splits.schema, splits.statistics), older)
-    return replace(splits, schema=found.schema, statistics=found.statistics)
-
-
-def _build_model(
-    experiment: Experiment, splits: Splits, task: Task, source: RunFolder | None, mesh: Mesh
-) -> ParallelModel:
-    def build() -> nn.Module:
-        return experiment.domain.model(experiment, splits.schema)
-
-    start = None
-    if source is not None:
-        start = weights_to_take_over(build, source)
-        fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
-        say(mesh.world, f"weights of {source.path} taken over{fresh}")
-    seed = seed_of(experiment.seed, "init")
-    return parallelize(build, mesh, parallel_of(experiment.parallel, task), seed, start)
+        check_micro_batches(spec.parallel, spec.trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
 
 
 def parallel_of(config: ParallelConfig, task: Task) -> ParallelConfig:
-    """How a task's model can be cut: one whose loss is made of gradients needs its weights whole in between.
+    """Returns how a task's model can be sharded: one whose loss is made of gradients needs its weights whole between.
 
     Raises:
-        ConfigError: where it cannot be cut as wanted.
+        ConfigError: where it cannot be sharded as wanted.
     """
     if not task.needs_double_backward:
         return config
@@ -174,16 +205,16 @@ def parallel_of(config: ParallelConfig, task: Task) -> ParallelConfig:
     return replace(config, zero=min(config.zero, 2))
 
 
-def _new_folder(values: Mapping[str, Any], place: Path, domain: str, splits: Splits) -> RunFolder:
-    config = {name: value for name, value in values.items() if name != "changes"}
+def _create_folder(spec: RunSpec, path: Path | None, splits: Splits) -> RunFolder:
+    path = path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run)
     samples = {name: len(getattr(splits, name)) for name in ("train", "valid", "test")}
-    folder = RunFolder.create(place, domain, config, samples)
-    save_trained(folder, FittedData(splits.schema, splits.statistics))
+    folder = RunFolder.create(path, spec.domain.name, spec.config, samples)
+    save_fitted(folder, FittedData(splits.schema, splits.statistics))
     return folder
 
 
-def _callbacks(training: TrainingSession, mesh: Mesh) -> list[Callback]:
-    config, path, step = training.experiment.trainer, training.folder.path, training.trainer.step
+def _callbacks(session: TrainingSession, mesh: Mesh) -> list[Callback]:
+    config, path, step = session.spec.trainer, session.folder.path, session.trainer.step
     trace = Trace(path, mesh.world.rank, config.trace_steps)
     if not mesh.is_main:
         return [trace]
@@ -192,10 +223,11 @@ def _callbacks(training: TrainingSession, mesh: Mesh) -> list[Callback]:
         MetricsLog(path / "metrics.jsonl", every=config.log_every, resume_step=step),
         ProgressView(config.max_steps, step),
     ]
-    tracker = build_tracker(training.experiment.tracking, path, config.log_every)
+    tracker = build_tracker(session.spec.tracking, path, config.log_every)
     return [*views, tracker] if tracker is not None else views
 
 
 def say(world: World, text: str) -> None:
+    """Writes a line for the user to stderr, once for all ranks."""
     if world.is_main:
         print(text, file=sys.stderr, flush=True)

@@ -19,13 +19,13 @@ import torch
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
 from sciml.distributed import launcher
-from sciml.distributed.world import World
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
+from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_run
-from sciml.run.session import TrainingSession, set_up
-from sciml.run.spec import compose
+from sciml.run.loaded import load_run
+from sciml.run.session import TrainingSession
+from sciml.testing.sessions import start_session
 
 TIMEOUT_S = 240
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,8 +57,7 @@ class DomainConformance:
 
     def training(self, folder: Path, *overrides: str) -> TrainingSession:
         """A training in a folder of its own, composed as on the command line."""
-        values = compose("train", [*self._arguments(folder), *overrides], self.config_dir)
-        return set_up(values, World(0, 1, torch.device("cpu")))
+        return start_session(compose("train", [*self._arguments(folder), *overrides], self.config_dir))
 
     def _arguments(self, folder: Path) -> list[str]:
         return [*SMALL, f"runs_dir={folder}", *self.overrides]
@@ -89,13 +88,13 @@ class DomainConformance:
     def test_a_saved_model_predicts_the_same(self, tmp_path: Path) -> None:
         training = self.training(tmp_path)
         training.trainer.fit()
-        opened = open_run(training.folder, checkpoint="latest")
+        loaded = load_run(training.folder, checkpoint="latest")
         source = training.trainer.splits.test
         batch = source.collate([source.sample(0, np.random.default_rng(0))])
         with training.trainer.evaluation_weights() as model:
             kept = training.trainer.task.predict(model, batch)
         with torch.no_grad():
-            _assert_equal(opened.task.predict(opened.model, batch), kept)
+            _assert_equal(loaded.task.predict(loaded.model, batch), kept)
 
     def test_a_resumed_run_equals_the_straight_one_bit_for_bit(self, tmp_path: Path) -> None:
         straight = self.training(tmp_path / "straight")
@@ -135,10 +134,10 @@ class DomainConformance:
         assert folder.scores() == rows
 
     def test_a_model_of_another_kind_is_refused(self, tmp_path: Path) -> None:
-        values = compose("train", self._arguments(tmp_path), self.config_dir)
-        values["model"]["kind"] = "abacus"
+        composition = compose("train", self._arguments(tmp_path), self.config_dir)
+        composition.config["model"]["kind"] = "abacus"
         with pytest.raises(ConfigError, match="abacus"):
-            set_up(values, World(0, 1, torch.device("cpu")))
+            start_session(composition)
         assert not list(tmp_path.glob("*/*"))
 
     def _equals_on(self, mesh: str, single: TrainingSession, folder: Path) -> None:
@@ -148,9 +147,9 @@ class DomainConformance:
         )
         double = RunFolder.find("latest", str(folder))
         expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
-        opened = open_run(double, checkpoint="latest")
+        loaded = load_run(double, checkpoint="latest")
         averages = single.trainer.average.averages if single.trainer.average else {}
-        for name, value in opened.model.named_parameters():
+        for name, value in loaded.model.named_parameters():
             torch.testing.assert_close(
                 value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=1e-6
             )

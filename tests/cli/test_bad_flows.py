@@ -16,7 +16,7 @@ TIMES = tuple(10.0 * n for n in range(12))
 TINY = (
     "domain=fluids", "model.embed_dim=16", "model.depth=1", "model.num_heads=1", "model.rotary_max_harmonic=2",
     "model.patch_size=4", "task.score_frames=[1,2]", "trainer.max_steps=2", "trainer.num_threads=1",
-    "trainer.global_batch_size=2", "~companions.uniform_coarse",
+    "trainer.global_batch_size=2", "~reference_models.uniform_coarse",
 )  # fmt: skip
 
 

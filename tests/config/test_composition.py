@@ -4,29 +4,30 @@ import pytest
 
 from sciml.app.cli import help_text
 from sciml.core.groups import CONF, options
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_is_valid(experiment):
-    build_experiment(compose("train", [f"experiment={experiment}"]))
+    RunSpec.build(compose("train", [f"experiment={experiment}"]).config)
 
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
     domain = {"vit": "climate", "gnn": "materials", "amr": "fluids", "gpt": "language"}[model.split("_")[0]]
-    assert build_experiment(compose("train", [f"domain={domain}", f"model={model}"])).model.kind
+    assert RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config).model.kind
 
 
 @pytest.mark.parametrize("group", ["tracking", "optim", "engine"])
 def test_every_option_is_valid(group):
     for option in options(group):
-        build_experiment(compose("train", [f"{group}={option}"]))
+        RunSpec.build(compose("train", [f"{group}={option}"]).config)
 
 
 def test_the_command_line_wins_over_the_experiment():
     overrides = ["experiment=climate_archive", "model=vit_tiny", "trainer.max_steps=7", "optim.betas=[0.8,0.9]"]
-    built = build_experiment(compose("train", overrides))
+    built = RunSpec.build(compose("train", overrides).config)
     assert built.model.embed_dim == 128
     assert built.trainer.max_steps == 7
     assert built.trainer.valid_every == 500
@@ -34,11 +35,11 @@ def test_the_command_line_wins_over_the_experiment():
 
 
 def test_a_key_that_a_file_leaves_out_can_be_set():
-    assert build_experiment(compose("train", ["data.preload_gb=1.5"])).data.preload_gb == 1.5
+    assert RunSpec.build(compose("train", ["data.preload_gb=1.5"]).config).data.preload_gb == 1.5
 
 
 def test_configurations_are_frozen():
-    built = build_experiment(compose("train", []))
+    built = RunSpec.build(compose("train", []).config)
     with pytest.raises(AttributeError):
         built.trainer.max_steps = 1
 

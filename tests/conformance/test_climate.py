@@ -14,7 +14,7 @@ from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
 from sciml.forecast.rollout import rollout
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_run
+from sciml.run.loaded import load_run
 from sciml.testing.conformance import DomainConformance
 
 
@@ -75,7 +75,7 @@ class TestClimate(DomainConformance):
     def test_weights_move_to_other_variables(self, runs, tmp_path):
         source = RunFolder.find("latest", str(runs))
         fine = self.training(tmp_path, f"init_from={source.path}", "data.channels=[u10,t2m,v850]")
-        model, older = fine.trainer.engine.model.module, open_run(source).model
+        model, older = fine.trainer.engine.model.module, load_run(source).model
         shared = older.channels.index("t2m")
         assert torch.equal(model.tokenizer.embedding.weight[1], older.tokenizer.embedding.weight[shared])
         rows = older.head.project.weight.unflatten(0, (len(older.channels), -1))

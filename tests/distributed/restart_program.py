@@ -11,32 +11,32 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.launcher import launched
 from sciml.distributed.world import join
 from sciml.run.folder import RunFolder
-from sciml.run.restart import Job
+from sciml.run.restart import RestartNote
 
 
 def work(runs_dir):
     world = join("cpu", 60)
-    job = Job.of({"seed": 0}, runs_dir, world)
-    other = Job.of({"seed": 1}, runs_dir, world)
+    note = RestartNote.of({"seed": 0}, runs_dir, world)
+    other = RestartNote.of({"seed": 1}, runs_dir, world)
     attempt = launched().attempt
-    found = job.earlier()
+    found = note.run()
     if world.is_main:
-        seen = {"attempt": attempt, "run": found and str(found.path), "other": other.earlier() and "found"}
+        seen = {"attempt": attempt, "run": found and str(found.path), "other": other.run() and "found"}
     else:
-        other.earlier()
+        other.run()
         seen = None
     if world.is_main:
         with (Path(runs_dir) / "seen.jsonl").open("a") as file:
             file.write(json.dumps(seen) + "\n")
     if attempt == 0:
-        job.began(RunFolder(Path(runs_dir) / "toy" / "mine"))
+        note.write(RunFolder(Path(runs_dir) / "toy" / "mine"))
         world.barrier()
         if world.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         world.barrier()
     if attempt == 1:
         world.barrier()
-        job.finished()
+        note.remove()
         raise ConfigError("enough", key="seed")
 
 

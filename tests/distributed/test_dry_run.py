@@ -13,7 +13,7 @@ import math, os, sys
 import torch, torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from domains.climate.model.forecaster import ClimateViT
-from sciml.run.spec import compose
+from sciml.run.compose import compose
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
@@ -31,7 +31,7 @@ latitude = [90 - 180 * (i + 0.5) / 128 for i in range(128)]
 longitude = [360 * i / 256 for i in range(256)]
 
 def model(*overrides):
-    values = compose("train", ["domain=climate", "model=vit_10b", *overrides])["model"]
+    values = compose("train", ["domain=climate", "model=vit_10b", *overrides]).config["model"]
     config = build(ViTConfig, values, prefix="model")
     with torch.device("meta"):
         return ClimateViT(config, [f"v{i}" for i in range(48)], latitude=latitude, longitude=longitude)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_run
+from sciml.run.loaded import load_run
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def training(runs_dir):
 def weights(runs_dir):
     """Of the run that was finished."""
     scores = next(runs_dir.glob("toy/*/scores.json"))
-    return open_run(RunFolder(scores.parent), checkpoint="latest").model.state_dict()
+    return load_run(RunFolder(scores.parent), checkpoint="latest").model.state_dict()
 
 
 @pytest.fixture(scope="module")

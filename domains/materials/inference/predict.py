@@ -88,7 +88,7 @@ class OutOfDomain:
         return [(name, in_words(reasons)) for name, reasons in self._worst]
 
 
-def predict(opened: LoadedModel, config: PredictConfig) -> CommandResult:
+def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     """Predicts structure by structure and writes one file, whole or not at all.
 
     Spreads stand beside what they belong to, ``energy_std`` beside ``energy``; the structures' own entries are kept.
@@ -98,10 +98,10 @@ def predict(opened: LoadedModel, config: PredictConfig) -> CommandResult:
         DataError: structures that cannot be read or that the model cannot know.
         RunError: the disk is full.
     """
-    predictor = Predictor(opened, dtype=config.dtype, branch=config.branch)
+    predictor = Predictor(loaded, dtype=config.dtype, branch=config.branch)
     names = tuple(config.properties or predictor.predicts)
     predictor.refuse_without(*names)
-    files, path = locate(config.structures), _new_path(config.out, opened.directory)
+    files, path = locate(config.structures), _new_path(config.out, loaded.directory)
     outsiders, count = OutOfDomain(), 0
     with atomic_file(path) as temporary, open_to_write(temporary) as out:
         for structure, atoms, values in track(_predicted(predictor, files, config, names), "predicting"):

@@ -23,7 +23,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.protocol import LoadedModel
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_model
+from sciml.run.loaded import load_model
 
 Labels = dict[str, np.ndarray]
 BATCH_EDGES = 60_000
@@ -34,7 +34,7 @@ class Predictor:
     """What a model says of structures without labels.
 
     Args:
-        opened: the model.
+        loaded: the model.
         dtype: ``float32`` or ``float64``, of everything that is computed.
         branch: the data set whose head is read; None takes the first.
 
@@ -47,17 +47,17 @@ class Predictor:
         ConfigError: the model has no such data set.
     """
 
-    def __init__(self, opened: LoadedModel, *, dtype: str = "float32", branch: str | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, *, dtype: str = "float32", branch: str | None = None) -> None:
         choice(dtype, tuple(DTYPES), "dtype")
-        self.schema, self.statistics = opened.trained.schema, opened.trained.statistics
+        self.schema, self.statistics = loaded.fitted.schema, loaded.fitted.statistics
         names = self.schema.branches
         self.branch = 0 if branch is None else names.index(choice(branch, names, "branch"))
-        self.dtype, self.device = DTYPES[dtype], opened.device
-        self.model = opened.model.to(self.dtype)
-        self.cutoff: float = opened.cfg.model.cutoff
-        self.config = opened.cfg.task
+        self.dtype, self.device = DTYPES[dtype], loaded.device
+        self.model = loaded.model.to(self.dtype)
+        self.cutoff: float = loaded.spec.model.cutoff
+        self.config = loaded.spec.task
         self.task = MaterialsTask(self.schema, self.statistics, self.config).to(self.device)
-        self.task.calibration = opened.trained.calibration
+        self.task.calibration = loaded.fitted.calibration
         self.has_spread = self.config.members > 1
         energy = self.config.targets.get(ENERGY)
         weights = {"forces": energy.forces_weight, "stress": energy.stress_weight} if energy else {}
@@ -83,8 +83,8 @@ class Predictor:
         folder = RunFolder.find(str(run), runs_dir)
         if folder.record["domain"] != "materials":
             raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
-        opened = open_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(pick_device(device)))
-        return cls(opened, dtype=dtype, branch=branch)
+        loaded = load_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(pick_device(device)))
+        return cls(loaded, dtype=dtype, branch=branch)
 
     def refuse_without(self, *names: str) -> None:
         """Refuses what the model has no head for.

@@ -35,7 +35,7 @@ OF_RANKING = ("rank_by", "top", "temperature", "out", "overwrite")
 """Keys that change nothing of what the model is asked."""
 
 
-def screen(opened: LoadedModel, config: ScreenConfig) -> CommandResult:
+def screen(loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
     """Judges every composition of a grid, ranks them and writes tables and pictures; whole or not at all.
 
     A screen that was stopped goes on where it was with the same settings and weights: finished parts wait in a hidden
@@ -45,10 +45,10 @@ def screen(opened: LoadedModel, config: ScreenConfig) -> CommandResult:
         ConfigError: the model cannot judge these alloys, or the folder exists and is not to be replaced.
         RunError: the disk is full.
     """
-    model = Predictor(opened, dtype=config.dtype, branch=config.branch)
-    out = Path(config.out) if config.out else opened.directory / "screens" / config.name
-    about = {"run": str(opened.directory), "weights": fingerprint(opened)}
-    return make_screen(model, config, out, about, calibration=opened.trained.calibration)
+    model = Predictor(loaded, dtype=config.dtype, branch=config.branch)
+    out = Path(config.out) if config.out else loaded.directory / "screens" / config.name
+    about = {"run": str(loaded.directory), "weights": fingerprint(loaded)}
+    return make_screen(model, config, out, about, calibration=loaded.fitted.calibration)
 
 
 def make_screen(
@@ -96,10 +96,10 @@ def make_screen(
     return CommandResult({**document, "notes": notes, "best": best}, "\n".join(lines))
 
 
-def fingerprint(opened: LoadedModel) -> str:
+def fingerprint(loaded: LoadedModel) -> str:
     """Tells weights, and what they are normalized with, from others."""
     digest = hashlib.sha256()
-    for tensors in (opened.model.state_dict(), opened.trained.statistics.to_tensors()):
+    for tensors in (loaded.model.state_dict(), loaded.fitted.statistics.to_tensors()):
         for name in sorted(tensors):
             digest.update(name.encode())
             digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())

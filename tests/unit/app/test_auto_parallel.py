@@ -13,7 +13,8 @@ from sciml.app import auto_parallel as auto
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
 from sciml.planning.cluster import ClusterConfig, Link
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 120
@@ -32,10 +33,11 @@ def values(monkeypatch):
 
 def test_the_best_is_a_configuration_that_trains_on_these_devices(values):
     given = values("trainer.global_batch_size=8")
-    found = auto.best(given, 4)
+    found = auto.best(given.config, given.overrides, 4)
+    given = given.config
     resolved = {**given, **{group: {**given[group], **found[group]} for group in ("parallel", "trainer", "model")}}
     resolved["parallel"].pop("auto")
-    experiment = build_experiment(resolved)
+    experiment = RunSpec.build(resolved)
     degrees = experiment.parallel.degrees(4)
     assert degrees["dp"] * degrees["shard"] * degrees["tp"] * degrees["sp"] * degrees["pp"] == 4
     assert experiment.trainer.micro_batch(degrees["dp"] * degrees["shard"]) == found["trainer"]["micro_batch_size"]
@@ -43,15 +45,16 @@ def test_the_best_is_a_configuration_that_trains_on_these_devices(values):
 
 
 def test_what_is_given_is_kept_and_so_is_the_precision(values):
-    found = auto.best(values("parallel.tp=2", "trainer.micro_batch_size=1", "model.recompute=full"), 4)
+    given = values("parallel.tp=2", "trainer.micro_batch_size=1", "model.recompute=full")
+    found = auto.best(given.config, given.overrides, 4)
     assert found["parallel"]["tp"] == 2
     assert found["trainer"] == {"micro_batch_size": 1}
     assert found["model"] == {"recompute": "full"}
 
 
 def test_a_configuration_without_auto_is_left_alone():
-    given = compose("train", ["domain=climate"])
-    assert auto.with_best_parallel(given, World(0, 1, torch.device("cpu"))) == given
+    given = compose("train", ["domain=climate"]).config
+    assert auto.with_best_parallel(given, {}, World(0, 1, torch.device("cpu"))) == given
 
 
 def test_what_fits_nowhere_is_refused(values, monkeypatch):
@@ -59,7 +62,7 @@ def test_what_fits_nowhere_is_refused(values, monkeypatch):
 
     monkeypatch.setattr(auto, "cluster_here", lambda *_: dataclasses.replace(CLUSTER, memory_gb=0.001, num_nodes=1))
     with pytest.raises(ConfigError, match=r"nothing fits 2 devices of two: .* of the 0.001 GB of a device"):
-        auto.best(values(), 2)
+        auto.best(values().config, {}, 2)
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from sciml.app.tune import TuneConfig, choices_of, tune
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.report.tuning import draw_tuning, spearman
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 from sciml.tuning.sampler import FIRST, build_sampler
 from sciml.tuning.space import Choice, Choices, overrides
 from sciml.tuning.study import TuningStudy, open_folder
@@ -55,7 +56,7 @@ CHOICES = Choices(
 
 @pytest.fixture
 def config(tmp_path):
-    cluster = compose("tune", FACTS)["cluster"]
+    cluster = compose("tune", FACTS).config["cluster"]
     return build(TuneConfig, {"cluster": cluster, "devices": 2, "trials": 14})
 
 
@@ -204,12 +205,13 @@ def test_pictures_without_a_measurement_are_not_drawn(tmp_path):
 @pytest.fixture(scope="module")
 def planned():
     def run(*arguments, devices=2, **keys):
-        values = compose("tune", ["domain=climate", "model=vit_tiny", *FACTS, *arguments])
+        composition = compose("tune", ["domain=climate", "model=vit_tiny", *FACTS, *arguments])
+        values = composition.config
         own = {"cluster": values.pop("cluster"), "devices": devices, **keys}
         for name in ("devices", "trials", "steps", "timeout_s", "tolerance", "sampler", "study", "precisions",
                      "engines", "margin", "compute_efficiency", "link_efficiency"):  # fmt: skip
             values.pop(name)
-        return choices_of(build(TuneConfig, own), build_experiment(values), values["changes"]), values
+        return choices_of(build(TuneConfig, own), RunSpec.build(values), composition.overrides), values
 
     return run
 

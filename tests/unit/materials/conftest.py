@@ -7,8 +7,8 @@ from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.app.cli import main
 from sciml.core.config import build
+from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
-from sciml.run.spec import compose
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def small_overrides(small_alloys):
 
 @pytest.fixture(scope="session")
 def small_values(small_overrides, tmp_path_factory):
-    """The composed configuration of a small training, with more overrides."""
+    """The composed command line of a small training, with more overrides."""
 
     def composed(*more):
         folder = tmp_path_factory.mktemp("runs")

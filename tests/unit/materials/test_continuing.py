@@ -10,10 +10,9 @@ from domains.materials.data.samples import MaterialsDataConfig, branch_numbers, 
 from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
 from domains.materials.training.warm_start import continued
 from sciml.core.errors import ConfigError, DataError
-from sciml.distributed.world import World
 from sciml.domain.protocol import FittedData
-from sciml.run.loaded import open_run
-from sciml.run.session import set_up
+from sciml.run.loaded import load_run
+from sciml.testing.sessions import start_session
 from tests.unit.materials.alloy_files import alloy, extxyz
 
 ENERGY = {"energy": Label("graph", (), "eV"), "forces": Label("node", (3,), "eV/A")}
@@ -65,8 +64,8 @@ def test_weights_give_the_same_forces_in_the_new_run(small_run, small_values, sm
     source = small_run()
     paths = f"data.path={{old: {small_alloys}, mine: {mine}}}"
     values = small_values(paths, "data.shares={old: 0.5, mine: 0.5}", f"init_from={source.path}")
-    training = set_up(values, World(0, 1, torch.device("cpu")))
-    older = open_run(source)
+    training = start_session(values)
+    older = load_run(source)
     batch = older.splits.test.collate([older.splits.test.sample(n, np.random.default_rng(0)) for n in range(4)])
     expected = older.task.predict(older.model, batch).values
     found = training.trainer.task.predict(training.trainer.engine.model.module, batch).values
@@ -104,11 +103,11 @@ def test_old_structures_can_be_tested_on_by_a_model_that_kept_their_elements(
     source = small_run()
     values = small_values(f"data.path={mine}", f"data.test_path={small_alloys}", "run=gold", f"init_from={source.path}")
     with pytest.raises(DataError, match="the model does not know Ni"):  # before anything is kept, gold and copper
-        set_up(values, World(0, 1, torch.device("cpu")))
+        start_session(values)
     values = small_values(f"data.path={mine}", f"init_from={source.path}")
-    training = set_up(values, World(0, 1, torch.device("cpu")))
+    training = start_session(values)
     training.trainer.fit()
-    opened = open_run(training.folder, changes={"data": {"test_path": str(small_alloys)}})
+    opened = load_run(training.folder, overrides={"data.test_path": str(small_alloys)})
     assert len(opened.splits.test) == 60
     batch = opened.splits.test.collate([opened.splits.test.sample(n, np.random.default_rng(0)) for n in range(2)])
     assert opened.task.predict(opened.model, batch).values["forces"].isfinite().all()
@@ -126,4 +125,4 @@ def test_old_structures_can_be_tested_on_by_a_model_that_kept_their_elements(
 )
 def test_shares_that_make_no_sense_are_refused(small_values, overrides, said):
     with pytest.raises(ConfigError, match=said):
-        set_up(small_values(*overrides), World(0, 1, torch.device("cpu")))
+        start_session(small_values(*overrides))

@@ -11,10 +11,9 @@ import torch
 from domains.materials.training.calibration import Calibration
 from domains.materials.training.ensemble import combined
 from sciml.core.errors import ConfigError
-from sciml.distributed.world import World
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import open_model
-from sciml.run.session import set_up
+from sciml.run.loaded import load_model
+from sciml.testing.sessions import start_session
 
 
 def test_a_mixture_has_its_members_mean_and_both_kinds_of_variance():
@@ -64,7 +63,7 @@ def ensemble(small_run):
 
 
 def test_members_start_apart_and_predict_apart(ensemble):
-    opened = open_model(ensemble)
+    opened = load_model(ensemble)
     first, second = opened.model.members
     assert not torch.equal(first.encoder.elements.weight, second.encoder.elements.weight)
     scores = {(row["variable"], row["metric"]): row["value"] for row in ensemble.scores()}
@@ -77,13 +76,13 @@ def test_spreads_are_right_on_the_validation_split(ensemble):
     factors = json.loads((ensemble.path / "calibration.json").read_text())
     assert set(factors) == {"energy", "forces", "stress"}
     assert all(np.isfinite(value) and value > 0 for value in factors.values())
-    assert open_model(ensemble).trained.calibration == factors
+    assert load_model(ensemble).fitted.calibration == factors
     assert (ensemble.path / "figures" / "calibration.png").stat().st_size > 1000
 
 
 def test_no_member_is_refused(small_values):
     with pytest.raises(ConfigError, match=r"task.members: 0 is not positive"):
-        set_up(small_values("task.members=0"), World(0, 1, torch.device("cpu")))
+        start_session(small_values("task.members=0"))
 
 
 def test_a_single_model_has_no_calibration(small_run):

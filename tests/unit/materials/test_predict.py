@@ -25,7 +25,7 @@ from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
 from sciml.domain.optional import Predicts
-from sciml.run.loaded import open_model
+from sciml.run.loaded import load_model
 
 from .alloy_files import dimer, extxyz
 
@@ -34,12 +34,12 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def opened(small_run):
-    return open_model(small_run())
+    return load_model(small_run())
 
 
 @pytest.fixture(scope="module")
 def ensemble(small_run):
-    return open_model(small_run("task.members=2"))
+    return load_model(small_run("task.members=2"))
 
 
 def test_the_configuration_file_has_every_key_with_its_default():
@@ -175,7 +175,7 @@ def test_the_command_writes_into_the_folder_of_the_run(small_run, tmp_path, caps
         main("predict", [f"run={folder.path}", f"structures={path}", "output=json"])
         document = json.loads(capsys.readouterr().out)
         assert document["predicted"] == str(folder.path / "predictions" / f"prediction-{number:03d}.extxyz")
-    assert isinstance(open_model(folder).cfg.domain, Predicts)
+    assert isinstance(load_model(folder).spec.domain, Predicts)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from sciml.core.errors import ConfigError
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.nn.position import rotate, sequence_rotary
 from sciml.parallel.plan import ShardingPlan
-from sciml.run.spec import build_experiment, compose
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 SMALL = GPTConfig(embed_dim=12, depth=2, num_heads=3, context=10, vocabulary_size=17)
 
@@ -120,7 +121,7 @@ def test_parameters_are_as_many_as_the_formula_says():
 
 @pytest.mark.parametrize(("name", "billions"), [("22b", 22.07), ("175b", 174.6), ("1t", 1008.0)])
 def test_published_shapes_have_their_sizes(name, billions):
-    config = build_experiment(compose("train", ["domain=language", f"model=gpt_{name}"])).model
+    config = RunSpec.build(compose("train", ["domain=language", f"model=gpt_{name}"]).config).model
     assert num_parameters(config) / 1e9 == pytest.approx(billions, rel=1e-3)
 
 

@@ -19,7 +19,7 @@ from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.strategy import Strategy, Training
 from sciml.planning.throughput import ThroughputModel
-from sciml.run.spec import compose
+from sciml.run.compose import compose
 from tests.distributed.cases import FieldTask, fields
 from tests.distributed.test_volume import model
 
@@ -28,7 +28,7 @@ SEQUENCE = 2048
 
 def gpt(name: str) -> ModelFacts:
     """Facts of a published language model, as Megatron-DeepSpeed held its parameters."""
-    config = build(GPTConfig, compose("train", ["domain=language", f"model={name}"])["model"], prefix="model")
+    config = build(GPTConfig, compose("train", ["domain=language", f"model={name}"]).config["model"], prefix="model")
 
     def loss(model: Any, batch: TextBatch) -> LossOutput:
         return LossOutput(model(batch.tokens, batch.targets).mean())
@@ -46,7 +46,9 @@ GPT_22B, GPT_175B, GPT_1T = (gpt(name) for name in ("gpt_22b", "gpt_175b", "gpt_
 @cache
 def cluster(name: str) -> ClusterConfig:
     """A cluster of ``conf/cluster``."""
-    return build(ClusterConfig, compose("launch", [f"cluster={name}", "launch=generic"])["cluster"], prefix="cluster")
+    return build(
+        ClusterConfig, compose("launch", [f"cluster={name}", "launch=generic"]).config["cluster"], prefix="cluster"
+    )
 
 
 @cache

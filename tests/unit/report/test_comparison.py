@@ -11,14 +11,12 @@ COST = {"train_step_s": 0.1, "infer_step_s": 0.01, "train_s": 100.0, "parameters
 def rows(model, errors, lead=1.0, variables=("a", "b")):
     """From errors (seed, group), each the mean of two cases and two variables."""
     found = []
-    for (repeat, group), value in np.ndenumerate(np.asarray(errors, float)):
+    for (seed, group), value in np.ndenumerate(np.asarray(errors, float)):
         for case in range(2):
             for number, variable in enumerate(variables):
                 shifted = value + (0.1 if case else -0.1) + (0.2 if number else -0.2)
                 score = {"variable": variable, "metric": "vrmse", "lead_time_h": lead, "value": shifted, "unit": "1"}
-                found.append(
-                    {"model": model, "repeat": repeat, "case": 2 * group + case, "group": f"g{group}", **score}
-                )
+                found.append({"model": model, "seed": seed, "case": 2 * group + case, "group": f"g{group}", **score})
                 found.append({**found[-1], "metric": "rmse", "value": 1e9})
     return found
 

@@ -1,4 +1,4 @@
-"""Companions: which models are trained beside a run's own, in which order, with which configuration."""
+"""Reference models: which are trained beside a run's own, in which order, with which configuration."""
 
 from __future__ import annotations
 
@@ -8,43 +8,49 @@ from pathlib import Path
 import pytest
 
 from sciml.app.cli import main
+from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
-from sciml.run.reference_models import companions_of
+from sciml.run.reference_models import build_reference_models
+from sciml.run.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.max_steps=4",
        "trainer.num_threads=1", "trainer.global_batch_size=4", "trainer.save_every=2"]  # fmt: skip
-WIDE = "companions={wide: {model: {embed_dim: 64}}, short: {trainer: {max_steps: 2}}}"
+WIDE = "reference_models={wide: {model: {embed_dim: 64}}, short: {trainer: {max_steps: 2}}}"
 
 
 def test_all_models_of_the_first_seed_come_first():
-    config = {"seed": 5, "model": {"a": 1, "b": 2}, "companions": {"other": {"model": {"b": 3}}}, "repeats": 2}
-    found = [(name, repeat, values["seed"], values["model"]) for name, repeat, values in companions_of(config)]
-    assert found == [
-        ("other", 0, 5, {"a": 1, "b": 3}),
-        ("model", 1, 6, {"a": 1, "b": 2}),
-        ("other", 1, 6, {"a": 1, "b": 3}),
+    toy = compose("train", [*TOY[2:], "seed=5", WIDE, "seeds=2"], TOY[1])
+    models = build_reference_models(RunSpec.build(toy.config))
+    assert [(m.name, m.number, m.spec.seed, m.spec.model.embed_dim, m.spec.trainer.max_steps) for m in models] == [
+        ("wide", 0, 5, 64, 4),
+        ("short", 0, 5, 32, 2),
+        ("model", 1, 6, 32, 4),
+        ("wide", 1, 6, 64, 4),
+        ("short", 1, 6, 32, 2),
     ]
-    assert all(values["companions"] == {} and values["repeats"] == 1 for _, _, values in companions_of(config))
+    assert all(not m.spec.options.reference_models and m.spec.options.seeds == 1 for m in models)
 
 
-def test_companions_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
+def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     first = json.loads(capsys.readouterr().out)["scores"]
     assert all(set(row["baseline"]) == {"persistence", "wide", "short"} for row in first)
     folder = RunFolder.find("latest", str(tmp_path)).path
-    checkpoints = {path: path.stat().st_mtime_ns for path in folder.glob("companions/*/checkpoints/step-*")}
+    checkpoints = {path: path.stat().st_mtime_ns for path in folder.glob("reference_models/*/checkpoints/step-*")}
     assert {path.parts[-3] for path in checkpoints} == {"wide-0", "short-0"}
     main("train", [*TOY, f"runs_dir={tmp_path}", f"resume={folder}", "output=json"])
     assert json.loads(capsys.readouterr().out)["scores"] == first
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("companions/*/checkpoints/step-*")} == checkpoints
+    assert {
+        path: path.stat().st_mtime_ns for path in folder.glob("reference_models/*/checkpoints/step-*")
+    } == checkpoints
     assert RunFolder.find("latest", str(tmp_path)).path == folder
 
 
 def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     folder = RunFolder.find("latest", str(tmp_path)).path
-    for path in (folder / "companions" / "wide-0" / "checkpoints").glob("step-*4"):
+    for path in (folder / "reference_models" / "wide-0" / "checkpoints").glob("step-*4"):
         path.rename(path.with_name("gone"))
     capsys.readouterr()
     main("compare", [f"runs_dir={tmp_path}", "rounds=1", "output=json"])
@@ -54,12 +60,14 @@ def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("companions={wide: {modle: {embed_dim: 64}}}", "modle: unknown group of keys; did you mean 'model'"),
-        ("companions={wide: {model: {embed_dm: 64}}}", "embed_dm"),
-        ("repeats=0", "repeats: 0 is not positive"),
+        ("reference_models={wide: {modle: {embed_dim: 64}}}", "modle: unknown group of keys; did you mean 'model'"),
+        ("reference_models={wide: {model: {embed_dm: 64}}}", "embed_dm"),
+        ("seeds=0", "seeds: 0 is not positive"),
+        ("companions={wide: {model: {embed_dim: 64}}}", "companions: unknown key; did you mean 'reference_models'?"),
+        ("repeats=2", "repeats: unknown key; did you mean 'seeds'?"),
     ],
 )
-def test_bad_companions_are_refused_before_training(tmp_path, capsys, given, says):
+def test_bad_reference_models_are_refused_before_training(tmp_path, capsys, given, says):
     with pytest.raises(SystemExit) as ended:
         main("train", [*TOY, given, f"runs_dir={tmp_path}"])
     assert ended.value.code == 2

@@ -9,10 +9,10 @@ import torch
 from sciml.core.errors import DataError
 from sciml.distributed.world import World
 from sciml.run.folder import RunFolder
-from sciml.run.restart import Job
+from sciml.run.restart import RestartNote
 
 ALONE = World(0, 1, torch.device("cpu"))
-VALUES = {"seed": 0, "optim": {"lr": 0.1}}
+CONFIG = {"seed": 0, "optim": {"lr": 0.1}}
 
 
 @pytest.fixture
@@ -29,50 +29,50 @@ def slurm(monkeypatch):
     return job
 
 
-def job(runs_dir, values=VALUES):
-    return Job.of(values, str(runs_dir), ALONE)
+def note(runs_dir, config=CONFIG):
+    return RestartNote.of(config, str(runs_dir), ALONE)
 
 
 def test_a_requeued_job_finds_its_run_until_it_has_finished(tmp_path, slurm):
     slurm(7)
-    assert job(tmp_path).earlier() is None
-    job(tmp_path).began(RunFolder(tmp_path / "climate" / "one"))
+    assert note(tmp_path).run() is None
+    note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
     slurm(7, requeued=1)
-    assert job(tmp_path).earlier() == RunFolder(tmp_path / "climate" / "one")
-    job(tmp_path).finished()
-    assert job(tmp_path).earlier() is None
+    assert note(tmp_path).run() == RunFolder(tmp_path / "climate" / "one")
+    note(tmp_path).remove()
+    assert note(tmp_path).run() is None
 
 
 def test_only_the_same_job_with_the_same_configuration_is_meant(tmp_path, slurm):
     slurm(7)
-    job(tmp_path).began(RunFolder(tmp_path / "climate" / "one"))
+    note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
     slurm(7, requeued=1)
-    assert job(tmp_path, {**VALUES, "seed": 1}).earlier() is None
+    assert note(tmp_path, {**CONFIG, "seed": 1}).run() is None
     slurm(8, requeued=1)
-    assert job(tmp_path).earlier() is None
+    assert note(tmp_path).run() is None
 
 
 def test_a_job_that_is_started_and_not_restarted_begins_anew(tmp_path, slurm):
     slurm(7)
-    job(tmp_path).began(RunFolder(tmp_path / "climate" / "one"))
-    assert job(tmp_path).earlier() is None
-    job(tmp_path).began(RunFolder(tmp_path / "climate" / "two"))
+    note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
+    assert note(tmp_path).run() is None
+    note(tmp_path).write(RunFolder(tmp_path / "climate" / "two"))
     slurm(7, requeued=1)
-    assert job(tmp_path).earlier() == RunFolder(tmp_path / "climate" / "two")
+    assert note(tmp_path).run() == RunFolder(tmp_path / "climate" / "two")
 
 
 def test_without_a_launcher_nothing_is_noted(tmp_path, slurm):
-    assert job(tmp_path).note is None
-    job(tmp_path).began(RunFolder(tmp_path / "climate" / "one"))
-    job(tmp_path).finished()
+    assert note(tmp_path).file is None
+    note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
+    note(tmp_path).remove()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_corrupted_note_is_named(tmp_path, slurm):
     slurm(7, requeued=1)
     for text in ("{", json.dumps({"ran": "x"})):
-        note = job(tmp_path).note
-        note.parent.mkdir(exist_ok=True)
-        note.write_text(text)
+        file = note(tmp_path).file
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
         with pytest.raises(DataError, match=r"slurm-7-.*\.json is corrupted; remove it"):
-            job(tmp_path).earlier()
+            note(tmp_path).run()

@@ -1,0 +1,116 @@
+"""Composes a command's configuration from ``conf`` and the command line, with Hydra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sciml.core.errors import ConfigError, nearest
+from sciml.core.groups import CONF, options
+
+USES_A_RUN = ("evaluate", "forecast")
+"""Verbs whose dotted keys change the configuration that a run was trained with."""
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A command line, composed.
+
+    Attributes:
+        config: the defaults of the command with what was typed, as plain dicts and lists.
+        overrides: what was typed of keys within groups, by dotted key, e.g. ``{"trainer.max_steps": 100}``.
+        arguments: the command line itself, for commands that start trainings of their own.
+    """
+
+    config: dict[str, Any]
+    overrides: dict[str, Any]
+    arguments: tuple[str, ...] = ()
+
+
+def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) -> Composition:
+    """Composes ``conf/<verb>.yaml`` with a command line.
+
+    Args:
+        arguments: ``key=value``, as Hydra reads them.
+        config_dir: another folder with the same groups, searched before the project's own; a domain of one's
+            own lives there.
+
+    Raises:
+        ConfigError: in one sentence, whatever Hydra or OmegaConf found wrong.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for argument in arguments:
+        if "=" not in argument and argument[0] != "~":
+            raise ConfigError("is no override", key=argument, hint="write key=value, e.g. trainer.max_steps=100")
+    if config_dir and not Path(config_dir).is_dir():
+        raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
+    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    composed = [_added(argument) for argument in arguments if not (verb in USES_A_RUN and _is_dotted(argument))]
+    try:
+        typed = OverridesParser.create().parse_overrides(list(arguments))
+        for one in typed:
+            if one.is_sweep_override():
+                raise ConfigError("must be one value, got several", key=one.key_or_group, hint="write a list as [a,b]")
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra_compose(verb, overrides=[*search, *composed])
+        return Composition(
+            OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+            {one.key_or_group: one.value() for one in typed if "." in one.key_or_group and not one.is_delete()},
+            (*([f"--config-dir={config_dir}"] if config_dir else []), *arguments),
+        )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, verb, arguments, config_dir) from None
+
+
+def root_of(argument: str) -> str:
+    """The key of an override up to its first dot."""
+    return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
+
+
+def _is_dotted(argument: str) -> bool:
+    return "." in argument.partition("=")[0]
+
+
+def _added(argument: str) -> str:
+    """An argument in the form that also sets what a yaml file leaves out: keys in groups, and groups that are open."""
+    may_be_new = _is_dotted(argument) or "={" in argument  # the dataclasses refuse keys that do not exist
+    return f"++{argument}" if may_be_new and argument[0] not in "+~" else argument
+
+
+def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: str | None) -> ConfigError:
+    """Hydra's message in one sentence, with the nearest name that exists."""
+    text = str(error)
+    if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'", text):
+        group, option = match["group"], match["option"]
+        return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
+    for argument in arguments:
+        key = argument.split("=", 1)[0].lstrip("+~")
+        if key in text:
+            known = keys_of(verb, config_dir)
+            parent = key.rpartition(".")[0]
+            near = [name for name in known if name.rpartition(".")[0] == parent] or known
+            return ConfigError("unknown key", key=key, hint=nearest(key, near))
+    return ConfigError(" ".join(text.split()), hint="write overrides as key=value, e.g. trainer.max_steps=100")
+
+
+def keys_of(verb: str, config_dir: str | None = None) -> list[str]:
+    """Every key of a verb's default configuration, dotted."""
+
+    def walk(config: Mapping[str, Any], prefix: str) -> list[str]:
+        keys = []
+        for name, value in config.items():
+            keys.append(f"{prefix}{name}")
+            if isinstance(value, Mapping):
+                keys += walk(value, f"{prefix}{name}.")
+        return keys
+
+    return walk(compose(verb, [], config_dir).config, "")

@@ -1,0 +1,113 @@
+"""Warm starts: a new model begins with the weights of an earlier run, as far as they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.errors import ConfigError
+from sciml.domain.protocol import FittedData
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import find_checkpoint, has_averages, read_fitted
+from sciml.run.spec import RunSpec
+from sciml.training.checkpoint import read_manifest, read_tensors
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """The run whose weights another one starts from, read once.
+
+    Attributes:
+        fitted: what its model was built from and normalized with.
+        checkpoint: its best one.
+    """
+
+    folder: RunFolder
+    spec: RunSpec
+    fitted: FittedData
+    checkpoint: Path
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> SourceRun:
+        """Reads a run.
+
+        Raises:
+            ConfigError: where it has no checkpoint.
+            DataError: where a file of it is missing or corrupted.
+        """
+        spec = RunSpec.build(folder.record["config"])
+        return cls(folder, spec, read_fitted(folder, spec), find_checkpoint(folder, "best"))
+
+    def warm_start(self, build: Callable[[], nn.Module]) -> WarmStart:
+        """Returns what the parameters of a new model start from.
+
+        Args:
+            build: the new model, for one device.
+        """
+        with torch.device("meta"):
+            return WarmStart(build(), self.spec.domain.model(self.spec, self.fitted.schema), self.checkpoint)
+
+
+class WarmStart:
+    """Starts a model's parameters from another run's averaged weights wherever name and shape agree.
+
+    A model that says by ``variable_rows()`` which parameters have a block of rows for each variable takes over
+    the blocks of the variables that both know, so that other variables do not cost it the ones it shares.
+
+    Args:
+        model, older: both models, whole; only names, shapes and rows are read.
+        path: checkpoint of the older one.
+
+    Attributes:
+        fresh: names of the parameters that found no counterpart and stay as initialized.
+
+    Raises:
+        ConfigError: where less than half of the model finds its weights: it was not meant for this one.
+    """
+
+    def __init__(self, model: nn.Module, older: nn.Module, path: Path) -> None:
+        read_manifest(path)
+        self.path, self.kind = path, "ema" if has_averages(path) else "model"
+        self.shapes = {name: p.shape for name, p in older.named_parameters()}
+        self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        self.fresh = [name for name, p in model.named_parameters() if not self._fits(name, p.shape)]
+        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes.values())
+        if share < 0.5:
+            raise ConfigError(
+                f"only {share:.0%} of this model fits the weights of {path.parent.parent}",
+                key="init_from",
+                hint="choose the model that it was trained with",
+            )
+
+    def _fits(self, name: str, shape: torch.Size) -> bool:
+        if name not in self.shapes:
+            return False
+        if name not in self.rows:
+            return self.shapes[name] == shape
+        blocks, older = shape[0] // len(self.rows[name]), self.shapes[name][0] // len(self.older_rows[name])
+        return (blocks, *shape[1:]) == (older, *self.shapes[name][1:])
+
+    def __call__(self, name: str, drawn: Tensor) -> Tensor:
+        """The value that a parameter starts from, given the one that was drawn for it."""
+        if name in self.fresh:
+            return drawn
+        stored = f"{self.kind}.{name}"
+        value = read_tensors(self.path, {stored: torch.empty(self.shapes[name], dtype=drawn.dtype)})[stored]
+        if name not in self.rows:
+            return value
+        names, known = self.rows[name], self.older_rows[name]
+        blocks, older = drawn.unflatten(0, (len(names), -1)), value.unflatten(0, (len(known), -1))
+        for position, variable in enumerate(names):
+            if variable in known:
+                blocks[position] = older[known.index(variable)]
+        return drawn
+
+
+def _variable_rows(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
+    rows: Callable[[], Mapping[str, tuple[str, ...]]] | None = getattr(model, "variable_rows", None)
+    return rows() if rows is not None else {}
