@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from sciml.core.config import build, choice
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
@@ -33,15 +33,12 @@ class CheckpointConfig:
     runs_dir: str = "runs"
     checkpoint: str | int = "best"
     path: str | None = None
-    action: str = "inspect"
+    action: Literal["inspect", "verify", "convert"] = "inspect"
     out: str | None = None
-    weights: str | None = None
-    output: str = "text"
+    weights: Literal["model", "ema"] | None = None
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        choice(self.action, ("inspect", "verify", "convert"), "action")
-        if self.weights is not None:
-            choice(self.weights, ("model", "ema"), "weights")
         if self.action == "convert" and self.out is None:
             raise ConfigError("a file to write is needed", key="out", hint="for example out=model.safetensors")
         for key in ("out", "weights"):

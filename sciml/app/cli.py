@@ -7,10 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from sciml.core.errors import SciMLError
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
 from sciml.distributed.launcher import launched, leave
 
 if TYPE_CHECKING:
@@ -141,11 +141,11 @@ def _leave_peers(code: int) -> None:
 
 
 def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composition:
-    from sciml.core.config import choice
+    from sciml.core.config import one_of
     from sciml.run.compose import compose
 
     composition = compose(verb, arguments, config_dir)
-    choice(composition.config.get("output", "text"), ("text", "json"), "output")
+    one_of(composition.config.get("output", "text"), get_args(Output), "output")
     return composition
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.config import build, positive
+from sciml.core.config import build
 from sciml.core.files import write_json
 from sciml.core.parts import Parts
 from sciml.core.progress import track
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import AtLeastOne
 from sciml.data.source import GroupedSource
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
@@ -41,13 +42,10 @@ class CompareConfig:
     run: str = "latest"
     runs_dir: str = "runs"
     checkpoint: str | int = "best"
-    rounds: int = 7
-    num_threads: int | None = None
+    rounds: AtLeastOne = 7
+    num_threads: AtLeastOne | None = None
     device: str = "auto"
-    output: str = "text"
-
-    def __post_init__(self) -> None:
-        positive(self.rounds, "rounds", example=7)
+    output: Output = "text"
 
 
 def run(composition: Composition) -> CommandResult:

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.core.config import build, positive
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.groups import CONF
 from sciml.core.provenance import PACKAGES, machine, version
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
 from sciml.run.compose import Composition
@@ -45,18 +46,15 @@ os._exit(0 if total.item() == size * (size - 1) / 2 else 3)
 class DoctorConfig:
     """Keys of ``conf/doctor.yaml``."""
 
-    processes: int = 2
+    processes: NonNegative[int] = 2
     measure: bool = False
-    num_threads: int = 1
+    num_threads: AtLeastOne = 1
     out: str | None = None
-    output: str = "text"
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        if self.processes < 0 or self.processes == 1:
-            raise ConfigError(
-                f"{self.processes} processes cannot talk", key="processes", hint="2, or 0 to leave it out"
-            )
-        positive(self.num_threads, "num_threads", example=1)
+        if self.processes == 1:
+            raise ConfigError("must be at least 2, got 1", key="processes", hint="0 leaves the check out")
         if self.out is not None and not self.out.endswith(".yaml"):
             raise ConfigError(f"{self.out} is no option of the group cluster", key="out", hint="name a .yaml file")
 

@@ -13,6 +13,7 @@ from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
 from sciml.core.result import CommandResult
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
@@ -28,15 +29,11 @@ class ForecastConfig(RunChoice):
     init_time: str | None = None
     lead_time: str | float = "72h"
     every: str | float | None = None
-    members: int = 1
-    perturbation: float = 0.02
+    members: AtLeastOne = 1
+    perturbation: NonNegative[float] = 0.02
     combine_intervals: bool = False
-    seed: int = 0
+    seed: NonNegative[int] = 0
     out: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.members < 1:
-            raise ConfigError(f"{self.members} members are none", key="members", hint="1 is a single forecast")
 
     @property
     def request(self) -> ForecastRequest:

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
-from sciml.core.config import build, choice, positive
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.cluster import ClusterConfig
 from sciml.run.compose import Composition, root_of
@@ -33,25 +35,23 @@ class LaunchConfig:
     """Keys of ``conf/launch.yaml`` and ``conf/launch/``; what they mean is said there."""
 
     cluster: ClusterConfig
-    nodes: int
+    nodes: AtLeastOne
     time: str
-    launcher: str
+    launcher: Literal["torchrun", "srun"]
     first_node: str
     port: int
     account: str | None = None
     account_needed: bool = False
     partition: str | None = None
     job_name: str | None = None
-    max_restarts: int = 3
+    max_restarts: NonNegative[int] = 3
     submit: bool = False
     sbatch_options: tuple[str, ...] = ()
     srun_options: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    output: str = "text"
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        positive(self.nodes, "nodes", example=4)
-        choice(self.launcher, ("torchrun", "srun"), "launcher")
         most = self.cluster.num_nodes
         if most is not None and self.nodes > most:
             raise ConfigError(f"{self.cluster.name} has {most} nodes, not {self.nodes}", key="nodes", hint=f"{most}")
@@ -59,8 +59,6 @@ class LaunchConfig:
             raise ConfigError(f"{self.time!r} is no time that Slurm knows", key="time", hint="e.g. time=02:00:00")
         if self.account_needed and not self.account:
             raise ConfigError(f"{self.cluster.name} charges a project", key="account", hint="e.g. account=ABC123")
-        if self.max_restarts < 0:
-            raise ConfigError(f"{self.max_restarts} is negative", key="max_restarts", hint="0 restarts nothing")
 
     @property
     def num_processes(self) -> int:

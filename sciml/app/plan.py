@@ -12,14 +12,15 @@ import numpy as np
 from torch import nn
 
 from sciml.app.plan_text import plan_document, plan_text
-from sciml.core.config import build, choice, positive
+from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
 from sciml.core.provenance import now
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.data.source import CostedSource
 from sciml.parallel.config import ParallelConfig
-from sciml.planning.cluster import GB, PRECISIONS, ClusterConfig
+from sciml.planning.cluster import GB, ClusterConfig
 from sciml.planning.curve import scaling_curve
 from sciml.planning.dry_run import dry_run
 from sciml.planning.facts import Accounting
@@ -32,7 +33,8 @@ from sciml.planning.strategy import Training
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
 from sciml.run.spec import RunSpec
-from sciml.training.engine_config import ENGINES, EngineConfig
+from sciml.training.config import Precision
+from sciml.training.engine_config import EngineConfig, EngineName
 
 CURVE = (0.125, 0.25, 0.5, 1, 2)
 """Numbers of devices of the scaling curve, of those that are planned for."""
@@ -49,38 +51,24 @@ class PlanConfig:
     """Keys of ``conf/plan.yaml``; what they mean is said there."""
 
     cluster: ClusterConfig
-    devices: int
-    samples: float | None = None
+    devices: AtLeastOne
+    samples: Positive[float] | None = None
     search: bool = True
     dry_run: bool = False
-    precisions: tuple[str, ...] | None = None
-    engines: tuple[str, ...] | None = None
+    precisions: tuple[Precision, ...] | None = None
+    engines: tuple[EngineName, ...] | None = None
     accounting: str = "suite"
-    margin: float = 0.1
-    compute_efficiency: float | None = None
-    link_efficiency: float | None = None
-    scaling: tuple[int, ...] | None = None
-    rows: int = 10
+    margin: FractionBelowOne = 0.1
+    compute_efficiency: PositiveFraction | None = None
+    link_efficiency: PositiveFraction | None = None
+    scaling: tuple[AtLeastOne, ...] | None = None
+    rows: AtLeastOne = 10
     pictures: bool = True
     out: str | None = None
-    output: str = "text"
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        positive(self.devices, "devices", example=64)
-        positive(self.rows, "rows", example=10)
-        if self.samples is not None:
-            positive(self.samples, "samples", example=1e6)
-        for name in ("compute_efficiency", "link_efficiency"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value <= 1:
-                raise ConfigError(f"{value} is no share from 0 to 1", key=name, hint="e.g. 0.4")
-        if not 0 <= self.margin < 1:
-            raise ConfigError(f"{self.margin} leaves no memory", key="margin", hint="e.g. 0.1")
-        for precision in self.precisions or ():
-            choice(precision, PRECISIONS, "precisions")
-        for engine in self.engines or ():
-            choice(engine, ENGINES, "engines")
-        choice(self.accounting, tuple(ACCOUNTINGS), "accounting")
+        one_of(self.accounting, ACCOUNTINGS, "accounting")
         self.cluster.check_for_plans()
         for devices in (self.devices, *(self.scaling or ())):
             self.check_devices(devices)
@@ -210,21 +198,22 @@ def wishes_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
     return Wishes(fixed, _precisions(config, experiment, given), tuple(engines), allow)
 
 
-def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> tuple[str, ...]:
+def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> tuple[Precision, ...]:
     there = tuple(config.cluster.peak_tflops)
+    wanted: tuple[Precision, ...]
     if config.precisions is not None:
         wanted, key = config.precisions, "precisions"
     elif "trainer.precision" in given or not config.search:
         wanted, key = (experiment.trainer.precision,), "trainer.precision"
     else:  # both halves are as fast as one another; bf16 needs no loss scale
-        half = next((precision for precision in ("bf16", "fp16") if precision in there), None)
-        return tuple(precision for precision in (half, "fp32") if precision in there)
+        half = [precision for precision in there if precision in ("bf16", "fp16")]
+        return (*sorted(half)[:1], *(precision for precision in there if precision == "fp32"))
     for precision in wanted:
         if precision not in there:
             raise ConfigError(
                 f"{config.cluster.name} has no matrix units for {precision}", key=key, hint=f"use {' or '.join(there)}"
             )
-    return tuple(wanted)
+    return wanted
 
 
 def nothing_fits(plan: Plan, search: Search, config: PlanConfig) -> ConfigError:

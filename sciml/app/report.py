@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sciml.core.config import build
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
 from sciml.domain.loading import load_domain
 from sciml.report.run_report import draw_report
 from sciml.run.compose import Composition
@@ -18,7 +18,7 @@ class ReportConfig:
 
     run: str = "latest"
     runs_dir: str = "runs"
-    output: str = "text"
+    output: Output = "text"
 
 
 def run(composition: Composition) -> CommandResult:

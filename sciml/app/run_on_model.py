@@ -8,7 +8,7 @@ from typing import Any
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.loading import load_domain
@@ -24,7 +24,7 @@ class RunChoice:
     runs_dir: str = "runs"
     checkpoint: str | int = "best"
     device: str = "auto"
-    output: str = "text"
+    output: Output = "text"
 
     @property
     def folder(self) -> RunFolder:

@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 
 from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
 from sciml.app.tune_text import document_of, row_text, study_text
-from sciml.core.config import build, choice, positive
+from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
-from sciml.core.result import CommandResult
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.distributed.launcher import launched
 from sciml.distributed.world import pick_device
 from sciml.planning.cluster import ClusterConfig
@@ -31,13 +33,15 @@ from sciml.planning.strategy import Training
 from sciml.report.tuning import draw_tuning
 from sciml.run.compose import Composition, root_of
 from sciml.run.spec import RunSpec
-from sciml.training.engine_config import ENGINES
+from sciml.training.config import Precision
+from sciml.training.engine_config import EngineName
 from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
 from sciml.tuning.space import Choice, Choices, overrides
 from sciml.tuning.study import Measure, TuningStudy, alone, open_folder
 from sciml.tuning.trial import Result, Trial
 
 LEAST_STEPS = 5
+"""Steps of the shortest trial: the first ones only warm up, and some must remain to be measured."""
 FREE = ("trials", "timeout_s", "sampler", "study", "output", "runs_dir")
 """Keys that may differ when a study goes on: trials measure the same."""
 
@@ -47,33 +51,22 @@ class TuneConfig:
     """Keys of ``conf/tune.yaml``; what they mean is said there."""
 
     cluster: ClusterConfig
-    devices: int
-    trials: int = 12
-    steps: int = 20
-    timeout_s: float = 300.0
-    tolerance: float = 2.0
+    devices: AtLeastOne
+    trials: AtLeastOne = 12
+    steps: Annotated[int, Ge(LEAST_STEPS)] = 20
+    timeout_s: Positive[float] = 300.0
+    tolerance: Annotated[float, Ge(1)] = 2.0
     sampler: str = "optuna"
     study: str | None = None
-    precisions: tuple[str, ...] | None = None
-    engines: tuple[str, ...] | None = None
-    margin: float = 0.1
-    compute_efficiency: float | None = None
-    link_efficiency: float | None = None
-    output: str = "text"
+    precisions: tuple[Precision, ...] | None = None
+    engines: tuple[EngineName, ...] | None = None
+    margin: FractionBelowOne = 0.1
+    compute_efficiency: PositiveFraction | None = None
+    link_efficiency: PositiveFraction | None = None
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        positive(self.devices, "devices", example=2)
-        positive(self.trials, "trials", example=12)
-        positive(self.timeout_s, "timeout_s", example=300)
-        if self.steps < LEAST_STEPS:
-            raise ConfigError(
-                f"{self.steps} steps are too few to be measured behind those that warm up", key="steps", hint="steps=20"
-            )
-        if self.tolerance < 1:
-            raise ConfigError(f"{self.tolerance} leaves not even the best", key="tolerance", hint="e.g. tolerance=2")
-        choice(self.sampler, SAMPLERS, "sampler")
-        for engine in self.engines or ():
-            choice(engine, ENGINES, "engines")
+        one_of(self.sampler, SAMPLERS, "sampler")
         check_sampler(self.sampler)
 
 

@@ -20,7 +20,8 @@ class ConfigError(SciMLError):
     """A configuration that cannot work.
 
     Args:
-        message: what is wrong, as a sentence without its final stop.
+        message: what is wrong, as a sentence without its final stop. The key is its subject where it begins with
+            ``must``: "task.members must be at least 1, got 0"; else it stands before it: "run: there is no run".
         key: the configuration key it concerns, e.g. ``trainer.max_steps``.
         hint: a value that would work.
     """
@@ -29,7 +30,7 @@ class ConfigError(SciMLError):
 
     def __init__(self, message: str, *, key: str | None = None, hint: str | None = None) -> None:
         self.message, self.key, self.hint = message, key, hint
-        where = f"{key}: " if key else ""
+        where = "" if not key else f"{key} " if message.startswith("must ") else f"{key}: "
         advice = f"; {hint}" if hint else ""
         super().__init__(f"{where}{message}{advice}")
 
@@ -66,11 +67,13 @@ RENAMED = {"companions": "reference_models", "repeats": "seeds"}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that offers the known name nearest to a misspelled one, or all of them if none is near."""
+    """Returns a hint that offers the known name nearest to a misspelled one, or all of them if none is near."""
     names = sorted(known)
-    if RENAMED.get(name) in names:
-        return f"did you mean {RENAMED[name]!r}?"
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names) if names else "nothing is known here"
+    return close_match(name, names) or ("known: " + ", ".join(names) if names else "nothing is known here")
+
+
+def close_match(name: str, known: Iterable[str]) -> str | None:
+    """Returns a hint that offers a renamed key's new name, or the known name nearest to a misspelled one, if any."""
+    names = sorted(known)
+    close = [RENAMED[name]] if RENAMED.get(name) in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else None

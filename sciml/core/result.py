@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Output = Literal["text", "json"]
+"""What a command prints: text for people, or one JSON document on stdout."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne
 
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero_bubble")
-SEVERAL_STAGES = ("interleaved", "zero_bubble")
+Schedule = Literal["gpipe", "1f1b", "interleaved", "zero_bubble"]
+SEVERAL_STAGES: tuple[Schedule, ...] = ("interleaved", "zero_bubble")
 """Schedules that may run several stages on a rank."""
 
 
@@ -30,24 +31,17 @@ class ParallelConfig:
         auto: whether a plan decides all of it as a training begins.
     """
 
-    pp: int = 1
-    dp: int | None = None
-    shard: int = 1
-    sp: int = 1
-    tp: int = 1
-    zero: int = 3
-    schedule: str = "1f1b"
-    interleave: int = 1
+    pp: AtLeastOne = 1
+    dp: AtLeastOne | None = None
+    shard: AtLeastOne = 1
+    sp: AtLeastOne = 1
+    tp: AtLeastOne = 1
+    zero: Literal[1, 2, 3] = 3
+    schedule: Schedule = "1f1b"
+    interleave: AtLeastOne = 1
     auto: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("pp", "shard", "sp", "tp", "interleave"):
-            positive(getattr(self, name), f"parallel.{name}", example=2)
-        if self.dp is not None:
-            positive(self.dp, "parallel.dp", example=2)
-        if self.zero not in (1, 2, 3):
-            raise ConfigError(f"{self.zero} is no stage of ZeRO", key="parallel.zero", hint="1, 2 or 3")
-        choice(self.schedule, SCHEDULES, "parallel.schedule")
         if self.interleave > 1 and self.schedule not in SEVERAL_STAGES:
             raise ConfigError(
                 f"the schedule {self.schedule} runs one stage a rank",

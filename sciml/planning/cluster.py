@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, NonNegative, Positive
+from sciml.training.config import Precision
 
 NEEDED = {
     "memory_gb": "80",
@@ -14,7 +16,6 @@ NEEDED = {
     "links": "{node: {devices: 8, gb_per_s: 450}, network: {devices: null, gb_per_s: 50}}",
 }
 """What a plan cannot do without, with examples."""
-PRECISIONS = ("fp32", "bf16", "fp16")
 GB = 1e9
 
 
@@ -28,16 +29,9 @@ class Link:
         latency_us: of one message.
     """
 
-    devices: int | None
-    gb_per_s: float
-    latency_us: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive(self.gb_per_s, "cluster.links.gb_per_s", example=25)
-        if self.devices is not None:
-            positive(self.devices, "cluster.links.devices", example=8)
-        if self.latency_us < 0:
-            raise ConfigError(f"{self.latency_us} is negative", key="cluster.links.latency_us", hint="0 leaves it out")
+    devices: AtLeastOne | None
+    gb_per_s: Positive[float]
+    latency_us: NonNegative[float] = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,34 +57,23 @@ class ClusterConfig:
     """
 
     name: str
-    devices_per_node: int
-    num_nodes: int | None = None
-    cores_per_device: int | None = None
-    device: str = "accelerator"
-    memory_gb: float | None = None
-    memory_gb_per_s: float | None = None
-    kernel_us: float = 5.0
-    shard_us: float = 0.0
-    update_gb_per_s: float | None = None
-    shard_update_us: float | None = None
-    peak_tflops: dict[str, float] = field(default_factory=dict)
+    devices_per_node: AtLeastOne
+    num_nodes: AtLeastOne | None = None
+    cores_per_device: AtLeastOne | None = None
+    device: Literal["accelerator", "cpu"] = "accelerator"
+    memory_gb: Positive[float] | None = None
+    memory_gb_per_s: Positive[float] | None = None
+    kernel_us: Positive[float] = 5.0
+    shard_us: NonNegative[float] = 0.0
+    update_gb_per_s: Positive[float] | None = None
+    shard_update_us: NonNegative[float] | None = None
+    peak_tflops: dict[Precision, Positive[float]] = field(default_factory=dict)
     links: dict[str, Link] = field(default_factory=dict)
-    power_w: float | None = None
-    price_per_hour: float | None = None
+    power_w: Positive[float] | None = None
+    price_per_hour: NonNegative[float] | None = None
     measured: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("devices_per_node", "num_nodes", "cores_per_device")
-        for name in (*counts, "memory_gb", "memory_gb_per_s", "kernel_us", "update_gb_per_s", "power_w"):
-            if getattr(self, name) is not None:
-                positive(getattr(self, name), f"cluster.{name}", example=8)
-        choice(self.device, ("accelerator", "cpu"), "cluster.device")
-        for precision, peak in self.peak_tflops.items():
-            choice(precision, PRECISIONS, "cluster.peak_tflops")
-            positive(peak, f"cluster.peak_tflops.{precision}", example=100)
-        self._check_links()
-
-    def _check_links(self) -> None:
         reach = [link.devices for link in self.links.values()]
         if not reach:
             return

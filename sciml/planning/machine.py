@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -125,7 +125,7 @@ def count_of(devices: int) -> str:
     return "a process" if devices == 1 else f"{devices} processes"
 
 
-def _kind(device: str) -> str:
+def _kind(device: str) -> Literal["accelerator", "cpu"]:
     return "cpu" if device == "cpu" else "accelerator"
 
 

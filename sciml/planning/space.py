@@ -10,10 +10,11 @@ from itertools import product
 from typing import Any
 
 from sciml.core.errors import ConfigError
-from sciml.parallel.config import ParallelConfig
+from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig, Schedule
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.strategy import Strategy, Training
+from sciml.training.config import Precision
 from sciml.training.engine_config import EngineConfig
 
 AXES = ("tp", "sp", "pp", "shard", "dp")
@@ -33,7 +34,7 @@ class Wishes:
     """
 
     fixed: dict[str, Any] = field(default_factory=dict)
-    precisions: tuple[str, ...] = ("bf16",)
+    precisions: tuple[Precision, ...] = ("bf16",)
     engines: tuple[EngineConfig, ...] = (EngineConfig(),)
     allow: Callable[[ParallelConfig], None] = lambda _: None
 
@@ -116,14 +117,14 @@ class Space:
             return False
         return self._fits(tp=tp, sp=sp, stages=pp)
 
-    def _schedules(self, pp: int, engine: EngineConfig) -> list[tuple[str, int]]:
+    def _schedules(self, pp: int, engine: EngineConfig) -> list[tuple[Schedule, int]]:
         if pp == 1:
             return [("1f1b", 1)]
-        found = [("1f1b", 1), ("gpipe", 1)]
+        found: list[tuple[Schedule, int]] = [("1f1b", 1), ("gpipe", 1)]
         if engine.name == "native":
             found.append(("zero_bubble", 1))
             even = [v for v in range(2, self.facts.depth // pp + 1) if self.facts.depth % (pp * v) == 0]
-            found += [(schedule, v) for v in even for schedule in ("interleaved", "zero_bubble")]
+            found += [(schedule, v) for v in even for schedule in SEVERAL_STAGES]
         fixed = self.wishes.fixed
         return [
             (schedule, v)
@@ -132,11 +133,11 @@ class Space:
         ]
 
     def _zeros(
-        self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: str, interleave: int
+        self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: Schedule, interleave: int
     ) -> Iterator[ParallelConfig]:
         """Each stage of ZeRO that there is for some degrees; where nothing is sharded, once."""
-        free = [1] if pp > 1 else [1, 2, 3]
-        for zero in self._values("zero", free) if shard > 1 else [3]:
+        free: list[Any] = [3] if shard == 1 else [1] if pp > 1 else [1, 2, 3]
+        for zero in self._values("zero", free) if shard > 1 else free:
             try:
                 parallel = ParallelConfig(pp, dp, shard, sp, tp, zero, schedule, interleave)
                 engine.degrees(parallel, pp * dp * shard * sp * tp)

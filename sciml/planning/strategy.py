@@ -10,7 +10,7 @@ from typing import Any
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.stage import stage_bounds
 from sciml.planning.facts import FLOAT32
-from sciml.training.config import OptimConfig, TrainerConfig
+from sciml.training.config import OptimConfig, Precision, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 from sciml.training.optimizer import optimizer_spec
 
@@ -60,7 +60,7 @@ class Strategy:
 
     parallel: ParallelConfig
     micro_batch: int = 1
-    precision: str = "bf16"
+    precision: Precision = "bf16"
     recompute: str = "none"
     engine: EngineConfig = field(default_factory=EngineConfig)
 

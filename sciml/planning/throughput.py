@@ -17,6 +17,7 @@ from sciml.planning.rank_parameters import Held
 from sciml.planning.step_time import Speed, StepTime
 from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
 from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, run
+from sciml.training.config import Precision
 
 TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
 ZERO_BUBBLE = 1 / 3
@@ -132,7 +133,7 @@ class ThroughputModel:
     def _step_flops(self) -> float:
         return sum(self.facts.sample_flops()) * self.training.global_batch
 
-    def _rate(self, precision: str) -> float:
+    def _rate(self, precision: Precision) -> float:
         return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
 
     def _memory_rate(self) -> float:
@@ -140,7 +141,7 @@ class ThroughputModel:
         assert self.cluster.memory_gb_per_s is not None
         return self.cluster.memory_gb_per_s * GB * self.efficiency.memory
 
-    def seconds(self, effort: Effort, samples: float, precision: str) -> float:
+    def seconds(self, effort: Effort, samples: float, precision: Precision) -> float:
         """Time of some work: products at the speed of matrix units or of memory, all else at that of memory.
 
         An accelerator is told what to do while it is still at work; a CPU tells itself, between kernels.

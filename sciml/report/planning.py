@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sciml.parallel.config import Schedule
 from sciml.planning.cluster import GB
 from sciml.planning.curve import Point
 from sciml.planning.memory import Memory
@@ -187,13 +188,15 @@ def schedules(stem: Path, search: Search, plan: Plan) -> Path:
     passes = max(p.pp, min(int(best.micro_batches(search.training)), MOST_PASSES * p.pp) // p.pp * p.pp)
     rows = {}
     for name, interleave in _orders(p.schedule, p.interleave, search.facts.depth // p.pp):
-        chosen = replace(best, parallel=replace(p, schedule=name, interleave=interleave, zero=min(p.zero, 2)))
+        chosen = replace(best, parallel=replace(p, schedule=name, interleave=interleave, zero=1 if p.zero == 1 else 2))
         rows[f"{name} x {interleave}" if interleave > 1 else name] = model.timeline(chosen, passes)
     longest = max(bar.end for bars in rows.values() for bar in bars)
     figure = new_figure(11.0, 1.2 + len(rows) * (0.55 + 0.13 * p.pp))
-    for axes, (name, bars) in zip(np.atleast_1d(figure.subplots(len(rows), 1, sharex=True)), rows.items(), strict=True):
+    for axes, (title, bars) in zip(
+        np.atleast_1d(figure.subplots(len(rows), 1, sharex=True)), rows.items(), strict=True
+    ):
         _gantt(axes, bars, p.pp)
-        axes.set_title(f"{name}: {max(bar.end for bar in bars):.3g} s, {idle(bars):.0%} idle", loc="left", fontsize=10)
+        axes.set_title(f"{title}: {max(bar.end for bar in bars):.3g} s, {idle(bars):.0%} idle", loc="left", fontsize=10)
         axes.set_xlim(0, longest)
     axes.set_xlabel("seconds")
     handles = [_patch(ACTION_COLORS[kind], label) for kind, label in ACTION_LABELS.items()]
@@ -206,10 +209,16 @@ def schedules(stem: Path, search: Search, plan: Plan) -> Path:
     return save_png(figure, stem)
 
 
-def _orders(schedule: str, interleave: int, blocks: int) -> list[tuple[str, int]]:
+def _orders(schedule: Schedule, interleave: int, blocks: int) -> list[tuple[Schedule, int]]:
     """Schedules with one stage a rank, and with several where blocks can be cut so."""
     several = interleave if interleave > 1 else next((v for v in range(2, blocks + 1) if blocks % v == 0), 1)
-    found = [("gpipe", 1), ("1f1b", 1), ("interleaved", several), ("zero_bubble", 1), ("zero_bubble", several)]
+    found: list[tuple[Schedule, int]] = [
+        ("gpipe", 1),
+        ("1f1b", 1),
+        ("interleaved", several),
+        ("zero_bubble", 1),
+        ("zero_bubble", several),
+    ]
     return list(dict.fromkeys(pair for pair in found if pair[0] != "interleaved" or pair[1] > 1))
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sciml.core.config import build, positive
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, nearest
+from sciml.core.result import Output
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.loading import load_domain
 from sciml.domain.protocol import Domain
 from sciml.parallel.config import ParallelConfig
@@ -38,11 +40,10 @@ class RunOptions:
     resume: str | None = None
     init_from: str | None = None
     reference_models: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    seeds: int = 1
-    output: str = "text"
+    seeds: AtLeastOne = 1
+    output: Output = "text"
 
     def __post_init__(self) -> None:
-        positive(self.seeds, "seeds", example=1)
         if self.resume and self.init_from:
             raise ConfigError("cannot be given together with resume", key="init_from", hint="leave one of them out")
 
@@ -142,4 +143,4 @@ def _build_model_config(values: Mapping[str, Any], domain: Domain) -> Any:
 
 @dataclass(frozen=True)
 class _Seed:
-    seed: int
+    seed: NonNegative[int]

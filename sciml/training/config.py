@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from sciml.core.config import choice, positive
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
-from sciml.training.optimizer import OPTIMIZERS
+from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -31,32 +34,21 @@ class TrainerConfig:
         trace_steps: steps traced by torch.profiler near the start; the trace lies in the run's folder.
     """
 
-    max_steps: int = 1000
-    global_batch_size: int = 16
-    micro_batch_size: int | None = None
-    precision: str = "fp32"
-    valid_every: int = 200
-    valid_samples: int | None = None
-    save_every: int = 200
-    keep_last: int = 2
-    log_every: int = 10
-    num_workers: int = 0
-    num_threads: int | None = None
+    max_steps: AtLeastOne = 1000
+    global_batch_size: AtLeastOne = 16
+    micro_batch_size: AtLeastOne | None = None
+    precision: Precision = "fp32"
+    valid_every: AtLeastOne = 200
+    valid_samples: AtLeastOne | None = None
+    save_every: AtLeastOne = 200
+    keep_last: AtLeastOne = 2
+    log_every: AtLeastOne = 10
+    num_workers: NonNegative[int] = 0
+    num_threads: AtLeastOne | None = None
     device: str = "auto"
     async_save: bool = True
-    timeout_s: float = 600.0
-    trace_steps: int = 0
-
-    def __post_init__(self) -> None:
-        choice(self.precision, ("fp32", "bf16", "fp16"), "trainer.precision")
-        for name in ("max_steps", "global_batch_size", "valid_every", "save_every", "keep_last", "log_every"):
-            positive(getattr(self, name), f"trainer.{name}", example=16)
-        if self.micro_batch_size is not None:
-            positive(self.micro_batch_size, "trainer.micro_batch_size", example=self.global_batch_size)
-        positive(self.timeout_s, "trainer.timeout_s", example=600)
-        for name, meaning in (("num_workers", "0 loads in-process"), ("trace_steps", "0 traces nothing")):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{getattr(self, name)} is negative", key=f"trainer.{name}", hint=meaning)
+    timeout_s: Positive[float] = 600.0
+    trace_steps: NonNegative[int] = 0
 
     def micro_batch(self, num_ranks: int) -> int:
         """Samples of one forward pass on one of ``num_ranks`` data-parallel ranks.
@@ -100,22 +92,17 @@ class OptimConfig:
     """
 
     name: str = "adamw"
-    lr: float = 1e-3
-    min_lr_ratio: float = 0.01
-    warmup_steps: int = 100
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    clip_norm: float | None = 1.0
-    ema_decay: float | None = 0.99
+    lr: Positive[float] = 1e-3
+    min_lr_ratio: Fraction = 0.01
+    warmup_steps: NonNegative[int] = 100
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.95)
+    eps: Positive[float] = 1e-8
+    momentum: FractionBelowOne = 0.9
+    weight_decay: NonNegative[float] = 0.01
+    clip_norm: Positive[float] | None = 1.0
+    ema_decay: OpenFraction | None = 0.99
 
     def __post_init__(self) -> None:
-        choice(self.name, tuple(OPTIMIZERS), "optim.name")
-        positive(self.lr, "optim.lr", example=1e-3)
-        if self.clip_norm is not None:
-            positive(self.clip_norm, "optim.clip_norm", example=1.0)
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(
-                f"{self.ema_decay} is not between 0 and 1", key="optim.ema_decay", hint="for example 0.99"
-            )
+        from sciml.training.optimizer import OPTIMIZERS  # brings torch, which the other keys do without
+
+        one_of(self.name, OPTIMIZERS, "optim.name")

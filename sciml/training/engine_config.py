@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
-from sciml.core.config import choice
 from sciml.core.errors import ConfigError
 from sciml.parallel.config import ParallelConfig
 
@@ -15,8 +14,8 @@ if TYPE_CHECKING:  # neither torch nor DeepSpeed is imported before it is needed
     from sciml.training.config import OptimConfig, TrainerConfig
     from sciml.training.engine import Engine
 
-ENGINES = ("native", "deepspeed")
-OFFLOADS = ("none", "cpu")
+EngineName = Literal["native", "deepspeed"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 NATIVE = "or engine=native"
 
 
@@ -33,15 +32,11 @@ class EngineConfig:
             ``cpu``.
     """
 
-    name: str = "native"
-    zero: int | None = None
-    offload: str = "none"
+    name: EngineName = "native"
+    zero: Literal[0, 1, 2, 3] | None = None
+    offload: Literal["none", "cpu"] = "none"
 
     def __post_init__(self) -> None:
-        choice(self.name, ENGINES, "engine.name")
-        choice(self.offload, OFFLOADS, "engine.offload")
-        if self.zero not in (None, 0, 1, 2, 3):
-            raise ConfigError(f"{self.zero} is no stage of ZeRO", key="engine.zero", hint="0, 1, 2 or 3")
         if self.name == "native" and self.zero is not None:
             raise ConfigError(
                 "is an option of engine=deepspeed", key="engine.zero", hint="use parallel.shard and parallel.zero"

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sciml.core.config import choice
 from sciml.core.errors import MissingExtraError
 
 Write = Callable[[str, float, int], None]
@@ -24,11 +23,8 @@ class TrackingConfig:
         uri: MLflow's tracking address; None keeps its files in the run's folder.
     """
 
-    kind: str = "none"
+    kind: Literal["none", "tensorboard", "mlflow"] = "none"
     uri: str | None = None
-
-    def __post_init__(self) -> None:
-        choice(self.kind, ("none", "tensorboard", "mlflow"), "tracking.kind")
 
 
 class Tracker:

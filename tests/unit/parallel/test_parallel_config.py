@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import AXES, Mesh
 from sciml.distributed.world import World
@@ -36,9 +37,9 @@ def test_misfits_name_a_degree_that_fits(options, processes, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"tp": 0}, r"parallel.tp: 0"),
-        ({"zero": 4}, r"parallel.zero: 4 is no stage of ZeRO.*1, 2 or 3"),
-        ({"schedule": "1b1f"}, r"parallel.schedule: .*did you mean '1f1b'"),
+        ({"tp": 0}, r"parallel.tp must be at least 1, got 0; try parallel.tp=1"),
+        ({"zero": 4}, r"parallel.zero must be one of 1, 2, 3, got 4"),
+        ({"schedule": "1b1f"}, r"parallel.schedule must be one of .*got '1b1f'; did you mean '1f1b'"),
         ({"pp": 2, "interleave": 2}, r"parallel.interleave: the schedule 1f1b runs one stage a rank"),
         ({"schedule": "interleaved", "interleave": 2}, r"parallel.interleave: there is no pipeline"),
         ({"schedule": "zero_bubble", "pp": 2, "shard": 2}, r"parallel.zero: .*use 2, or parallel.schedule=1f1b"),
@@ -46,7 +47,7 @@ def test_misfits_name_a_degree_that_fits(options, processes, said):
 )
 def test_contradictions_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        ParallelConfig(**options)
+        build(ParallelConfig, options, prefix="parallel")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.groups import options
 from sciml.planning.cluster import ClusterConfig, Link
@@ -49,9 +50,11 @@ def test_a_cluster_of_which_nothing_is_known_says_what_it_wants():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"memory_gb": 0}, "cluster.memory_gb: 0 is not positive"),
-        ({"device": "abacus"}, "cluster.device: unknown value 'abacus'"),
-        ({"peak_tflops": {"fp64": 1.0}}, "cluster.peak_tflops: unknown value 'fp64'"),
+        ({"memory_gb": 0}, "cluster.memory_gb must be above 0, got 0"),
+        ({"device": "abacus"}, "cluster.device must be one of accelerator, cpu, got 'abacus'"),
+        ({"peak_tflops": {"fp64": 1.0}}, "cluster.peak_tflops must be one of fp32, bf16, fp16, got 'fp64'"),
+        ({"peak_tflops": {"fp32": 0.0}}, "cluster.peak_tflops.fp32 must be above 0, got 0.0"),
+        ({"links": {"node": {"devices": 8, "gb_per_s": 0}}}, "cluster.links.node.gb_per_s must be above 0, got 0"),
         ({"links": {"node": Link(8, 1.0)}}, "cluster.links: the last level, and no other, joins all nodes"),
         (
             {"links": {"a": Link(8, 1.0), "b": Link(4, 1.0), "c": Link(None, 1.0)}},
@@ -61,4 +64,4 @@ def test_a_cluster_of_which_nothing_is_known_says_what_it_wants():
 )
 def test_what_cannot_be_a_cluster_is_refused(values, says):
     with pytest.raises(ConfigError, match=says):
-        ClusterConfig("x", 8, **values)
+        build(ClusterConfig, {"name": "x", "devices_per_node": 8, **values}, prefix="cluster")

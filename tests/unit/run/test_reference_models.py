@@ -62,7 +62,7 @@ def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
     [
         ("reference_models={wide: {modle: {embed_dim: 64}}}", "modle: unknown group of keys; did you mean 'model'"),
         ("reference_models={wide: {model: {embed_dm: 64}}}", "embed_dm"),
-        ("seeds=0", "seeds: 0 is not positive"),
+        ("seeds=0", "seeds must be at least 1, got 0; try seeds=1"),
         ("companions={wide: {model: {embed_dim: 64}}}", "companions: unknown key; did you mean 'reference_models'?"),
         ("repeats=2", "repeats: unknown key; did you mean 'seeds'?"),
     ],

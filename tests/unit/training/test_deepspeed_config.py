@@ -31,9 +31,15 @@ def engine(config, task=Plain, parallel=None):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "deepsped"}, "engine.name: unknown value 'deepsped'; did you mean 'deepspeed'?"),
-        ({"name": "deepspeed", "zero": 4}, "engine.zero: 4 is no stage of ZeRO; 0, 1, 2 or 3"),
-        ({"name": "deepspeed", "offload": "nvme"}, "engine.offload: unknown value 'nvme'; did you mean 'none'?"),
+        (
+            {"name": "deepsped"},
+            "engine.name must be one of native, deepspeed, got 'deepsped'; did you mean 'deepspeed'?",
+        ),
+        ({"name": "deepspeed", "zero": 4}, "engine.zero must be one of 0, 1, 2, 3, got 4"),
+        (
+            {"name": "deepspeed", "offload": "nvme"},
+            "engine.offload must be one of none, cpu, got 'nvme'; did you mean 'none'?",
+        ),
         ({"zero": 2}, "engine.zero: is an option of engine=deepspeed; use parallel.shard and parallel.zero"),
         ({"offload": "cpu"}, "engine.offload: is an option of engine=deepspeed; leave it out"),
         ({"name": "deepspeed", "stage": 2}, "engine.stage: unknown key; did you mean 'name'?"),
