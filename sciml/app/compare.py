@@ -13,11 +13,11 @@ import torch
 
 from sciml.core.config import build
 from sciml.core.files import write_json
-from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne
 from sciml.data.source import GroupedSource
+from sciml.data.staging import StagedParts
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.forecast.evaluation import score_model
@@ -65,10 +65,10 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         for name, number, run in _trained(folder)
     }
     path = folder.path / "comparison"
-    parts = Parts(path, {"checkpoint": config.checkpoint}, ".json")
+    parts = StagedParts(path, {"checkpoint": config.checkpoint}, ".json")
     cases = []
     for (name, number), run in runs.items():
-        file = parts.folder / f"{name}-{number}.json"
+        file = parts.path(f"{name}-{number}")
         if not file.exists():
             write_json(file, _cases(run, mesh, f"scoring {name}, seed {run.spec.seed}"))
         cases += [{"model": name, "seed": run.spec.seed, **row} for row in json.loads(file.read_text())]

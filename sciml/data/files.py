@@ -9,6 +9,17 @@ from pathlib import Path
 from sciml.core.errors import DataError, nearest
 
 
+def is_remote(path: str) -> bool:
+    """Whether a path is an address such as ``gs://bucket/era5.zarr``."""
+    return "://" in path
+
+
+def source_stem(path: str) -> str:
+    """Returns what an output is named after: ``era5`` for ``/data/era5.nc`` and for ``gs://bucket/era5.zarr``."""
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name.split(".")[0]) or "data"
+
+
 def locate(
     path: str | Sequence[str],
     *,

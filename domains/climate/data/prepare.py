@@ -1,17 +1,10 @@
-"""From any source to a training store, in bounded memory; an interrupted run goes on where it was.
-
-The store grows in a hidden folder beside its place, with a ledger of what is finished, and is renamed into its
-place at the end: a store is whole or not there.
-"""
+"""Makes a training store of any source, in bounded memory; an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,10 +12,8 @@ import xarray as xr
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import DAYS, HALF_WINDOW_DAYS, WEEKS, Calendar, daily_means
 from domains.climate.data.readers import Source
-from domains.climate.data.readers.files import is_remote
 from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.selection import Selection
-from domains.climate.data.staging import Workplace
 from domains.climate.data.statistics import ReadFields, compute_statistics
 from domains.climate.data.store_layout import PreparePlan, make_plan
 from sciml.core.config import positive
@@ -30,6 +21,8 @@ from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
 from sciml.core.lock import claimed
 from sciml.core.progress import track
+from sciml.data.files import is_remote, source_stem
+from sciml.data.staging import Staging, fingerprint
 
 
 @dataclass(frozen=True)
@@ -60,12 +53,6 @@ class PrepareConfig(Selection):
         return Path(self.out or f"{source_stem(self.path)}-store.zarr")
 
 
-def source_stem(path: str) -> str:
-    """What a store is named after: ``era5`` for ``/data/era5.nc`` and for ``gs://bucket/era5.zarr``."""
-    name = path.rstrip("/").rsplit("/", 1)[-1]
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name.split(".")[0]) or "data"
-
-
 def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
     """Makes a store of a source.
 
@@ -86,56 +73,38 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
             return out
         source = Source.open(config.path, config.member)
         plan = make_plan(source, config)
-        work = Workplace.open(out, identity(source.files, config))
+        staging = Staging(out, store_fingerprint(source.files, config))
         max_bytes = config.max_memory_gb * 2**30
         try:
-            _write_fields(plan, work, max_bytes)
-            if "statistics" not in work.ledger:
-                _write_statistics(plan, work, max_bytes)
+            _write_fields(plan, staging, max_bytes)
+            if "statistics" not in staging.journal:
+                _write_statistics(plan, staging, max_bytes)
         except DataError:
             if not any(is_remote(file) for file in source.files):  # a network may recover, a broken file will not
-                work.remove()
+                staging.remove()
             raise
         with disk_errors(out):
-            _write_climatology(plan, work, max_bytes)
-            work.publish(out, plan.attributes())
+            _write_climatology(plan, staging, max_bytes)
+            layout.open_group(staging.store, "r+").attrs.update(plan.attributes())
+            layout.consolidate(staging.store)
+            staging.publish()
     return out
 
 
-def identity(files: tuple[str, ...], selection: Selection) -> str:
-    """A short hash of the source files (place, size, time of change) and of everything that is chosen of them."""
-    described = [_describe(file) for file in files]
-    text = json.dumps([layout.VERSION, described, selection.selected()], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def store_fingerprint(files: tuple[str, ...], selection: Selection) -> str:
+    """Returns a short hash of the source files and of everything that is chosen of them."""
+    return fingerprint(files, layout.VERSION, selection.selected())
 
 
-def _describe(file: str) -> list[Any]:
-    if is_remote(file):
-        return [file]
-    path = Path(file).resolve()
-    parts = (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.rglob("*") if p.is_file() and p.name.startswith((".z", "zarr")))
-    )
-    # a zarr store's arrays are known by their metadata and by how full their folders are
-    folders = [] if path.is_file() else sorted(p for p in path.iterdir() if p.is_dir())
-    return [
-        str(path),
-        [[p.stat().st_size, p.stat().st_mtime_ns] for p in parts],
-        [p.stat().st_mtime_ns for p in folders],
-    ]
-
-
-def _write_fields(plan: PreparePlan, work: Workplace, max_bytes: float) -> None:
+def _write_fields(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
     shape = (len(plan.channels), *plan.grid.shape)
     chunk = layout.times_per_chunk(shape)
     block = plan.block_size(max_bytes, chunk)
-    if "block" in work.ledger:
-        block = work.ledger["block"]
+    if "block" in staging.journal:
+        block = staging.journal["block"]
     else:
-        with disk_errors(work.folder):
-            group = layout.open_group(work.store, "w")
+        with disk_errors(staging.folder):
+            group = layout.open_group(staging.store, "w")
             layout.create_array(
                 group,
                 "fields",
@@ -143,22 +112,22 @@ def _write_fields(plan: PreparePlan, work: Workplace, max_bytes: float) -> None:
                 layout.field_chunks(shape, chunk),
                 ("time", "channel", "latitude", "longitude"),
             )
-            work.note(block=block)
-    fields = layout.open_group(work.store, "r+")["fields"]
+            staging.record(block=block)
+    fields = layout.open_group(staging.store, "r+")["fields"]
     starts = list(range(0, len(plan.positions), block))
-    rest = starts[work.ledger["blocks"] :]
+    rest = starts[staging.journal.get("blocks", 0) :]
     for start in track(rest, f"reading {len(plan.positions)} times of {len(plan.channels)} channels"):
         values = plan.read(slice(start, start + block))
-        with disk_errors(work.folder):
+        with disk_errors(staging.folder):
             fields[start : start + len(values)] = values
-            work.note(blocks=start // block + 1)
+            staging.record(blocks=start // block + 1)
 
 
-def _write_statistics(plan: PreparePlan, work: Workplace, max_bytes: float) -> None:
+def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
     """Everything that is small: coordinates, statistics of the training period, constant fields."""
     first, last = plan.splits["train"]
     minutes = plan.times[first : last + 1].astype(np.int64)
-    read = _training_reader(plan, work)
+    read = _training_reader(plan, staging)
     parts = compute_statistics(
         read, minutes, len(plan.channels), plan.grid.latitude, len(plan.grid.longitude), max_bytes
     )
@@ -188,9 +157,9 @@ def _write_statistics(plan: PreparePlan, work: Workplace, max_bytes: float) -> N
             "static_name": ("static", np.asarray(plan.statics, dtype="U32")),
         },
     )
-    with disk_errors(work.folder):
-        layout.write_dataset(work.store, dataset)
-        work.note(statistics=True)
+    with disk_errors(staging.folder):
+        layout.write_dataset(staging.store, dataset)
+        staging.record(statistics=True)
 
 
 def standardized(fields: np.ndarray, latitude: np.ndarray) -> np.ndarray:
@@ -201,16 +170,16 @@ def standardized(fields: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     return (centered / np.where(spread > 0, spread, 1)).astype(np.float32)
 
 
-def _write_climatology(plan: PreparePlan, work: Workplace, max_bytes: float) -> None:
+def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
     first, last = plan.splits["train"]
     times = plan.times[first : last + 1]
     shape = (len(plan.channels), *plan.grid.shape)
     calendar = Calendar.of(plan.times)
-    shutil.rmtree(work.scratch, ignore_errors=True)
-    work.scratch.mkdir()
+    shutil.rmtree(staging.scratch, ignore_errors=True)
+    staging.scratch.mkdir()
     block = plan.block_size(max_bytes / 4, 1, regridded=True)
-    means = daily_means(_training_reader(plan, work), times, calendar, shape, work.scratch, block, max_bytes)
-    group = layout.open_group(work.store, "r+")
+    means = daily_means(_training_reader(plan, staging), times, calendar, shape, staging.scratch, block, max_bytes)
+    group = layout.open_group(staging.store, "r+")
     chunks = layout.field_chunks(shape, layout.times_per_chunk(shape))
     target = layout.create_array(
         group,
@@ -233,13 +202,13 @@ def _write_climatology(plan: PreparePlan, work: Workplace, max_bytes: float) -> 
         weekly[start : start + chunks[0]] = means.weekly[start : start + chunks[0]]
     coords = {"hour": np.asarray(calendar.hours), "dayofyear": np.arange(1, DAYS + 1), "week": np.arange(WEEKS)}
     mean = (("channel", "latitude", "longitude"), means.all_time().astype(np.float32))
-    layout.write_dataset(work.store, xr.Dataset({"mean_climatology": mean}, coords))
+    layout.write_dataset(staging.store, xr.Dataset({"mean_climatology": mean}, coords))
 
 
-def _training_reader(plan: PreparePlan, work: Workplace) -> ReadFields:
+def _training_reader(plan: PreparePlan, staging: Staging) -> ReadFields:
     """Reads what was written of the training period, counted from its first time."""
     offset = plan.splits["train"][0]
-    fields = layout.open_group(work.store, "r")["fields"]
+    fields = layout.open_group(staging.store, "r")["fields"]
 
     def read(times: slice, channels: slice) -> np.ndarray:
         return np.asarray(fields[offset + times.start : offset + times.stop, channels])

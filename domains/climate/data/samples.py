@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from domains.climate.data.batch import FieldBatch, FieldSample, collate
-from domains.climate.data.prepare import PrepareConfig, identity, prepare, source_stem
+from domains.climate.data.prepare import PrepareConfig, prepare, store_fingerprint
 from domains.climate.data.readers.files import locate
 from domains.climate.data.selection import Selection
 from domains.climate.data.store import ClimateStore
@@ -20,6 +20,7 @@ from domains.climate.data.zarr_layout import is_store
 from sciml.core.config import choice, positive
 from sciml.core.duration import format_hours
 from sciml.core.errors import ConfigError
+from sciml.data.files import source_stem
 
 AUGMENTATIONS = ("none", "roll", "roll_mirror")
 
@@ -80,7 +81,7 @@ def ensure_store(
     if is_store(path):
         return Path(path)
     selection = selection or Selection()
-    out = Path(cache) / f"{source_stem(path)}-{identity(tuple(locate(path)), selection)}.zarr"
+    out = Path(cache) / f"{source_stem(path)}-{store_fingerprint(tuple(locate(path)), selection)}.zarr"
     if not out.exists():
         config = PrepareConfig(path=path, out=str(out), max_memory_gb=max_memory_gb, **selection.selected())
         prepare(config, keep_existing=True)

@@ -17,9 +17,9 @@ from domains.fluids.solver.simulate_config import SimulateConfig
 from domains.fluids.solver.step import can_compile
 from sciml.core.files import atomic_file, write_json
 from sciml.core.lock import claimed
-from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
+from sciml.data.staging import StagedParts
 from sciml.distributed.world import pick_device
 
 # What a run may be repeated with on another machine: it changes no value but the last bits.
@@ -48,7 +48,7 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
     with claimed(path, _is_ours, overwrite=config.overwrite, keep_existing=keep_existing) as to_do:
         if not to_do:
             return path
-        parts = Parts(path, _settings(config), ".npy")
+        parts = StagedParts(path, _settings(config), ".npy")
         count = -(-config.count // config.batch)
         made = parts.make(partial(_make_part, config, device), count, config.workers)
         for _ in track(made, f"Simulating, {config.batch} flows each", count):

@@ -1,13 +1,8 @@
-"""From any source of structures to one store, in bounded memory; an interrupted run goes on where it was.
-
-The store grows in a hidden folder beside its place and is renamed into it at the end: it is whole or not there.
-"""
+"""Makes one store of any source of structures, in bounded memory; an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -33,9 +28,11 @@ from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, write_json
 from sciml.core.lock import claimed
 from sciml.core.progress import track
+from sciml.data import files
+from sciml.data.staging import Staging, fingerprint
 
-NOTE_EDGES = 2_000_000
-"""Edges after which what is done is noted: at most these are done again after an interruption."""
+RECORD_EDGES = 2_000_000
+"""Edges after which what is done is recorded: at most these are done again after an interruption."""
 
 Source = str | list[str] | dict[str, str]
 
@@ -109,9 +106,7 @@ def source_stem(path: Source) -> str:
     """What a store is named after: ``nbmotaw`` for ``data/nbmotaw.extxyz.xz``."""
     if isinstance(path, Mapping):
         return "-".join(path)
-    first = path if isinstance(path, str) else path[0]
-    name = Path(first).name.split(".")[0] or "data"
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+    return files.source_stem(path if isinstance(path, str) else path[0])
 
 
 def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
@@ -132,42 +127,38 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
     with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
         if not needed:
             return out
-        partial = out.with_name(f".{out.name}.partial")
+        staging = Staging(out, store_fingerprint(config.path, config))
         with disk_errors(out):
-            writer = StoreWriter.open(partial, identity(config.path, config))
+            writer = StoreWriter(staging)
         try:
             _gather(config, writer)
             header = _describe(config, writer)
         except DataError:
-            writer.remove()  # a wrong file will be another one when it is read again
+            writer.close()
+            staging.remove()  # a wrong file will be another one when it is read again
             raise
         finally:
             writer.close()
         with disk_errors(out):
-            write_json(partial / layout.STORE, header)
-            (partial / "ledger.json").unlink()
-            if out.exists():
-                shutil.rmtree(out)
-            partial.rename(out)
+            write_json(staging.store / layout.STORE, header)
+            staging.publish()
     return out
 
 
-def identity(path: Source, preparation: Preparation) -> str:
-    """A short hash of the source files (place, size, time of change) and of everything that decides what is stored."""
-    described = {}
-    for name, source in branches_of(path).items():
-        files = [Path(file).resolve() for file in locate(source)]
-        described[name] = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    text = json.dumps([layout.VERSION, described, preparation.selected()], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def store_fingerprint(path: Source, preparation: Preparation) -> str:
+    """Returns a short hash of the source files and of everything that decides what is stored."""
+    files = {name: locate(source) for name, source in branches_of(path).items()}
+    branches = {name: len(some) for name, some in files.items()}
+    every = [file for some in files.values() for file in some]
+    return fingerprint(every, layout.VERSION, branches, preparation.selected())
 
 
 def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
     """Reads all structures into the growing store, with their neighbors."""
     for branch, (name, source) in enumerate(branches_of(config.path).items()):
         files = locate(source)
-        noted = writer.arrays["senders"].rows
-        place = writer.place(branch)
+        recorded = writer.arrays["senders"].rows
+        place = writer.position(branch)
         only = len(branches_of(config.path)) == 1
         structures = read_structures(source, config, branch=branch, start=place, complete=only)
         for place, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
@@ -175,18 +166,18 @@ def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
             with disk_errors(writer.folder):
                 writer.append(structure, neighbors, files[place[0]])
                 place = (place[0], place[1] + 1)
-                if writer.arrays["senders"].rows - noted > NOTE_EDGES:
-                    writer.note(branch, place)
-                    noted = writer.arrays["senders"].rows
+                if writer.arrays["senders"].rows - recorded > RECORD_EDGES:
+                    writer.record(branch, place)
+                    recorded = writer.arrays["senders"].rows
         with disk_errors(writer.folder):
-            writer.note(branch, place)
+            writer.record(branch, place)
     with disk_errors(writer.folder):
         writer.finish()
 
 
 def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     """Checks, splits and statistics of everything that was read; what ``store.json`` will say."""
-    labels = writer.ledger["labels"]
+    labels = writer.labels
     if not labels:
         raise DataError(
             f"{config.path}: no structure has a label; name one with labels.energy=KEY (usual: {', '.join(UNITS)})"
@@ -231,7 +222,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         "splits": sizes,
         "duplicates_left_out": dropped,
         "preparation": config.selected(),
-        "sources": [Path(file).name for file in writer.ledger["sources"]],
+        "sources": [Path(file).name for file in writer.sources],
     }
 
 

@@ -17,9 +17,9 @@ from domains.materials.data.prepare import (
     PrepareConfig,
     Source,
     branches_of,
-    identity,
     prepare,
     source_stem,
+    store_fingerprint,
 )
 from domains.materials.data.schema import MaterialsSchema
 from domains.materials.data.store import MaterialsStore
@@ -118,7 +118,7 @@ def ensure_store(path: Source, cache: str | Path, preparation: Preparation) -> P
     """
     if isinstance(path, str) and is_store(path):
         return Path(path)
-    out = Path(cache) / f"{source_stem(path)}-{identity(path, preparation)}"
+    out = Path(cache) / f"{source_stem(path)}-{store_fingerprint(path, preparation)}"
     if not out.exists():
         prepare(PrepareConfig(path=path, out=str(out), **preparation.selected()), keep_existing=True)
     return out

@@ -1,11 +1,8 @@
-"""A store that grows structure by structure, in blocks of which a ledger keeps account."""
+"""Writes a store structure by structure, in blocks that the journal of its staging folder confirms."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,46 +14,41 @@ from domains.materials.data.neighbors import NeighborList
 from domains.materials.data.structure import Structure
 from sciml.core.errors import DataError
 from sciml.core.files import write_json
+from sciml.data.staging import Staging
 
-LEDGER = "ledger.json"
 POSITION_DIGITS = 4
 
 
 class StoreWriter:
-    """The hidden folder in which a store grows.
+    """Writes a store structure by structure; what :meth:`record` has confirmed survives an interruption.
+
+    Args:
+        staging: where the store grows.
 
     Attributes:
-        folder: the folder.
-        ledger: identity of the work, places reached, rows of each array, labels, groups and sources so far.
+        folder: the growing store.
+        labels: level, shape and unit of each label met so far.
+        sources: files met so far.
     """
 
-    def __init__(self, folder: Path, ledger: dict[str, Any]) -> None:
-        self.folder, self.ledger = folder, ledger
-        rows = ledger["rows"]
+    def __init__(self, staging: Staging) -> None:
+        self.staging, self.folder = staging, staging.store
+        journal = staging.journal
+        rows = journal.get("rows", {})
+        self.labels: dict[str, dict[str, Any]] = dict(journal.get("labels", {}))
+        self.sources: list[str] = list(journal.get("sources", ()))
+        self.positions: dict[str, list[int]] = dict(journal.get("positions", {}))
+        self.groups = {name: number for number, name in enumerate(journal.get("groups", ()))}
+        (self.folder / layout.LABELS).mkdir(parents=True, exist_ok=True)
         self.arrays = {
-            name: GrowingArray(layout.array_path(folder, name), *spec, rows=rows.get(name, 0))
+            name: GrowingArray(layout.array_path(self.folder, name), *spec, rows=rows.get(name, 0))
             for name, spec in layout.ARRAYS.items()
         }
-        self.groups = {name: number for number, name in enumerate(ledger["groups"])}
         for name in ("atom_offsets", "edge_offsets", "name_offsets"):
             self.arrays[name].extend_zeros(1)
         self._labels: dict[str, tuple[GrowingArray, GrowingArray]] = {}
-        for name in ledger["labels"]:
+        for name in self.labels:
             self._open_label(name, rows[f"{name}.label"], rows[f"{name}.mask"])
-
-    @classmethod
-    def open(cls, folder: Path, identity: str) -> StoreWriter:
-        """The folder as an interrupted run of the same work left it, or an empty one."""
-        try:
-            ledger = json.loads((folder / LEDGER).read_text())
-        except (OSError, ValueError):
-            ledger = {}
-        if ledger.get("identity") != identity:
-            shutil.rmtree(folder, ignore_errors=True)
-            (folder / layout.LABELS).mkdir(parents=True)
-            fresh: dict[str, Any] = {"rows": {}, "labels": {}, "groups": [], "places": {}, "sources": []}
-            ledger = {"identity": identity, **fresh}
-        return cls(folder, ledger)
 
     @property
     def num_structures(self) -> int:
@@ -70,8 +62,8 @@ class StoreWriter:
         """
         if len(neighbors) and np.abs(neighbors.shifts).max() > np.iinfo(np.int8).max:
             raise DataError(f"{structure.name}: atoms lie more than 127 cells apart; wrap them into their cell")
-        if source not in self.ledger["sources"]:
-            self.ledger["sources"].append(source)
+        if source not in self.sources:
+            self.sources.append(source)
         group = self.groups.setdefault(structure.group, len(self.groups))
         name = np.frombuffer(structure.name.encode(), dtype=np.uint8)
         one = {
@@ -79,7 +71,7 @@ class StoreWriter:
             "pbc": structure.pbc,
             "branch": structure.branch,
             "group": group,
-            "source": self.ledger["sources"].index(source),
+            "source": self.sources.index(source),
             "key": frame_key(structure),
         }
         many = {
@@ -100,12 +92,12 @@ class StoreWriter:
 
     def _append_labels(self, structure: Structure) -> None:
         for name, value in structure.labels.items():
-            if name not in self.ledger["labels"]:
+            if name not in self.labels:
                 level = level_of(name, value, len(structure))
                 shape = list(SHAPES.get(name, value.shape[1:] if level == NODE else value.shape))
-                self.ledger["labels"][name] = {"level": level, "shape": shape, "unit": UNITS.get(name, "")}
+                self.labels[name] = {"level": level, "shape": shape, "unit": UNITS.get(name, "")}
                 self._open_label(name, 0, 0)
-            shape, level = (self.ledger["labels"][name][key] for key in ("shape", "level"))
+            shape, level = (self.labels[name][key] for key in ("shape", "level"))
             wanted = (len(structure), *shape) if level == NODE else tuple(shape)
             if value.shape != wanted:
                 raise DataError(f"{structure.name}: {name} has the shape {value.shape}, others have {wanted}")
@@ -117,49 +109,48 @@ class StoreWriter:
             mask.append(np.array([True]))
 
     def _open_label(self, name: str, rows: int, masked: int) -> None:
-        values = GrowingArray(
-            layout.label_path(self.folder, name), "<f8", tuple(self.ledger["labels"][name]["shape"]), rows
-        )
+        values = GrowingArray(layout.label_path(self.folder, name), "<f8", tuple(self.labels[name]["shape"]), rows)
         self._labels[name] = values, GrowingArray(layout.mask_path(self.folder, name), "|b1", (), masked)
 
-    def note(self, branch: int, place: tuple[int, int]) -> None:
-        """Makes everything so far count: an interrupted run goes on behind it.
+    def record(self, branch: int, position: tuple[int, int]) -> None:
+        """Confirms everything so far: an interrupted run goes on behind it.
 
         Args:
-            place: of the next structure of the branch: number of the file and number in it.
+            branch: number of the data set.
+            position: of the branch's next structure: number of the file and number in it.
         """
         arrays = {name: array for name, array in self.arrays.items()}
         for name, (values, mask) in self._labels.items():
             arrays |= {f"{name}.label": values, f"{name}.mask": mask}
         for array in arrays.values():
             array.flush()
-        self.ledger["places"][str(branch)] = list(place)
-        self.ledger["groups"] = list(self.groups)
-        self.ledger["rows"] = {name: array.rows for name, array in arrays.items()}
-        write_json(self.folder / LEDGER, self.ledger)
+        self.positions[str(branch)] = list(position)
+        self.staging.record(
+            positions=self.positions,
+            labels=self.labels,
+            sources=self.sources,
+            groups=list(self.groups),
+            rows={name: array.rows for name, array in arrays.items()},
+        )
 
-    def place(self, branch: int) -> tuple[int, int]:
-        """Where to go on in a branch."""
-        file, number = self.ledger["places"].get(str(branch), (0, 0))
+    def position(self, branch: int) -> tuple[int, int]:
+        """Returns where to go on in a branch: number of the file and number in it."""
+        file, number = self.positions.get(str(branch), (0, 0))
         return file, number
 
     def finish(self) -> None:
-        """Brings all labels to the same length and closes the files."""
+        """Brings all labels to the same length, closes the files, and writes the groups."""
         for name, (values, mask) in self._labels.items():
-            atoms = self.ledger["labels"][name]["level"] == NODE
+            atoms = self.labels[name]["level"] == NODE
             values.extend_zeros(self.arrays["positions"].rows if atoms else self.num_structures)
             mask.extend_zeros(self.num_structures)
         self.close()
         write_json(self.folder / layout.GROUPS, list(self.groups))
 
     def close(self) -> None:
-        """Closes the files; what was not noted is cut off when they are opened again."""
+        """Closes the files; what was not recorded is cut off when they are opened again."""
         for array in (*self.arrays.values(), *(array for pair in self._labels.values() for array in pair)):
             array.close()
-
-    def remove(self) -> None:
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def frame_key(structure: Structure) -> int:

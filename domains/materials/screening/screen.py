@@ -22,10 +22,10 @@ from domains.materials.screening.screen_config import ScreenConfig
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory, write_json
 from sciml.core.lock import claimed
-from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.core.result import CommandResult
+from sciml.data.staging import StagedParts
 from sciml.domain.protocol import LoadedModel
 
 PART = 600
@@ -71,7 +71,7 @@ def make_screen(
                 "a single model has no spread", key="rank_by", hint="mixing_enthalpy, or train with task.members=4"
             )
         start = time.monotonic()
-        parts = Parts(out, _settings(config, about), ".json")
+        parts = StagedParts(out, _settings(config, about), ".json")
         found, made = _judged(mixing, config, parts)
         seconds = time.monotonic() - start
         rows = ranked(found, config.temperature, config.rank_by)
@@ -106,7 +106,7 @@ def fingerprint(loaded: LoadedModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _judged(mixing: Mixing, config: ScreenConfig, parts: Parts) -> tuple[list[MixingResult], int]:
+def _judged(mixing: Mixing, config: ScreenConfig, parts: StagedParts) -> tuple[list[MixingResult], int]:
     """What is said of all candidates, and how many structures that took now."""
     size = max(1, PART // (config.decorations * len(config.strains)))
     candidates = [(composition, lattice) for lattice in config.lattices for composition in config.grid.compositions()]
@@ -121,7 +121,7 @@ def _judged(mixing: Mixing, config: ScreenConfig, parts: Parts) -> tuple[list[Mi
 
 
 def _made_parts(
-    mixing: Mixing, groups: Sequence[Sequence[Candidate]], parts: Parts
+    mixing: Mixing, groups: Sequence[Sequence[Candidate]], parts: StagedParts
 ) -> Iterator[tuple[list[MixingResult], int]]:
     """Judges what is not there yet; yields each part, and how much of it is new."""
     for number, group in enumerate(groups):

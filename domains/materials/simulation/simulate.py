@@ -17,9 +17,9 @@ from domains.materials.simulation.labeling import LABELERS, Labels, pure_crystal
 from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
-from sciml.core.parts import Parts
 from sciml.core.progress import track
 from sciml.core.provenance import version
+from sciml.data.staging import StagedParts
 
 # Decimals that are kept; finer ones would fill the file with noise. Lengths are rounded before the labels are
 # computed, so that these belong to what is written.
@@ -45,7 +45,7 @@ def simulate(config: SimulateConfig) -> Path:
     path = Path(config.out)
     if path.exists() and not config.overwrite:
         raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
-    parts = Parts(path, _settings(config), ".extxyz")
+    parts = StagedParts(path, _settings(config), ".extxyz")
     count = -(-config.count // PART)
     made = parts.make(partial(_make_part, config), count, config.workers)
     for _ in track(made, f"Simulating, {PART} structures each", total=count):

@@ -185,7 +185,7 @@ def test_other_choices_do_not_go_on_with_an_interrupted_store(source, tmp_path, 
         patch.setattr(module, "_write_climatology", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store_of(source, tmp_path)
-    assert json.loads((partial / "ledger.json").read_text())["blocks"] > 0
+    assert json.loads((partial / "journal.json").read_text())["blocks"] > 0
     assert store_of(source, tmp_path, channels=["t2m"]).schema.channels == ("t2m",)
 
 

@@ -19,7 +19,7 @@ from domains.fluids.solver.simulate import flows, simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
-from sciml.core.parts import Parts
+from sciml.data.staging import StagedParts
 
 ROOT = Path(__file__).parents[3]
 EXACT = {"amplitude": (1, 1), "radius": (1, 1), "displacement": 0, "wind": 0}
@@ -162,7 +162,7 @@ class TestSimulate:
 
     def test_other_settings_begin_anew(self, tmp_path):
         def first_part(**changes):
-            return Parts(tmp_path / "some.nc", simulating._settings(small(tmp_path, **changes)), ".npy").path(0)
+            return StagedParts(tmp_path / "some.nc", simulating._settings(small(tmp_path, **changes)), ".npy").path(0)
 
         part = first_part()
         part.touch()

@@ -388,7 +388,7 @@ class TestScreen:
         monkeypatch.setattr(screening, "PART", 12)
         with pytest.raises(KeyboardInterrupt):
             make_screen(EAM(fail_after=1), small(), tmp_path / "out", {"run": "eam"})
-        assert len(list((tmp_path / ".out.parts").glob("0*.json"))) == 1
+        assert len(list((tmp_path / ".out.partial").glob("0*.json"))) == 1
         config = small(seed=other.get("seed", 0))
         made = make_screen(EAM(), config, tmp_path / "out", other.get("about", {"run": "eam"}))
         assert made.document["structures"] == 3 * 6

@@ -22,7 +22,7 @@ from domains.materials.simulation.simulate import simulate, structures
 from domains.materials.simulation.simulate_config import SimulateConfig
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.parts import Parts
+from sciml.data.staging import StagedParts
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "data" / "materials"
@@ -166,10 +166,10 @@ class TestSimulate:
 
     def test_parts_of_other_settings_are_not_used(self, tmp_path):
         config = small(tmp_path)
-        part = Parts(Path(config.out), simulating._settings(config), ".extxyz").path(0)
+        part = StagedParts(Path(config.out), simulating._settings(config), ".extxyz").path(0)
         part.write_text("1\nof another run\nCu 0 0 0\n")
         same = dataclasses.replace(config, workers=3, overwrite=True)
-        assert Parts(Path(config.out), simulating._settings(same), ".extxyz").path(0) == part
+        assert StagedParts(Path(config.out), simulating._settings(same), ".extxyz").path(0) == part
         assert part.exists()
         assert len(read(simulate(dataclasses.replace(config, seed=1)))) == 7
 

@@ -12,6 +12,7 @@ import xarray as xr
 from sciml.core.errors import DataError, MissingExtraError
 from sciml.data import files
 from sciml.data.classic_netcdf import check_whole
+from sciml.data.files import is_remote
 
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 GRIB = (".grib", ".grb", ".grib2", ".grb2")
@@ -24,10 +25,6 @@ _CLOUD_PACKAGES = {
     "az": "adlfs",
     "abfs": "adlfs",
 }
-
-
-def is_remote(path: str) -> bool:
-    return "://" in path
 
 
 def is_zarr(path: str) -> bool:
