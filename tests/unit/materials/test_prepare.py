@@ -39,7 +39,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, aft
     two = extxyz(tmp_path / "b.extxyz", [*mixed_set(4), late])
     config = {"path": [one, two], "splits": {"train": 0.6, "valid": 0.2, "test": 0.2}}
     straight = prepare(PrepareConfig(**config, out=str(tmp_path / "straight")))
-    monkeypatch.setattr(preparing, "NOTE_EDGES", 500)  # two structures or so
+    monkeypatch.setattr(preparing, "RECORD_EDGES", 500)  # two structures or so
     plain, seen = preparing.neighbor_list, []
 
     def dying(structure, cutoff):
