@@ -86,9 +86,9 @@ def draw(found: dict[str, dict[str, Scores]], path: Path) -> None:
     """Bars of errors on new and on old structures, for forces and energies."""
     import numpy as np
 
-    from sciml.report.style import color_of, new_figure, save_png, suite_style
+    from sciml.report.style import GRAY, MODEL_COLOR, new_figure, save_png, suite_style
 
-    colors = {"mine": color_of("model"), "old": color_of("persistence")}
+    colors = {"mine": MODEL_COLOR, "old": GRAY}
     names = {"mine": "new: Ag, Au, Pt", "old": "old: ten other metals"}
     with suite_style():
         figure = new_figure(9.6, 3.8)

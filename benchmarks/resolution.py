@@ -15,11 +15,13 @@ from pathlib import Path
 import torch
 
 from domains.fluids.data.datasets import simulated
+from domains.fluids.forecast.metrics import VRMSE
+from domains.fluids.forecast.task import BASELINES, PERSISTENCE
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.data.loader import evaluation_batches
 from sciml.distributed.mesh import Mesh
 from sciml.forecast.evaluation import score_baselines, score_model
-from sciml.report.style import MODEL, OTHER_COLORS, color_of, label_of, new_figure, save_png, suite_style
+from sciml.report.style import MODEL_COLOR, UNDECLARED_COLORS, label_of, new_figure, save_png, style_of, suite_style
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
 
@@ -33,7 +35,7 @@ Errors = dict[tuple[str, int, int], float]
 def mean_vrmse(scores) -> dict[int, float]:
     found: dict[int, list[float]] = {}
     for score in scores:
-        if score.metric == "vrmse":
+        if score.metric == VRMSE:
             found.setdefault(round(3600 * score.lead_time_h / INTERVAL_S), []).append(score.value)
     return {frames: sum(values) / len(values) for frames, values in found.items()}
 
@@ -71,14 +73,15 @@ def measure(runs: dict[str, Path], count: int, cache: str) -> Errors:
 
 def draw(errors: Errors, path: Path) -> None:
     names = list(dict.fromkeys(name for name, _, _ in errors))
-    models = [name for name in names if name != "persistence"]
-    palette = dict(zip(models[::-1], (color_of(MODEL), *OTHER_COLORS[1:]), strict=False))
+    models = [name for name in names if name != PERSISTENCE.name]
+    palette = dict(zip(models[::-1], (MODEL_COLOR, *UNDECLARED_COLORS[1:]), strict=False))
     with suite_style():
         figure = new_figure(11.5, 3.9)
         for axes, frames in zip(figure.subplots(1, len(FRAMES), sharey=True), FRAMES, strict=True):
             for name in names:
                 values = [errors[name, columns, frames] for columns in COLUMNS]
-                axes.plot(COLUMNS, values, marker="o", color=palette.get(name, color_of(name)), label=label_of(name))
+                color = palette.get(name, style_of(name, BASELINES).color)
+                axes.plot(COLUMNS, values, marker="o", color=color, label=label_of(name))
             axes.set_xscale("log", base=2)
             axes.set_xticks(COLUMNS, [f"{columns}x{columns // 2}" for columns in COLUMNS], rotation=30)
             axes.minorticks_off()

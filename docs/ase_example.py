@@ -30,7 +30,7 @@ from domains.materials.inference.calculator import OutsideTrainingSet, SciMLCalc
 from domains.materials.simulation.alloys import rattled, solid_solution
 from domains.materials.simulation.labeling import EAMLabeler, pure_crystal
 from domains.materials.training.metrics import GPA
-from sciml.report.style import INK, MODEL, MUTED, add_titles, color_of, new_figure, save_png, suite_style
+from sciml.report.style import INK, MODEL_COLOR, MUTED, add_titles, new_figure, save_png, suite_style
 
 ELEMENTS = ("Co", "Cu", "Fe", "Ni", "Pd")
 RATTLE = 0.1  # A
@@ -149,14 +149,14 @@ def slope_of(rows: np.ndarray) -> float:
 
 def draw(found: dict[str, Any], atoms: Atoms, path: Path) -> Path:
     """The four results in one picture."""
-    looks = {"model": (color_of(MODEL), "model"), "EAM": (INK, "EAM (truth)")}
+    looks = {"model": (MODEL_COLOR, "model"), "EAM": (INK, "EAM (truth)")}
     with suite_style():
         figure = new_figure(10.4, 7.2)
         add_titles(figure, source=f"{len(atoms)} atoms, Co-Cu-Fe-Ni-Pd on FCC; trained on EAM-labeled alloys, not DFT")
         (relaxing, states), (elastic, moving) = figure.subplots(2, 2)
 
         energies, forces = np.array(found["relaxation"]).T
-        relaxing.semilogy(forces, color=color_of(MODEL))
+        relaxing.semilogy(forces, color=MODEL_COLOR)
         relaxing.axhline(FMAX, color=MUTED, lw=0.9, ls="--")
         relaxing.set(title="FIRE, atoms and cell", xlabel="step", ylabel="largest force, eV/A")
         drop = f"energy fell by {1e3 * (energies[0] - energies[-1]):.0f} meV/atom"
@@ -168,7 +168,7 @@ def draw(found: dict[str, Any], atoms: Atoms, path: Path) -> Path:
             states.plot(volumes, curve, color=color, label=label, **look)
         least = volumes[len(volumes) // 2]
         ends = (least * (1 + sign * TRAINED) ** 3 for sign in (-1, 1))
-        states.axvspan(*ends, color=color_of(MODEL), alpha=0.08, lw=0, label="strains of the training set")
+        states.axvspan(*ends, color=MODEL_COLOR, alpha=0.08, lw=0, label="strains of the training set")
         states.set(title="Equation of state", xlabel="volume, A³/atom", ylabel="energy, eV/atom")
         states.legend(loc="upper center")
 
@@ -188,7 +188,7 @@ def draw(found: dict[str, Any], atoms: Atoms, path: Path) -> Path:
         times, total, temperature = found["dynamics"].T
         kinetic = 1.5 * units.kB * temperature
         moving.plot(times, 1e3 * (kinetic - kinetic.mean()), color=MUTED, lw=0.9, label="kinetic, about its mean")
-        moving.plot(times, 1e3 * (total - total[0]), color=color_of(MODEL), label="total")
+        moving.plot(times, 1e3 * (total - total[0]), color=MODEL_COLOR, label="total")
         moving.set(title=f"Constant energy, {temperature.mean():.0f} K", xlabel="time, ps", ylabel="energy, meV/atom")
         moving.margins(y=0.25)
         moving.legend(loc="upper right", ncols=2)

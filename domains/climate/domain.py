@@ -18,7 +18,7 @@ from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.data.store import ClimateStore
 from domains.climate.figures.report import climate_figures
-from domains.climate.forecast.baselines import MIN_PAIRS, RidgeBaseline, climatology, persistence
+from domains.climate.forecast.baselines import BASELINES, baselines_of
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
@@ -29,7 +29,7 @@ from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import FittedData, NamedFigure, Predictor, RunResult, Splits
+from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
 from sciml.models.vit import ViTConfig
 
 
@@ -51,6 +51,8 @@ class ClimateDomain:
     prepare_config = PrepareConfig
     simulate_config = SimulateConfig
     forecast_suffixes = (".zarr", ".nc")
+    headline_lead_h = 72.0  # at which the field compares medium-range forecasts
+    baselines = BASELINES
 
     def check(self, cfg: Any) -> None:
         check_options(cfg.model)
@@ -90,7 +92,7 @@ class ClimateDomain:
             score_lead_times=scored,
             forcings=cfg.task.forcings,
             climatology=store.climatology,
-            baselines=lambda: _baselines(store, scored),
+            baselines=lambda: baselines_of(store, scored),
         )
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
@@ -134,21 +136,3 @@ def _as_trained(trained: FittedData, store: ClimateStore) -> ClimateStatistics:
                 hint=f"data.{kind}=[{','.join(there)}]",
             )
     return replace(trained.statistics, statics=store.statistics.statics)
-
-
-def _baselines(store: ClimateStore, lead_times: Sequence[float]) -> dict[str, Predictor]:
-    train = store.indices("train")
-    cache = store.path / "ridge.safetensors"
-    ridge = RidgeBaseline(
-        lambda positions: store.read(train[positions]), store.hours[train], store.schema, store.statistics, cache=cache
-    )
-    found: dict[str, Predictor] = {
-        "persistence": persistence,
-        "climatology": climatology(store.climatology),
-        "weekly_climatology": climatology(store.weekly_climatology),
-        "mean_climatology": climatology(store.mean_climatology),
-    }
-    # A few days of data are too few for a regression; the other baselines stand without it.
-    if all(ridge.num_pairs(lead) >= MIN_PAIRS for lead in lead_times):
-        found["ridge"] = ridge
-    return found

@@ -23,7 +23,7 @@ from domains.fluids.forecast.example import forecast_example, read_example
 from domains.fluids.forecast.flow_example import FlowExample
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import starting_batches
-from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
@@ -49,6 +49,8 @@ class FluidsDomain:
     task_config = FluidsTaskConfig
     simulate_config = SimulateConfig
     forecast_suffixes = (".nc",)
+    headline_lead_h = None
+    baselines = BASELINES
 
     def check(self, cfg: Any) -> None:
         if cfg.parallel.pp > 1 and cfg.model.indicator == "learned":

@@ -13,7 +13,7 @@ from domains.language.example import language_example
 from domains.language.figures import language_figures
 from domains.language.samples import Windows
 from domains.language.schema import LanguageSchema, LanguageStatistics, count_pairs
-from domains.language.task import LanguageTask, LanguageTaskConfig
+from domains.language.task import BASELINES, LanguageTask, LanguageTaskConfig
 from domains.language.text import NUM_BYTES, cut, find_files
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
@@ -27,6 +27,7 @@ class LanguageDomain:
     model_kinds: Mapping[str, type] = {"gpt": GPTConfig}
     data_config = LanguageDataConfig
     task_config = LanguageTaskConfig
+    baselines = BASELINES
 
     def check(self, cfg: Any) -> None:
         model: GPTConfig = cfg.model

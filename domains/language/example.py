@@ -32,8 +32,8 @@ def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> d
     found: dict[str, list[Tensor]] = {}
     for batch in _batches(source, chosen, task.device):
         found.setdefault("model", []).append(task.predict(model, batch).values["bits"].cpu())
-        for name, baseline in task.baselines().items():
-            found.setdefault(name, []).append(baseline(batch).values["bits"].cpu())
+        for baseline, predict in task.baselines().items():
+            found.setdefault(baseline.name, []).append(predict(batch).values["bits"].cpu())
     pages = list(_batches(source, range(min(len(source), -(-PAGE_BYTES // source.context))), task.device))
     page = torch.cat([batch.targets.flatten() for batch in pages])
     bits = torch.cat([task.predict(model, batch).values["bits"].flatten() for batch in pages])

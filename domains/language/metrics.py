@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from domains.language.batch import TextBatch
-from sciml.domain.protocol import Prediction, Score
+from sciml.domain.protocol import Prediction
+from sciml.domain.score import Metric, Score
+
+
+def _two_to_the(bits: float) -> float:
+    return 2.0**bits
+
+
+BITS_PER_BYTE = Metric("bits_per_byte", "bits per byte", unit="bit")
+PERPLEXITY = Metric("perplexity", "perplexity", perfect=1.0, unit="1", reduce=_two_to_the)
 
 
 class LanguageMetrics:
@@ -30,11 +39,7 @@ class LanguageMetrics:
         self._sums += torch.stack([bits.double().sum(), bits.new_tensor(bits.numel(), dtype=torch.float64)])
 
     def compute(self) -> list[Score]:
-        """The scores; none where no byte was met."""
+        """Return the scores; none where no byte was met."""
         bits, count = self._sums.tolist()
-        if not count:
-            return []
-        return [
-            Score("text", "bits_per_byte", bits / count, "bit"),
-            Score("text", "perplexity", 2 ** (bits / count), "1"),
-        ]
+        metrics = (BITS_PER_BYTE, PERPLEXITY) if count else ()
+        return [Score("text", metric, metric.reduce(bits / count), metric.unit or "") for metric in metrics]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sciml.report.style import GRID, INK, MODEL, MUTED, add_titles, color_of, new_figure, save_png, suite_style
+from sciml.report.style import GRID, INK, MODEL_COLOR, MUTED, add_titles, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,9 +83,7 @@ def draw_page(example: Mapping[str, np.ndarray], source: str, path: Path) -> Pat
         )
         _write(axes, cells, ["white" if bits > 0.62 * MOST_BITS else INK for bits in example["page_bits"]])
         for cell in cells[::context]:
-            axes.plot(
-                [cell.column, cell.column], [cell.row + 0.08, cell.row + 0.92], color=color_of(MODEL), linewidth=1.6
-            )
+            axes.plot([cell.column, cell.column], [cell.row + 0.08, cell.row + 0.92], color=MODEL_COLOR, linewidth=1.6)
         bar = figure.colorbar(image, ax=axes, location="top", shrink=0.4, aspect=28, pad=0.02, extend="max")
         bar.set_label("bits that a byte cost", fontsize=9)
         bar.outline.set_edgecolor(GRID)
@@ -104,7 +102,7 @@ def draw_writing(example: Mapping[str, np.ndarray], source: str, path: Path) -> 
     with suite_style():
         figure = new_figure(CELL_WIDTH * COLUMNS + 0.5, CELL_HEIGHT * rows + 0.5)
         axes = figure.subplots()
-        _write(axes, cells, [MUTED] * len(beginning) + [color_of(MODEL)] * len(written))
+        _write(axes, cells, [MUTED] * len(beginning) + [MODEL_COLOR] * len(written))
         _bare(axes, rows)
         add_titles(figure, source=source)
         return save_png(figure, path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sciml.report.scores import in_order
-from sciml.report.style import MODEL, add_titles, color_of, label_of, marker_of, new_figure, save_png, suite_style
+from domains.language.task import BASELINES
+from sciml.report.style import MODEL, MODEL_COLOR, add_titles, label_of, new_figure, save_png, suite_style
 
 BINS_PER_DOUBLING = 2
 
@@ -17,28 +17,27 @@ BINS_PER_DOUBLING = 2
 def draw_bits_by_position(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
     """Bits per byte of the model along the context, in bins that widen, and a level for each baseline."""
     bits = example["bits_model"]
-    baselines = [name.removeprefix("bits_") for name in example if name.startswith("bits_") and name != "bits_model"]
+    levels = {each: float(example[f"bits_{each.name}"].mean()) for each in BASELINES if f"bits_{each.name}" in example}
     with suite_style():
         figure = new_figure(7.0, 3.9)
         axes = figure.subplots()
-        for name in in_order(baselines):
-            level = float(example[f"bits_{name}"].mean())
-            axes.axhline(level, color=color_of(name), linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
+        for baseline, level in levels.items():
+            axes.axhline(level, color=baseline.color, linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
             axes.annotate(
-                f"{label_of(name)}  {level:.2f}", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                textcoords="offset points", ha="right", va="bottom", fontsize=9.5, color=color_of(name),
+                f"{label_of(baseline.name)}  {level:.2f}", (1, level), xycoords=("axes fraction", "data"),
+                xytext=(0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=9.5, color=baseline.color,
             )  # fmt: skip
         edges = bin_edges(len(bits))
         seen = [np.sqrt(first * (last - 1)) for first, last in pairwise(edges)]
         means = [bits[first - 1 : last - 1].mean() for first, last in pairwise(edges)]
-        axes.plot(seen, means, color=color_of(MODEL), marker=marker_of(MODEL), markeredgecolor="white", linewidth=2.4)
+        axes.plot(seen, means, color=MODEL_COLOR, marker="o", markeredgecolor="white", linewidth=2.4)
         axes.annotate(
             f"{MODEL}  {bits.mean():.2f} over all", (seen[-1], means[-1]), xytext=(0, -8), textcoords="offset points",
-            ha="right", va="top", fontsize=9.5, fontweight="bold", color=color_of(MODEL),
+            ha="right", va="top", fontsize=9.5, fontweight="bold", color=MODEL_COLOR,
         )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_ylim(0, 1.1 * max([*means, *(float(example[f"bits_{name}"].mean()) for name in baselines)]))
+        axes.set_ylim(0, 1.1 * max([*means, *levels.values()]))
         axes.set_xlabel("bytes seen")
         axes.set_ylabel("bits per byte (lower is better)")
         add_titles(figure, source=source)

@@ -15,6 +15,12 @@ from domains.language.schema import LanguageSchema, LanguageStatistics
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
+from sciml.domain.score import Baseline
+from sciml.report.style import OLIVE, RED
+
+UNIGRAM = Baseline("unigram", OLIVE, "P")
+BIGRAM = Baseline("bigram", RED, "P")
+BASELINES = (BIGRAM, UNIGRAM)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,6 @@ class LanguageTask:
         statistics: of the training text, for the baselines.
     """
 
-    primary_metric = "bits_per_byte"
     needs_double_backward = False
 
     def __init__(self, schema: LanguageSchema, statistics: LanguageStatistics, config: LanguageTaskConfig) -> None:
@@ -69,9 +74,9 @@ class LanguageTask:
     def metrics(self) -> LanguageMetrics:
         return LanguageMetrics(self.device)
 
-    def baselines(self) -> Mapping[str, Predictor]:
+    def baselines(self) -> Mapping[Baseline, Predictor]:
         unigram, bigram = -self.statistics.unigram.log2(), -self.statistics.bigram.log2()
         return {
-            "unigram": lambda batch: Prediction({"bits": unigram[batch.targets].float()}),
-            "bigram": lambda batch: Prediction({"bits": bigram[batch.tokens, batch.targets].float()}),
+            UNIGRAM: lambda batch: Prediction({"bits": unigram[batch.targets].float()}),
+            BIGRAM: lambda batch: Prediction({"bits": bigram[batch.tokens, batch.targets].float()}),
         }

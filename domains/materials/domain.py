@@ -28,7 +28,7 @@ from domains.materials.screening.screen import screen
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
-from domains.materials.training.baselines import LinearComposition
+from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
 from domains.materials.training.figures import materials_figures
@@ -59,6 +59,7 @@ class MaterialsDomain:
     simulate_config = SimulateConfig
     predict_config = PredictConfig
     screen_config = ScreenConfig
+    baselines = (COMPOSITION,)
 
     def check(self, cfg: Any) -> None:
         if cfg.task.has_gradients and not cfg.model.supports_forces:
@@ -120,7 +121,7 @@ class MaterialsDomain:
             splits.schema,
             splits.statistics,
             cfg.task,
-            baselines=lambda: {"composition": LinearComposition(splits.store, splits.schema, splits.statistics)},
+            baselines=lambda: {COMPOSITION: LinearComposition(splits.store, splits.schema, splits.statistics)},
         )
 
     def continued(self, new: FittedData, older: FittedData) -> FittedData:

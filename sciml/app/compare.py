@@ -78,7 +78,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         cost["parameters"] = sum(p.numel() for p in run.model.parameters())
         cost["train_steps"] = run.spec.trainer.max_steps
         cost["train_s"] = cost["train_step_s"] * run.spec.trainer.max_steps
-    document = compare_models(cases, costs, metric=runs[OWN, 0].task.primary_metric)
+    document = compare_models(cases, costs)
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "comparison.json", document)
     table = markdown_table(document)
@@ -107,7 +107,7 @@ def _cases(run: LoadedRun, mesh: Mesh, what: str) -> list[dict[str, Any]]:
         batch = source.collate([source.sample(case, np.random.default_rng(0))])
         group = source.group(case) if isinstance(source, GroupedSource) else case
         for score in score_model(run.task, run.model, [batch], mesh):
-            rows.append({"case": case, "group": group, **vars(score)})
+            rows.append({"case": case, "group": group, **score.to_row()})
     return rows
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, Prediction, Score, Splits, Task
+from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
+from sciml.domain.score import Score
 
 
 @runtime_checkable
@@ -74,9 +75,11 @@ class Forecasts(Protocol):
 
     Attributes:
         forecast_suffixes: of the files that its writer writes, the usual one first.
+        headline_lead_h: lead time in hours that headlines speak of where it was scored; None takes the longest.
     """
 
     forecast_suffixes: Sequence[str]
+    headline_lead_h: float | None
 
     def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[Any]:
         """Batches to roll out, one for each path of model steps to the lead time; members are samples."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.data.source import SampleSource
+from sciml.domain.score import Baseline, Score
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,6 @@ class Prediction:
     values: Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Score:
-    """One line of ``scores.json``, for one predictor."""
-
-    variable: str
-    metric: str
-    value: float
-    unit: str
-    lead_time_h: float | None = None
-
-    @property
-    def key(self) -> tuple[str, str, float | None]:
-        """What makes two scores of different predictors comparable."""
-        return (self.variable, self.metric, self.lead_time_h)
-
-
 class MetricSet(Protocol):
     """Scores accumulated over batches; sums inside, so that ranks can be added."""
 
@@ -117,7 +102,9 @@ class MetricSet(Protocol):
         """The accumulators, in a fixed order; the caller adds them over ranks in place."""
         ...
 
-    def compute(self) -> list[Score]: ...
+    def compute(self) -> list[Score]:
+        """Return the scores, those of the metric that headlines and skills speak of first."""
+        ...
 
 
 Predictor = Callable[[Any], Prediction]
@@ -128,11 +115,9 @@ class Task(Protocol):
     """What is learned and how it is judged. Holds schema and statistics, no parameters.
 
     Attributes:
-        primary_metric: the score (lower is better) that headlines and skills are made of, e.g. ``rmse``.
         needs_double_backward: whether the loss is made of gradients, as that of forces is.
     """
 
-    primary_metric: str
     needs_double_backward: bool
 
     def loss(self, model: nn.Module, batch: Any) -> LossOutput: ...
@@ -147,7 +132,7 @@ class Task(Protocol):
 
     def metrics(self) -> MetricSet: ...
 
-    def baselines(self) -> Mapping[str, Predictor]: ...
+    def baselines(self) -> Mapping[Baseline, Predictor]: ...
 
     def to(self, device: Any) -> Task: ...
 
@@ -180,6 +165,8 @@ class RunResult:
         scores: rows of ``scores.json``.
         history: rows of ``metrics.jsonl``.
         example: what ``Domain.example`` gave for a test case.
+        baselines: of the domain, in the order of tables and legends.
+        headline_lead_h: lead time that headlines speak of where it was scored; None takes the longest.
     """
 
     directory: Path
@@ -188,6 +175,8 @@ class RunResult:
     scores: Sequence[Mapping[str, Any]]
     history: Sequence[Mapping[str, Any]]
     example: Mapping[str, np.ndarray]
+    baselines: Sequence[Baseline] = ()
+    headline_lead_h: float | None = None
 
 
 @runtime_checkable
@@ -202,12 +191,15 @@ class Domain(Protocol):
         model_kinds: kinds of model that fit, and the dataclass of each one's keys under ``model``, e.g.
             ``{"vit": ViTConfig}``.
         data_config, task_config: dataclasses of the keys under ``data`` and ``task``.
+        baselines: that its tasks may compare with, and reference models of its configurations, in the order in which
+            tables and legends show them.
     """
 
     name: str
     model_kinds: Mapping[str, type]
     data_config: type
     task_config: type
+    baselines: Sequence[Baseline]
 
     def check(self, cfg: Any) -> None:
         """Refuses what cannot work; touches no data and no device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 from torch import nn
 
 from sciml.distributed.mesh import Mesh
-from sciml.domain.protocol import MetricSet, Predictor, Score, Task
+from sciml.domain.protocol import MetricSet, Predictor, Task
+from sciml.domain.score import Baseline, Metric, Score
 from sciml.forecast.rollout import rollout
+
+SKILL_PREFIX = "skill_against_"
+"""Begins the names of skills in logs, before that of the baseline."""
 
 
 def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> list[Score]:
@@ -23,18 +28,18 @@ def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh
 
 
 def score_baselines(
-    task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[str, Predictor]
+    task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[Baseline, Predictor]
 ) -> dict[str, list[Score]]:
     """Scores of each baseline on the batches and steps that a model is scored on."""
-    metrics = {name: task.metrics() for name in baselines}
+    metrics = {baseline: task.metrics() for baseline in baselines}
     for batch in batches:
         step_batch = batch.to(mesh.device)
         while step_batch is not None:
-            for name, baseline in baselines.items():
-                prediction = baseline(step_batch)
-                metrics[name].update(prediction, step_batch)
+            for baseline, predict in baselines.items():
+                prediction = predict(step_batch)
+                metrics[baseline].update(prediction, step_batch)
             step_batch = task.advance(step_batch, prediction)
-    return {name: _finish(metric, mesh) for name, metric in metrics.items()}
+    return {baseline.name: _finish(metric, mesh) for baseline, metric in metrics.items()}
 
 
 def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
@@ -56,24 +61,26 @@ def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]
     others = {name: {score.key: score.value for score in rows} for name, rows in baselines.items()}
     return [
         {
-            "variable": score.variable,
-            "lead_time_h": score.lead_time_h,
-            "metric": score.metric,
-            "value": score.value,
-            "unit": score.unit,
+            **score.to_row(),
             "baseline": {name: table[score.key] for name, table in others.items() if score.key in table},
         }
         for score in scores
     ]
 
 
-def mean_skill(table: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
-    """For each baseline, 1 - (score / baseline's score), averaged over variables and lead times; 1 is perfect."""
-    rows = [row for row in table if row["metric"] == metric]
-    names = {name for row in rows for name in row["baseline"]}
-    skill = {}
-    for name in sorted(names):
-        ratios = [row["value"] / row["baseline"][name] for row in rows if row["baseline"].get(name)]
-        if ratios:
-            skill[name] = 1 - sum(ratios) / len(ratios)
-    return skill
+def mean_skill(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the skill against each baseline in the first metric of a table; 1 is perfect, 0 as good as the baseline.
+
+    It is the mean over variables and lead times of one minus the model's distance from the perfect score over the
+    baseline's. Where the metric has no perfect score, there is none.
+    """
+    if not table:
+        return {}
+    metric = Metric.from_row(table[0])
+    gains: dict[str, list[float]] = {}
+    for row in table:
+        if row["metric"] == metric.name:
+            for name, reference in row["baseline"].items():
+                gains.setdefault(name, []).append(metric.gain(row["value"], reference))
+    known = {name: [gain for gain in found if not math.isnan(gain)] for name, found in sorted(gains.items())}
+    return {f"{SKILL_PREFIX}{name}": sum(found) / len(found) for name, found in known.items() if found}

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from sciml.core.duration import format_hours
-from sciml.report.style import MODEL, MUTED, color_of, label_of, new_figure, save_png, suite_style
+from sciml.domain.score import Metric
+from sciml.report.style import MODEL_COLOR, MUTED, label_of, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,8 +23,8 @@ COSTS = {"train_s": "CPU seconds of training", "infer_step_s": "CPU seconds of o
 Rows = Sequence[Mapping[str, Any]]
 
 
-def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]], *, metric: str) -> dict[str, Any]:
-    """Means of a metric over variables, seeds and cases, at each lead time.
+def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return means of the first metric that was scored over variables, seeds and cases, at each lead time.
 
     Intervals are percentiles of a bootstrap that draws seeds, and groups of cases that depend on one another (such as
     those of one simulation), with replacement. What a model's mean is to that of the first one is drawn in pairs.
@@ -34,7 +35,8 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]], *, met
 
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 8 and 13.
     """
-    chosen = [row for row in cases if row["metric"] == metric]
+    metric = Metric.from_row(cases[0])
+    chosen = [row for row in cases if row["metric"] == metric.name]
     models = list(dict.fromkeys(row["model"] for row in chosen))
     groups = list(dict.fromkeys(row["group"] for row in chosen))
     rows = []
@@ -45,7 +47,9 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]], *, met
             shared = min(len(own), len(reference))
             value, relative = _bootstrap(own), _bootstrap(own[:shared], reference[:shared])
             rows.append({"model": model, "lead_time_h": lead, "seeds": len(own), "value": value, "relative": relative})
-    return {"metric": metric, "reference": models[0], "groups": len(groups), "scores": rows, "costs": dict(costs)}
+    return {
+        **metric.to_row(), "reference": models[0], "groups": len(groups), "scores": rows, "costs": dict(costs),
+    }  # fmt: skip
 
 
 def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[np.ndarray, "seed group"]:
@@ -73,7 +77,7 @@ def _bootstrap(
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """The comparison as a table in Markdown."""
-    metric, reference, costs = document["metric"].upper(), label_of(document["reference"]), document["costs"]
+    metric, reference, costs = document["label"], label_of(document["reference"]), document["costs"]
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     names = [_lead_name(lead) for lead in leads]
     heads = ["model", "seeds", "parameters", "train step, ms", "training, s", "step forward, ms"]
@@ -107,7 +111,7 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
                 axes.set_xlabel(label)
                 if row == 0:
                     axes.set_title(_lead_name(lead) or "all")
-            grid[row, 0].set_ylabel(document["metric"].upper())
+            grid[row, 0].set_ylabel(document["label"])
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
         return [save_png(figure, folder / "pareto")]
@@ -117,7 +121,8 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
     """Points with intervals, and the front of what no other model beats in both."""
     rows = [row for row in document["scores"] if row["lead_time_h"] == lead]
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
-    front = [p for p in sorted(points) if not any(q[0] <= p[0] and q[1] < p[1] for q in points)]
+    shortfall = Metric.from_row(document).shortfall
+    front = [p for p in sorted(points) if not any(q[0] <= p[0] and shortfall(q[1]) < shortfall(p[1]) for q in points)]
     axes.step(*np.transpose(front), where="post", color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     palette = _colors([row["model"] for row in rows])
     for row, (x, y) in zip(rows, points, strict=True):
@@ -138,7 +143,7 @@ def _colors(models: Sequence[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
     palette = colormaps["tab20"]
-    return {model: color_of(MODEL) if not n else palette((n - 1) % 20) for n, model in enumerate(models)}
+    return {model: MODEL_COLOR if not n else palette((n - 1) % 20) for n, model in enumerate(models)}
 
 
 def _lead_name(lead: float | None) -> str:

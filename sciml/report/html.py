@@ -13,21 +13,10 @@ from typing import Any
 from sciml.core.duration import as_typed, format_hours
 from sciml.core.files import atomic_file
 from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.domain.score import Metric
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import model_card, training_facts
-from sciml.report.scores import (
-    HIGHER_IS_BETTER,
-    Rows,
-    ScoreLine,
-    baselines_of,
-    format_value,
-    headline,
-    lead_times,
-    main_lead_time,
-    primary_metric,
-    score_lines,
-    wins_over,
-)
+from sciml.report.scores import ScoreLine, Scores, format_value, headline, sentence, wins_over
 from sciml.report.style import label_of, pretty_unit
 
 TEMPLATE = "report.html.j2"
@@ -67,7 +56,7 @@ def write_report(
     """
     folder = out.parent / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    loss = loss_curve(result.history)
+    loss = loss_curve(result.history, result.baselines)
     context = {
         "title": f"{result.record.get('domain', 'run')} · {result.directory.name}",
         "source": result.schema.get("title", ""),
@@ -93,7 +82,7 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
         ("Draw this report again", f"python scripts/report.py run={run}"),
         ("Train on", f"python scripts/train.py resume={run} trainer.max_steps=..."),
     ]
-    lead = main_lead_time(result.scores)
+    lead = Scores.of(result).main_lead_time
     if lead is not None:
         commands.insert(0, ("Forecast", f"python scripts/forecast.py run={run} lead_time={as_typed(lead)}"))
     return commands
@@ -114,35 +103,31 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _score_context(result: RunResult) -> dict[str, Any]:
-    scores = result.scores
-    metric = primary_metric(scores)
-    lead = main_lead_time(scores)
-    lines = score_lines(scores, metric, lead) if metric else []
+    scores = Scores.of(result)
+    lines = scores.main_lines
     return {
         "headline": headline(lines),
-        "metric": (metric or "").upper(),
-        "lead": lead,
-        "baselines": baselines_of(scores),
+        "metric": scores.primary_metric,
+        "lead": scores.main_lead_time,
+        "baselines": scores.predictors,
         "lines": lines,
-        "chips": [_chip(lines, name) for name in baselines_of(scores) if any(name in line.values for line in lines)],
-        "all_scores": [(name, _all_lines(scores, name)) for name in dict.fromkeys(row["metric"] for row in scores)],
-        "higher_is_better": HIGHER_IS_BETTER,
+        "chips": [_chip(lines, name) for name in scores.predictors if any(name in line.values for line in lines)],
+        "all_scores": [(metric, _all_lines(scores, metric)) for metric in scores.metrics],
     }
 
 
-def _all_lines(scores: Rows, metric: str) -> list[ScoreLine]:
-    """One metric at every lead time, those without a lead time first."""
-    leads: list[float | None] = [None, *lead_times(scores, metric)]
-    return [line for lead in leads for line in score_lines(scores, metric, lead)]
+def _all_lines(scores: Scores, metric: Metric) -> list[ScoreLine]:
+    """Return one metric at every lead time, those without a lead time first."""
+    return [line for lead in (None, *scores.lead_times(metric)) for line in scores.lines(metric, lead)]
 
 
 def _chip(lines: Sequence[ScoreLine], baseline: str) -> dict[str, Any]:
-    """How the model stands against one baseline, over all variables."""
+    """Return how the model stands against one baseline, over all variables."""
     gains = [line.gain_over(baseline) for line in lines if baseline in line.values]
     finite = [gain for gain in gains if math.isfinite(gain)]
     wins, number = wins_over(lines, baseline)
     state = "won" if wins == number else "mixed" if wins else "lost"
-    change = -sum(finite) / len(finite) if finite else 0.0
+    change = -sum(finite) / len(finite) if finite else None
     return {"name": baseline, "wins": wins, "of": number, "change": change, "state": state}
 
 
@@ -162,10 +147,15 @@ def _environment() -> Any:
         loader=FunctionLoader(load), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        value=format_value, gain=_signed_percent, unit=pretty_unit, label=label_of, hours=format_hours
+        value=format_value,
+        gain=_signed_percent,
+        unit=pretty_unit,
+        label=label_of,
+        hours=format_hours,
+        sentence=sentence,
     )
     return environment
 
 
 def _signed_percent(share: float) -> str:
-    return f"{share:+.0%}".replace("-", "\N{MINUS SIGN}")
+    return "\N{EN DASH}" if math.isnan(share) else f"{share:+.0%}".replace("-", "\N{MINUS SIGN}")

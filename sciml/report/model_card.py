@@ -9,7 +9,8 @@ from typing import Any
 
 from sciml.core.duration import format_hours
 from sciml.domain.protocol import RunResult
-from sciml.report.scores import MODEL, lead_times, main_lead_time, primary_metric, score_lines
+from sciml.report.scores import Scores
+from sciml.report.style import MODEL, label_of
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
 
 MOST_NAMES = 12
@@ -27,7 +28,7 @@ class ModelCard:
 
 def model_card(result: RunResult) -> ModelCard:
     """The card of a run, from its files alone; what is not known is left out, never guessed."""
-    config = result.record.get("config", {})
+    config, scores = result.record.get("config", {}), Scores.of(result)
     facts = {
         "Domain": str(result.record.get("domain", "")),
         "Model": _model(config.get("model") or {}),
@@ -35,8 +36,8 @@ def model_card(result: RunResult) -> ModelCard:
         "Data": str(result.schema.get("title", "")),
         "Data path": str((config.get("data") or {}).get("path") or ""),
         "Samples": ", ".join(f"{name} {count:,}" for name, count in (result.record.get("samples") or {}).items()),
-        "Predicts": _names(list(dict.fromkeys(row["variable"] for row in result.scores))),
-        "Scored lead times": _names([format_hours(hours) for hours in lead_times(result.scores)]),
+        "Predicts": _names(scores.variables),
+        "Scored lead times": _names([format_hours(hours) for hours in scores.lead_times()]),
         **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
     }
     return ModelCard({name: text for name, text in facts.items() if text}, _limits(result))
@@ -124,9 +125,8 @@ def few_samples(count: int | None) -> list[str]:
 
 
 def _limits(result: RunResult) -> list[str]:
-    limits = []
-    metric = primary_metric(result.scores)
-    if metric is None:
+    limits, scores = [], Scores.of(result)
+    if not scores.rows:
         return ["Nothing was scored: how good this model is, is not known."]
     title = result.schema.get("title")
     limits.append(
@@ -135,11 +135,11 @@ def _limits(result: RunResult) -> list[str]:
         + "; they say nothing about other data."
     )
     limits += few_samples((result.record.get("samples") or {}).get("test"))
-    lines = score_lines(result.scores, metric, main_lead_time(result.scores))
+    lines = scores.main_lines
     lost = [line for line in lines if line.best != MODEL]
     if lost:
-        worse = ", ".join(f"{line.variable} ({line.best.replace('_', ' ')})" for line in lost[:MOST_NAMES])
+        worse = ", ".join(f"{line.variable} ({label_of(line.best)})" for line in lost[:MOST_NAMES])
         limits.append(f"A simple baseline is better for {len(lost)} of {len(lines)} variables: {worse}.")
-    if not any(row["metric"] == "crps" for row in result.scores) and lead_times(result.scores):
+    if scores.lead_times() and not any(metric.judges_spread for metric in scores.metrics):
         limits.append("A single forecast: it gives no measure of its own uncertainty.")
     return limits

@@ -15,7 +15,21 @@ from sciml.planning.curve import Point
 from sciml.planning.memory import Memory
 from sciml.planning.search import Candidate, Plan, Search
 from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, idle
-from sciml.report.style import COLORS, INK, MODEL, MUTED, OTHER_COLORS, add_titles, new_figure, save_png, suite_style
+from sciml.report.style import (
+    AMBER,
+    GREEN,
+    INK,
+    MODEL_COLOR,
+    MUTED,
+    RED,
+    RUST,
+    SKY,
+    VIOLET,
+    add_titles,
+    new_figure,
+    save_png,
+    suite_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +38,7 @@ PARTS = ("weights", "gradients", "moments", "average", "activations", "buffers",
 PART_COLORS = dict(
     zip(
         PARTS,
-        (COLORS[MODEL], OTHER_COLORS[0], COLORS["ridge"], OTHER_COLORS[1], COLORS["climatology"],
-         COLORS["weekly_climatology"], "#cfd5da"),
+        (MODEL_COLOR, SKY, GREEN, VIOLET, AMBER, RUST, "#cfd5da"),
         strict=True,
     )
 )  # fmt: skip
@@ -33,10 +46,10 @@ MOST_BARS = 8
 MOST_PASSES = 3
 """Micro-batches of a timeline, for each rank."""
 ACTION_COLORS = {
-    FORWARD: COLORS[MODEL],
-    BACKWARD: COLORS["weekly_climatology"],
-    INPUT: COLORS["climatology"],
-    WEIGHT: COLORS["ridge"],
+    FORWARD: MODEL_COLOR,
+    BACKWARD: RUST,
+    INPUT: AMBER,
+    WEIGHT: GREEN,
 }
 ACTION_LABELS = {FORWARD: "forward", BACKWARD: "backward", INPUT: "backward: inputs", WEIGHT: "backward: weights"}
 DARK = 0.55
@@ -123,7 +136,7 @@ def heat_map(stem: Path, search: Search, plan: Plan) -> Path:
                 axes.add_patch(_frame(place))
         else:
             over = (one.needed - search.cluster.memory) / GB
-            axes.text(*place, f"+{over:.3g} GB", ha="center", va="center", fontsize=8, color=OTHER_COLORS[2])
+            axes.text(*place, f"+{over:.3g} GB", ha="center", va="center", fontsize=8, color=RED)
     axes.set_xticks(range(len(tps)), [str(tp) for tp in tps])
     axes.set_yticks(range(len(pps)), [str(pp) for pp in pps])
     axes.set_xlabel("tensor parallelism (tp)")
@@ -152,8 +165,8 @@ def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> P
     figure = new_figure(10.0, 4.0)
     left, right = figure.subplots(1, 2)
     series = (
-        ("same batch (strong)", COLORS[MODEL], "o", [(p.devices, p.same, 1.0) for p in curve]),
-        ("batch grows (weak)", COLORS["ridge"], "s", [(p.devices, p.growing, p.devices / plan.devices) for p in curve]),
+        ("same batch (strong)", MODEL_COLOR, "o", [(p.devices, p.same, 1.0) for p in curve]),
+        ("batch grows (weak)", GREEN, "s", [(p.devices, p.growing, p.devices / plan.devices) for p in curve]),
     )
     batch = search.training.global_batch
     for label, color, marker, points in series:

@@ -16,26 +16,26 @@ from sciml.domain.optional import Forecasts, Predicts, Screens
 from sciml.domain.protocol import Domain, RunResult
 from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
-from sciml.report.scores import headline, main_lead_time, score_lines
+from sciml.report.scores import Scores, headline, headline_lead_of
 from sciml.run.folder import RunFolder
 from sciml.run.scoring import EXAMPLE, Evaluation
 
 
 def report_evaluation(evaluation: Evaluation) -> CommandResult:
     """Draws the report of an evaluation and says in a few lines how good the model is and what can be done with it."""
-    run, scores = evaluation.run, evaluation.scores
-    folder, domain = run.folder.path, run.spec.domain
+    run, domain = evaluation.run, evaluation.run.spec.domain
+    folder, scores = run.folder.path, Scores.in_domain(evaluation.scores, domain)
     report = draw_report(run.folder, domain, evaluation.path)
-    lead_time = main_lead_time(scores)
+    lead_time = scores.main_lead_time
     lines = [
         *few_samples(len(run.splits.test)),
-        headline(score_lines(scores, run.task.primary_metric, lead_time)),
+        headline(scores.main_lines),
         f"report      {report}",
         f"checkpoint  {evaluation.checkpoint}",
         *(f"{'' if n else 'next':<12}{line}" for n, line in enumerate(_next_commands(domain, folder, lead_time))),
     ]
     document: dict[str, Any] = {"run": str(folder), "report": str(report), "checkpoint": str(evaluation.checkpoint)}
-    return CommandResult({**document, "scores": scores, "finished": True}, "\n".join(lines))
+    return CommandResult({**document, "scores": evaluation.scores, "finished": True}, "\n".join(lines))
 
 
 def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> Path:
@@ -63,6 +63,8 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         scores=json.loads((path / "scores.json").read_text()),
         history=folder.history(),
         example=load_file(example),
+        baselines=domain.baselines,
+        headline_lead_h=headline_lead_of(domain),
     )
     figures = track(domain.figures(result), "drawing figures")
     commands = [*_commands_of(domain, folder.path), *next_commands(result)]

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sciml.core.duration import format_hours
-from sciml.report.style import COLORS, MODEL
+from sciml.domain.optional import Forecasts
+from sciml.domain.protocol import Domain, RunResult
+from sciml.domain.score import Baseline, Metric
+from sciml.report.style import MODEL, label_of
 
 Rows = Sequence[Mapping[str, Any]]
-
-PRIMARY_METRICS = ("vrmse", "rmse", "mae")
-HIGHER_IS_BETTER = frozenset({"acc", "r2", "correlation", "accuracy"})
-MAIN_LEAD_H = 72.0
-"""The lead time at which the field compares medium-range forecasts; headlines take it where it was scored."""
-
-BEST_AT_ZERO = frozenset({"bias"})
-BEST_AT_ONE = frozenset({"spread_skill"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +24,7 @@ class ScoreLine:
     """
 
     variable: str
-    metric: str
+    metric: Metric
     unit: str
     lead_time_h: float | None
     values: Mapping[str, float]
@@ -38,113 +32,155 @@ class ScoreLine:
     @property
     def best(self) -> str:
         """The predictor with the best value."""
-        return min(self.values, key=lambda name: badness(self.metric, self.values[name]))
+        return min(self.values, key=lambda name: self.metric.shortfall(self.values[name]))
 
     @property
     def best_baseline(self) -> str | None:
         """The strongest baseline; None where there is none."""
         names = [name for name in self.values if name != MODEL]
-        return min(names, key=lambda name: badness(self.metric, self.values[name])) if names else None
+        return min(names, key=lambda name: self.metric.shortfall(self.values[name])) if names else None
 
     def gain_over(self, baseline: str) -> float:
-        """Share of a baseline's badness that the model takes away; negative where the model is worse."""
-        reference = badness(self.metric, self.values[baseline])
-        return 1 - badness(self.metric, self.values[MODEL]) / reference if reference else math.nan
+        """Return the share of a baseline's error that the model takes away, see :meth:`Metric.gain`."""
+        return self.metric.gain(self.values[MODEL], self.values[baseline])
+
+    def outcome_against(self, baseline: str) -> int:
+        """Return 1 where the model is better than a baseline, -1 where it is worse, 0 where they are equal."""
+        model, other = (self.metric.shortfall(self.values[name]) for name in (MODEL, baseline))
+        return (model < other) - (model > other)
 
 
-def badness(metric: str, value: float) -> float:
-    """A number that falls as a score gets better; infinite for a missing value."""
-    if value is None or math.isnan(value):
-        return math.inf
-    if metric in HIGHER_IS_BETTER:
-        return 1 - value
-    if metric in BEST_AT_ZERO:
-        return abs(value)
-    return abs(value - 1) if metric in BEST_AT_ONE else value
+@dataclass(frozen=True)
+class Scores:
+    """The rows of a ``scores.json``, with what the domain says of baselines and lead times.
+
+    Attributes:
+        baselines: of the domain, in the order of tables and legends.
+        headline_lead_h: lead time that headlines speak of where it was scored; None takes the longest.
+    """
+
+    rows: Rows
+    baselines: Sequence[Baseline] = ()
+    headline_lead_h: float | None = None
+
+    @classmethod
+    def of(cls, result: RunResult) -> Scores:
+        """Return the scores of a run."""
+        return cls(result.scores, result.baselines, result.headline_lead_h)
+
+    @classmethod
+    def in_domain(cls, rows: Rows, domain: Domain) -> Scores:
+        """Return scores of a model of a domain."""
+        return cls(rows, domain.baselines, headline_lead_of(domain))
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that were scored, in the order of the file; the first is that of headlines."""
+        return list(dict.fromkeys(Metric.from_row(row) for row in self.rows))
+
+    @property
+    def primary_metric(self) -> Metric | None:
+        """The metric of headlines; None where nothing was scored."""
+        return self.metrics[0] if self.metrics else None
+
+    def has(self, metric: Metric) -> bool:
+        """Return whether a metric was scored."""
+        return metric in self.metrics
+
+    def lead_times(self, metric: Metric | None = None) -> list[float]:
+        """Return the lead times that were scored, in hours and increasing."""
+        chosen = (row for row in self.rows if metric is None or row["metric"] == metric.name)
+        return sorted({row["lead_time_h"] for row in chosen if row.get("lead_time_h") is not None})
+
+    @property
+    def main_lead_time(self) -> float | None:
+        """The lead time of headlines: the domain's where it was scored, else the longest; None without lead times."""
+        known = self.lead_times()
+        if not known:
+            return None
+        return self.headline_lead_h if self.headline_lead_h in known else known[-1]
+
+    @property
+    def variables(self) -> list[str]:
+        """The variables that were scored, in the order of the file."""
+        return list(dict.fromkeys(row["variable"] for row in self.rows))
+
+    @property
+    def predictors(self) -> list[str]:
+        """The baselines that were scored, in the order of tables and legends."""
+        return in_order({name for row in self.rows for name in (row.get("baseline") or {})}, self.baselines)
+
+    def lines(self, metric: Metric, lead_time_h: float | None) -> list[ScoreLine]:
+        """Return the lines of one metric and lead time, in the order of the file."""
+        lines = []
+        for row in self.rows:
+            if row["metric"] == metric.name and row.get("lead_time_h") == lead_time_h:
+                others = {name: value for name, value in (row.get("baseline") or {}).items() if value is not None}
+                values = {MODEL: row["value"], **{name: others[name] for name in in_order(others, self.baselines)}}
+                lines.append(ScoreLine(row["variable"], metric, row.get("unit", ""), lead_time_h, values))
+        return lines
+
+    @property
+    def main_lines(self) -> list[ScoreLine]:
+        """The lines that headlines speak of: the primary metric at the main lead time."""
+        return [] if self.primary_metric is None else self.lines(self.primary_metric, self.main_lead_time)
 
 
-def score_lines(scores: Rows, metric: str, lead_time_h: float | None) -> list[ScoreLine]:
-    """The lines of one metric and lead time, in the order of the file."""
-    lines = []
-    for row in scores:
-        if row["metric"] == metric and row.get("lead_time_h") == lead_time_h:
-            baselines = {k: v for k, v in (row.get("baseline") or {}).items() if v is not None}
-            values = {MODEL: row["value"], **{name: baselines[name] for name in in_order(baselines)}}
-            lines.append(ScoreLine(row["variable"], metric, row.get("unit", ""), lead_time_h, values))
-    return lines
+def headline_lead_of(domain: Domain) -> float | None:
+    """Return the lead time in hours that a domain's headlines speak of; None takes the longest that was scored."""
+    return domain.headline_lead_h if isinstance(domain, Forecasts) else None
 
 
-def primary_metric(scores: Rows) -> str | None:
-    """The metric a headline speaks of: RMSE or MAE, whichever comes first, else the first that was scored."""
-    metrics = list(dict.fromkeys(row["metric"] for row in scores))
-    return next((m for m in metrics if m in PRIMARY_METRICS), metrics[0] if metrics else None)
-
-
-def lead_times(scores: Rows, metric: str | None = None) -> list[float]:
-    """The lead times that were scored, in hours and increasing."""
-    chosen = (row for row in scores if metric in (None, row["metric"]))
-    return sorted({row["lead_time_h"] for row in chosen if row.get("lead_time_h") is not None})
-
-
-def main_lead_time(scores: Rows) -> float | None:
-    """The lead time of headlines: 72 h where it was scored, else the longest; None for scores without lead times."""
-    known = lead_times(scores)
-    if not known:
-        return None
-    return MAIN_LEAD_H if MAIN_LEAD_H in known else known[-1]
-
-
-def baselines_of(scores: Rows) -> list[str]:
-    """All baselines that were scored, in the order of the suite."""
-    return in_order({name for row in scores for name in (row.get("baseline") or {})})
-
-
-def in_order(predictors: Iterable[str]) -> list[str]:
-    """Predictors in the order in which every table and legend of the suite shows them."""
-    known = list(COLORS)
+def in_order(predictors: Iterable[str], baselines: Sequence[Baseline]) -> list[str]:
+    """Return predictors in the order in which tables and legends show them: as declared, then by name."""
+    known = [baseline.name for baseline in baselines]
     return sorted(predictors, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def format_value(value: float) -> str:
-    """Three significant digits: ``2.00``, ``0.0871``, ``1075``, ``1.20e-05``."""
+    """Return three significant digits: ``2.00``, ``0.0871``, ``1075``, ``1.20e-05``."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def headline(lines: Sequence[ScoreLine]) -> str:
-    """One sentence that says which baselines the model beats, and on how many variables.
+    """Return one sentence that says which baselines the model is better or worse than, and on how many variables.
 
     It is computed from the scores alone, and says as plainly where the model loses.
     """
     if not lines:
         return "Nothing has been scored yet."
-    names = in_order({name for line in lines for name in line.values if name != MODEL})
-    lead, metric = lines[0].lead_time_h, lines[0].metric.upper()
-    subject = "The model" if lead is None else f"{format_hours(lead)} ahead the model"
+    lead, label = lines[0].lead_time_h, lines[0].metric.label
+    subject = sentence(label) + ("" if lead is None else f" {format_hours(lead)} ahead")
+    names = list(dict.fromkeys(name for line in lines for name in line.values if name != MODEL))
     if not names:
-        return f"{subject} was scored by {metric}; no baseline was scored beside it."
-    groups: dict[str, list[str]] = {}
+        return f"{subject}: no baseline was scored beside the model."
+    groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        groups.setdefault(_how_often(lines, name), []).append(name.replace("_", " "))
-    clauses = [f"{_join(group)} {how}" for how, group in groups.items()]
-    if len(groups) == 1 and "on none" in next(iter(groups)):
-        how, group = next(iter(groups.items()))
-        return f"{subject} does not beat {_join(group, 'or')} {how.replace('none', 'any')} ({metric})."
-    return f"{subject} beats {_join(clauses)} ({metric})."
+        groups.setdefault(_standing(lines, name), []).append(label_of(name))
+    clauses = [f"{how} {_join(group)}{where}" for (how, where), group in groups.items()]
+    return f"{subject}: {', '.join(clauses)}."
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def wins_over(lines: Sequence[ScoreLine], baseline: str) -> tuple[int, int]:
-    """On how many lines the model is better than a baseline, and how many lines have both."""
-    gains = [line.gain_over(baseline) for line in lines if baseline in line.values]
-    return sum(gain > 0 for gain in gains), len(gains)
+    """Return on how many lines the model is better than a baseline, and how many lines have both."""
+    outcomes = [line.outcome_against(baseline) for line in lines if baseline in line.values]
+    return outcomes.count(1), len(outcomes)
 
 
-def _how_often(lines: Sequence[ScoreLine], baseline: str) -> str:
-    wins, number = wins_over(lines, baseline)
-    variables = f"{number} variable{'s' * (number != 1)}"
-    if wins in (0, number):
-        return f"on {'all' if wins else 'none of'} {variables}" if number > 1 or not wins else f"on {variables}"
-    return f"on {wins} of {variables}"
+def _standing(lines: Sequence[ScoreLine], baseline: str) -> tuple[str, str]:
+    """How the model stands against a baseline, and on which of the variables: (``better than``, `` on 3 of 5 ...``)."""
+    outcomes = [line.outcome_against(baseline) for line in lines if baseline in line.values]
+    number, wins, losses = len(outcomes), outcomes.count(1), outcomes.count(-1)
+    how = "better than" if wins else "worse than" if losses == number else "no better than"
+    if len(lines) == 1:
+        return how, ""
+    return how, f" on {wins} of {number} variables" if 0 < wins < number else f" on all {number} variables"
 
 
-def _join(words: Sequence[str], conjunction: str = "and") -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sciml.report.scores import HIGHER_IS_BETTER, Rows, format_value, in_order, lead_times, score_lines
+from sciml.domain.score import Baseline, Metric
+from sciml.report.scores import Scores, format_value, in_order
 from sciml.report.style import (
     INK,
     MODEL,
+    MODEL_COLOR,
     add_titles,
-    color_of,
     label_of,
-    marker_of,
     new_figure,
     save_png,
+    style_of,
     suite_style,
 )
 
@@ -33,18 +34,22 @@ LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
 
 
-def bars_beside_baselines(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """A bar of the model's score for each variable with its value in it, and a mark for each baseline.
+def bars_beside_baselines(
+    axes: Axes, scores: Mapping[str, Mapping[str, float]], baselines: Sequence[Baseline] = ()
+) -> None:
+    """Draw a bar of the model's score for each variable with its value in it, and a mark for each baseline.
 
     Args:
         scores: by variable and predictor; what is missing or not finite has no mark.
+        baselines: of the domain, whose colors and markers are taken.
     """
     rows = np.arange(len(scores))
-    axes.barh(rows, _finite(scores, MODEL), height=0.62, color=color_of(MODEL), label=MODEL, zorder=2)
-    for name in in_order({name for known in scores.values() for name in known} - {MODEL}):
+    axes.barh(rows, _finite(scores, MODEL), height=0.62, color=MODEL_COLOR, label=MODEL, zorder=2)
+    for name in in_order({name for known in scores.values() for name in known} - {MODEL}, baselines):
+        color, marker = style_of(name, baselines)
         axes.scatter(
-            _finite(scores, name), rows, marker=marker_of(name), s=62, zorder=3,
-            color=color_of(name), edgecolor="white", linewidth=0.8, label=label_of(name),
+            _finite(scores, name), rows, marker=marker, s=62, zorder=3,
+            color=color, edgecolor="white", linewidth=0.8, label=label_of(name),
         )  # fmt: skip
     _scale(axes, [value for known in scores.values() for value in known.values()])
     _write_values(axes, scores)
@@ -65,38 +70,41 @@ def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
 
 
 def draw_scores_by_lead_time(
-    scores: Rows,
+    scores: Scores,
     variables: Mapping[str, str],
-    metrics: Mapping[str, str],
+    metrics: Sequence[Metric],
     source: str,
     path: Path,
     *,
-    hidden: Collection[tuple[str, str]] = (),
-    levels: Mapping[str, float] | None = None,
+    hidden: Collection[tuple[Metric, Baseline]] = (),
+    levels: Mapping[Metric, float] | None = None,
 ) -> Path:
-    """A row of panels for each metric, a column for each variable; in each the model and its baselines.
+    """Draw a row of panels for each metric, a column for each variable; in each the model and its baselines.
 
     Args:
         variables: those to show, and their titles.
-        metrics: those to show, and the labels of their axes.
+        metrics: those to show.
         source: what the data are.
-        hidden: pairs of a metric and a predictor that say nothing.
+        hidden: pairs of a metric and a baseline that say nothing.
         levels: values to mark, by metric.
     """
     with suite_style():
         figure = new_figure(max(3.15 * len(variables) + 0.3, 5.0), 2.75 * len(metrics) + 0.7)
         grid = figure.subplots(len(metrics), len(variables), squeeze=False, sharex="col")
-        for row, (metric, label) in zip(grid, metrics.items(), strict=True):
+        for row, metric in zip(grid, metrics, strict=True):
+            silent = {baseline.name for judged, baseline in hidden if judged == metric}
             for axes, variable in zip(row, variables, strict=True):
                 curves = _curves(scores, metric, variable)
-                shown = {name: curve for name, curve in curves.items() if (metric, name) not in hidden}
-                _lead_time_panel(axes, shown, metric, (levels or {}).get(metric))
-            row[0].set_ylabel(label)
+                shown = {name: curve for name, curve in curves.items() if name not in silent}
+                _lead_time_panel(axes, shown, metric, scores.baselines)
+                if levels and metric in levels:
+                    axes.axhline(levels[metric], color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+            row[0].set_ylabel(metric.label)
         for axes, title in zip(grid[0], variables.values(), strict=True):
             axes.set_title(title)
         for axes, variable in zip(grid[-1], variables, strict=True):
-            leads = lead_times([row for row in scores if row["variable"] == variable])
-            axes.set_xlabel(f"lead time, {lead_unit(leads)[0]}")
+            leads = [row["lead_time_h"] for row in scores.rows if row["variable"] == variable]
+            axes.set_xlabel(f"lead time, {lead_unit(sorted(filter(None, leads)))[0]}")
         handles, labels = legend_entries(figure)
         columns = min(len(labels), int(figure.get_figwidth() / LEGEND_INCHES))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
@@ -105,15 +113,15 @@ def draw_scores_by_lead_time(
 
 
 def lead_unit(hours: Sequence[float]) -> tuple[str, float]:
-    """In what lead times are told, and how many of that are an hour: seconds where all are below one hour."""
+    """Return the unit of lead times, and how many of it are an hour: seconds where all are below one hour."""
     return ("hours", 1.0) if hours and hours[-1] >= 1 else ("seconds", 3600.0)
 
 
-def _curves(scores: Rows, metric: str, variable: str) -> dict[str, list[tuple[float, float]]]:
+def _curves(scores: Scores, metric: Metric, variable: str) -> dict[str, list[tuple[float, float]]]:
     """Lead times in hours and scores by predictor, the model first."""
     curves: dict[str, list[tuple[float, float]]] = {MODEL: []}
-    for hours in lead_times(scores, metric):
-        for line in score_lines(scores, metric, hours):
+    for hours in scores.lead_times(metric):
+        for line in scores.lines(metric, hours):
             if line.variable == variable:
                 for predictor, value in line.values.items():
                     curves.setdefault(predictor, []).append((hours, value))
@@ -121,26 +129,26 @@ def _curves(scores: Rows, metric: str, variable: str) -> dict[str, list[tuple[fl
 
 
 def _lead_time_panel(
-    axes: Axes, curves: Mapping[str, list[tuple[float, float]]], metric: str, level: float | None
+    axes: Axes, curves: Mapping[str, list[tuple[float, float]]], metric: Metric, baselines: Sequence[Baseline]
 ) -> None:
     hours = sorted({hours for points in curves.values() for hours, _ in points})
     _, per_hour = lead_unit(hours)
     for order, (predictor, points) in enumerate(curves.items()):
         lead, values = np.array(points, dtype=float).T
         axes.plot(
-            lead * per_hour, np.where(np.isfinite(values), values, np.nan), color=color_of(predictor),
-            marker=marker_of(predictor), label=label_of(predictor), linewidth=2.4 if predictor == MODEL else 1.5,
-            zorder=20 - order, markeredgecolor="white",
+            lead * per_hour, np.where(np.isfinite(values), values, np.nan), label=label_of(predictor),
+            linewidth=2.4 if predictor == MODEL else 1.5, zorder=20 - order, markeredgecolor="white",
+            **style_of(predictor, baselines)._asdict(),
         )  # fmt: skip
-    if level is not None:
-        axes.axhline(level, color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
     axes.xaxis.set_major_locator(_lead_ticks([lead * per_hour for lead in hours], in_hours=per_hour == 1))
-    if metric in HIGHER_IS_BETTER:
-        axes.set_ylim(top=1)
+    if metric.better == "higher":
+        axes.set_ylim(top=metric.perfect)
+    elif metric.better == "nearer" and metric.perfect is not None:
+        axes.axhline(metric.perfect, color=INK, linewidth=0.9, zorder=1)
     elif _needs_log([value for points in curves.values() for _, value in points]):
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=metric.perfect)
 
 
 def _lead_ticks(leads: Sequence[float], *, in_hours: bool) -> Any:
@@ -179,7 +187,7 @@ def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None
         gaps = zip(ends, [*ends[1:], np.inf], strict=True)
         beside = next((left + 0.02 for left, right in gaps if right - left > 1.6 * VALUE_WIDTH), 0.012)
         axes.text(
-            0.012 if inside else beside, row, _text(value), va="center", color="white" if inside else color_of(MODEL),
+            0.012 if inside else beside, row, _text(value), va="center", color="white" if inside else MODEL_COLOR,
             fontsize=8.5, fontweight="bold", transform=axes.get_yaxis_transform(), zorder=4,
         )  # fmt: skip
 

@@ -1,11 +1,13 @@
-"""One look for all pictures of the suite: type, lines, and a fixed color for the model and each baseline."""
+"""One look for all pictures of the suite: type, lines, hues, and how the model and each baseline are shown."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sciml.domain.score import Baseline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,25 +19,11 @@ PAPER = "#ffffff"
 MODEL = "model"
 
 # Okabe and Ito's hues, adjusted to one lightness family: told apart with any color vision and in gray print.
-COLORS = {
-    MODEL: "#0b5fa5",
-    "persistence": "#8a949e",
-    "climatology": "#e0a100",
-    "weekly_climatology": "#c65d00",
-    "mean_climatology": "#b2478f",
-    "ridge": "#12876a",
-    "uniform_coarse": "#d9822b",
-}
-OTHER_COLORS = ("#5bb0e0", "#7a5cc7", "#a33b3b", "#5d6b2f")
-MARKERS = {
-    MODEL: "o",
-    "persistence": "s",
-    "climatology": "D",
-    "weekly_climatology": "v",
-    "mean_climatology": "X",
-    "ridge": "^",
-    "uniform_coarse": "D",
-}
+BLUE, GRAY, AMBER, RUST, PLUM = "#0b5fa5", "#8a949e", "#e0a100", "#c65d00", "#b2478f"
+GREEN, ORANGE, SKY, VIOLET, RED, OLIVE = "#12876a", "#d9822b", "#5bb0e0", "#7a5cc7", "#a33b3b", "#5d6b2f"
+MODEL_COLOR = BLUE
+UNDECLARED_COLORS = (SKY, VIOLET, RED, OLIVE)
+UNDECLARED_MARKER = "P"
 
 RC: dict[str, Any] = {
     "figure.facecolor": PAPER,
@@ -114,18 +102,28 @@ def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
     return written
 
 
-def color_of(predictor: str) -> str:
-    """The color of the model or a baseline, the same in every picture and every run."""
-    return COLORS.get(predictor) or OTHER_COLORS[sum(predictor.encode()) % len(OTHER_COLORS)]
+class PredictorStyle(NamedTuple):
+    """How pictures show the model or a baseline."""
+
+    color: str
+    marker: str
 
 
-def marker_of(predictor: str) -> str:
-    """The marker of the model or a baseline."""
-    return MARKERS.get(predictor, "P")
+def style_of(predictor: str, baselines: Sequence[Baseline]) -> PredictorStyle:
+    """Return the color and the marker of the model or a baseline, the same in every picture and every run.
+
+    Args:
+        baselines: of the domain; a predictor that is not among them gets a color by its name.
+    """
+    if predictor == MODEL:
+        return PredictorStyle(MODEL_COLOR, "o")
+    declared = {baseline.name: PredictorStyle(baseline.color, baseline.marker) for baseline in baselines}
+    other = UNDECLARED_COLORS[sum(predictor.encode()) % len(UNDECLARED_COLORS)]
+    return declared.get(predictor, PredictorStyle(other, UNDECLARED_MARKER))
 
 
 def label_of(predictor: str) -> str:
-    """How the model or a baseline is called in a legend."""
+    """Return how the model or a baseline is called in a legend."""
     return predictor.replace("_", " ")
 
 

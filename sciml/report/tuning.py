@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sciml.report.style import COLORS, INK, MODEL, MUTED, OTHER_COLORS, add_titles, new_figure, save_png, suite_style
+from sciml.report.style import (
+    AMBER,
+    GREEN,
+    INK,
+    MODEL_COLOR,
+    MUTED,
+    PLUM,
+    RED,
+    RUST,
+    SKY,
+    VIOLET,
+    add_titles,
+    new_figure,
+    save_png,
+    suite_style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +31,8 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 MILLI = 1e3
-FAILURE = OTHER_COLORS[2]
-MESHES = (COLORS[MODEL], COLORS["weekly_climatology"], COLORS["ridge"], COLORS["mean_climatology"],
-          COLORS["climatology"], OTHER_COLORS[0], OTHER_COLORS[1])  # fmt: skip
+FAILURE = RED
+MESHES = (MODEL_COLOR, RUST, GREEN, PLUM, AMBER, SKY, VIOLET)
 MARKERS = ("o", "s", "^", "D", "v")
 
 
@@ -115,7 +129,7 @@ def _best_so_far(stem: Path, rows: Sequence[Row], source: str) -> Path:
     times = np.array([MILLI * row["step_s"] for row in done])
     best = np.minimum.accumulate(times)
     last = max(row["trial"] for row in rows)
-    axes.step([*numbers, last], [*best, best[-1]], where="post", color=COLORS[MODEL], label="best so far", zorder=3)
+    axes.step([*numbers, last], [*best, best[-1]], where="post", color=MODEL_COLOR, label="best so far", zorder=3)
     axes.scatter(numbers, times, s=30, color=MUTED, label="trial", zorder=2)
     _mark_failures(axes, [row["trial"] for row in rows if row["state"] != "measured"])
     limits = times.min() / 1.12, times.max() * 1.25
@@ -132,7 +146,7 @@ def _importance(stem: Path, shares: Mapping[str, float], source: str) -> Path:
     figure = new_figure(7.0, 1.3 + 0.34 * len(shares))
     axes = figure.subplots()
     names, values = list(shares), [100 * share for share in shares.values()]
-    axes.barh(range(len(names)), values, color=COLORS[MODEL], height=0.62, zorder=2)
+    axes.barh(range(len(names)), values, color=MODEL_COLOR, height=0.62, zorder=2)
     for place, value in enumerate(values):
         axes.text(value + 0.01 * max(values), place, f"{value:.0f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(names)), [name.replace("_", "-") for name in names])

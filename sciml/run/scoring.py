@@ -17,7 +17,8 @@ from sciml.data.loader import evaluation_batches
 from sciml.data.source import SampleSource
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import Calibrates
-from sciml.domain.protocol import Score, Splits
+from sciml.domain.protocol import Splits
+from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_scores, score_baselines, score_model, score_table
 from sciml.parallel.config import ParallelConfig
 from sciml.run.folder import RunFolder

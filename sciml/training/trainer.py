@@ -16,7 +16,8 @@ from sciml.core.seeding import seed_step
 from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
-from sciml.domain.protocol import Score, Splits, Task
+from sciml.domain.protocol import Splits, Task
+from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
@@ -150,8 +151,7 @@ class Trainer:
         if self.baseline_scores is None:
             baselines = self.task.baselines()
             self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.mesh, baselines)
-        skill = mean_skill(score_table(scores, self.baseline_scores), self.task.primary_metric)
-        return {"loss": loss, **{f"skill_against_{name}": value for name, value in skill.items()}}
+        return {"loss": loss, **mean_skill(score_table(scores, self.baseline_scores))}
 
     @contextmanager
     def evaluation_weights(self):

@@ -7,6 +7,7 @@ import torch
 
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
+from domains.materials.training.baselines import COMPOSITION
 from sciml.core.config import build
 from sciml.testing.conformance import DomainConformance
 
@@ -45,6 +46,6 @@ class TestMaterials(DomainConformance):
         splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
         batch = splits.test.collate([splits.test.sample(n, None) for n in range(4)])
         found = task.predict(model, batch).values
-        expected = task.baselines()["composition"](batch).values["energy"]
+        expected = task.baselines()[COMPOSITION](batch).values["energy"]
         torch.testing.assert_close(found["energy"], expected, rtol=1e-6, atol=1e-4)
         assert found["forces"].abs().max() == 0

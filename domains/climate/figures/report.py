@@ -9,8 +9,9 @@ from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
 from domains.climate.figures.projection import covers_globe
 from domains.climate.forecast.example import ForecastExample
+from domains.climate.forecast.metrics import RMSE
 from sciml.domain.protocol import NamedFigure, RunResult
-from sciml.report.scores import baselines_of, lead_times, main_lead_time
+from sciml.report.scores import Scores
 
 MIN_FRAMES = 3
 
@@ -24,15 +25,15 @@ def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
     """
     schema = ClimateSchema.from_dict(result.schema)
     example = ForecastExample.of(schema, result.example)
-    lead = main_lead_time(result.scores)
-    yield from _skill_figures(result, lead, schema.title)
+    scores = Scores.of(result)
+    yield from _skill_figures(scores, schema.title)
     if example is not None:
-        yield from _forecast_figures(example, lead)
+        yield from _forecast_figures(example, scores.main_lead_time)
 
 
-def _skill_figures(result: RunResult, lead: float | None, source: str) -> Iterator[NamedFigure]:
-    scores = result.scores
-    if baselines_of(scores) and lead in lead_times(scores, "rmse"):
+def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
+    lead = scores.main_lead_time
+    if scores.predictors and lead in scores.lead_times(RMSE):
         yield NamedFigure(
             "skill",
             "Beside the baselines",
@@ -40,7 +41,7 @@ def _skill_figures(result: RunResult, lead: float | None, source: str) -> Iterat
             "mark beats that baseline.",
             partial(skill.draw_skill_beside_baselines, scores, lead, source),
         )
-    if len(lead_times(scores, "rmse")) > 1:
+    if len(scores.lead_times(RMSE)) > 1:
         yield NamedFigure(
             "skill_by_lead_time",
             "Skill against lead time",

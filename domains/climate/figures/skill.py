@@ -11,18 +11,20 @@ from jaxtyping import Float
 
 from domains.climate.data.variables import channel_unit
 from domains.climate.figures.spectra import zonal_power_spectrum
+from domains.climate.forecast.baselines import CLIMATOLOGY, PERSISTENCE
 from domains.climate.forecast.example import ForecastExample, choose
-from sciml.report.scores import Rows, baselines_of, lead_times, score_lines
+from domains.climate.forecast.metrics import ACC, RMSE
+from sciml.report.scores import Scores
 from sciml.report.skill import bars_beside_baselines, draw_scores_by_lead_time, legend_entries
 from sciml.report.style import (
     INK,
-    MODEL,
+    MODEL_COLOR,
     add_titles,
-    color_of,
     label_of,
     new_figure,
     pretty_unit,
     save_png,
+    style_of,
     suite_style,
 )
 
@@ -30,22 +32,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SKILL_CHANNELS = ("z500", "t850", "t2m", "u10", "msl")
-REFERENCES = ("climatology", "persistence")
+REFERENCES = (CLIMATOLOGY.name, PERSISTENCE.name)
 MIDDLE_LATITUDES = ((30.0, 60.0), (-60.0, -30.0))
 
 
-def draw_skill_beside_baselines(scores: Rows, lead_hours: float | None, source: str, path: Path) -> Path:
-    """A bar of the model's RMSE per variable in units of climatology's, and a mark for each baseline."""
-    lines = score_lines(scores, "rmse", lead_hours)
-    reference = next(name for name in (*REFERENCES, *baselines_of(scores)) if all(name in li.values for li in lines))
+def draw_skill_beside_baselines(scores: Scores, lead_hours: float | None, source: str, path: Path) -> Path:
+    """Draw a bar of the model's RMSE per variable in units of climatology's, and a mark for each baseline."""
+    lines = scores.lines(RMSE, lead_hours)
+    reference = next(name for name in (*REFERENCES, *scores.predictors) if all(name in li.values for li in lines))
     with suite_style():
         figure = new_figure(8.2, 1.75 + 0.36 * len(lines))
         axes = figure.add_subplot()
         ratios = {
             line.variable: {name: v / line.values[reference] for name, v in line.values.items()} for line in lines
         }
-        bars_beside_baselines(axes, ratios)
-        axes.axvline(1.0, color=color_of(reference), linewidth=1.3, linestyle=(0, (4, 2)), zorder=1)
+        bars_beside_baselines(axes, ratios, scores.baselines)
+        color = style_of(reference, scores.baselines).color
+        axes.axvline(1.0, color=color, linewidth=1.3, linestyle=(0, (4, 2)), zorder=1)
         axes.set_xlabel(f"RMSE, in units of {label_of(reference)}'s (left is better)")
         when = "" if lead_hours is None else f" {lead_hours:g} h ahead"
         axes.set_title(f"Error{when} beside the baselines", pad=28)
@@ -57,18 +60,16 @@ def draw_skill_beside_baselines(scores: Rows, lead_hours: float | None, source: 
         return save_png(figure, path)
 
 
-def draw_skill_by_lead_time(scores: Rows, source: str, path: Path) -> Path:
-    """RMSE above, ACC below, against lead time, for up to four variables."""
-    known = tuple(dict.fromkeys(row["variable"] for row in scores))
-    units = {name: pretty_unit(channel_unit(name)) for name in choose(known, SKILL_CHANNELS, 4)}
-    labels = {"rmse": "RMSE", "acc": "anomaly correlation"}
+def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
+    """Draw RMSE above, ACC below, against lead time, for up to four variables."""
+    units = {name: pretty_unit(channel_unit(name)) for name in choose(tuple(scores.variables), SKILL_CHANNELS, 4)}
     return draw_scores_by_lead_time(
         scores,
         {name: f"{name}, {unit}" if unit else name for name, unit in units.items()},
-        {metric: label for metric, label in labels.items() if len(lead_times(scores, metric)) > 1},
+        [metric for metric in (RMSE, ACC) if len(scores.lead_times(metric)) > 1],
         source,
         path,
-        hidden={("acc", "climatology")},  # its anomaly is zero: the correlation says nothing
+        hidden={(ACC, CLIMATOLOGY)},  # its anomaly is zero: the correlation says nothing
     )
 
 
@@ -105,7 +106,7 @@ def _spectrum_panel(axes: Axes, example: ForecastExample, fields: Mapping[str, n
         reference = position == len(fields) - 1
         shade = 0.35 + 0.65 * (position + 1) / max(1, len(fields) - 1)
         axes.loglog(
-            wavenumber, power[1:], label=label, color=INK if reference else color_of(MODEL),
+            wavenumber, power[1:], label=label, color=INK if reference else MODEL_COLOR,
             alpha=1.0 if reference else min(shade, 1.0), linewidth=1.5 if reference else 2.0,
             linestyle=(0, (4, 1.5)) if reference else "-",
         )  # fmt: skip

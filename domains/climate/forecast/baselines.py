@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,21 @@ from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.data.store import ClimateStore
 from domains.climate.forecast.metrics import FieldsAt, as_fields
 from sciml.core.duration import format_hours
 from sciml.core.errors import DataError
 from sciml.core.files import atomic_file
 from sciml.domain.protocol import Prediction, Predictor
+from sciml.domain.score import Baseline
+from sciml.report.style import AMBER, GRAY, GREEN, PLUM, RUST
+
+PERSISTENCE = Baseline("persistence", GRAY, "s")
+CLIMATOLOGY = Baseline("climatology", AMBER, "D")
+WEEKLY_CLIMATOLOGY = Baseline("weekly_climatology", RUST, "v")
+MEAN_CLIMATOLOGY = Baseline("mean_climatology", PLUM, "X")
+RIDGE = Baseline("ridge", GREEN, "^")
+BASELINES = (PERSISTENCE, CLIMATOLOGY, WEEKLY_CLIMATOLOGY, MEAN_CLIMATOLOGY, RIDGE)
 
 ReadStates = Callable[[np.ndarray], Any]
 """States (n, channel, latitude, longitude) in physical units at the given positions of the training period."""
@@ -29,6 +39,25 @@ MIN_PAIRS = 20
 MAX_BYTES = 2**30
 CHUNK = 64
 FORMAT = "sciml-climate-ridge-1"
+
+
+def baselines_of(store: ClimateStore, lead_times: Sequence[float]) -> dict[Baseline, Predictor]:
+    """Return the baselines that the training period of a store allows, fitted when they are first asked."""
+    train = store.indices("train")
+    cache = store.path / "ridge.safetensors"
+    ridge = RidgeBaseline(
+        lambda positions: store.read(train[positions]), store.hours[train], store.schema, store.statistics, cache=cache
+    )
+    baselines: dict[Baseline, Predictor] = {
+        PERSISTENCE: persistence,
+        CLIMATOLOGY: climatology(store.climatology),
+        WEEKLY_CLIMATOLOGY: climatology(store.weekly_climatology),
+        MEAN_CLIMATOLOGY: climatology(store.mean_climatology),
+    }
+    # A few days of data are too few for a regression; the other baselines stand without it.
+    if all(ridge.num_pairs(lead) >= MIN_PAIRS for lead in lead_times):
+        baselines[RIDGE] = ridge
+    return baselines
 
 
 def persistence(batch: FieldBatch) -> Prediction:

@@ -1,13 +1,13 @@
 """Forecast scores as WeatherBench 2 defines them, accumulated over batches and addable over ranks.
 
-All means over the globe are weighted with exact cell areas; all sums are float64, because squared errors of
-geopotential are eight orders of magnitude above those of specific humidity.
+All means over the globe are weighted with exact cell areas.
 
 Source: Rasp et al. (2024), WeatherBench 2, https://doi.org/10.1029/2023MS004019.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,14 +19,23 @@ from torch import Tensor
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.schema import ClimateSchema, cell_area_weights
 from domains.climate.data.variables import channel_unit
-from sciml.domain.protocol import Prediction, Score
+from sciml.domain.protocol import Prediction
+from sciml.domain.score import Metric, Score
+from sciml.forecast.lead_time_sums import LeadTimeSums
 
 FieldsAt = Callable[[np.ndarray], Any]
 """Fields (time, channel, latitude, longitude) valid at the given hours since 1970: a climatology."""
 
-LEAD_TOLERANCE_H = 1e-3
-DETERMINISTIC = ("squared_error", "absolute_error", "error", "anomaly_correlation", "climax_root")
-ENSEMBLE = ("crps", "variance", "mean_squared_error")
+RMSE = Metric("rmse", reduce=math.sqrt)
+MAE = Metric("mae")
+BIAS = Metric("bias", "bias", better="nearer")
+WRMSE_CLIMAX = Metric("wrmse_climax", "RMSE as in ClimaX")
+ACC = Metric("acc", "anomaly correlation", better="higher", perfect=1.0, unit="1")
+CRPS = Metric("crps", judges_spread=True)
+SPREAD = Metric("spread", "ensemble spread", better="neither", reduce=math.sqrt)
+SPREAD_SKILL = Metric("spread_skill", "spread over RMSE", better="nearer", perfect=1.0, unit="1")
+RMSE_OF_MEAN = Metric("rmse_of_ensemble_mean", reduce=math.sqrt)
+"""Not reported: the spread is compared with it."""
 
 
 class ClimateMetrics:
@@ -45,8 +54,7 @@ class ClimateMetrics:
 
     Args:
         schema: channels and grid.
-        lead_times: hours at which to score; a prediction at another lead time is passed over. They are fixed
-            beforehand so that the sums of ranks that met different lead times still add up.
+        lead_times: hours at which to score; a prediction at another lead time is passed over.
         climatology: mean fields by valid time, for ACC; without it there is no ACC.
         device: where the sums are kept.
     """
@@ -58,19 +66,17 @@ class ClimateMetrics:
         climatology: FieldsAt | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.schema = schema
-        self.lead_times = tuple(sorted(float(h) for h in lead_times))
         self.climatology = climatology
         cosine = np.cos(np.deg2rad(schema.latitude))
         self._area = _column(cell_area_weights(schema.latitude), device)
         self._cosine = _column(cosine / cosine.mean(), device)
-        table = (len(self.lead_times), len(schema.channels))
-        names = ("count", *DETERMINISTIC, "ensemble_count", *ENSEMBLE)
-        self._sums = {name: torch.zeros(table, dtype=torch.float64, device=device) for name in names}
+        metrics = (RMSE, MAE, BIAS, WRMSE_CLIMAX, ACC, CRPS, SPREAD, RMSE_OF_MEAN)
+        units = {channel: channel_unit(channel) for channel in schema.channels}
+        self._table = LeadTimeSums(metrics, lead_times, units, device)
 
     def sums(self) -> list[Tensor]:
-        """The float64 accumulators (lead, channel), in a fixed order; adding them over ranks in place is all."""
-        return list(self._sums.values())
+        """Return the float64 accumulators in a fixed order; adding them over ranks in place is all."""
+        return self._table.sums()
 
     @torch.no_grad()
     def update(self, prediction: Prediction, batch: FieldBatch) -> None:
@@ -83,59 +89,47 @@ class ClimateMetrics:
         """
         if batch.targets is None:
             return
-        lead, chosen = self._scored_leads(batch.next_lead_time)
+        lead, chosen = self._table.scored(batch.next_lead_time)
         if len(lead) == 0:
             return
         device = self._area.device
-        truth = batch.targets[:, 0].to(device)[chosen].double()
-        fields = prediction.values["fields"].to(device)[chosen].double()
-        self._add("count", lead, torch.ones(truth.shape[:2], dtype=torch.float64, device=device))
-        for name, value in self._deterministic(fields, truth, batch.valid_time[chosen.to(batch.valid_time.device)]):
-            self._add(name, lead, value)
+
+        def scored(fields: Tensor) -> Tensor:
+            return fields[chosen.to(fields.device)].to(device).double()
+
+        truth = scored(batch.targets[:, 0])
+        values = self._deterministic(scored(prediction.values["fields"]), truth, batch.valid_time[chosen])
         if "ensemble" in prediction.values:
-            ensemble = prediction.values["ensemble"].to(device)[chosen].double()
-            self._add("ensemble_count", lead, torch.ones(truth.shape[:2], dtype=torch.float64, device=device))
-            for name, value in self._probabilistic(ensemble, truth):
-                self._add(name, lead, value)
+            values |= self._probabilistic(scored(prediction.values["ensemble"]), truth)
+        for metric, of_samples in values.items():
+            self._table.add(metric, lead, of_samples)
 
     def compute(self) -> list[Score]:
-        """The scores of all lead times that were met, lead by lead and channel by channel."""
-        totals = {name: total.cpu().numpy() for name, total in self._sums.items()}
-        scores = []
-        for i, hours in enumerate(self.lead_times):
-            for j, channel in enumerate(self.schema.channels):
-                if totals["count"][i, j] > 0:
-                    cell = {name: float(total[i, j]) for name, total in totals.items()}
-                    scores += [
-                        Score(channel, metric, value, unit, lead_time_h=hours)
-                        for metric, value, unit in _scores_of(cell, channel_unit(channel), self.climatology is not None)
-                    ]
+        """Return the scores of all lead times that were met, lead by lead and channel by channel."""
+        scores: list[Score] = []
+        for score in self._table.scores():
+            if score.metric != RMSE_OF_MEAN:
+                scores.append(score)
+            elif score.value > 0:  # behind the spread of the same lead time and channel
+                ratio = scores[-1].value / score.value
+                scores.append(Score(score.variable, SPREAD_SKILL, ratio, "1", score.lead_time_h))
         return scores
-
-    def _scored_leads(self, hours: Float[Tensor, "batch"]) -> tuple[Tensor, Tensor]:
-        """Positions in ``lead_times`` and numbers of the samples that are scored."""
-        known = torch.tensor(self.lead_times, dtype=torch.float64)
-        match = (hours.detach().cpu().double()[:, None] - known[None]).abs() < LEAD_TOLERANCE_H
-        sample, lead = match.nonzero(as_tuple=True)
-        return lead.to(self._area.device), sample.to(self._area.device)
-
-    def _add(self, name: str, lead: Tensor, value: Float[Tensor, "batch channel"]) -> None:
-        self._sums[name].index_add_(0, lead, value)
 
     def _mean(self, fields: Float[Tensor, "... latitude longitude"]) -> Tensor:
         return (fields * self._area).mean(dim=(-2, -1))
 
-    def _deterministic(self, fields: Tensor, truth: Tensor, valid_time: Tensor) -> list[tuple[str, Tensor]]:
+    def _deterministic(self, fields: Tensor, truth: Tensor, valid_time: Tensor) -> dict[Metric, Tensor]:
+        """Return what is averaged over samples, each (batch, channel)."""
         error = fields - truth
-        values = [
-            ("squared_error", self._mean(error.square())),
-            ("absolute_error", self._mean(error.abs())),
-            ("error", self._mean(error)),
-            ("climax_root", (error.square() * self._cosine).mean(dim=(-2, -1)).sqrt()),
-        ]
+        values = {
+            RMSE: self._mean(error.square()),
+            MAE: self._mean(error.abs()),
+            BIAS: self._mean(error),
+            WRMSE_CLIMAX: (error.square() * self._cosine).mean(dim=(-2, -1)).sqrt(),
+        }
         if self.climatology is not None:
             normal = as_fields(self.climatology, valid_time).to(fields)
-            values.append(("anomaly_correlation", self._correlation(fields - normal, truth - normal)))
+            values[ACC] = self._correlation(fields - normal, truth - normal)
         return values
 
     def _correlation(self, forecast: Tensor, truth: Tensor) -> Tensor:
@@ -143,8 +137,8 @@ class ClimateMetrics:
         norm = (self._mean(forecast.square()) * self._mean(truth.square())).sqrt()
         return torch.where(norm > 0, self._mean(forecast * truth) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
 
-    def _probabilistic(self, ensemble: Tensor, truth: Tensor) -> list[tuple[str, Tensor]]:
-        """CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
+    def _probabilistic(self, ensemble: Tensor, truth: Tensor) -> dict[Metric, Tensor]:
+        """Return CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
         members = ensemble.shape[1]
         skill = (ensemble - truth[:, None]).abs().mean(dim=1)
         ranked = ensemble.sort(dim=1).values
@@ -154,7 +148,7 @@ class ClimateMetrics:
         crps = skill - (ranked * weight).sum(dim=1)
         variance = ensemble.var(dim=1, correction=1) if members > 1 else torch.zeros_like(skill)
         squared = (ensemble.mean(dim=1) - truth).square()
-        return list(zip(ENSEMBLE, (self._mean(x) for x in (crps, variance, squared)), strict=True))
+        return {CRPS: self._mean(crps), SPREAD: self._mean(variance), RMSE_OF_MEAN: self._mean(squared)}
 
 
 def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"]:
@@ -164,23 +158,3 @@ def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tenso
 
 def _column(weights: np.ndarray, device: torch.device | str) -> Tensor:
     return torch.as_tensor(weights, dtype=torch.float64, device=device)[:, None]
-
-
-def _scores_of(total: dict[str, float], unit: str, with_acc: bool) -> list[tuple[str, float, str]]:
-    """(metric, value, unit) of one lead time and channel from its sums."""
-    count = total["count"]
-    scores = [
-        ("rmse", (total["squared_error"] / count) ** 0.5, unit),
-        ("mae", total["absolute_error"] / count, unit),
-        ("bias", total["error"] / count, unit),
-        ("wrmse_climax", total["climax_root"] / count, unit),
-    ]
-    if with_acc:
-        scores.append(("acc", total["anomaly_correlation"] / count, "1"))
-    if members := total["ensemble_count"]:
-        spread = (total["variance"] / members) ** 0.5
-        skill = (total["mean_squared_error"] / members) ** 0.5
-        scores += [("crps", total["crps"] / members, unit), ("spread", spread, unit)]
-        if skill > 0:
-            scores.append(("spread_skill", spread / skill, "1"))
-    return scores

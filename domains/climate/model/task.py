@@ -16,6 +16,7 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_a
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from sciml.core.errors import ConfigError, nearest
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
+from sciml.domain.score import Baseline
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class ClimateTask:
         baselines: what forecasts are compared with.
     """
 
-    primary_metric = "rmse"
     needs_double_backward = False
 
     def __init__(
@@ -76,14 +76,14 @@ class ClimateTask:
         score_lead_times: Sequence[float],
         forcings: Sequence[str] = (),
         climatology: FieldsAt | None = None,
-        baselines: Callable[[], Mapping[str, Predictor]] = dict,
+        baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
         self.schema, self.statistics = schema, statistics
         self.score_lead_times = tuple(score_lead_times)
         self.forcings = tuple(forcings)
         self.climatology = climatology
         self._make_baselines = baselines
-        self._baselines: Mapping[str, Predictor] | None = None
+        self._baselines: Mapping[Baseline, Predictor] | None = None
         self.to("cpu")
 
     def to(self, device: torch.device | str) -> ClimateTask:
@@ -128,7 +128,7 @@ class ClimateTask:
     def metrics(self) -> ClimateMetrics:
         return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device)
 
-    def baselines(self) -> Mapping[str, Predictor]:
+    def baselines(self) -> Mapping[Baseline, Predictor]:
         if self._baselines is None:
             self._baselines = self._make_baselines()
         return self._baselines

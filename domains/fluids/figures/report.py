@@ -9,12 +9,13 @@ from domains.fluids.data.schema import FluidsSchema
 from domains.fluids.figures.animation import draw_animation
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import draw_forecast
-from domains.fluids.figures.skill import METRIC, draw_skill, draw_skill_by_lead_time
+from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
 from domains.fluids.figures.spectra import draw_spectra, has_spectra
-from domains.fluids.forecast.conservation import draw_drift
+from domains.fluids.forecast.conservation import draw_conservation
 from domains.fluids.forecast.flow_example import FlowExample
+from domains.fluids.forecast.metrics import VRMSE
 from sciml.domain.protocol import NamedFigure, RunResult
-from sciml.report.scores import lead_times, main_lead_time
+from sciml.report.scores import Scores
 
 MIN_FRAMES = 3
 
@@ -25,17 +26,18 @@ def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
     ``result.example`` holds what :func:`domains.fluids.forecast.example.forecast_example` gives.
     """
     schema = FluidsSchema.from_dict(result.schema)
-    yield from _skill_figures(result, schema.title)
+    scores = Scores.of(result)
+    yield from _skill_figures(scores, schema.title)
     example = FlowExample.of(schema, result.example)
     if example is not None:
         model = (result.record.get("config") or {}).get("model") or {}
         mesh = MeshLines.of(model, result.example, example.data_set.shape)
-        hours = main_lead_time(result.scores)
+        hours = scores.main_lead_time
         yield from example_figures(example, mesh, None if hours is None else 3600 * hours)
 
 
-def _skill_figures(result: RunResult, source: str) -> Iterator[NamedFigure]:
-    leads = lead_times(result.scores, METRIC)
+def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
+    leads = scores.lead_times(VRMSE)
     if leads:
         yield NamedFigure(
             "skill",
@@ -43,7 +45,7 @@ def _skill_figures(result: RunResult, source: str) -> Iterator[NamedFigure]:
             "VRMSE on the test flows, the root mean squared error over the standard deviation of the truth in space: "
             "0 is perfect, 1 (dashed) as bad as the mean of the truth. A bar that ends left of a mark beats that "
             "baseline.",
-            partial(draw_skill, result.scores, source),
+            partial(draw_skill, scores, source),
         )
     if len(leads) > 1:
         yield NamedFigure(
@@ -51,7 +53,7 @@ def _skill_figures(result: RunResult, source: str) -> Iterator[NamedFigure]:
             "Skill against lead time",
             "VRMSE on the test flows (lower is better) as forecasts go on from their own states. Above the dashed line "
             "the mean of the truth would be a better forecast.",
-            partial(draw_skill_by_lead_time, result.scores, source),
+            partial(draw_skill_by_lead_time, scores, source),
         )
 
 
@@ -100,11 +102,11 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_seconds: 
         )
     if example.profiles is not None and example.data_set.has_totals:
         yield NamedFigure(
-            "drift",
+            "conservation",
             "Mass and energy",
             "By which part of its initial amount the mass and the energy (kinetic, internal and potential) of the same "
             "flow have changed, up or down."
             + " A forecast far above the truth makes or loses what the flow keeps."
             * has_truth,
-            partial(draw_drift, example),
+            partial(draw_conservation, example),
         )

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from domains.fluids.forecast.flow_example import FlowExample
 from domains.fluids.solver import VARIABLES, totals
 from sciml.report.skill import lead_unit, legend_entries
-from sciml.report.style import INK, MODEL, add_titles, color_of, new_figure, save_png, suite_style
+from sciml.report.style import INK, MODEL_COLOR, add_titles, new_figure, save_png, suite_style
 
 SMALLEST = 1e-12
-"""Below, a drift is rounding; a logarithmic scale needs something above zero."""
+"""Below, an error is rounding; a logarithmic scale needs something above zero."""
 
 
-def drifts(
+def conservation_errors(
     example: FlowExample, states: Float[np.ndarray, "lead variable z x"]
 ) -> dict[str, Float[np.ndarray, "lead"]]:
     """By ``mass`` and ``energy``, the change since the initial state over the amount there.
@@ -35,11 +35,11 @@ def drifts(
     return {name: (values[1:] - values[0]) / values[0] for name, values in amounts.items()}
 
 
-def draw_drift(example: FlowExample, path: Path) -> Path:
+def draw_conservation(example: FlowExample, path: Path) -> Path:
     """Sizes of the relative changes of mass and energy against lead time, of forecast and truth."""
     runs = {"forecast": example.forecast} | ({"truth": example.truth} if example.truth is not None else {})
     looks: dict[str, dict[str, Any]] = {
-        "forecast": {"color": color_of(MODEL), "linewidth": 2.2, "marker": "o", "markersize": 3},
+        "forecast": {"color": MODEL_COLOR, "linewidth": 2.2, "marker": "o", "markersize": 3},
         "truth": {"color": INK, "linestyle": "--"},
     }
     unit, per_hour = lead_unit(list(example.lead_times / 3600))
@@ -47,7 +47,7 @@ def draw_drift(example: FlowExample, path: Path) -> Path:
         figure = new_figure(9.0, 3.6)
         panels = dict(zip(("mass", "energy"), figure.subplots(1, 2), strict=True))
         for label, run in runs.items():
-            for name, change in drifts(example, run).items():
+            for name, change in conservation_errors(example, run).items():
                 sizes = np.maximum(np.abs(np.where(np.isfinite(change), change, np.nan)), SMALLEST)
                 panels[name].semilogy(example.lead_times / 3600 * per_hour, sizes, label=label, **looks[label])
         for name, axes in panels.items():

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from domains.fluids.data.batch import FlowBatch, FlowPart
+from domains.fluids.data.batch import FlowBatch
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.writers.ensemble import UNITS
 from domains.fluids.solver import VARIABLES, totals
-from sciml.domain.protocol import Prediction, Score
+from sciml.domain.protocol import Prediction
+from sciml.domain.score import Metric, Score
+from sciml.forecast.lead_time_sums import LeadTimeSums
 
 TINY = 1e-7
 """Added to variances in normalized units, as in The Well."""
-TOLERANCE_S = 1e-3
-BY_VARIABLE = ("count", "vrmse", "squared_error")
-BY_FLOW = ("drift_count", "mass", "energy")
+VRMSE = Metric("vrmse", unit="1")
+RMSE = Metric("rmse", reduce=math.sqrt)
+CONSERVATION_ERROR = Metric("conservation_error", "conservation error", unit="1")
+CONSERVED = ("mass", "energy")
 
 
 class FluidsMetrics:
-    """VRMSE, RMSE, and the drift of mass and energy, per lead time and variable.
+    """VRMSE, RMSE, and the conservation errors of mass and energy, per lead time and variable.
 
-    =================  ======================================================================================
-    ``vrmse``          mean over samples of sqrt(mean squared error / variance of the truth in space)
-    ``rmse``           square root of the mean squared error, in the variable's unit
-    ``drift``          mean over samples of abs(change since the start) over the amount at the start, of mass
-                       and of the energy (kinetic + internal + potential)
-    =================  ======================================================================================
+    ======================  =================================================================================
+    ``vrmse``               mean over samples of sqrt(mean squared error / variance of the truth in space)
+    ``rmse``                square root of the mean squared error, in the variable's unit
+    ``conservation_error``  mean over samples of abs(change since the start) over the amount at the start, of
+                            mass and of the energy (kinetic + internal + potential)
+    ======================  =================================================================================
 
     Source of VRMSE: Ohana et al. (2024), https://doi.org/10.48550/arXiv.2412.00568.
 
@@ -45,60 +49,39 @@ class FluidsMetrics:
         score_frames: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
-        self.schema, self.statistics, self.frames, self.device = schema, statistics, sorted(score_frames), device
-        self._sums: dict[tuple[str, str], Tensor] = {}
+        self.schema, self.statistics = schema, statistics
+        self._fields: dict[str, LeadTimeSums] = {}
+        self._totals: dict[str, LeadTimeSums] = {}
         for name, data_set in schema.data_sets.items():
-            for kind in (*BY_VARIABLE, *BY_FLOW):
-                columns = len(data_set.variables) if kind in BY_VARIABLE else 1
-                shape = (len(self.frames), columns)
-                self._sums[name, kind] = torch.zeros(shape, dtype=torch.float64, device=device)
+            hours = [round(frames * data_set.interval / 3600, 12) for frames in score_frames]
+            units = {schema.score_name(name, variable): UNITS.get(variable, "") for variable in data_set.variables}
+            conserved = {schema.score_name(name, amount): "1" for amount in CONSERVED}
+            self._fields[name] = LeadTimeSums((VRMSE, RMSE), hours, units, device)
+            self._totals[name] = LeadTimeSums((CONSERVATION_ERROR,), hours, conserved, device)
 
     def sums(self) -> list[Tensor]:
-        """The float64 accumulators, in a fixed order."""
-        return list(self._sums.values())
+        """Return the float64 accumulators in a fixed order."""
+        return [total for table in (*self._fields.values(), *self._totals.values()) for total in table.sums()]
 
     @torch.no_grad()
     def update(self, prediction: Prediction, batch: FlowBatch) -> None:
         """Adds the samples of a batch whose next lead time is scored; without targets there is nothing to score."""
         for name, part in batch.parts.items():
-            lead, chosen = self._scored(name, part)
+            lead, chosen = self._fields[name].scored(part.next_lead_time.double() / 3600)
             if part.targets is None or len(lead) == 0:
                 continue
+            chosen = chosen.to(part.state.device)
             fields, truth = prediction.values[name][chosen].double(), part.targets[chosen, 0].double()
             fluid = None if part.fluid is None else part.fluid[chosen]
             self._add_errors(name, lead, fields, truth, fluid)
             if self.schema.data_sets[name].has_totals and part.profiles is not None:
-                self._add_drift(name, lead, fields, part.initial[chosen].double(), part.profiles[chosen])
+                self._add_totals(name, lead, fields, part.initial[chosen].double(), part.profiles[chosen])
 
     def compute(self) -> list[Score]:
-        """The scores of all lead times that were met."""
-        scores = []
-        for name, data_set in self.schema.data_sets.items():
-            table = {kind: self._sums[name, kind].cpu() for kind in (*BY_VARIABLE, *BY_FLOW)}
-            for i, frames in enumerate(self.frames):
-                hours = round(frames * data_set.interval / 3600, 12)
-                for j, variable in enumerate(data_set.variables):
-                    if count := table["count"][i, j].item():
-                        label, unit = self.schema.score_name(name, variable), UNITS.get(variable, "")
-                        squared = table["squared_error"][i, j].item() / count
-                        scores.append(Score(label, "vrmse", table["vrmse"][i, j].item() / count, "1", hours))
-                        scores.append(Score(label, "rmse", squared**0.5, unit, hours))
-                if count := table["drift_count"][i, 0].item():
-                    for kind in ("mass", "energy"):
-                        label = self.schema.score_name(name, kind)
-                        scores.append(Score(label, "drift", table[kind][i, 0].item() / count, "1", hours))
-        return scores
-
-    def _scored(self, name: str, part: FlowPart) -> tuple[Tensor, Tensor]:
-        """Positions in the scored frames and numbers of the samples that are scored."""
-        interval = self.schema.data_sets[name].interval
-        known = torch.tensor(self.frames, dtype=torch.float64) * interval
-        match = (part.next_lead_time.detach().cpu()[:, None] - known).abs() < TOLERANCE_S * interval
-        sample, lead = match.nonzero(as_tuple=True)
-        return lead.to(self.device), sample.to(part.state.device)
-
-    def _add(self, name: str, kind: str, lead: Tensor, values: Float[Tensor, "batch column"]) -> None:
-        self._sums[name, kind].index_add_(0, lead, values.to(self.device))
+        """Return the scores of all lead times that were met."""
+        return [
+            score for name in self._fields for table in (self._fields, self._totals) for score in table[name].scores()
+        ]
 
     def _add_errors(self, name: str, lead: Tensor, fields: Tensor, truth: Tensor, fluid: Tensor | None) -> None:
         weight = torch.ones_like(truth[:, :1]) if fluid is None else fluid.double()
@@ -110,18 +93,15 @@ class FluidsMetrics:
         variance = mean((truth - mean(truth)[..., None, None]).square())
         squared = mean((fields - truth).square())
         unit = self.statistics.scales[name].std.double() ** 2
-        self._add(name, "count", lead, torch.ones_like(squared))
-        self._add(name, "squared_error", lead, squared)
-        self._add(name, "vrmse", lead, (squared / (variance + TINY * unit)).sqrt())
+        self._fields[name].add(RMSE, lead, squared)
+        self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt())
 
-    def _add_drift(self, name: str, lead: Tensor, fields: Tensor, initial: Tensor, profiles: Tensor) -> None:
+    def _add_totals(self, name: str, lead: Tensor, fields: Tensor, initial: Tensor, profiles: Tensor) -> None:
         data_set = self.schema.data_sets[name]
         order = [data_set.variables.index(variable) for variable in VARIABLES]
         before, after = (
             totals(states[:, order], profiles[:, 0], profiles[:, 1], data_set.dx, data_set.dz)
             for states in (initial, fields)
         )
-        self._add(name, "drift_count", lead, torch.ones_like(after.mass)[:, None])
-        for kind in ("mass", "energy"):
-            start = getattr(before, kind)
-            self._add(name, kind, lead, ((getattr(after, kind) - start) / start).abs()[:, None])
+        changes = [(getattr(after, kind) - getattr(before, kind)) / getattr(before, kind) for kind in CONSERVED]
+        self._totals[name].add(CONSERVATION_ERROR, lead, torch.stack(changes, dim=1).abs())

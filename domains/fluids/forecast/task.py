@@ -17,9 +17,16 @@ from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.solver.background import SURFACE_THETA
 from sciml.core.errors import ConfigError, nearest
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
+from sciml.domain.score import Baseline
+from sciml.report.style import GRAY, ORANGE
 
 STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
+
+PERSISTENCE = Baseline("persistence", GRAY, "s")
+UNIFORM_COARSE = Baseline("uniform_coarse", ORANGE, "D")
+"""The reference model of the default configuration: the same transformer with coarse patches everywhere."""
+BASELINES = (PERSISTENCE, UNIFORM_COARSE)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,6 @@ class FluidsTask:
         needs_truth: whether the model refines where only the truth tells (indicator ``oracle``).
     """
 
-    primary_metric = "vrmse"
     needs_double_backward = False
 
     def __init__(
@@ -219,8 +225,8 @@ class FluidsTask:
     def metrics(self) -> FluidsMetrics:
         return FluidsMetrics(self.schema, self.statistics, self.config.score_frames, self.device)
 
-    def baselines(self) -> Mapping[str, Predictor]:
-        return {"persistence": persistence}
+    def baselines(self) -> Mapping[Baseline, Predictor]:
+        return {PERSISTENCE: persistence}
 
 
 def persistence(batch: FlowBatch) -> Prediction:

@@ -19,7 +19,7 @@ from domains.materials.screening.ranking import Ranked
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.screening.ternary import draw_tetrahedron, draw_triangle
 from sciml.domain.protocol import NamedFigure
-from sciml.report.style import INK, MODEL, OTHER_COLORS, add_titles, color_of, new_figure, save_png, suite_style
+from sciml.report.style import INK, MODEL_COLOR, UNDECLARED_COLORS, add_titles, new_figure, save_png, suite_style
 
 Array = np.ndarray
 MOST_TRIANGLES = 10
@@ -27,7 +27,7 @@ MEV = 1e3
 UNCERTAIN, PAIR = "uncertainty", "equimolar pair"
 LITTLE = 0.1
 """Values of one sign that are this small beside those of the other do not ask for a color of their own."""
-LATTICE_COLORS = (color_of(MODEL), *OTHER_COLORS)
+LATTICE_COLORS = (MODEL_COLOR, *UNDECLARED_COLORS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,10 @@ from domains.materials.data.labels import NODE
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
 from sciml.domain.protocol import Prediction
+from sciml.domain.score import Baseline
+from sciml.report.style import SKY
+
+COMPOSITION = Baseline("composition", SKY, "P")
 
 
 class LinearComposition:

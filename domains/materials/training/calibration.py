@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SCALED_ERROR = "scaled_error"
+from sciml.domain.score import Metric
+
+COVERAGE_68 = Metric("coverage_68", "errors within 1 std", better="nearer", perfect=0.68, unit="1", judges_spread=True)
+COVERAGE_95 = Metric(
+    "coverage_95", "errors within 1.96 std", better="nearer", perfect=0.95, unit="1", judges_spread=True
+)
+SCALED_ERROR = Metric("scaled_error", "error over spread", better="nearer", perfect=1.0, unit="1", judges_spread=True)
+ENCE = Metric("ence", unit="1", judges_spread=True)
 EDGES = torch.logspace(-8, 6, 71, dtype=torch.float64)
 """Between bins of spreads, five to a decade: fixed, so that sums of ranks can be added."""
 
@@ -40,7 +47,7 @@ class Calibration:
         """The accumulators."""
         return [self.shares, self.bins]
 
-    def compute(self) -> dict[str, float]:
+    def compute(self) -> dict[Metric, float]:
         """The scores; none where nothing was added."""
         count, one, two = self.shares.tolist()
         if not count:
@@ -49,8 +56,8 @@ class Calibration:
         spread, error = (filled[:, column].sqrt() for column in (1, 2))
         ence = (filled[:, 0] * (spread - error).abs() / spread).sum() / count
         return {
-            "coverage_68": one / count,
-            "coverage_95": two / count,
+            COVERAGE_68: one / count,
+            COVERAGE_95: two / count,
             SCALED_ERROR: (self.bins[:, 2].sum() / self.bins[:, 1].sum()).sqrt().item(),
-            "ence": ence.item(),
+            ENCE: ence.item(),
         }

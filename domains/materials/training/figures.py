@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from domains.materials.training.metrics import DISPLAY, GPA
+from domains.materials.training.baselines import COMPOSITION
+from domains.materials.training.calibration import COVERAGE_68, COVERAGE_95, ENCE
+from domains.materials.training.metrics import BY_KIND, DISPLAY, GPA
 from sciml.domain.protocol import NamedFigure, RunResult
-from sciml.report.style import INK, MODEL, add_titles, color_of, new_figure, pretty_unit, save_png, suite_style
+from sciml.report.style import INK, MODEL_COLOR, add_titles, new_figure, pretty_unit, save_png, suite_style
 
 MOST_POINTS = 4000
 BINS = 12
@@ -42,7 +44,7 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
         )
     kinds = {"element": "Errors by element", "order": "Errors by number of elements", "branch": "Errors by data set"}
     for kind, title in kinds.items():
-        rows = [row for row in result.scores if row["metric"] == f"mae_by_{kind}"]
+        rows = [row for row in result.scores if row["metric"] == BY_KIND[kind].name]
         if rows:
             yield NamedFigure(
                 f"errors_by_{kind}",
@@ -105,7 +107,7 @@ def draw_calibration(
             spread = scale * example[f"{label}.spread"].astype(float)
             bins = np.array_split(np.argsort(spread), min(BINS, max(len(spread) // 8, 1)))
             points = np.array([[np.sqrt(np.mean(values[few] ** 2)) for values in (spread, error)] for few in bins])
-            axes.loglog(*points.T, "o-", color=color_of(MODEL))
+            axes.loglog(*points.T, "o-", color=MODEL_COLOR)
             ends = [points.min() / 1.3, points.max() * 1.3]
             axes.plot(ends, ends, color=INK, lw=0.9)
             for axis in (axes.xaxis, axes.yaxis):
@@ -113,9 +115,13 @@ def draw_calibration(
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_locator(NullLocator())
             axes.set(xlim=ends, ylim=ends, xlabel=f"spread, {pretty_unit(unit)}", ylabel="rms error", title=label)
-            told = [("within 1 std", "coverage_68", "68%"), ("within 1.96", "coverage_95", "95%")]
-            lines = [f"{name} {found[label, key]:.0%} ({ideal})" for name, key, ideal in told if (label, key) in found]
-            lines += [f"ENCE {found[label, 'ence']:.2f}"] if (label, "ence") in found else []
+            shares = [("within 1 std", COVERAGE_68), ("within 1.96", COVERAGE_95)]
+            lines = [
+                f"{name} {found[label, metric.name]:.0%} ({metric.perfect:.0%})"
+                for name, metric in shares
+                if (label, metric.name) in found
+            ]
+            lines += [f"ENCE {found[label, ENCE.name]:.2f}"] if (label, ENCE.name) in found else []
             axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
         return save_png(figure, path)
 
@@ -126,7 +132,7 @@ def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path
     for row in rows:
         match = re.fullmatch(r"(.+)\[(.+)\]", row["variable"])
         if match:
-            baseline = row["baseline"].get("composition", math.nan)
+            baseline = row["baseline"].get(COMPOSITION.name, math.nan)
             table.setdefault(match[1], []).append(
                 (match[2].removeprefix("order "), row["value"], baseline, row["unit"])
             )
@@ -136,8 +142,8 @@ def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path
         for axes, (label, found) in zip(figure.subplots(1, len(table), squeeze=False)[0], table.items(), strict=True):
             names, values, baselines, units = zip(*found, strict=True)
             places = np.arange(len(names))
-            axes.bar(places - 0.2, baselines, 0.38, color=color_of("composition"), label="composition alone")
-            axes.bar(places + 0.2, values, 0.38, color=color_of(MODEL), label="model")
+            axes.bar(places - 0.2, baselines, 0.38, color=COMPOSITION.color, label="composition alone")
+            axes.bar(places + 0.2, values, 0.38, color=MODEL_COLOR, label="model")
             axes.set(title=label.replace("_", " "), ylabel=f"MAE, {pretty_unit(units[0])}")
             axes.set_xticks(places, names)
             axes.grid(axis="x", visible=False)

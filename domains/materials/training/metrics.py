@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,15 @@ from domains.materials.data.batch import GraphBatch
 from domains.materials.data.schema import MaterialsSchema
 from domains.materials.training.calibration import Calibration
 from domains.materials.training.heads import TargetConfig
-from sciml.domain.protocol import Prediction, Score
+from sciml.domain.protocol import Prediction
+from sciml.domain.score import Metric, Score
 
 GPA = 160.21766208
 """One eV/A^3."""
 MOST_ORDERS = 6
+MAE = Metric("mae")
+RMSE = Metric("rmse", reduce=math.sqrt)
+BY_KIND = {kind: Metric(f"mae_by_{kind}", f"MAE by {kind}") for kind in ("element", "order", "branch")}
 DISPLAY = {"energy": (1e3, "meV/atom"), "forces": (1e3, "meV/A"), "stress": (GPA, "GPa")}
 
 
@@ -35,9 +40,9 @@ class MaterialsMetrics:
         self.labels = [name for target in targets for name in _labels_of(target, targets[target])]
         self.elements = list(schema.elements)
         self.rows = [("", "")]
-        self.rows += [("_by_element", symbol) for symbol in schema.symbols]
-        self.rows += [("_by_order", f"order {order}") for order in range(1, MOST_ORDERS + 1)]
-        self.rows += [("_by_branch", branch) for branch in schema.branches if len(schema.branches) > 1]
+        self.rows += [("element", symbol) for symbol in schema.symbols]
+        self.rows += [("order", f"order {order}") for order in range(1, MOST_ORDERS + 1)]
+        self.rows += [("branch", branch) for branch in schema.branches if len(schema.branches) > 1]
         # Columns: count, |error|, error^2.
         self.tables = {name: torch.zeros(len(self.rows), 3, dtype=torch.float64) for name in self.labels}
         uncertain = [name for name in self.labels if spreads or (name in targets and targets[name].gaussian)]
@@ -93,11 +98,10 @@ class MaterialsMetrics:
             for (kind, row), (count, absolute, squared) in zip(self.rows, table.tolist(), strict=True):
                 if not count:
                     continue
-                metrics = {"mae": absolute / count, "rmse": (squared / count) ** 0.5}
                 name = f"{label}[{row}]" if row else label
-                for metric, value in metrics.items():
-                    if not kind or metric == "mae":
-                        scores.append(Score(name, f"{metric}{kind}", value * factor, unit))
+                scores.append(Score(name, BY_KIND[kind] if kind else MAE, absolute / count * factor, unit))
+                if not kind:
+                    scores.append(Score(name, RMSE, RMSE.reduce(squared / count) * factor, unit))
         for label, calibration in self.calibration.items():
             scores += [Score(label, metric, value, "1") for metric, value in calibration.compute().items()]
         return scores

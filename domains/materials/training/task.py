@@ -18,7 +18,8 @@ from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
 from sciml.core.config import positive
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import LossOutput, Prediction, Predictor, Score
+from sciml.domain.protocol import LossOutput, Prediction, Predictor
+from sciml.domain.score import Baseline, Score
 
 ENERGY = "energy"
 
@@ -71,20 +72,18 @@ class MaterialsTask:
         baselines: what predictions are compared with.
     """
 
-    primary_metric = "mae"
-
     def __init__(
         self,
         schema: MaterialsSchema,
         statistics: MaterialsStatistics,
         config: MaterialsTaskConfig,
         *,
-        baselines: Callable[[], Mapping[str, Predictor]] = dict,
+        baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
         self.schema, self.statistics, self.config = schema, statistics, config
         self.needs_double_backward = config.has_gradients
         self._make_baselines = baselines
-        self._baselines: Mapping[str, Predictor] | None = None
+        self._baselines: Mapping[Baseline, Predictor] | None = None
         self.calibration: Mapping[str, float] = {}
 
     def to(self, device: torch.device | str) -> MaterialsTask:
@@ -209,7 +208,7 @@ class MaterialsTask:
     def metrics(self) -> MaterialsMetrics:
         return MaterialsMetrics(self.schema, self.config.targets, spreads=self.config.members > 1)
 
-    def baselines(self) -> Mapping[str, Predictor]:
+    def baselines(self) -> Mapping[Baseline, Predictor]:
         if self._baselines is None:
             self._baselines = self._make_baselines()
         return self._baselines

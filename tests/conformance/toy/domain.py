@@ -1,16 +1,22 @@
 """Blobs that drift around a ring of 16 points: a whole domain in one file, with no edit inside sciml."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from sciml.domain.protocol import FittedData, LossOutput, NamedFigure, Prediction, Score, Splits
+from sciml.domain.protocol import FittedData, LossOutput, NamedFigure, Prediction, Splits
+from sciml.domain.score import Baseline, Metric
+from sciml.forecast.lead_time_sums import LeadTimeSums
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import Normal, starts_as
 
 SIZE, SHIFT = 16, 3
+CORRELATION = Metric("correlation", better="higher", perfect=1.0, unit="1")
+RMSE = Metric("rmse", reduce=math.sqrt)
+STANDING_STILL = Baseline("standing_still", "#2f6f4f", "h")
 
 
 @dataclass(frozen=True)
@@ -85,24 +91,26 @@ class RingModel(nn.Module):
 
 class RingMetrics:
     def __init__(self, num_steps):
-        self.table = torch.zeros(num_steps, 2, dtype=torch.float64)
+        hours = range(1, num_steps + 1)
+        self.table = LeadTimeSums((CORRELATION, RMSE), hours, {"height": "m"})
 
     def update(self, prediction, batch):
-        error = (prediction.values["state"] - batch.targets[:, 0]).square().mean(dim=1).sum()
-        self.table[batch.lead] += torch.tensor([error.item(), batch.num_samples])
+        state, target = prediction.values["state"], batch.targets[:, 0]
+        lead, _ = self.table.scored(torch.full((batch.num_samples,), batch.lead + 1.0))
+        centered = [fields - fields.mean(dim=1, keepdim=True) for fields in (state, target)]
+        self.table.add(CORRELATION, lead, torch.cosine_similarity(*centered, dim=1)[:, None])
+        self.table.add(RMSE, lead, (state - target).square().mean(dim=1, keepdim=True))
 
     def sums(self):
-        return [self.table]
+        return self.table.sums()
 
     def compute(self):
-        rows = enumerate((self.table[:, 0] / self.table[:, 1]).sqrt().tolist(), start=1)
-        return [Score("height", "rmse", value, "m", float(step)) for step, value in rows]
+        return list(self.table.scores())
 
 
 @dataclass
 class RingTask:
     num_steps: int
-    primary_metric = "rmse"
     needs_double_backward = False
 
     def to(self, device):
@@ -123,12 +131,13 @@ class RingTask:
         return RingMetrics(self.num_steps)
 
     def baselines(self):
-        return {"persistence": lambda batch: Prediction({"state": batch.state})}
+        return {STANDING_STILL: lambda batch: Prediction({"state": batch.state})}
 
 
 class ToyDomain:
     name, model_kinds = "toy", {"vit": ViTConfig}
     data_config, task_config = ToyData, ToyTask
+    baselines = (STANDING_STILL,)
 
     def check(self, cfg):
         pass

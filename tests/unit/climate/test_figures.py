@@ -13,7 +13,9 @@ from domains.climate.data.variables import channel_unit
 from domains.climate.figures.maps import Shading
 from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
 from domains.climate.figures.report import climate_figures
+from domains.climate.forecast.baselines import BASELINES
 from domains.climate.forecast.example import ForecastExample, choose, long_name
+from domains.climate.forecast.metrics import ACC, RMSE
 from sciml.domain.protocol import RunResult
 
 CHANNELS = ("z500", "t850", "t2m", "u10")
@@ -68,19 +70,21 @@ def scores_of(leads=(24.0, 72.0, 96.0), predictors=PREDICTORS) -> list[dict]:
         {
             "variable": channel,
             "lead_time_h": lead,
-            "metric": metric,
+            **metric.to_row(),
             "value": (1 + lead / 100) * size,
-            "unit": channel_unit(channel) if metric == "rmse" else "1",
+            "unit": channel_unit(channel) if metric.unit is None else metric.unit,
             "baseline": {name: (1.2 + 0.1 * i) * size for i, name in enumerate(predictors)},
         }
         for lead in leads
         for channel in CHANNELS
-        for metric, size in (("rmse", 1.0), ("acc", 0.2))
+        for metric, size in ((RMSE, 1.0), (ACC, 0.2))
     ]
 
 
 def result_of(schema: ClimateSchema, example: dict, scores: list[dict]) -> RunResult:
-    return RunResult(Path("runs/climate/test"), {"domain": "climate"}, schema.to_dict(), scores, [], example)
+    return RunResult(
+        Path("runs/climate/test"), {"domain": "climate"}, schema.to_dict(), scores, [], example, BASELINES, 72.0
+    )
 
 
 class TestProjections:

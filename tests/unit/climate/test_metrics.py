@@ -207,7 +207,7 @@ def test_units_come_from_the_vocabulary(case):
     metrics.update(
         Prediction({"fields": torch.from_numpy(case["forecast"])}), batch_of(case["truth"], case["init"], case["lead"])
     )
-    units = {(score.variable, score.metric): score.unit for score in metrics.compute()}
+    units = {(score.variable, score.metric.name): score.unit for score in metrics.compute()}
     assert units["z500", "rmse"] == "m2 s-2"
     assert units["t2m", "bias"] == "K"
     assert units["t2m", "acc"] == "1"

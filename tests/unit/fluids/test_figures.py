@@ -15,8 +15,10 @@ from domains.fluids.figures import animation, panels
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.figures.skill import draw_skill
-from domains.fluids.forecast.conservation import drifts
+from domains.fluids.forecast.conservation import conservation_errors
 from domains.fluids.forecast.flow_example import FlowExample, lead_text
+from domains.fluids.forecast.metrics import RMSE, VRMSE
+from domains.fluids.forecast.task import BASELINES
 from domains.fluids.solver import Background, SolverGrid
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.shading import Shading
@@ -74,7 +76,7 @@ def scores_of(schema: FluidsSchema, frames=(1, 2, 4), predictors=PREDICTORS, siz
         {
             "variable": schema.score_name(name, variable),
             "lead_time_h": round(lead * data_set.interval / 3600, 12),
-            "metric": metric,
+            **metric.to_row(),
             "value": size * (1 + lead / 4),
             "unit": "1",
             "baseline": {other: size * (1.2 + 0.3 * i + lead / 3) for i, other in enumerate(predictors)},
@@ -82,13 +84,13 @@ def scores_of(schema: FluidsSchema, frames=(1, 2, 4), predictors=PREDICTORS, siz
         for name, data_set in schema.data_sets.items()
         for lead in frames
         for variable in data_set.variables
-        for metric in ("vrmse", "rmse")
+        for metric in (VRMSE, RMSE)
     ]
 
 
 def result_of(schema: FluidsSchema, example: dict, scores: list[dict], model: dict = MODEL) -> RunResult:
     record = {"domain": "fluids", "config": {"model": model}}
-    return RunResult(Path("runs/fluids/test"), record, schema.to_dict(), scores, [], example)
+    return RunResult(Path("runs/fluids/test"), record, schema.to_dict(), scores, [], example, BASELINES)
 
 
 def drawn(figures, folder: Path) -> dict[str, Path]:
@@ -183,13 +185,13 @@ class TestExample:
         assert quantity.shading(runs["truth"]).low >= 0
 
 
-class TestDrift:
+class TestConservation:
     def test_of_what_is_added(self):
         example = flow_of(AIR)
         assert example.profiles is not None
         states = np.stack([example.initial, example.initial])
         states[1, 0] += 0.01 * (example.profiles[0][:, None] + example.initial[0])
-        found = drifts(example, states)
+        found = conservation_errors(example, states)
         np.testing.assert_allclose(found["mass"], [0.0, 0.01], rtol=1e-9)
         assert found["energy"][0] == 0
         # Internal energy goes with rho^gamma, potential and kinetic with rho.
@@ -288,14 +290,14 @@ def check(files: dict[str, Path]) -> None:
             assert len(image.convert("RGB").quantize(64).getcolors()) > 15, path.name
 
 
-ALL = {"skill", "skill_by_lead_time", "forecast", "animation", "spectra", "drift"}
+ALL = {"skill", "skill_by_lead_time", "forecast", "animation", "spectra", "conservation"}
 
 
 def test_all_figures_draw_the_most_telling_first(tmp_path):
     schema = schema_of(AIR)
     figures: list[NamedFigure] = list(fluids_figures(result_of(schema, example_of(AIR), scores_of(schema))))
     assert [figure.name for figure in figures] == [
-        "skill", "skill_by_lead_time", "forecast", "animation", "spectra", "drift",
+        "skill", "skill_by_lead_time", "forecast", "animation", "spectra", "conservation",
     ]  # fmt: skip
     files = drawn(figures, tmp_path)
     check(files)
@@ -309,13 +311,13 @@ def test_other_flows_draw(data_set, tmp_path):
     schema = schema_of(data_set)
     example = example_of(data_set)
     files = drawn(fluids_figures(result_of(schema, example, scores_of(schema))), tmp_path)
-    assert set(files) == ALL - {"drift"}
+    assert set(files) == ALL - {"conservation"}
     check(files)
 
 
 def test_several_data_sets_draw(tmp_path):
     files = drawn(fluids_figures(result_of(BOTH, example_of(CHANNEL, number=1), scores_of(BOTH))), tmp_path)
-    assert set(files) == ALL - {"drift"}
+    assert set(files) == ALL - {"conservation"}
     check(files)
 
 
@@ -323,13 +325,13 @@ def test_a_forecast_without_truth_mesh_or_scores_draws(tmp_path):
     schema = schema_of(AIR)
     example = example_of(AIR, with_truth=False, model={"patch_size": 16, "ratios": []})
     files = drawn(fluids_figures(result_of(schema, example, [], {"kind": "other"})), tmp_path)
-    assert set(files) == {"forecast", "animation", "spectra", "drift"}
+    assert set(files) == {"forecast", "animation", "spectra", "conservation"}
     check(files)
 
 
 def test_one_step_is_no_motion():
     names = {figure.name for figure in example_figures(flow_of(AIR, num_leads=1), None, None)}
-    assert names == {"forecast", "spectra", "drift"}
+    assert names == {"forecast", "spectra", "conservation"}
 
 
 def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
@@ -351,7 +353,7 @@ def test_air_at_rest_draws(tmp_path):
     for name in ("forecast", "truth", "initial"):
         example[name] = np.zeros_like(example[name])
     files = drawn(fluids_figures(result_of(schema_of(AIR), example, [])), tmp_path)
-    assert set(files) == {"forecast", "animation", "spectra", "drift"}
+    assert set(files) == {"forecast", "animation", "spectra", "conservation"}
 
 
 def test_without_scores_and_example_there_is_nothing():

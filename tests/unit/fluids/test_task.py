@@ -11,7 +11,7 @@ from torch import nn
 
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
-from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.forecast.metrics import CONSERVATION_ERROR, VRMSE, FluidsMetrics
 from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
 from domains.fluids.solver import Background, totals
 from domains.fluids.solver.grid import SolverGrid
@@ -220,7 +220,7 @@ def test_scores_are_their_formulas():
     for rows in (slice(0, 2), slice(2, 3)):  # batches of different sizes
         some = FlowBatch({"flow": collate([sample(seed=n) for n in range(3)][rows]).parts["flow"]})
         found.update(Prediction({"flow": fields[rows]}), some)
-    scores = {(score.variable, score.metric): score for score in found.compute()}
+    scores = {(score.variable, score.metric.name): score for score in found.compute()}
     truth = part.targets[:, 0].double().numpy()
     error = ((fields.double().numpy() - truth) ** 2).mean((-2, -1))
     for place, name in enumerate(CHANNELS):
@@ -229,7 +229,7 @@ def test_scores_are_their_formulas():
         assert scores[name, "rmse"].value == pytest.approx(np.sqrt(error[:, place].mean()), rel=1e-9)
         assert scores[name, "vrmse"].lead_time_h == pytest.approx(20 / 3600)
     assert scores["uwnd", "rmse"].unit == "m s-1"
-    assert ("mass", "drift") not in scores  # no profiles are known
+    assert ("mass", "conservation_error") not in scores  # no profiles are known
 
 
 def test_the_mean_of_the_truth_scores_one():
@@ -238,11 +238,11 @@ def test_the_mean_of_the_truth_scores_one():
     truth = batch.parts["flow"].targets[:, 0]
     found.update(Prediction({"flow": truth.mean((-2, -1), keepdim=True).expand_as(truth)}), batch)
     for score in found.compute():
-        if score.metric == "vrmse":
+        if score.metric == VRMSE:
             assert score.value == pytest.approx(1, rel=1e-5)
 
 
-def test_drift_is_told_where_the_air_at_rest_is_known():
+def test_conservation_errors_are_scored_where_the_air_at_rest_is_known():
     grid = SolverGrid(32, 16)
     background = Background.of(grid, 0.0)
     data_set = replace(WEATHER, dx=grid.dx, dz=grid.dz)
@@ -254,14 +254,14 @@ def test_drift_is_told_where_the_air_at_rest_is_known():
     fields = batch.parts["flow"].initial.clone()
     fields[:, 0] += 0.01
     found.update(Prediction({"flow": fields}), batch)
-    drift = {score.variable: score.value for score in found.compute() if score.metric == "drift"}
+    errors = {score.variable: score.value for score in found.compute() if score.metric == CONSERVATION_ERROR}
     before, after = (
         totals(states, profiles[None, 0], profiles[None, 1], grid.dx, grid.dz)
         for states in (batch.parts["flow"].initial, fields)
     )
-    assert drift["mass"] == pytest.approx(float((after.mass / before.mass - 1).abs()), rel=1e-9)
-    assert drift["mass"] > 1e-3
-    assert drift["energy"] == pytest.approx(float((after.energy / before.energy - 1).abs()), rel=1e-9)
+    assert errors["mass"] == pytest.approx(float((after.mass / before.mass - 1).abs()), rel=1e-9)
+    assert errors["mass"] > 1e-3
+    assert errors["energy"] == pytest.approx(float((after.energy / before.energy - 1).abs()), rel=1e-9)
 
 
 def test_sums_of_ranks_add_up():

@@ -148,7 +148,7 @@ def test_scores_are_in_the_units_that_people_think_in():
     metrics = MaterialsMetrics(SCHEMA, POTENTIAL.targets)
     values = {"energy": batch.labels["energy"] + 0.4, "forces": batch.labels["forces"] + 0.02}
     metrics.update(Prediction(values), batch)
-    scores = {(s.variable, s.metric): (s.value, s.unit) for s in metrics.compute()}
+    scores = {(s.variable, s.metric.name): (s.value, s.unit) for s in metrics.compute()}
     assert scores["energy", "mae"] == (pytest.approx(100.0), "meV/atom")
     assert scores["forces", "mae"] == (pytest.approx(20.0), "meV/A")
     assert scores["forces[Ni]", "mae_by_element"][0] == pytest.approx(20.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sciml.domain.score import Metric, Score
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
 
 COST = {"train_step_s": 0.1, "infer_step_s": 0.01, "train_s": 100.0, "parameters": 1000.0}
@@ -15,7 +16,7 @@ def rows(model, errors, lead=1.0, variables=("a", "b")):
         for case in range(2):
             for number, variable in enumerate(variables):
                 shifted = value + (0.1 if case else -0.1) + (0.2 if number else -0.2)
-                score = {"variable": variable, "metric": "vrmse", "lead_time_h": lead, "value": shifted, "unit": "1"}
+                score = Score(variable, Metric("vrmse"), shifted, "1", lead).to_row()
                 found.append({"model": model, "seed": seed, "case": 2 * group + case, "group": f"g{group}", **score})
                 found.append({**found[-1], "metric": "rmse", "value": 1e9})
     return found
@@ -23,7 +24,7 @@ def rows(model, errors, lead=1.0, variables=("a", "b")):
 
 def compared(errors, **leads):
     cases = [row for model, table in errors.items() for row in rows(model, table)]
-    return compare_models(cases, dict.fromkeys(errors, COST), metric="vrmse")
+    return compare_models(cases, dict.fromkeys(errors, COST))
 
 
 def test_means_are_over_variables_cases_and_seeds():
@@ -62,7 +63,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
 
 def test_table_and_picture(tmp_path):
     cases = [row for model in ("model", "uniform_8") for lead in (0.1, 1.0) for row in rows(model, [[1.0, 2.0]], lead)]
-    document = compare_models(cases, {"model": COST, "uniform_8": {**COST, "train_s": 50.0}}, metric="vrmse")
+    document = compare_models(cases, {"model": COST, "uniform_8": {**COST, "train_s": 50.0}})
     table = markdown_table(document)
     assert "| uniform 8 | 1 | 1,000 | 100 | 50 | 10.0 | 1.500 (1.000-2.000) |" in table
     assert "VRMSE 360 s" in table

@@ -12,18 +12,20 @@ from PIL import Image
 
 from sciml.core.errors import RunError
 from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.domain.score import Baseline, Metric
 from sciml.report.html import flatten, next_commands, write_report
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import format_seconds, model_card
-from sciml.report.style import color_of, pretty_unit
+from sciml.report.style import pretty_unit
 
 SCORES = [
     {
-        "variable": variable, "lead_time_h": 72.0, "metric": metric, "value": value, "unit": unit,
+        "variable": variable, "lead_time_h": 72.0, **metric.to_row(), "value": value, "unit": unit,
         "baseline": {"persistence": 3.0, "ridge": 2.0},
     }
     for variable, metric, value, unit in [
-        ("t2m", "rmse", 1.5, "K"), ("z500", "rmse", 2.5, "m2 s-2"), ("t2m", "bias", 0.1, "K"),
+        ("t2m", Metric("rmse"), 1.5, "K"), ("z500", Metric("rmse"), 2.5, "m2 s-2"),
+        ("t2m", Metric("bias", better="nearer"), 0.1, "K"),
     ]
 ]  # fmt: skip
 HISTORY = [{"step": s, "split": "train", "loss": 1 / s, "samples_per_s": 8.0} for s in range(1, 101)]
@@ -99,7 +101,7 @@ def test_it_reads_in_the_dark_and_on_a_phone(page, tmp_path):
 
 
 def test_it_says_what_the_scores_say(page):
-    sentence = "72 h ahead the model beats persistence on all 2 variables and ridge on 1 of 2 variables (RMSE)."
+    sentence = "RMSE 72 h ahead: better than persistence on all 2 variables, better than ridge on 1 of 2 variables."
     assert sentence in page.text
     assert "+25%" in page.text  # t2m: 1.5 instead of ridge's 2.0
     assert "\N{MINUS SIGN}25%" in page.text  # z500: 2.5, worse than ridge
@@ -133,8 +135,32 @@ def test_a_run_without_scores_or_training_has_a_report(tmp_path):
 def test_scores_without_lead_time_or_baselines(tmp_path):
     scores = [{"variable": "energy", "lead_time_h": None, "metric": "mae", "value": 0.1, "unit": "eV", "baseline": {}}]
     page = Page(write_report(result_in(tmp_path, scores), [], tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert "The model was scored by MAE; no baseline was scored beside it." in page.text
+    assert "MAE: no baseline was scored beside the model." in page.text
     assert "forecast.py" not in page.text
+
+
+def test_a_metric_that_is_better_when_higher_is_judged_right(tmp_path):
+    purity = Metric("purity", better="higher", perfect=1.0)
+    spectral = Metric("log_likelihood", "log-likelihood", better="higher", perfect=None)
+    for number, (metric, value, other) in enumerate([(purity, 0.9, 0.2), (spectral, -1.0, -3.0)]):
+        row = {"variable": "u", "lead_time_h": None, **metric.to_row(), "value": value, "unit": "1"}
+        scores = [{**row, "baseline": {"shift": other}}]
+        out = tmp_path / str(number) / "report.html"
+        text = write_report(result_in(tmp_path, scores), [], out).read_text(encoding="utf-8")
+        assert 'class="won"' in text
+        assert "better on 1 of 1" in text
+        assert "higher is better" in text
+        assert "A simple baseline is better" not in text
+        assert text.split(" best")[1].split(">")[1].split("<")[0] == f"{value:#.3g}"
+    assert "\N{MINUS SIGN}88%" in (tmp_path / "0" / "report.html").read_text(encoding="utf-8")  # (1 - 0.9) / (1 - 0.2)
+
+
+def test_skill_curves_take_the_color_of_the_baseline(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("sciml.report.loss_curve.save_png", lambda figure, path: figures.append(figure))
+    loss_curve(HISTORY, [Baseline("persistence", "#abcdef", "v")]).render(tmp_path / "loss")
+    (curve,) = [line for line in figures[0].axes[1].lines if line.get_label().startswith("against")]
+    assert (curve.get_color(), curve.get_marker()) == ("#abcdef", "v")
 
 
 def test_an_earlier_report_survives_a_failure(tmp_path):
@@ -181,5 +207,4 @@ def test_small_things():
     assert pretty_unit("K") == "K"
     assert pretty_unit("1") == ""
     assert pretty_unit("eV/A^3") == "eV/A³"
-    assert color_of("unheard of") == color_of("unheard of")
     assert json.dumps(next_commands(result_in(Path("runs/climate/x")))).count("runs/climate/x") == 4

@@ -6,28 +6,27 @@ import math
 
 import pytest
 
-from sciml.report.scores import (
-    ScoreLine,
-    badness,
-    baselines_of,
-    format_value,
-    headline,
-    in_order,
-    lead_times,
-    main_lead_time,
-    primary_metric,
-    score_lines,
-)
+from sciml.domain.score import Baseline, Metric
+from sciml.report.scores import ScoreLine, Scores, format_value, headline, in_order
+from sciml.report.style import UNDECLARED_COLORS, style_of
+
+RMSE = Metric("rmse")
+ACC = Metric("acc", "anomaly correlation", better="higher", perfect=1.0)
+BIAS = Metric("bias", better="nearer")
+RATIO = Metric("spread_skill", better="nearer", perfect=1.0)
+LIKELIHOOD = Metric("log_likelihood", "log-likelihood", better="higher", perfect=None)
+SPREAD = Metric("spread", better="neither")
+BASELINES = (Baseline("persistence", "#123456", "s"), Baseline("climatology", "#654321", "D"), Baseline("ridge", "red"))
 
 
-def row(variable, value, lead=72.0, metric="rmse", **baseline):
+def row(variable, value, lead=72.0, metric=RMSE, **baseline):
     return {
-        "variable": variable, "lead_time_h": lead, "metric": metric, "value": value, "unit": "K", "baseline": baseline,
+        "variable": variable, "lead_time_h": lead, **metric.to_row(), "value": value, "unit": "K", "baseline": baseline,
     }  # fmt: skip
 
 
-def line(variable, **values):
-    return ScoreLine(variable, "rmse", "K", 72.0, values)
+def line(variable, metric=RMSE, lead=72.0, **values):
+    return ScoreLine(variable, metric, "K", lead, values)
 
 
 def test_best_and_gain():
@@ -41,12 +40,37 @@ def test_best_and_gain():
 
 @pytest.mark.parametrize(
     ("metric", "better", "worse"),
-    [("rmse", 1.0, 2.0), ("acc", 0.9, 0.5), ("bias", -0.1, 0.3), ("spread_skill", 1.1, 0.5), ("rmse", 1.0, math.nan)],
-)
+    [
+        (RMSE, 1.0, 2.0), (ACC, 0.9, 0.5), (BIAS, -0.1, 0.3), (RATIO, 1.1, 0.5), (RMSE, 1.0, math.nan),
+        (LIKELIHOOD, -1.5, -2.5), (LIKELIHOOD, 0.5, -0.5),
+    ],
+)  # fmt: skip
 def test_each_metric_knows_its_better_side(metric, better, worse):
-    assert badness(metric, better) < badness(metric, worse)
-    values = {"model": better, "persistence": worse}
-    assert ScoreLine("t2m", metric, "", None, values).best == "model"
+    assert metric.shortfall(better) < metric.shortfall(worse)
+    won = ScoreLine("t2m", metric, "", None, {"model": better, "persistence": worse})
+    assert (won.best, won.outcome_against("persistence")) == ("model", 1)
+    lost = ScoreLine("t2m", metric, "", None, {"model": worse, "persistence": better})
+    assert (lost.best, lost.outcome_against("persistence")) == ("persistence", -1)
+
+
+def test_gains_are_shares_of_what_lacks_to_the_perfect_score():
+    assert ACC.gain(0.9, 0.2) == pytest.approx(1 - 0.1 / 0.8)
+    assert ACC.gain(0.2, 0.9) == pytest.approx(1 - 0.8 / 0.1)
+    assert BIAS.gain(0.1, -0.4) == pytest.approx(0.75)
+    for gain in (LIKELIHOOD.gain(-1.0, -2.0), RMSE.gain(1.0, 0.0), RMSE.gain(1.0, math.nan), SPREAD.gain(1.0, 2.0)):
+        assert math.isnan(gain)
+    assert RMSE.gain(math.nan, 1.0) == -math.inf
+
+
+def test_a_metric_is_read_back_from_a_row():
+    for metric in (RMSE, ACC, BIAS, RATIO, LIKELIHOOD, SPREAD, Metric("crps", judges_spread=True)):
+        read = Metric.from_row(metric.to_row())
+        assert read == metric
+        for name in ("label", "better", "perfect", "judges_spread"):
+            assert getattr(read, name) == getattr(metric, name)
+    assert Metric.from_row({"metric": "mae", "value": 1.0}).label == "MAE"  # rows of files without directions
+    with pytest.raises(ValueError, match="perfect score"):
+        Metric("odd", better="nearer", perfect=None)
 
 
 def test_headline_says_where_the_model_loses():
@@ -55,42 +79,61 @@ def test_headline_says_where_the_model_loses():
         line("z500", model=1.0, persistence=2.0, climatology=3.0, ridge=1.9),
     ]
     assert headline(lines) == (
-        "72 h ahead the model beats persistence and climatology on all 2 variables "
-        "and ridge on 1 of 2 variables (RMSE)."
+        "RMSE 72 h ahead: better than persistence and climatology on all 2 variables, "
+        "better than ridge on 1 of 2 variables."
     )
     worst = [line(name, model=4.0, persistence=2.0, climatology=3.0) for name in ("t2m", "z500")]
-    assert headline(worst) == (
-        "72 h ahead the model does not beat persistence or climatology on any of 2 variables (RMSE)."
-    )
+    assert headline(worst) == "RMSE 72 h ahead: worse than persistence and climatology on all 2 variables."
     one = [line("t2m", model=1.0, persistence=2.0)]
-    assert headline(one) == "72 h ahead the model beats persistence on 1 variable (RMSE)."
-    mixed = [line("t2m", model=2.5, persistence=2.0, climatology=3.0)]
-    assert "climatology on 1 variable" in headline(mixed)
-    assert "persistence on none of 1 variable" in headline(mixed)
+    assert headline(one) == "RMSE 72 h ahead: better than persistence."
     assert "Nothing" in headline([])
-    assert "no baseline" in headline([line("t2m", model=1.0)])
+    assert headline([line("t2m", model=1.0)]) == "RMSE 72 h ahead: no baseline was scored beside the model."
+
+
+def test_headline_of_one_variable_counts_none():
+    bits = Metric("bits_per_byte", "bits per byte")
+    lines = [line("text", bits, None, model=2.5, unigram=4.5, weekly_bigram=2.0)]
+    assert headline(lines) == "Bits per byte: better than unigram, worse than weekly bigram."
+
+
+def test_headline_of_a_metric_that_is_better_when_higher():
+    lines = [line("t2m", ACC, model=0.9, persistence=0.2)]
+    assert headline(lines) == "Anomaly correlation 72 h ahead: better than persistence."
 
 
 def test_a_tie_is_no_victory():
-    assert "does not beat persistence" in headline([line("t2m", model=2.0, persistence=2.0)])
+    assert headline([line("t2m", model=2.0, persistence=2.0)]) == "RMSE 72 h ahead: no better than persistence."
+    two = [line("t2m", model=2.0, persistence=2.0), line("z500", model=3.0, persistence=2.0)]
+    assert headline(two) == "RMSE 72 h ahead: no better than persistence on all 2 variables."
 
 
 def test_rows_are_found():
     rows = [row("t2m", 1.0, lead=hours, ridge=2.0, persistence=None) for hours in (24.0, 72.0, 120.0)]
-    rows += [row("t2m", 0.9, metric="acc", persistence=0.5)]
-    assert lead_times(rows, "rmse") == [24.0, 72.0, 120.0]
-    assert main_lead_time(rows) == 72.0
-    assert main_lead_time(rows[:1]) == 24.0
-    assert main_lead_time([row("energy", 1.0, lead=None)]) is None
-    assert primary_metric(rows) == "rmse"
-    assert primary_metric([]) is None
-    assert baselines_of(rows) == ["persistence", "ridge"]
-    assert score_lines(rows, "rmse", 72.0)[0].values == {"model": 1.0, "ridge": 2.0}
+    rows += [row("t2m", 0.9, metric=ACC, persistence=0.5)]
+    scores = Scores(rows, BASELINES, 72.0)
+    assert scores.lead_times(RMSE) == [24.0, 72.0, 120.0]
+    assert scores.main_lead_time == 72.0
+    assert Scores(rows, BASELINES).main_lead_time == 120.0  # no lead time is the domain's own
+    assert Scores(rows[:1], BASELINES, 72.0).main_lead_time == 24.0
+    assert Scores([row("energy", 1.0, lead=None)], (), 72.0).main_lead_time is None
+    assert scores.metrics == [RMSE, ACC]
+    assert scores.primary_metric == RMSE
+    assert Scores([]).primary_metric is None
+    assert Scores([]).main_lines == []
+    assert scores.predictors == ["persistence", "ridge"]
+    assert scores.lines(RMSE, 72.0)[0].values == {"model": 1.0, "ridge": 2.0}
+    assert scores.main_lines == scores.lines(RMSE, 72.0)
 
 
-def test_order_is_that_of_the_suite_with_strangers_last():
-    mixed = ["zebra", "ridge", "climatology", "persistence"]
-    assert in_order(mixed) == ["persistence", "climatology", "ridge", "zebra"]
+def test_order_is_that_of_the_domain_with_strangers_last():
+    mixed = ["zebra", "ridge", "climatology", "ant", "persistence"]
+    assert in_order(mixed, BASELINES) == ["persistence", "climatology", "ridge", "ant", "zebra"]
+
+
+def test_colors_are_those_of_the_domain_and_strangers_keep_theirs():
+    assert style_of("persistence", BASELINES) == ("#123456", "s")
+    assert style_of("zebra", BASELINES) == style_of("zebra", ())
+    assert style_of("zebra", ()).color in UNDECLARED_COLORS
 
 
 @pytest.mark.parametrize(

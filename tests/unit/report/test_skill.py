@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sciml.domain.score import Baseline, Metric
 from sciml.report import skill
+from sciml.report.scores import Scores
 from sciml.report.shading import Shading
 from sciml.report.style import new_figure
 
@@ -16,9 +18,13 @@ def bars(scores):
     return axes
 
 
-def rows_of(values, hours=(0.005, 0.05), metric="vrmse"):
+VRMSE = Metric("vrmse")
+BASELINES = (Baseline("climatology", "#abcdef", "D"), Baseline("ridge", "#fedcba", "^"))
+
+
+def rows_of(values, hours=(0.005, 0.05), metric=VRMSE):
     return [
-        {"variable": name, "metric": metric, "lead_time_h": lead, "value": model * (1 + lead), "unit": "1",
+        {"variable": name, **metric.to_row(), "lead_time_h": lead, "value": model * (1 + lead), "unit": "1",
          "baseline": {other: value for other, value in baselines.items()}}
         for name, (model, baselines) in values.items()
         for lead in hours
@@ -61,7 +67,8 @@ class TestByLeadTime:
 
     def draw(self, rows, **options):
         names = {row["variable"]: row["variable"].upper() for row in rows}
-        skill.draw_scores_by_lead_time(rows, names, {"vrmse": "VRMSE"}, "", None, **options)
+        metric = Metric.from_row(rows[0])
+        skill.draw_scores_by_lead_time(Scores(rows, BASELINES), names, [metric], "", None, **options)
 
     def test_every_predictor_is_drawn_in_seconds(self, shown):
         self.draw(rows_of({"theta": (0.5, {"ridge": 0.7, "other": 0.9}), "uwnd": (0.3, {"ridge": 0.2})}))
@@ -76,12 +83,26 @@ class TestByLeadTime:
 
     def test_what_says_nothing_is_hidden_and_levels_are_marked(self, shown):
         rows = rows_of({"t2m": (0.5, {"climatology": 1.0, "ridge": 0.7})}, hours=(24.0, 72.0))
-        self.draw(rows, hidden={("vrmse", "climatology")}, levels={"vrmse": 1.0})
+        self.draw(rows, hidden={(VRMSE, BASELINES[0])}, levels={VRMSE: 1.0})
         axes = shown[0].axes[0]
         assert axes.get_xlabel() == "lead time, hours"
         assert [line.get_label() for line in axes.lines[:2]] == ["model", "ridge"]
         assert list(axes.lines[2].get_ydata()) == [1.0, 1.0]
         assert {24.0, 48.0, 72.0} <= set(axes.get_xticks())
+
+    def test_baselines_are_drawn_as_the_domain_says(self, shown):
+        self.draw(rows_of({"t2m": (0.5, {"climatology": 1.0, "ridge": 0.7})}))
+        styles = {line.get_label(): (line.get_color(), line.get_marker()) for line in shown[0].axes[0].lines}
+        assert styles["climatology"] == ("#abcdef", "D")
+        assert styles["ridge"] == ("#fedcba", "^")
+
+    def test_axes_end_at_the_perfect_score(self, shown):
+        rows = {"t2m": (0.5, {"ridge": 0.3})}
+        self.draw(rows_of(rows))
+        self.draw(rows_of(rows, metric=Metric("acc", "correlation", better="higher", perfect=1.0)))
+        assert shown[0].axes[0].get_ylim()[0] == 0
+        assert shown[1].axes[0].get_ylim()[1] == 1
+        assert shown[1].axes[0].get_ylabel() == "correlation"
 
     def test_a_model_that_runs_away_does_not_flatten_the_others(self, shown):
         self.draw(rows_of({"theta": (500.0, {"ridge": 0.7})}))

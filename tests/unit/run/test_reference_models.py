@@ -35,7 +35,7 @@ def test_all_models_of_the_first_seed_come_first():
 def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     first = json.loads(capsys.readouterr().out)["scores"]
-    assert all(set(row["baseline"]) == {"persistence", "wide", "short"} for row in first)
+    assert all(set(row["baseline"]) == {"standing_still", "wide", "short"} for row in first)
     folder = RunFolder.find("latest", str(tmp_path)).path
     checkpoints = {path: path.stat().st_mtime_ns for path in folder.glob("reference_models/*/checkpoints/step-*")}
     assert {path.parts[-3] for path in checkpoints} == {"wide-0", "short-0"}
