@@ -27,7 +27,7 @@ class TestToy(DomainConformance):
         row = folder.scores()[0]
         assert (row["metric"], row["better"], row["unit"]) == ("correlation", "higher", "1")
         assert row["value"] > row["baseline"]["standing_still"]
-        assert "CORRELATION 1 h ahead: better than standing still." in said
+        assert "Correlation 2 h ahead: better than standing still." in said
         assert 'class="won"' in (folder.path / "report.html").read_text()
         validated = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
         assert validated[-1]["skill_against_standing_still"] > 0

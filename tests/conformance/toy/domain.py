@@ -14,7 +14,7 @@ from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import Normal, starts_as
 
 SIZE, SHIFT = 16, 3
-CORRELATION = Metric("correlation", better="higher", perfect=1.0, unit="1")
+CORRELATION = Metric("correlation", "correlation", better="higher", perfect=1.0, unit="1")
 RMSE = Metric("rmse", reduce=math.sqrt)
 STANDING_STILL = Baseline("standing_still", "#2f6f4f", "h")
 
