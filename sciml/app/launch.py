@@ -17,6 +17,7 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, NonNegative
+from sciml.distributed.axes import SAMPLES, Role, num_ranks
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.cluster import ClusterConfig
 from sciml.run.compose import Composition, root_of
@@ -89,9 +90,9 @@ def run(composition: Composition) -> CommandResult:
 def check_fit(spec: RunSpec, num_processes: int) -> None:
     """Refuses degrees and batches that do not fit a number of processes."""
     degrees = spec.parallel.degrees(num_processes)
-    trainer, num_data_ranks = spec.trainer, degrees["dp"] * degrees["shard"]
+    trainer, num_data_ranks = spec.trainer, num_ranks(degrees, *SAMPLES)
     micro_batch = trainer.micro_batch(num_data_ranks)
-    if degrees["pp"] > 1:
+    if num_ranks(degrees, Role.STAGE) > 1:
         check_micro_batches(spec.parallel, trainer.global_batch_size // num_data_ranks // micro_batch)
 
 

@@ -19,6 +19,7 @@ from sciml.core.provenance import now
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.data.source import CostedSource
+from sciml.distributed.axes import SAMPLES, num_ranks
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, ClusterConfig
 from sciml.planning.curve import scaling_curve
@@ -186,7 +187,7 @@ def wishes_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
     else:
         degrees = parallel.degrees(config.devices)
         fixed = {**degrees, "zero": parallel.zero, "schedule": parallel.schedule, "interleave": parallel.interleave}
-        fixed["micro_batch"] = trainer.micro_batch(degrees["dp"] * degrees["shard"])
+        fixed["micro_batch"] = trainer.micro_batch(num_ranks(degrees, *SAMPLES))
         fixed["recompute"] = getattr(experiment.model, "recompute", "none")
 
     def allow(degrees: ParallelConfig) -> None:

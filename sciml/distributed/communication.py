@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.axes import AXES, Axis, join
+from sciml.distributed.mesh import Mesh, coordinate
 
 KINDS = {
     "allreduce_": "all_reduce",
@@ -138,12 +139,11 @@ class AxisNames:
         if (group, peer) not in self._known:
             ranks = dist.get_process_group_ranks(group)
             ends = ranks if peer is None else [self.mesh.world.rank, ranks[peer]]
-            self._known[group, peer] = "_".join(axis for axis in AXES if self._differ(ends, axis)) or "none"
+            self._known[group, peer] = join(axis for axis in AXES if self._differ(ends, axis)) or "none"
         return self._known[group, peer]
 
-    def _differ(self, ranks: list[int], axis: str) -> bool:
-        stride = self.mesh.size(*AXES[AXES.index(axis) + 1 :])
-        return len({rank // stride % self.mesh.size(axis) for rank in ranks}) > 1
+    def _differ(self, ranks: list[int], axis: Axis) -> bool:
+        return len({coordinate(rank, axis, self.mesh.degrees) for rank in ranks}) > 1
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The mesh of a run: its processes arranged along axes, each axis one way of sharing the work."""
+"""The mesh of a run: its processes arranged along axes, and the groups of those that share some work."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import AXES, SAMPLES, Axis, Role, join
 from sciml.distributed.world import World
-
-AXES = ("pp", "dp", "shard", "sp", "tp")
-"""From the slowest links to the fastest: neighbors in rank are neighbors in ``tp``, inside a node."""
-
-DATA = ("dp", "shard")
-"""Axes along which the samples of a batch are shared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """Processes arranged along ``AXES``.
 
+    Where methods take axes, they take roles, each of which stands for all axes of that role, and names of single axes;
+    they count in the order of ``AXES``, whatever the order in which they are given.
+
     Attributes:
         world: the processes.
-        degrees: ranks along each axis; their product is the number of processes.
+        degrees: ranks along each axis, by its name; their product is the number of processes.
     """
 
     world: World
     degrees: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        degrees = {axis: self.degrees.get(axis, 1) for axis in AXES}
+        degrees = {axis.name: self.degrees.get(axis.name, 1) for axis in AXES}
         object.__setattr__(self, "degrees", degrees)
         if math.prod(degrees.values()) != self.world.size:
             written = " x ".join(f"{axis} {degree}" for axis, degree in degrees.items())
@@ -67,48 +65,60 @@ class Mesh:
     @property
     def data_rank(self) -> int:
         """Which part of every batch this process works on."""
-        return self.rank(*DATA)
+        return self.rank(*SAMPLES)
 
     @property
     def num_data_ranks(self) -> int:
         """Into how many parts a batch is shared."""
-        return self.size(*DATA)
+        return self.size(*SAMPLES)
 
-    def size(self, *axes: str) -> int:
+    def size(self, *axes: Role | str) -> int:
         """Ranks along some axes together."""
-        return math.prod(self.degrees[axis] for axis in axes)
+        return math.prod(self.degrees[axis.name] for axis in _chosen(axes))
 
-    def rank(self, *axes: str) -> int:
-        """Place of this process along some axes, the last of them fastest."""
-        place = 0
-        for axis in axes:
-            place = place * self.degrees[axis] + self._coordinate(axis)
-        return place
+    def rank(self, *axes: Role | str) -> int:
+        """Number of this process along some axes, the last of them fastest."""
+        number = 0
+        for axis in _chosen(axes):
+            number = number * self.degrees[axis.name] + coordinate(self.world.rank, axis, self.degrees)
+        return number
 
-    def _coordinate(self, axis: str) -> int:
-        later = AXES[AXES.index(axis) + 1 :]
-        return self.world.rank // self.size(*later) % self.degrees[axis]
-
-    def group(self, *axes: str) -> dist.ProcessGroup | None:
+    def group(self, *axes: Role | str) -> dist.ProcessGroup | None:
         """The processes that differ from this one along some axes only; None where it has no such peers."""
         mesh = self.axes(*axes)
         return None if mesh is None else mesh.get_group()
 
-    def axes(self, *axes: str) -> DeviceMesh | None:
+    def axes(self, *axes: Role | str) -> DeviceMesh | None:
         """Some axes flattened into one dim, as a torch mesh; None where there is one rank along them."""
-        used = tuple(axis for axis in AXES if axis in axes and self.degrees[axis] > 1)
+        used = self._used(axes)
         if not used:
             return None
-        torch_mesh: DeviceMesh = self._torch  # type: ignore[attr-defined]
-        return torch_mesh[used[0]] if len(used) == 1 else torch_mesh[used]._flatten("_".join(used))
+        mesh = self.torch_mesh(*axes)
+        return mesh if len(used) == 1 else mesh._flatten(join(used))
 
-    def torch_mesh(self, *axes: str) -> DeviceMesh:
+    def torch_mesh(self, *axes: Role | str) -> DeviceMesh:
         """Some axes as a torch mesh, each with more than one rank a dim of its own."""
         torch_mesh: DeviceMesh = self._torch  # type: ignore[attr-defined]
-        return torch_mesh[tuple(axis for axis in AXES if axis in axes and self.degrees[axis] > 1)]
+        return torch_mesh[tuple(axis.name for axis in self._used(axes))]
 
-    def add(self, tensors: Sequence[Tensor], *axes: str) -> None:
-        """Adds tensors over some axes, in place; over those of the data by default."""
-        group = self.group(*(axes or DATA))
+    def _used(self, axes: Sequence[Role | str]) -> list[Axis]:
+        return [axis for axis in _chosen(axes) if self.degrees[axis.name] > 1]
+
+    def add(self, tensors: Sequence[Tensor], *axes: Role | str) -> None:
+        """Adds tensors over some axes, in place; over those of the samples by default."""
+        group = self.group(*(axes or SAMPLES))
         if group is not None:
             self.world.add(tensors, group)
+
+
+def coordinate(rank: int, axis: Axis, degrees: Mapping[str, int]) -> int:
+    """Number of a process along one axis."""
+    later = AXES[AXES.index(axis) + 1 :]
+    return rank // math.prod(degrees[other.name] for other in later) % degrees[axis.name]
+
+
+def _chosen(axes: Sequence[Role | str]) -> list[Axis]:
+    unknown = [axis for axis in axes if isinstance(axis, str) and axis not in {known.name for known in AXES}]
+    if unknown:
+        raise KeyError(f"no axis is called {unknown[0]!r}")
+    return [axis for axis in AXES if axis.role in axes or axis.name in axes]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import Role
 from sciml.nn.channels import Channels
 from sciml.nn.egnn import EGNNLayer
 from sciml.nn.initialization import Normal, starts_as
@@ -125,7 +126,7 @@ class GNN(nn.Module):
         },
         inputs={
             "geometry": (CopyToRegion(),),
-            "own_channels": (Scatter(dim=-1, axes=("tp",)),),
+            "own_channels": (Scatter(dim=-1, axes=(Role.MATRIX,)),),
             "layers.*.message.gates": (CopyToRegion(),),
             "layers.*.update.projections": (CopyToRegion(),),
             "layers.*.update.gates": (CopyToRegion(),),

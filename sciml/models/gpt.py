@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import Role
 from sciml.models.vit import Block, ViT, ViTConfig
 from sciml.nn.initialization import Normal, initialize, starts_as
 from sciml.nn.position import Rotary, sequence_rotary
@@ -98,11 +99,11 @@ class GPT(nn.Module):
         {"embed": Style.VOCABULARY, "positions": Style.REPLICATE_PARTIAL_GRAD, "head": Style.VOCABULARY},
         inputs={
             "embed": (Scatter(),),
-            "positions": (Scatter(dim=0, axes=("sp", "tp")),),
+            "positions": (Scatter(dim=0, axes=(Role.TOKEN, Role.MATRIX)),),
             "head": (AllGather(),),
             "targets": (Scatter(),),
         },
-        outputs={"head": GatherReplicated(axes=("sp",))},
+        outputs={"head": GatherReplicated(axes=(Role.TOKEN,))},
         stages=Stages(first=("embed", "positions"), last=("head",)),
         tied={"head.weight": "embed.weight"},
     )

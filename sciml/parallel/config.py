@@ -8,6 +8,7 @@ from typing import Literal
 
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne
+from sciml.distributed.axes import AXES
 
 Schedule = Literal["gpipe", "1f1b", "interleaved", "zero_bubble"]
 SEVERAL_STAGES: tuple[Schedule, ...] = ("interleaved", "zero_bubble")
@@ -62,17 +63,22 @@ class ParallelConfig:
         """Pipeline stages over all ranks."""
         return self.pp * self.interleave
 
+    @property
+    def given(self) -> dict[str, int]:
+        """Ranks along each axis, by its name, as far as they are given; else 1."""
+        return {axis.name: getattr(self, axis.name) or 1 for axis in AXES}
+
     def degrees(self, num_processes: int) -> dict[str, int]:
-        """Ranks along each axis.
+        """Ranks along each axis, by its name.
 
         Raises:
             ConfigError: where the degrees do not multiply to the number of processes; it names one that fits.
         """
-        taken = self.pp * self.shard * self.sp * self.tp
-        dp = self.dp or num_processes // taken
-        degrees = {"pp": self.pp, "dp": dp, "shard": self.shard, "sp": self.sp, "tp": self.tp}
-        if dp * taken != num_processes:
-            raise self._misfit({**degrees, "dp": self.dp or 1}, num_processes)
+        degrees = self.given
+        if self.dp is None:
+            degrees["dp"] = max(1, num_processes // math.prod(degrees.values()))
+        if math.prod(degrees.values()) != num_processes:
+            raise self._misfit(self.given, num_processes)
         return degrees
 
     def _misfit(self, degrees: dict[str, int], num_processes: int) -> ConfigError:

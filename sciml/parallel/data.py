@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
+from sciml.distributed.axes import SAMPLES, Role
 from sciml.distributed.mesh import Mesh
 
 
@@ -20,9 +21,9 @@ def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh:
 
     Source: Rajbhandari et al. (2020), https://doi.org/10.48550/arXiv.1910.02054.
     """
-    if mesh.size("shard") == 1:
+    if mesh.size(Role.SHARD) == 1:
         return
-    axes = mesh.torch_mesh("dp", "shard")
+    axes = mesh.torch_mesh(*SAMPLES)
     blocks = list(blocks)
     for block in blocks:
         # The backward pass begins with the last block: it would be let go only to be gathered again.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import Role, key_of
 from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
@@ -33,8 +34,8 @@ class ParallelModel:
         module: the model; its parameters are this rank's parts, under the names that they have in the whole.
         mesh: the ranks.
         config: degrees and options.
-        cut_dims: the dim along which a parameter is cut over ``tp``.
-        partial_sums: parameters whose gradients are to be summed over ``tp``.
+        cut_dims: the dim along which a parameter is cut by heads and channels.
+        partial_sums: parameters whose gradients are to be summed over the ranks that share matrices.
         pipeline: this rank's pipeline stages, where there are several ranks of them.
         tied: names in the module of parameters that are the same as others, and those others' names.
         blocks: name of the list of blocks, where the plan names one.
@@ -66,13 +67,12 @@ class ParallelModel:
 
     def tied_names(self) -> set[str]:
         """Names of parameters that the first and the last pipeline stage each hold, for those two ranks."""
-        if self.mesh.size("pp") == 1 or self.mesh.rank("pp") not in (0, self.mesh.size("pp") - 1):
-            return set()
-        return set(self.tied.values())
+        rank, size = self.mesh.rank(Role.STAGE), self.mesh.size(Role.STAGE)
+        return set(self.tied.values()) if size > 1 and rank in (0, size - 1) else set()
 
     def counts(self, name: str) -> bool:
         """Whether this rank is the one among its pipeline's that a parameter counts on."""
-        return self.mesh.rank("pp") == 0 or name not in self.tied_names()
+        return self.mesh.rank(Role.STAGE) == 0 or name not in self.tied_names()
 
     def buffers(self) -> dict[str, Tensor]:
         """Further tensors that belong to the model's state; the same on every rank."""
@@ -85,12 +85,12 @@ class ParallelModel:
         own = ((name, p) for name, p in self.named_parameters() if self.counts(name))
         count = sum(p.numel() * self.tensor_degree(name) for name, p in own)
         total = torch.tensor(float(count), dtype=torch.float64)
-        self.mesh.add([total], "pp")
+        self.mesh.add([total], Role.STAGE)
         return int(total.item())
 
     def tensor_degree(self, name: str) -> int:
-        """Into how many parts a parameter is cut over ``tp``."""
-        return self.mesh.size("tp") if name in self.cut_dims else 1
+        """Into how many parts a parameter is cut by heads and channels."""
+        return self.mesh.size(Role.MATRIX) if name in self.cut_dims else 1
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
         """A parameter, or a tensor of its shape, as it goes into a checkpoint: knowing which part of what it is."""
@@ -105,10 +105,10 @@ class ParallelModel:
         for name, parameter in self.named_parameters():
             shape, cuts = list(parameter.shape), {}
             if name in self.cut_dims:
-                cuts["tp"] = self.cut_dims[name]
-                shape[cuts["tp"]] *= self.mesh.size("tp")
+                dim = cuts[Role.MATRIX] = self.cut_dims[name]
+                shape[dim] *= self.mesh.size(Role.MATRIX)
             if isinstance(parameter, DTensor):
-                cuts["shard"] = 0
+                cuts[Role.SHARD] = 0
             in_block = self.blocks is not None and name.startswith(f"{self.blocks}.")
             found[name] = Placement(self.mesh, tuple(shape), cuts, in_block)
         return found
@@ -164,8 +164,8 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
     layout = connect(module, plan, mesh)
     pipeline = None
     blocks = block_list(module, plan.stages)
-    if mesh.size("pp") > 1:
-        mine = [chunk * config.pp + mesh.rank("pp") for chunk in range(config.interleave)]
+    if mesh.size(Role.STAGE) > 1:
+        mine = [chunk * config.pp + mesh.rank(Role.STAGE) for chunk in range(config.interleave)]
         stages = dict(zip(mine, cut_stages(module, plan.stages, mine, config.num_stages), strict=True))
         pipeline = Pipeline(stages, mesh, config, layout)
         blocks = [block for stage in stages.values() for block in stage.blocks]
@@ -181,11 +181,12 @@ def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
         ConfigError: naming degrees that do.
     """
     plan: ShardingPlan | None = getattr(type(model), "plan", None)
-    for axis in ("pp", "sp", "tp"):
-        if mesh.size(axis) > 1 and plan is None:
-            raise ConfigError(f"{type(model).__name__} has no sharding plan", key=f"parallel.{axis}", hint="use 1")
     if plan is not None:
-        plan.check(model, tp=mesh.size("tp"), sp=mesh.size("sp"), stages=config.num_stages)
+        plan.check(model, matrices=mesh.size(Role.MATRIX), tokens=mesh.size(Role.TOKEN), stages=config.num_stages)
+        return
+    for role in (Role.STAGE, Role.TOKEN, Role.MATRIX):
+        if mesh.size(role) > 1:
+            raise ConfigError(f"{type(model).__name__} has no sharding plan", key=key_of(role), hint="use 1")
 
 
 def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import schedules
 
 from sciml.core.errors import ConfigError, SciMLError
+from sciml.distributed.axes import Role
 from sciml.distributed.mesh import Mesh
 from sciml.nn.staged import Flow
 from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
@@ -44,7 +45,7 @@ class Pipeline(nn.Module):
         super().__init__()
         self.stages = stages
         self.mesh, self.config, self.layout = mesh, config, layout
-        self.group = mesh.group("pp")
+        self.group = mesh.group(Role.STAGE)
         self._schedules: dict[Any, Any] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
-from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.axes import AXES, Role, axes_of
+from sciml.distributed.mesh import Mesh
 from sciml.parallel.data import local
 
 
@@ -45,13 +46,13 @@ class Placement:
     Attributes:
         mesh: the ranks.
         shape: of the whole parameter.
-        cuts: the axes along which it is cut, in this order, and the dim that each cuts, as torch.chunk does.
+        cuts: roles of the axes along which it is cut, in this order, and the dim that each cuts, as torch.chunk does.
         in_block: whether the parameter belongs to one of the model's blocks.
     """
 
     mesh: Mesh
     shape: tuple[int, ...]
-    cuts: Mapping[str, int] = field(default_factory=dict)
+    cuts: Mapping[Role, int] = field(default_factory=dict)
     in_block: bool = False
 
     @property
@@ -62,21 +63,21 @@ class Placement:
     @cached_property
     def regions(self) -> list[tuple[slice, ...]]:
         """The part of each rank of the group, as slices of the whole."""
-        axes = [axis for axis in AXES if axis in self.cuts]
-        ranks = torch.cartesian_prod(*(torch.arange(self.mesh.size(axis)) for axis in axes)).view(-1, len(axes))
-        return [self._region(dict(zip(axes, place, strict=True))) for place in ranks.tolist()]
+        roles = list(dict.fromkeys(axis.role for axis in axes_of(*self.cuts)))  # in the order of the group's ranks
+        ranks = torch.cartesian_prod(*(torch.arange(self.mesh.size(role)) for role in roles)).view(-1, len(roles))
+        return [self._region(dict(zip(roles, place, strict=True))) for place in ranks.tolist()]
 
     @property
     def region(self) -> tuple[slice, ...]:
         """This rank's part, as slices of the whole."""
-        return self._region({axis: self.mesh.rank(axis) for axis in self.cuts})
+        return self._region({role: self.mesh.rank(role) for role in self.cuts})
 
-    def _region(self, place: Mapping[str, int]) -> tuple[slice, ...]:
+    def _region(self, place: Mapping[Role, int]) -> tuple[slice, ...]:
         bounds = [(0, size) for size in self.shape]
-        for axis, dim in self.cuts.items():
+        for role, dim in self.cuts.items():
             first, last = bounds[dim]
-            size = -(-(last - first) // self.mesh.size(axis))
-            begin = min(last, first + place[axis] * size)
+            size = -(-(last - first) // self.mesh.size(role))
+            begin = min(last, first + place[role] * size)
             bounds[dim] = begin, min(last, begin + size)
         return tuple(slice(*bound) for bound in bounds)
 
@@ -118,10 +119,15 @@ class Placement:
         )
 
 
-def layout_mesh(mesh: Mesh, axes: tuple[str, ...]) -> DeviceMesh:
-    """Return some axes in a given order as a torch mesh that only describes, and holds no process groups."""
-    ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis] for axis in AXES))
-    place = tuple(slice(None) if axis in axes else mesh.rank(axis) for axis in AXES)
-    kept = [axis for axis in AXES if axis in axes]
-    arranged = ranks[place].permute(*(kept.index(axis) for axis in axes)).contiguous()
-    return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=axes, _init_backend=False, _rank=mesh.world.rank)
+def layout_mesh(mesh: Mesh, roles: tuple[Role, ...]) -> DeviceMesh:
+    """Return the axes of some roles, one dim a role in the given order, as a torch mesh that only describes.
+
+    It holds no process groups.
+    """
+    ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis.name] for axis in AXES))
+    here = tuple(slice(None) if axis.role in roles else mesh.rank(axis.name) for axis in AXES)
+    kept = axes_of(*roles)
+    order = [kept.index(axis) for role in roles for axis in axes_of(role)]
+    arranged = ranks[here].permute(*order).reshape(*(mesh.size(role) for role in roles)).contiguous()
+    names = tuple(role.value for role in roles)
+    return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=names, _init_backend=False, _rank=mesh.world.rank)

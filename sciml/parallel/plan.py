@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import Role, key_of
 
 
 class Style(str, Enum):
@@ -51,11 +52,11 @@ class Scatter:
 
     Attributes:
         dim: their dim in the module's first input.
-        axes: ``sp``, or ``sp`` and ``tp``.
+        axes: those of tokens, or of tokens and matrices.
     """
 
     dim: int = 1
-    axes: tuple[str, ...] = ("sp",)
+    axes: tuple[Role, ...] = (Role.TOKEN,)
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,22 @@ class CopyToRegion:
 
 @dataclass(frozen=True)
 class AllGather:
-    """Tokens cut over ``tp`` are gathered for ranks that compute different things with them.
+    """Tokens cut between matrices are gathered for ranks that compute different things with them.
 
     Attributes:
         dim: their dim.
-        axes: ``tp``, for ranks with different heads or channels; or ``sp`` and ``tp``, for ranks that each look at all
-            tokens to compute their own. The second leaves out the fill of :class:`sciml.parallel.tokens.TokenLayout`.
+        axes: those of matrices, for ranks with different heads or channels; or those of tokens and matrices, for ranks
+            that each look at all tokens to compute their own. The second leaves out the fill of
+            :class:`sciml.parallel.tokens.TokenLayout`.
     """
 
     dim: int = 1
-    axes: tuple[str, ...] = ("tp",)
+    axes: tuple[Role, ...] = (Role.MATRIX,)
 
 
 @dataclass(frozen=True)
 class AllToAll:
-    """All tokens with channels cut over ``tp`` become tokens cut over ``tp`` with all channels."""
+    """All tokens with some of the channels on each matrix rank become some of the tokens with all channels."""
 
     dim: int = 1
 
@@ -90,16 +92,16 @@ class GatherReplicated:
 
     Attributes:
         dim: their dim.
-        axes: ``sp`` and ``tp``, or ``sp`` alone where ranks of ``tp`` have the same.
+        axes: those of tokens and matrices, or of tokens alone where matrix ranks have the same.
     """
 
     dim: int = 1
-    axes: tuple[str, ...] = ("sp", "tp")
+    axes: tuple[Role, ...] = (Role.TOKEN, Role.MATRIX)
 
 
 @dataclass(frozen=True)
 class AllReduce:
-    """What ranks with tokens of their own, cut over ``sp`` and ``tp``, give of a module's output is added up."""
+    """What ranks with tokens of their own give of a module's output is added up."""
 
 
 @dataclass(frozen=True)
@@ -202,21 +204,23 @@ class ShardingPlan:
         """
         return {name: self.style_of(name) for name, _ in owners(model)}
 
-    def check(self, model: nn.Module, *, tp: int = 1, sp: int = 1, stages: int = 1) -> None:
+    def check(self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, stages: int = 1) -> None:
         """Checks that degrees can cut the model evenly.
 
         Args:
+            matrices: ranks that share matrices.
+            tokens: ranks that share tokens.
             stages: pipeline stages, over all ranks.
 
         Raises:
             ConfigError: naming the degrees that work.
         """
-        self._check_tensor(model, tp)
-        self._check_tokens(model, tp, sp)
+        self._check_matrices(model, matrices)
+        self._check_tokens(model, matrices, tokens)
         self._check_stages(model, stages)
 
-    def _check_tensor(self, model: nn.Module, tp: int) -> None:
-        if tp == 1:
+    def _check_matrices(self, model: nn.Module, ranks: int) -> None:
+        if ranks == 1:
             return
         cut = [
             (style, parameter.shape[dim])
@@ -225,27 +229,29 @@ class ShardingPlan:
             if (dim := cut_dim(style := self.style_of(name), key)) is not None
         ]
         if not cut:
-            raise ConfigError("this model has nothing that tensor parallelism cuts", key="parallel.tp", hint="use 1")
+            raise ConfigError(
+                "this model has nothing that tensor parallelism cuts", key=key_of(Role.MATRIX), hint="use 1"
+            )
         counts = [count for _, count in cut] + self._num_heads(model)
-        if any(count % tp for count in counts):
-            words = {count for style, count in cut if style is Style.VOCABULARY and count % tp}
+        if any(count % ranks for count in counts):
+            words = {count for style, count in cut if style is Style.VOCABULARY and count % ranks}
             what = f"a vocabulary of {min(words)} words" if words else "the model's heads and channels"
             raise ConfigError(
-                f"{tp} ranks cannot share {what} evenly",
-                key="parallel.tp",
+                f"{ranks} ranks cannot share {what} evenly",
+                key=key_of(Role.MATRIX),
                 hint=f"degrees that work: {_degrees(counts)}",
             )
 
-    def _check_tokens(self, model: nn.Module, tp: int, sp: int) -> None:
-        if sp == 1:
+    def _check_tokens(self, model: nn.Module, matrix_ranks: int, ranks: int) -> None:
+        if ranks == 1:
             return
-        heads = [count // tp for count in self._num_heads(model)]
+        heads = [count // matrix_ranks for count in self._num_heads(model)]
         if not heads:
-            raise ConfigError("this model has no tokens to spread", key="parallel.sp", hint="use 1")
-        if any(count % sp for count in heads):
+            raise ConfigError("this model has no tokens to spread", key=key_of(Role.TOKEN), hint="use 1")
+        if any(count % ranks for count in heads):
             raise ConfigError(
-                f"{sp} ranks cannot share the {min(heads)} attention heads of a rank evenly",
-                key="parallel.sp",
+                f"{ranks} ranks cannot share the {min(heads)} attention heads of a rank evenly",
+                key=key_of(Role.TOKEN),
                 hint=f"degrees that work: {_degrees(heads)}",
             )
 
@@ -253,11 +259,13 @@ class ShardingPlan:
         if stages == 1:
             return
         if self.stages.blocks is None:
-            raise ConfigError("this model cannot be cut into pipeline stages", key="parallel.pp", hint="use 1")
+            raise ConfigError("this model cannot be cut into pipeline stages", key=key_of(Role.STAGE), hint="use 1")
         depth = len(list(model.get_submodule(self.stages.blocks).children()))
         if stages > depth:
             raise ConfigError(
-                f"{stages} stages are more than the model's {depth} blocks", key="parallel.pp", hint=f"at most {depth}"
+                f"{stages} stages are more than the model's {depth} blocks",
+                key=key_of(Role.STAGE),
+                hint=f"at most {depth}",
             )
 
     def _num_heads(self, model: nn.Module) -> list[int]:

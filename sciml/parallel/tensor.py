@@ -1,4 +1,4 @@
-"""Plans applied to a model: parameters cut over ``tp``, tokens over ``sp`` and ``tp``.
+"""Plans applied to a model: parameters cut over the ranks of the matrix axis, tokens over these and the token axis.
 
 Parameters become this rank's parts, as plain tensors, so that every module goes on computing as it is written;
 what crosses ranks happens where tensors enter and leave modules.
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sciml.distributed.axes import Role
 from sciml.distributed.collectives import Group, all_gather, all_to_all, copy, gather, largest, reduce, reduce_scatter
 from sciml.distributed.mesh import Mesh
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
@@ -47,13 +48,13 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
     """Leaves every parameter of a model on the meta device with this rank's shape.
 
     Returns:
-        The dim along which each cut parameter is cut over ``tp``, and the names of the whole ones whose gradients
+        The dim along which each cut parameter is cut, and the names of the whole ones whose gradients
         each rank knows only in part.
     """
     dims: dict[str, int] = {}
     partial_sums: set[str] = set()
-    tp = mesh.size("tp")
-    if tp == 1:
+    ranks = mesh.size(Role.MATRIX)
+    if ranks == 1:
         return dims, partial_sums
     for prefix, module in list(owners(model)):
         style = plan.style_of(prefix)
@@ -63,7 +64,7 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
             if dim is not None:
                 dims[name] = dim
                 shape = list(parameter.shape)
-                shape[dim] //= tp
+                shape[dim] //= ranks
                 part = torch.empty(shape, dtype=parameter.dtype, device="meta")
                 setattr(module, key, nn.Parameter(part, parameter.requires_grad))
             elif style is Style.REPLICATE_PARTIAL_GRAD or (style is Style.ROW and plan.cuts_tokens):
@@ -81,12 +82,12 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
 def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
     """From partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
     leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else reduce
-    return partial(leave, group=mesh.group("tp"))
+    return partial(leave, group=mesh.group(Role.MATRIX))
 
 
 def _cut_vocabulary(module: nn.Module, plan: ShardingPlan, mesh: Mesh) -> None:
     """Tells a module with some of the words which these are, and how ranks put together what they have."""
-    group, rank = mesh.group("tp"), mesh.rank("tp")
+    group, rank = mesh.group(Role.MATRIX), mesh.rank(Role.MATRIX)
     if isinstance(module, VocabularyEmbedding):
         module.combine = _leave(plan, mesh)
     elif isinstance(module, VocabularyHead):
@@ -104,7 +105,7 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     Returns:
         How tokens lie over the mesh, where they are cut.
     """
-    if mesh.size("tp", "sp") == 1:
+    if mesh.size(Role.MATRIX, Role.TOKEN) == 1:
         return None
     layout = TokenLayout(mesh)
     for name, module in model.named_modules():
@@ -120,14 +121,14 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
 
 
 def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
-    tp = layout.mesh.group("tp")
+    group = layout.mesh.group(Role.MATRIX)
     if isinstance(step, Scatter):
         return partial(layout.split, dim=step.dim, axes=step.axes)
-    if isinstance(step, AllGather) and "sp" in step.axes:
+    if isinstance(step, AllGather) and Role.TOKEN in step.axes:
         return partial(layout.gather, dim=step.dim)
     if isinstance(step, AllGather):
-        return partial(_gathered, dim=step.dim, group=tp)
-    return partial(copy, group=tp)
+        return partial(_gathered, dim=step.dim, group=group)
+    return partial(copy, group=group)
 
 
 def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
@@ -149,7 +150,7 @@ def _output_step(step: AllToAll | GatherReplicated | AllReduce, layout: TokenLay
         return layout.add
     if isinstance(step, GatherReplicated):
         return partial(layout.join, dim=step.dim, axes=step.axes)
-    return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group("tp"))
+    return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group(Role.MATRIX))
 
 
 def _transform_output(step: Callable[[Tensor], Tensor], module: nn.Module, args: Any, output: Tensor) -> Tensor:

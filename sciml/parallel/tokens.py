@@ -1,16 +1,20 @@
-"""Tokens of a sample spread over ranks: cut by ``sp`` around everything, and by ``tp`` between the cut matrices."""
+"""Tokens of a sample spread over ranks: over the token axis everywhere, over the matrix axis between cut matrices."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from sciml.distributed.axes import Role
 from sciml.distributed.collectives import all_gather, all_to_all, gather, reduce, split
 from sciml.distributed.mesh import Mesh
 
+TOKENS = (Role.TOKEN, Role.MATRIX)
+"""Roles whose ranks hold different tokens between the cut matrices."""
+
 
 class TokenLayout:
-    """How the tokens lie over a mesh: in order, an equal part for each rank of ``sp`` and, within it, of ``tp``.
+    """How the tokens lie over a mesh: in order, an equal part for each token rank and, within it, for each matrix rank.
 
     Counts that the ranks do not divide are filled up with zeros at the end. Fill tokens pass through norms and
     matrices like all others and are cut off where tokens mix (attention) and at the end, so they change nothing.
@@ -21,7 +25,7 @@ class TokenLayout:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self.multiple = mesh.size("sp", "tp")
+        self.multiple = mesh.size(*TOKENS)
         self.count = 0
 
     @property
@@ -29,7 +33,7 @@ class TokenLayout:
         """Zeros at the end."""
         return -self.count % self.multiple
 
-    def split(self, x: Tensor, dim: int, axes: tuple[str, ...]) -> Tensor:
+    def split(self, x: Tensor, dim: int, axes: tuple[Role, ...]) -> Tensor:
         """This rank's tokens of all, which are the same on every rank; it begins a forward pass."""
         self.count = x.shape[dim]
         x = self._filled(x, dim)
@@ -39,33 +43,33 @@ class TokenLayout:
 
     def gather(self, x: Tensor, dim: int) -> Tensor:
         """All tokens of each rank's, for ranks that compute different things with them."""
-        for axis in ("tp", "sp"):
+        for axis in reversed(TOKENS):
             x = all_gather(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
     def add(self, x: Tensor) -> Tensor:
         """The sum over ranks with different tokens, for every rank to go on with the same."""
-        for axis in ("tp", "sp"):
+        for axis in reversed(TOKENS):
             x = reduce(x, self.mesh.group(axis))
         return x
 
-    def join(self, x: Tensor, dim: int, axes: tuple[str, ...] = ("sp", "tp")) -> Tensor:
+    def join(self, x: Tensor, dim: int, axes: tuple[Role, ...] = TOKENS) -> Tensor:
         """All tokens of each rank's, cut over some axes, for every rank to go on with the same."""
         for axis in reversed(axes):
             x = gather(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
     def to_heads(self, x: Tensor) -> Tensor:
-        """From some tokens with all heads of a ``tp`` rank to all tokens with some of those heads, without the fill.
+        """From some tokens with all heads of a matrix rank to all tokens with some of those heads, without the fill.
 
         Args:
             x: (batch, token, head, channel).
         """
-        return all_to_all(x, 2, 1, self.mesh.group("sp")).narrow(1, 0, self.count)
+        return all_to_all(x, 2, 1, self.mesh.group(Role.TOKEN)).narrow(1, 0, self.count)
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """The way back from :meth:`to_heads`."""
-        return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group("sp"))
+        return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group(Role.TOKEN))
 
     def _filled(self, x: Tensor, dim: int) -> Tensor:
         if not self.fill:

@@ -11,9 +11,9 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from sciml.distributed.axes import GRADIENTS, REPLICAS, SAMPLES, label
 from sciml.distributed.collectives import BUCKET_BYTES
 from sciml.distributed.communication import Count, ring
-from sciml.distributed.mesh import AXES, DATA
 from sciml.planning.facts import FLOAT32
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.rank_parameters import Held
@@ -47,7 +47,7 @@ class TrafficModel:
             _add(total, axes, kind, count)
         for axes, kind, calls, size in self.besides(strategy, held, shard):
             if calls:
-                ranks = math.prod(strategy.sizes[axis] for axis in axes.split("_"))
+                ranks = strategy.ranks(axes)
                 _add(total, axes, kind, Count(round(calls), round(calls * size), calls * size * ring(kind, ranks)))
         return dict(total)
 
@@ -111,7 +111,7 @@ class TrafficModel:
         if p.shard > 1:
             yield from _shards(strategy, held, passes, shard)
             return
-        axes = "_".join(axis for axis in ("dp", "sp") if sizes[axis] > 1)
+        axes = label(sizes, *REPLICAS)
         if axes and p.pp > 1:
             yield axes, "all_reduce", *_in_buckets(held.numel * FLOAT32, BUCKET_BYTES)
         elif axes:
@@ -119,7 +119,7 @@ class TrafficModel:
 
     def _bookkeeping(self, strategy: Strategy, held: Held) -> Iterator[Sent]:
         """Means over the batch (loss, its parts, weight), and squares of gradients held in parts."""
-        data = "_".join(axis for axis in DATA if strategy.sizes[axis] > 1)
+        data = label(strategy.sizes, *SAMPLES)
         if data and held.is_last:
             yield data, "all_reduce", 1, (2 + self.facts.loss_parts) * DOUBLE
         for axis, numbers in (("shard", 2), ("tp", 1), ("pp", 1)):
@@ -157,7 +157,7 @@ def _accounted(strategy: Strategy, held: Held, wire: float) -> Iterator[Sent]:
 
     Source: Rajbhandari et al. (2020), https://doi.org/10.48550/arXiv.1910.02054, section 7.
     """
-    axes, ranks, size = _data_axes(strategy), strategy.data_ranks, held.numel * wire
+    axes, ranks, size = label(strategy.sizes, *SAMPLES), strategy.data_ranks, held.numel * wire
     if ranks == 1:
         return
     if strategy.zero == 0:
@@ -170,7 +170,7 @@ def _accounted(strategy: Strategy, held: Held, wire: float) -> Iterator[Sent]:
 def _deepspeed(strategy: Strategy, held: Held, passes: float) -> Iterator[Sent]:
     """As DeepSpeed 0.19 reduces float32: stages 1 and 2 add gradients up whole, and gather weights after the update."""
     sizes, zero, size = strategy.sizes, strategy.zero, float(held.numel * FLOAT32)
-    axes = "_".join(axis for axis in AXES if axis in ("dp", "shard", "sp") and sizes[axis] > 1)
+    axes = label(sizes, *GRADIENTS)
     ranks = strategy.data_ranks * sizes["sp"]
     if strategy.parallel.tp > 1:
         yield "tp", "all_reduce", passes, sum(unit.partial_shard(1) for unit in held.units) * FLOAT32
@@ -183,10 +183,6 @@ def _deepspeed(strategy: Strategy, held: Held, passes: float) -> Iterator[Sent]:
     yield axes, "all_reduce", passes if zero == 2 else 1, size
     if zero:
         yield axes, "all_gather", 1, size / ranks
-
-
-def _data_axes(strategy: Strategy) -> str:
-    return "_".join(axis for axis in DATA if strategy.sizes[axis] > 1)
 
 
 def _in_buckets(size: float, bucket: int, first: int | None = None) -> tuple[float, float]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch.distributed as dist
 
 from sciml.core.errors import RunError
-from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.axes import AXES, Role, axes_of, num_ranks
+from sciml.distributed.mesh import Mesh
 from sciml.parallel.data import local
 from sciml.parallel.model import cut
 from sciml.planning.cluster import ClusterConfig
@@ -53,7 +54,7 @@ def dry_run(memory: MemoryModel, strategy: Strategy, cluster: ClusterConfig) -> 
 
 def _ranks(memory: MemoryModel, strategy: Strategy) -> list[int]:
     sizes = strategy.sizes
-    inner = strategy.devices // sizes["pp"]
+    inner = strategy.devices // num_ranks(sizes, Role.STAGE)
     found = {stage * inner + place for stage in memory.places(strategy) for place in _corners(sizes)}
     return sorted(found)
 
@@ -63,10 +64,10 @@ def _corners(sizes: dict[str, int]) -> Iterator[int]:
     stride = 1
     last = 0
     yield 0
-    for axis in ("tp", "sp", "shard", "dp"):
-        yield (sizes[axis] - 1) * stride
-        last += (sizes[axis] - 1) * stride
-        stride *= sizes[axis]
+    for axis in reversed(axes_of(Role.DATA, Role.SHARD, Role.TOKEN, Role.MATRIX)):
+        yield (sizes[axis.name] - 1) * stride
+        last += (sizes[axis.name] - 1) * stride
+        stride *= sizes[axis.name]
     yield last
 
 
@@ -75,10 +76,10 @@ def _built(memory: MemoryModel, strategy: Strategy, cluster: ClusterConfig, rank
     with pretended_mesh(strategy.sizes, rank) as mesh:
         part = cut(memory.facts.build(), mesh, strategy.parallel)
         held = sum(local(parameter).numel() for _, parameter in part.named_parameters())
-        place = {axis: mesh.rank(axis) for axis in AXES}
-        groups = {axis: _members(mesh, axis) for axis in AXES if mesh.size(axis) > 1}
-    planned = memory.held(strategy, place["pp"])
-    expected = sum(unit.shard(strategy.parallel.shard, place["shard"]) for unit in planned.units)
+        place = {axis.name: mesh.rank(axis.name) for axis in AXES}
+        groups = {axis.name: _members(mesh, axis.name) for axis in AXES if mesh.size(axis.name) > 1}
+    planned = memory.held(strategy, mesh.rank(Role.STAGE))
+    expected = sum(unit.shard(strategy.parallel.shard, mesh.rank(Role.SHARD)) for unit in planned.units)
     if held != expected:
         raise RunError(f"rank {rank} ({place}) holds {held:,} parameters, and the plan counts {expected:,}")
     nodes = {axis: len({member // cluster.devices_per_node for member in group}) for axis, group in groups.items()}

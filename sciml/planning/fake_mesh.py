@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def pretended_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
         RuntimeError: where this process has met others already.
     """
     config = ParallelConfig(**degrees)  # type: ignore[arg-type]
-    size = config.pp * (config.dp or 1) * config.shard * config.sp * config.tp
+    size = math.prod(config.given.values())
     if size == 1:
         yield Mesh.alone()
         return

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sciml.distributed.axes import Role, axes_in
 from sciml.distributed.communication import ring
 from sciml.planning.cluster import GB, ClusterConfig
 from sciml.planning.communication import Sent
@@ -49,7 +50,7 @@ class Links:
 
     def level(self, strategy: Strategy, axes: str) -> str:
         """The name of the slowest link among the ranks along some axes."""
-        span = max(strategy.span(axis) for axis in axes.split("_"))
+        span = max(strategy.span(axis.name) for axis in axes_in(axes))
         if span not in self._levels:
             self._levels[span] = self.cluster.level(span)
         return self._levels[span]
@@ -57,8 +58,8 @@ class Links:
     def line(self, strategy: Strategy, axes: str, calls: float, each: float) -> Line:
         """Time of some calls that put so many bytes of each sample on the wire together."""
         link = self.cluster.links[self.level(strategy, axes)]
-        ranks = math.prod(strategy.sizes[axis] for axis in axes.split("_"))
-        hops = 1.0 if axes == "pp" else max(1.0, math.log2(ranks))
+        ranks = strategy.ranks(axes)
+        hops = 1.0 if {axis.role for axis in axes_in(axes)} == {Role.STAGE} else max(1.0, math.log2(ranks))
         rate = link.gb_per_s * GB * self.efficiency.link
         return Line(calls * hops * link.latency_us * MICROSECONDS, each / rate)
 
@@ -67,6 +68,6 @@ class Links:
         total = 0.0
         for axes, kind, calls, size in messages:
             if calls:
-                ranks = math.prod(strategy.sizes[axis] for axis in axes.split("_"))
+                ranks = strategy.ranks(axes)
                 total += self.line(strategy, axes, calls, calls * size * ring(kind, ranks))(1)
         return total

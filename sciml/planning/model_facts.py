@@ -99,7 +99,7 @@ class ModelFacts:
 
     def _check(self, tp: int, sp: int, stages: int) -> ConfigError | None:
         try:
-            self.plan.check(self.whole, tp=tp, sp=sp, stages=stages)
+            self.plan.check(self.whole, matrices=tp, tokens=sp, stages=stages)
         except ConfigError as error:
             return error
         return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
 
+from sciml.distributed.axes import AXES, SAMPLES, Role, axes_in, num_ranks
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.stage import stage_bounds
 from sciml.planning.facts import FLOAT32
@@ -67,17 +69,20 @@ class Strategy:
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Ranks along each axis."""
-        p = self.parallel
-        return {"pp": p.pp, "dp": p.dp or 1, "shard": p.shard, "sp": p.sp, "tp": p.tp}
+        return self.parallel.given
 
     @cached_property
     def data_ranks(self) -> int:
         """Into how many parts a batch is shared."""
-        return self.sizes["dp"] * self.sizes["shard"]
+        return num_ranks(self.sizes, *SAMPLES)
 
     @cached_property
     def devices(self) -> int:
-        return self.sizes["pp"] * self.data_ranks * self.sizes["sp"] * self.sizes["tp"]
+        return math.prod(self.sizes.values())
+
+    def ranks(self, axes: str) -> int:
+        """Ranks along the axes that some communication is named by."""
+        return math.prod(self.sizes[axis.name] for axis in axes_in(axes))
 
     def micro_batches(self, training: Training) -> float:
         """Of a step on a rank; a plan for published numbers may have a broken one."""
@@ -110,9 +115,12 @@ class Strategy:
     @cached_property
     def _spans(self) -> dict[str, int]:
         spans, stride = {}, 1
-        for axis in ("tp", "sp", "shard", "dp"):
-            stride = spans[axis] = stride * self.sizes[axis]
-        return {**spans, "pp": stride * min(self.sizes["pp"], 2)}  # neighboring stages are one stride apart
+        for axis in reversed(AXES):
+            # Neighboring stages are one stride apart, and only neighbors talk.
+            size = self.sizes[axis.name]
+            spans[axis.name] = stride * (min(size, 2) if axis.role is Role.STAGE else size)
+            stride *= size
+        return spans
 
     @property
     def text(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -236,7 +235,7 @@ class ThroughputModel:
         for axes, kind, calls, size in messages:
             if axes == "shard":
                 besides += calls * self.cluster.shard_us * MICROSECONDS
-            ranks = math.prod(strategy.sizes[axis] for axis in axes.split("_"))
+            ranks = strategy.ranks(axes)
             copied += COPIED.get(kind, 0.0) * calls * size * (ranks if kind == "all_gather" else 1)
         return self.links.all_seconds(strategy, messages) + copied / self._memory_rate() + besides
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_of
+from sciml.distributed.axes import Role
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.optional import WarmStarts
@@ -186,7 +187,7 @@ def check_parallel(spec: RunSpec, mesh: Mesh) -> None:
         ConfigError: naming a size that works.
     """
     micro_batch = spec.trainer.micro_batch(mesh.num_data_ranks)
-    if mesh.size("pp") > 1:
+    if mesh.size(Role.STAGE) > 1:
         check_micro_batches(spec.parallel, spec.trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
 
 

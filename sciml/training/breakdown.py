@@ -12,8 +12,12 @@ from typing import Any
 import torch
 from torch.distributed import Work
 
+from sciml.distributed.axes import GRADIENTS, SAMPLES, Role, axes_in, axes_of
 from sciml.distributed.communication import KINDS, AxisNames, Call, belongs_to, watched
 from sciml.distributed.mesh import Mesh
+
+PARAMETERS = axes_of(Role.DATA)[0].name
+"""The account of all reduction and gathering of parameters and gradients."""
 
 
 class Breakdown:
@@ -44,7 +48,7 @@ class Breakdown:
         self.device = mesh.device
         self.axes = AxisNames(mesh)
         used = [axis for axis, degree in mesh.degrees.items() if degree > 1]
-        names = {_budget(axis) for axis in used} | ({"dp"} if {"dp", "shard"} & set(used) else set())
+        names = {_budget(axis) for axis in used}
         self.budgets = sorted(names | ({"all"} if len(used) > 1 else set()))
 
     @contextmanager
@@ -77,9 +81,10 @@ class Breakdown:
 
 def _budget(axes: str) -> str:
     """The account on which waiting along some axes is booked."""
-    if axes in ("tp", "sp", "pp", "none"):
-        return axes
-    return "dp" if set(axes.split("_")) <= {"dp", "shard", "sp"} else "all"
+    roles = {axis.role for axis in axes_in(axes)}
+    if roles & {*SAMPLES} and roles <= {*GRADIENTS}:
+        return PARAMETERS
+    return axes if len(roles) <= 1 else "all"
 
 
 @dataclass

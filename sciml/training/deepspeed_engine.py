@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError, RunError
+from sciml.distributed.axes import GRADIENTS, Role
 from sciml.distributed.collectives import reduce
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import local
@@ -58,7 +59,7 @@ class DeepSpeedEngine(NativeEngine):
         self.clip_norm = optim.clip_norm
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scale = LossScale(enabled=precision == "fp16")
-        self.num_ranks, self.micro_batch = self.mesh.size(*Ranks.DATA), micro_batch
+        self.num_ranks, self.micro_batch = self.mesh.size(*GRADIENTS), micro_batch
         self.outputs: list[LossOutput] = []
         self.batches: Sequence[Any] = ()
         self.result: StepOutput | None = None
@@ -82,8 +83,8 @@ class DeepSpeedEngine(NativeEngine):
         self.engine.optimizer.step = partial(self._finish, self.engine.optimizer.step)
 
     def _mark(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Says which parameters differ over ``tp``, for the norm, and adds up the gradients that ranks know in part."""
-        group = self.mesh.group("tp")
+        """Says which parameters are cut by heads and channels, for the norm, and adds up gradients known in part."""
+        group = self.mesh.group(Role.MATRIX)
         for name, parameter in parameters.items():
             if name in self.model.cut_dims:
                 parameter.tensor_model_parallel = True  # type: ignore[attr-defined]

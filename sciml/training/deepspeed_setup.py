@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import GRADIENTS, Role
 from sciml.distributed.mesh import Mesh
 from sciml.parallel.pipeline import Pipeline
 from sciml.parallel.stage import Stage
@@ -102,16 +103,14 @@ def configuration(
 class Ranks:
     """The mesh in Megatron's words, in which DeepSpeed asks for it (its ``mpu``).
 
-    To DeepSpeed, ranks along ``sp`` are data-parallel ones: their gradients are parts of a sum, too.
+    To DeepSpeed, ranks that share tokens are data-parallel ones: their gradients are parts of a sum, too.
     """
-
-    DATA = ("dp", "shard", "sp")
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
 
-    def _group(self, *axes: str) -> dist.ProcessGroup:
-        return self.mesh.group(*axes) or self._alone()
+    def _group(self, *roles: Role) -> dist.ProcessGroup:
+        return self.mesh.group(*roles) or self._alone()
 
     def _alone(self) -> dist.ProcessGroup:
         if not hasattr(self, "_single"):
@@ -119,25 +118,25 @@ class Ranks:
         return self._single
 
     def get_data_parallel_group(self) -> dist.ProcessGroup:
-        return self._group(*self.DATA)
+        return self._group(*GRADIENTS)
 
     def get_data_parallel_rank(self) -> int:
-        return self.mesh.rank(*self.DATA)
+        return self.mesh.rank(*GRADIENTS)
 
     def get_data_parallel_world_size(self) -> int:
-        return self.mesh.size(*self.DATA)
+        return self.mesh.size(*GRADIENTS)
 
     def get_data_parallel_group_ranks(self) -> list[int]:
         return dist.get_process_group_ranks(self.get_data_parallel_group())
 
     def get_model_parallel_group(self) -> dist.ProcessGroup:
-        return self._group("tp")
+        return self._group(Role.MATRIX)
 
     def get_model_parallel_rank(self) -> int:
-        return self.mesh.rank("tp")
+        return self.mesh.rank(Role.MATRIX)
 
     def get_model_parallel_world_size(self) -> int:
-        return self.mesh.size("tp")
+        return self.mesh.size(Role.MATRIX)
 
 
 class Work(nn.Module):
@@ -186,11 +185,11 @@ def pipeline_module(pipeline: Pipeline, mesh: Mesh) -> nn.Module:
     from deepspeed.pipe import PipelineModule
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 
-    layers: list[nn.Module] = [nn.Identity() for _ in range(mesh.size("pp"))]
+    layers: list[nn.Module] = [nn.Identity() for _ in range(mesh.size(Role.STAGE))]
     for index, stage in pipeline.stages.items():
         layers[index] = StageLayer(stage, pipeline.layout)
     topology = PipeModelDataParallelTopology(
-        num_pp=mesh.size("pp"), num_dp=mesh.size(*Ranks.DATA), num_mp=mesh.size("tp")
+        num_pp=mesh.size(Role.STAGE), num_dp=mesh.size(*GRADIENTS), num_mp=mesh.size(Role.MATRIX)
     )
     # Shapes are told with every message, since batches may change theirs.
     return PipelineModule(layers, topology=topology, partition_method="uniform", dynamic_shape=True)

@@ -15,14 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sciml.distributed.axes import Role
 from sciml.distributed.collectives import all_gather
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel
 from sciml.parallel.placement import Placement
 from sciml.training.optimizer import OptimizerSpec, state_of
-
-AXIS = "dp"
-"""Data-parallel ranks, over which checkpoints are cut; replicas along ``sp`` hold the same."""
 
 
 class ShardedState:
@@ -41,7 +39,8 @@ class ShardedState:
         self.zero, self.optimizer, self.model, self.stage = zero, optimizer, model, stage
         self.mesh = model.mesh
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
-        rows = {AXIS: 0} if self.mesh.size(AXIS) > 1 else {}
+        # Checkpoints are cut over the data axis alone: ranks that share tokens hold the same.
+        rows = {Role.DATA: 0} if self.mesh.size(Role.DATA) > 1 else {}
         self.stored_as = {name: replace(p, cuts={**p.cuts, **rows}) for name, p in model.placements.items()}
         groups = zero.fp16_groups if stage == 3 else zero.bit16_groups
         flat = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
@@ -120,21 +119,21 @@ class ShardedState:
 
     def _cut(self, name: str, value: Tensor) -> Tensor:
         """This rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
-        if self.mesh.size(AXIS) > 1:
+        if self.mesh.size(Role.DATA) > 1:
             value = value[self._rows(len(value))].clone()
         return self.stored_as[name].distributed(value)
 
     def _whole(self, name: str, stored: Tensor) -> Tensor:
         """The way back from :meth:`_cut`."""
         part = local(stored)
-        if self.mesh.size(AXIS) == 1:
+        if self.mesh.size(Role.DATA) == 1:
             return part
         parameter: Any = self.parameters[name]
         whole = part.new_zeros(parameter.ds_shape if self.stage == 3 else parameter.shape)
         whole[self._rows(len(whole))] = part
-        dist.all_reduce(whole, group=self.mesh.group(AXIS))
+        dist.all_reduce(whole, group=self.mesh.group(Role.DATA))
         return whole
 
     def _rows(self, length: int) -> slice:
         """This rank's rows, as torch.chunk cuts them."""
-        return Placement(self.mesh, (length,), {AXIS: 0}).region[0]
+        return Placement(self.mesh, (length,), {Role.DATA: 0}).region[0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sciml.core.errors import RunError
+from sciml.distributed.axes import REPLICAS, Role
 from sciml.distributed.collectives import add_in_buckets, add_of_ends
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
@@ -89,8 +90,8 @@ class NativeEngine:
         A pipeline's are added behind its last backward pass instead: torch's schedules call autograd in ways that
         DistributedDataParallel does not see.
         """
-        replicas = self.mesh.group("dp", "sp")
-        if self.model.pipeline is not None or self.mesh.size("shard") > 1 or replicas is None:
+        replicas = self.mesh.group(*REPLICAS)
+        if self.model.pipeline is not None or self.mesh.size(Role.SHARD) > 1 or replicas is None:
             return self.model.module
         return DistributedDataParallel(self.model.module, process_group=replicas)
 
@@ -127,7 +128,7 @@ class NativeEngine:
             raise RunError(f"the loss is not finite, {self._first_non_finite(batches)}")
         gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
         factor = self._reduce(gradients) / weight / self.scale.value
-        add_of_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group("pp"))
+        add_of_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group(Role.STAGE))
         norm = self._norm(gradients) * factor
         finite = math.isfinite(norm)
         if finite:
@@ -180,15 +181,17 @@ class NativeEngine:
         Returns:
             Over how many ranks gradients were averaged instead of added.
         """
-        add_in_buckets([g for name, g in gradients.items() if name in self.model.partial_sums], self.mesh.group("tp"))
+        add_in_buckets(
+            [g for name, g in gradients.items() if name in self.model.partial_sums], self.mesh.group(Role.MATRIX)
+        )
         everything = list(gradients.values())
-        if self.mesh.size("shard") > 1:
-            add_in_buckets(everything, self.mesh.group("sp"))
+        if self.mesh.size(Role.SHARD) > 1:
+            add_in_buckets(everything, self.mesh.group(Role.TOKEN))
             return self.mesh.num_data_ranks
         if self.model.pipeline is not None:
-            add_in_buckets(everything, self.mesh.group("dp", "sp"))
+            add_in_buckets(everything, self.mesh.group(*REPLICAS))
             return 1
-        return self.mesh.size("dp", "sp")
+        return self.mesh.size(*REPLICAS)
 
     def _norm(self, gradients: Mapping[str, Tensor]) -> float:
         """Norm of all gradients of the whole model, as they are."""
@@ -198,11 +201,11 @@ class NativeEngine:
             chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
             if chosen:
                 squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).double().square().sum()
-        if self.mesh.size("shard") > 1:
-            self.mesh.add([squares], "shard")
-        self.mesh.add([squares[1:]], "tp")
+        if self.mesh.size(Role.SHARD) > 1:
+            self.mesh.add([squares], Role.SHARD)
+        self.mesh.add([squares[1:]], Role.MATRIX)
         total = squares.sum()
-        self.mesh.add([total], "pp")
+        self.mesh.add([total], Role.STAGE)
         return math.sqrt(total.item())
 
     def _means(self, outputs: Sequence[LossOutput]) -> tuple[float, dict[str, float], float]:
@@ -221,7 +224,7 @@ class NativeEngine:
             found = means[0], dict(zip(names, means[1:], strict=True)), weight
         if self.model.pipeline is not None:
             box = [found]
-            dist.broadcast_object_list(box, group_src=self.mesh.size("pp") - 1, group=self.mesh.group("pp"))
+            dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
             found = box[0]
         return found
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.axes import SAMPLES, Role, axes_of, key_of, num_ranks
 from sciml.parallel.config import ParallelConfig
 
 if TYPE_CHECKING:  # neither torch nor DeepSpeed is imported before it is needed
@@ -62,14 +63,15 @@ class EngineConfig:
         if self.name == "native":
             return degrees
         self._check(parallel)
-        if degrees["dp"] > 1 and degrees["shard"] > 1:
-            both = degrees["dp"] * degrees["shard"]
+        data_ranks = num_ranks(degrees, *SAMPLES)
+        if all(num_ranks(degrees, role) > 1 for role in SAMPLES):
             raise ConfigError(
                 "engine=deepspeed shards over all data-parallel ranks and not within each replica",
-                key="parallel.shard",
-                hint=f"use {both}, {NATIVE}",
+                key=key_of(Role.SHARD),
+                hint=f"use {data_ranks}, {NATIVE}",
             )
-        return {**degrees, "dp": degrees["dp"] * degrees["shard"], "shard": 1}
+        first, *others = axes_of(*SAMPLES)
+        return {**degrees, first.name: data_ranks, **{axis.name: 1 for axis in others}}
 
     def _check(self, parallel: ParallelConfig) -> None:
         stage = self.stage(parallel)

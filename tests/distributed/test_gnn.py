@@ -140,7 +140,7 @@ def test_training_on_forces_is_that_of_one_process(ranks, layer, degrees):
 
 def test_a_degree_that_does_not_divide_channels_is_refused():
     with pytest.raises(ConfigError, match=r"parallel\.tp: 3 ranks cannot share .*degrees that work: 1, 2, 4, 8"):
-        Potential.plan.check(Potential("painn"), tp=3)
+        Potential.plan.check(Potential("painn"), matrices=3)
 
 
 @pytest.mark.parametrize("layer", ["pna", "gps"])
@@ -148,4 +148,4 @@ def test_property_layers_are_not_cut(layer):
     with torch.device("meta"):
         model = Potential(layer)
     with pytest.raises(ConfigError, match=r"parallel\.tp: this model has nothing that tensor parallelism cuts; use 1"):
-        Potential.plan.check(model, tp=2)
+        Potential.plan.check(model, matrices=2)

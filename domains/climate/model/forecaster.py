@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.tokenizer import VariableTokenizer
+from sciml.distributed.axes import Role
 from sciml.models.grid_vit import GridViT, HiddenLayers, check_grid_options
 from sciml.models.vit import ViTConfig
 from sciml.nn.conditioning import CycleEncoding, ScalarEncoding, WaveEncoding
@@ -85,7 +86,7 @@ class ClimateViT(GridViT):
         },
         inputs={
             "tokenizer": (Scatter(), CopyToRegion()),
-            "position": (Scatter(dim=0, axes=("sp", "tp")),),
+            "position": (Scatter(dim=0, axes=(Role.TOKEN, Role.MATRIX)),),
         },
         outputs={"head": GatherReplicated()},
     )

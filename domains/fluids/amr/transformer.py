@@ -23,6 +23,7 @@ from domains.fluids.amr.refinement import grow
 from domains.fluids.amr.token_shard import Place, TokenShard
 from domains.fluids.amr.tokens import Tokenizer
 from domains.fluids.data.boundary import Boundary
+from sciml.distributed.axes import Role
 from sciml.models.grid_vit import GridViT
 from sciml.nn.initialization import initialize
 from sciml.nn.staged import ForwardPass
@@ -54,8 +55,8 @@ class AMRViT(GridViT):
             "merge.*": Style.REPLICATE_PARTIAL_GRAD,
         },
         inputs={
-            "own": (Scatter(dim=0, axes=("sp", "tp")),),
-            "trunk.blocks.*.coupling.whole": (AllGather(axes=("sp", "tp")),),
+            "own": (Scatter(dim=0, axes=(Role.TOKEN, Role.MATRIX)),),
+            "trunk.blocks.*.coupling.whole": (AllGather(axes=(Role.TOKEN, Role.MATRIX)),),
         },
         outputs={"merge": AllReduce()},
         stages=Stages(last=("merge",)),

@@ -125,6 +125,6 @@ def test_slices_are_whole_heads():
 
 def test_degree_is_checked_against_heads():
     model = make(BASE)
-    ClimateViT.plan.check(model, tp=4)
+    ClimateViT.plan.check(model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 8 ranks .*degrees that work: 1, 2, 4"):
-        ClimateViT.plan.check(model, tp=8)
+        ClimateViT.plan.check(model, matrices=8)

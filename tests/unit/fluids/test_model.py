@@ -286,7 +286,7 @@ def test_head_stays_float32_under_autocast():
 def test_every_module_has_exactly_one_rule(changes):
     made = model(**changes)
     AMRViT.plan.styles(made)
-    AMRViT.plan.check(made, tp=3, sp=1, stages=2)
+    AMRViT.plan.check(made, matrices=3, tokens=1, stages=2)
 
 
 def test_it_is_built_on_the_meta_device():

@@ -165,7 +165,7 @@ def test_a_vocabulary_that_ranks_cannot_share_is_refused(vocabulary, message):
     plan: ShardingPlan = GPT.plan
     gpt = GPT(replace(SMALL, vocabulary_size=vocabulary))
     if message is None:
-        plan.check(gpt, tp=3)
+        plan.check(gpt, matrices=3)
         return
     with pytest.raises(ConfigError, match=message):
-        plan.check(gpt, tp=3)
+        plan.check(gpt, matrices=3)

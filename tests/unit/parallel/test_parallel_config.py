@@ -9,7 +9,8 @@ import torch
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.distributed.mesh import AXES, Mesh
+from sciml.distributed.axes import AXES
+from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.pipeline import check_micro_batches
@@ -69,9 +70,9 @@ def test_coordinates_are_those_of_ranks_in_order():
     for rank in (0, 17, 47):
         mesh = object.__new__(Mesh)
         object.__setattr__(mesh, "world", World(rank, 48, torch.device("cpu")))
-        object.__setattr__(mesh, "degrees", {axis: degrees.get(axis, 1) for axis in AXES})
+        object.__setattr__(mesh, "degrees", {axis.name: degrees.get(axis.name, 1) for axis in AXES})
         place = (ranks == rank).nonzero()[0].tolist()
-        assert [mesh.rank(axis) for axis in AXES] == place
+        assert [mesh.rank(axis.name) for axis in AXES] == place
         assert mesh.data_rank == place[1]
         assert mesh.rank("pp", "tp") == place[0] * 4 + place[4]
 

@@ -62,16 +62,16 @@ def test_owners_are_modules_with_parameters_of_their_own():
 def test_check_names_degrees_that_work():
     model = nn.Sequential(nn.Linear(3, 12), nn.Linear(12, 5))
     plan = ShardingPlan({"0": "column", "1": "row"})
-    plan.check(model, tp=6)
+    plan.check(model, matrices=6)
     with pytest.raises(ConfigError, match=r"parallel.tp: 5 ranks .*degrees that work: 1, 2, 3, 4, 6, 12"):
-        plan.check(model, tp=5)
+        plan.check(model, matrices=5)
 
 
 def test_check_names_the_vocabulary_that_cannot_be_shared():
     model = nn.Sequential(nn.Linear(4, 30), nn.Linear(4, 8))
     plan = ShardingPlan({"0": "vocabulary", "1": "column"})
-    plan.check(model, tp=2)
+    plan.check(model, matrices=2)
     with pytest.raises(ConfigError, match=r"parallel.tp: 4 ranks cannot share a vocabulary of 30 words .*work: 1, 2"):
-        plan.check(model, tp=4)
+        plan.check(model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 3 ranks cannot share the model's heads and channels"):
-        plan.check(model, tp=3)
+        plan.check(model, matrices=3)

@@ -1,0 +1,95 @@
+"""The axes of a mesh, each one way of sharing the work of a step among processes.
+
+Nobody else names them: whoever needs "the ranks whose samples differ" or "the ranks whose gradients are summed" asks by
+role, so that a second axis of a role needs no change there. Free of torch, because configuration is checked without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Role(Enum):
+    """What the ranks along an axis share."""
+
+    STAGE = "stage"
+    """Blocks, as stages of a pipeline."""
+    DATA = "data"
+    """Samples; each rank holds all weights."""
+    SHARD = "shard"
+    """Samples; weights, gradients and optimizer are sharded (ZeRO)."""
+    TOKEN = "token"
+    """Tokens of a sample; each rank holds all weights."""
+    MATRIX = "matrix"
+    """Matrices, by heads and channels, and the tokens between them."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a mesh.
+
+    Attributes:
+        name: as in ``parallel.<name>`` and in names of communication.
+        role: what its ranks share.
+    """
+
+    name: str
+    role: Role
+
+    @property
+    def key(self) -> str:
+        """The configuration key of its degree."""
+        return f"parallel.{self.name}"
+
+
+AXES = (
+    Axis("pp", Role.STAGE),
+    Axis("dp", Role.DATA),
+    Axis("shard", Role.SHARD),
+    Axis("sp", Role.TOKEN),
+    Axis("tp", Role.MATRIX),
+)
+"""From the slowest links to the fastest: neighbors in rank are neighbors along the last axis, inside a node."""
+
+SAMPLES = (Role.DATA, Role.SHARD)
+"""Roles along which ranks work on different samples of a batch."""
+
+REPLICAS = (Role.DATA, Role.TOKEN)
+"""Roles along which ranks hold the same weights, and each has a part of the gradient's sum."""
+
+GRADIENTS = (*SAMPLES, Role.TOKEN)
+"""Roles along which gradients are summed."""
+
+
+def axes_of(*roles: Role) -> tuple[Axis, ...]:
+    """The axes of some roles, in the order of ``AXES``."""
+    return tuple(axis for axis in AXES if axis.role in roles)
+
+
+def key_of(role: Role) -> str:
+    """The configuration key that messages name for a role: that of its first axis."""
+    return axes_of(role)[0].key
+
+
+def num_ranks(degrees: Mapping[str, int], *roles: Role) -> int:
+    """Ranks along the axes of some roles together, given the degree of each axis by name."""
+    return math.prod(degrees[axis.name] for axis in axes_of(*roles))
+
+
+def label(degrees: Mapping[str, int], *roles: Role) -> str:
+    """Name of communication over some roles, such as ``dp_sp``: axes of more than one rank; "" where there is none."""
+    return join(axis for axis in axes_of(*roles) if degrees[axis.name] > 1)
+
+
+def join(axes: Iterable[Axis]) -> str:
+    """The name of communication along some axes."""
+    return "_".join(axis.name for axis in axes)
+
+
+def axes_in(label: str) -> tuple[Axis, ...]:
+    """The axes that the name of some communication is made of; none for ``none``."""
+    names = label.split("_")
+    return tuple(axis for axis in AXES if axis.name in names)
