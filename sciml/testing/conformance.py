@@ -7,8 +7,6 @@ rest. All runs are on one thread and finish in seconds if the configuration is s
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,17 +16,17 @@ import torch
 
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
-from sciml.distributed import launcher
+from sciml.distributed.world import World
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
+from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession
+from sciml.testing.ranks import ranks
 from sciml.testing.sessions import start_session
 
-TIMEOUT_S = 240
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
 
@@ -48,32 +46,41 @@ class DomainConformance:
     meshes: ClassVar[tuple[str, ...]] = ("parallel.dp=2",)
     falling: ClassVar[tuple[str, ...]] = ("trainer.max_steps=40",)
 
-    @pytest.fixture(autouse=True)
-    def _one_thread(self) -> Any:
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _one_thread(cls) -> Any:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
 
-    def training(self, folder: Path, *overrides: str) -> TrainingSession:
-        """A training in a folder of its own, composed as on the command line."""
-        return start_session(compose("train", [*self._arguments(folder), *overrides], self.config_dir))
+    @pytest.fixture(scope="class")
+    @classmethod
+    def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> TrainingSession:
+        """A finished training, for tests that only look at it."""
+        training = cls.training(tmp_path_factory.mktemp("trained"))
+        training.trainer.fit()
+        return training
 
-    def _arguments(self, folder: Path) -> list[str]:
-        return [*SMALL, f"runs_dir={folder}", *self.overrides]
+    @classmethod
+    def training(cls, folder: Path, *overrides: str) -> TrainingSession:
+        """A training in a folder of its own, composed as on the command line."""
+        return start_session(compose("train", [*cls._arguments(folder), *overrides], cls.config_dir))
+
+    @classmethod
+    def _arguments(cls, folder: Path) -> list[str]:
+        return [*SMALL, f"runs_dir={folder}", *cls.overrides]
 
     def test_loss_falls(self, tmp_path: Path) -> None:
-        training = self.training(tmp_path, *self.falling)
+        training = self.training(tmp_path, "trainer.save_every=1000", "trainer.valid_every=1000", *self.falling)
         before = training.trainer.validate()["loss"]
         training.trainer.fit()
         after = training.trainer.validate()["loss"]
         assert after < 0.9 * before
 
-    def test_rollout_is_repeated_advance(self, tmp_path: Path) -> None:
-        training = self.training(tmp_path, "trainer.max_steps=2")
-        training.trainer.fit()
-        task, model = training.trainer.task, training.trainer.engine.model.module.eval()
-        splits = training.trainer.splits
+    def test_rollout_is_repeated_advance(self, trained: TrainingSession) -> None:
+        task, model = trained.trainer.task, trained.trainer.engine.model.module.eval()
+        splits = trained.trainer.splits
         step: Any = splits.test.collate([splits.test.sample(i, np.random.default_rng(0)) for i in range(2)])
         steps = list(rollout(task, model, step))
         for batch, prediction in steps:
@@ -85,33 +92,28 @@ class DomainConformance:
             step = task.advance(step, by_hand)
         assert step is None
 
-    def test_a_saved_model_predicts_the_same(self, tmp_path: Path) -> None:
-        training = self.training(tmp_path)
-        training.trainer.fit()
-        loaded = load_run(training.folder, checkpoint="latest")
-        source = training.trainer.splits.test
+    def test_a_saved_model_predicts_the_same(self, trained: TrainingSession) -> None:
+        loaded = load_run(trained.folder, checkpoint="latest")
+        source = trained.trainer.splits.test
         batch = source.collate([source.sample(0, np.random.default_rng(0))])
-        with training.trainer.evaluation_weights() as model:
-            kept = training.trainer.task.predict(model, batch)
+        with trained.trainer.evaluation_weights() as model:
+            kept = trained.trainer.task.predict(model, batch)
         with torch.no_grad():
             _assert_equal(loaded.task.predict(loaded.model, batch), kept)
 
-    def test_a_resumed_run_equals_the_straight_one_bit_for_bit(self, tmp_path: Path) -> None:
-        straight = self.training(tmp_path / "straight")
-        straight.trainer.fit()
-        interrupted = self.training(tmp_path / "interrupted")
+    def test_a_resumed_run_equals_the_straight_one_bit_for_bit(self, trained: TrainingSession, tmp_path: Path) -> None:
+        interrupted = self.training(tmp_path)
         _fit_until(interrupted, 3)
-        resumed = self.training(tmp_path / "interrupted", f"resume={interrupted.folder.path}")
+        resumed = self.training(tmp_path, f"resume={interrupted.folder.path}")
         assert resumed.trainer.step == 3
         resumed.trainer.fit()
-        for name, value in straight.trainer._state().items():
-            assert torch.equal(value, resumed.trainer._state()[name]), name
+        state = resumed.trainer._state()
+        for name, value in trained.trainer._state().items():
+            assert torch.equal(value, state[name]), name
 
-    def test_two_processes_equal_one(self, tmp_path: Path) -> None:
-        single = self.training(tmp_path / "one")
-        single.trainer.fit()
+    def test_two_processes_equal_one(self, trained: TrainingSession, tmp_path: Path) -> None:
         for number, mesh in enumerate(self.meshes):
-            self._equals_on(mesh, single, tmp_path / str(number))
+            self.equals_on(mesh, trained, tmp_path / str(number), scored=number == 0)
 
     def test_every_command_exits_zero_and_every_figure_draws(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -140,12 +142,12 @@ class DomainConformance:
             start_session(composition)
         assert not list(tmp_path.glob("*/*"))
 
-    def _equals_on(self, mesh: str, single: TrainingSession, folder: Path) -> None:
-        folder.mkdir()
-        self._launch(
-            f"from sciml.app.cli import main; main('train', {[*self._command(folder), *mesh.split()]!r})", folder
-        )
-        double = RunFolder.find("latest", str(folder))
+    def equals_on(
+        self, mesh: str, single: TrainingSession, folder: Path, *overrides: str, scored: bool = False
+    ) -> None:
+        """Asserts that two processes train to the weights of one, and score what they have trained."""
+        arguments = [*self._arguments(folder), *overrides, *mesh.split()]
+        double = RunFolder(ranks(2).run(_train, arguments, self.config_dir, scored)[0])
         expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
         loaded = load_run(double, checkpoint="latest")
         averages = single.trainer.average.averages if single.trainer.average else {}
@@ -161,13 +163,15 @@ class DomainConformance:
     def _main(self, verb: str, arguments: list[str]) -> None:
         main(verb, arguments)
 
-    def _launch(self, program: str, folder: Path) -> None:
-        script = folder / "program.py"
-        script.write_text(program)
-        command = [*launcher.program(2), str(script)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, cwd=ROOT, timeout=TIMEOUT_S, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+
+def _train(world: World, arguments: list[str], config_dir: str | None, scored: bool) -> Path:
+    """Trains on the ranks of a group, and scores where that is wanted; returns the run's folder."""
+    training = start_session(compose("train", arguments, config_dir), world)
+    training.fit()
+    if scored:
+        score_run(training.folder, training.trainer.mesh, training.spec.parallel)
+        world.barrier()
+    return training.folder.path
 
 
 def _fit_until(training: TrainingSession, step: int) -> None:

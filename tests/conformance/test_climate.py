@@ -49,9 +49,10 @@ class TestClimate(DomainConformance):
     falling = ("trainer.max_steps=60", "optim.lr=5e-3")
     meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
 
-    @pytest.fixture(autouse=True)
-    def _small(self, small, monkeypatch):
-        monkeypatch.setattr(TestClimate, "overrides", small)
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _small(cls, small):
+        cls.overrides = small
 
     def test_an_untrained_model_is_persistence(self, tmp_path):
         training = self.training(tmp_path)

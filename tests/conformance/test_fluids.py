@@ -49,9 +49,10 @@ class TestFluids(DomainConformance):
     falling = ("trainer.max_steps=120", "optim.lr=1e-2", "trainer.global_batch_size=8")
     meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
 
-    @pytest.fixture(autouse=True)
-    def _small(self, small, monkeypatch):
-        monkeypatch.setattr(TestFluids, "overrides", small)
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _small(cls, small):
+        cls.overrides = small
 
     def test_an_untrained_model_is_persistence(self, tmp_path):
         training = self.training(tmp_path)

@@ -30,16 +30,16 @@ class TestMaterials(DomainConformance):
     falling = ("trainer.max_steps=60", "optim.lr=1e-2")
     meshes = ("parallel.dp=2", "parallel.tp=2")
 
-    @pytest.fixture(autouse=True)
-    def _small(self, alloys, monkeypatch):
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _small(cls, alloys):
         paths = (f"data.path={alloys / 'alloys.extxyz'}", f"data.cache={alloys / 'cache'}")
-        monkeypatch.setattr(TestMaterials, "overrides", (*SMALL, *paths))
+        cls.overrides = (*SMALL, *paths)
 
-    def test_an_ensemble_is_the_same_on_two_processes(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(TestMaterials, "overrides", (*TestMaterials.overrides, "task.members=2"))
-        single = self.training(tmp_path / "one")
+    def test_an_ensemble_is_the_same_on_two_processes(self, tmp_path):
+        single = self.training(tmp_path / "one", "task.members=2")
         single.trainer.fit()
-        self._equals_on("parallel.tp=2", single, tmp_path / "two")
+        self.equals_on("parallel.tp=2", single, tmp_path / "two", "task.members=2")
 
     def test_an_untrained_model_gives_reference_energies_and_no_forces(self, tmp_path):
         training = self.training(tmp_path)

@@ -1,4 +1,4 @@
-"""What each of four processes does for test_checkpoint_meshes: python checkpoint_ranks.py RANK SIZE FOLDER."""
+"""What four processes do for test_checkpoint_meshes: python checkpoint_ranks.py FOLDER imports once, and forks them."""
 
 import errno
 import os
@@ -17,6 +17,7 @@ from sciml.distributed.world import World
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
 
+SIZE = 4
 # Sizes along each mesh dim and the tensor dim that it cuts; None: replicas.
 MESHES = {
     "shard4": [(4, 0)],
@@ -207,10 +208,10 @@ def a_process_dies_while_it_writes(world: World, folder: Path, meshes: dict) -> 
     assert "lost contact with another process" in message(RunError, store.finish)
 
 
-def main(rank: int, size: int, folder: Path) -> None:
+def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=size)
-    world = World(rank, size, torch.device("cpu"))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=SIZE)
+    world = World(rank, SIZE, torch.device("cpu"))
     meshes = {name: init_device_mesh("cpu", tuple(size for size, _ in layout)) for name, layout in MESHES.items()}
     for act in (
         every_layout_opens_in_every_other,
@@ -224,10 +225,19 @@ def main(rank: int, size: int, folder: Path) -> None:
             print(act.__name__, flush=True)
 
 
+def start(rank: int, folder: Path) -> int:
+    """Forks a rank; returns the process's id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            main(rank, folder)
+        except BaseException:
+            traceback.print_exc()
+            leave(1)
+        leave(0)
+    return pid
+
+
 if __name__ == "__main__":
-    try:
-        main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
-    except BaseException:
-        traceback.print_exc()
-        leave(1)
-    leave(0)
+    ranks = [start(rank, Path(sys.argv[1])) for rank in range(SIZE)]
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in ranks))

@@ -1,8 +1,7 @@
 """Traffic and breakdown against what DDP, FSDP2, pipelining and hand-made calls are known to do."""
 
-import multiprocessing
+import os
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sciml.distributed.communication import CommunicationVolume, Count
-from sciml.distributed.launcher import leave
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
+from sciml.testing.ranks import Ranks
 from sciml.training.breakdown import Breakdown
 
 WIDTH = 8
@@ -26,38 +25,10 @@ PARAMETERS = 2 * (WIDTH * WIDTH + WIDTH)  # of two linears
 NAP_S = 0.3
 
 
-def _run(body, num_processes, folder):
-    """Results of ``body(rank)`` in processes of one gloo group, by rank."""
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(num_processes)]
-    processes = [
-        context.Process(target=_work, args=(body, rank, num_processes, str(folder / "store"), pipes[rank][1]))
-        for rank in range(num_processes)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        results = []
-        for rank, (end, _) in enumerate(pipes):
-            assert end.poll(120), f"rank {rank} did not answer"
-            good, result = end.recv()
-            assert good, f"rank {rank}: {result}"
-            results.append(result)
-        return results
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-
-
-def _work(body, rank, num_processes, store, pipe):
-    torch.set_num_threads(1)
-    try:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=num_processes)
-        pipe.send((True, body(World(rank, num_processes, torch.device("cpu")))))
-    except BaseException:
-        pipe.send((False, traceback.format_exc()))
-    leave(0)
+def _run(body, num_processes):
+    """Results of ``body(world)`` in processes of one gloo group, by rank; the group is no other test's."""
+    with Ranks(num_processes) as ranks:
+        return ranks.run(body)
 
 
 def _counted(mesh, block):
@@ -206,8 +177,8 @@ def _dry_run():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    return _run(_two_processes, 2, tmp_path_factory.mktemp("two"))
+def two():
+    return _run(_two_processes, 2)
 
 
 def test_every_kind_of_call_is_counted_with_its_payload(two):
@@ -321,8 +292,8 @@ def _ddp_inside(mesh):
     assert inner.of("tp", "all_reduce") == Count()
 
 
-def test_groups_are_named_by_the_axes_along_which_they_reach(tmp_path):
-    for table, keys, outer in _run(_four_processes, 4, tmp_path):
+def test_groups_are_named_by_the_axes_along_which_they_reach():
+    for table, keys, outer in _run(_four_processes, 4):
         assert table == {
             "tp": {"all_reduce": Count(2, 64, 64.0)},
             "dp": {
@@ -337,6 +308,7 @@ def test_groups_are_named_by_the_axes_along_which_they_reach(tmp_path):
 
 
 def _deepspeed(world):
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}
     import deepspeed
 
     # Else it compiles C++ for a minute, or dies without a compiler.
@@ -366,10 +338,8 @@ def _deepspeed(world):
 
 
 @pytest.mark.slow
-def test_deepspeed_is_counted_as_it_calls_torch(tmp_path, monkeypatch):
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "DS_ACCELERATOR": "cpu"}.items():
-        monkeypatch.setenv(name, value)
-    for tables in _run(_deepspeed, 2, tmp_path):
+def test_deepspeed_is_counted_as_it_calls_torch():
+    for tables in _run(_deepspeed, 2):
         half = PARAMETERS * 4 // 2
         assert set(tables[1]) == set(tables[3]) == {"dp"}
         assert tables[1]["dp"]["all_gather"].bytes == half  # updated parameters

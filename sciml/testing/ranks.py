@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -16,34 +19,58 @@ from torch import multiprocessing
 from sciml.distributed.world import World
 
 TIMEOUT_S = 120
+PRELOADED = ["sciml.run.scoring", "sciml.testing.sessions", __name__]
+"""Imported once, by the process from which all ranks are forked; that takes far longer than what most tests do."""
 
 
 class Ranks:
-    """A group of processes on gloo.
+    """A group of processes on gloo, which end with a ``with`` block or with the process that started them.
 
     Args:
-        size: how many.
-        folder: for the file through which they find one another.
+        size: number of processes.
     """
 
-    def __init__(self, size: int, folder: Path) -> None:
+    def __init__(self, size: int) -> None:
         self.size = size
-        context = multiprocessing.get_context("spawn")
+        self._folder = tempfile.TemporaryDirectory()  # of the file through which they find one another
+        multiprocessing.set_forkserver_preload(PRELOADED)
+        context = multiprocessing.get_context("forkserver")
         pipes = [context.Pipe() for _ in range(size)]
         self.pipes = [mine for mine, _ in pipes]
+        store = str(Path(self._folder.name) / "store")
         self.processes = [
-            context.Process(target=_serve, args=(rank, size, str(folder / f"ranks-{size}"), theirs), daemon=True)
+            context.Process(target=_serve, args=(rank, size, store, theirs), daemon=True)
             for rank, (_, theirs) in enumerate(pipes)
         ]
         for process in self.processes:
             process.start()
 
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether all processes are."""
+        return all(process.is_alive() for process in self.processes)
+
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        """What ``function(world, *args)`` gives on each rank.
+        """Returns what ``function(world, *args)`` gives on each rank.
 
         Raises:
             AssertionError: with the traceback of the first rank that failed; the group is then of no more use.
         """
+        try:
+            return self._run(function, args)
+        except BaseException:
+            self.close()
+            raise
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
         for pipe in self.pipes:
             pipe.send((function, args))
         answers = []
@@ -55,8 +82,28 @@ class Ranks:
         return [answer for _, answer in answers]
 
     def close(self) -> None:
+        """Ends the processes."""
         for process in self.processes:
             process.kill()
+        for process in self.processes:
+            process.join()
+        self._folder.cleanup()
+
+
+_groups: dict[int, Ranks] = {}
+
+
+def ranks(size: int) -> Ranks:
+    """Returns this process's group of a size, which is started where there is none that lives."""
+    if size not in _groups or not _groups[size].alive:
+        _groups[size] = Ranks(size)
+    return _groups[size]
+
+
+@atexit.register
+def _close() -> None:
+    while _groups:
+        _groups.popitem()[1].close()
 
 
 def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
