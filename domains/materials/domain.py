@@ -43,7 +43,7 @@ from sciml.models.gnn import GNNConfig
 
 @dataclass(frozen=True)
 class MaterialsSplits(Splits):
-    """Structures of a store, and the store itself for baselines."""
+    """Holds the structures of a store, and the store itself for baselines."""
 
     store: MaterialsStore
 

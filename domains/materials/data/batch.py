@@ -53,7 +53,7 @@ class GraphBatch:
 
     @property
     def num_samples(self) -> int:
-        """Structures in the batch."""
+        """Counts the structures in the batch."""
         return len(self.num_atoms)
 
     @property
@@ -61,7 +61,7 @@ class GraphBatch:
         return len(self.senders)
 
     def to(self, device: torch.device | str) -> GraphBatch:
-        """The batch on a device."""
+        """Returns the batch on a device."""
         moved: dict[str, Any] = {}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -73,7 +73,7 @@ class GraphBatch:
 
 @dataclass(frozen=True)
 class GraphSample:
-    """One structure with its neighbor list, as numpy arrays; a sample of a batch.
+    """Holds one structure with its neighbor list as numpy arrays; a sample of a batch.
 
     Attributes:
         atomic_numbers: (N,).
@@ -99,7 +99,7 @@ class GraphSample:
 
 @dataclass(frozen=True)
 class LabelShape:
-    """What one value of a label looks like.
+    """Describes what one value of a label looks like.
 
     Attributes:
         level: ``graph`` for one of each structure, ``node`` for one of each atom.
@@ -154,7 +154,7 @@ def collate(
 
 
 def _values(sample: GraphSample, name: str, shape: LabelShape) -> np.ndarray:
-    """A label's values with a leading dim of one structure or of its atoms; zeros where it has none."""
+    """Returns a label's values with a leading dim of one structure or of its atoms; zeros where it has none."""
     count = len(sample.atomic_numbers) if shape.level == "node" else 1
     if name not in sample.labels:
         return np.zeros((count, *shape.shape))

@@ -60,13 +60,13 @@ def _magnitudes(arrays: Arrays) -> Iterator[str]:
 
 
 def _odd_ones(largest: np.ndarray, limit: float) -> int:
-    """How many values lie beyond a limit and two orders of magnitude above the typical one."""
+    """Counts the values that lie beyond a limit and two orders of magnitude above the typical one."""
     odd = int(((largest > limit) & (largest > 100 * np.median(largest))).sum())
     return odd if odd >= max(MIN_COUNT, MIN_SHARE * len(largest)) else 0
 
 
 def _largest(arrays: Arrays, name: str) -> np.ndarray:
-    """The largest component of a label in each structure that has it."""
+    """Returns the largest component of a label in each structure that has it."""
     if name not in arrays.labels:
         return np.zeros(0)
     having, values = np.flatnonzero(arrays.masks[name]), arrays.labels[name]

@@ -9,7 +9,7 @@ BLOCK = 4096
 
 
 def element_table(atomic_numbers: np.ndarray, block: int = 2**22) -> tuple[int, ...]:
-    """Atomic numbers of all elements, increasing."""
+    """Returns the atomic numbers of all elements, increasing."""
     found: set[int] = set()
     for start in range(0, len(atomic_numbers), block):
         found.update(int(z) for z in np.unique(atomic_numbers[start : start + block]))
@@ -32,7 +32,7 @@ def element_counts(atomic_numbers: np.ndarray, atom_offsets: np.ndarray, element
 
 
 def systems(counts: np.ndarray, symbols: tuple[str, ...]) -> list[str]:
-    """Chemical system of each structure, e.g. ``Mo-Nb``: its elements in alphabetical order."""
+    """Names the chemical system of each structure, e.g. ``Mo-Nb``: its elements in alphabetical order."""
     names: dict[bytes, str] = {}
     there = counts > 0
     found = []
@@ -45,5 +45,5 @@ def systems(counts: np.ndarray, symbols: tuple[str, ...]) -> list[str]:
 
 
 def system_name(symbols: list[str]) -> str:
-    """``Mo-Nb`` of its elements in any order."""
+    """Names a chemical system such as ``Mo-Nb`` by its elements in any order."""
     return "-".join(sorted(symbols))

@@ -54,7 +54,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class LabelSpec:
-    """Where a label comes from.
+    """Says where a label comes from.
 
     Attributes:
         name: what the suite calls it.
@@ -69,7 +69,7 @@ class LabelSpec:
     convention: str = "ase"
 
     def to_suite(self, value: np.ndarray, num_atoms: int, volume: float) -> np.ndarray:
-        """A value in the suite's unit, sign and shape."""
+        """Converts a value to the suite's unit, sign and shape."""
         if self.name == "stress":
             return self._stress(value, volume)
         factor = factors(self.name).get(self.unit or "", 1.0)
@@ -86,7 +86,7 @@ class LabelSpec:
         return sign * matrix * factors("stress").get(self.unit or "", 1.0)
 
     def describe(self) -> str:
-        """Source, unit and sign in words, for the log."""
+        """Describes source, unit and sign in words, for the log."""
         unit = self.unit or UNITS.get(self.name, "as in the file")
         assumed = " (assumed)" if self.unit is None and self.name in UNITS else ""
         text = f"{self.name} from {self.key!r} in {unit}{assumed}"
@@ -155,7 +155,7 @@ def parse_labels(labels: Mapping[str, Any] | None, key: str = "labels") -> tuple
 
 
 def checked_label(spec: LabelSpec, value: Any, num_atoms: int, volume: float, where: str) -> np.ndarray:
-    """A label in the suite's unit and shape.
+    """Returns a label in the suite's unit and shape.
 
     Args:
         where: file and number of the structure, for messages.
@@ -181,7 +181,7 @@ def checked_label(spec: LabelSpec, value: Any, num_atoms: int, volume: float, wh
 
 
 def level_of(name: str, value: np.ndarray, num_atoms: int) -> str:
-    """``graph`` or ``node``."""
+    """Returns ``graph`` or ``node``: whether a label belongs to a structure or to each atom."""
     return LEVELS.get(name) or (NODE if is_node_label(value, num_atoms) else GRAPH)
 
 

@@ -19,7 +19,7 @@ MIN_DISTANCE = 0.4
 
 @dataclass(frozen=True)
 class NeighborList:
-    """Every pair of atoms within a cutoff, in both directions, sorted by receiver.
+    """Holds every pair of atoms within a cutoff, in both directions, sorted by receiver.
 
     The vector of an edge is ``positions[senders] + shifts @ cell - positions[receivers]``. An atom may see its own
     images, and another atom several times.
@@ -40,7 +40,7 @@ class NeighborList:
 
 
 def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = MIN_DISTANCE) -> NeighborList:
-    """All pairs of a structure closer than the cutoff, by vesin; none is left out.
+    """Finds all pairs of a structure closer than the cutoff, by vesin; none is left out.
 
     Args:
         cutoff: A.
@@ -64,7 +64,7 @@ def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = 
 
 
 def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
-    """A structure with its neighbors and labels, ready to be collated.
+    """Returns a structure with its neighbors and labels, ready to be collated.
 
     Args:
         cutoff: A.
@@ -88,7 +88,7 @@ def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
 
 @lru_cache(maxsize=16)
 def _search(cutoff: float, thread: int) -> Any:
-    """vesin's search, which keeps its memory from call to call; one for each thread, since it is not safe to share."""
+    """Returns vesin's search, which keeps its memory from call to call; one a thread, since it is not safe to share."""
     from vesin import NeighborList as Vesin
 
     # one thread within: structures are small, and workers already use the cores

@@ -10,5 +10,5 @@ SUFFIXES = (".extxyz", ".extxyz.xz")
 
 
 def open_to_write(path: Path) -> IO[Any]:
-    """A file to write bytes to; ``.xz`` is compressed on the way."""
+    """Opens a file to write bytes to; ``.xz`` is compressed on the way."""
     return lzma.open(path, "wb", preset=9) if path.suffix == ".xz" else path.open("wb")

@@ -43,7 +43,7 @@ def default_splits() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Preparation(ReadOptions):
-    """What decides what is in a store, beside its source.
+    """Decides, beside the source, what is in a store.
 
     Attributes:
         cutoff: of neighbor lists, A.
@@ -68,13 +68,13 @@ class Preparation(ReadOptions):
         check_splits(self.splits, self.split_by, self.key("splits"), self.key("split_by"))
 
     def selected(self) -> dict[str, Any]:
-        """The keys that decide what is in a store, with their values."""
+        """Returns the keys that decide what is in a store, with their values."""
         return {name.name: getattr(self, name.name) for name in fields(Preparation)}
 
 
 @dataclass(frozen=True)
 class PrepareConfig(Preparation):
-    """What :func:`prepare` makes of what.
+    """Holds the keys of ``scripts/prepare.py domain=materials``.
 
     Attributes:
         path: a file, folder or pattern, a list of them, or a mapping of data sets (branches) to them.
@@ -93,7 +93,7 @@ class PrepareConfig(Preparation):
 
     @property
     def target(self) -> Path:
-        """The store to write."""
+        """Returns the path of the store to write."""
         return Path(self.out or f"{source_stem(self.path)}-store")
 
 
@@ -103,7 +103,7 @@ def branches_of(path: Source) -> dict[str, str | list[str]]:
 
 
 def source_stem(path: Source) -> str:
-    """What a store is named after: ``nbmotaw`` for ``data/nbmotaw.extxyz.xz``."""
+    """Returns what a store is named after: ``nbmotaw`` for ``data/nbmotaw.extxyz.xz``."""
     if isinstance(path, Mapping):
         return "-".join(path)
     return files.source_stem(path if isinstance(path, str) else path[0])
@@ -227,7 +227,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
 
 
 def _found(options: Mapping[str, Any], schema: MaterialsSchema, arrays: Arrays) -> dict[str, str]:
-    """Of each label where it came from, in what unit and sign, and in how many structures it is."""
+    """Describes for each label its source, unit and sign, and how many structures have it."""
     named, _ = parse_labels(options)
     told = {name: named.get(name, LabelSpec(name, name)).describe() for name in schema.labels}
     return {name: f"{told[name]}; {int(arrays.masks[name].sum())} of {len(arrays)} structures" for name in told}
@@ -241,7 +241,7 @@ def _tell(
     dropped: int,
     statistics: MaterialsStatistics | None,
 ) -> None:
-    """What was found, on stderr."""
+    """Reports what was found on stderr."""
     lines = [
         f"{len(arrays)} structures, {len(arrays.positions)} atoms of {', '.join(schema.symbols)}, "
         f"{len(arrays.senders)} edges within {schema.cutoff:g} A",

@@ -35,7 +35,7 @@ ATOM_COST, EDGE_COST = 10.0, 1.0
 
 @dataclass(frozen=True)
 class MaterialsDataConfig(Preparation):
-    """The data of a materials run.
+    """Holds the ``data`` keys of a materials run.
 
     Attributes:
         path: a store, or any source that :mod:`domains.materials.data.readers` reads, which is then prepared once.
@@ -75,7 +75,7 @@ class MaterialsDataConfig(Preparation):
 
 
 def open_or_prepare(config: MaterialsDataConfig) -> MaterialsStore:
-    """The store of a run's data; prepared first where the path is not one already.
+    """Opens the store of a run's data; prepares it first where the path is not one already.
 
     Raises:
         ConfigError: choices that the data do not have, or that are asked of a finished store.
@@ -87,7 +87,7 @@ def open_or_prepare(config: MaterialsDataConfig) -> MaterialsStore:
 
 
 def open_test(config: MaterialsDataConfig, store: MaterialsStore, schema: MaterialsSchema) -> MaterialsStore | None:
-    """The store of ``test_path``, where there is one.
+    """Opens the store of ``test_path``, where there is one.
 
     Args:
         schema: of the model, whose elements it may have.
@@ -111,7 +111,7 @@ def open_test(config: MaterialsDataConfig, store: MaterialsStore, schema: Materi
 
 
 def ensure_store(path: Source, cache: str | Path, preparation: Preparation) -> Path:
-    """A store's own path, or that of the store prepared of a source, now or by an earlier run.
+    """Returns a store's own path, or that of the store prepared from a source, now or by an earlier run.
 
     The name in the cache has the source's name and a hash of its files and of all choices, so that changed files or
     choices make a new store. Several processes may ask at once: one prepares, the others wait.
@@ -125,7 +125,7 @@ def ensure_store(path: Source, cache: str | Path, preparation: Preparation) -> P
 
 
 def _refuse_choices(config: MaterialsDataConfig) -> None:
-    """A store's labels, cutoff and splits were decided when it was made."""
+    """Refuses keys that were decided when a store was made: labels, cutoff and splits."""
     plain, made = Preparation().selected(), MaterialsStore.open(str(config.path)).header["preparation"]
     for name, value in config.selected().items():
         if value not in (plain[name], made[name]):
@@ -137,7 +137,7 @@ def _refuse_choices(config: MaterialsDataConfig) -> None:
 
 
 class StructureSource:
-    """Structures of a store by number.
+    """Gives structures of a store by number.
 
     Args:
         store: where they are.
@@ -161,14 +161,14 @@ class StructureSource:
 
     @classmethod
     def of_split(cls, store: MaterialsStore, split: str, **options: Any) -> StructureSource:
-        """The structures of ``train``, ``valid`` or ``test``."""
+        """Returns the structures of ``train``, ``valid`` or ``test``."""
         return cls(store, store.indices(split), **options)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def sample(self, index: int, generator: np.random.Generator) -> GraphSample:
-        """A structure with its neighbors; nothing in it is random."""
+        """Returns a structure with its neighbors; nothing in it is random."""
         sample = self.store.sample(int(self.indices[index]))
         return replace(sample, branch=self.branches[sample.branch])
 
@@ -176,13 +176,13 @@ class StructureSource:
         return collate(samples, self.labels, DTYPES[self.dtype])
 
     def costs(self) -> np.ndarray:
-        """What a pass over each structure costs, from its counts alone, (len,)."""
+        """Returns what a pass over each structure costs, from its counts alone, (len,)."""
         atoms, edges = self.store.arrays.num_atoms[self.indices], self.store.arrays.num_edges[self.indices]
         return ATOM_COST * atoms + EDGE_COST * edges
 
 
 def in_shares(store: MaterialsStore, indices: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
-    """Structures with those of some data sets repeated, so that each is drawn as often as wanted.
+    """Repeats the structures of some data sets, so that each is drawn as often as wanted.
 
     Args:
         shares: of draws, by name of the data set; none repeats nothing.
@@ -204,7 +204,7 @@ def in_shares(store: MaterialsStore, indices: np.ndarray, shares: Mapping[str, f
 
 
 def branch_numbers(known: Sequence[str], branches: Sequence[str], key: str = "data.path") -> list[int]:
-    """For each data set of a store, its number in a model; all are one for a model of one.
+    """Returns for each data set of a store its number in a model; all are one for a model of one.
 
     Raises:
         ConfigError: the model has several, and none of that name.
@@ -222,7 +222,7 @@ def branch_numbers(known: Sequence[str], branches: Sequence[str], key: str = "da
 
 
 def held_out_test(store: MaterialsStore, test: MaterialsStore, **options: Any) -> StructureSource:
-    """All of a test store but the frames that are in the training or validation split, with the training's labels."""
+    """Returns a test store without the frames that are in the training or validation split, with the training's labels."""
     seen = store.arrays.key[np.concatenate([store.indices("train"), store.indices("valid")])]
     fresh = np.flatnonzero(~np.isin(test.arrays.key, seen))
     if len(fresh) < len(test):

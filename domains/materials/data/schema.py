@@ -16,7 +16,7 @@ from sciml.core.errors import DataError
 
 @dataclass(frozen=True)
 class Label(LabelShape):
-    """A label of a store.
+    """Describes a label of a store.
 
     Attributes:
         unit: as the suite keeps it.
@@ -47,13 +47,13 @@ class MaterialsSchema:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Of the elements."""
+        """Returns the symbols of the elements."""
         from ase.data import chemical_symbols
 
         return tuple(chemical_symbols[number] for number in self.elements)
 
     def unit(self, label: str) -> str:
-        """Unit of a label; empty where it is not known."""
+        """Returns the unit of a label; empty where it is not known."""
         return self.labels[label].unit if label in self.labels else ""
 
     def element_index(self, atomic_numbers: Int[Tensor, "atom"]) -> Int[Tensor, "atom"]:
@@ -113,12 +113,12 @@ class MaterialsStatistics:
 
     @property
     def force_rms(self) -> Tensor:
-        """Of one component of a force, eV/A; 1 where there are no forces."""
+        """Returns the root mean square of a force component, eV/A; 1 where there are no forces."""
         return self.rms.get("forces", torch.ones((), dtype=self.energy_std.dtype))
 
     @property
     def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Mean and standard deviation of each label; the latter 1 where all values are the same."""
+        """Returns mean and standard deviation of each label; the latter is 1 where all values are the same."""
         return {name: (self.mean[name], torch.where(std > 0, std, 1.0)) for name, std in self.std.items()}
 
     def reference_energy(
@@ -127,7 +127,7 @@ class MaterialsStatistics:
         elements: Sequence[int],
         branch: Int[Tensor, "atom"] | None = None,
     ) -> Float[Tensor, "atom"]:
-        """Reference energy of each atom, eV.
+        """Returns the reference energy of each atom, eV.
 
         Args:
             elements: the schema's table.
@@ -139,7 +139,7 @@ class MaterialsStatistics:
         return table[0 if branch is None else branch, atomic_numbers]
 
     def to(self, device: torch.device | str) -> MaterialsStatistics:
-        """The statistics on a device."""
+        """Returns the statistics on a device."""
         return self.from_tensors({name: tensor.to(device) for name, tensor in self.to_tensors().items()})
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ KINDS = ("group", "system", "order")
 
 @dataclass(frozen=True)
 class Described:
-    """What a split may be made by; one entry a structure.
+    """Holds what a split may be made by; one entry a structure.
 
     Attributes:
         groups: names.
@@ -37,7 +37,7 @@ class Described:
     keys: np.ndarray
 
     def matching(self, entry: str, key: str) -> np.ndarray:
-        """Which structures an entry such as ``group:*_Test``, ``system:Nb-Ta`` or ``order:4`` means.
+        """Returns the structures that an entry such as ``group:*_Test``, ``system:Nb-Ta`` or ``order:4`` means.
 
         Raises:
             ConfigError: none.
@@ -88,7 +88,7 @@ def check_splits(splits: Mapping[str, Any], split_by: str, key: str = "splits", 
 
 
 def assign(splits: Mapping[str, Any], split_by: str, seed: int, described: Described) -> tuple[np.ndarray, int]:
-    """The split of each structure, numbered as in SPLITS, or -1 where it is not used.
+    """Returns the split of each structure, numbered as in SPLITS, or -1 where it is not used.
 
     Lists are served first, the test split's before the others'; shares are of what is then left, drawn at random:
     structures, or whole groups or chemical systems. Frames that are the same go together; where lists put them

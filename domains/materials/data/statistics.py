@@ -17,7 +17,7 @@ BLOCK = 256
 
 
 def reference_energies(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Energy of an atom of each element (eV), by least squares on energies per atom.
+    """Fits the energy of an atom of each element (eV), by least squares on energies per atom.
 
     Of all solutions the shortest is taken, where compositions do not tell the elements apart.
 
@@ -73,7 +73,7 @@ def compute_statistics(
 
 
 def _summary(arrays: Arrays, name: str, train: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean, standard deviation and root mean square of a label's values, and in how many structures it is."""
+    """Returns mean, standard deviation and root mean square of a label's values, and how many structures have it."""
     having = train[arrays.masks[name][train]]
     number, mean, squares = 0, 0.0, 0.0
     for values in _values(arrays, name, having):
@@ -106,7 +106,7 @@ def ranges(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def _shortest(arrays: Arrays, train: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
-    """Shortest distance of each pair of elements (element, element), A; infinite where they are never neighbors."""
+    """Returns the shortest distance of each pair of elements (element, element), A; infinite where they never meet."""
     place = np.full(256, -1)
     place[list(elements)] = np.arange(len(elements))
     shortest = np.full((len(elements), len(elements)), np.inf)

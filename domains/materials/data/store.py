@@ -21,7 +21,7 @@ SPLITS = ("train", "valid", "test")
 
 
 class Arrays:
-    """The arrays of a store's folder, by memory map: nothing is read until it is used.
+    """Opens the arrays of a store's folder by memory map: nothing is read until it is used.
 
     Args:
         folder: the store, or the folder in which it grows.
@@ -44,12 +44,12 @@ class Arrays:
 
     @cached_property
     def labels(self) -> dict[str, np.ndarray]:
-        """Values by name, (structure, ...) or (atom, ...)."""
+        """Returns the values of the labels by name, (structure, ...) or (atom, ...)."""
         return {name: _mapped(layout.label_path(self.folder, name)) for name in self.label_specs}
 
     @cached_property
     def masks(self) -> dict[str, np.ndarray]:
-        """By name of a label, which structures have it."""
+        """Returns by label which structures have it."""
         return {name: _mapped(layout.mask_path(self.folder, name)) for name in self.label_specs}
 
     def __len__(self) -> int:
@@ -57,16 +57,16 @@ class Arrays:
 
     @property
     def num_atoms(self) -> np.ndarray:
-        """Of each structure."""
+        """Counts the atoms of each structure."""
         return np.diff(self.atom_offsets)
 
     @property
     def num_edges(self) -> np.ndarray:
-        """Of each structure."""
+        """Counts the edges of each structure."""
         return np.diff(self.edge_offsets)
 
     def labels_of(self, index: int) -> dict[str, np.ndarray]:
-        """The labels that a structure has."""
+        """Returns the labels that a structure has."""
         atoms = slice(self.atom_offsets[index], self.atom_offsets[index + 1])
         return {
             name: self.labels[name][atoms if spec["level"] == NODE else index]
@@ -84,7 +84,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 class MaterialsStore:
-    """A prepared data set.
+    """Reads a prepared data set.
 
     Attributes:
         path: its folder.
@@ -134,7 +134,7 @@ class MaterialsStore:
 
     @property
     def statistics(self) -> MaterialsStatistics:
-        """Of the training split.
+        """Returns the statistics of the training split.
 
         Raises:
             DataError: the store has no training split.
@@ -150,7 +150,7 @@ class MaterialsStore:
 
     @cached_property
     def groups(self) -> list[str]:
-        """Names of groups, by number."""
+        """Returns the names of groups, by number."""
         import json
 
         names: list[str] = json.loads((self.path / layout.GROUPS).read_text())
@@ -161,7 +161,7 @@ class MaterialsStore:
         return np.flatnonzero(self.arrays.split == SPLITS.index(split))
 
     def name(self, index: int) -> str:
-        """Where a structure came from."""
+        """Returns where a structure came from."""
         start, stop = self.arrays.name_offsets[index : index + 2]
         return bytes(self.arrays.names[start:stop]).decode()
 
@@ -169,7 +169,7 @@ class MaterialsStore:
         return self.groups[int(self.arrays.group[index])]
 
     def structure(self, index: int) -> Structure:
-        """A structure as it was read."""
+        """Returns a structure as it was read."""
         a = self.arrays
         atoms = slice(a.atom_offsets[index], a.atom_offsets[index + 1])
         return Structure(
@@ -184,7 +184,7 @@ class MaterialsStore:
         )
 
     def sample(self, index: int) -> GraphSample:
-        """A structure with its neighbors; its arrays are views of the files."""
+        """Returns a structure with its neighbors; its arrays are views of the files."""
         a = self.arrays
         atoms = slice(a.atom_offsets[index], a.atom_offsets[index + 1])
         edges = slice(a.edge_offsets[index], a.edge_offsets[index + 1])

@@ -54,7 +54,7 @@ def mask_path(folder: Path, name: str) -> Path:
 
 
 def read_header(path: str | Path) -> dict[str, Any] | None:
-    """What ``store.json`` says; None where the folder is no store of this project."""
+    """Reads ``store.json``; returns None where the folder is no store of this project."""
     try:
         header: dict[str, Any] = json.loads((Path(path) / STORE).read_text())
     except (OSError, ValueError):

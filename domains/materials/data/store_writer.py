@@ -154,7 +154,7 @@ class StoreWriter:
 
 
 def frame_key(structure: Structure) -> int:
-    """A number that is the same for frames that are the same: elements, cell and places to 1e-4 A, in their order."""
+    """Returns a number that is the same for equal frames: elements, cell and positions to 1e-4 A, in their order."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(structure.atomic_numbers.astype("<i8").tobytes())
     for array in (structure.cell, structure.positions):

@@ -55,17 +55,17 @@ class Structure:
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers of the elements in it, increasing."""
+        """Returns the atomic numbers of the elements in it, increasing."""
         return tuple(int(z) for z in np.unique(self.atomic_numbers))
 
     @property
     def volume(self) -> float:
-        """A^3; zero where there is no cell of three vectors."""
+        """Returns the volume, A^3; zero where there is no cell of three vectors."""
         return float(abs(np.linalg.det(self.cell)))
 
     @classmethod
     def from_atoms(cls, atoms: Atoms, **labels: Any) -> Structure:
-        """The structure of ASE's atoms, with the results of their calculator as labels.
+        """Makes a structure of ASE's atoms, with the results of their calculator as labels.
 
         Results are those that are there already: nothing is computed. Stress in ASE's order (xx, yy, zz, yz, xz,
         xy) becomes a (3, 3) matrix.
@@ -86,7 +86,7 @@ class Structure:
         )
 
     def to_atoms(self) -> Atoms:
-        """ASE's atoms: what a calculator may know stands in one, other labels in ``info`` and ``arrays``."""
+        """Returns ASE's atoms: what a calculator may know is in one, other labels are in ``info`` and ``arrays``."""
         from ase import Atoms
         from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -122,13 +122,13 @@ def formula(atomic_numbers: np.ndarray) -> str:
 
 
 def stress_matrix(voigt: np.ndarray) -> np.ndarray:
-    """(3, 3) of stress in ASE's order (xx, yy, zz, yz, xz, xy)."""
+    """Returns the matrix (3, 3) of a stress in ASE's order (xx, yy, zz, yz, xz, xy)."""
     xx, yy, zz, yz, xz, xy = np.asarray(voigt, dtype=np.float64)
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def stress_voigt(matrix: np.ndarray) -> np.ndarray:
-    """ASE's order (xx, yy, zz, yz, xz, xy) of a stress (3, 3)."""
+    """Returns a stress (3, 3) in ASE's order (xx, yy, zz, yz, xz, xy)."""
     return matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 

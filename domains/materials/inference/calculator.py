@@ -28,11 +28,11 @@ GRADIENTS = frozenset({"forces", "stress"})
 
 
 class OutsideTrainingSet(UserWarning):
-    """A structure lies outside what the model was trained on."""
+    """Warns that a structure lies outside what the model was trained on."""
 
 
 class SciMLCalculator(Calculator):
-    """A trained model as ASE knows calculators.
+    """Makes a trained model one of ASE's calculators.
 
     Energy, forces and stress are those of the heads that the model has; standard deviations stand beside them in
     ``results`` as ``energy_std``, ``forces_std``, ``stress_std`` where the model is an ensemble. The first structure
@@ -84,7 +84,7 @@ class SciMLCalculator(Calculator):
         self._told: set[str] = set()
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
-        """A property of some atoms; see ASE.
+        """Returns a property of some atoms; see ASE.
 
         Raises:
             PropertyNotImplementedError: the model has no head for it.
@@ -117,7 +117,7 @@ class SciMLCalculator(Calculator):
         self.results = _as_results(values, structure.volume)
 
     def _sample(self, structure: Structure, atoms: Atoms) -> tuple[GraphSample, np.ndarray]:
-        """The structure with its neighbors, and their distances (A)."""
+        """Returns the structure with its neighbors, and their distances (A)."""
         sample = None if self._listed is None else _moved(self._listed, structure, self.skin)
         lengths = np.zeros(0) if sample is None else edge_lengths(sample)
         if sample is None or (len(lengths) and lengths.min() < MIN_DISTANCE):  # a new search says which atoms collide
@@ -148,7 +148,7 @@ class SciMLCalculator(Calculator):
 
 
 def _properties(predictor: Predictor) -> list[str]:
-    """Everything that ends up in results, under ASE's names."""
+    """Lists everything that ends up in results, under ASE's names."""
     targets = predictor.config.targets
     uncertain = [
         name for name in predictor.predicts if predictor.has_spread or (name in targets and targets[name].gaussian)
@@ -159,7 +159,7 @@ def _properties(predictor: Predictor) -> list[str]:
 
 
 def _moved(listed: GraphSample, structure: Structure, skin: float) -> GraphSample | None:
-    """The listed structure with the atoms where they are now; None where its list is no longer sure to be complete.
+    """Returns the listed structure with the atoms where they are now; None where its list may no longer be complete.
 
     Two atoms that each moved by less than half the skin are nearer by less than the skin.
     """
@@ -172,7 +172,7 @@ def _moved(listed: GraphSample, structure: Structure, skin: float) -> GraphSampl
 
 
 def _as_results(values: Labels, volume: float) -> dict[str, Any]:
-    """Under ASE's names and in its order of stress, which a structure without volume has none of."""
+    """Returns results under ASE's names and in its order of stress, which a structure without volume does not have."""
     results: dict[str, Any] = {}
     for name, value in values.items():
         label = name.removesuffix(STD)

@@ -28,7 +28,7 @@ their variance at best."""
 
 
 class Reason(NamedTuple):
-    """Why a structure lies outside the training set.
+    """Says why a structure lies outside the training set.
 
     Attributes:
         kind: one of :data:`KINDS`.
@@ -49,7 +49,7 @@ def outside(
     *,
     distances: Float[Array, "edge"] | None = None,
 ) -> list[Reason]:
-    """Why a structure lies outside the training set, the gravest reason first; empty where it lies inside.
+    """Returns why a structure lies outside the training set, the gravest reason first; empty where it lies inside.
 
     Args:
         sample: of elements that the schema knows.
@@ -73,7 +73,7 @@ def in_words(reasons: Sequence[Reason]) -> str:
 
 
 def edge_lengths(sample: GraphSample) -> Float[Array, "edge"]:
-    """Distance between the ends of each edge, A."""
+    """Returns the distance between the ends of each edge, A."""
     vectors = sample.positions[sample.senders] - sample.positions[sample.receivers] + sample.shifts @ sample.cell
     lengths: Float[Array, "edge"] = np.sqrt(np.einsum("ea,ea->e", vectors, vectors))
     return lengths

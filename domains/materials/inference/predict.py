@@ -37,7 +37,7 @@ KEPT, SHOWN = 100, 5
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Which structures are gone through, and what is written.
+    """Holds the keys of ``scripts/predict.py``: which structures are read, and what is written.
 
     Attributes:
         structures: any file that ASE reads; a folder, pattern or list of them.
@@ -64,7 +64,7 @@ class PredictConfig:
 
 
 class OutOfDomain:
-    """What is known of the structures outside the training set, in bounded memory.
+    """Collects what is known of the structures outside the training set, in bounded memory.
 
     Attributes:
         count: how many there are.
@@ -84,7 +84,7 @@ class OutOfDomain:
 
     @property
     def worst(self) -> list[tuple[str, str]]:
-        """Names and reasons, the gravest first."""
+        """Returns names and reasons, the gravest first."""
         return [(name, in_words(reasons)) for name, reasons in self._worst]
 
 
@@ -125,7 +125,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
 def _predicted(
     predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str]
 ) -> Iterator[tuple[Structure, Atoms, Labels]]:
-    """Each structure with ASE's atoms as they were read, and what is predicted."""
+    """Yields each structure with ASE's atoms as they were read, and what is predicted."""
     waiting: deque[tuple[Structure, Atoms]] = deque()
 
     def structures() -> Iterator[Structure]:
@@ -141,7 +141,7 @@ def _predicted(
 
 
 def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:
-    """Structures named ``file@number``, without the labels that they may have."""
+    """Yields structures named ``file@number``, without the labels that they may have."""
     for file in files:
         count = 0
         for atoms in read_frames(file, ReadOptions(), 0):
@@ -154,7 +154,7 @@ def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:
 
 
 def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence[Reason]) -> bytes:
-    """A structure in extended XYZ: its own entries, what is predicted, and whether it lies outside."""
+    """Returns a structure in extended XYZ: its own entries, what is predicted, and whether it lies outside."""
     from ase.io.extxyz import write_extxyz
 
     known = {name: value for name, value in values.items() if not name.startswith("stress") or structure.volume}
@@ -193,7 +193,7 @@ def _lines(path: Path, count: int, has_spread: bool, outsiders: OutOfDomain) -> 
 
 
 def _new_path(out: str | None, run: Path) -> Path:
-    """Where the predictions go; refuses to write over an earlier file that was named."""
+    """Returns where the predictions go; refuses to write over an earlier file that was named."""
     if out is not None:
         if Path(out).exists():
             raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")

@@ -31,7 +31,7 @@ BATCH_EDGES = 60_000
 
 
 class Predictor:
-    """What a model says of structures without labels.
+    """Predicts for structures without labels.
 
     Args:
         loaded: the model.
@@ -99,7 +99,7 @@ class Predictor:
                 )
 
     def sample(self, structure: Structure) -> GraphSample:
-        """A structure with its neighbors within the model's reach.
+        """Returns a structure with its neighbors within the model's reach.
 
         Raises:
             DataError: it has elements that the model does not know, or atoms that are too close.
@@ -108,7 +108,7 @@ class Predictor:
         return replace(graph_sample(structure, self.cutoff), branch=self.branch, labels={})
 
     def predict(self, structures: Iterable[Structure], *, gradients: bool = True) -> Iterator[Labels]:
-        """What the model says of each structure in turn, by name; in the units of its labels.
+        """Yields the predictions for each structure in turn, by name; in the units of its labels.
 
         Args:
             structures: any number; they are gone through in batches of about as many edges.
@@ -118,7 +118,7 @@ class Predictor:
             yield from self.predict_samples(samples, gradients=gradients)
 
     def predict_samples(self, samples: Sequence[GraphSample], *, gradients: bool = True) -> list[Labels]:
-        """The same for structures whose neighbors are known, in one batch."""
+        """Predicts for structures whose neighbors are known, in one batch."""
         batch = collate(samples, dtype=self.dtype).to(self.device)
         with torch.no_grad():
             members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients)
@@ -134,7 +134,7 @@ class Predictor:
         ]
 
     def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[np.ndarray, "member sample"]:
-        """One value of each structure by each member of an ensemble, without averages and without forces.
+        """Returns one value of each structure by each member of an ensemble, without averages and without forces.
 
         Args:
             samples: structures whose neighbors are known; they are gone through in batches.

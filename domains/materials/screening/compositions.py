@@ -27,7 +27,7 @@ class Composition:
 
     @property
     def fractions(self) -> dict[str, float]:
-        """Of each element."""
+        """Returns the fraction of each element."""
         total = sum(self.steps)
         return {symbol: count / total for symbol, count in zip(self.elements, self.steps, strict=True)}
 
@@ -41,7 +41,7 @@ class Composition:
 
 @dataclass(frozen=True)
 class CompositionGrid:
-    """A space of compositions.
+    """Spans a space of compositions.
 
     Attributes:
         elements: symbols.
@@ -58,11 +58,11 @@ class CompositionGrid:
 
     @property
     def count(self) -> int:
-        """How many compositions there are."""
+        """Counts the compositions."""
         return sum(math.comb(len(self.elements), order) * self._ways(order) for order in self.orders)
 
     def compositions(self) -> Iterator[Composition]:
-        """All of them: by order, by elements, then by steps."""
+        """Yields all compositions: by order, by elements, then by steps."""
         for order in self.orders:
             for elements in combinations(self.elements, order):
                 for steps in shares(self.steps, order, self.least, self._most):
@@ -87,7 +87,7 @@ class CompositionGrid:
 
 
 def shares(total: int, parts: int, least: int, most: int) -> Iterator[tuple[int, ...]]:
-    """Every tuple of whole numbers between ``least`` and ``most`` that add up to ``total``."""
+    """Yields every tuple of whole numbers between ``least`` and ``most`` that add up to ``total``."""
     if parts == 1:
         if least <= total <= most:
             yield (total,)
@@ -101,7 +101,7 @@ def shares(total: int, parts: int, least: int, most: int) -> Iterator[tuple[int,
 def read_grid(
     elements: Sequence[str], orders: Sequence[int], step: float, smallest: float, largest: float
 ) -> CompositionGrid:
-    """The grid of a step and limits in fractions.
+    """Makes the grid of a step and limits in fractions.
 
     Args:
         step: a fraction that divides one.

@@ -22,7 +22,7 @@ BOND = 1.9
 
 
 class MemberModel(Protocol):
-    """What is asked of a model: :class:`domains.materials.inference.predictor.Predictor` is one."""
+    """Is what is asked of a model; :class:`domains.materials.inference.predictor.Predictor` is one."""
 
     schema: MaterialsSchema
     statistics: MaterialsStatistics
@@ -31,12 +31,12 @@ class MemberModel(Protocol):
     branch: int
 
     def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[Array, "member sample"]:
-        """One value of each structure by each member."""
+        """Returns one value of each structure by each member."""
         ...
 
 
 class Least(NamedTuple):
-    """Where a curve over strains is least.
+    """Says where a curve over strains is least.
 
     Attributes:
         strain: relative change of lengths.
@@ -50,7 +50,7 @@ class Least(NamedTuple):
 
 
 class PureCrystal(NamedTuple):
-    """An element on a lattice.
+    """Describes an element on a lattice.
 
     Attributes:
         a: lattice constant, A.
@@ -62,7 +62,7 @@ class PureCrystal(NamedTuple):
 
 
 def minimum(strains: Sequence[float] | Array, curve: Float[Array, "strain"]) -> Least:
-    """The least value of a parabola through a curve; of two or more strains too many, by least squares.
+    """Finds the least value of a parabola through a curve; through more than three strains by least squares.
 
     The parabola is one in the volume to the power of -2/3, which is the equation of state of second order of Birch
     (1947), https://doi.org/10.1103/PhysRev.71.809.
@@ -82,7 +82,7 @@ def minimum(strains: Sequence[float] | Array, curve: Float[Array, "strain"]) -> 
 
 
 def downhill(curve: Float[Array, "point"], start: int) -> int | None:
-    """Where one ends that goes down from a point of a curve; None where that is at one of its ends.
+    """Finds the minimum that is reached downhill from a point of a curve; None where that is at one of its ends.
 
     Far from what it was trained on a model may have deeper places, which no crystal would come to.
     """
@@ -96,7 +96,9 @@ def downhill(curve: Float[Array, "point"], start: int) -> int | None:
 
 
 def natural_volume(symbol: str) -> float:
-    """A^3/atom of an element's crystal in nature, or about that where its crystal is not a simple one."""
+    """Returns the volume of an element's crystal in nature, A^3/atom, or about that where its crystal is not a simple
+    one.
+    """
     from ase.build import bulk
     from ase.data import atomic_numbers, covalent_radii
 
@@ -110,7 +112,7 @@ def natural_volume(symbol: str) -> float:
 def pure_crystals(
     model: MemberModel, name: str, symbols: Sequence[str], lattices: Sequence[str]
 ) -> dict[tuple[str, str], PureCrystal]:
-    """Each element on each lattice, at the volume where the members' mean is least.
+    """Returns each element on each lattice, at the volume where the members' mean is least.
 
     Args:
         name: what is least: ``energy`` or ``mixing_enthalpy``.

@@ -32,7 +32,7 @@ LATTICE_COLORS = (MODEL_COLOR, *UNDECLARED_COLORS)
 
 @dataclass(frozen=True)
 class Panel:
-    """A map of three or four elements.
+    """Describes a map of three or four elements.
 
     Attributes:
         symbols: at the corners.
@@ -48,7 +48,7 @@ class Panel:
 
 
 def screen_figures(rows: Sequence[Ranked], mixing: Mixing, config: ScreenConfig) -> Iterator[NamedFigure]:
-    """The pictures that fit what was screened; of each composition the lowest lattice alone is mapped."""
+    """Yields the pictures that fit what was screened; of each composition only the lowest lattice is mapped."""
     source = mixing.model.schema.title
     lowest = [row for row in rows if row.lowest_lattice]
     yield NamedFigure(
@@ -94,7 +94,7 @@ def screen_figures(rows: Sequence[Ranked], mixing: Mixing, config: ScreenConfig)
 
 
 def map_of(rows: Sequence[Ranked], symbols: Sequence[str]) -> Panel | None:
-    """All alloys of some elements; None where no alloy has all of them."""
+    """Maps all alloys of some elements; None where no alloy has all of them."""
     mine = [row for row in rows if set(row.found.fractions) <= set(symbols)]
     if not any(len(row.found.fractions) == len(symbols) for row in mine):
         return None
@@ -104,7 +104,7 @@ def map_of(rows: Sequence[Ranked], symbols: Sequence[str]) -> Panel | None:
 
 
 def share_together(rows: Sequence[Ranked], config: ScreenConfig) -> int:
-    """The steps of three elements together that most alloys of more elements have."""
+    """Returns the steps of three elements together that most alloys of more elements have."""
     counts: Counter[int] = Counter()
     for row in rows:
         if len(row.found.steps) > 3:
@@ -113,7 +113,9 @@ def share_together(rows: Sequence[Ranked], config: ScreenConfig) -> int:
 
 
 def cut_of(rows: Sequence[Ranked], three: Sequence[str], together: int) -> Panel | None:
-    """The lowest alloys at each ratio of three elements that have some steps together; None where there are none."""
+    """Returns the lowest alloys at each ratio of three elements that have some steps together; None where there are
+    none.
+    """
     lowest: dict[tuple[int, ...], Ranked] = {}
     for row in rows:
         steps = tuple(row.found.steps.get(symbol, 0) for symbol in three)
@@ -133,7 +135,7 @@ def _points(rows: Sequence[Ranked], symbols: Sequence[str]) -> tuple[Array, Arra
 
 
 def most_mixing(panels: Sequence[Panel]) -> list[Panel]:
-    """The panels with the lowest means, if there are too many for a picture."""
+    """Returns the panels with the lowest means, if there are too many for a picture."""
     lowest = sorted(panels, key=lambda panel: panel.values.mean())[:MOST_TRIANGLES]
     return [panel for panel in panels if any(panel is kept for kept in lowest)]
 
@@ -229,7 +231,7 @@ def draw_maps(panels: Sequence[Panel], source: str, path: Path) -> Path:
 
 
 def draw_pairs(fits: dict[str, tuple[Array, float]], symbols: Sequence[str], source: str, path: Path) -> Path:
-    """A matrix for each lattice, blue where two elements attract each other."""
+    """Draws a matrix for each lattice, blue where two elements attract each other."""
     with suite_style():
         size = 1.6 + 0.62 * len(symbols)
         figure = new_figure(size * len(fits) + 0.6, size)
@@ -257,7 +259,7 @@ def draw_pairs(fits: dict[str, tuple[Array, float]], symbols: Sequence[str], sou
 
 
 def colors(values: Array, name: str) -> tuple[str, Any]:
-    """A color map and its range: blue below zero and red above where values have both signs, else one hue."""
+    """Returns a color map and its range: blue below zero and red above where values have both signs, else one hue."""
     from matplotlib.colors import Normalize
 
     low, high = float(values.min()), float(values.max())

@@ -33,7 +33,7 @@ Candidate = tuple[Composition, str]
 
 @dataclass(frozen=True)
 class MixingResult:
-    """What is said of a composition on a lattice.
+    """Holds what is predicted for a composition on a lattice.
 
     Attributes:
         composition: as on the grid.
@@ -68,7 +68,7 @@ class MixingResult:
 
 @dataclass(frozen=True)
 class AlloySample:
-    """The structures of a composition.
+    """Holds the structures of a composition.
 
     Attributes:
         composition: as on the grid.
@@ -135,11 +135,11 @@ class Mixing:
         return len(next(iter(self.pure.values())).values)
 
     def above(self, symbol: str, lattice: str) -> float:
-        """How much higher an element is on a lattice than on its best one, by the members' mean, eV/atom."""
+        """Returns how much higher an element is on a lattice than on its best one, by the members' mean, eV/atom."""
         return float((self.pure[symbol, lattice].values - self.pure[symbol, self.best[symbol]].values).mean())
 
     def largest_rounding(self, lattice: str) -> float:
-        """By how much fractions of whole atoms differ from those of the grid, at most."""
+        """Returns by how much fractions of whole atoms differ from those of the grid, at most."""
         size = len(self.sites[lattice])
         if size % self.config.grid.steps == 0:
             return 0.0
@@ -150,7 +150,7 @@ class Mixing:
         )
 
     def judge(self, candidates: Sequence[Candidate]) -> list[MixingResult]:
-        """What the model says of each; whatever else is asked with it."""
+        """Predicts each candidate; whatever else is asked with it."""
         drawn = [self.draw(composition, self.sites[lattice]) for composition, lattice in candidates]
         strains = self.config.strains
         values = self.model.member_values(
@@ -166,7 +166,7 @@ class Mixing:
         return [self._found(one, by_candidate[:, number]) for number, one in enumerate(drawn)]
 
     def draw(self, composition: Composition, sites: Sites) -> AlloySample:
-        """The structures of a composition: a function of it, its lattice and the seed."""
+        """Draws the structures of a composition: a function of it, its lattice and the seed."""
         from ase.data import atomic_numbers
 
         counts = atom_counts(composition.fractions, len(sites))
@@ -182,7 +182,7 @@ class Mixing:
         return AlloySample(composition, sites, counts, decorations, a, missed)
 
     def reference(self, fractions: Mapping[str, float]) -> Float[Array, "member"] | float:
-        """The pure elements' own energies, mixed; zero for a model whose own enthalpies know theirs."""
+        """Returns the pure elements' own energies, mixed; zero for a model whose own enthalpies know theirs."""
         if self.name == ENTHALPY:
             return 0.0
         return sum(share * self.pure[symbol, self.best[symbol]].values for symbol, share in fractions.items())
@@ -214,7 +214,7 @@ class Mixing:
         )
 
     def _outside(self, sample: GraphSample, spread: float | None) -> str:
-        """Why a structure is none that the model was trained for."""
+        """Says why a structure is none that the model was trained for."""
         known = (
             {}
             if spread is None or self.name == ENTHALPY
@@ -226,7 +226,7 @@ class Mixing:
     def _ordered(
         self, numbers: Int[Array, "atom"], sites: Sites, generator: np.random.Generator
     ) -> tuple[Int[Array, "atom"], float]:
-        """The same atoms in the wanted order, and by how much it is missed."""
+        """Returns the same atoms in the wanted order, and by how much that is missed."""
         elements, counts = np.unique(numbers, return_counts=True)
         fractions, pairs = counts / len(numbers), self.config.pairs()
         if pairs is None:
@@ -239,7 +239,7 @@ class Mixing:
 
 
 def quantity(model: MemberModel) -> str:
-    """What a model can be asked for.
+    """Returns the quantity that a model can be asked for.
 
     Raises:
         ConfigError: it has neither energy nor mixing enthalpy.
@@ -257,7 +257,7 @@ def quantity(model: MemberModel) -> str:
 def order_of_pairs(
     elements: Int[Array, "element"], fractions: Float[Array, "element"], pairs: Mapping[frozenset[str], float]
 ) -> Float[Array, "element element"]:
-    """Warren-Cowley parameters of which those of some unlike pairs are given and the others are zero.
+    """Returns Warren-Cowley parameters of which those of some unlike pairs are given and the others are zero.
 
     Those of like pairs follow, as in :func:`domains.materials.simulation.short_range_order.draw_target`.
     """

@@ -33,7 +33,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate among others.
+    """Places a candidate among others.
 
     Attributes:
         found: what is said of it alone.
@@ -47,11 +47,13 @@ class Ranked:
 
     @property
     def error(self) -> float:
-        """Of the mixing enthalpy: spread and error over structures together; zero where neither is known."""
+        """Returns the error of the mixing enthalpy: spread and error over structures together; zero where neither is
+        known.
+        """
         return math.hypot(self.found.spread or 0.0, self.found.decoration_error or 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """A row of the table, rounded."""
+        """Returns a row of the table, rounded."""
         values = {**vars(self.found), "free_energy": self.free_energy, "lowest_lattice": self.lowest_lattice}
         return {
             name: round(values[name], DIGITS) if isinstance(values[name], float) else values[name] for name in COLUMNS
@@ -59,7 +61,7 @@ class Ranked:
 
 
 def ranked(found: Sequence[MixingResult], temperature: float, rank_by: str) -> list[Ranked]:
-    """All candidates, the best first.
+    """Ranks all candidates, the best first.
 
     Args:
         temperature: K.

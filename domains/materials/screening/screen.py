@@ -58,7 +58,7 @@ def make_screen(
     about: dict[str, str],
     calibration: Mapping[str, float] | None = None,
 ) -> CommandResult:
-    """The same with any model.
+    """Screens with any model; see :func:`screen`.
 
     Args:
         about: what tells the model from others.
@@ -107,7 +107,7 @@ def fingerprint(loaded: LoadedModel) -> str:
 
 
 def _judged(mixing: Mixing, config: ScreenConfig, parts: StagedParts) -> tuple[list[MixingResult], int]:
-    """What is said of all candidates, and how many structures that took now."""
+    """Returns what is predicted for all candidates, and how many structures that took now."""
     size = max(1, PART // (config.decorations * len(config.strains)))
     candidates = [(composition, lattice) for lattice in config.lattices for composition in config.grid.compositions()]
     groups = [candidates[first : first + size] for first in range(0, len(candidates), size)]
@@ -135,7 +135,7 @@ def _made_parts(
 
 
 def _settings(config: ScreenConfig, about: dict[str, str]) -> dict[str, Any]:
-    """What decides what the model says."""
+    """Returns what decides what the model predicts."""
     asked = {key: value for key, value in asdict(config).items() if key not in OF_RANKING}
     versions = {name: version(name) for name in ("sciml", "numpy", "torch")}
     return {**asked, **about, "versions": versions}
@@ -169,7 +169,7 @@ def _record(mixing: Mixing, config: ScreenConfig, about: dict[str, str], notes: 
 
 
 def _notes(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> Iterator[str]:
-    """What a reader of the table must know."""
+    """Yields what a reader of the table must know."""
     if mixing.members == 1:
         yield "no spread: a single model cannot tell what it does not know; train with task.members=4"
     elif mixing.calibration is None:

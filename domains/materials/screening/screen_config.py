@@ -22,7 +22,7 @@ MOST_STRAIN = 0.1
 
 @dataclass(frozen=True)
 class ScreenConfig:
-    """A space of alloys, and how each of them is judged.
+    """Holds the keys of ``scripts/screen.py``: a space of alloys, and how each of them is judged.
 
     Attributes:
         elements: a formula without numbers, or symbols.
@@ -90,12 +90,12 @@ class ScreenConfig:
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
-        """The elements, in the order that they are given in."""
+        """Returns the elements, in the order that they are given in."""
         return _symbols(self.elements)
 
     @cached_property
     def grid(self) -> CompositionGrid:
-        """All compositions."""
+        """Returns the grid of all compositions."""
         return read_grid(self.symbols, self.orders, self.step, self.min_fraction, self.max_fraction)
 
     @property
@@ -107,16 +107,16 @@ class ScreenConfig:
 
     @property
     def name(self) -> str:
-        """Of the folder that is made if no other is named, e.g. ``CoCuFeNiPd-3-5-fcc``."""
+        """Names the folder that is made if no other is named, e.g. ``CoCuFeNiPd-3-5-fcc``."""
         return "-".join(["".join(self.symbols), *map(str, self.orders), *self.lattices])
 
     @property
     def each(self) -> int:
-        """Structures that a composition takes."""
+        """Counts the structures that a composition takes."""
         return len(self.lattices) * self.decorations * len(self.strains)
 
     def pairs(self) -> dict[frozenset[str], float] | None:
-        """The wanted Warren-Cowley parameters by pair; None where they are not given one by one."""
+        """Returns the wanted Warren-Cowley parameters by pair; None where they are not given one by one."""
         if not isinstance(self.warren_cowley, Mapping):
             return None
         return {frozenset(name.split("-")): value for name, value in self.warren_cowley.items()}

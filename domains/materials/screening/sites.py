@@ -21,7 +21,7 @@ MOST_MORE = 1.5
 
 
 class Sites:
-    """The sites of a crystal; HCP has the ideal ratio of its lattice constants.
+    """Holds the sites of a crystal; HCP has the ideal ratio of its lattice constants.
 
     All lengths grow together, so which pairs are near is a matter of how many lattice constants the cutoff reaches.
 
@@ -42,7 +42,7 @@ class Sites:
         return len(self.unit)
 
     def lattice_constant(self, volume: float) -> float:
-        """At a volume an atom; A and A^3."""
+        """Returns the lattice constant (A) at a volume an atom (A^3)."""
         return float((volume / self.volume) ** (1 / 3))
 
     def sample(self, atomic_numbers: Int[Array, "atom"], a: float, branch: int = 0) -> GraphSample:
@@ -56,7 +56,7 @@ class Sites:
         return GraphSample(atomic_numbers, a * unit.positions, a * unit.cell, unit.pbc, *edges, branch=branch)
 
     def nearest(self) -> Array:
-        """How often each site has each other one as a nearest neighbor, (site, site)."""
+        """Counts how often each site has each other one as a nearest neighbor, (site, site)."""
         # the search wants lengths of atoms' size
         scaled = replace(self.unit, positions=3 * self.unit.positions, cell=3 * self.unit.cell)
         return neighbor_counts(scaled, 3 * FIRST_SHELL[self.lattice])

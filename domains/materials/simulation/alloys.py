@@ -40,7 +40,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which structures to draw.
+    """Says which structures to draw.
 
     Attributes:
         families: each structure is of one of them.
@@ -69,7 +69,7 @@ class Recipe:
 
 
 def draw(recipe: Recipe, lattice_constants: LatticeConstants, seed: int, index: int) -> Structure:
-    """The structure of a number: a function of seed and index alone, whatever else is drawn."""
+    """Draws the structure of a number: a function of seed and index alone, whatever else is drawn."""
     generator = np.random.default_rng([seed, index])
     family, elements, given = _draw_system(recipe, generator)
     repeats = recipe.supercells[generator.integers(len(recipe.supercells))]
@@ -114,7 +114,7 @@ def solid_solution(
 
 
 def crystal(lattice: str, a: float, c: float, repeats: tuple[int, int, int] = (1, 1, 1)) -> Structure:
-    """The sites of a crystal, without elements, in repeats of its smallest cell with right angles.
+    """Returns the sites of a crystal, without elements, in repeats of its smallest cell with right angles.
 
     Args:
         a, c: lattice constants, A; cubes have no c.
@@ -126,7 +126,7 @@ def crystal(lattice: str, a: float, c: float, repeats: tuple[int, int, int] = (1
 
 @cache
 def _unit_crystal(lattice: str, repeats: tuple[int, int, int]) -> Structure:
-    """The same with lattice constants of 1 A."""
+    """Returns the same with lattice constants of 1 A."""
     from ase.build import bulk
 
     shape = {"c": 1.0, "orthorhombic": True} if lattice == "hcp" else {"cubic": True}
@@ -146,7 +146,7 @@ def atom_counts(fractions: Fractions, num_atoms: int) -> dict[str, int]:
 
 
 def ordered(structure: Structure, first_shell: float, strength: float, generator: Generator) -> Structure:
-    """The same atoms on other sites, with a short-range order that is drawn within the strength.
+    """Returns the same atoms on other sites, with a short-range order that is drawn within the strength.
 
     Args:
         first_shell: A; nearest neighbors are nearer, others farther.
@@ -159,19 +159,19 @@ def ordered(structure: Structure, first_shell: float, strength: float, generator
 
 
 def without_atom(structure: Structure, index: int) -> Structure:
-    """The structure with a vacancy in place of one atom."""
+    """Returns the structure with a vacancy in place of one atom."""
     keep = np.arange(len(structure)) != index
     return replace(structure, atomic_numbers=structure.atomic_numbers[keep], positions=structure.positions[keep])
 
 
 def draw_strain(strain: float, shear: float, generator: Generator) -> Float[Array, "3 3"]:
-    """A symmetric strain: one value on the diagonal, three beside it, uniform up to the given sizes."""
+    """Draws a symmetric strain: one value on the diagonal, three beside it, uniform up to the given sizes."""
     beside = np.triu(generator.uniform(-shear, shear, (3, 3)), 1)
     return generator.uniform(-strain, strain) * np.eye(3) + beside + beside.T
 
 
 def strained(structure: Structure, strain: Float[Array, "3 3"]) -> Structure:
-    """Cell and positions stretched alike."""
+    """Returns cell and positions stretched alike."""
     stretch = np.eye(3) + strain
     return replace(structure, positions=structure.positions @ stretch, cell=structure.cell @ stretch)
 
@@ -183,7 +183,7 @@ def rattled(structure: Structure, size: float, generator: Generator) -> Structur
 
 
 def _draw_system(recipe: Recipe, generator: Generator) -> tuple[Family, tuple[str, ...], Fractions]:
-    """A family and elements of it; with given compositions, one of those and a family that has its elements."""
+    """Draws a family and elements of it; with given compositions, one of those and a family that has its elements."""
     if recipe.compositions:
         given = recipe.compositions[generator.integers(len(recipe.compositions))]
         families = [family for family in recipe.families if set(given) <= set(family.elements)]

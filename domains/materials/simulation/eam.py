@@ -78,7 +78,7 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
 
 
 class PairParameters(NamedTuple):
-    """What describes an element in a pair; one value for each end."""
+    """Describes an element in a pair; one value for each end."""
 
     r_e: Tensor
     f_e: Tensor
@@ -91,7 +91,7 @@ class PairParameters(NamedTuple):
 
 
 class EmbeddingParameters(NamedTuple):
-    """What describes an element in the electrons of its neighbors; one value for each atom."""
+    """Describes an element in the electrons of its neighbors; one value for each atom."""
 
     rho_e: Tensor
     rho_s: Tensor
@@ -108,7 +108,7 @@ class EmbeddingParameters(NamedTuple):
 
 
 class EAMResult(NamedTuple):
-    """What the potential says of a batch, in float64.
+    """Holds what the potential gives for a batch, in float64.
 
     Attributes:
         energy: eV, of each structure; zero is atoms far apart.
@@ -124,7 +124,7 @@ class EAMResult(NamedTuple):
 
 
 def reach(atomic_numbers: Iterable[int]) -> float:
-    """The cutoff (A) with which a neighbor list of these elements holds all that the potential needs.
+    """Returns the cutoff (A) with which a neighbor list of these elements holds all that the potential needs.
 
     Raises:
         DataError: for an element that the potential does not know.
@@ -133,7 +133,7 @@ def reach(atomic_numbers: Iterable[int]) -> float:
 
 
 def symbol(atomic_number: int) -> str:
-    """The symbol of an element that the potential knows.
+    """Returns the symbol of an element that the potential knows.
 
     Raises:
         DataError: it does not know the element.
@@ -177,7 +177,7 @@ def evaluate(batch: GraphBatch) -> EAMResult:
 
 
 def _one_way(batch: GraphBatch) -> Tensor:
-    """One of the two directions of each pair; of an atom and its own image, by the sign of the shift."""
+    """Keeps one of the two directions of each pair; of an atom and its own image, by the sign of the shift."""
     h, k, l = batch.shifts.unbind(1)  # noqa: E741
     forward = (h > 0) | ((h == 0) & ((k > 0) | ((k == 0) & (l > 0))))
     return (batch.senders < batch.receivers) | ((batch.senders == batch.receivers) & forward)
@@ -186,7 +186,9 @@ def _one_way(batch: GraphBatch) -> Tensor:
 def _atomic_energies(
     atomic_numbers: Tensor, vectors: Float[Tensor, "pair 3"], senders: Tensor, receivers: Tensor
 ) -> tuple[Float[Tensor, "atom"], Float[Tensor, "atom"]]:
-    """Energy (eV) and electron density of each atom; the energy of a pair belongs to both of its atoms by halves."""
+    """Returns energy (eV) and electron density of each atom; the energy of a pair belongs to both of its atoms by
+    halves.
+    """
     distance = torch.linalg.vector_norm(vectors, dim=1)
     ends = torch.cat([senders, receivers])  # both ends of all pairs at once: half as many, twice as long operations
     at_end = PairParameters(*_gather(PairParameters._fields, atomic_numbers[ends]))
@@ -208,7 +210,7 @@ def _atomic_energies(
 
 
 def _decay(distance: Tensor) -> Tensor:
-    """1 / (1 + d^20), by products: a power costs several times as much."""
+    """Computes 1 / (1 + d^20) by products: a power costs several times as much."""
     squared = distance * distance
     fourth = squared * squared
     eighth = fourth * fourth
@@ -216,13 +218,15 @@ def _decay(distance: Tensor) -> Tensor:
 
 
 def _taper(x: Tensor) -> Tensor:
-    """From one to zero with two continuous derivatives; x is the distance over r_e."""
+    """Falls from one to zero with two continuous derivatives; x is the distance over r_e."""
     t = ((x - TAPER_START) / (CUTOFF - TAPER_START)).clamp(0, 1)
     return 1 - t**3 * (10 - 15 * t + 6 * t**2)
 
 
 def _embedding(density: Float[Tensor, "atom"], atomic_numbers: Int[Tensor, "atom"]) -> Float[Tensor, "atom"]:
-    """Energy (eV) of an atom in the electrons of its neighbors: a cubic, another cubic, and a power with a log."""
+    """Returns the energy (eV) of an atom in the electrons of its neighbors: a cubic, another cubic, and a power with a
+    log.
+    """
     p = EmbeddingParameters(*_gather(EmbeddingParameters._fields, atomic_numbers))
     begin, end = p.rho_n * p.rho_e, UPPER_BRANCH * p.rho_e
     t = density / begin - 1
@@ -236,7 +240,7 @@ def _embedding(density: Float[Tensor, "atom"], atomic_numbers: Int[Tensor, "atom
 
 
 def _gather(names: tuple[str, ...], atomic_numbers: Int[Tensor, "end"]) -> tuple[Tensor, ...]:
-    """The named parameters of atoms, a tensor each."""
+    """Returns the named parameters of atoms, a tensor each."""
     return _table(names).to(atomic_numbers.device).index_select(1, atomic_numbers).unbind(0)
 
 

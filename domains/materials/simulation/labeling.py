@@ -23,7 +23,7 @@ IDEAL_C_OVER_A = (8 / 3) ** 0.5
 
 
 class Labeler(Protocol):
-    """A potential that labels structures.
+    """Labels structures by a potential.
 
     Attributes:
         name: how users call it.
@@ -36,12 +36,14 @@ class Labeler(Protocol):
     symbols: tuple[str, ...]
 
     def label(self, structures: Sequence[Structure]) -> list[Labels]:
-        """Energy (eV), forces (eV/A), stress (eV/A^3) and what else it has to say, of each structure."""
+        """Returns energy (eV), forces (eV/A), stress (eV/A^3) and further labels of each structure."""
         ...
 
 
 class EAMLabeler:
-    """Zhou, Johnson and Wadley's potential (:mod:`domains.materials.simulation.eam`); adds the ``eam_density``."""
+    """Labels by Zhou, Johnson and Wadley's potential (:mod:`domains.materials.simulation.eam`); adds the
+    ``eam_density``.
+    """
 
     name = "eam"
     title = "EAM of Zhou, Johnson and Wadley (2004), doi:10.1103/PhysRevB.69.144113"
@@ -69,7 +71,7 @@ class EAMLabeler:
 
 
 class EMTLabeler:
-    """ASE's effective medium theory, structure by structure."""
+    """Labels by ASE's effective medium theory, structure by structure."""
 
     name = "emt"
     title = "EMT (Jacobsen, Stoltze and Norskov, 1996, doi:10.1016/0039-6028(96)00816-3) as in ASE"
@@ -91,7 +93,7 @@ LABELERS: Mapping[str, type[EAMLabeler] | type[EMTLabeler]] = {"eam": EAMLabeler
 
 
 class Crystal(NamedTuple):
-    """A relaxed crystal of one element.
+    """Describes a relaxed crystal of one element.
 
     Attributes:
         a: lattice constant, A, of the cubic cell or in the basal plane.
@@ -106,7 +108,7 @@ class Crystal(NamedTuple):
 
 @cache
 def pure_crystal(labeler: str, symbol: str, lattice: str | None = None) -> Crystal:
-    """The crystal of an element with the lowest energy on a lattice.
+    """Returns the crystal of an element with the lowest energy on a lattice.
 
     Args:
         labeler: a key of ``LABELERS``.
@@ -132,14 +134,14 @@ def pure_crystal(labeler: str, symbol: str, lattice: str | None = None) -> Cryst
 
 
 def natural_lattice(symbol: str) -> str:
-    """FCC, BCC or HCP, as the element crystallizes at room temperature."""
+    """Returns FCC, BCC or HCP, as the element crystallizes at room temperature."""
     from ase.data import atomic_numbers, reference_states
 
     return str((reference_states[atomic_numbers[symbol]] or {})["symmetry"])
 
 
 def pure_structure(symbol: str, lattice: str, a: float, c: float) -> Structure:
-    """A crystal of one element."""
+    """Returns a crystal of one element."""
     from ase.data import atomic_numbers
 
     sites = crystal(lattice, a, c)
@@ -147,7 +149,7 @@ def pure_structure(symbol: str, lattice: str, a: float, c: float) -> Structure:
 
 
 def _start(symbol: str, lattice: str) -> float:
-    """The lattice constant at which an element has the volume an atom that it has in nature."""
+    """Returns the lattice constant at which an element has the volume an atom that it has in nature."""
     from ase.build import bulk
 
     volume = bulk(symbol).get_volume() / len(bulk(symbol))
@@ -156,7 +158,7 @@ def _start(symbol: str, lattice: str) -> float:
 
 
 def _by_size(samples: Sequence[GraphSample]) -> list[list[GraphSample]]:
-    """The same in batches of about as many pairs."""
+    """Yields the same in batches of about as many pairs."""
     batches: list[list[GraphSample]] = []
     count = BATCH_PAIRS
     for sample in samples:

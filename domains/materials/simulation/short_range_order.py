@@ -24,7 +24,7 @@ COOLING = 0.95
 
 
 class ShortRangeOrder(NamedTuple):
-    """The order of a structure.
+    """Describes the short-range order of a structure.
 
     Attributes:
         elements: atomic numbers, increasing.
@@ -43,7 +43,7 @@ class Arrangement(NamedTuple):
 
 
 def neighbor_counts(structure: Structure, cutoff: float) -> Float[Array, "atom atom"]:
-    """How many images of the second atom lie within the cutoff (A) of the first."""
+    """Counts the images of the second atom within the cutoff (A) of the first."""
     edges = neighbor_list(structure, cutoff)
     counts = np.zeros((len(structure), len(structure)))
     np.add.at(counts, (edges.receivers, edges.senders), 1.0)
@@ -51,12 +51,12 @@ def neighbor_counts(structure: Structure, cutoff: float) -> Float[Array, "atom a
 
 
 def warren_cowley(structure: Structure, cutoff: float) -> ShortRangeOrder:
-    """The order among atoms closer than the cutoff (A), which lies between two shells of neighbors."""
+    """Measures the order among atoms closer than the cutoff (A), which lies between two shells of neighbors."""
     return order_on(structure.atomic_numbers, neighbor_counts(structure, cutoff))
 
 
 def order_on(atomic_numbers: Int[Array, "atom"], neighbors: Float[Array, "atom atom"]) -> ShortRangeOrder:
-    """The same from counts of neighbors."""
+    """Measures the order from counts of neighbors."""
     elements, is_element = _one_hot(atomic_numbers)
     return ShortRangeOrder(elements, _alpha(is_element.T @ neighbors @ is_element, is_element.mean(axis=0)))
 
@@ -64,7 +64,7 @@ def order_on(atomic_numbers: Int[Array, "atom"], neighbors: Float[Array, "atom a
 def draw_target(
     fractions: Float[Array, "element"], strength: float, generator: np.random.Generator
 ) -> Float[Array, "element element"]:
-    """A symmetric alpha with independent values of unlike pairs, uniform within the strength.
+    """Draws a symmetric alpha with independent values of unlike pairs, uniform within the strength.
 
     Those of like pairs follow: the shares of all elements around an atom add up to one. Where one of them would be
     below zero, all values are made smaller.
@@ -128,14 +128,14 @@ def _one_hot(atomic_numbers: Array) -> tuple[tuple[int, ...], Float[Array, "atom
 
 
 def _alpha(bonds: Float[Array, "*swap element element"], fractions: Array) -> Float[Array, "*swap element element"]:
-    """From counts of neighbors by their elements; a row an element."""
+    """Returns alpha from counts of neighbors by their elements; a row an element."""
     around = bonds.sum(axis=-1, keepdims=True)
     shares = np.divide(bonds, around, out=np.full_like(bonds, np.nan), where=around > 0)
     return 1 - shares / fractions
 
 
 def _error(bonds: Array, fractions: Array, target: Array) -> Array:
-    """The sum of squared errors of all pairs, weighted by how frequent they are in a random alloy."""
+    """Returns the sum of squared errors of all pairs, weighted by how frequent they are in a random alloy."""
     return ((_alpha(bonds, fractions) - target) ** 2 * np.outer(fractions, fractions)).sum(axis=(-2, -1))
 
 

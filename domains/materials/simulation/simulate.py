@@ -60,7 +60,7 @@ def simulate(config: SimulateConfig) -> Path:
 
 
 def structures(config: SimulateConfig, first: int, last: int) -> list[Structure]:
-    """The labeled structures with numbers from ``first`` up to ``last``, rounded as they are written."""
+    """Returns the labeled structures with numbers from ``first`` up to ``last``, rounded as they are written."""
     recipe, labeler = config.recipe(), LABELERS[config.labeler]()
 
     def constants(symbol: str, lattice: str) -> tuple[float, float]:
@@ -105,7 +105,7 @@ def _make_part(config: SimulateConfig, path: Path, number: int) -> None:
 
 
 def _settings(config: SimulateConfig) -> dict[str, Any]:
-    """What decides what is in the file; JSON's words."""
+    """Returns what decides what is in the file, as JSON."""
     values = {key: value for key, value in asdict(config).items() if key not in ("out", "workers", "overwrite")}
     return {**values, "versions": {name: version(name) for name in ("sciml", "numpy", "ase")}}
 

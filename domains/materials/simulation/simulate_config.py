@@ -13,7 +13,7 @@ from sciml.core.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """What to simulate, and where to put it.
+    """Holds the keys of ``scripts/simulate.py domain=materials``.
 
     Attributes:
         out: the extxyz file to make; compressed if it ends in .xz.
@@ -83,7 +83,7 @@ class SimulateConfig:
             raise ConfigError(f"{atoms} atoms are too few", key="supercells", hint="for example [[2,2,2]]")
 
     def recipe(self) -> Recipe:
-        """The structures that are wanted.
+        """Returns the structures that are wanted.
 
         Raises:
             ConfigError: a family or a composition cannot be read, or has an element that the labeler does not know.

@@ -62,7 +62,7 @@ def _counts(batch: GraphBatch, schema: MaterialsSchema) -> Tensor:
 
 
 def _fitted(store: MaterialsStore) -> Mapping[str, Tensor]:
-    """A row of values for each element, by label; forces are vectors, whose mean has no direction to it, and zero."""
+    """Returns a row of values for each element, by label; forces are zero: their mean has no direction."""
     arrays, train, elements = store.arrays, store.indices("train"), store.schema.elements
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)
     tables = {}
@@ -81,7 +81,7 @@ def _fitted(store: MaterialsStore) -> Mapping[str, Tensor]:
 
 
 def _means_by_element(store: MaterialsStore, name: str, known: np.ndarray) -> np.ndarray:
-    """Mean of an atom's label over the atoms of each element."""
+    """Returns the mean of an atom's label over the atoms of each element."""
     arrays, elements = store.arrays, np.asarray(store.schema.elements)
     sums = np.zeros((2, len(elements)))
     for index in known:

@@ -44,11 +44,11 @@ class Calibration:
         self.bins.index_add_(0, torch.bucketize(spread, EDGES), columns)
 
     def sums(self) -> list[Tensor]:
-        """The accumulators."""
+        """Returns the accumulators."""
         return [self.shares, self.bins]
 
     def compute(self) -> dict[Metric, float]:
-        """The scores; none where nothing was added."""
+        """Returns the scores; none where nothing was added."""
         count, one, two = self.shares.tolist()
         if not count:
             return {}

@@ -17,7 +17,7 @@ STD = "_std"
 
 
 class MaterialsEnsemble(nn.Module):
-    """A deep ensemble; its members differ by their first weights alone.
+    """Trains a deep ensemble as one model; its members differ by their first weights alone.
 
     Source: Lakshminarayanan et al. (2017), https://doi.org/10.48550/arXiv.1612.01474.
 
@@ -33,7 +33,7 @@ class MaterialsEnsemble(nn.Module):
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Of each member; see :meth:`MaterialsGNN.variable_rows`."""
+        """Returns those of each member; see :meth:`MaterialsGNN.variable_rows`."""
         return {
             f"members.{number}.{name}": rows
             for number, member in enumerate(self.members)
@@ -41,12 +41,12 @@ class MaterialsEnsemble(nn.Module):
         }
 
     def forward(self, *graph: Any) -> list[dict[str, Tensor]]:
-        """What each member says of the same structures."""
+        """Returns what each member predicts for the same structures."""
         return [member(*graph) for member in self.members]
 
 
 def combined(members: Sequence[Mapping[str, Tensor]], calibration: Mapping[str, float]) -> dict[str, Tensor]:
-    """The mean of what members predict, and the standard deviation of each value.
+    """Returns the mean of what members predict, and the standard deviation of each value.
 
     Members' own variances and the variance among members add up, as of a mixture of Gaussians.
 

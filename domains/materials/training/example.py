@@ -15,7 +15,7 @@ BATCH = 32
 
 
 def test_example(task: Any, model: nn.Module, source: SampleSource) -> dict[str, np.ndarray]:
-    """Predicted and true values, ``<label>.predicted`` and ``<label>.true``, of structures spread over a split.
+    """Returns ``<label>.predicted`` and ``<label>.true`` of structures spread over a split.
 
     Energies are per atom; ``<label>.order`` says how many elements each value's structure has, ``<label>.spread``,
     where there is one, how far the model trusts itself.

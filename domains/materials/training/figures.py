@@ -23,7 +23,7 @@ ORDERS = {1: "unary", 2: "binary", 3: "ternary", 4: "quaternary", 5: "quinary"}
 
 
 def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
-    """The pictures of a run, from its files."""
+    """Yields the pictures of a run, from its files."""
     labels = [name.removesuffix(".true") for name in result.example if name.endswith(".true")]
     if labels:
         yield NamedFigure(
@@ -57,7 +57,7 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
 def draw_parity(
     example: Mapping[str, np.ndarray], schema: Mapping[str, Any], labels: Sequence[str], path: Path
 ) -> Path:
-    """A panel for each label."""
+    """Draws predicted against true values, a panel for each label."""
     columns = min(len(labels), 3)
     rows = math.ceil(len(labels) / columns)
     with suite_style():
@@ -94,7 +94,7 @@ def draw_calibration(
     scores: Sequence[Mapping[str, Any]],
     path: Path,
 ) -> Path:
-    """A panel for each label: rms of errors over rms of spreads, in bins of as many values."""
+    """Draws rms of errors over rms of spreads, in bins of as many values, a panel for each label."""
     found = {(row["variable"], row["metric"]): row["value"] for row in scores}
     with suite_style():
         from matplotlib.ticker import LogLocator, NullLocator
@@ -127,7 +127,7 @@ def draw_calibration(
 
 
 def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path: Path) -> Path:
-    """A panel for each label: bars of the model beside those of the baseline."""
+    """Draws bars of the model beside those of the baseline, a panel for each label."""
     table: dict[str, list[tuple[str, float, float, str]]] = {}
     for row in rows:
         match = re.fullmatch(r"(.+)\[(.+)\]", row["variable"])

@@ -20,7 +20,7 @@ REDUCTIONS = ("mean", "sum")
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """One thing to learn.
+    """Describes one thing to learn.
 
     Attributes:
         kind: ``energy`` (of the structure, a sum over atoms, with forces and stress as its gradients), ``graph``
@@ -59,7 +59,7 @@ class TargetConfig:
 
 
 class Head(nn.Module):
-    """A small network on the state of each atom, its output a row for every branch.
+    """Applies a small network to the state of each atom; its output has a row for every branch.
 
     It starts at zero: an untrained model gives each target's mean.
 
@@ -82,7 +82,7 @@ class Head(nn.Module):
         graph_index: Int[Tensor, "atom"],
         num_graphs: int,
     ) -> Float[Tensor, "row width"]:
-        """Values of atoms, or of graphs, according to the target's kind."""
+        """Returns values of atoms, or of graphs, according to the target's kind."""
         rows = [out(F.silu(hidden(states))) for hidden, out in zip(self.hidden, self.out, strict=True)]
         if self.num_branches == 1:
             values = rows[0]
@@ -98,7 +98,7 @@ class Head(nn.Module):
 
 
 def branch_rows(names: Sequence[str], known: Sequence[str], key: str) -> list[int]:
-    """The head of each known branch, for a target that is learned from some of them; -1 where it is not.
+    """Returns the head of each known branch, for a target that is learned from some of them; -1 where it is not.
 
     Raises:
         ConfigError: where a name is no branch.

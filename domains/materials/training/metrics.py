@@ -108,7 +108,7 @@ class MaterialsMetrics:
 
 
 def composition_orders(batch: GraphBatch) -> Tensor:
-    """How many elements each structure has."""
+    """Counts the elements of each structure."""
     pairs = torch.stack([batch.graph_index.cpu(), batch.atomic_numbers.cpu()]).unique(dim=1)
     return torch.bincount(pairs[0], minlength=batch.num_samples)
 

@@ -61,7 +61,7 @@ class MaterialsGNN(nn.Module):
         graph_index: Int[Tensor, "atom"],
         branch: Int[Tensor, "graph"],
     ) -> dict[str, Float[Tensor, "row width"]]:
-        """Every target of every structure, or of every atom; also where no label of it is known.
+        """Returns every target of every structure, or of every atom; also where no label of it is known.
 
         Args:
             edge_vectors: from receiver to sender, A.

@@ -26,7 +26,7 @@ ENERGY = "energy"
 
 @dataclass(frozen=True)
 class MaterialsTaskConfig:
-    """What is learned.
+    """Says what is learned.
 
     Attributes:
         targets: by the name of their label; ``energy`` brings forces and stress.
@@ -61,7 +61,7 @@ class MaterialsTaskConfig:
 
 
 class MaterialsTask:
-    """Structures to energies, forces, stress and properties.
+    """Learns energies, forces, stress and properties of structures.
 
     An energy is the sum of its atoms' reference energies and of what the model says of them, in units of the rms
     force; forces and stress are its gradients. Other targets are standardized. The loss of a structure is the
@@ -102,7 +102,8 @@ class MaterialsTask:
         return LossOutput(total, parts, weight=batch.num_samples)
 
     def predict(self, model: nn.Module, batch: GraphBatch, *, gradients: bool = True) -> Prediction:
-        """All targets in physical units; energies in float64, since those of thousands of eV have too many digits.
+        """Predicts all targets in physical units; energies in float64, since those of thousands of eV have too many
+        digits.
 
         Args:
             gradients: whether forces and stress are wanted, where they are learned.
@@ -120,7 +121,7 @@ class MaterialsTask:
     def evaluate(
         self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True
     ) -> list[dict[str, Tensor]]:
-        """All targets in physical units, by each member of an ensemble; ``<name>_std`` beside those with a variance.
+        """Predicts all targets in physical units by each member; ``<name>_std`` beside those with a variance.
 
         Args:
             create_graph: whether forces and stress are to be differentiated further.
@@ -144,7 +145,7 @@ class MaterialsTask:
     def _energy(
         self, raw: Tensor, batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
     ) -> dict[str, Tensor]:
-        """The energy, float64, and its gradients in positions and strain where these were moved."""
+        """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
         found = {}
         if moved:
@@ -167,7 +168,7 @@ class MaterialsTask:
         return found
 
     def _errors(self, found: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, tuple[float, Tensor]]:
-        """The weight of each label and its loss by structure, zero where a structure lacks it."""
+        """Returns the weight of each label and its loss by structure, zero where a structure lacks it."""
         errors: dict[str, tuple[float, Tensor]] = {}
         for name, target in self.config.targets.items():
             if target.kind != "energy":

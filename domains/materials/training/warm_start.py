@@ -13,7 +13,7 @@ from sciml.domain.protocol import FittedData
 
 
 def continued(new: FittedData, older: FittedData) -> FittedData:
-    """Schema and statistics of a training on new data that starts from the weights of an older one.
+    """Returns schema and statistics of a training on new data that starts from the weights of an older one.
 
     Weights mean something in the older training's units alone: the rms of its forces, the mean and standard deviation
     of its properties, its number of neighbors. Reference energies are the new data's own, so that data of another

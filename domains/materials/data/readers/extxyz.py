@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_extxyz(file: str, start: int = 0) -> Iterator[Atoms]:
-    """The structures of a file, from number ``start`` on.
+    """Yields the structures of a file, from number ``start`` on.
 
     Raises:
         DataError: a file that is cut off, or a frame that does not begin with its number of atoms.

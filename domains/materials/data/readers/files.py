@@ -16,7 +16,7 @@ SNIFFED_CHARACTERS = 4096
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
-    """The files that a path stands for, sorted; of a folder those in all folders in it.
+    """Returns the files that a path stands for, sorted; for a folder those in all folders below it.
 
     Raises:
         DataError: there is none.
@@ -34,7 +34,7 @@ def _in_folder(folder: Path) -> list[str]:
 
 
 def format_of(file: str) -> str | None:
-    """ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of these."""
+    """Returns ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of these."""
     path = Path(file)
     bare = path.with_suffix("") if path.suffix in COMPRESSED else path
     for start, name in BY_NAME.items():
@@ -50,7 +50,7 @@ def format_of(file: str) -> str | None:
 
 
 def open_text(file: str) -> IO[str]:
-    """A file's text, decompressed on the way."""
+    """Opens a file's text, decompressed on the way."""
     from ase.io.formats import open_with_compression
 
     opened: IO[str] = open_with_compression(file, "r")

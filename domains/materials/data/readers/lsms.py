@@ -25,7 +25,7 @@ MIN_COLUMNS = 7
 
 
 def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", start: int = 0) -> Iterator[Atoms]:
-    """The structure of a file.
+    """Yields the structure of a file.
 
     Args:
         cell: three lengths or three vectors, A; None makes a structure that does not repeat.

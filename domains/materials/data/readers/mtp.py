@@ -24,7 +24,7 @@ ASE_ORDER = ("xx", "yy", "zz", "yz", "xz", "xy")
 
 
 def read_mtp(file: str, species: Sequence[str] | None, start: int = 0) -> Iterator[Atoms]:
-    """The structures of a file, from number ``start`` on.
+    """Yields the structures of a file, from number ``start`` on.
 
     Args:
         species: elements of types 0, 1, ...
@@ -45,7 +45,7 @@ def read_mtp(file: str, species: Sequence[str] | None, start: int = 0) -> Iterat
 
 
 def _blocks(file: str) -> Iterator[list[list[str]]]:
-    """The lines of each block, as words."""
+    """Yields the lines of each block, as words."""
     block: list[list[str]] | None = None
     number = 0
     with open_text(file) as text:

@@ -27,7 +27,7 @@ GROUP_KEYS = ("group", "config_type")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How files are read.
+    """Says how files are read.
 
     Attributes:
         labels: which label stands where, e.g. ``{energy: REF_energy, stress: {key: S, unit: kbar}, charges: null}``;
@@ -52,7 +52,7 @@ class ReadOptions:
         parse_labels(self.labels, self.key("labels"))
 
     def key(self, name: str) -> str:
-        """A key as the user types it, for messages."""
+        """Returns a key as the user types it, for messages."""
         return f"{self.key_prefix}{name}"
 
 
@@ -95,7 +95,7 @@ def read_structures(
 
 
 def read_frames(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
-    """A file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
+    """Yields a file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
     if Path(file).stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
     count = start
@@ -144,7 +144,7 @@ def _database(file: str) -> Iterator[Atoms]:
 
 
 def _atom_eye(file: str) -> Iterator[Atoms]:
-    """AtomEye's CFG, with forces in its columns fx, fy, fz and numbers of the structure in a ``.bulk`` beside it."""
+    """Reads AtomEye's CFG, with forces in its columns fx, fy, fz and numbers of the structure in a ``.bulk`` beside it."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io.cfg import read_cfg
 
@@ -160,7 +160,7 @@ def _atom_eye(file: str) -> Iterator[Atoms]:
 
 
 class _Labels:
-    """From ASE's atoms to a checked structure with the labels that are wanted."""
+    """Turns ASE's atoms into a checked structure with the labels that are wanted."""
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
@@ -199,7 +199,7 @@ class _Labels:
         return path.parent.name if format_of(file) in ("vasp-xml", "vasp-out") else path.name.split(".")[0]
 
     def check_used(self, path: str) -> None:
-        """A label that was asked for by name and is nowhere must not go unnoticed."""
+        """Refuses a label that was asked for by name and is nowhere."""
         for name in sorted(self.unseen):
             known = ", ".join(sorted(self.others)) or "nothing"
             raise ConfigError(
@@ -208,7 +208,7 @@ class _Labels:
 
 
 def _entries(atoms: Atoms) -> Mapping[str, Any]:
-    """Everything that the atoms carry beside their places, under ASE's names and the suite's."""
+    """Returns everything that the atoms carry beside their positions, under ASE's names and the suite's."""
     results = dict(getattr(atoms.calc, "results", None) or {})
     for ours, theirs in ASE_RESULTS.items():
         if theirs in results:
