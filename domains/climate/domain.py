@@ -35,14 +35,14 @@ from sciml.models.vit import ViTConfig
 
 @dataclass(frozen=True)
 class ClimateSplits(Splits):
-    """Samples of a store, and the store itself for baselines and forecasts."""
+    """Holds the samples of a store, and the store itself for baselines and forecasts."""
 
     store: ClimateStore
     test: ForecastSource
 
 
 class ClimateDomain:
-    """ERA5-like fields on latitude and longitude, forecast by the shared ViT."""
+    """Forecasts ERA5-like fields on latitude and longitude by the shared ViT."""
 
     name = "climate"
     model_kinds: Mapping[str, type] = {"vit": ViTConfig}
@@ -125,7 +125,7 @@ class ClimateDomain:
 
 
 def _as_trained(trained: FittedData, store: ClimateStore) -> ClimateStatistics:
-    """The statistics that the model was trained with, beside the store's own constant fields."""
+    """Returns the statistics that the model was trained with, beside the store's own constant fields."""
     wanted: ClimateSchema = trained.schema
     for kind in ("channels", "statics"):
         here, there = getattr(store.schema, kind), getattr(wanted, kind)

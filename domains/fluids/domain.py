@@ -33,7 +33,7 @@ from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
 
 @dataclass(frozen=True)
 class FluidsSplits(Splits):
-    """Samples of flows, and the flows themselves for forecasts."""
+    """Holds samples of flows, and the flows themselves for forecasts."""
 
     flows: Mapping[str, Flows]
     valid: FlowSamples
@@ -41,7 +41,7 @@ class FluidsSplits(Splits):
 
 
 class FluidsDomain:
-    """Flows on regular grids in a plane, forecast by a hierarchical transformer that refines where physics needs it."""
+    """Forecasts flows on regular grids in a plane by a hierarchical transformer that refines where physics needs it."""
 
     name = "fluids"
     model_kinds: Mapping[str, type] = {"amr": AMRConfig}

@@ -11,7 +11,7 @@ from sciml.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class TextSplits:
-    """Which part of every file is learned from, validated and tested on, in this order; their proportion counts."""
+    """Says which part of every file each split gets, in this order; their proportion counts."""
 
     train: float = 0.9
     valid: float = 0.05
@@ -26,7 +26,7 @@ class TextSplits:
 
 @dataclass(frozen=True)
 class LanguageDataConfig:
-    """The text of a run.
+    """Holds the ``data`` keys of a run on text.
 
     Attributes:
         path: a file, a pattern, or several of them; their bytes are the tokens, whatever they encode.

@@ -21,7 +21,7 @@ from sciml.models.gpt import GPT, GPTConfig
 
 
 class LanguageDomain:
-    """The bytes of text, each predicted from those before it by a decoder-only transformer."""
+    """Predicts the bytes of text, each from those before it, by a decoder-only transformer."""
 
     name = "language"
     model_kinds: Mapping[str, type] = {"gpt": GPTConfig}

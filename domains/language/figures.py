@@ -12,7 +12,7 @@ from sciml.domain.protocol import NamedFigure, RunResult
 
 
 def language_figures(result: RunResult) -> Iterator[NamedFigure]:
-    """Every picture that the example of a run allows, the most telling first.
+    """Yields every picture that the example of a run allows, the most telling first.
 
     ``result.example`` holds what :func:`domains.language.example.language_example` gives.
     """

@@ -19,7 +19,7 @@ PERPLEXITY = Metric("perplexity", "perplexity", perfect=1.0, unit="1", reduce=_t
 
 
 class LanguageMetrics:
-    """Mean bits that a byte costs, and the perplexity: 2 to the power of them.
+    """Accumulates the mean bits that a byte costs, and the perplexity: 2 to the power of them.
 
     Args:
         device: where the sums are kept.
@@ -29,7 +29,7 @@ class LanguageMetrics:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # bits, bytes
 
     def sums(self) -> list[Tensor]:
-        """The float64 accumulators, in a fixed order."""
+        """Returns the float64 accumulators, in a fixed order."""
         return [self._sums]
 
     @torch.no_grad()
@@ -39,7 +39,7 @@ class LanguageMetrics:
         self._sums += torch.stack([bits.double().sum(), bits.new_tensor(bits.numel(), dtype=torch.float64)])
 
     def compute(self) -> list[Score]:
-        """Return the scores; none where no byte was met."""
+        """Returns the scores; none where no byte was met."""
         bits, count = self._sums.tolist()
         metrics = (BITS_PER_BYTE, PERPLEXITY) if count else ()
         return [Score("text", metric, metric.reduce(bits / count), metric.unit or "") for metric in metrics]

@@ -27,7 +27,7 @@ FONT = "DejaVu Sans Mono"
 
 @dataclass(frozen=True)
 class Cell:
-    """Where something stands, and what is drawn there."""
+    """Says where a glyph stands, and what is drawn there."""
 
     row: int
     column: int
@@ -35,7 +35,7 @@ class Cell:
 
 
 def glyphs_of(text: bytes) -> list[str]:
-    """What is drawn for each byte: nothing for all but the last of a character, a lozenge for what is no text."""
+    """Returns what is drawn for each byte: nothing for all but the last of a character, a lozenge for what is no text."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     found = [decoder.decode(bytes([byte]))[-1:] for byte in text]
     shown = {"\n": RETURN, "\ufffd": LOZENGE}
@@ -43,7 +43,7 @@ def glyphs_of(text: bytes) -> list[str]:
 
 
 def lay_out(glyphs: Sequence[str], columns: int = COLUMNS) -> list[Cell]:
-    """A cell for each glyph; lines end behind a return, and between words where they would be too long.
+    """Returns a cell for each glyph; lines end behind a return, and between words where they would be too long.
 
     The space or return at a line's end may stand one column further out.
     """
@@ -68,7 +68,7 @@ def _word_length(glyphs: Sequence[str], place: int) -> int:
 
 
 def draw_page(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
-    """Held-out text, each byte colored by what it cost."""
+    """Draws held-out text, each byte colored by its surprisal."""
     cells = lay_out(glyphs_of(example["page"].tobytes()))
     rows = cells[-1].row + 1
     shade = np.full((rows, COLUMNS + 1), np.nan)
@@ -93,7 +93,7 @@ def draw_page(example: Mapping[str, np.ndarray], source: str, path: Path) -> Pat
 
 
 def draw_writing(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
-    """A beginning, and how the model goes on."""
+    """Draws a beginning, and how the model goes on."""
     beginning, written = (
         [glyph for glyph in glyphs_of(example[name].tobytes()) if glyph] for name in ("beginning", "written")
     )
@@ -127,7 +127,7 @@ def _bare(axes: Axes, rows: int) -> None:
 
 
 def _colors():
-    """From white over sand to dark red."""
+    """Returns a color map from white over sand to dark red."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("surprise", ["#ffffff", "#fbe3c0", "#e8955a", "#b03a2e", "#5a1220"])

@@ -49,7 +49,7 @@ class Windows:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def sample(self, index: int, generator: np.random.Generator) -> Tensor:
-        """The window's bytes, (context + 1,) uint8."""
+        """Returns the window's bytes, (context + 1,) uint8."""
         number = int(np.searchsorted(self.ends, index, side="right"))
         passage, earlier = self.passages[number], int(self.ends[number - 1]) if number else 0
         first = (index - earlier) * self.context

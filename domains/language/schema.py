@@ -19,7 +19,7 @@ BLOCK = 2**24
 
 @dataclass(frozen=True)
 class LanguageSchema:
-    """What the tokens are.
+    """Says what the tokens are.
 
     Attributes:
         context: bytes of a sample.
@@ -39,19 +39,19 @@ class LanguageSchema:
 
 @dataclass(frozen=True)
 class LanguageStatistics:
-    """How often each byte follows each in the training text: (byte, next byte), int64."""
+    """Counts how often each byte follows each in the training text: (byte, next byte), int64."""
 
     pairs: Int[Tensor, "byte next"]
 
     @property
     def unigram(self) -> Float[Tensor, "byte"]:
-        """Probability of each byte; each counts once more than it was seen, so none is impossible."""
+        """Returns the probability of each byte; each counts once more than it was seen, so none is impossible."""
         counts = self.pairs.sum(0).double() + 1
         return counts / counts.sum()
 
     @property
     def bigram(self) -> Float[Tensor, "byte next"]:
-        """Probability of the next byte given one; what was seen, and one more drawn from the unigram."""
+        """Returns the probability of the next byte given one; what was seen, and one more drawn from the unigram."""
         counts = self.pairs.double() + self.unigram
         return counts / counts.sum(1, keepdim=True)
 

@@ -25,7 +25,7 @@ BASELINES = (BIGRAM, UNIGRAM)
 
 @dataclass(frozen=True)
 class LanguageTaskConfig:
-    """What the report shows besides scores.
+    """Says what the report shows besides scores.
 
     Attributes:
         write_bytes: how many bytes the model writes for the report; 0 lets it write nothing.
@@ -42,7 +42,7 @@ class LanguageTaskConfig:
 
 
 class LanguageTask:
-    """The next byte by its negative log-likelihood.
+    """Learns the next byte by its negative log-likelihood.
 
     Args:
         statistics: of the training text, for the baselines.
@@ -59,16 +59,16 @@ class LanguageTask:
         return self
 
     def loss(self, model: nn.Module, batch: TextBatch) -> LossOutput:
-        """Mean negative log-likelihood of a byte in nats."""
+        """Returns the mean negative log-likelihood of a byte in nats."""
         loss = model(batch.tokens, batch.targets).mean()
         return LossOutput(loss, {"bits_per_byte": loss.detach() / math.log(2)}, weight=float(batch.num_samples))
 
     def predict(self, model: nn.Module, batch: TextBatch) -> Prediction:
-        """``bits``: what each target costs under the model, (batch, token), float32."""
+        """Returns ``bits``: what each target costs under the model, (batch, token), float32."""
         return Prediction({"bits": model(batch.tokens, batch.targets).float() / math.log(2)})
 
     def advance(self, batch: TextBatch, prediction: Prediction) -> None:
-        """Nothing follows: the targets were the text itself."""
+        """Returns None: the targets were the text itself."""
         return
 
     def metrics(self) -> LanguageMetrics:

@@ -17,7 +17,7 @@ NUM_BYTES = 256
 
 @dataclass(frozen=True)
 class Passage:
-    """Some successive bytes of a file, read as they are needed.
+    """Selects successive bytes of a file, read as they are needed.
 
     Attributes:
         path: the file.
@@ -38,7 +38,7 @@ class Passage:
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """The files that patterns name, each once and in the order of the patterns.
+    """Returns the files that patterns name, each once and in the order of the patterns.
 
     Raises:
         ConfigError: where one names none.
@@ -60,7 +60,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
 
 
 def cut(files: Sequence[Path], splits: TextSplits) -> dict[str, list[Passage]]:
-    """The passages of each split: a part of every file, in the order train, valid, test."""
+    """Returns the passages of each split: a part of every file, in the order train, valid, test."""
     shares = np.array([splits.train, splits.valid, splits.test])
     ends = np.concatenate([[0.0], np.cumsum(shares) / shares.sum()])
     found: dict[str, list[Passage]] = {name: [] for name in ("train", "valid", "test")}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def write(
     model: nn.Module, beginning: Int[Tensor, "token"], count: int, *, context: int, temperature: float, seed: int = 0
 ) -> Int[Tensor, "token"]:
-    """What a model writes behind a beginning, drawn from its own probabilities.
+    """Lets a model write behind a beginning, drawn from its own probabilities.
 
     Ranks that hold one model together all call it, and draw the same.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FieldBatch:
-    """States in physical units, and where they stand in time.
+    """Holds states in physical units, and where they stand in time.
 
     Attributes:
         state: the current fields.
@@ -57,7 +57,7 @@ class FieldBatch:
         return replace(self, **moved)
 
     def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:
-        """The batch after its next step, standing on ``state``; None after the last step."""
+        """Returns the batch after its next step, standing on ``state``; None after the last step."""
         if self.intervals.shape[1] == 1:
             return None
         return replace(
@@ -71,7 +71,7 @@ class FieldBatch:
 
 @dataclass(frozen=True)
 class FieldSample:
-    """One sample of a batch: ``state`` (channel, latitude, longitude), ``targets`` (step, channel, ...) or None."""
+    """Holds one sample of a batch: ``state`` (channel, latitude, longitude), ``targets`` (step, channel, ...) or None."""
 
     state: Tensor
     init_time: float

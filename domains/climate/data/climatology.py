@@ -34,7 +34,7 @@ _MINUTES = np.timedelta64(1, "m")
 
 @dataclass(frozen=True)
 class Calendar:
-    """Where times stand in the day and the year.
+    """Says where times stand in the day and the year.
 
     Attributes:
         hours: hours of the day with a climatology of their own, increasing.
@@ -44,7 +44,7 @@ class Calendar:
 
     @classmethod
     def of(cls, times: np.ndarray) -> Calendar:
-        """Every hour of the day that occurs; or 0, 6, 12 and 18 where the step does not divide the day.
+        """Takes every hour of the day that occurs; or 0, 6, 12 and 18 where the step does not divide the day.
 
         In the latter case (7-hourly data, say) each time counts at the nearest of the four.
         """
@@ -68,17 +68,17 @@ def minute_of_day(times: np.ndarray) -> np.ndarray:
 
 
 def day_of_year(times: np.ndarray) -> np.ndarray:
-    """0 for January 1st, 365 for December 31st of a leap year."""
+    """Returns 0 for January 1st, 365 for December 31st of a leap year."""
     return (times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
 
 
 def week_of_year(times: np.ndarray) -> np.ndarray:
-    """0 for January 1st to 7th."""
+    """Returns 0 for January 1st to 7th."""
     return day_of_year(times) // 7
 
 
 class DailyMeans:
-    """Running means of a period by hour and day of year, by week, and at each hour.
+    """Accumulates means of a period by hour and day of year, by week, and at each hour.
 
     Args:
         folder: where they lie if they do not fit into memory; they take (hours * 366 + 53) states.
@@ -114,7 +114,7 @@ class DailyMeans:
         self.weekly[self.weekly_count == 0] = mean.astype(np.float32)
 
     def all_time(self) -> np.ndarray:
-        """The mean over all states (channel, latitude, longitude)."""
+        """Returns the mean over all states (channel, latitude, longitude)."""
         seen = self.overall_count > 0
         return np.average(self.overall[seen], axis=0, weights=self.overall_count[seen])
 
@@ -138,7 +138,7 @@ class DailyMeans:
                 yield hour, days, self._smooth(hour, days, weights[days], lacking[days], have[days])
 
     def _smooth(self, hour: int, days: slice, weights: np.ndarray, lacking: np.ndarray, have: np.ndarray) -> np.ndarray:
-        """One block of days; weights (day, 366) of each day of the year, and what is lacking and there of each sum."""
+        """Smooths one block of days; weights (day, 366) of each day, and what is lacking and present of each sum."""
         near = np.flatnonzero(weights.any(0))
         out = np.empty((days.stop - days.start, *self.shape), dtype=np.float32)
         _, num_rows, num_columns = self.shape
@@ -153,7 +153,7 @@ class DailyMeans:
 
 
 def window_weights() -> np.ndarray:
-    """Weight of each day of the year (column) in the window about each day (row): (366, 366)."""
+    """Returns the weight of each day of the year (column) in the window about each day (row): (366, 366)."""
     distance = np.abs(np.arange(DAYS)[:, None] - np.arange(DAYS)[None])
     distance = np.minimum(distance, DAYS - distance)
     return np.clip(1.0 - distance / HALF_WINDOW_DAYS, 0.0, None)
@@ -168,7 +168,7 @@ def daily_means(
     block: int,
     max_bytes: float,
 ) -> DailyMeans:
-    """One pass over a period, a block of times after the other."""
+    """Makes one pass over a period, a block of times after the other."""
     means = DailyMeans(folder, calendar, shape, max_bytes)
     for start in range(0, len(times), block):
         part = slice(start, min(start + block, len(times)))
@@ -183,7 +183,7 @@ def _add(mean: np.ndarray, counts: np.ndarray, index: tuple[int, ...], field: np
 
 
 def _array(path: Path, shape: tuple[int, ...], max_bytes: float) -> np.ndarray:
-    """A float32 array of zeros, in a file where it is too large for memory."""
+    """Returns a float32 array of zeros, in a file where it is too large for memory."""
     size = 4 * int(np.prod(shape))
     if size <= max_bytes / 2:
         return np.zeros(shape, dtype=np.float32)

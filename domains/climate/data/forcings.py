@@ -30,7 +30,7 @@ FORCINGS: dict[str, tuple[str, ...]] = {
 
 
 def forcing_names(forcings: Sequence[str]) -> tuple[str, ...]:
-    """Names of the fields of some forcings, in order."""
+    """Returns the names of the fields of some forcings, in order."""
     return tuple(field for forcing in forcings for field in FORCINGS[forcing])
 
 
@@ -41,7 +41,7 @@ def forcing_fields(
     latitude: Sequence[float],
     longitude: Sequence[float],
 ) -> Float[Tensor, "batch field latitude longitude"]:
-    """Fields of one forcing as model input, of order one, in float32.
+    """Returns fields of one forcing as model input, of order one, in float32.
 
     Args:
         name: one of :data:`FORCINGS`.
@@ -65,7 +65,7 @@ def forcing_fields(
 def toa_solar_radiation(
     time: Float[Tensor, "batch"], latitude: Sequence[float], longitude: Sequence[float]
 ) -> Float[Tensor, "batch latitude longitude"]:
-    """Solar radiation at the top of the atmosphere on a horizontal surface, at an instant, in W/m2 (float64).
+    """Returns solar radiation at the top of the atmosphere on a horizontal surface, at an instant, in W/m2 (float64).
 
     Args:
         time: hours since 1970-01-01 00:00 UTC.
@@ -82,7 +82,7 @@ def toa_solar_radiation(
 def sun_position(
     time: Float[Tensor, "batch"],
 ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch"], Float[Tensor, "batch"]]:
-    """Declination and hour angle at Greenwich in radians, and distance in astronomical units, in float64.
+    """Returns declination and hour angle at Greenwich in radians, and distance in astronomical units, in float64.
 
     Args:
         time: hours since 1970-01-01 00:00 UTC.

@@ -27,7 +27,7 @@ from sciml.data.staging import Staging, fingerprint
 
 @dataclass(frozen=True)
 class PrepareConfig(Selection):
-    """What :func:`prepare` makes of what.
+    """Holds the keys of ``scripts/prepare.py domain=climate``.
 
     Attributes:
         path: source: a file, folder, pattern or URL.
@@ -49,7 +49,7 @@ class PrepareConfig(Selection):
 
     @property
     def target(self) -> Path:
-        """The store to write."""
+        """Returns the path of the store to write."""
         return Path(self.out or f"{source_stem(self.path)}-store.zarr")
 
 
@@ -124,7 +124,7 @@ def _write_fields(plan: PreparePlan, staging: Staging, max_bytes: float) -> None
 
 
 def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
-    """Everything that is small: coordinates, statistics of the training period, constant fields."""
+    """Writes everything that is small: coordinates, statistics of the training period, constant fields."""
     first, last = plan.splits["train"]
     minutes = plan.times[first : last + 1].astype(np.int64)
     read = _training_reader(plan, staging)
@@ -163,7 +163,9 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
 
 
 def standardized(fields: np.ndarray, latitude: np.ndarray) -> np.ndarray:
-    """Constant fields (static, latitude, longitude) with area-weighted mean 0 and standard deviation 1, in float32."""
+    """Returns constant fields (static, latitude, longitude) with area-weighted mean 0 and standard deviation 1, in
+    float32.
+    """
     area = cell_area_weights(latitude)[:, None]
     centered = fields - (fields * area).mean((1, 2), keepdims=True)
     spread = np.sqrt((centered**2 * area).mean((1, 2), keepdims=True))

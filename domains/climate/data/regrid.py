@@ -21,14 +21,14 @@ SAME_GRID_DEGREES = 1e-4
 
 @dataclass(frozen=True)
 class LatLonGrid:
-    """A global regular grid: latitude decreasing, longitude increasing in [0, 360), both in degrees."""
+    """Describes a global regular grid: latitude decreasing, longitude increasing in [0, 360), both in degrees."""
 
     latitude: np.ndarray
     longitude: np.ndarray
 
     @classmethod
     def parse(cls, text: str, *, key: str | None = "grid") -> LatLonGrid:
-        """The equidistant grid of a text such as ``64x32``: longitudes x latitudes.
+        """Makes the equidistant grid of a text such as ``64x32``: longitudes x latitudes.
 
         An even number of latitudes makes cells that touch the poles (64x32: 87.1875, 81.5625, ...); an odd one
         puts points on the poles (360x181: 90, 89, ...). Longitudes start at 0.
@@ -85,7 +85,7 @@ def latitude_edges(latitude: np.ndarray) -> np.ndarray:
 
 
 def latitude_weights(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Share of each source row in each target row (target, source), by area; rows sum to 1."""
+    """Returns the share of each source row in each target row (target, source), by area; rows sum to 1."""
     upper, lower = (np.sin(np.deg2rad(latitude_edges(source)[i])) for i in (slice(None, -1), slice(1, None)))
     top, bottom = (np.sin(np.deg2rad(latitude_edges(target)[i])) for i in (slice(None, -1), slice(1, None)))
     overlap = np.minimum(upper, top[:, None]) - np.maximum(lower, bottom[:, None])
@@ -93,7 +93,7 @@ def latitude_weights(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def longitude_weights(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Share of each source column in each target column (target, source), around the circle; rows sum to 1."""
+    """Returns the share of each source column in each target column (target, source), around the circle; rows sum to 1."""
     west, east = _longitude_edges(source)
     left, right = _longitude_edges(target)
     overlap = np.zeros((len(target), len(source)))
@@ -125,7 +125,7 @@ class Regridder:
             self.columns = _bands(longitude_weights(source.longitude, target.longitude))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Fields (..., latitude, longitude) on the target grid, computed in float64, in the dtype that came."""
+        """Returns fields (..., latitude, longitude) on the target grid, computed in float64, in the dtype that came."""
         if self.identity:
             return values
         out = np.empty((*values.shape[:-2], *self.shape), dtype=values.dtype)
@@ -140,7 +140,7 @@ class Regridder:
 
 
 def _bands(weights: np.ndarray) -> list[tuple[slice | np.ndarray, np.ndarray]]:
-    """Of each target the few sources that it overlaps, and their weights."""
+    """Returns for each target the few sources that it overlaps, and their weights."""
     bands: list[tuple[slice | np.ndarray, np.ndarray]] = []
     for row in weights:
         where = np.flatnonzero(row)

@@ -27,7 +27,7 @@ AUGMENTATIONS = ("none", "roll", "roll_mirror")
 
 @dataclass(frozen=True)
 class ClimateDataConfig(Selection):
-    """The data of a climate run.
+    """Holds the ``data`` keys of a climate run.
 
     Attributes:
         path: a store, or any source that :mod:`domains.climate.data.readers` reads, which is then prepared once.
@@ -59,7 +59,7 @@ class ClimateDataConfig(Selection):
 
 
 def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
-    """The store of a run's data; prepared first where the path is not one already.
+    """Opens the store of a run's data; prepares it first where the path is not one already.
 
     Raises:
         ConfigError: a selection that the data do not have, or one asked of a finished store.
@@ -73,7 +73,7 @@ def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
 def ensure_store(
     path: str, cache: str | Path, selection: Selection | None = None, *, max_memory_gb: float = 2.0
 ) -> Path:
-    """A store's own path, or that of the store prepared of a source, now or by an earlier run.
+    """Returns a store's own path, or that of the store prepared from a source, now or by an earlier run.
 
     The name in the cache has the source's name and a hash of its files and of the selection, so that changed
     files or choices make a new store. Several processes may ask at once: one prepares, the others wait.
@@ -89,7 +89,7 @@ def ensure_store(
 
 
 def _refuse_selection(config: ClimateDataConfig) -> None:
-    """A store's channels, grid and splits were decided when it was made."""
+    """Refuses keys that were decided when a store was made: channels, grid and splits."""
     plain = Selection().selected()
     for name, value in config.selected().items():
         if value != plain[name]:
@@ -147,13 +147,13 @@ class ForecastSource:
         self._states = self._load() if self._preload else None
 
     def _has(self, ahead: np.ndarray) -> np.ndarray:
-        """For which initial times all states of a path are in the split."""
+        """Says for which initial times all states of a path are in the split."""
         wanted = self._minutes[:, None] + ahead
         found = np.minimum(np.searchsorted(self._minutes, wanted), len(self._minutes) - 1)
         return (self._minutes[found] == wanted).all(1)
 
     def _check_fits(self) -> None:
-        """A lead time that is never met must not go unnoticed; of unevenly spaced times some are bound to be."""
+        """Refuses a lead time that is never met; of unevenly spaced times some are bound to be."""
         used = self._fits.any(1)
         if used.all() or (self.draw and not self.store.is_even and used.any()):
             return
@@ -182,7 +182,7 @@ class ForecastSource:
         return torch.from_numpy(self.store.read(slice(int(self._positions[0]), int(self._positions[-1]) + 1)))
 
     def _read(self, rows: np.ndarray) -> torch.Tensor:
-        """States at positions within the split."""
+        """Reads states at positions within the split."""
         if self._preload:
             if self._states is None:
                 self._states = self._load()
@@ -190,7 +190,7 @@ class ForecastSource:
         return torch.from_numpy(self.store.read(self._positions[rows]))
 
     def sample(self, index: int, generator: np.random.Generator) -> FieldSample:
-        """One state with the states after each step of its path, in physical units."""
+        """Returns one state with the states after each step of its path, in physical units."""
         if self.draw:
             start = int(self._starts[index])
             fitting = np.flatnonzero(self._fits[:, start])
@@ -233,7 +233,7 @@ class Augmentation:
         self.sign = torch.where(torch.tensor(odd), -1.0, 1.0)[:, None, None]
 
     def __call__(self, states: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        """The same turn of all states (time, channel, latitude, longitude) of a sample."""
+        """Turns all states (time, channel, latitude, longitude) of a sample alike."""
         if self.kind == "none":
             return states
         states = states.roll(int(generator.integers(states.shape[-1])), dims=-1)

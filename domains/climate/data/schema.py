@@ -34,7 +34,7 @@ class ClimateSchema:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """(number of latitudes, number of longitudes)."""
+        """Returns (number of latitudes, number of longitudes)."""
         return len(self.latitude), len(self.longitude)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class ClimateStatistics:
     statics: Float[Tensor, "static latitude longitude"]
 
     def increment_std_at(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel"]:
-        """Increment standard deviation at any lead time, interpolated linearly between the measured ones."""
+        """Returns the increment standard deviation at any lead time, interpolated linearly between the measured ones."""
         leads = self.lead_hours.to(hours.device)
         upper = torch.searchsorted(leads, hours.to(leads.dtype)).clamp(1, len(leads) - 1) if len(leads) > 1 else None
         table = self.increment_std.to(hours.device)
@@ -82,7 +82,7 @@ class ClimateStatistics:
 
 
 def cell_area_weights(latitude: np.ndarray | tuple[float, ...]) -> np.ndarray:
-    """Exact area of each latitude row's cells, sin(upper edge) - sin(lower edge), with mean 1.
+    """Returns the exact area of each latitude row's cells, sin(upper edge) - sin(lower edge), with mean 1.
 
     Cell edges lie midway between latitudes and at the poles, as in WeatherBench 2.
     """

@@ -24,7 +24,7 @@ def default_splits() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a source is used. All keys are optional.
+    """Says which part of a source is used. All keys are optional.
 
     Attributes:
         channels: e.g. ``[z500, t850, t2m]``; null takes every prognostic variable at every level there is.
@@ -84,16 +84,16 @@ class Selection:
                 raise ConfigError(f"{name} changes in time", key=key, hint="put it under channels")
 
     def key(self, name: str) -> str:
-        """A key as the user types it, for messages."""
+        """Returns a key as the user types it, for messages."""
         return f"{self.key_prefix}{name}"
 
     def selected(self) -> dict[str, Any]:
-        """The keys that decide what is in a store, with their values."""
+        """Returns the keys that decide what is in a store, with their values."""
         return {field.name: getattr(self, field.name) for field in fields(Selection)}
 
 
 def moment(text: str | int, *, last: bool = False, key: str | None = None) -> np.datetime64:
-    """The first (or last) minute of a date: ``2016`` as a last date is 2016-12-31T23:59.
+    """Returns the first (or last) minute of a date: ``2016`` as a last date is 2016-12-31T23:59.
 
     Raises:
         ConfigError: where it is no date.
@@ -144,7 +144,7 @@ def by_share(splits: dict[str, Any]) -> bool:
 
 
 def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[np.datetime64, np.datetime64]:
-    """First and last minute of a split that is given by dates."""
+    """Returns first and last minute of a split that is given by dates."""
     value, key = splits[name], f"{key}.{name}"
     if isinstance(value, (str, int, float)) or len(value) != 2:
         raise ConfigError(
@@ -159,7 +159,7 @@ def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[
 
 
 def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[int, int]]:
-    """First and last position, both included, of each split among the times.
+    """Returns first and last position, both included, of each split among the times.
 
     Raises:
         ConfigError: a split without a single time.

@@ -21,7 +21,7 @@ ReadFields = Callable[[slice, slice], np.ndarray]
 
 
 class Moments:
-    """Weighted mean and variance of a stream, per channel, in float64.
+    """Accumulates the weighted mean and variance of a stream, per channel, in float64.
 
     Blocks are centered on their own mean and merged pairwise, so that no digits are lost however large the mean.
 
@@ -74,7 +74,7 @@ class FieldStatistics:
 
 
 def increment_leads(minutes: np.ndarray) -> np.ndarray:
-    """Lead times in minutes for which increments are measured.
+    """Returns lead times in minutes for which increments are measured.
 
     All spans up to 240 h that lie between at least two pairs of times: the multiples of the step where times are
     even. Where these are more than 40, every n-th of them and the first.

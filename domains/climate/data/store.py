@@ -68,7 +68,7 @@ class ClimateStore:
 
     @cached_property
     def statistics(self) -> ClimateStatistics:
-        """Of the whole training period, and the constant fields."""
+        """Returns the statistics of the whole training period, and the constant fields."""
         with self._readable("statistics"):
             group = self._group
             return ClimateStatistics(
@@ -112,12 +112,12 @@ class ClimateStore:
         return np.flatnonzero((self.times >= first) & (self.times <= last))
 
     def period(self, split: str) -> tuple[str, str]:
-        """First and last time of a split, as ISO dates."""
+        """Returns first and last time of a split, as ISO dates."""
         self.indices(split)
         return self._splits[split][0], self._splits[split][1]
 
     def read(self, indices: np.ndarray | slice) -> np.ndarray:
-        """States (n, channel, latitude, longitude) in float32 and physical units at positions in time.
+        """Reads states (n, channel, latitude, longitude) in float32 and physical units at positions in time.
 
         Raises:
             DataError: the store is damaged there.
@@ -137,7 +137,7 @@ class ClimateStore:
         return np.asarray(values, dtype=np.float32)
 
     def climatology(self, valid_times: np.ndarray) -> np.ndarray:
-        """Mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""
+        """Returns mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""
         hour, day = self._calendar.locate(_minutes(valid_times))
         flat = [self._climatology_at(int(h), int(d)) for h, d in zip(hour, day, strict=True)]
         return np.stack(flat) if flat else np.empty((0, len(self.schema.channels), *self.schema.grid_shape), np.float32)
@@ -147,14 +147,14 @@ class ClimateStore:
             return np.asarray(self._group["climatology"][hour, day])
 
     def weekly_climatology(self, valid_times: np.ndarray) -> np.ndarray:
-        """Mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
+        """Returns mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
         weeks = np.minimum(week_of_year(_minutes(valid_times)), WEEKS - 1)
         with self._readable("weekly_climatology"):
             unique, back = np.unique(weeks, return_inverse=True)
             return np.asarray(self._group["weekly_climatology"].oindex[unique])[back]
 
     def mean_climatology(self, valid_times: np.ndarray) -> np.ndarray:
-        """The mean fields of the whole training period (n, channel, latitude, longitude), the same at all times.
+        """Returns mean fields of the whole training period (n, channel, latitude, longitude), the same at all times.
 
         The best climatology there is where there are no seasons, or too few years to know them.
         """
@@ -181,7 +181,7 @@ class _Readable:
 
 
 def _minutes(hours: np.ndarray) -> np.ndarray:
-    """datetime64[m] of hours since 1970; of tensors, too."""
+    """Returns datetime64[m] of hours since 1970; of tensors, too."""
     return np.round(np.asarray(hours, dtype=np.float64) * MINUTES_PER_HOUR).astype("int64").astype("datetime64[m]")
 
 
@@ -199,7 +199,7 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def _check_whole(path: Path, fields: Any) -> None:
-    """Each chunk is there; one that is missing would be read as not a number, in the middle of a training."""
+    """Refuses a store that lacks a chunk, which would be read as not a number in the middle of a training."""
     total = int(np.prod([-(-size // chunk) for size, chunk in zip(fields.shape, fields.chunks, strict=True)]))
     there = int(fields.nchunks_initialized)
     if there != total:

@@ -23,7 +23,7 @@ COMPUTED_STATICS = ("latitude",)
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """Which channels, times and grid, and how to read them.
+    """Decides which channels, times and grid a store has, and how to read them.
 
     Attributes:
         positions: of the chosen times among the source's.
@@ -44,7 +44,7 @@ class PreparePlan:
     splits: dict[str, tuple[int, int]]
 
     def attributes(self) -> dict[str, Any]:
-        """What a store says of itself."""
+        """Returns what a store says of itself."""
         return {
             "format": layout.FORMAT,
             "version": layout.VERSION,
@@ -64,7 +64,7 @@ class PreparePlan:
         return max(1, int(max_bytes / per_time) // multiple) * multiple
 
     def read(self, part: slice) -> np.ndarray:
-        """Fields (time, channel, latitude, longitude) of a range of times, checked and on the target grid.
+        """Reads fields (time, channel, latitude, longitude) of a range of times, checked and on the target grid.
 
         Raises:
             DataError: not a number, or a value that cannot be.
@@ -84,7 +84,7 @@ class PreparePlan:
         return out
 
     def _check(self, values: np.ndarray, channel: Channel, positions: np.ndarray) -> None:
-        """Values (time, latitude, longitude) of one channel."""
+        """Checks values (time, latitude, longitude) of one channel."""
         lowest, highest = values.min(axis=(1, 2)), values.max(axis=(1, 2))
         low, high = channel.variable.valid_range
         wrong = ~((lowest >= low) & (highest <= high))  # true for NaN, too
@@ -105,7 +105,7 @@ class PreparePlan:
         )
 
     def read_statics(self) -> np.ndarray:
-        """Constant fields (static, latitude, longitude) in float64 on the target grid."""
+        """Reads constant fields (static, latitude, longitude) in float64 on the target grid."""
         fields = np.empty((len(self.statics), *self.grid.shape))
         for number, short in enumerate(self.statics):
             if short == "latitude":
@@ -164,7 +164,7 @@ def _channels(source: Source, selection: Selection) -> tuple[Channel, ...]:
 
 
 def _all_channels(source: Source, selection: Selection) -> tuple[Channel, ...]:
-    """Every prognostic variable, at all levels or at those that are chosen."""
+    """Returns every prognostic variable, at all levels or at those that are chosen."""
     for level in selection.levels or ():
         if level not in source.levels:
             known = nearest(str(level), map(str, source.levels))

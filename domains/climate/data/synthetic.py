@@ -35,7 +35,7 @@ def synthetic_source(
     start: str = "2001-01-01",
     noise: float = 0.1,
 ) -> xr.Dataset:
-    """Fields in WeatherBench 2's layout: long names, (time, level, longitude, latitude), latitude increasing.
+    """Makes fields in WeatherBench 2's layout: long names, (time, level, longitude, latitude), latitude increasing.
 
     All channels share the same waves with phases of their own, so that they can be predicted from one another
     and from the past; ``noise`` is the part of the spread that cannot.

@@ -20,7 +20,7 @@ STANDARD_GRAVITY = 9.80665
 
 
 class Role(str, Enum):
-    """What a model may do with a variable."""
+    """Says what a model may do with a variable."""
 
     PROGNOSTIC = "prognostic"  # goes in and comes out
     DIAGNOSTIC = "diagnostic"  # only asked for
@@ -30,7 +30,7 @@ class Role(str, Enum):
 
 @dataclass(frozen=True)
 class Conversion:
-    """Canonical value = ``scale`` * value + ``offset``."""
+    """Converts: canonical value = ``scale`` * value + ``offset``."""
 
     scale: float = 1.0
     offset: float = 0.0
@@ -38,7 +38,7 @@ class Conversion:
 
 @dataclass(frozen=True, eq=False)
 class Variable:
-    """One physical quantity.
+    """Describes one physical quantity.
 
     Attributes:
         name: long ERA5 name, as WeatherBench 2 has it.
@@ -62,7 +62,7 @@ class Variable:
     odd_under_mirror: bool = False
 
     def conversion(self, unit: str) -> Conversion | None:
-        """How to get from a unit, however it is spelled, to this variable's; None where there is no way."""
+        """Returns how to get from a unit, however it is spelled, to this variable's; None where there is no way."""
         spelled = plain_unit(unit)
         if spelled == plain_unit(self.unit):
             return Conversion()
@@ -74,7 +74,7 @@ class Variable:
 
 
 def plain_unit(unit: str) -> str:
-    """A unit in one spelling: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` all become ``m2s-2``."""
+    """Returns a unit in one spelling: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` all become ``m2s-2``."""
     numerator, *denominators = unit.strip().replace("**", "").replace("^", "").split("/")
     if numerator.strip() == "(0 - 1)" or unit.strip() in ("(0 - 1)", "Proportion", "dimensionless", "1", "", "~", "-"):
         return "1"
@@ -150,14 +150,16 @@ VARIABLES: tuple[Variable, ...] = (
 
 @dataclass(frozen=True)
 class Channel:
-    """A variable at a level, or without one."""
+    """Describes a variable at a level, or without one."""
 
     variable: Variable
     level: int | None = None
 
     @property
     def name(self) -> str:
-        """Short name with the level: ``z500``. An underscore goes between where it would read as another: ``u_10``."""
+        """Returns the short name with the level: ``z500``. An underscore goes between where it would read as another:
+        ``u_10``.
+        """
         if self.level is None:
             return self.variable.short
         joined = f"{self.variable.short}{self.level}"
@@ -176,12 +178,12 @@ def _by_name() -> dict[str, Variable]:
 
 
 def identify(name: str) -> Variable | None:
-    """The variable of a name as any source spells it; None where it is unknown."""
+    """Returns the variable of a name as any source spells it; None where it is unknown."""
     return _by_name().get(name) or _by_name().get(name.lower())
 
 
 def find(name: str, *, key: str | None = None) -> Variable:
-    """The variable of a name a user typed.
+    """Returns the variable of a name a user typed.
 
     Raises:
         ConfigError: unknown; the nearest name is offered.
@@ -193,7 +195,7 @@ def find(name: str, *, key: str | None = None) -> Variable:
 
 
 def parse_channel(text: str, *, key: str | None = None) -> Channel:
-    """The channel of a text such as ``z500``, ``geopotential_500``, ``t2m`` or ``u_10``.
+    """Returns the channel of a text such as ``z500``, ``geopotential_500``, ``t2m`` or ``u_10``.
 
     ``u_10`` is the wind at 10 hPa, ``u10`` that at 10 m.
 
@@ -219,7 +221,7 @@ def parse_channel(text: str, *, key: str | None = None) -> Channel:
 
 
 def parse_channels(texts: Iterable[str], *, key: str | None = None) -> tuple[Channel, ...]:
-    """Several channels; the same one twice is an error.
+    """Returns several channels; the same one twice is an error.
 
     Raises:
         ConfigError: see :func:`parse_channel`; a channel twice; a forcing or static variable among them.
@@ -237,12 +239,12 @@ def parse_channels(texts: Iterable[str], *, key: str | None = None) -> tuple[Cha
 
 
 def channel_unit(name: str) -> str:
-    """The unit of a channel's values: ``m2 s-2`` for ``z500``."""
+    """Returns the unit of a channel's values: ``m2 s-2`` for ``z500``."""
     return parse_channel(name).variable.unit
 
 
 def channel_title(name: str) -> str:
-    """A channel in words for pictures: ``Geopotential at 500 hPa``."""
+    """Names a channel in words for pictures: ``Geopotential at 500 hPa``."""
     channel = parse_channel(name)
     words = channel.variable.name.replace("_", " ")
     words = words[0].upper() + words[1:]

@@ -21,12 +21,12 @@ TIME_UNITS = "minutes since 1970-01-01"
 
 
 def times_per_chunk(shape: tuple[int, int, int]) -> int:
-    """How many states (channel, latitude, longitude) of float32 make a chunk of about a quarter of a mebibyte."""
+    """Returns how many states (channel, latitude, longitude) of float32 make a chunk of about a quarter of a mebibyte."""
     return max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
 
 
 def create_array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dims: tuple[str, ...]) -> Any:
-    """A float32 array filled with NaN, so that a chunk that was never written cannot pass for data."""
+    """Creates a float32 array filled with NaN, so that a chunk that was never written cannot pass for data."""
     from numcodecs import Blosc
 
     compressor = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)

@@ -113,7 +113,7 @@ class ClimateViT(GridViT):
 
     @classmethod
     def from_schema(cls, config: ViTConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateViT:
-        """The model for a store: its channels are predicted, its statics and the forcings only read."""
+        """Builds the model for a store: its channels are predicted, its statics and the forcings only read."""
         constants = (*schema.statics, *forcings)
         return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
 
@@ -138,7 +138,7 @@ class ClimateViT(GridViT):
         latitude: Sequence[float] | None = None,
         longitude: Sequence[float] | None = None,
     ) -> ForwardPass:
-        """The way from a state to its normalized increment, in parts.
+        """Returns the way from a state to its normalized increment, in parts.
 
         Args:
             fields: standardized state.

@@ -21,7 +21,7 @@ from sciml.domain.score import Baseline
 
 @dataclass(frozen=True)
 class ClimateTaskConfig:
-    """What is forecast.
+    """Says what is forecast.
 
     Attributes:
         intervals: hours of one model step; one of them is drawn for each training sample. ``[72h]`` is a direct
@@ -53,7 +53,7 @@ class ClimateTaskConfig:
 
 
 class ClimateTask:
-    """Forecasting by normalized increments.
+    """Forecasts by normalized increments.
 
     The state is standardized with the training period's mean and standard deviation; the model predicts the
     increment over the next interval in units of the increments' standard deviation for that interval. A model
@@ -96,7 +96,7 @@ class ClimateTask:
         return self
 
     def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
-        """Area-weighted mean squared error of normalized increments, averaged over the batch's steps."""
+        """Returns the area-weighted mean squared error of normalized increments, averaged over the batch's steps."""
         if batch.targets is None:
             raise ValueError("a batch without targets has no loss")
         losses = []
@@ -118,7 +118,7 @@ class ClimateTask:
         return batch.advance(prediction.values["fields"])
 
     def increment(self, model: nn.Module, batch: FieldBatch) -> Float[Tensor, "batch channel latitude longitude"]:
-        """What the model says: the increment over the next interval, in standard deviations of such increments."""
+        """Returns the increment over the next interval, in standard deviations of such increments."""
         mean, std = self.statistics.mean[:, None, None], self.statistics.std[:, None, None]
         state = (batch.state - mean) / std
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}

@@ -14,7 +14,7 @@ from sciml.nn.variables import variable_index
 
 
 class VariableEmbedding(nn.Module):
-    """For every variable, the token of each pixel of a patch and a token of its own.
+    """Holds, for every variable, the token of each pixel of a patch and a token of its own.
 
     ``weight[v]`` has a row per pixel (a p x p convolution) and a last row that is added whatever the pixels
     are (the convolution's bias and the variable's embedding).
@@ -27,14 +27,14 @@ class VariableEmbedding(nn.Module):
         starts_as(self, weight=Normal(math.sqrt(num_variables / num_pixels)))
 
     def forward(self, index: Sequence[int] | None = None) -> Float[Tensor, "variable basis embed"]:
-        """The rows of the chosen variables, or of all."""
+        """Returns the rows of the chosen variables, or of all."""
         if index is None:
             return self.weight
         return self.weight[torch.tensor(index, device=self.weight.device)]
 
 
 class VariableTokenizer(nn.Module):
-    """Patches of any subset of variables to one token each.
+    """Turns patches of any subset of variables into one token each.
 
     In its plain form (ClimaX) each variable is embedded by a p x p convolution, its own embedding is added, and
     one learned query attends over the variables of a patch. The query is the same everywhere and tokens are
@@ -69,7 +69,7 @@ class VariableTokenizer(nn.Module):
     def forward(
         self, patches: Float[Tensor, "batch token variable pixel"], names: Sequence[str] | None = None
     ) -> Float[Tensor, "batch token embed"]:
-        """One token for each patch.
+        """Returns one token for each patch.
 
         Args:
             patches: standardized pixels.
@@ -93,7 +93,7 @@ class VariableTokenizer(nn.Module):
 
 
 class PlainTokenizer(nn.Module):
-    """The unfolded form of :class:`VariableTokenizer`, as one would write it: the reference of tests and benchmarks.
+    """Computes what :class:`VariableTokenizer` does without folding: the reference of tests and benchmarks.
 
     Args: as there.
     """
@@ -110,7 +110,7 @@ class PlainTokenizer(nn.Module):
     def forward(
         self, fields: Float[Tensor, "batch variable row column"], names: Sequence[str] | None = None
     ) -> Float[Tensor, "batch token embed"]:
-        """One token for each patch of the fields."""
+        """Returns one token for each patch of the fields."""
         index = variable_index(self.variables, names) or range(len(self.variables))
         tokens = torch.stack(
             [
@@ -126,7 +126,9 @@ class PlainTokenizer(nn.Module):
 
 
 def fold(plain: PlainTokenizer) -> dict[str, Tensor]:
-    """The parameters of the :class:`VariableTokenizer` that computes the same; differentiable, and takes ClimaX's."""
+    """Returns the parameters of the :class:`VariableTokenizer` that computes the same; differentiable, and takes
+    ClimaX's.
+    """
     attention, variables = plain.attention, range(len(plain.variables))
     dim, heads = attention.embed_dim, attention.num_heads
     w_query, w_key, w_value = attention.in_proj_weight.chunk(3)

@@ -29,7 +29,7 @@ TIME_CHUNK = 365
 
 @dataclass(frozen=True)
 class Rounding:
-    """How one variable becomes integers.
+    """Says how one variable becomes integers.
 
     Attributes:
         dtype: of the integers.
@@ -87,7 +87,7 @@ ATTRIBUTES = {
 
 
 def steps(name: str, levels: np.ndarray | None) -> np.ndarray:
-    """Rounding steps in the variable's unit: ``(level, 1, 1)``, or a scalar without levels."""
+    """Returns rounding steps in the variable's unit: ``(level, 1, 1)``, or a scalar without levels."""
     rounding = ROUNDING[name]
     if levels is None or rounding.multiples is None:
         return np.asarray(rounding.unit_step)
@@ -119,7 +119,7 @@ def round_to_step(name: str, values: np.ndarray, levels: np.ndarray | None) -> n
 
 
 def encoding(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
-    """How xarray is to write an archive with ``zarr_format=2``."""
+    """Returns how xarray is to write an archive with ``zarr_format=2``."""
     times = {"units": "hours since 1900-01-01", "dtype": "int64", "chunks": (2**16,)}
     layout: dict[str, dict[str, Any]] = {"time": times}
     for name, field in dataset.items():
@@ -134,7 +134,7 @@ def encoding(dataset: xarray.Dataset) -> dict[str, dict[str, Any]]:
 
 
 def variable_attributes(name: str) -> dict[str, str]:
-    """CF attributes of a variable or coordinate."""
+    """Returns the CF attributes of a variable or coordinate."""
     long_name = name.replace("_", " ")
     return {"long_name": long_name} | ATTRIBUTES[name]
 

@@ -27,7 +27,7 @@ DIFFUSION_ORDER = 4
 
 @dataclasses.dataclass(frozen=True)
 class Resolution:
-    """What goes with a spectral truncation.
+    """Holds what goes with a spectral truncation.
 
     Attributes:
         wavenumber: largest total wavenumber that is kept.
@@ -70,7 +70,7 @@ RESOLUTIONS = {
 
 
 class HeldSuarez:
-    """A running simulation, seen on an equidistant latitude-longitude grid.
+    """Runs a simulation, seen on an equidistant latitude-longitude grid.
 
     Args:
         truncation: one of ``RESOLUTIONS``.
@@ -144,7 +144,7 @@ class HeldSuarez:
             yield number
 
     def _coordinates(self, spacing: str) -> Any:
-        """The sphere and its layers, with the latitudes spaced as told."""
+        """Returns the sphere and its layers, with the latitudes spaced as given."""
         from dinosaur import coordinate_systems, spherical_harmonic
 
         grid = spherical_harmonic.LatLonGrid.construct(
@@ -156,7 +156,7 @@ class HeldSuarez:
         return coordinate_systems.CoordinateSystem(grid, self.vertical)
 
     def _start(self) -> tuple[Any, Any]:
-        """An atmosphere at rest with one ripple in its pressure, where the seed puts it."""
+        """Returns an atmosphere at rest with one ripple in its pressure, where the seed puts it."""
         from dinosaur import primitive_equations_states
 
         return primitive_equations_states.isothermal_rest_atmosphere(
@@ -168,7 +168,7 @@ class HeldSuarez:
         )
 
     def _interval(self, hours: int) -> Any:
-        """The function that steps a state over one output interval."""
+        """Returns the function that steps a state over one output interval."""
         from dinosaur import held_suarez, primitive_equations, time_integration
 
         coords, specs = self.step_coords, self.specs
@@ -190,7 +190,7 @@ class HeldSuarez:
         return time_integration.repeated(step_once, hours * 60 // self.resolution.step_minutes)
 
     def _fields(self, state: Any) -> dict[str, Any]:
-        """The variables of the archive in dinosaur's own units, as ``([level,] longitude, latitude)``."""
+        """Returns the variables of the archive in dinosaur's own units, as ``([level,] longitude, latitude)``."""
         import jax.numpy as jnp
         from dinosaur import primitive_equations
 
@@ -223,7 +223,7 @@ class HeldSuarez:
         )
 
     def _to_si(self, name: str, field: Any) -> np.ndarray:
-        """From dinosaur's units and axes to those of the archive."""
+        """Converts from dinosaur's units and axes to those of the archive."""
         unit = self.units.parse_units(DINOSAUR_UNITS[name])
         values = self.specs.dimensionalize(np.asarray(field), unit).magnitude
         return np.ascontiguousarray(np.swapaxes(values, -1, -2)[..., ::-1, :], dtype=np.float32)

@@ -31,7 +31,7 @@ LOWEST_SURFACE_PRESSURE = 0.93
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """What to simulate, and where to put it.
+    """Holds the keys of ``scripts/simulate.py domain=climate``.
 
     Attributes:
         out: the zarr store to make.
@@ -95,7 +95,7 @@ class SimulateConfig:
 
     @property
     def intervals_per_day(self) -> int:
-        """Stored times a day."""
+        """Counts the stored times a day."""
         return HOURS_PER_DAY // self.interval_hours
 
 
@@ -142,7 +142,7 @@ def simulate(config: SimulateConfig) -> Path:
 
 
 def _blocks(weather: Iterator[Fields]) -> Iterator[list[Fields]]:
-    """The same in lists of one chunk each, so that no chunk is ever written twice."""
+    """Yields the states in lists of one chunk each, so that no chunk is ever written twice."""
     while block := list(itertools.islice(weather, TIME_CHUNK)):
         yield block
 
@@ -150,7 +150,7 @@ def _blocks(weather: Iterator[Fields]) -> Iterator[list[Fields]]:
 def _dataset(
     block: list[Fields], times: np.ndarray, atmosphere: HeldSuarez, attributes: dict[str, str]
 ) -> xarray.Dataset:
-    """One block of the archive, rounded and described."""
+    """Returns one block of the archive, rounded and described."""
     import xarray as xr
 
     levels = atmosphere.pressure_levels

@@ -20,7 +20,7 @@ ENCODINGS = {"lead_time": WaveEncoding(4000.0, 0.4, 16), "cell_size": WaveEncodi
 
 @dataclass(frozen=True)
 class AMRConfig(ViTConfig):
-    """A vision transformer on an adaptively refined grid of patches.
+    """Configures a vision transformer on an adaptively refined grid of patches.
 
     Tokens of all levels go through one trunk. Patches of ``patch_size`` cover everything; some of them, chosen anew
     for each state, have finer ones besides, and so on. Without ``ratios`` it is a plain ViT.
@@ -103,7 +103,7 @@ class AMRConfig(ViTConfig):
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
-        """Cells along a side of each level's patches, coarsest first."""
+        """Returns the cells along a side of each level's patches, coarsest first."""
         sizes = [self.patch_size]
         for ratio in self.ratios:
             sizes.append(sizes[-1] // ratio)

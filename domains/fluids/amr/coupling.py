@@ -35,7 +35,7 @@ class Coupling(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch token embed"], forest: Forest, share: TokenShard
     ) -> Float[Tensor, "batch token embed"]:
-        """The tokens of this rank, with what they hear."""
+        """Returns the tokens of this rank, with what their parents and children add."""
         whole = self.whole(x)
         values = list(whole.split([level.num_tokens for level in forest.levels], dim=1))
         heard = [torch.zeros_like(value) for value in values]
@@ -56,7 +56,7 @@ class Coupling(nn.Module):
 
 
 class CoupledBlock(Block):
-    """A block of the shared ViT that is told first where tokens have parents and children."""
+    """Couples parents and children before a block of the shared ViT."""
 
     def __init__(self, config: AMRConfig, drop_path: float = 0.0) -> None:
         super().__init__(config, drop_path)
@@ -72,7 +72,7 @@ class CoupledBlock(Block):
         forest: Forest,
         share: TokenShard,
     ) -> Float[Tensor, "batch token embed"]:
-        """The block's tokens, of this rank."""
+        """Returns the block's tokens, of this rank."""
         if self.coupling is not None:
             x = self.coupling(x, forest, share)
         return super().forward(x, condition, rotary, mask)

@@ -17,7 +17,7 @@ from sciml.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """Where the patches of each level would be, were it complete.
+    """Says where the patches of each level would be, were it complete.
 
     Attributes:
         cells: of the grid along each axis; patches of the coarsest level may stick out at the ends.
@@ -33,7 +33,7 @@ class PatchGeometry:
 
     @cached_property
     def padded(self) -> tuple[int, ...]:
-        """Cells along each axis that the coarsest patches cover."""
+        """Counts the cells along each axis that the coarsest patches cover."""
         root = self.patch_sizes[0]
         return tuple(-(-count // root) * root for count in self.cells)
 
@@ -43,18 +43,18 @@ class PatchGeometry:
         return self.padded == self.cells
 
     def shape(self, level: int) -> tuple[int, ...]:
-        """Patches of a level along each axis; a patch's number counts through them, the last axis fastest."""
+        """Counts the patches of a level along each axis; a patch's number counts through them, the last axis fastest."""
         return tuple(count // self.patch_sizes[level] for count in self.padded)
 
     def num_nodes(self, level: int) -> int:
         return math.prod(self.shape(level))
 
     def num_children(self, level: int) -> int:
-        """Children of a refined patch of a level."""
+        """Counts the children of a refined patch of a level."""
         return (self.patch_sizes[level] // self.patch_sizes[level + 1]) ** len(self.cells)
 
     def coordinates(self, nodes: Int[Tensor, "*batch token"], level: int) -> list[Int[Tensor, "*batch token"]]:
-        """Each patch's place along each axis."""
+        """Returns each patch's position along each axis."""
         found = []
         for size in reversed(self.shape(level)):
             found.append(nodes % size)
@@ -62,7 +62,7 @@ class PatchGeometry:
         return found[::-1]
 
     def children(self, nodes: Int[Tensor, "batch token"], level: int) -> Int[Tensor, "batch child"]:
-        """The children of some patches, one patch's after the other's."""
+        """Returns the children of some patches, one patch's after the other's."""
         ratio = self.patch_sizes[level] // self.patch_sizes[level + 1]
         offsets = torch.tensor(list(itertools.product(range(ratio), repeat=len(self.cells))), device=nodes.device)
         found = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
@@ -73,7 +73,7 @@ class PatchGeometry:
     def corners(
         self, nodes: Int[Tensor, "batch token"], level: int, sizes: Sequence[int]
     ) -> Int[Tensor, "batch token"]:
-        """The number of each patch's first cell in an array of the given sizes."""
+        """Returns the number of each patch's first cell in an array of the given sizes."""
         found = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
         for place, size in zip(self.coordinates(nodes, level), sizes, strict=True):
             found = found * size + place * self.patch_sizes[level]
@@ -82,7 +82,7 @@ class PatchGeometry:
 
 @dataclass(frozen=True)
 class Level:
-    """Patches of one size.
+    """Holds patches of one size.
 
     Attributes:
         nodes: their numbers, see :meth:`PatchGeometry.shape`.
@@ -105,7 +105,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Forest:
-    """The patches of a batch of states.
+    """Holds the patches of a batch of states.
 
     Attributes:
         levels: coarsest first; the last has no refined patches.
@@ -116,17 +116,17 @@ class Forest:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a sample, with those that only fill up."""
+        """Counts the tokens of a sample, with those that only fill up."""
         return sum(level.num_tokens for level in self.levels)
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each level begins among a sample's tokens, and their number."""
+        """Returns where each level begins among a sample's tokens, and their number."""
         return tuple(itertools.accumulate((level.num_tokens for level in self.levels), initial=0))
 
     @property
     def mask(self) -> Bool[Tensor, "batch token"] | None:
-        """Which tokens there are; None: all are."""
+        """Says which tokens exist; None where all do."""
         if all(level.present is None for level in self.levels):
             return None
         parts = [
@@ -136,7 +136,7 @@ class Forest:
         return torch.cat(parts, dim=1)
 
     def is_refined(self, index: int) -> Bool[Tensor, "batch node"]:
-        """Of every patch that a complete level would have, whether it is refined."""
+        """Says of every patch that a complete level would have whether it is refined."""
         level = self.levels[index]
         flags = torch.ones_like(level.refined, dtype=torch.bool) if level.refines is None else level.refines
         found = flags.new_zeros(len(level.nodes), self.geometry.num_nodes(index))
@@ -144,7 +144,7 @@ class Forest:
 
 
 def slots(budget: float, num_nodes: int) -> int:
-    """How many patches a share of them is, to the nearest whole number.
+    """Returns how many patches a share of them is, to the nearest whole number.
 
     Raises:
         ConfigError: where there are not so many.
@@ -158,5 +158,5 @@ def slots(budget: float, num_nodes: int) -> int:
 
 
 def roots(geometry: PatchGeometry, batch: int, device: torch.device) -> Int[Tensor, "batch token"]:
-    """The coarsest patches of every sample."""
+    """Returns the coarsest patches of every sample."""
     return torch.arange(geometry.num_nodes(0), device=device).expand(batch, -1)

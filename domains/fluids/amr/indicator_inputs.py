@@ -19,7 +19,7 @@ WINDS = {"x": "uwnd", "z": "wwnd"}
 
 @dataclass(frozen=True)
 class IndicatorInputs:
-    """A batch of states.
+    """Holds a batch of states, as indicators and tokenizer read it.
 
     Attributes:
         fields: normalized.
@@ -36,7 +36,7 @@ class IndicatorInputs:
     truth: Float[Tensor, "batch channel z x"] | None = None
 
     def padded(self, widths: tuple[int, int, int, int]) -> Float[Tensor, "batch channel padded_z padded_x"]:
-        """The states with ghost cells at left, right, bottom and top, by each sample's boundary.
+        """Returns the states with ghost cells at left, right, bottom and top, by each sample's boundary.
 
         Winds change their sign in a wall; exact where normalization leaves their zero in place.
         """
@@ -49,14 +49,14 @@ class IndicatorInputs:
 
     @property
     def periodic(self) -> Bool[Tensor, "batch axis"]:
-        """Of each sample, whether z and x are periodic."""
+        """Says of each sample whether z and x are periodic."""
         flags = [[sides[0] is Side.PERIODIC for sides in (b.z, b.x)] for b in self.boundaries]
         return torch.tensor(flags, device=self.fields.device)
 
     def gradients(
         self, channels: Sequence[int]
     ) -> tuple[Float[Tensor, "batch channel z x"], Float[Tensor, "batch channel z x"]]:
-        """Central differences of some channels along z and x, per cell."""
+        """Returns central differences of some channels along z and x, per cell."""
         around = self.padded((1, 1, 1, 1))[:, list(channels)]
         along_z = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
         return along_z, (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2

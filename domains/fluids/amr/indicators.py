@@ -25,20 +25,20 @@ TINY = 1e-12
 
 
 def variance(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """The variance inside a patch, mean over channels."""
+    """Returns the variance inside a patch, mean over channels."""
     both = torch.stack([evidence.fields, evidence.fields.square()])
     (means, squares), inside = _stacked_means(both, geometry, level)
     return (squares - means.square()).clamp(min=0).mean(dim=1).masked_fill(~inside, OUTSIDE)
 
 
 def gradient(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """The squared gradient, per cell, mean over cells and channels."""
+    """Returns the squared gradient, per cell, mean over cells and channels."""
     along_z, along_x = evidence.gradients(range(len(evidence.channels)))
     return _mean((along_z.square() + along_x.square()).mean(dim=1), geometry, level)
 
 
 def vorticity(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """The squared vorticity of the normalized winds, per cell.
+    """Returns the squared vorticity of the normalized winds, per cell.
 
     Raises:
         ConfigError: where there are no winds.
@@ -53,7 +53,7 @@ def vorticity(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) ->
 
 
 def increment(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """The squared change since the frame before, mean over cells and channels.
+    """Returns the squared change since the frame before, mean over cells and channels.
 
     Raises:
         ConfigError: where that frame is not known.
@@ -62,7 +62,7 @@ def increment(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) ->
 
 
 def oracle(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """The squared change to come, which only the truth tells.
+    """Returns the squared change to come, which only the truth knows.
 
     Raises:
         ConfigError: where the truth is not given.
@@ -82,7 +82,7 @@ def random(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Fl
 
 
 def hybrid(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """Variance, squared vorticity and the past increment, each over its mean in the sample."""
+    """Adds variance, squared vorticity and the past increment, each over its mean in the sample."""
     terms = relative_terms(evidence, geometry, level, ("variance", "vorticity", "increment"))
     found = torch.stack(list(terms.values())).sum(dim=0)
     return found.masked_fill(found < 0, OUTSIDE)
@@ -101,7 +101,7 @@ INDICATORS: Mapping[str, Indicator | None] = {
 
 
 class LearnedIndicator(nn.Module):
-    """A small network from variance, gradient, vorticity and increment of a patch to a score from 0 to 1.
+    """Maps variance, gradient, vorticity and increment of a patch to a score from 0 to 1 by a small network.
 
     Children's contributions are multiplied by their parent's score, through which it is learned.
     The terms are logarithms of their share in the sample's mean; one that is not known counts as the mean.
@@ -130,7 +130,7 @@ class LearnedIndicator(nn.Module):
 def relative_terms(
     evidence: IndicatorInputs, geometry: PatchGeometry, level: int, names: tuple[str, ...]
 ) -> dict[str, Float[Tensor, "batch node"]]:
-    """Those of the named indicators that can be known, each over its mean in the sample."""
+    """Returns those of the named indicators that can be known, each over its mean in the sample."""
     found = {}
     for name in names:
         if (name == "vorticity" and not has_winds(evidence)) or (name == "increment" and evidence.previous is None):

@@ -17,7 +17,7 @@ from sciml.nn.patch import patchify, unpatchify
 
 
 class Merge(nn.Module):
-    """Coarse patches everywhere plus residuals of finer ones.
+    """Adds residuals of finer patches to coarse ones everywhere.
 
     From the residual of a patch's children its mean over that patch is taken out, cells outside the grid not counted.
     So the mean over each patch is what the levels down to its own say: restricting the merged field to patches of the
@@ -39,7 +39,7 @@ class Merge(nn.Module):
         names: Sequence[str],
         boundaries: Sequence[Boundary],
     ) -> Float[Tensor, "batch channel z x"]:
-        """The field.
+        """Returns the merged field.
 
         Args:
             cells: of this rank's patches, level by level; those of other ranks count as zero, so that ranks' fields
@@ -79,7 +79,7 @@ def _without_mean(
 
 
 def _cells_inside(geometry: PatchGeometry, index: int, like: Tensor) -> Float[Tensor, "node cell"]:
-    """1 for each cell of a complete level's patches that lies in the grid, else 0."""
+    """Returns 1 for each cell of a complete level's patches that lies in the grid, else 0."""
     inside = like.new_zeros(1, 1, *geometry.padded)
     inside[..., : geometry.cells[0], : geometry.cells[1]] = 1
     return patchify(inside, geometry.patch_sizes[index])[0, :, 0]
@@ -91,7 +91,7 @@ def _spread(
     geometry: PatchGeometry,
     index: int,
 ) -> Float[Tensor, "batch channel padded_z padded_x"]:
-    """Some patches in their places, and zero elsewhere."""
+    """Puts some patches in their places, with zero elsewhere."""
     batch, count, channels, num_cells = cells.shape
     size, num_nodes = geometry.patch_sizes[index], geometry.num_nodes(index)
     if index:

@@ -33,7 +33,7 @@ class SeamFilter(nn.Conv2d):
     def forward(  # type: ignore[override]
         self, fields: Float[Tensor, "batch channel z x"], names: Sequence[str], boundaries: Sequence[Boundary]
     ) -> Float[Tensor, "batch channel z x"]:
-        """Filtered fields of the named variables."""
+        """Returns filtered fields of the named variables."""
         index = variable_index(self.channels, names)
         weight = self.weight if index is None else self.weight[index]
         weight = weight - weight.mean((-2, -1), keepdim=True)

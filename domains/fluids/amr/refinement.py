@@ -24,7 +24,7 @@ def grow(
     *,
     trim: bool = False,
 ) -> Forest:
-    """The forest for some scores. Every sample's is its own, whatever else is in the batch.
+    """Grows the forest for some scores; every sample's is its own, whatever else is in the batch.
 
     Args:
         score: differentiable where the indicator is learned; what is refined then has its score for a gate.
@@ -94,7 +94,7 @@ def _choose(
 def _largest_around(
     values: Float[Tensor, "batch node"], shape: tuple[int, ...], periodic: Bool[Tensor, "batch axis"]
 ) -> Float[Tensor, "batch node"]:
-    """The largest value of every patch and those that touch it."""
+    """Returns the largest value of every patch and those that touch it."""
     values = values.unflatten(1, shape)
     for axis in range(len(shape)):
         wraps = periodic[:, axis].view(-1, *(1,) * len(shape))

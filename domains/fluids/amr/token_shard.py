@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Place(nn.Identity):
-    """A place in a model where a plan lets tensors cross ranks; on one device nothing happens."""
+    """Marks where a plan lets tensors cross ranks; on one device nothing happens."""
 
 
 class TokenShard(NamedTuple):
-    """A run of a sample's tokens, and zeros that fill it up to the same length on every rank.
+    """Selects a run of a sample's tokens, and zeros that fill it up to the same length on every rank.
 
     What is computed of all tokens on every rank and then cut by :meth:`of` has gradients from this rank's tokens
     alone; its parameters are of the style ``REPLICATE_PARTIAL_GRAD``.
@@ -26,21 +26,21 @@ class TokenShard(NamedTuple):
 
     @classmethod
     def of_numbers(cls, numbers: Int[Tensor, "token"]) -> TokenShard:
-        """From the numbers of this rank's tokens, counted from 1; the fill has 0."""
+        """Makes the shard from the numbers of this rank's tokens, counted from 1; the fill has 0."""
         own = numbers[numbers > 0].tolist()
         if not own:
             return cls(0, 0, len(numbers))
         return cls(own[0] - 1, own[-1], len(numbers) - len(own))
 
     def of(self, x: Tensor) -> Tensor:
-        """This rank's of all tokens (batch, token, ...)."""
+        """Selects this rank's of all tokens (batch, token, ...)."""
         return self.filled(x[:, self.first : self.last])
 
     def filled(self, x: Tensor) -> Tensor:
-        """This rank's tokens (batch, token, ...) with the fill behind them."""
+        """Returns this rank's tokens (batch, token, ...) with the fill behind them."""
         return F.pad(x, [0, 0] * (x.ndim - 2) + [0, self.fill]) if self.fill else x
 
     def within(self, start: int, stop: int) -> slice:
-        """Those of this rank among the tokens from ``start`` to ``stop``, counted from ``start``."""
+        """Returns which of this rank's tokens are among those from ``start`` to ``stop``, counted from ``start``."""
         first, last = (min(max(end, start), stop) - start for end in (self.first, self.last))
         return slice(first, last)

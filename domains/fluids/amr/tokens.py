@@ -23,7 +23,7 @@ def gather_patches(
     level: int,
     ghost_cells: int,
 ) -> Float[Tensor, "batch token channel cell"]:
-    """Cells of some patches and around them.
+    """Gathers the cells of some patches and around them.
 
     Args:
         padded: fields over all patches of the coarsest level, with ghost cells around.
@@ -38,7 +38,7 @@ def gather_patches(
 
 
 class PatchEmbedding(nn.Module):
-    """Tokens of one level's patches: a linear of each variable's cells, summed over the variables there are.
+    """Embeds one level's patches: a linear of each variable's cells, summed over the variables there are.
 
     ``weight[v]`` has a row for each cell and a last one that is added whatever they are: the embedding of the variable
     and of the level.
@@ -60,7 +60,7 @@ class PatchEmbedding(nn.Module):
     def forward(
         self, patches: Float[Tensor, "batch token channel cell"], names: Sequence[str]
     ) -> Float[Tensor, "batch token embed"]:
-        """One token for each patch; ``names`` are the variables of ``patches``, in their order."""
+        """Returns one token for each patch; ``names`` are the variables of ``patches``, in their order."""
         index = variable_index(self.channels, names)
         weight = self.weight if index is None else self.weight[torch.tensor(index, device=self.weight.device)]
         matrix, constant = weight[:, :-1].flatten(0, 1), weight[:, -1].sum(0)
@@ -69,7 +69,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Tokenizer(nn.ModuleList):
-    """Tokens of a forest, level by level.
+    """Makes the tokens of a forest, level by level.
 
     Args:
         channels: names of all variables that may ever come.
@@ -85,7 +85,7 @@ class Tokenizer(nn.ModuleList):
     def forward(
         self, evidence: IndicatorInputs, forest: Forest, share: TokenShard
     ) -> Float[Tensor, "batch token embed"]:
-        """The tokens of this rank, coarsest level first."""
+        """Returns the tokens of this rank, coarsest level first."""
         geometry, ghosts = forest.geometry, self.ghost_cells
         behind = [full - count for full, count in zip(geometry.padded, geometry.cells, strict=True)]
         padded = evidence.padded((ghosts, ghosts + behind[1], ghosts, ghosts + behind[0]))

@@ -31,7 +31,7 @@ from sciml.parallel.plan import AllGather, AllReduce, Scatter, ShardingPlan, Sta
 
 
 class AMRViT(GridViT):
-    """From a normalized state of a flow to its normalized increment over a lead time.
+    """Maps a normalized state of a flow to its normalized increment over a lead time.
 
     Where to look closely is decided from the state (see :mod:`domains.fluids.amr.refinement`). Tokens of all levels
     attend to one another in the blocks of the shared ViT; before each block a patch and its children exchange what
@@ -99,7 +99,7 @@ class AMRViT(GridViT):
         forest: Forest | None = None,
         output_names: Sequence[str] | None = None,
     ) -> ForwardPass:
-        """The way from a state to its normalized increment, in parts.
+        """Returns the way from a state to its normalized increment, in parts.
 
         Args:
             fields: normalized state, of any size.
@@ -139,12 +139,12 @@ class AMRViT(GridViT):
         previous: Float[Tensor, "batch channel z x"] | None = None,
         truth: Float[Tensor, "batch channel z x"] | None = None,
     ) -> IndicatorInputs:
-        """What a step is made from; arguments as in :meth:`forward_pass`."""
+        """Collects what a step is made from; arguments as in :meth:`forward_pass`."""
         boundaries = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
         return IndicatorInputs(fields, tuple(channel_names or self.channels), boundaries, previous, truth)
 
     def forest(self, evidence: IndicatorInputs, before: Forest | None = None) -> Forest:
-        """Where to refine."""
+        """Decides where to refine."""
         geometry = PatchGeometry(tuple(evidence.fields.shape[2:]), self.config.patch_sizes)
         indicator: Indicator | None = self.indicator or INDICATORS[self.config.indicator]
         assert indicator is not None

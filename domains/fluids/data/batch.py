@@ -16,7 +16,7 @@ from domains.fluids.amr.forest import Forest
 
 @dataclass(frozen=True)
 class Start:
-    """Where a sample starts: a trajectory of a data set, and a frame of it."""
+    """Says where a sample starts: a trajectory of a data set, and a frame of it."""
 
     data_set: str
     trajectory: int
@@ -25,7 +25,7 @@ class Start:
 
 @dataclass(frozen=True)
 class FlowSample:
-    """One flow at one time; attributes as those of :class:`FlowPart`, without the batch."""
+    """Holds one flow at one time; attributes as those of :class:`FlowPart`, without the batch."""
 
     start: Start
     state: Tensor
@@ -39,7 +39,7 @@ class FlowSample:
 
 @dataclass(frozen=True)
 class FlowPart:
-    """The samples of one data set in a batch, in physical units.
+    """Holds the samples of one data set in a batch, in physical units.
 
     Attributes:
         state: the current fields.
@@ -69,11 +69,11 @@ class FlowPart:
 
     @property
     def next_lead_time(self) -> Float[Tensor, "batch"]:
-        """Of the state after the next step, s."""
+        """Returns the lead time of the state after the next step, s."""
         return self.lead_time + self.steps[:, 0]
 
     def resampled(self, cells: tuple[int, int]) -> FlowPart:
-        """The states that a step starts from, on another grid of the same domain."""
+        """Returns the states that a step starts from, on another grid of the same domain."""
         changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in ("state", "previous")}
         if self.targets is not None:
             changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
@@ -84,7 +84,7 @@ class FlowPart:
         return replace(self, **changed)
 
     def advance(self, state: Float[Tensor, "batch variable z x"], forest: Forest | None = None) -> FlowPart | None:
-        """The part after its next step, standing on a state; None after the last step."""
+        """Returns the part after its next step, standing on a state; None after the last step."""
         if self.steps.shape[1] == 1:
             return None
         return replace(
@@ -100,7 +100,7 @@ class FlowPart:
 
 @dataclass(frozen=True)
 class FlowBatch:
-    """Samples of one or several data sets; those of one have the same shape and stand together."""
+    """Holds samples of one or several data sets; those of one have the same shape and stand together."""
 
     parts: Mapping[str, FlowPart] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ class FlowBatch:
 
     @property
     def next_lead_time(self) -> Float[Tensor, "batch"]:
-        """Of all samples after the next step, in hours as the suite counts."""
+        """Returns the lead time of all samples after the next step, in hours as the suite counts."""
         return torch.cat([part.next_lead_time for part in self.parts.values()]) / 3600
 
     def to(self, device: torch.device | str) -> FlowBatch:
@@ -125,7 +125,7 @@ class FlowBatch:
 
 
 def resample(fields: Float[Tensor, "batch channel z x"], cells: tuple[int, int]) -> Float[Tensor, "batch channel _ _"]:
-    """Fields on another grid of the same domain: means of cells where it is coarser, else linear in between."""
+    """Returns fields on another grid of the same domain: means of cells where it is coarser, else linear in between."""
     if tuple(fields.shape[2:]) == cells:
         return fields
     if cells[0] <= fields.shape[2] and cells[1] <= fields.shape[3]:

@@ -15,7 +15,7 @@ from sciml.core.errors import ConfigError, nearest
 
 
 class Side(str, Enum):
-    """What a flow meets at one side of the domain.
+    """Says what a flow meets at one side of the domain.
 
     Inflow and outflow are both ``OPEN``: what comes in looks like what is at the edge.
     """
@@ -30,7 +30,7 @@ NAMES = {side.value: side for side in Side} | {"inflow": Side.OPEN, "outflow": S
 
 @dataclass(frozen=True)
 class Boundary:
-    """The sides of a domain.
+    """Holds the sides of a domain.
 
     Attributes:
         x: left and right.
@@ -51,7 +51,7 @@ class Boundary:
 
     @classmethod
     def of(cls, x: str | Sequence[str], z: str | Sequence[str]) -> Boundary:
-        """A boundary from names: one for both sides of an axis, or one for each.
+        """Makes a boundary from names: one for both sides of an axis, or one for each.
 
         Args:
             x: ``periodic``, ``wall``, ``open`` (or ``inflow``, ``outflow``); or two, left and right.
@@ -64,7 +64,7 @@ class Boundary:
 
     @property
     def names(self) -> dict[str, tuple[str, str]]:
-        """What :meth:`of` takes, for files."""
+        """Returns the names that :meth:`of` takes, for files."""
         return {axis: (sides[0].value, sides[1].value) for axis, sides in (("x", self.x), ("z", self.z))}
 
 
@@ -111,7 +111,7 @@ def _pad_axis(
 
 @cache
 def _sources(size: int, sides: tuple[Side, Side], before: int, after: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Of each cell of a padded axis, the one it takes its value from, and whether it is a mirror image of it."""
+    """Returns for each cell of a padded axis the one it takes its value from, and whether it is a mirror image of it."""
     found = [_source(cell, size, sides) for cell in range(-before, size + after)]
     return tuple(cell for cell, _ in found), tuple(mirrored for _, mirrored in found)
 

@@ -19,7 +19,7 @@ Paths = str | list[str] | dict[str, str | list[str]]
 
 @dataclass(frozen=True)
 class FlowSplits:
-    """How many trajectories are learned from, validated and tested on: numbers, or shares; their proportion counts.
+    """Says how many trajectories each split gets: numbers, or shares; their proportion counts.
 
     A single trajectory is cut along time instead.
     """
@@ -42,7 +42,7 @@ class FlowSplits:
 
 @dataclass(frozen=True)
 class FluidsDataConfig:
-    """The flows of a run.
+    """Holds the ``data`` keys of a run on flows.
 
     Attributes:
         path: what :mod:`domains.fluids.data.readers` reads: a file, a folder, a pattern, several of them; or data
@@ -88,11 +88,11 @@ class FluidsDataConfig:
 
     @property
     def sides(self) -> Boundary | None:
-        """The boundary condition that the user knows better."""
+        """Returns the boundary condition that the user knows better."""
         return Boundary.of(**self.boundary) if self.boundary is not None else None
 
     @property
     def paths(self) -> Mapping[str, str | Sequence[str]]:
-        """Data sets by name."""
+        """Returns data sets by name."""
         assert self.path is not None
         return self.path if isinstance(self.path, dict) else {MAIN: self.path}

@@ -27,7 +27,7 @@ MAX_SPREAD_K = 1e-3
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Some successive frames of one source.
+    """Selects successive frames of one source.
 
     Attributes:
         frames: their numbers in the source, first and behind the last.
@@ -47,14 +47,14 @@ class Trajectory:
 
     @property
     def profiles(self) -> Float[np.ndarray, "2 z"] | None:
-        """Density and potential temperature of the air at rest, where the file tells them."""
+        """Returns density and potential temperature of the air at rest, where the file has them."""
         known = self.source.profiles
         return np.stack([known["hy_dens"], known["hy_theta"]]) if known else None
 
 
 @dataclass(frozen=True)
 class Flows:
-    """A data set with its trajectories, split by split."""
+    """Holds a data set with its trajectories, split by split."""
 
     data_set: DataSet
     trajectories: Mapping[str, Sequence[Trajectory]]
@@ -78,7 +78,7 @@ def open_flows(config: FluidsDataConfig) -> tuple[FluidsSchema, dict[str, Flows]
 
 
 def simulated(config: SimulateConfig, cache: str | Path) -> Path:
-    """The ensemble of a configuration, simulated now or by an earlier run."""
+    """Returns the ensemble of a configuration, simulated now or by an earlier run."""
     text = json.dumps({**asdict(config), "out": None}, sort_keys=True)
     out = Path(cache) / f"flows-{hashlib.sha256(text.encode()).hexdigest()[:12]}.nc"
     if not out.exists():
@@ -87,7 +87,7 @@ def simulated(config: SimulateConfig, cache: str | Path) -> Path:
 
 
 def _describe(sources: Sequence[FlowSource], wanted: Sequence[str] | None) -> tuple[DataSet, tuple[str, ...]]:
-    """What all sources of a data set have in common, and the names of its variables in the files."""
+    """Returns what all sources of a data set have in common, and the names of its variables in the files."""
     first = sources[0]
     intervals = [source.interval for source in sources]
     for source, interval in zip(sources, intervals, strict=True):
@@ -136,7 +136,7 @@ def _split(
 
 
 def _counts(total: int, shares: Sequence[float]) -> list[int]:
-    """How many flows each split has: its share, at least one where it has any, the first of them what is left."""
+    """Counts the flows of each split: its share, at least one where it has any, the first of them what is left."""
     counts = [max(1, round(total * share)) if share else 0 for share in shares]
     first = int(np.argmax(np.array(shares) > 0))
     counts[first] += total - sum(counts)

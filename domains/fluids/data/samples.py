@@ -86,7 +86,7 @@ class FlowSamples:
         return len(self.starts)
 
     def group(self, index: int) -> str:
-        """The flow that a sample is from."""
+        """Returns the flow that a sample is from."""
         start = self.starts[index]
         return f"{start.data_set}/{self.trajectory(start).source.name}"
 
@@ -94,7 +94,7 @@ class FlowSamples:
         return self.flows[start.data_set].trajectories[self.split][start.trajectory]
 
     def sample(self, index: int, generator: np.random.Generator) -> FlowSample:
-        """A start with what is ahead of it, in physical units; the stride and all that is random are drawn."""
+        """Returns a start with what is ahead of it, in physical units; the stride and all that is random are drawn."""
         start = self.starts[index]
         trajectory = self.trajectory(start)
         fitting = [s for s in self.strides if start.frame + s * self.num_steps < len(trajectory)]
@@ -102,7 +102,7 @@ class FlowSamples:
         return self.at(start, stride, self.num_steps, generator)
 
     def at(self, start: Start, stride: int, num_steps: int, generator: np.random.Generator | None = None) -> FlowSample:
-        """The sample of a start; without a generator as it is. Targets end where the flow does."""
+        """Returns the sample of a start; without a generator as it is. Targets end where the flow does."""
         trajectory, data_set = self.trajectory(start), self.flows[start.data_set].data_set
         ahead = min(num_steps, (len(trajectory) - 1 - start.frame) // stride)
         states = self._read(start, start.frame, start.frame + ahead * stride + 1, stride)
@@ -165,7 +165,7 @@ class Augmentation:
         self.sign = torch.where(odd, -1.0, 1.0)[:, None, None]
 
     def __call__(self, sample: FlowSample, generator: np.random.Generator) -> FlowSample:
-        """The same move of everything in a sample."""
+        """Moves everything in a sample alike."""
         if self.kind == "none":
             return sample
         shift = int(generator.integers(sample.state.shape[-1]))

@@ -21,7 +21,7 @@ OBSTACLE, BACKGROUND = "obstacle", "background_theta"
 
 @dataclass(frozen=True)
 class DataSet:
-    """Flows of one kind: the same variables on the same grid.
+    """Describes flows of one kind: the same variables on the same grid.
 
     Attributes:
         variables: names; winds are ``uwnd`` and ``wwnd`` wherever they come from.
@@ -52,7 +52,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class FluidsSchema:
-    """Data sets by name.
+    """Describes data sets by name.
 
     Attributes:
         title: what the data are; shown on pictures.
@@ -63,13 +63,13 @@ class FluidsSchema:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """All variables and constants of all data sets: what a model is built for."""
+        """Lists all variables and constants of all data sets: what a model is built for."""
         variables = [name for data_set in self.data_sets.values() for name in data_set.variables]
         constants = [name for data_set in self.data_sets.values() for name in data_set.constants]
         return tuple(dict.fromkeys([*variables, *constants]))
 
     def score_name(self, data_set: str, variable: str) -> str:
-        """How a variable is called in scores: with its data set where there are several."""
+        """Returns a variable's name in scores: with its data set where there are several."""
         return variable if len(self.data_sets) == 1 else f"{data_set}.{variable}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class FluidsSchema:
 
 @dataclass(frozen=True)
 class Scale:
-    """What one data set is normalized with.
+    """Holds what one data set is normalized with.
 
     Attributes:
         mean, std: of each variable. A wind's mean counts as zero, so that a wall turns its sign exactly.
@@ -103,7 +103,7 @@ class Scale:
     cells: Int[Tensor, "2"]
 
     def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
-        """Standard deviations of increments over some steps, those of the nearest step that was measured."""
+        """Returns standard deviations of increments over some steps, those of the nearest step that was measured."""
         nearest = (seconds[:, None].to(self.seconds) - self.seconds).abs().argmin(dim=1)
         return self.increment_std[nearest][..., None, None]
 

@@ -54,6 +54,6 @@ def _blocks(trajectory: Trajectory, overlap: int):
 
 
 def _sums(values: np.ndarray) -> np.ndarray:
-    """Count, sum and sum of squares of each variable, from (time, variable, ...)."""
+    """Returns count, sum and sum of squares of each variable, from (time, variable, ...)."""
     flat = values.swapaxes(0, 1).reshape(values.shape[1], -1)
     return np.stack([np.full(len(flat), flat.shape[1]), flat.sum(1), np.square(flat).sum(1)])

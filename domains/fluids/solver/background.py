@@ -44,7 +44,7 @@ class Background:
 
     @classmethod
     def of(cls, grid: SolverGrid, frequency: float) -> Background:
-        """A background of constant Brunt-Vaisala frequency.
+        """Makes a background of constant Brunt-Vaisala frequency.
 
         Args:
             frequency: 1/s; 0 is neutral air, of the same potential temperature everywhere.
@@ -58,12 +58,12 @@ class Background:
 
     @property
     def theta(self) -> Float[np.ndarray, "z"]:
-        """Potential temperature of cells, K."""
+        """Returns the potential temperature of cells, K."""
         return self.dens_theta / self.dens
 
 
 def profiles(z: np.ndarray, frequency: float) -> tuple[np.ndarray, np.ndarray]:
-    """Density, and density times potential temperature, at heights in m."""
+    """Returns density, and density times potential temperature, at heights in m."""
     if frequency == 0:
         theta = np.full_like(z, SURFACE_THETA)
         exner = 1 - GRAVITY * z / (CP * SURFACE_THETA)

@@ -16,7 +16,7 @@ FORCING_REPEATS = 3
 
 @dataclass(frozen=True)
 class Bubble:
-    """A squared cosine around a center; it goes out at one side of the plane and comes in at the other.
+    """Adds a squared cosine around a center; it goes out at one side of the plane and comes in at the other.
 
     Attributes:
         amplitude: at the center.
@@ -41,7 +41,7 @@ class Bubble:
 
 @dataclass(frozen=True)
 class Jet:
-    """Air that is blown in at the left.
+    """Blows air in at the left.
 
     Attributes:
         speed: m/s.
@@ -58,7 +58,7 @@ class Jet:
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow that is to be simulated.
+    """Describes a flow that is to be simulated.
 
     Attributes:
         case: name of the case it belongs to.
@@ -77,7 +77,7 @@ class Flow:
     jet: Jet | None = None
 
     def start(self, grid: SolverGrid) -> Float[np.ndarray, "4 z x"]:
-        """Density, momenta along x and z, and density times potential temperature, as averages of cells.
+        """Returns density, momenta along x and z, and density times potential temperature, as averages of cells.
 
         Density and the last one without their background.
         """
@@ -93,14 +93,14 @@ class Flow:
         return state
 
     def force(self, grid: SolverGrid) -> Float[np.ndarray, "z x"]:
-        """What the momentum along z gains all the time, kg/(m^2 s^2)."""
+        """Returns what the momentum along z gains all the time, kg/(m^2 s^2)."""
         if self.forcing is None:
             return np.zeros((grid.nz, grid.nx))
         dens = profiles(grid.quadrature_z(), self.frequency)[0] @ WEIGHTS
         return FORCING_REPEATS * self.forcing.at(grid.x, grid.z[:, None]) * dens[:, None]
 
     def jet_rows(self, grid: SolverGrid) -> Bool[np.ndarray, "z"]:
-        """The rows of cells into which the jet blows."""
+        """Returns the rows of cells into which the jet blows."""
         if self.jet is None:
             return np.zeros(grid.nz, dtype=bool)
         return np.abs(grid.z - self.jet.z) <= self.jet.half_width

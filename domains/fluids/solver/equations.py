@@ -25,7 +25,9 @@ State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Air(NamedTuple):
-    """The background along one direction: of cells for x, of interfaces for z. Shapes broadcast to (member, z, x)."""
+    """Holds the background along one direction: of cells for x, of interfaces for z. Shapes broadcast to (member, z,
+    x).
+    """
 
     dens: Float[Tensor, "m z 1"]
     dens_theta: Float[Tensor, "m z 1"]
@@ -33,7 +35,7 @@ class Air(NamedTuple):
 
 
 class Inflow(NamedTuple):
-    """A jet at the left, of each member."""
+    """Holds the jet at the left of each member."""
 
     rows: Bool[Tensor, "m z 1"]
     speed: Float[Tensor, "m 1 1"]
@@ -49,7 +51,7 @@ def stage_x(
     jet: Inflow | None,
     force: Float[Tensor, "m z x"] | None,
 ) -> State:
-    """One stage along x: from the start of the step over some seconds, with the tendencies of a state.
+    """Takes one stage along x: from the start of the step over some seconds, with the tendencies of a state.
 
     Args:
         dx: m.
@@ -87,7 +89,7 @@ def stage_z(
     ghost_ratio: Float[Tensor, "m 4 1"],
     force: Float[Tensor, "m z x"] | None,
 ) -> State:
-    """One stage along z, between solid walls.
+    """Takes one stage along z, between solid walls.
 
     Args:
         dz: m.
@@ -117,13 +119,13 @@ def stage_z(
 
 
 def _interface(field: Tensor, dim: int, faces: int) -> tuple[Tensor, Tensor]:
-    """The value at each interface, of fourth order, and the third difference across it."""
+    """Returns the value at each interface, of fourth order, and the third difference across it."""
     a, b, c, d = (field.narrow(dim, offset, faces) for offset in range(4))
     return (7 * (b + c) - (a + d)) / 12, 3 * (b - c) + (d - a)
 
 
 def _pressure(theta: Tensor, air: Air) -> Tensor:
-    """The perturbation of pressure; p = C0 (rho theta)^gamma without the difference of two large numbers."""
+    """Returns the perturbation of pressure; p = C0 (rho theta)^gamma without the difference of two large numbers."""
     return air.pressure * torch.expm1(GAMMA * torch.log1p(theta / air.dens_theta))
 
 
@@ -132,7 +134,7 @@ def _periodic(*fields: Tensor) -> list[Tensor]:
 
 
 def _blown(halo: list[Tensor], air: Air, jet: Inflow) -> list[Tensor]:
-    """The jet in the ghost cells at the left."""
+    """Puts the jet into the ghost cells at the left."""
     dens, momentum_x, momentum_z, theta = halo
     full = dens[..., :2] + air.dens
     left_x = torch.where(jet.rows, full * jet.speed, momentum_x[..., :2])
@@ -144,7 +146,7 @@ def _blown(halo: list[Tensor], air: Air, jet: Inflow) -> list[Tensor]:
 def _walled(
     dens: Tensor, momentum_x: Tensor, momentum_z: Tensor, theta: Tensor, ghost_ratio: Tensor
 ) -> tuple[Tensor, ...]:
-    """Ghost cells below and above: the wind along a wall goes on, none goes across."""
+    """Adds ghost cells below and above: the wind along a wall goes on, none goes across."""
 
     def edges(field: Tensor) -> tuple[Tensor, Tensor]:
         shape = (*field.shape[:-2], 2, field.shape[-1])

@@ -26,7 +26,7 @@ STENCIL = 4
 
 @dataclass(frozen=True)
 class SolverGrid:
-    """Equal cells of a plane of 20 km by 10 km.
+    """Divides a plane of 20 km by 10 km into equal cells.
 
     Attributes:
         nx: cells along x.
@@ -44,17 +44,17 @@ class SolverGrid:
 
     @property
     def dx(self) -> float:
-        """m."""
+        """Returns the width of a cell, m."""
         return LENGTH_M / self.nx
 
     @property
     def dz(self) -> float:
-        """m."""
+        """Returns the height of a cell, m."""
         return HEIGHT_M / self.nz
 
     @property
     def largest_step(self) -> float:
-        """The time step of the original, s. Its order of operations decides when the original writes a frame."""
+        """Returns the original's time step, s; its order of operations decides when the original writes a frame."""
         return min(self.dx, self.dz) / MAX_SPEED * CFL
 
     @property

@@ -21,7 +21,7 @@ MIXED_RADIUS = (1000.0, 3000.0)
 
 @dataclass(frozen=True)
 class Spread:
-    """How far flows are from the case they belong to.
+    """Says how far flows are from the case they belong to.
 
     Attributes:
         amplitude: smallest and largest factor of bubbles, forcing, and the jet's speed and coldness.
@@ -37,7 +37,7 @@ class Spread:
 
 
 def draw(case: str, spread: Spread, seed: int, index: int) -> Flow:
-    """The flow of a number; the same at any time and place.
+    """Draws the flow of a number; the same at any time and place.
 
     All bubbles of a flow are moved along x together, to anywhere, and then a little from one another, which breaks the
     cases' mirror symmetry.

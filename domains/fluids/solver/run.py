@@ -21,7 +21,7 @@ VARIABLES = ("dens", "uwnd", "wwnd", "theta")
 
 @dataclass(frozen=True)
 class Frame:
-    """All members at one time.
+    """Holds all members at one time.
 
     Attributes:
         time: s.

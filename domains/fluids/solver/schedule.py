@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a simulation steps and writes.
+    """Says when a simulation steps and writes.
 
     Attributes:
         step: time step, s; a last one may be shorter.
@@ -31,7 +31,7 @@ class Schedule:
         return cls(interval / math.ceil(interval / largest_step), (frames - 1) * interval, interval)
 
     def original(self) -> Iterator[tuple[float, float, bool]]:
-        """As the original counts: frames fall on steps, and where they fall depends on rounding.
+        """Counts as the original does: frames fall on steps, and where they fall depends on rounding.
 
         Yields:
             The step, the time after it, and whether a frame is written then.

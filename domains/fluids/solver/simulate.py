@@ -67,7 +67,7 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
 
 
 def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
-    """The flows with numbers from ``first`` up to ``last``; cases take turns."""
+    """Returns the flows with numbers from ``first`` up to ``last``; cases take turns."""
     cases = config.cases
     return [draw(cases[index % len(cases)], config.spread, config.seed, index) for index in range(first, last)]
 
@@ -100,7 +100,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _settings(config: SimulateConfig) -> dict[str, Any]:
-    """What decides what is simulated; JSON's words."""
+    """Returns what decides what is simulated, as JSON."""
     values = {key: value for key, value in asdict(config).items() if key not in PLACE}
     return {**values, "versions": {name: version(name) for name in ("sciml", "numpy")}}
 

@@ -19,7 +19,7 @@ COMPILING_PAYS = 4e8
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """What to simulate, and where to put it.
+    """Holds the keys of ``scripts/simulate.py domain=fluids``.
 
     Attributes:
         out: what to make: NAME.nc is one file of all members, NAME.hdf5 the same in The Well's schema, and a name
@@ -93,7 +93,7 @@ class SimulateConfig:
 
     @property
     def format(self) -> str:
-        """What is written: ``ensemble``, ``well`` or ``miniweather``."""
+        """Returns what is written: ``ensemble``, ``well`` or ``miniweather``."""
         return FORMATS[Path(self.out).suffix]
 
     @property

@@ -18,7 +18,7 @@ from domains.fluids.solver.grid import SolverGrid
 
 
 class Solver:
-    """Flows on one grid that step together.
+    """Steps flows on one grid together.
 
     Args:
         flows: one a member; cases may be mixed.
@@ -41,14 +41,14 @@ class Solver:
         self._stage_z: Callable[..., State] = _compiled(stage_z) if compiled else stage_z
 
     def start(self) -> State:
-        """The state at time 0."""
+        """Returns the state at time 0."""
         states = np.stack([flow.start(self.grid) for flow in self.flows])
         dens, momentum_x, momentum_z, theta = torch.from_numpy(states).to(self.dtype).to(self.device).unbind(1)
         return dens.contiguous(), momentum_x.contiguous(), momentum_z.contiguous(), theta.contiguous()
 
     @torch.no_grad()
     def step(self, state: State, step: float, number: int) -> State:
-        """The state after a step.
+        """Returns the state after a step.
 
         Args:
             step: s.
@@ -67,7 +67,7 @@ class Solver:
         return state
 
     def fields(self, state: State) -> Float[Tensor, "member 4 z x"]:
-        """Perturbation of density, winds, perturbation of potential temperature."""
+        """Returns the perturbation of density, the winds, and the perturbation of potential temperature."""
         dens, momentum_x, momentum_z, theta = state
         full = dens + self.cells.dens
         background = self.cells.dens_theta / self.cells.dens
@@ -94,7 +94,7 @@ class Solver:
         return self._shared([profile[:, None] for profile in profiles])
 
     def _shared(self, arrays: list[np.ndarray]) -> Tensor:
-        """One for all members where they are equal, else one for each."""
+        """Returns one for all members where they are equal, else one for each."""
         same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
         tensor = torch.from_numpy(np.stack(arrays[:1] if same else arrays))
         return (tensor.to(self.dtype) if tensor.is_floating_point() else tensor).to(self.device)

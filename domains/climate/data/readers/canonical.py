@@ -27,7 +27,7 @@ LONGITUDE_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Reading:
-    """What was found in one dataset.
+    """Holds what was found in one dataset.
 
     Attributes:
         pieces: of all variables that are known.
@@ -39,7 +39,7 @@ class Reading:
 
 
 def canonical_pieces(dataset: xr.Dataset, file: str, member: int) -> Reading:
-    """All known variables of a dataset.
+    """Returns all known variables of a dataset.
 
     Raises:
         DataError: no grid, times that cannot be understood, a unit that cannot be converted.
@@ -159,7 +159,7 @@ def _times(variable: Variable, dataset: xr.Dataset, file: str) -> np.ndarray:
 
 
 def _steps(variable: Variable, array: xr.DataArray, file: str) -> np.ndarray:
-    """Forecast steps, as GRIB has them for what is accumulated; zero for analyses."""
+    """Returns forecast steps, as GRIB has them for accumulated fields; zero for analyses."""
     if "step" not in array.coords:
         return np.zeros(1, "timedelta64[m]")
     steps = np.atleast_1d(array["step"].values)

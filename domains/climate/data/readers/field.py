@@ -16,7 +16,7 @@ DIMS = ("time", "level", "latitude", "longitude")
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a file's rows and columns come into the order of this project: latitude falls, longitude rises from 0.
+    """Brings a file's rows and columns into the order of this project: latitude falls, longitude rises from 0.
 
     Attributes:
         latitude, longitude: degrees, in that order.
@@ -34,7 +34,7 @@ class Orientation:
 
 @dataclass(frozen=True)
 class FieldPiece:
-    """What one file has of one variable, still on disk.
+    """Describes what one file has of one variable, still on disk.
 
     Attributes:
         file: the file, for messages.
@@ -54,7 +54,7 @@ class FieldPiece:
     orientation: Orientation
 
     def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Values (time, level, latitude, longitude) in float32 and the variable's unit.
+        """Reads values (time, level, latitude, longitude) in float32 and the variable's unit.
 
         Args:
             times, levels: positions within this piece; ignored along a dimension that the array lacks.
@@ -83,7 +83,7 @@ class FieldPiece:
 
 
 def merged_versions(values: np.ndarray, dims: list[str]) -> np.ndarray:
-    """ERA5 and preliminary ERA5T in one: CDS gives them as ``expver`` 1 and 5, each NaN where the other is there."""
+    """Merges ERA5 and preliminary ERA5T: CDS gives them as ``expver`` 1 and 5, each NaN where the other has values."""
     if "expver" not in dims:
         return values
     versions = np.moveaxis(values, dims.index("expver"), 0)
@@ -104,7 +104,7 @@ def as_slice(index: np.ndarray) -> slice | np.ndarray:
 
 
 class Field:
-    """A variable over all times and levels of a source, put together from pieces.
+    """Puts a variable over all times and levels of a source together from pieces.
 
     Args:
         pieces: of one variable, all on one grid.
@@ -148,7 +148,7 @@ class Field:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(time, level, latitude, longitude), 1 along a dimension it lacks."""
+        """Returns (time, level, latitude, longitude), 1 along a dimension it lacks."""
         orientation = self.pieces[0].orientation
         return (*self.owner.shape, len(orientation.latitude), len(orientation.longitude))
 
@@ -157,16 +157,16 @@ class Field:
         return tuple(level for i, level in enumerate(self.levels) if (self.owner[:, i] >= 0).any())
 
     def has(self, level: int | None) -> np.ndarray:
-        """Which times are there, at a level or without one: bool (time,)."""
+        """Says which times exist, at a level or without one: bool (time,)."""
         return self.owner[:, 0 if level is None else self.levels.index(level)] >= 0
 
     def file_at(self, time: int, level: int | None = None) -> str:
-        """The file that has a time, for messages."""
+        """Returns the file that has a time, for messages."""
         owner = self.owner[time, 0 if level is None else self.levels.index(level)]
         return self.pieces[max(int(owner), 0)].file
 
     def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Values (time, level, latitude, longitude) in float32 at positions of the source's times and levels.
+        """Reads values (time, level, latitude, longitude) in float32 at positions of the source's times and levels.
 
         Raises:
             DataError: where no file has them, or one is damaged.
@@ -192,5 +192,5 @@ class Field:
 
 
 def show(time: np.datetime64) -> str:
-    """A time in messages: ``2020-01-31T06:00``."""
+    """Returns a time for messages: ``2020-01-31T06:00``."""
     return str(time.astype("datetime64[m]"))

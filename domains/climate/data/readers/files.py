@@ -38,7 +38,7 @@ def is_zarr(path: str) -> bool:
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
-    """The files a path stands for, sorted.
+    """Returns the files a path stands for, sorted.
 
     Args:
         path: a file, a zarr folder, a folder of files, a pattern such as ``era5/*.nc``, a URL, or several of them.
@@ -101,7 +101,7 @@ def _open_grib(file: str) -> list[xr.Dataset]:
 
 
 def _fetch(file: str) -> str:
-    """A local name of a file; a remote NetCDF or GRIB file is copied to a temporary folder first."""
+    """Returns a local name of a file; a remote NetCDF or GRIB file is copied to a temporary folder first."""
     if not is_remote(file):
         return file
     import fsspec

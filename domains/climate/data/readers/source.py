@@ -22,7 +22,7 @@ GRID_TOLERANCE_DEGREES = 1e-3
 
 @dataclass(frozen=True)
 class Source:
-    """Everything known of some files, before any field is read.
+    """Holds everything known of some files before any field is read.
 
     Attributes:
         files: what was opened.
@@ -82,7 +82,7 @@ class Source:
         return cls(files, times, levels, pieces[0].orientation, fields, statics, title, attribution)
 
     def field(self, name: str) -> Field:
-        """A variable that changes in time, by any of its names.
+        """Returns a variable that changes in time, by any of its names.
 
         Raises:
             ConfigError: the name is unknown.
@@ -95,11 +95,11 @@ class Source:
 
     @property
     def label(self) -> str:
-        """The files in messages: the first, and how many more."""
+        """Names the files in messages: the first, and how many more."""
         return self.files[0] if len(self.files) == 1 else f"{self.files[0]} and {len(self.files) - 1} more"
 
     def to_dataset(self) -> xr.Dataset:
-        """The source as a lazy dataset; indexing reads only what is asked for."""
+        """Returns the source as a lazy dataset; indexing reads only what is asked for."""
         coords: dict[str, Any] = {
             "time": self.times.astype("datetime64[ns]"),
             "latitude": ("latitude", self.orientation.latitude, {"units": "degrees_north"}),
@@ -135,7 +135,7 @@ def open_source(path: str | Sequence[str], member: int = 0) -> xr.Dataset:
 
 
 class _LazyArray(BackendArray):
-    """A field as xarray sees it: without the dimensions it lacks."""
+    """Shows a field to xarray without the dimensions it lacks."""
 
     def __init__(self, field: Field) -> None:
         self.field = field

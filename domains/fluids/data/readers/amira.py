@@ -31,7 +31,7 @@ DATA_MARK = re.compile(rb"# Data section follows[^\n]*\n(?:\s*\n)*[ \t]*@1[ \t]*
 
 @dataclass(frozen=True)
 class AmiraFrames:
-    """Where the values of a file lie.
+    """Says where the values of a file lie.
 
     Attributes:
         dtype: of numpy.
@@ -50,7 +50,7 @@ class AmiraFrames:
 
 
 def open_amira(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """The one flow of a file; y is our z, and the third axis is time.
+    """Opens the one flow of a file; y is our z, and the third axis is time.
 
     Raises:
         DataError: another kind of AmiraMesh, or one that is cut off.

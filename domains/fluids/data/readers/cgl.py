@@ -23,7 +23,7 @@ def is_cgl(dataset: Any) -> bool:
 
 
 def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """The one flow of a file; y is our z.
+    """Opens the one flow of a file; y is our z.
 
     Raises:
         DataError: a variable is missing, or the flow has three dimensions of space.

@@ -18,7 +18,7 @@ from sciml.core.errors import DataError
 
 @dataclass(frozen=True)
 class MemberFrames:
-    """One member's part of the file."""
+    """Reads one member's part of the file."""
 
     file: str
     member: int
@@ -35,7 +35,7 @@ def is_ensemble(dataset: Any) -> bool:
 
 
 def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """One flow a member.
+    """Opens one flow a member.
 
     Raises:
         DataError: another version wrote it.

@@ -51,7 +51,7 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
-    """The files that a path stands for, sorted; of a folder those in all folders in it.
+    """Returns the files that a path stands for, sorted; for a folder those in all folders below it.
 
     Raises:
         DataError: there is none.
@@ -83,7 +83,7 @@ def _opener(file: str) -> Opener:
 
 
 def _check_alike(first: FlowSource, other: FlowSource) -> None:
-    """One model needs one grid."""
+    """Refuses flows of different grids: one model needs one grid."""
     spacings = np.array([[first.dx, first.dz], [other.dx, other.dz]])
     same_grid = first.shape == other.shape and np.allclose(spacings[0], spacings[1], rtol=GRID_TOLERANCE, atol=0)
     if not same_grid:

@@ -9,7 +9,7 @@ from sciml.core.errors import DataError, MissingExtraError
 
 
 def open_library(purpose: str) -> Any:
-    """The package h5py. NetCDF's library cannot open The Well's files: their attributes are logical values.
+    """Returns the package h5py. NetCDF's library cannot open The Well's files: their attributes are logical values.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -23,7 +23,7 @@ def open_library(purpose: str) -> Any:
 
 @kept_open
 def opened(file: str) -> Any:
-    """The open file, kept open for the next time.
+    """Returns the open file, kept open for the next time.
 
     Raises:
         DataError: it is missing, damaged or no HDF5 file.
@@ -37,5 +37,5 @@ def opened(file: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """An attribute, which may be bytes, as text."""
+    """Returns an attribute, which may be bytes, as text."""
     return value.decode() if isinstance(value, bytes) else str(value)

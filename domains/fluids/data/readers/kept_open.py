@@ -12,7 +12,7 @@ from sciml.core.errors import DataError
 
 
 def kept_open(open_file: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An opener whose files stay open; one that has changed is opened anew, and so does every process.
+    """Returns an opener whose files stay open; one that has changed is opened anew, and so does every process.
 
     Raises:
         DataError: by the opener, besides what it raises itself, where a file is missing.

@@ -23,7 +23,7 @@ def is_miniweather(dataset: Any) -> bool:
 
 
 def open_miniweather(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """The one flow of a file. It has no coordinates: the plane is 20 km by 10 km always.
+    """Opens the one flow of a file. It has no coordinates: the plane is 20 km by 10 km always.
 
     Raises:
         DataError: a variable is missing.

@@ -15,7 +15,7 @@ from sciml.data.classic_netcdf import check_whole
 
 @kept_open
 def opened(file: str) -> Any:
-    """The open file, kept open for the next time.
+    """Returns the open file, kept open for the next time.
 
     Raises:
         DataError: it is missing, damaged or no NetCDF file.
@@ -30,7 +30,7 @@ def opened(file: str) -> Any:
 
 
 def read(file: str, name: str, index: Any = slice(None)) -> np.ndarray:
-    """Values of a variable; what is masked is not a number.
+    """Reads values of a variable; what is masked is not a number.
 
     Raises:
         DataError: a part of the file is damaged.
@@ -59,7 +59,7 @@ def require(file: str, names: Sequence[str], dims: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class NetCDFFrames:
-    """A variable a field, on (time, z, x)."""
+    """Reads a variable a field, on (time, z, x)."""
 
     file: str
 

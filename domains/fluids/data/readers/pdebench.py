@@ -28,7 +28,7 @@ OPEN = Boundary.of("open", "open")
 
 @dataclass(frozen=True)
 class PDEBenchFrames:
-    """One sample of a file.
+    """Reads one sample of a file.
 
     Attributes:
         sample: its number, or the name of its group.
@@ -53,7 +53,7 @@ class PDEBenchFrames:
 
 
 def open_pdebench(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """One flow a sample; y is our z.
+    """Opens one flow a sample; y is our z.
 
     Raises:
         DataError: neither of the layouts, a variable that is missing, or another number of dimensions.

@@ -18,16 +18,16 @@ SPACING_TOLERANCE = 1e-3
 
 
 class Frames(Protocol):
-    """How a format gives fields away; an instance goes to worker processes, so it holds names and no open file."""
+    """Reads fields of one format; an instance goes to worker processes, so it holds names and no open file."""
 
     def read(self, times: slice, variables: Sequence[str]) -> Float[np.ndarray, "time variable z x"]:
-        """Values as they are; what is missing is not a number."""
+        """Reads values as they are; what is missing is not a number."""
         ...
 
 
 @dataclass(frozen=True)
 class FlowSource:
-    """A trajectory before any of its fields is read.
+    """Describes a trajectory before any of its fields is read.
 
     Attributes:
         name: the file, and which member of it.
@@ -68,7 +68,7 @@ class FlowSource:
 
     @property
     def interval(self) -> float:
-        """Time between frames.
+        """Returns the time between frames.
 
         Raises:
             DataError: it is not the same everywhere.
@@ -88,14 +88,14 @@ class FlowSource:
 
     @property
     def odd(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-        """Which variables change their sign in a wall, as :func:`domains.fluids.data.boundary.pad` wants it."""
+        """Says which variables change their sign in a wall, as :func:`domains.fluids.data.boundary.pad` wants it."""
         across = self.winds or (None, None)
         return tuple(name == across[0] for name in self.variables), tuple(name == across[1] for name in self.variables)
 
     def read(
         self, times: slice = slice(None), variables: Sequence[str] | None = None
     ) -> Float[np.ndarray, "time variable z x"]:
-        """Fields in float32, zero in obstacles; only what is asked for is read.
+        """Reads fields in float32, zero in obstacles; only what is asked for is read.
 
         Raises:
             DataError: an unknown variable, or a value in the fluid that is not a finite number.
@@ -116,7 +116,7 @@ class FlowSource:
 
 
 def obstacles(frames: Frames, num_times: int, winds: Sequence[str]) -> np.ndarray | None:
-    """Cells without fluid, (z, x): where values are missing at the start, or nothing ever moves.
+    """Finds cells without fluid, (z, x): where values are missing at the start, or nothing ever moves.
 
     The wind is looked at in the first, the middle and the last frame.
     """
@@ -128,7 +128,7 @@ def obstacles(frames: Frames, num_times: int, winds: Sequence[str]) -> np.ndarra
 
 
 def spacing(coordinate: np.ndarray, what: str) -> float:
-    """Distance of neighbors on a regular grid.
+    """Returns the distance of neighbors on a regular grid.
 
     Raises:
         DataError: the grid is not regular.

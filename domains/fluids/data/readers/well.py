@@ -25,7 +25,7 @@ PROFILES = ("hy_dens", "hy_theta")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a variable is: a data set, whether trajectories differ in it, and which component of it."""
+    """Says where a variable is: a data set, whether trajectories differ in it, and which component of it."""
 
     path: str
     by_sample: bool
@@ -34,7 +34,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class WellFrames:
-    """One trajectory of a file."""
+    """Reads one trajectory of a file."""
 
     file: str
     member: int
@@ -57,7 +57,7 @@ def is_well(file: Any) -> bool:
 
 
 def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """One flow a trajectory; of a plane x and y, y is our z.
+    """Opens one flow a trajectory; of a plane x and y, y is our z.
 
     Raises:
         DataError: three dimensions of space, an unknown boundary, or no field that changes in time.
@@ -88,13 +88,13 @@ def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
 
 
 def _our_order(places: Mapping[str, _Place]) -> list[tuple[str, str]]:
-    """Names there and here of what this project's simulations write."""
+    """Returns names there and here of what this project's simulations write."""
     there = {OURS.get(name, name): name for name in places}
     return [(there[name], name) for name in VARIABLES]
 
 
 def _places(file: Any, axes: Sequence[str]) -> dict[str, _Place]:
-    """Every component that changes in time and along both axes, by name."""
+    """Finds every component that changes in time and along both axes, by name."""
     places = {}
     for order, group in enumerate(ORDERS):
         for name in map(text, file[group].attrs["field_names"] if group in file else ()):

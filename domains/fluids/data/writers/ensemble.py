@@ -34,7 +34,7 @@ BOUNDARY = Boundary.of("periodic", "wall")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Simulated flows.
+    """Holds simulated flows.
 
     Attributes:
         flows: one a member.
@@ -50,13 +50,13 @@ class Ensemble:
     record: dict[str, Any]
 
     def members(self) -> Iterator[np.ndarray]:
-        """The fields (time, 4, z, x) of each, read as they are used."""
+        """Yields the fields (time, 4, z, x) of each member, read as they are used."""
         for part in self.parts:
             yield from np.load(part, mmap_mode="r")
 
     @cached_property
     def profiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Density and potential temperature of the backgrounds, (member, z)."""
+        """Returns density and potential temperature of the backgrounds, (member, z)."""
         backgrounds = [Background.of(self.grid, flow.frequency) for flow in self.flows]
         return np.stack([b.dens for b in backgrounds]), np.stack([b.theta for b in backgrounds])
 
@@ -81,7 +81,7 @@ def write_ensemble(path: Path, ensemble: Ensemble) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file of flows is laid out for.
+    """Says what a file of flows is laid out for.
 
     Attributes:
         members: their number.

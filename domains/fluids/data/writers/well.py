@@ -41,7 +41,7 @@ def write_well(path: Path, ensemble: Ensemble) -> None:
 
 
 def _write_boundary(group: Any, sizes: dict[str, int], h5py: Any) -> None:
-    """One condition for both ends of each axis."""
+    """Writes one condition for both ends of each axis."""
     for axis, (side, _) in BOUNDARY.names.items():
         condition = group.create_group(f"{axis}_{side}")
         _names(condition, "associated_dims", [axis], h5py)
