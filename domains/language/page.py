@@ -35,7 +35,9 @@ class Cell:
 
 
 def glyphs_of(text: bytes) -> list[str]:
-    """Returns what is drawn for each byte: nothing for all but the last of a character, a lozenge for what is no text."""
+    """Returns what is drawn for each byte: nothing for all but the last of a character, a lozenge for what is
+    no text.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     found = [decoder.decode(bytes([byte]))[-1:] for byte in text]
     shown = {"\n": RETURN, "\ufffd": LOZENGE}

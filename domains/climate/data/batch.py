@@ -71,7 +71,9 @@ class FieldBatch:
 
 @dataclass(frozen=True)
 class FieldSample:
-    """Holds one sample of a batch: ``state`` (channel, latitude, longitude), ``targets`` (step, channel, ...) or None."""
+    """Holds one sample of a batch: ``state`` (channel, latitude, longitude), ``targets`` (step, channel, ...)
+    or None.
+    """
 
     state: Tensor
     init_time: float

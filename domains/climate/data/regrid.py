@@ -93,7 +93,9 @@ def latitude_weights(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def longitude_weights(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the share of each source column in each target column (target, source), around the circle; rows sum to 1."""
+    """Returns the share of each source column in each target column (target, source), around the circle; rows
+    sum to 1.
+    """
     west, east = _longitude_edges(source)
     left, right = _longitude_edges(target)
     overlap = np.zeros((len(target), len(source)))

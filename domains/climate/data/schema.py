@@ -64,7 +64,9 @@ class ClimateStatistics:
     statics: Float[Tensor, "static latitude longitude"]
 
     def increment_std_at(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel"]:
-        """Returns the increment standard deviation at any lead time, interpolated linearly between the measured ones."""
+        """Returns the increment standard deviation at any lead time, interpolated linearly between the measured
+        ones.
+        """
         leads = self.lead_hours.to(hours.device)
         upper = torch.searchsorted(leads, hours.to(leads.dtype)).clamp(1, len(leads) - 1) if len(leads) > 1 else None
         table = self.increment_std.to(hours.device)

@@ -21,7 +21,9 @@ TIME_UNITS = "minutes since 1970-01-01"
 
 
 def times_per_chunk(shape: tuple[int, int, int]) -> int:
-    """Returns how many states (channel, latitude, longitude) of float32 make a chunk of about a quarter of a mebibyte."""
+    """Returns how many states (channel, latitude, longitude) of float32 make a chunk of about a quarter of a
+    mebibyte.
+    """
     return max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
 
 

@@ -43,7 +43,9 @@ class PatchGeometry:
         return self.padded == self.cells
 
     def shape(self, level: int) -> tuple[int, ...]:
-        """Counts the patches of a level along each axis; a patch's number counts through them, the last axis fastest."""
+        """Counts the patches of a level along each axis; a patch's number counts through them, the last axis
+        fastest.
+        """
         return tuple(count // self.patch_sizes[level] for count in self.padded)
 
     def num_nodes(self, level: int) -> int:

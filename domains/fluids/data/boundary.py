@@ -111,7 +111,9 @@ def _pad_axis(
 
 @cache
 def _sources(size: int, sides: tuple[Side, Side], before: int, after: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Returns for each cell of a padded axis the one it takes its value from, and whether it is a mirror image of it."""
+    """Returns for each cell of a padded axis the one it takes its value from, and whether it is a mirror image
+    of it.
+    """
     found = [_source(cell, size, sides) for cell in range(-before, size + after)]
     return tuple(cell for cell, _ in found), tuple(mirrored for _, mirrored in found)
 

@@ -222,7 +222,9 @@ def branch_numbers(known: Sequence[str], branches: Sequence[str], key: str = "da
 
 
 def held_out_test(store: MaterialsStore, test: MaterialsStore, **options: Any) -> StructureSource:
-    """Returns a test store without the frames that are in the training or validation split, with the training's labels."""
+    """Returns a test store without the frames that are in the training or validation split, with the training's
+    labels.
+    """
     seen = store.arrays.key[np.concatenate([store.indices("train"), store.indices("valid")])]
     fresh = np.flatnonzero(~np.isin(test.arrays.key, seen))
     if len(fresh) < len(test):

@@ -34,7 +34,9 @@ def _in_folder(folder: Path) -> list[str]:
 
 
 def format_of(file: str) -> str | None:
-    """Returns ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of these."""
+    """Returns ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of
+    these.
+    """
     path = Path(file)
     bare = path.with_suffix("") if path.suffix in COMPRESSED else path
     for start, name in BY_NAME.items():

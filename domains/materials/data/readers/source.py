@@ -144,7 +144,9 @@ def _database(file: str) -> Iterator[Atoms]:
 
 
 def _atom_eye(file: str) -> Iterator[Atoms]:
-    """Reads AtomEye's CFG, with forces in its columns fx, fy, fz and numbers of the structure in a ``.bulk`` beside it."""
+    """Reads AtomEye's CFG, with forces in its columns fx, fy, fz and numbers of the structure in a ``.bulk``
+    beside it.
+    """
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io.cfg import read_cfg
 
