@@ -65,7 +65,7 @@ class Pairs:
         directional: the same times the three components of the unit vector from receiver to sender.
     """
 
-    senders: Int[Tensor, "atom*place"]
+    senders: Int[Tensor, "atom_place"]
     radial: Float[Tensor, "atom radial place"]
     directional: Float[Tensor, "atom radial*3 place"]
 
@@ -140,7 +140,7 @@ class PairGeometry(MessageGeometry):
 
 def place_pairs(
     senders: Int[Tensor, "edge"], receivers: Int[Tensor, "edge"], num_atoms: int
-) -> tuple[Int[Tensor, "edge"], Int[Tensor, "atom*place"], int]:
+) -> tuple[Int[Tensor, "edge"], Int[Tensor, "atom_place"], int]:
     """Numbers the different senders of each atom.
 
     Returns:

@@ -24,7 +24,7 @@ CACHED_NUMBERS = 2**18
 def neighbor_sums(
     weights: Float[Tensor, "atom radial place"],
     states: Float[Tensor, "atom channel"],
-    senders: Int[Tensor, "atom*place"],
+    senders: Int[Tensor, "atom_place"],
 ) -> Float[Tensor, "atom radial channel"]:
     """Sums over each atom's neighbors of their states, one for each kind of weight.
 

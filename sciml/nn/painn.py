@@ -28,7 +28,7 @@ class RadialFilter(nn.Linear):
     def __init__(self, num_radial: int, num_channels: int) -> None:
         super().__init__(num_radial, num_channels, bias=False)
 
-    def forward(self, sums: Float[Tensor, "atom radial axis*channel"]) -> Float[Tensor, "atom axis*channel"]:
+    def forward(self, sums: Float[Tensor, "atom radial component"]) -> Float[Tensor, "atom component"]:
         """The filtered sums; axes lie side by side, since products over long rows are several times faster."""
         weights = self.weight.T.repeat(1, sums.shape[2] // len(self.weight))
         return (sums * weights).sum(1)

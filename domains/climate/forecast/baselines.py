@@ -134,7 +134,7 @@ class RidgeBaseline:
         """How many pairs of training states lie a lead time apart."""
         return len(self._pairs(lead_hours)[0])
 
-    def operator(self, lead_hours: float) -> Float[Tensor, "component+1 component"]:
+    def operator(self, lead_hours: float) -> Float[Tensor, "feature component"]:
         """The regression for a lead time, intercept in the last row; fitted or read from the cache the first time.
 
         Raises:
@@ -241,7 +241,7 @@ def _chunks(positions: np.ndarray) -> list[np.ndarray]:
 
 def _ridge_path(
     inputs: Float[Tensor, "pair component"], outputs: Float[Tensor, "pair component"], penalties: tuple[float, ...]
-) -> list[Float[Tensor, "component+1 component"]]:
+) -> list[Float[Tensor, "feature component"]]:
     """Ridge regressions for several penalties from one eigendecomposition; the intercept, unpenalized, comes last.
 
     Solves (X'X + penalty * mean(diag X'X)) W = X'Y for centered X and Y.
