@@ -59,8 +59,8 @@ def untrained(config: GNNConfig, members: int) -> Predictor:
     targets = {"energy": TargetConfig(kind="energy")}
     models = [MaterialsGNN(config, numbers, targets, avg_num_neighbors=43.0) for _ in range(members)]
     model = models[0] if members == 1 else MaterialsEnsemble(models)
-    cfg = argparse.Namespace(model=config, task=task)
-    return Predictor(LoadedModel(Path(), cfg, FittedData(schema, known), model.eval(), torch.device("cpu")))
+    spec = argparse.Namespace(model=config, task=task)
+    return Predictor(LoadedModel(Path(), spec, FittedData(schema, known), model.eval(), torch.device("cpu")))
 
 
 def structures_of(count: int, sites: Sites) -> list[tuple[np.ndarray, float]]:

@@ -29,8 +29,10 @@ from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
+from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.models.vit import ViTConfig
+
+ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig]
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,22 @@ class ClimateDomain:
     headline_lead_h = 72.0  # at which the field compares medium-range forecasts
     baselines = BASELINES
 
-    def check(self, cfg: Any) -> None:
-        check_options(cfg.model)
+    def check(self, spec: ClimateSpec) -> None:
+        check_options(spec.model)
 
-    def splits(self, cfg: Any, trained: FittedData | None = None) -> ClimateSplits:
-        store = open_or_prepare(cfg.data)
+    def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
+        store = open_or_prepare(spec.data)
         schema, statistics = store.schema, store.statistics
-        if trained is not None:
-            statistics = _as_trained(trained, store)
+        if fitted is not None:
+            statistics = _as_trained(fitted, store)
         step = schema.step_hours
-        intervals = parse_intervals(cfg.task.intervals, step, "task.intervals")
-        scored = parse_intervals(cfg.task.score_lead_times, step, "task.score_lead_times")
-        training = [(interval,) * cfg.task.rollout_steps for interval in intervals]
+        intervals = parse_intervals(spec.task.intervals, step, "task.intervals")
+        scored = parse_intervals(spec.task.score_lead_times, step, "task.score_lead_times")
+        training = [(interval,) * spec.task.rollout_steps for interval in intervals]
         scoring = scoring_paths(scored, intervals, "task.score_lead_times")
-        preload = cfg.data.preload_gb
+        preload = spec.data.preload_gb
         return ClimateSplits(
-            train=ForecastSource(store, "train", training, augment=cfg.data.augment, preload_gb=preload),
+            train=ForecastSource(store, "train", training, augment=spec.data.augment, preload_gb=preload),
             valid=ForecastSource(store, "valid", training, draw=True, preload_gb=preload),
             test=ForecastSource(store, "test", scoring, preload_gb=preload),
             schema=schema,
@@ -77,20 +79,20 @@ class ClimateDomain:
             store=store,
         )
 
-    def model(self, cfg: Any, schema: ClimateSchema) -> nn.Module:
-        return ClimateViT.from_schema(cfg.model, schema, forcing_names(cfg.task.forcings))
+    def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
+        return ClimateViT.from_schema(spec.model, schema, forcing_names(spec.task.forcings))
 
-    def task(self, cfg: Any, splits: Splits) -> ClimateTask:
+    def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
         assert isinstance(splits, ClimateSplits)
         store = splits.store
-        scored = parse_intervals(cfg.task.score_lead_times, store.schema.step_hours, "task.score_lead_times")
-        ensemble = {"members": cfg.task.members, "perturbation": cfg.task.perturbation}
-        kind = ClimateTask if cfg.task.members == 1 else partial(EnsembleTask, **ensemble)
+        scored = parse_intervals(spec.task.score_lead_times, store.schema.step_hours, "task.score_lead_times")
+        members, perturbation = spec.task.members, spec.task.perturbation
+        kind = ClimateTask if members == 1 else partial(EnsembleTask, members=members, perturbation=perturbation)
         return kind(
             splits.schema,
             splits.statistics,
             score_lead_times=scored,
-            forcings=cfg.task.forcings,
+            forcings=spec.task.forcings,
             climatology=store.climatology,
             baselines=lambda: baselines_of(store, scored),
         )
@@ -111,9 +113,9 @@ class ClimateDomain:
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
-    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
+    def forecast_batches(self, spec: ClimateSpec, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
         assert isinstance(splits, ClimateSplits)
-        intervals = parse_intervals(cfg.task.intervals, splits.schema.step_hours, "task.intervals")
+        intervals = parse_intervals(spec.task.intervals, splits.schema.step_hours, "task.intervals")
         return starting_batches(splits.store, splits.statistics, intervals, request)
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FieldBatch]) -> ForecastFile:

@@ -28,7 +28,9 @@ from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
+from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
+
+FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig]
 
 
 @dataclass(frozen=True)
@@ -52,29 +54,29 @@ class FluidsDomain:
     headline_lead_h = None
     baselines = BASELINES
 
-    def check(self, cfg: Any) -> None:
-        if cfg.parallel.pp > 1 and cfg.model.indicator == "learned":
+    def check(self, spec: FluidsSpec) -> None:
+        if spec.parallel.pp > 1 and spec.model.indicator == "learned":
             raise ConfigError(
                 "the parameters of a learned indicator belong to no stage of a pipeline",
                 key="model.indicator",
                 hint="use hybrid, or parallel.pp=1",
             )
-        if cfg.parallel.pp > 1 and cfg.task.pushforward:
+        if spec.parallel.pp > 1 and spec.task.pushforward:
             raise ConfigError(
                 "steps from the model's own states cannot be cut into pipeline stages",
                 key="task.pushforward",
                 hint="use 0, or parallel.pp=1",
             )
 
-    def splits(self, cfg: Any, trained: FittedData | None = None) -> FluidsSplits:
-        schema, flows = open_flows(cfg.data)
-        task, data = cfg.task, cfg.data
-        if trained is None:
+    def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
+        schema, flows = open_flows(spec.data)
+        task, data = spec.task, spec.data
+        if fitted is None:
             statistics = FluidsStatistics({name: measure(found, task.strides) for name, found in flows.items()})
         else:
-            statistics = trained.statistics
-            check_as_trained(trained.schema, schema)
-        preload = {"preload_gb": data.preload_gb}
+            statistics = fitted.statistics
+            check_as_trained(fitted.schema, schema)
+        preload: dict[str, Any] = {"preload_gb": data.preload_gb}
         ahead, furthest = task.pushforward + 1, max(task.score_frames)
         training = {"pushforward_steps": task.pushforward, **preload}
         splits = FluidsSplits(
@@ -90,16 +92,16 @@ class FluidsDomain:
             statistics=statistics,
             flows=flows,
         )  # fmt: skip
-        if trained is None:
+        if fitted is None:
             splits.valid.load()
             splits.test.load()
         return splits
 
-    def model(self, cfg: Any, schema: FluidsSchema) -> nn.Module:
-        return AMRViT(cfg.model, schema.channels)
+    def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
+        return AMRViT(spec.model, schema.channels)
 
-    def task(self, cfg: Any, splits: Splits) -> FluidsTask:
-        return FluidsTask(splits.schema, splits.statistics, cfg.task, needs_truth=cfg.model.indicator == "oracle")
+    def task(self, spec: FluidsSpec, splits: Splits) -> FluidsTask:
+        return FluidsTask(splits.schema, splits.statistics, spec.task, needs_truth=spec.model.indicator == "oracle")
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         return FittedData(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
@@ -114,9 +116,9 @@ class FluidsDomain:
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
-    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[FlowBatch]:
+    def forecast_batches(self, spec: FluidsSpec, splits: Splits, request: ForecastRequest) -> list[FlowBatch]:
         assert isinstance(splits, FluidsSplits)
-        return starting_batches(splits.test, splits.statistics, cfg.task, request)
+        return starting_batches(splits.test, splits.statistics, spec.task, request)
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FlowBatch]) -> ForecastFile:
         assert isinstance(splits, FluidsSplits)

@@ -16,8 +16,10 @@ from domains.language.schema import LanguageSchema, LanguageStatistics, count_pa
 from domains.language.task import BASELINES, LanguageTask, LanguageTaskConfig
 from domains.language.text import NUM_BYTES, cut, find_files
 from sciml.core.errors import ConfigError
-from sciml.domain.protocol import FittedData, NamedFigure, RunResult, Splits
+from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.models.gpt import GPT, GPTConfig
+
+LanguageSpec = DomainSpec[LanguageDataConfig, LanguageTaskConfig, GPTConfig]
 
 
 class LanguageDomain:
@@ -29,44 +31,44 @@ class LanguageDomain:
     task_config = LanguageTaskConfig
     baselines = BASELINES
 
-    def check(self, cfg: Any) -> None:
-        model: GPTConfig = cfg.model
+    def check(self, spec: LanguageSpec) -> None:
+        model: GPTConfig = spec.model
         if model.vocabulary_size < NUM_BYTES:
             raise ConfigError(
                 f"{model.vocabulary_size} words are fewer than the {NUM_BYTES} bytes that text is made of",
                 key="model.vocabulary_size",
                 hint=f"use {NUM_BYTES}",
             )
-        if model.positions == "learned" and context_of(cfg) > model.context:
+        if model.positions == "learned" and context_of(spec) > model.context:
             raise ConfigError(
-                f"{context_of(cfg)} bytes are more than the {model.context} positions that the model learns",
+                f"{context_of(spec)} bytes are more than the {model.context} positions that the model learns",
                 key="data.context",
                 hint=f"use at most {model.context}, a larger model.context, or model.positions=rotary",
             )
-        if cfg.engine.name == "deepspeed" and cfg.parallel.pp > 1 and model.tied_embedding:
+        if spec.engine.name == "deepspeed" and spec.parallel.pp > 1 and model.tied_embedding:
             raise ConfigError(
                 "DeepSpeed's pipeline does not add the gradients of an embedding that two stages hold",
                 key="model.tied_embedding",
                 hint="model.tied_embedding=false, or engine=native",
             )
 
-    def splits(self, cfg: Any, trained: FittedData | None = None) -> Splits:
-        context = context_of(cfg)
-        passages = cut(find_files(cfg.data.patterns), cfg.data.splits)
-        learns = trained is None  # other text may be there to be scored alone
+    def splits(self, spec: LanguageSpec, fitted: FittedData | None = None) -> Splits:
+        context = context_of(spec)
+        passages = cut(find_files(spec.data.patterns), spec.data.splits)
+        learns = fitted is None  # other text may be there to be scored alone
         return Splits(
             train=Windows(passages["train"], "train", context, random=True, required=learns),
             valid=Windows(passages["valid"], "valid", context, required=learns),
             test=Windows(passages["test"], "test", context),
-            schema=LanguageSchema(context, cfg.data.title),
-            statistics=trained.statistics if trained else count_pairs(passages["train"]),
+            schema=LanguageSchema(context, spec.data.title),
+            statistics=fitted.statistics if fitted else count_pairs(passages["train"]),
         )
 
-    def model(self, cfg: Any, schema: LanguageSchema) -> nn.Module:
-        return GPT(cfg.model)
+    def model(self, spec: LanguageSpec, schema: LanguageSchema) -> nn.Module:
+        return GPT(spec.model)
 
-    def task(self, cfg: Any, splits: Splits) -> LanguageTask:
-        return LanguageTask(splits.schema, splits.statistics, cfg.task)
+    def task(self, spec: LanguageSpec, splits: Splits) -> LanguageTask:
+        return LanguageTask(splits.schema, splits.statistics, spec.task)
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         return FittedData(LanguageSchema.from_dict(schema), LanguageStatistics.from_tensors(statistics))
@@ -79,6 +81,6 @@ class LanguageDomain:
         return language_figures(result)
 
 
-def context_of(cfg: Any) -> int:
+def context_of(spec: LanguageSpec) -> int:
     """Bytes of a sample."""
-    return cfg.data.context or cfg.model.context
+    return spec.data.context or spec.model.context

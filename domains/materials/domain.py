@@ -37,8 +37,10 @@ from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import continued
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
+
+MaterialsSpec = DomainSpec[MaterialsDataConfig, MaterialsTaskConfig, GNNConfig]
 
 
 @dataclass(frozen=True)
@@ -61,40 +63,40 @@ class MaterialsDomain:
     screen_config = ScreenConfig
     baselines = (COMPOSITION,)
 
-    def check(self, cfg: Any) -> None:
-        if cfg.task.has_gradients and not cfg.model.supports_forces:
+    def check(self, spec: MaterialsSpec) -> None:
+        if spec.task.has_gradients and not spec.model.supports_forces:
             raise ConfigError(
-                f"{cfg.model.layer} is not smooth in the positions and has no forces",
+                f"{spec.model.layer} is not smooth in the positions and has no forces",
                 key="model.layer",
                 hint="use painn, or learn no forces: task.targets.energy.forces_weight=0 and stress_weight=0",
             )
-        if cfg.model.cutoff > cfg.data.cutoff:
+        if spec.model.cutoff > spec.data.cutoff:
             raise ConfigError(
-                f"the model looks {cfg.model.cutoff:g} A far, neighbors are listed to {cfg.data.cutoff:g} A",
+                f"the model looks {spec.model.cutoff:g} A far, neighbors are listed to {spec.data.cutoff:g} A",
                 key="data.cutoff",
-                hint=f"data.cutoff={cfg.model.cutoff:g}",
+                hint=f"data.cutoff={spec.model.cutoff:g}",
             )
 
-    def splits(self, cfg: Any, trained: FittedData | None = None) -> MaterialsSplits:
-        store = open_or_prepare(cfg.data)
+    def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
+        store = open_or_prepare(spec.data)
         statistics = store.statistics
         schema = replace(store.schema, avg_num_neighbors=statistics.avg_num_neighbors.item())
-        if trained is not None:
-            trained.schema.check_elements(schema.elements, str(cfg.data.path))
-            schema, statistics = trained.schema, trained.statistics
-        check_targets(cfg.task, schema)
+        if fitted is not None:
+            fitted.schema.check_elements(schema.elements, str(spec.data.path))
+            schema, statistics = fitted.schema, fitted.statistics
+        check_targets(spec.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)
-        options = {"labels": schema.labels, "dtype": cfg.data.dtype, "branches": branches}
-        test = open_test(cfg.data, store, schema)
+        options: dict[str, Any] = {"labels": schema.labels, "dtype": spec.data.dtype, "branches": branches}
+        test = open_test(spec.data, store, schema)
         return MaterialsSplits(
-            train=StructureSource(store, in_shares(store, store.indices("train"), cfg.data.shares), **options),
+            train=StructureSource(store, in_shares(store, store.indices("train"), spec.data.shares), **options),
             valid=StructureSource.of_split(store, "valid", **options),
             test=StructureSource.of_split(store, "test", **options)
             if test is None
             else held_out_test(
                 store,
                 test,
-                dtype=cfg.data.dtype,
+                dtype=spec.data.dtype,
                 branches=branch_numbers(schema.branches, test.schema.branches, "data.test_path"),
             ),
             schema=schema,
@@ -102,25 +104,25 @@ class MaterialsDomain:
             store=store,
         )
 
-    def model(self, cfg: Any, schema: MaterialsSchema) -> nn.Module:
+    def model(self, spec: MaterialsSpec, schema: MaterialsSchema) -> nn.Module:
         members = [
             MaterialsGNN(
-                cfg.model,
+                spec.model,
                 schema.elements,
-                cfg.task.targets,
+                spec.task.targets,
                 branches=schema.branches,
                 avg_num_neighbors=schema.avg_num_neighbors,
             )
-            for _ in range(cfg.task.members)
+            for _ in range(spec.task.members)
         ]
         return members[0] if len(members) == 1 else MaterialsEnsemble(members)
 
-    def task(self, cfg: Any, splits: Splits) -> MaterialsTask:
+    def task(self, spec: MaterialsSpec, splits: Splits) -> MaterialsTask:
         assert isinstance(splits, MaterialsSplits)
         return MaterialsTask(
             splits.schema,
             splits.statistics,
-            cfg.task,
+            spec.task,
             baselines=lambda: {COMPOSITION: LinearComposition(splits.store, splits.schema, splits.statistics)},
         )
 

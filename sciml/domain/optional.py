@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
 from sciml.domain.score import Score
 
 
@@ -81,7 +81,7 @@ class Forecasts(Protocol):
     forecast_suffixes: Sequence[str]
     headline_lead_h: float | None
 
-    def forecast_batches(self, cfg: Any, splits: Splits, request: ForecastRequest) -> list[Any]:
+    def forecast_batches(self, spec: DomainSpec[Any, Any, Any], splits: Splits, request: ForecastRequest) -> list[Any]:
         """Batches to roll out, one for each path of model steps to the lead time; members are samples."""
         ...
 

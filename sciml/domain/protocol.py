@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sciml.data.source import SampleSource
 from sciml.domain.score import Baseline, Score
+from sciml.parallel.config import ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,51 @@ class FittedData:
     calibration: Mapping[str, float] = field(default_factory=dict)
 
 
+DataKeys = TypeVar("DataKeys", covariant=True)
+TaskKeys = TypeVar("TaskKeys", covariant=True)
+ModelKeys = TypeVar("ModelKeys", covariant=True)
+
+
+class Named(Protocol):
+    """Anything that has a name, such as the engine of a run."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
+    """What a domain may read of the specification of a run, typed by the domain's own dataclasses.
+
+    Attributes:
+        data, task: the keys under ``data`` and ``task``, of the domain's types ``data_config`` and ``task_config``.
+        model: the keys under ``model``, of the type that ``model_kinds`` has for its kind.
+        parallel: how the model is sharded.
+        engine: which engine trains it.
+        seed: of everything that is drawn.
+    """
+
+    @property
+    def data(self) -> DataKeys: ...
+
+    @property
+    def task(self) -> TaskKeys: ...
+
+    @property
+    def model(self) -> ModelKeys: ...
+
+    @property
+    def parallel(self) -> ParallelConfig: ...
+
+    @property
+    def engine(self) -> Named: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model, opened without any data.
+    """A trained model, loaded without any data.
 
     Attributes:
         directory: the folder of its run.
@@ -61,7 +104,7 @@ class LoadedModel:
     """
 
     directory: Path
-    spec: Any
+    spec: DomainSpec[Any, Any, Any]
     fitted: FittedData
     model: nn.Module
     device: torch.device
@@ -183,9 +226,6 @@ class RunResult:
 class Domain(Protocol):
     """A domain of science: one folder under ``domains``, one option of the Hydra group ``domain``.
 
-    In what follows ``cfg`` is the whole checked configuration (``cfg.data``, ``cfg.task``, ``cfg.model``, ...),
-    ``cfg.data`` of type ``data_config`` and ``cfg.task`` of type ``task_config``.
-
     Attributes:
         name: folder and Hydra option.
         model_kinds: kinds of model that fit, and the dataclass of each one's keys under ``model``, e.g.
@@ -201,19 +241,23 @@ class Domain(Protocol):
     task_config: type
     baselines: Sequence[Baseline]
 
-    def check(self, cfg: Any) -> None:
+    def check(self, spec: DomainSpec[Any, Any, Any]) -> None:
         """Refuses what cannot work; touches no data and no device."""
         ...
 
-    def splits(self, cfg: Any, trained: FittedData | None = None) -> Splits:
-        """The data; for a trained model, laid out as the model knows them and normalized as it was trained."""
+    def splits(self, spec: DomainSpec[Any, Any, Any], fitted: FittedData | None = None) -> Splits:
+        """Opens the data.
+
+        Args:
+            fitted: of a trained model; the data are then laid out as it knows them and normalized as it was trained.
+        """
         ...
 
-    def model(self, cfg: Any, schema: Any) -> nn.Module:
+    def model(self, spec: DomainSpec[Any, Any, Any], schema: Any) -> nn.Module:
         """A model for one device; safe under ``torch.device("meta")``."""
         ...
 
-    def task(self, cfg: Any, splits: Splits) -> Task: ...
+    def task(self, spec: DomainSpec[Any, Any, Any], splits: Splits) -> Task: ...
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         """Schema and statistics of a trained model, from what their ``to_dict`` and ``to_tensors`` gave."""

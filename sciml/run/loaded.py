@@ -90,7 +90,8 @@ def load_run(
 ) -> LoadedRun:
     """Loads the model of a run as :func:`load_model` does, and its data."""
     loaded = load_model(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
-    spec: RunSpec = loaded.spec
+    spec = loaded.spec
+    assert isinstance(spec, RunSpec)
     splits = spec.domain.splits(spec, loaded.fitted)
     task = spec.domain.task(spec, splits).to(loaded.device)
     if isinstance(task, Calibrates):

@@ -139,19 +139,19 @@ class ToyDomain:
     data_config, task_config = ToyData, ToyTask
     baselines = (STANDING_STILL,)
 
-    def check(self, cfg):
+    def check(self, spec):
         pass
 
-    def splits(self, cfg, trained=None):
-        count, steps = cfg.data.num_samples, cfg.task.num_steps
+    def splits(self, spec, fitted=None):
+        count, steps = spec.data.num_samples, spec.task.num_steps
         train, valid, test = (RingSource(n * count, count, steps) for n in range(3))
         return Splits(train, valid, test, Ring(), Ring())
 
-    def model(self, cfg, schema):
-        return RingModel(cfg.model)
+    def model(self, spec, schema):
+        return RingModel(spec.model)
 
-    def task(self, cfg, splits):
-        return RingTask(cfg.task.num_steps)
+    def task(self, spec, splits):
+        return RingTask(spec.task.num_steps)
 
     def restore(self, schema, statistics):
         return FittedData(Ring(schema["size"]), Ring(int(statistics["size"])))
