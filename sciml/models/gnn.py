@@ -13,7 +13,6 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.axes import Role
 from sciml.nn.channels import Channels
 from sciml.nn.egnn import EGNNLayer
-from sciml.nn.initialization import Normal, starts_as
 from sciml.nn.message import EdgeGeometry, MessageGeometry, NodeStates, PairGeometry
 from sciml.nn.painn import PaiNNLayer
 from sciml.nn.property_layers import GPSLayer, PNALayer
@@ -151,7 +150,7 @@ class GNN(nn.Module):
         self.config = config
         basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         geometry = PairGeometry if config.layer == "painn" else EdgeGeometry
-        self.elements = starts_as(nn.Embedding(num_elements, config.num_channels), weight=Normal(1.0))
+        self.elements = nn.Embedding(num_elements, config.num_channels)
         self.geometry: MessageGeometry = geometry(basis, config.envelope_exponent, avg_num_neighbors)
         self.own_channels = Channels()
         self.layers = nn.ModuleList(

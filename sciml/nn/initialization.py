@@ -3,6 +3,10 @@
 Every parameter has a generator of its own, seeded by (seed, name of the parameter). A rank that holds a
 slice draws the whole parameter and keeps its part; the weights then depend neither on the order of
 construction nor on how the model is cut.
+
+The rule of a parameter is the one noted on its module by :func:`starts_as`, or else that of torch's own modules here:
+weights keep the variance of what passes through them, biases start at zero and gains at one. For any other parameter
+there is no guess.
 """
 
 from __future__ import annotations
@@ -16,6 +20,11 @@ import torch
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+Norm = nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | BatchNorm | InstanceNorm
 
 
 class Rule(Protocol):
@@ -32,6 +41,24 @@ class Normal:
 
     def __call__(self, tensor: Tensor, generator: torch.Generator) -> None:
         tensor.normal_(0.0, self.std, generator=generator)
+
+
+@dataclass(frozen=True)
+class UnitRows:
+    """Independent normal numbers of variance 1, for a table from which single rows are looked up.
+
+    A look-up reads one weight for each output, so this is the rule of :func:`fan_in` for it.
+
+    Attributes:
+        padding: number of a row that stays zero and stands for no entry; None: there is none.
+    """
+
+    padding: int | None = None
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator) -> None:
+        tensor.normal_(generator=generator)
+        if self.padding is not None:
+            tensor[self.padding] = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,17 +92,45 @@ def zeros(module: M) -> M:
 
 
 def rule_of(module: nn.Module, parameter: str) -> Rule:
-    """How a module's own parameter starts: as noted on it, else by its name and shape."""
+    """Returns how a module's own parameter starts: as noted on the module, or as modules of its kind do.
+
+    Raises:
+        ValueError: where neither says it.
+    """
     noted: dict[str, Rule] = getattr(module, "initial_rules", {})
-    if parameter in noted:
-        return noted[parameter]
-    if parameter == "bias":
+    rule = noted.get(parameter) or _rule_of_kind(module, parameter)
+    if rule is None:
+        raise ValueError(
+            f"{type(module).__name__} does not say how its parameter {parameter!r} starts; "
+            f"add starts_as(self, {parameter}=Normal(0.02)), or another rule, to its __init__"
+        )
+    return rule
+
+
+def _rule_of_kind(module: nn.Module, parameter: str) -> Rule | None:
+    """Returns how a parameter of one of torch's own modules starts; None for any other."""
+    if parameter == "bias" and isinstance(module, nn.Linear | Convolution | Norm):
         return Constant(0.0)
+    if parameter != "weight":
+        return None
     if isinstance(module, nn.Linear):
         return xavier_uniform
-    if parameter == "weight":  # gain of a normalization
-        return Constant(1.0)
-    raise ValueError(f"{type(module).__name__} does not say how its parameter {parameter!r} starts")
+    if isinstance(module, Convolution):
+        return Normal(1.0 / math.sqrt(fan_in(module)))
+    if isinstance(module, nn.Embedding):
+        return UnitRows(module.padding_idx)
+    return Constant(1.0) if isinstance(module, Norm) else None
+
+
+def fan_in(module: Convolution) -> float:
+    """Returns how many inputs each output of a convolution adds up, on average where a transposed one strides.
+
+    Weights of variance ``1 / fan_in`` keep the variance of independent inputs.
+
+    Source: LeCun et al. (1998), Efficient BackProp, section 4.6, https://doi.org/10.1007/3-540-49430-8_2.
+    """
+    inputs = module.in_channels // module.groups * math.prod(module.kernel_size)
+    return inputs / math.prod(module.stride) if module.transposed else inputs
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.nn.initialization import Constant, starts_as
+
 QK_NORMS = ("none", "layer", "rms")
 
 
@@ -28,6 +30,7 @@ class HeadNorm(nn.Module):
         super().__init__()
         self.kind = kind
         self.weight = nn.Parameter(torch.ones(num_heads, head_dim))
+        starts_as(self, weight=Constant(1.0))
 
     def forward(self, x: Float[Tensor, "batch token head channel"]) -> Float[Tensor, "batch token head channel"]:
         normalize = F.rms_norm if self.kind == "rms" else F.layer_norm

@@ -78,10 +78,10 @@ def geometric_edges(edges: Edges) -> tuple[Int[Tensor, "2 edge"], Float[Tensor, 
 
 
 def note_starts(model: nn.Module) -> None:
-    """Notes how the matrices of modules that are not torch's own linears start."""
+    """Notes how parameters of torch_geometric's modules start: matrices, biases, and gains of norms."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if name.endswith("bias"):
                 starts_as(module, **{name: Constant(0.0)})
-            elif parameter.ndim == 2:
-                starts_as(module, **{name: xavier_uniform})
+            else:
+                starts_as(module, **{name: xavier_uniform if parameter.ndim == 2 else Constant(1.0)})
