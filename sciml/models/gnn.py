@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, get_args
 
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sciml.core.config import choice, positive
+from sciml.core.config import divides
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, Positive
 from sciml.distributed.axes import Role
 from sciml.nn.channels import Channels
 from sciml.nn.egnn import EGNNLayer
 from sciml.nn.message import EdgeGeometry, MessageGeometry, NodeStates, PairGeometry
 from sciml.nn.painn import PaiNNLayer
 from sciml.nn.property_layers import GPSLayer, PNALayer
-from sciml.nn.radial import RADIALS, RadialBasis
+from sciml.nn.radial import RadialBasis, RadialKind
 from sciml.nn.schnet import SchNetLayer
 from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, ShardingPlan, Style
 
-FORCE_LAYERS = ("painn", "egnn", "schnet")
-LAYERS = (*FORCE_LAYERS, "pna", "gps")
+ForceLayer = Literal["painn", "egnn", "schnet"]
+Layer = Literal[ForceLayer, "pna", "gps"]
+FORCE_LAYERS: tuple[ForceLayer, ...] = get_args(ForceLayer)
+LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 
 @dataclass(frozen=True)
@@ -36,43 +40,25 @@ class GNNConfig:
         num_layers: how often atoms hear from their neighbors.
         cutoff: how far neighbors may be, A.
         radial: ``bessel`` or ``gaussian`` functions of the distance.
-        num_radial: how many of them.
+        num_radial: how many of them; one cannot tell distances apart.
         envelope_exponent: lowest power of the polynomial that ends messages at the cutoff; the higher, the later.
+            Below 3 messages would bend at distance 0.
         num_heads: attention heads of ``gps``.
     """
 
     kind: str = "gnn"
-    layer: str = "painn"
-    num_channels: int = 64
-    num_layers: int = 3
-    cutoff: float = 5.0
-    radial: str = "bessel"
-    num_radial: int = 8
-    envelope_exponent: int = 5
-    num_heads: int = 4
+    layer: Layer = "painn"
+    num_channels: AtLeastOne = 64
+    num_layers: AtLeastOne = 3
+    cutoff: Positive[float] = 5.0
+    radial: RadialKind = "bessel"
+    num_radial: Annotated[int, Ge(2)] = 8
+    envelope_exponent: Annotated[int, Ge(3)] = 5
+    num_heads: AtLeastOne = 4
 
     def __post_init__(self) -> None:
-        choice(self.layer, LAYERS, "model.layer")
-        choice(self.radial, RADIALS, "model.radial")
-        for name in ("num_channels", "num_layers", "cutoff", "num_heads"):
-            positive(getattr(self, name), f"model.{name}")
-        for name, least, why in (
-            ("num_radial", 2, "one function cannot tell distances apart"),
-            ("envelope_exponent", 3, "messages would bend at distance 0"),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"{getattr(self, name)} is less than {least}: {why}",
-                    key=f"model.{name}",
-                    hint=f"for example model.{name}={getattr(GNNConfig, name)}",
-                )
-        if self.layer == "gps" and self.num_channels % self.num_heads:
-            works = [str(h) for h in range(1, min(self.num_channels, 64) + 1) if self.num_channels % h == 0]
-            raise ConfigError(
-                f"{self.num_heads} heads do not divide {self.num_channels} channels",
-                key="model.num_heads",
-                hint=f"counts that do: {', '.join(works)}",
-            )
+        if self.layer == "gps":
+            divides(self.num_heads, self.num_channels, key="model.num_heads", of="model.num_channels")
 
     @property
     def supports_forces(self) -> bool:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, FractionBelowOne, Positive
 from sciml.distributed.axes import Role
 from sciml.models.vit import Block, ViT, ViTConfig
 from sciml.nn.initialization import Normal, initialize, starts_as
+from sciml.nn.mlp import MLPKind
+from sciml.nn.norm import QKNorm
 from sciml.nn.position import Rotary, sequence_rotary
+from sciml.nn.recompute import Recompute
 from sciml.nn.staged import Flow, ForwardPass
 from sciml.nn.vocabulary import INITIAL_STD, VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import AllGather, GatherReplicated, Scatter, ShardingPlan, Stages, Style
-
-POSITIONS = ("rotary", "learned")
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,20 @@ class GPTConfig:
     """
 
     kind: str = "gpt"
-    embed_dim: int = 64
-    depth: int = 4
-    num_heads: int = 4
-    mlp: str = "gelu"
-    mlp_ratio: float = 4.0
-    qk_norm: str = "none"
-    positions: str = "rotary"
-    context: int = 128
-    vocabulary_size: int = 256
+    embed_dim: AtLeastOne = 64
+    depth: AtLeastOne = 4
+    num_heads: AtLeastOne = 4
+    mlp: MLPKind = "gelu"
+    mlp_ratio: Positive[float] = 4.0
+    qk_norm: QKNorm = "none"
+    positions: Literal["rotary", "learned"] = "rotary"
+    context: AtLeastOne = 128
+    vocabulary_size: AtLeastOne = 256
     tied_embedding: bool = True
-    dropout: float = 0.0
-    recompute: str = "none"
+    dropout: FractionBelowOne = 0.0
+    recompute: Recompute = "none"
 
     def __post_init__(self) -> None:
-        choice(self.positions, POSITIONS, "model.positions")
-        positive(self.context, "model.context", example=128)
-        positive(self.vocabulary_size, "model.vocabulary_size", example=256)
         if self.trunk.head_dim % 2 and self.positions == "rotary":
             raise ConfigError(
                 f"heads of {self.trunk.head_dim} channels cannot be rotated in pairs",

@@ -10,27 +10,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from sciml.core.config import choice, positive
+from sciml.core.config import divides
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, FractionBelowOne, NonNegative, Positive
 from sciml.nn.attention import SelfAttention
-from sciml.nn.conditioning import CONDITIONINGS, Modulation, modulate
-from sciml.nn.mlp import MLPS, make_mlp
-from sciml.nn.norm import QK_NORMS
+from sciml.nn.conditioning import Conditioning, Modulation, modulate
+from sciml.nn.mlp import MLPKind, make_mlp
+from sciml.nn.norm import QKNorm
 from sciml.nn.position import Rotary
-from sciml.nn.recompute import RECOMPUTES, recompute
+from sciml.nn.recompute import Recompute, recompute
 from sciml.parallel.plan import AllGather, ShardingPlan, Stages, Style
-
-_POSITIVE = (
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "patch_size",
-    "condition_dim",
-    "position_harmonics",
-    "rotary_max_harmonic",
-)
-_CHOICES = {"mlp": MLPS, "qk_norm": QK_NORMS, "conditioning": CONDITIONINGS, "recompute": RECOMPUTES}
 
 
 @dataclass(frozen=True)
@@ -60,51 +49,31 @@ class ViTConfig:
     """
 
     kind: str = "vit"
-    embed_dim: int = 128
-    depth: int = 4
-    num_heads: int = 4
-    mlp: str = "gelu"
-    mlp_ratio: float = 4.0
-    patch_size: int = 4
-    qk_norm: str = "layer"
-    conditioning: str = "adaln_zero"
-    condition_dim: int = 64
+    embed_dim: AtLeastOne = 128
+    depth: AtLeastOne = 4
+    num_heads: AtLeastOne = 4
+    mlp: MLPKind = "gelu"
+    mlp_ratio: Positive[float] = 4.0
+    patch_size: AtLeastOne = 4
+    qk_norm: QKNorm = "layer"
+    conditioning: Conditioning = "adaln_zero"
+    condition_dim: AtLeastOne = 64
     condition_on: tuple[str, ...] = ("lead_time", "time_of_day", "time_of_year")
     position_features: tuple[str, ...] = ("latitude", "longitude")
-    position_harmonics: int = 8
+    position_harmonics: AtLeastOne = 8
     rotary_axes: tuple[str, ...] = ("longitude", "latitude")
-    rotary_max_harmonic: int = 16
-    head_depth: int = 2
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    recompute: str = "none"
+    rotary_max_harmonic: AtLeastOne = 16
+    head_depth: NonNegative[int] = 2
+    dropout: FractionBelowOne = 0.0
+    drop_path: FractionBelowOne = 0.0
+    recompute: Recompute = "none"
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            positive(getattr(self, name), f"model.{name}")
-        for name, known in _CHOICES.items():
-            choice(getattr(self, name), known, f"model.{name}")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{getattr(self, name)} is no probability below 1", key=f"model.{name}", hint="write e.g. 0.1"
-                )
-        if self.head_depth < 0:
-            raise ConfigError(f"{self.head_depth} is negative", key="model.head_depth", hint="write 0 or more")
         if self.is_conditioned and not self.condition_on:
             raise ConfigError(
                 "nothing to condition on", key="model.condition_on", hint="name scalars or set model.conditioning=none"
             )
-        self._check_heads()
-
-    def _check_heads(self) -> None:
-        if self.embed_dim % self.num_heads:
-            works = [str(h) for h in range(1, min(self.embed_dim, 64) + 1) if self.embed_dim % h == 0]
-            raise ConfigError(
-                f"{self.num_heads} heads do not divide {self.embed_dim} channels",
-                key="model.num_heads",
-                hint=f"counts that do: {', '.join(works)}",
-            )
+        divides(self.num_heads, self.embed_dim, key="model.num_heads", of="model.embed_dim")
         if self.rotary_axes and (self.head_dim % 2 or self.head_dim // 2 < len(self.rotary_axes)):
             raise ConfigError(
                 f"heads of {self.head_dim} channels cannot be rotated in pairs about {len(self.rotary_axes)} axes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sciml.nn.initialization import zeros
 
-CONDITIONINGS = ("none", "adaln_zero")
+Conditioning = Literal["none", "adaln_zero"]
 
 
 class ScalarEncoding(Protocol):

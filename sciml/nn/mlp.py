@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-MLPS = ("gelu", "swiglu")
+MLPKind = Literal["gelu", "swiglu"]
 GATED_MULTIPLE = 32
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 from sciml.nn.initialization import Constant, starts_as
 
-QK_NORMS = ("none", "layer", "rms")
+QKNorm = Literal["none", "layer", "rms"]
 
 
 class HeadNorm(nn.Module):

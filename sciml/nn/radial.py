@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-RADIALS = ("bessel", "gaussian")
+RadialKind = Literal["bessel", "gaussian"]
 
 
 def envelope(lengths: Float[Tensor, "*edge"], cutoff: float, exponent: int = 5) -> Float[Tensor, "*edge"]:

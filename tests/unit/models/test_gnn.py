@@ -280,18 +280,24 @@ def test_sizes_are_what_their_files_say(size):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": "pain"}, r"model\.layer: .*did you mean 'painn'"),
-        ({"radial": "bessels"}, r"model\.radial: .*did you mean 'bessel'"),
-        ({"cutoff": 0.0}, r"model\.cutoff: 0\.0 is not positive"),
-        ({"num_layers": 0}, r"model\.num_layers: 0 is not positive"),
-        ({"num_radial": 1}, r"model\.num_radial: 1 is less than 2: .*; for example model\.num_radial=8"),
-        ({"envelope_exponent": 2}, r"model\.envelope_exponent: 2 is less than 3: .*model\.envelope_exponent=5"),
-        ({"layer": "gps", "num_heads": 3}, r"model\.num_heads: 3 heads do not divide 8 channels; .*1, 2, 4, 8"),
+        ({"layer": "pain"}, r"model\.layer must be one of painn, egnn, schnet, pna, gps, .*did you mean 'painn'"),
+        ({"radial": "bessels"}, r"model\.radial must be one of .*did you mean 'bessel'"),
+        ({"cutoff": 0.0}, r"model\.cutoff must be above 0, got 0\.0; try model\.cutoff=5"),
+        ({"num_layers": 0}, r"model\.num_layers must be at least 1, got 0; try model\.num_layers=3"),
+        ({"num_radial": 1}, r"model\.num_radial must be at least 2, got 1; try model\.num_radial=8"),
+        (
+            {"envelope_exponent": 2},
+            r"model\.envelope_exponent must be at least 3, got 2; try .*=5",
+        ),
+        (
+            {"layer": "gps", "num_heads": 3},
+            r"model\.num_heads must divide model\.num_channels, got 3 and 8; .*1, 2, 4, 8",
+        ),
     ],
 )
 def test_bad_configuration_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        replace(CONFIG, **change)
+        build(GNNConfig, {**vars(CONFIG), **change}, prefix="model")
 
 
 def test_vectors_are_refused_of_layers_without_them():

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.nn.position import rotate, sequence_rotary
@@ -140,18 +141,18 @@ def test_words_out_of_the_vocabulary_are_not_taken_for_nothing():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_heads": 5}, "model.num_heads: 5 heads do not divide 12 channels"),
+        ({"num_heads": 5}, "model.num_heads must divide model.embed_dim, got 5 and 12; try one of 1, 2, 3, 4, 6, 12"),
         ({"num_heads": 4}, "model.num_heads: heads of 3 channels cannot be rotated"),
-        ({"positions": "sine"}, "model.positions: unknown value 'sine'"),
-        ({"context": 0}, "model.context: 0 is not positive"),
-        ({"vocabulary_size": -1}, "model.vocabulary_size: -1 is not positive"),
-        ({"mlp": "relu"}, "model.mlp: unknown value"),
-        ({"dropout": 1.5}, "model.dropout: 1.5 is no probability"),
+        ({"positions": "sine"}, "model.positions must be one of rotary, learned, got 'sine'"),
+        ({"context": 0}, "model.context must be at least 1, got 0; try model.context=128"),
+        ({"vocabulary_size": -1}, "model.vocabulary_size must be at least 1, got -1; try model.vocabulary_size=256"),
+        ({"mlp": "relu"}, "model.mlp must be one of gelu, swiglu, got 'relu'"),
+        ({"dropout": 1.5}, "model.dropout must be below 1, got 1.5; try model.dropout=0"),
     ],
 )
 def test_nonsense_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
-        replace(SMALL, **changes)
+        build(GPTConfig, {**vars(SMALL), **changes}, prefix="model")
 
 
 @pytest.mark.parametrize(

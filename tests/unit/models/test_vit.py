@@ -75,22 +75,25 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"embed_dim": 100, "num_heads": 3}, r"model\.num_heads: 3 heads do not divide 100 channels; .*1, 2, 4, 5, 10"),
+        (
+            {"embed_dim": 100, "num_heads": 3},
+            r"model\.num_heads must divide model\.embed_dim, got 3 and 100; .*1, 2, 4, 5, 10",
+        ),
         ({"embed_dim": 9, "num_heads": 3}, r"model\.num_heads: heads of 3 channels cannot be rotated"),
-        ({"mlp": "gelo"}, r"model\.mlp: .*did you mean 'gelu'"),
-        ({"qk_norm": "layers"}, r"model\.qk_norm: .*did you mean 'layer'"),
-        ({"conditioning": "adaln"}, r"model\.conditioning: .*did you mean 'adaln_zero'"),
-        ({"recompute": "ful"}, r"model\.recompute: .*did you mean 'full'"),
-        ({"depth": 0}, r"model\.depth: 0 is not positive"),
-        ({"mlp_ratio": -1.0}, r"model\.mlp_ratio: -1\.0 is not positive"),
-        ({"head_depth": -1}, r"model\.head_depth: -1 is negative"),
-        ({"dropout": 1.0}, r"model\.dropout: 1\.0 is no probability below 1"),
+        ({"mlp": "gelo"}, r"model\.mlp must be one of gelu, swiglu, .*did you mean 'gelu'"),
+        ({"qk_norm": "layers"}, r"model\.qk_norm must be one of .*did you mean 'layer'"),
+        ({"conditioning": "adaln"}, r"model\.conditioning must be one of .*did you mean 'adaln_zero'"),
+        ({"recompute": "ful"}, r"model\.recompute must be one of .*did you mean 'full'"),
+        ({"depth": 0}, r"model\.depth must be at least 1, got 0; try model\.depth=4"),
+        ({"mlp_ratio": -1.0}, r"model\.mlp_ratio must be above 0, got -1\.0; try model\.mlp_ratio=4\.0"),
+        ({"head_depth": -1}, r"model\.head_depth must be at least 0, got -1; try model\.head_depth=2"),
+        ({"dropout": 1.0}, r"model\.dropout must be below 1, got 1\.0; try model\.dropout=0"),
         ({"condition_on": ()}, r"model\.condition_on: nothing to condition on"),
     ],
 )
 def test_bad_configuration_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):
-        replace(CONFIG, **change)
+        build(ViTConfig, {**vars(CONFIG), **change}, prefix="model")
 
 
 def test_configuration_is_built_from_plain_values():
