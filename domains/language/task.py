@@ -12,8 +12,7 @@ from torch import nn
 from domains.language.batch import TextBatch
 from domains.language.metrics import LanguageMetrics
 from domains.language.schema import LanguageSchema, LanguageStatistics
-from sciml.core.config import positive
-from sciml.core.errors import ConfigError
+from sciml.core.types import NonNegative, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.report.style import OLIVE, RED
@@ -32,13 +31,8 @@ class LanguageTaskConfig:
         temperature: by which its logits are divided when it writes.
     """
 
-    write_bytes: int = 400
-    temperature: float = 0.8
-
-    def __post_init__(self) -> None:
-        if self.write_bytes < 0:
-            raise ConfigError(f"{self.write_bytes} is negative", key="task.write_bytes", hint="0 writes nothing")
-        positive(self.temperature, "task.temperature", example=0.8)
+    write_bytes: NonNegative[int] = 400
+    temperature: Positive[float] = 0.8
 
 
 class LanguageTask:

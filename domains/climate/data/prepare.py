@@ -16,11 +16,11 @@ from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.selection import Selection
 from domains.climate.data.statistics import ReadFields, compute_statistics
 from domains.climate.data.store_layout import PreparePlan, make_plan
-from sciml.core.config import positive
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
 from sciml.core.lock import claimed
 from sciml.core.progress import track
+from sciml.core.types import Positive
 from sciml.data.files import is_remote, source_stem
 from sciml.data.staging import Staging, fingerprint
 
@@ -39,13 +39,12 @@ class PrepareConfig(Selection):
     path: str = ""
     out: str | None = None
     overwrite: bool = False
-    max_memory_gb: float = 2.0
+    max_memory_gb: Positive[float] = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
             raise ConfigError("no source is named", key="path", hint="e.g. path=era5.nc")
-        positive(self.max_memory_gb, "max_memory_gb", example=2)
 
     @property
     def target(self) -> Path:

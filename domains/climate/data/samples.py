@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from domains.climate.data.selection import Selection
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.variables import parse_channel
 from domains.climate.data.zarr_layout import is_store
-from sciml.core.config import choice, positive
+from sciml.core.config import one_of
 from sciml.core.duration import format_hours
 from sciml.core.errors import ConfigError
+from sciml.core.types import NonNegative, Positive
 from sciml.data.files import source_stem
 
-AUGMENTATIONS = ("none", "roll", "roll_mirror")
+AugmentationName = Literal["none", "roll", "roll_mirror"]
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,14 @@ class ClimateDataConfig(Selection):
 
     path: str = "data/climate/simulated_archive.zarr"
     cache: str = "data/cache"
-    max_memory_gb: float = 2.0
-    preload_gb: float = 2.0
-    augment: str = "none"
+    max_memory_gb: Positive[float] = 2.0
+    preload_gb: NonNegative[float] = 2.0
+    augment: AugmentationName = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
             raise ConfigError("no data are named", key="data.path", hint="e.g. data.path=era5.nc")
-        positive(self.max_memory_gb, "data.max_memory_gb", example=2)
-        if self.preload_gb < 0:
-            raise ConfigError(
-                f"{self.preload_gb} is less than nothing", key="data.preload_gb", hint="0 preloads nothing"
-            )
-        choice(self.augment, AUGMENTATIONS, "data.augment")
 
 
 def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
@@ -218,7 +213,7 @@ class Augmentation:
     """
 
     def __init__(self, store: ClimateStore, kind: str) -> None:
-        choice(kind, AUGMENTATIONS, "data.augment")
+        one_of(kind, get_args(AugmentationName), "data.augment")
         latitude = np.asarray(store.schema.latitude)
         if kind != "none" and store.schema.statics:
             raise ConfigError(

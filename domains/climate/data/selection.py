@@ -12,6 +12,7 @@ from domains.climate.data.regrid import LatLonGrid
 from domains.climate.data.variables import Role, find, parse_channels
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError, nearest
+from sciml.core.types import NonNegative
 
 SPLITS = ("train", "valid", "test")
 AUTO_GAP_HOURS = 240.0
@@ -54,7 +55,7 @@ class Selection:
     splits: dict[str, Any] = field(default_factory=default_splits)
     gap: str | None = None
     allow_gaps: bool = False
-    member: int = 0
+    member: NonNegative[int] = 0
 
     def __post_init__(self) -> None:
         key = self.key
@@ -62,14 +63,12 @@ class Selection:
         if self.grid is not None:
             LatLonGrid.parse(self.grid, key=key("grid"))
         if self.step is not None and parse_hours(self.step, key=key("step")) <= 0:
-            raise ConfigError("the step must be positive", key=key("step"), hint="e.g. 6h")
+            raise ConfigError("must be above 0", key=key("step"), hint=f"try {key('step')}=6h")
         if self.gap is not None:
             parse_hours(self.gap, key=key("gap"))
         for name, date in (("start", self.start), ("end", self.end)):
             if date is not None:
                 moment(date, key=key(name))
-        if self.member < 0:
-            raise ConfigError("an ensemble member is counted from 0", key=key("member"), hint="e.g. 0")
         check_splits(self.splits, key("splits"))
 
     def _check_names(self) -> None:

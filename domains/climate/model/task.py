@@ -14,7 +14,8 @@ from domains.climate.data.batch import FieldBatch
 from domains.climate.data.forcings import FORCINGS, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.config import one_of
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 
@@ -34,22 +35,15 @@ class ClimateTaskConfig:
     """
 
     intervals: list[str] = field(default_factory=lambda: ["72h"])
-    rollout_steps: int = 1
+    rollout_steps: AtLeastOne = 1
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
     forcings: list[str] = field(default_factory=list)
-    members: int = 1
-    perturbation: float = 0.05
+    members: AtLeastOne = 1
+    perturbation: NonNegative[float] = 0.05
 
     def __post_init__(self) -> None:
-        if self.rollout_steps < 1:
-            raise ConfigError(
-                f"{self.rollout_steps} steps are none", key="task.rollout_steps", hint="1 trains one step"
-            )
-        if self.members < 1:
-            raise ConfigError(f"{self.members} members are none", key="task.members", hint="1 is a single forecast")
         for name in self.forcings:
-            if name not in FORCINGS:
-                raise ConfigError(f"unknown forcing {name!r}", key="task.forcings", hint=nearest(name, FORCINGS))
+            one_of(name, FORCINGS, "task.forcings")
 
 
 class ClimateTask:

@@ -7,17 +7,19 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from domains.climate.simulation.archive_encoding import TIME_CHUNK, encoding, round_to_step, variable_attributes
 from domains.climate.simulation.held_suarez import LEVEL_VARIABLES, RESOLUTIONS, SURFACE_VARIABLES, Fields, HeldSuarez
-from sciml.core.config import choice, positive
+from sciml.core.config import divides, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory
 from sciml.core.progress import track
 from sciml.core.provenance import version
+from sciml.core.types import AtLeastOne, NonNegative
 
 if TYPE_CHECKING:
     import xarray
@@ -41,36 +43,26 @@ class SimulateConfig:
         interval_hours: hours between two stored times; must divide a day.
         seed: where the start is perturbed. The same seed gives the same weather on the same machine and versions.
         truncation: spectral resolution: T21 (64 x 32 points), T31 (96 x 48) or T42 (128 x 64).
-        num_layers: equally thick layers of the model.
+        num_layers: equally thick layers of the model; one cannot hold storms.
         pressure_levels: hPa, increasing; within the layers.
         start: date of the first stored time. Only a label: the simulation has no seasons.
         overwrite: replace a store that is there.
     """
 
     out: str = "runs/climate/simulated_archive.zarr"
-    days: int = 365
-    spinup_days: int = 200
-    interval_hours: int = 12
-    seed: int = 0
+    days: AtLeastOne = 365
+    spinup_days: NonNegative[int] = 200
+    interval_hours: AtLeastOne = 12
+    seed: NonNegative[int] = 0
     truncation: str = "T21"
-    num_layers: int = 10
+    num_layers: Annotated[int, Ge(2)] = 10
     pressure_levels: tuple[int, ...] = (250, 500, 850)
     start: str = "2001-01-01"
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        choice(self.truncation, tuple(RESOLUTIONS), "truncation")
-        positive(self.days, "days", example=365)
-        if self.spinup_days < 0:
-            raise ConfigError(f"{self.spinup_days} is negative", key="spinup_days", hint="for example spinup_days=200")
-        if self.seed < 0:
-            raise ConfigError(f"{self.seed} is negative", key="seed", hint="for example seed=0")
-        if self.interval_hours < 1 or HOURS_PER_DAY % self.interval_hours:
-            raise ConfigError(
-                f"{self.interval_hours} h does not divide a day", key="interval_hours", hint="take 1, 3, 6, 12 or 24"
-            )
-        if self.num_layers < 2:
-            raise ConfigError(f"{self.num_layers} layers cannot hold storms", key="num_layers", hint="take 8 or more")
+        one_of(self.truncation, RESOLUTIONS, "truncation")
+        divides(self.interval_hours, HOURS_PER_DAY, key="interval_hours", of="the hours of a day")
         self._check_levels()
         try:
             datetime.date.fromisoformat(self.start)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from domains.fluids.amr.indicators import INDICATORS
 from domains.fluids.amr.positions import AXES
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative
 from sciml.models.grid_vit import check_grid_options
 from sciml.models.vit import ViTConfig
 from sciml.nn.conditioning import WaveEncoding
 
-COUPLINGS = ("none", "one_way", "two_way")
 ENCODINGS = {"lead_time": WaveEncoding(4000.0, 0.4, 16), "cell_size": WaveEncoding(64.0, 4.0, 16)}
 """Features of the lead time (s) and of the binary logarithm of the cell size (m), smooth between two known sizes."""
 
@@ -45,30 +46,26 @@ class AMRConfig(ViTConfig):
     """
 
     kind: str = "amr"
-    patch_size: int = 16
+    patch_size: AtLeastOne = 16
     condition_on: tuple[str, ...] = ("lead_time",)
     position_features: tuple[str, ...] = ("z",)
     rotary_axes: tuple[str, ...] = ("x", "z")
     ratios: tuple[int, ...] = (4,)
-    budgets: tuple[float, ...] = (0.25,)
+    budgets: tuple[Fraction, ...] = (0.25,)
     indicator: str = "hybrid"
-    threshold: float | None = None
-    buffer: int = 0
-    hysteresis: float = 0.0
+    threshold: FractionBelowOne | None = None
+    buffer: NonNegative[int] = 0
+    hysteresis: NonNegative[float] = 0.0
     balance: bool = False
-    coupling: str = "two_way"
-    ghost_cells: int = 1
-    seam_filter: int = 0
+    coupling: Literal["none", "one_way", "two_way"] = "two_way"
+    ghost_cells: NonNegative[int] = 1
+    seam_filter: NonNegative[int] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_grid_options(self, "fluids", AXES, ENCODINGS)
-        choice(self.indicator, tuple(INDICATORS), "model.indicator")
-        choice(self.coupling, COUPLINGS, "model.coupling")
-        for name in ("buffer", "hysteresis", "ghost_cells"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{getattr(self, name)} is negative", key=f"model.{name}", hint="write 0 or more")
-        if self.seam_filter < 0 or (self.seam_filter and self.seam_filter % 2 == 0):
+        one_of(self.indicator, INDICATORS, "model.indicator")
+        if self.seam_filter and self.seam_filter % 2 == 0:
             raise ConfigError(
                 f"a filter of {self.seam_filter} cells has no middle", key="model.seam_filter", hint="5, or 0 for none"
             )
@@ -86,19 +83,6 @@ class AMRConfig(ViTConfig):
                 f"{len(self.budgets)} budgets do not suit {len(self.ratios)} ratios",
                 key="model.budgets",
                 hint=f"for example {[0.25] * len(self.ratios)}",
-            )
-        for budget in self.budgets:
-            if not 0 <= budget <= 1:
-                raise ConfigError(
-                    f"a share of {budget} is more patches than there are, or less than none",
-                    key="model.budgets",
-                    hint="write shares from 0 to 1, e.g. [0.25]",
-                )
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ConfigError(
-                f"{self.threshold} is no share of the largest score",
-                key="model.threshold",
-                hint="write e.g. 0.1, or null to refine as many patches as the budget allows",
             )
 
     @property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.simulate_config import SimulateConfig
-from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import NonNegative
 
-AUGMENTATIONS = ("none", "roll", "roll_mirror")
 MAIN = "flow"
 """Name of a data set that was given none."""
 
@@ -24,15 +24,13 @@ class FlowSplits:
     A single trajectory is cut along time instead.
     """
 
-    train: float = 0.75
-    valid: float = 0.1
-    test: float = 0.15
+    train: NonNegative[float] = 0.75
+    valid: NonNegative[float] = 0.1
+    test: NonNegative[float] = 0.15
 
     def __post_init__(self) -> None:
-        for name, share in vars(self).items():
-            if share < 0:
-                raise ConfigError(f"{share} is negative", key=f"data.splits.{name}", hint="write shares or numbers")
-        positive(self.train + self.valid + self.test, "data.splits", example=1)
+        if not self.train + self.valid + self.test > 0:
+            raise ConfigError("must not all be 0", key="data.splits", hint="try data.splits.train=1")
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -66,18 +64,13 @@ class FluidsDataConfig:
     boundary: dict[str, str | list[str]] | None = None
     variables: list[str] | None = None
     splits: FlowSplits = field(default_factory=FlowSplits)
-    augment: str = "none"
+    augment: Literal["none", "roll", "roll_mirror"] = "none"
     title: str = ""
-    preload_gb: float = 2.0
+    preload_gb: NonNegative[float] = 2.0
 
     def __post_init__(self) -> None:
-        choice(self.augment, AUGMENTATIONS, "data.augment")
         if self.path is not None and not self.path:
             raise ConfigError("no data are named", key="data.path", hint="e.g. data.path=output.nc; null simulates")
-        if self.preload_gb < 0:
-            raise ConfigError(
-                f"{self.preload_gb} is less than nothing", key="data.preload_gb", hint="0 preloads nothing"
-            )
         if self.boundary is not None:
             if set(self.boundary) != {"x", "z"}:
                 raise ConfigError("x and z are needed", key="data.boundary", hint="{x: periodic, z: wall}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema, FluidsSt
 from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.solver.background import SURFACE_THETA
 from sciml.core.errors import ConfigError, nearest
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.report.style import GRAY, ORANGE
@@ -46,21 +49,14 @@ class FluidsTaskConfig:
     Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
     """
 
-    strides: list[int] = field(default_factory=lambda: [1])
-    score_frames: list[int] = field(default_factory=lambda: [1, 5, 10])
-    pushforward: int = 0
-    noise: float = 0.0
+    strides: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1])
+    score_frames: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1, 5, 10])
+    pushforward: NonNegative[int] = 0
+    noise: NonNegative[float] = 0.0
     resample: bool = True
     conserve: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name in ("strides", "score_frames"):
-            values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise ConfigError(f"{values} is no list of numbers of frames", key=f"task.{name}", hint="e.g. [1]")
-        for name in ("pushforward", "noise"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{getattr(self, name)} is negative", key=f"task.{name}", hint="0 does without")
         if not any(all(frames % stride == 0 for frames in self.score_frames) for stride in self.strides):
             raise ConfigError(
                 f"no stride of {self.strides} divides them all", key="task.score_frames", hint=f"e.g. {self.strides}"

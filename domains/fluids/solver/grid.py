@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sciml.core.config import positive
-from sciml.core.errors import ConfigError
+from sciml.core.config import at_least
 
 LENGTH_M = 2e4
 HEIGHT_M = 1e4
@@ -38,9 +37,7 @@ class SolverGrid:
 
     def __post_init__(self) -> None:
         for key in ("nx", "nz"):
-            positive(getattr(self, key), key, example=64)
-            if getattr(self, key) < STENCIL:
-                raise ConfigError(f"{getattr(self, key)} cells are too few", key=key, hint=f"{STENCIL} or more")
+            at_least(getattr(self, key), STENCIL, key, example=64)
 
     @property
     def dx(self) -> float:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval, MinLen
 
 from domains.fluids.solver import Schedule, SolverGrid
 from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
-from sciml.core.config import choice, positive
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, NonNegative, Positive
 
-PRECISIONS = ("float32", "float64")
 FORMATS = {".nc": "ensemble", ".hdf5": "well", ".h5": "well", "": "miniweather"}
 MAX_WIND = 50.0
 COMPILING_PAYS = 4e8
@@ -44,37 +47,27 @@ class SimulateConfig:
     """
 
     out: str = "runs/fluids/ensemble.nc"
-    count: int = 88
-    cases: tuple[str, ...] = ("collision", "density", "thermal", "mixed")
+    count: AtLeastOne = 88
+    cases: Annotated[tuple[str, ...], MinLen(1)] = ("collision", "density", "thermal", "mixed")
     nx: int = 128
     nz: int = 64
-    frames: int = 31
-    interval: float = 20.0
+    frames: Annotated[int, Ge(2)] = 31
+    interval: Positive[float] = 20.0
     amplitude: tuple[float, float] = (0.5, 1.25)
     radius: tuple[float, float] = (0.7, 1.3)
-    displacement: float = 1500.0
-    wind: float = 5.0
-    seed: int = 0
-    precision: str = "float32"
-    batch: int = 8
-    workers: int = 0
+    displacement: NonNegative[float] = 1500.0
+    wind: Annotated[float, Interval(ge=0, le=MAX_WIND)] = 5.0
+    seed: NonNegative[int] = 0
+    precision: Literal["float32", "float64"] = "float32"
+    batch: AtLeastOne = 8
+    workers: NonNegative[int] = 0
     device: str = "auto"
     compile: bool | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        choice(self.precision, PRECISIONS, "precision")
-        for key, example in (("count", 88), ("interval", 20), ("batch", 8)):
-            positive(getattr(self, key), key, example=example)
-        for key in ("seed", "workers", "displacement", "wind"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{getattr(self, key)} is negative", key=key, hint=f"for example {key}=0")
-        if self.frames < 2:
-            raise ConfigError(f"{self.frames} is no motion", key="frames", hint="2 or more, the start with them")
-        if not self.cases:
-            raise ConfigError("no case is given", key="cases", hint="for example [collision]")
         for case in self.cases:
-            choice(case, DRAWN_CASES, "cases")
+            one_of(case, DRAWN_CASES, "cases")
         if Path(self.out).suffix not in FORMATS:
             raise ConfigError(f"{self.out} is of no known kind", key="out", hint="end in .nc, .hdf5, or in nothing")
         SolverGrid(self.nx, self.nz)
@@ -88,8 +81,6 @@ class SimulateConfig:
                 raise ConfigError(
                     f"{[low, high]} are no factors", key=key, hint=f"increasing, above 0, at most {largest}"
                 )
-        if self.wind > MAX_WIND:
-            raise ConfigError(f"{self.wind} m/s is a hurricane", key="wind", hint=f"at most {MAX_WIND:g}")
 
     @property
     def format(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from domains.materials.data.structure import is_node_label, stress_matrix
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
 
 GRAPH, NODE = "graph", "node"
@@ -143,13 +143,13 @@ def parse_labels(labels: Mapping[str, Any] | None, key: str = "labels") -> tuple
         if not isinstance(options, Mapping):
             raise ConfigError(f"{given!r} is no label", key=here, hint=f"write e.g. {here}=REF_{name}")
         for option in options:
-            choice(option, ("key", "unit", "convention"), here)
+            one_of(option, ("key", "unit", "convention"), here)
         unit = options.get("unit")
         if unit is not None and factors(name):
-            choice(unit, tuple(factors(name)), f"{here}.unit")
+            one_of(unit, factors(name), f"{here}.unit")
         # kilobars come from VASP, and VASP's own come with VASP's sign
         convention = options.get("convention", "vasp" if unit == "kbar" else "ase")
-        choice(convention, CONVENTIONS, f"{here}.convention")
+        one_of(convention, CONVENTIONS, f"{here}.convention")
         specs[name] = LabelSpec(name, str(options.get("key", name)), unit, convention)
     return specs, unwanted
 

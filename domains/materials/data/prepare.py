@@ -23,11 +23,11 @@ from domains.materials.data.splits import Described, assign, check_splits
 from domains.materials.data.statistics import compute_statistics
 from domains.materials.data.store import SPLITS, Arrays, save_statistics
 from domains.materials.data.store_writer import StoreWriter
-from sciml.core.config import positive
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, write_json
 from sciml.core.lock import claimed
 from sciml.core.progress import track
+from sciml.core.types import NonNegative, Positive
 from sciml.data import files
 from sciml.data.staging import Staging, fingerprint
 
@@ -55,16 +55,15 @@ class Preparation(ReadOptions):
         title: what the data are, e.g. "VASP-PBE"; null takes the source's name.
     """
 
-    cutoff: float = 5.0
+    cutoff: Positive[float] = 5.0
     splits: dict[str, Any] = field(default_factory=default_splits)
     split_by: str = "structure"
-    split_seed: int = 0
+    split_seed: NonNegative[int] = 0
     check_units: bool = True
     title: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self.cutoff, self.key("cutoff"), example=5)
         check_splits(self.splits, self.split_by, self.key("splits"), self.key("split_by"))
 
     def selected(self) -> dict[str, Any]:

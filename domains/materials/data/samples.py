@@ -24,8 +24,9 @@ from domains.materials.data.prepare import (
 from domains.materials.data.schema import MaterialsSchema
 from domains.materials.data.store import MaterialsStore
 from domains.materials.data.store_layout import is_store
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
+from sciml.core.types import NonNegative
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ALL_TEST = {"train": 0.0, "valid": 0.0, "test": 1.0}
@@ -53,15 +54,13 @@ class MaterialsDataConfig(Preparation):
     test_path: Source | None = None
     cache: str = "data/cache"
     dtype: str = "float32"
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, NonNegative[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         branches = branches_of(self.path)
-        for name, share in self.shares.items():
-            choice(name, tuple(branches), "data.shares")
-            if share < 0:
-                raise ConfigError(f"{share} is negative", key=f"data.shares.{name}", hint="0 leaves the data set out")
+        for name in self.shares:
+            one_of(name, branches, "data.shares")
         if self.shares and set(self.shares) != set(branches):
             missing = ", ".join(set(branches) - set(self.shares))
             raise ConfigError(f"{missing} has no share", key="data.shares", hint="give every data set one")
@@ -71,7 +70,7 @@ class MaterialsDataConfig(Preparation):
             if not source:
                 key = f"data.path.{name}" if isinstance(self.path, dict) else "data.path"
                 raise ConfigError("no data are named", key=key, hint=f"e.g. {key}=structures.extxyz")
-        choice(self.dtype, tuple(DTYPES), "data.dtype")
+        one_of(self.dtype, DTYPES, "data.dtype")
 
 
 def open_or_prepare(config: MaterialsDataConfig) -> MaterialsStore:

@@ -11,7 +11,7 @@ import numpy as np
 
 from domains.materials.data.composition import system_name
 from domains.materials.data.store import SPLITS
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.seeding import seed_of
 
@@ -45,7 +45,7 @@ class Described:
         kind, colon, value = str(entry).partition(":")
         if not colon:
             kind, value = "group", kind
-        choice(kind, KINDS, key)
+        one_of(kind, KINDS, key)
         if kind == "order":
             found, known = self.orders.astype(str) == value, {str(order) for order in self.orders}
         elif kind == "system":
@@ -66,7 +66,7 @@ def check_splits(splits: Mapping[str, Any], split_by: str, key: str = "splits", 
     Raises:
         ConfigError: an unknown or missing name; a share that is negative; shares above 1; an empty list.
     """
-    choice(split_by, UNITS, by_key)
+    one_of(split_by, UNITS, by_key)
     for name in splits:
         if name not in SPLITS:
             raise ConfigError(f"unknown split {name!r}", key=key, hint=nearest(name, SPLITS))

@@ -19,7 +19,7 @@ from domains.materials.inference.out_of_domain import Reason, edge_lengths, in_w
 from domains.materials.inference.predictor import Labels, Predictor
 from domains.materials.training.ensemble import STD
 from domains.materials.training.task import ENERGY
-from sciml.core.errors import ConfigError
+from sciml.core.config import at_least
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -72,8 +72,7 @@ class SciMLCalculator(Calculator):
         skin: float = 0.5,
     ) -> None:
         super().__init__()
-        if skin < 0:
-            raise ConfigError(f"{skin} is negative", key="skin", hint="0.5 A, or 0 for none")
+        at_least(skin, 0, "skin", example=0.5)
         self.predictor = Predictor.open(
             run, runs_dir=runs_dir, checkpoint=checkpoint, device=device, dtype=dtype, branch=branch
         )

@@ -18,7 +18,7 @@ from domains.materials.data.structure import ASE_RESULTS, Structure
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
 from domains.materials.inference.predictor import Labels, Predictor
 from domains.materials.training.ensemble import STD
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import atomic_file
 from sciml.core.progress import track
@@ -60,7 +60,7 @@ class PredictConfig:
             raise ConfigError(f"{self.out!r} ends neither in {' nor in '.join(SUFFIXES)}", key="out")
         if self.properties is not None and not self.properties:
             raise ConfigError("nothing is asked for", key="properties", hint="e.g. properties=[energy]")
-        choice(self.dtype, tuple(DTYPES), "dtype")
+        one_of(self.dtype, DTYPES, "dtype")
 
 
 class OutOfDomain:

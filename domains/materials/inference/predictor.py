@@ -17,7 +17,7 @@ from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import Structure
 from domains.materials.training.ensemble import combined
 from domains.materials.training.task import ENERGY, MaterialsTask
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
@@ -48,10 +48,10 @@ class Predictor:
     """
 
     def __init__(self, loaded: LoadedModel, *, dtype: str = "float32", branch: str | None = None) -> None:
-        choice(dtype, tuple(DTYPES), "dtype")
+        one_of(dtype, DTYPES, "dtype")
         self.schema, self.statistics = loaded.fitted.schema, loaded.fitted.statistics
         names = self.schema.branches
-        self.branch = 0 if branch is None else names.index(choice(branch, names, "branch"))
+        self.branch = 0 if branch is None else names.index(one_of(branch, names, "branch"))
         self.dtype, self.device = DTYPES[dtype], loaded.device
         self.model = loaded.model.to(self.dtype)
         self.cutoff: float = loaded.spec.model.cutoff

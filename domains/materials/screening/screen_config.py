@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Literal
 
 from domains.materials.data.samples import DTYPES
 from domains.materials.screening.compositions import CompositionGrid, read_grid, refuse_too_many
 from domains.materials.simulation.alloys import LATTICES
-from sciml.core.config import choice, positive
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, nearest
+from sciml.core.types import AtLeastOne, NonNegative
 
-RANKS = ("free_energy", "mixing_enthalpy", "spread")
 MOST_STRUCTURES = 2_000_000
 """Hours to days on one core."""
 MOST_STRAIN = 0.1
@@ -54,28 +54,21 @@ class ScreenConfig:
     min_fraction: float = 0.0
     max_fraction: float = 1.0
     lattices: tuple[str, ...] = ("fcc", "bcc")
-    atoms: int = 32
-    decorations: int = 4
+    atoms: AtLeastOne = 32
+    decorations: AtLeastOne = 4
     warren_cowley: float | dict[str, float] | None = None
     strains: tuple[float, ...] = (-0.02, 0.0, 0.02)
-    temperature: float = 1000.0
-    rank_by: str = "free_energy"
-    top: int = 20
+    temperature: NonNegative[float] = 1000.0
+    rank_by: Literal["free_energy", "mixing_enthalpy", "spread"] = "free_energy"
+    top: AtLeastOne = 20
     branch: str | None = None
     dtype: str = "float32"
     out: str | None = None
-    seed: int = 0
+    seed: NonNegative[int] = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        positive(self.atoms, "atoms", example=32)
-        positive(self.decorations, "decorations", example=4)
-        positive(self.top, "top", example=20)
-        choice(self.rank_by, RANKS, "rank_by")
-        choice(self.dtype, tuple(DTYPES), "dtype")
-        for key in ("temperature", "seed"):
-            if not (getattr(self, key) >= 0 and math.isfinite(getattr(self, key))):
-                raise ConfigError(f"{getattr(self, key)} is no number from zero on", key=key, hint=f"{key}=0")
+        one_of(self.dtype, DTYPES, "dtype")
         self._check_lattices()
         self._check_strains()
         self._check_order()
@@ -123,7 +116,7 @@ class ScreenConfig:
 
     def _check_lattices(self) -> None:
         for lattice in self.lattices:
-            choice(lattice, LATTICES, "lattices")
+            one_of(lattice, LATTICES, "lattices")
         if not self.lattices or len(set(self.lattices)) < len(self.lattices):
             raise ConfigError("each lattice is named once", key="lattices", hint="for example [fcc,bcc]")
 

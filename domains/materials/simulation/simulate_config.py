@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval, Le, MinLen
 
 from domains.materials.simulation.alloys import ATOMS_PER_CELL, LATTICES, Family, Recipe
 from domains.materials.simulation.labeling import LABELERS
-from sciml.core.config import choice, positive
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, nearest
+from sciml.core.types import AtLeastOne, Fraction, NonNegative
 
 
 @dataclass(frozen=True)
@@ -35,36 +39,24 @@ class SimulateConfig:
     """
 
     out: str = "runs/materials/simulated.extxyz.xz"
-    count: int = 3000
+    count: AtLeastOne = 3000
     labeler: str = "eam"
     families: tuple[str, ...] = ("fcc:CoCuFeNiPd", "bcc:MoTaTiWZr")
     orders: tuple[int, ...] = (1, 2, 3, 4, 5)
     compositions: tuple[str, ...] = ()
-    supercells: tuple[tuple[int, int, int], ...] = ((2, 2, 2), (3, 2, 2))
-    rattle: float = 0.12
-    strain: float = 0.03
-    shear: float = 0.02
-    vacancies: float = 0.1
-    short_range_order: float = 0.3
-    order_strength: float = 0.5
-    seed: int = 0
-    workers: int = 0
+    supercells: Annotated[tuple[tuple[AtLeastOne, AtLeastOne, AtLeastOne], ...], MinLen(1)] = ((2, 2, 2), (3, 2, 2))
+    rattle: Annotated[float, Interval(ge=0, le=0.5)] = 0.12
+    strain: Annotated[float, Interval(ge=0, le=0.2)] = 0.03
+    shear: Annotated[float, Interval(ge=0, le=0.2)] = 0.02
+    vacancies: Fraction = 0.1
+    short_range_order: Fraction = 0.3
+    order_strength: Annotated[float, Le(1)] = 0.5
+    seed: NonNegative[int] = 0
+    workers: NonNegative[int] = 0
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        choice(self.labeler, tuple(LABELERS), "labeler")
-        positive(self.count, "count", example=3000)
-        for key in ("seed", "workers", "rattle", "strain", "shear"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{getattr(self, key)} is negative", key=key, hint=f"for example {key}=0")
-        for key, largest in (("rattle", 0.5), ("strain", 0.2), ("shear", 0.2), ("order_strength", 1)):
-            if getattr(self, key) > largest:
-                raise ConfigError(f"{getattr(self, key)} tears a crystal apart", key=key, hint=f"at most {largest}")
-        for key in ("vacancies", "short_range_order"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"{getattr(self, key)} is no share of structures", key=key, hint="from 0 to 1")
-        if not self.supercells or any(n < 1 for cell in self.supercells for n in cell):
-            raise ConfigError(f"{list(self.supercells)} has no cell", key="supercells", hint="for example [[2,2,2]]")
+        one_of(self.labeler, LABELERS, "labeler")
         if not self.out.endswith((".extxyz", ".extxyz.xz")):
             raise ConfigError(f"{self.out} is no extxyz file", key="out", hint="end in .extxyz or .extxyz.xz")
         self._check_composition(self.recipe())
@@ -118,7 +110,7 @@ def _family(text: str, known: tuple[str, ...], labeler: str) -> Family:
     lattice, separator, symbols = text.partition(":")
     if not separator:
         raise ConfigError(f"{text!r} names no lattice", key="families", hint="for example fcc:CoCuFeNiPd")
-    choice(lattice, LATTICES, "families")
+    one_of(lattice, LATTICES, "families")
     return Family(lattice, tuple(_symbols(symbols, "families", known, labeler)))
 
 

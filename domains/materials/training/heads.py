@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sciml.core.config import choice, positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import NonNegative, Positive
 from sciml.nn.initialization import zeros
-
-KINDS = ("energy", "graph", "node")
-REDUCTIONS = ("mean", "sum")
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,15 @@ class TargetConfig:
             through one head.
     """
 
-    kind: str = "graph"
-    reduce: str = "mean"
-    weight: float = 1.0
-    forces_weight: float = 1.0
-    stress_weight: float = 0.1
+    kind: Literal["energy", "graph", "node"] = "graph"
+    reduce: Literal["mean", "sum"] = "mean"
+    weight: Positive[float] = 1.0
+    forces_weight: NonNegative[float] = 1.0
+    stress_weight: NonNegative[float] = 0.1
     gaussian: bool = False
     branches: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        choice(self.kind, KINDS, "task.targets.kind")
-        choice(self.reduce, REDUCTIONS, "task.targets.reduce")
-        positive(self.weight, "task.targets.weight", example=1.0)
         if self.gaussian and self.kind == "energy":
             raise ConfigError(
                 "an energy with forces has no variance of its own",

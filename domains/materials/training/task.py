@@ -16,8 +16,8 @@ from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
-from sciml.core.config import positive
 from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline, Score
 
@@ -35,12 +35,10 @@ class MaterialsTaskConfig:
     """
 
     targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
-    huber: float = 1.0
-    members: int = 1
+    huber: Positive[float] = 1.0
+    members: AtLeastOne = 1
 
     def __post_init__(self) -> None:
-        positive(self.huber, "task.huber", example=1.0)
-        positive(self.members, "task.members", example=1)
         if not self.targets:
             raise ConfigError("there is nothing to learn", key="task.targets", hint="{energy: {kind: energy}}")
         if ENERGY in self.targets and self.targets[ENERGY].kind != "energy":

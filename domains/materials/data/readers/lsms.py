@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domains.materials.data.readers.files import open_text
-from sciml.core.config import choice
+from sciml.core.config import one_of
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
 
     if start:
         return
-    choice(length_unit, ("Bohr", "A"), "length_unit")
+    one_of(length_unit, ("Bohr", "A"), "length_unit")
     with open_text(file) as text:
         lines = [line.split() for line in text if line.strip()]
     try:
