@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
-from sciml.core.errors import ConfigError, close_match, nearest
+from sciml.core.errors import ConfigError, close_match
 from sciml.core.sentences import first_error, plain
 
 T = TypeVar("T")
@@ -113,16 +113,3 @@ def divides(part: int, whole: int, *, key: str, of: str) -> None:
     if part < 1 or whole % part:
         works = [str(n) for n in range(1, min(whole, 64) + 1) if whole % n == 0]
         raise ConfigError(f"must divide {of}, got {part} and {whole}", key=key, hint=f"try one of {', '.join(works)}")
-
-
-def choice(value: str, known: tuple[str, ...], key: str) -> str:
-    """Returns the value itself, if it is one of the known ones."""
-    if value not in known:
-        raise ConfigError(f"unknown value {value!r}", key=key, hint=nearest(value, known))
-    return value
-
-
-def positive(value: float, key: str, *, example: float = 1) -> None:
-    """Refuses zero and negative numbers."""
-    if not value > 0:
-        raise ConfigError(f"{value} is not positive", key=key, hint=f"for example {key}={example}")

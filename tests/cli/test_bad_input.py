@@ -34,7 +34,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["task.intervals=[70h]"], "task.intervals: 70 h is not a multiple of the data's step of 12 h; .*: 72h"),
         (["task.intervals=[soon]"], "task.intervals: 'soon' is no duration"),
         (["task.intervals=[72h]", "task.score_lead_times=[36h]"], "task.score_lead_times: no interval"),
-        (["task.forcings=[moon]"], "task.forcings: unknown forcing 'moon'"),
+        (["task.forcings=[moon]"], "task.forcings must be one of .*, got 'moon'"),
         (["parallel.tp=2"], "parallel.tp: tp 2 does not fit one process; .*start 2 processes with torchrun"),
         (["parallel.dp=2"], "parallel.dp: dp 2 does not fit one process; parallel.dp=1"),
         (["trainer.global_batch_size=10", "trainer.micro_batch_size=4"], "trainer.micro_batch_size: .* cannot be cut"),
@@ -70,7 +70,7 @@ def test_a_model_that_does_not_serve_the_domain_is_refused_before_data_are_read(
         ("prepare", ["domain=chemistry"], "domain: unknown option 'chemistry'"),
         ("prepare", ["domain=materials"], "path: no source is named; e.g. path=structures.extxyz"),
         ("train", ["domain=materials", "model.layer=pna"], "model.layer: pna is not smooth"),
-        ("simulate", ["days=0"], "days: 0 is not positive"),
+        ("simulate", ["days=0"], "days must be at least 1, got 0; try days=365"),
         ("doctor", ["processes=1"], "processes must be at least 2, got 1; 0 leaves the check out"),
     ],
 )

@@ -14,6 +14,7 @@ import xarray as xr
 from domains.climate.simulation import archive_encoding
 from domains.climate.simulation.held_suarez import LEVEL_VARIABLES, SURFACE_VARIABLES
 from domains.climate.simulation.simulate import SimulateConfig, simulate
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, MissingExtraError, RunError
 
 DATA = Path(__file__).parents[3] / "data" / "climate"
@@ -190,9 +191,9 @@ class TestConfig:
     )
     def test_a_value_that_cannot_work_is_named(self, field, value):
         with pytest.raises(ConfigError) as caught:
-            SimulateConfig(**{field: value})
-        assert caught.value.key == field
-        assert caught.value.hint
+            build(SimulateConfig, {field: value})
+        assert caught.value.key.split(".")[0] == field
+        assert caught.value.hint or "must be one of" in caught.value.message
 
     def test_a_store_is_not_replaced_unasked(self, tmp_path):
         (tmp_path / "there.zarr").mkdir()

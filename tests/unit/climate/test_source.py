@@ -11,6 +11,7 @@ from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.samples import ClimateDataConfig, ForecastSource, ensure_store, open_or_prepare
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 
 
@@ -184,7 +185,7 @@ def test_a_planet_with_geography_is_not_turned(tmp_path):
         ConfigError, match=r"data\.augment: this planet is not the same everywhere: it has latitude; use none"
     ):
         ForecastSource(store, "train", [(6.0,)], augment="roll")
-    with pytest.raises(ConfigError, match=r"data\.augment: .*'rol'; did you mean 'roll'"):
+    with pytest.raises(ConfigError, match=r"data\.augment must be .*'rol'; did you mean 'roll'"):
         ForecastSource(store, "train", [(6.0,)], augment="rol")
 
 
@@ -265,12 +266,12 @@ def test_a_finished_store_keeps_its_choices(store):
     ("options", "message"),
     [
         ({"path": ""}, r"data\.path: no data are named"),
-        ({"preload_gb": -1.0}, r"data\.preload_gb"),
-        ({"augment": "spin"}, r"data\.augment: unknown value 'spin'"),
+        ({"preload_gb": -1.0}, r"data\.preload_gb must be at least 0, got -1\.0"),
+        ({"augment": "spin"}, r"data\.augment must be one of none, roll, roll_mirror, got 'spin'"),
         ({"channels": ["tt2"]}, r"data\.channels: unknown channel 'tt2'"),
         ({"splits": {"train": 1.0}}, r"data\.splits: the split 'valid' is missing"),
     ],
 )
 def test_a_wrong_configuration_names_its_key(options, message):
     with pytest.raises(ConfigError, match=message):
-        ClimateDataConfig(**options)
+        build(ClimateDataConfig, options, prefix="data")

@@ -65,9 +65,9 @@ class TestConfig:
     )
     def test_a_value_that_cannot_work_is_named(self, field, value):
         with pytest.raises(ConfigError) as caught:
-            SimulateConfig(**{field: value})
-        assert caught.value.key == field
-        assert caught.value.hint
+            build(SimulateConfig, {field: value})
+        assert caught.value.key.split(".")[0] == field
+        assert caught.value.hint or "must be one of" in caught.value.message
 
     def test_a_device_that_is_not_there(self, tmp_path):
         with pytest.raises(ConfigError, match="device"):

@@ -41,8 +41,8 @@ def scale(count: int, interval: float, cells: tuple[int, int], seed: int = 0) ->
 def task(data_sets=None, grid=None, **changes) -> FluidsTask:
     data_sets = data_sets or {"flow": WEATHER}
     statistics = {name: scale(len(d.variables), d.interval, grid or d.shape) for name, d in data_sets.items()}
-    settings = {"strides": [1, 2], **changes}
-    return FluidsTask(FluidsSchema(data_sets), FluidsStatistics(statistics), build(FluidsTaskConfig, settings))
+    settings = build(FluidsTaskConfig, {"strides": [1, 2], **changes}, prefix="task")
+    return FluidsTask(FluidsSchema(data_sets), FluidsStatistics(statistics), settings)
 
 
 def sample(name="flow", data_set=WEATHER, steps=1, stride=1, seed=0, own=0) -> FlowSample:
@@ -279,11 +279,11 @@ def test_sums_of_ranks_add_up():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": []}, r"task\.strides"),
-        ({"score_frames": [0]}, r"task\.score_frames"),
+        ({"strides": []}, r"task\.strides must be at least 1 long"),
+        ({"score_frames": [0]}, r"task\.score_frames\.0 must be at least 1, got 0"),
         ({"strides": [2], "score_frames": [3]}, r"task\.score_frames: no stride of \[2\] divides them all"),
-        ({"noise": -1.0}, r"task\.noise: -1.0 is negative"),
-        ({"pushforward": -1}, r"task\.pushforward: -1 is negative"),
+        ({"noise": -1.0}, r"task\.noise must be at least 0, got -1\.0"),
+        ({"pushforward": -1}, r"task\.pushforward must be at least 0, got -1"),
         ({"conserve": ["densty"]}, r"task\.conserve: the data have no 'densty'; did you mean 'dens'"),
     ],
 )

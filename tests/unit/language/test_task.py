@@ -12,6 +12,7 @@ from domains.language.batch import TextBatch
 from domains.language.schema import LanguageSchema, LanguageStatistics
 from domains.language.task import BIGRAM, UNIGRAM, LanguageTask, LanguageTaskConfig
 from domains.language.writing import write
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 
 
@@ -98,5 +99,5 @@ def test_writing_is_drawn_from_a_seed():
 
 @pytest.mark.parametrize("changes", [{"write_bytes": -1}, {"temperature": 0.0}])
 def test_nonsense_is_refused(changes):
-    with pytest.raises(ConfigError, match=f"task.{next(iter(changes))}"):
-        LanguageTaskConfig(**changes)
+    with pytest.raises(ConfigError, match=f"task.{next(iter(changes))} must be "):
+        build(LanguageTaskConfig, changes, prefix="task")

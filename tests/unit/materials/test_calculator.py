@@ -283,8 +283,8 @@ def test_not_a_number_on_the_way_is_refused(calculator):
     ("options", "says"),
     [
         ({"run": "yesterday"}, "run: there is no run 'yesterday'"),
-        ({"skin": -0.1}, r"skin: -0\.1 is negative; 0\.5 A, or 0 for none"),
-        ({"dtype": "half"}, "dtype: unknown value 'half'"),
+        ({"skin": -0.1}, r"skin must be at least 0, got -0\.1; try skin=0\.5"),
+        ({"dtype": "half"}, "dtype must be one of float32, float64, got 'half'"),
         ({"checkpoint": "7"}, "checkpoint: .* has no checkpoint '7'"),
     ],
 )

@@ -118,8 +118,8 @@ def test_old_structures_can_be_tested_on_by_a_model_that_kept_their_elements(
     [
         (("data.path={old: a.xyz, mine: ''}",), "data.path.mine: no data are named; e.g. data.path.mine="),
         (("data.path={old: a.xyz, mine: b.xyz}", "data.shares={old: 1.0}"), "data.shares: mine has no share"),
-        (("data.shares={other: 1.0}",), "data.shares: unknown value 'other'"),
-        (("data.shares={main: -1}",), "data.shares.main: -1.0 is negative; 0 leaves"),
+        (("data.shares={other: 1.0}",), "data.shares must be one of main, got 'other'"),
+        (("data.shares={main: -1}",), "data.shares.main must be at least 0, got -1"),
         (("data.shares={main: 0}",), "data.shares: nothing is left to train on"),
     ],
 )

@@ -81,7 +81,7 @@ def test_spreads_are_right_on_the_validation_split(ensemble):
 
 
 def test_no_member_is_refused(small_values):
-    with pytest.raises(ConfigError, match=r"task.members: 0 is not positive"):
+    with pytest.raises(ConfigError, match=r"task.members must be at least 1, got 0; try task.members=1"):
         start_session(small_values("task.members=0"))
 
 

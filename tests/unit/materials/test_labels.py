@@ -54,8 +54,11 @@ def test_labels_are_described_with_unit_and_sign():
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"energy": {"unit": "erg"}}, "labels.energy.unit: unknown value 'erg'"),
-        ({"energy": {"units": "eV"}}, "labels.energy: unknown value 'units'; did you mean 'unit'"),
+        ({"energy": {"unit": "erg"}}, "labels.energy.unit must be one of .*, got 'erg'"),
+        (
+            {"energy": {"units": "eV"}},
+            "labels.energy must be one of key, .*, got 'units'; did you mean 'unit'",
+        ),
         ({"stress": {"convention": "wasp"}}, "did you mean 'vasp'"),
         ({"energy": 3}, "labels.energy: 3 is no label; write e.g. labels.energy=REF_energy"),
         ({"a/b": "c"}, "'a/b' is no name"),

@@ -211,14 +211,14 @@ def test_whole_groups_are_drawn():
         ({"splits": {"train": 0.9, "valid": 0.1, "tets": 0}}, "unknown split 'tets'; did you mean 'test'"),
         ({"splits": {"train": 0.9, "valid": 0.2, "test": 0.2}}, "sum to at most 1"),
         ({"splits": {"train": "all", "valid": 0.2, "test": 0.2}}, "splits.train: 'all' is neither a share nor a list"),
-        ({"split_by": "groups"}, "split_by: unknown value 'groups'; did you mean 'group'"),
-        ({"cutoff": 0}, "cutoff: 0.* is not positive"),
+        ({"split_by": "groups"}, "split_by must be one of .*, got 'groups'; did you mean 'group'"),
+        ({"cutoff": 0}, "cutoff must be above 0, got 0; try cutoff=5"),
         ({"path": ""}, "path: no source is named"),
     ],
 )
 def test_wrong_options_are_refused(options, said):
     with pytest.raises(ConfigError, match=said):
-        PrepareConfig(**{"path": "x.extxyz", **options})
+        build(PrepareConfig, {"path": "x.extxyz", **options})
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_wrong_options_are_refused(options, said):
     [
         ({"train": 1.0, "valid": 0.0, "test": ["b"]}, "splits.test: no structure has the group 'b'"),
         ({"train": 1.0, "valid": 0.0, "test": ["system:Nb-Cu"]}, "no structure has the system 'Nb-Cu'"),
-        ({"train": 1.0, "valid": 0.0, "test": ["sistem:Nb"]}, "splits.test: unknown value 'sistem'"),
+        ({"train": 1.0, "valid": 0.0, "test": ["sistem:Nb"]}, "splits.test must be one of .*, got 'sistem'"),
         ({"train": 0.9, "valid": 0.1, "test": ["group:*"]}, "splits.train: no structure is left for it"),
     ],
 )

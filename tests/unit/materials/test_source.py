@@ -120,7 +120,7 @@ def test_a_store_for_testing_alone_has_no_statistics(files, store):
 
 
 def test_wrong_options_are_refused_with_their_key():
-    with pytest.raises(ConfigError, match=r"data.dtype: unknown value 'float16'"):
+    with pytest.raises(ConfigError, match=r"data.dtype must be one of float32, float64, got 'float16'"):
         MaterialsDataConfig(dtype="float16")
     with pytest.raises(ConfigError, match=r"data.labels.energy.unit"):
         MaterialsDataConfig(labels={"energy": {"unit": "erg"}})
