@@ -27,7 +27,7 @@ def locate(
     kinds: str,
     is_whole: Callable[[str], bool] = lambda path: Path(path).is_file(),
 ) -> list[str]:
-    """The files that a path stands for, sorted.
+    """Returns the files that a path stands for, sorted.
 
     Args:
         path: a file, a folder, a pattern such as ``runs/*/vasprun.xml``, or several of them.

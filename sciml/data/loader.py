@@ -18,7 +18,7 @@ from sciml.data.source import CostedSource, SampleSource
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """One use of one sample."""
+    """Identifies one use of one sample."""
 
     epoch: int
     index: int
@@ -26,7 +26,7 @@ class SampleIndex:
 
 @dataclass(frozen=True)
 class ShuffledSampler:
-    """An endless stream of draws: one permutation of all samples after the other, cut into global batches.
+    """Draws samples without end: one permutation of all samples after the other, cut into global batches.
 
     The position is the step number alone. No sample is dropped at an epoch's end, since batches run on into
     the next permutation; and the global batch of a step is the same for any number of ranks.
@@ -42,7 +42,7 @@ class ShuffledSampler:
     seed: int
 
     def draws(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[SampleIndex]:
-        """The draws of one rank at one step; the ranks' parts are disjoint and equal."""
+        """Returns the sample indices of one rank at one step; the ranks' parts are disjoint and equal."""
         share = self.global_batch_size // num_ranks
         first = step * self.global_batch_size + rank * share
         return [self._draw(position) for position in range(first, first + share)]
@@ -62,7 +62,7 @@ def _permutation(num_samples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class SeededDataset(Dataset):
-    """A source as torch sees it: from a draw to a sample, with the draw's own generator."""
+    """Shows a source to torch: from a sample index to a sample, with a generator of its own."""
 
     def __init__(self, source: SampleSource, seed: int) -> None:
         self.source, self.seed = source, seed

@@ -12,7 +12,7 @@ B = TypeVar("B", bound="Batch")
 
 
 class Batch(Protocol):
-    """A few samples together, on one device."""
+    """Holds a few samples together, on one device."""
 
     @property
     def num_samples(self) -> int: ...
@@ -21,7 +21,7 @@ class Batch(Protocol):
 
 
 class SampleSource(Protocol):
-    """A finite set of samples.
+    """Gives a finite set of samples.
 
     Everything random in a sample (which lead time, which augmentation) is drawn from the generator that is
     handed in. It is seeded by (seed, epoch, index), so that a sample is the same whichever worker, rank or
@@ -37,17 +37,17 @@ class SampleSource(Protocol):
 
 @runtime_checkable
 class GroupedSource(SampleSource, Protocol):
-    """What a source adds whose samples are not independent, such as times of one simulation."""
+    """Is followed by sources whose samples are not independent, such as times of one simulation."""
 
     def group(self, index: int) -> str:
-        """The name of what a sample comes from; samples of different groups are independent."""
+        """Names what a sample comes from; samples of different groups are independent."""
         ...
 
 
 @runtime_checkable
 class CostedSource(Protocol):
-    """What a source adds whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
+    """Is followed by sources whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
 
     def costs(self) -> np.ndarray:
-        """What each sample costs, (len,), positive, in any unit; known without reading the samples."""
+        """Returns what each sample costs, (len,), positive, in any unit; known without reading the samples."""
         ...

@@ -53,12 +53,12 @@ class Staging:
 
     @property
     def store(self) -> Path:
-        """The folder that :meth:`publish` puts in the output's place."""
+        """Returns the folder that :meth:`publish` puts in the output's place."""
         return self.folder / "store"
 
     @property
     def scratch(self) -> Path:
-        """A folder for what is needed on the way only."""
+        """Returns a folder for what is needed on the way only."""
         return self.folder / "scratch"
 
     def record(self, **entries: Any) -> None:

@@ -30,7 +30,7 @@ LAYERS: tuple[Layer, ...] = get_args(Layer)
 
 @dataclass(frozen=True)
 class GNNConfig:
-    """A graph network on atoms.
+    """Configures a graph network on atoms.
 
     Attributes:
         kind: name of the model family, by which a domain knows it.
@@ -155,7 +155,7 @@ class GNN(nn.Module):
         num_atoms: int,
         graph_index: Int[Tensor, "atom"] | None = None,
     ) -> NodeStates:
-        """States of all atoms of a batch.
+        """Returns the states of all atoms of a batch.
 
         Args:
             elements: places in the table of elements.

@@ -27,7 +27,7 @@ from sciml.parallel.plan import AllGather, GatherReplicated, Scatter, ShardingPl
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """A decoder-only transformer.
+    """Configures a decoder-only transformer.
 
     Attributes:
         kind: name of the model family, by which a domain knows it.
@@ -69,7 +69,7 @@ class GPTConfig:
 
     @property
     def trunk(self) -> ViTConfig:
-        """The blocks, as the shared ViT knows them."""
+        """Returns the configuration of the blocks, as the shared ViT knows them."""
         return ViTConfig(
             embed_dim=self.embed_dim,
             depth=self.depth,
@@ -85,7 +85,7 @@ class GPTConfig:
 
 
 class GPT(nn.Module):
-    """From tokens to the logits of those that follow each of them, or to the loss of those that do.
+    """Maps tokens to the logits of those that follow each of them, or to the loss of those that do.
 
     All weights start as in GPT-2: normal with a standard deviation of 0.02, divided by the square root of the number of
     residual branches where these are projected.
@@ -135,7 +135,7 @@ class GPT(nn.Module):
     def forward_pass(
         self, tokens: Int[Tensor, "batch token"], targets: Int[Tensor, "batch token"] | None = None
     ) -> ForwardPass:
-        """The way from tokens to what :meth:`forward` gives, in parts."""
+        """Returns the way from tokens to what :meth:`forward` gives, in parts."""
 
         def begin() -> Flow:
             x = self.embed(tokens)

@@ -24,7 +24,7 @@ from sciml.parallel.plan import AllGather, ShardingPlan, Stages, Style
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """A vision transformer on a grid.
+    """Configures a vision transformer on a grid.
 
     Attributes:
         kind: name of the model family, by which a domain knows it.
@@ -110,7 +110,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward part, each on normalized tokens and added to the residual stream.
+    """Adds attention and a feed-forward part, each on normalized tokens, to the residual stream.
 
     Args:
         config: the trunk's configuration.
@@ -137,7 +137,7 @@ class Block(nn.Module):
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
-        """The block's tokens; ``condition`` is needed where the configuration has a conditioning."""
+        """Returns the block's tokens; ``condition`` is needed where the configuration has a conditioning."""
         return recompute(self.recompute, self._tokens, x, condition, rotary, mask)
 
     def _tokens(
@@ -161,7 +161,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """The trunk: tokens in, tokens out; a pipeline stage is a slice of ``blocks``.
+    """Maps tokens to tokens: the trunk; a pipeline stage is a slice of ``blocks``.
 
     A domain puts its tokenizer before and its head behind.
 
@@ -201,7 +201,7 @@ class ViT(nn.Module):
         condition: Float[Tensor, "batch condition"] | None = None,
         rotary: Rotary | None = None,
     ) -> Float[Tensor, "batch token embed"]:
-        """Normalized tokens after all blocks."""
+        """Returns normalized tokens after all blocks."""
         for block in self.blocks:
             tokens = block(tokens, condition, rotary)
         return self.finish(tokens, condition)
@@ -209,6 +209,6 @@ class ViT(nn.Module):
     def finish(
         self, tokens: Float[Tensor, "batch token embed"], condition: Float[Tensor, "batch condition"] | None = None
     ) -> Float[Tensor, "batch token embed"]:
-        """What follows the last block: the final, modulated normalization."""
+        """Applies the final, modulated normalization that follows the last block."""
         tokens = self.norm(tokens)
         return tokens if self.modulation is None else modulate(tokens, *self.modulation(condition))

@@ -11,7 +11,7 @@ from sciml.nn.position import Rotary, rotate
 
 
 class Attend(nn.Module):
-    """Attention itself, without any parameter: rotates queries and keys, and mixes values.
+    """Mixes values by attention, without any parameter: rotates queries and keys first.
 
     Args:
         num_heads: number of heads; those of one rank may be fewer.
@@ -31,7 +31,9 @@ class Attend(nn.Module):
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
-        """Every token's mixture of all tokens' values, of those up to it, or of those that ``mask`` lets be seen."""
+        """Returns every token's mixture of all tokens' values, of those up to it, or of those that ``mask``
+        lets be seen.
+        """
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         mixed = F.scaled_dot_product_attention(
@@ -46,7 +48,7 @@ class Attend(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every token attends to all tokens; queries and keys may be normalized and rotated by position.
+    """Lets every token attend to all tokens; queries and keys may be normalized and rotated by position.
 
     Queries, keys and values are projected by linears of their own and the number of heads is read off the
     projection (``-1``): a cut of their rows is then a cut by heads, on any number of ranks.

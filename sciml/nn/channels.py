@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Channels(nn.Identity):
-    """A place in a model where all channels of a state come together, should ranks hold some each."""
+    """Marks where all channels of a state come together, should ranks hold some each."""
 
 
 class Gates(nn.ModuleList):

@@ -67,7 +67,7 @@ class CycleEncoding:
 
 
 class ConditionEmbedding(nn.Module):
-    """A small network from scalar features to the vector that all blocks are modulated by.
+    """Maps scalar features to the vector that modulates all blocks, by a small network.
 
     Args:
         num_features: length of the features.
@@ -84,7 +84,7 @@ class ConditionEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """adaLN-Zero: shifts, scales and gates of a block as a linear function of the condition, zero at the start.
+    """Maps the condition linearly to shifts, scales and gates of a block (adaLN-Zero), zero at the start.
 
     The condition is a short vector, because it carries a handful of scalars: with the width D of the trunk in
     its place, as in DiT, every block would grow by half (6 D^2 on 12 D^2). A block's own linear from 64 numbers

@@ -10,7 +10,7 @@ from sciml.nn.message import Edges, NodeStates
 
 
 class EGNNLayer(nn.Module):
-    """A message network over edges and a network over atoms, added to the state.
+    """Adds messages over edges, passed through a network over atoms, to the state.
 
     As in the original's energies of molecules, coordinates stay as they are and messages are invariant. Each linear
     stands where it costs least: the message network's first one is a sum of linears of both atoms and of the
@@ -34,7 +34,7 @@ class EGNNLayer(nn.Module):
         self.out = Gates(1, num_channels)
 
     def forward(self, states: NodeStates, edges: Edges) -> NodeStates:
-        """The new states."""
+        """Returns the new states."""
         normed = self.norm(self.whole(states.scalars))
         receiver, sender = self.ends(normed)
         messages = F.silu(

@@ -35,7 +35,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class Normal:
-    """Independent normal numbers of the given standard deviation."""
+    """Draws independent normal numbers of the given standard deviation."""
 
     std: float
 
@@ -63,7 +63,7 @@ class UnitRows:
 
 @dataclass(frozen=True)
 class Constant:
-    """One value everywhere."""
+    """Fills with one value."""
 
     value: float
 

@@ -15,7 +15,7 @@ from sciml.nn.radial import RadialBasis, envelope
 
 
 class NodeStates(NamedTuple):
-    """What a network knows about each atom.
+    """Holds what a network knows about each atom.
 
     Attributes:
         scalars: channels that stay as they are when a structure is turned.
@@ -28,7 +28,7 @@ class NodeStates(NamedTuple):
 
 @dataclass(frozen=True)
 class Edges:
-    """A list of edges, for messages that depend on each of them in a way of its own.
+    """Holds a list of edges, for messages that depend on each of them in a way of its own.
 
     Attributes:
         senders, receivers: atoms at the ends.
@@ -46,7 +46,7 @@ class Edges:
     graph_index: Int[Tensor, "atom"] | None = None
 
     def sum(self, messages: Float[Tensor, "edge channel"]) -> Float[Tensor, "atom channel"]:
-        """The messages that each atom receives, weighted and added up."""
+        """Returns the messages that each atom receives, weighted and added up."""
         total = messages.new_zeros(self.num_atoms, messages.shape[1])
         return total.index_add(0, self.receivers, messages * self.weights.to(messages.dtype))
 
@@ -74,12 +74,12 @@ class Pairs:
         return neighbor_sums(self.radial, states, self.senders)
 
     def directional_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial 3*channel"]:
-        """The same, weighted by directions as well."""
+        """Returns the sums weighted by directions as well."""
         return neighbor_sums(self.directional, states, self.senders).unflatten(1, (-1, 3)).flatten(2)
 
 
 class MessageGeometry(nn.Module):
-    """Edge vectors, made ready for all layers at once; the only place where positions enter a network.
+    """Prepares edge vectors for all layers at once; the only place where positions enter a network.
 
     Every message carries the envelope, so that energies and two derivatives are continuous where an atom crosses the
     cutoff. Edges longer than the cutoff, as lists made with a margin have them, count nothing.
@@ -101,7 +101,7 @@ class MessageGeometry(nn.Module):
 
 
 class EdgeGeometry(MessageGeometry):
-    """As a list of edges."""
+    """Prepares edge vectors as a list of edges."""
 
     def forward(
         self,
@@ -116,7 +116,7 @@ class EdgeGeometry(MessageGeometry):
 
 
 class PairGeometry(MessageGeometry):
-    """As an equal number of senders for each atom."""
+    """Prepares edge vectors as an equal number of senders for each atom."""
 
     def forward(
         self,

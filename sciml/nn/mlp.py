@@ -13,7 +13,7 @@ GATED_MULTIPLE = 32
 
 
 class MLP(nn.Module):
-    """Two linears with a GELU between them.
+    """Applies two linears with a GELU between them.
 
     Args:
         embed_dim: channels of a token.
@@ -30,7 +30,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """SwiGLU: channels times their gates, projected by two linears so that one cut fits both.
+    """Applies SwiGLU: channels times their gates, projected by two linears so that one sharding style fits both.
 
     Source: Shazeer (2020), https://doi.org/10.48550/arXiv.2002.05202.
 
@@ -50,7 +50,7 @@ class GatedMLP(nn.Module):
 
 
 def make_mlp(kind: str, embed_dim: int, ratio: float) -> nn.Module:
-    """The feed-forward part that a configuration names.
+    """Makes the feed-forward part that a configuration names.
 
     A gated one has three matrices: its width is 2/3 of the plain one's, rounded up to a multiple of 32, so
     that both have about the same number of parameters at the same ratio.

@@ -37,7 +37,7 @@ def neighbor_sums(
 
 
 def _blocks(states: Tensor, senders: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some atoms at a time, with the senders of their places."""
+    """Yields some atoms at a time, with the senders of their places."""
     count = len(states)
     width = max(len(senders), 1) // max(count, 1)
     fits = CACHED_NUMBERS // (width * states.shape[1]) if states.device.type == "cpu" else count
@@ -52,7 +52,7 @@ def _gathered(states: Tensor, senders: Tensor, num_atoms: int) -> Tensor:
 
 
 class _Sums(torch.autograd.Function):
-    """From weights and states to sums."""
+    """Computes sums from weights and states."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, states: Tensor, senders: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class _Sums(torch.autograd.Function):
 
 
 class _Products(torch.autograd.Function):
-    """From states and sums to weights: each place's inner products."""
+    """Computes weights from states and sums: each place's inner products."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, sums: Tensor, senders: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class _Products(torch.autograd.Function):
 
 
 class _Returns(torch.autograd.Function):
-    """From weights and sums to states: what each sender gets back from all who heard it."""
+    """Computes states from weights and sums: what each sender gets back from its receivers."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, sums: Tensor, senders: Tensor) -> Tensor:

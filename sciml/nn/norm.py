@@ -40,5 +40,5 @@ class HeadNorm(nn.Module):
 
 
 def qk_norm(kind: str, num_heads: int, head_dim: int) -> nn.Module:
-    """The normalization of queries or keys that a configuration names."""
+    """Makes the normalization of queries or keys that a configuration names."""
     return nn.Identity() if kind == "none" else HeadNorm(num_heads, head_dim, kind)

@@ -98,7 +98,7 @@ class Update(nn.Module):
 
 
 class PaiNNLayer(nn.Module):
-    """Message, then update.
+    """Passes messages, then updates each atom.
 
     Args:
         num_channels: channels of scalars and of vectors.

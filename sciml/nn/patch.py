@@ -40,7 +40,7 @@ def patchify(
 def unpatchify(
     patches: Float[Tensor, "batch token variable pixel"], grid_shape: tuple[int, int], patch_size: int
 ) -> Float[Tensor, "batch variable row column"]:
-    """The inverse of :func:`patchify`."""
+    """Inverts :func:`patchify`."""
     rows, columns = grid_shape
     p = patch_size
     b, _, v, _ = patches.shape

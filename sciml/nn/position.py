@@ -19,7 +19,7 @@ ROTARY_BASE = 10000.0
 
 
 class Rotary(NamedTuple):
-    """Cosine and sine of each token's angles, one per pair of head channels."""
+    """Holds cosine and sine of each token's angles, one per pair of head channels."""
 
     cos: Float[Tensor, "*batch token 1 pair"]
     sin: Float[Tensor, "*batch token 1 pair"]
@@ -45,7 +45,9 @@ def patch_centers(
 def fourier_features(
     coordinates: Mapping[str, Float[Tensor, "*batch token"]], axes: Sequence[str], num_harmonics: int
 ) -> Float[Tensor, "*batch token feature"]:
-    """Sine and cosine of the first harmonics of the chosen coordinates: 2 x axes x harmonics features, float32."""
+    """Returns sine and cosine of the first harmonics of the chosen coordinates: 2 x axes x harmonics features,
+    float32.
+    """
     harmonics = torch.arange(1, num_harmonics + 1, device=coordinates[axes[0]].device)
     angles = [coordinates[axis][..., None] * harmonics for axis in axes]
     return torch.cat([f for a in angles for f in (a.sin(), a.cos())], dim=-1).float()
@@ -59,7 +61,7 @@ def rotary_harmonics(num_pairs: int, max_harmonic: int) -> list[int]:
 def coordinate_rotary(
     coordinates: Mapping[str, Float[Tensor, "*batch token"]], axes: Sequence[str], head_dim: int, max_harmonic: int
 ) -> Rotary:
-    """Rotation angles for each token: harmonics of its coordinates, the pairs of a head shared among the axes.
+    """Returns rotation angles for each token: harmonics of its coordinates, the pairs of a head shared among the axes.
 
     The product of a rotated query and a rotated key depends on their positions through coordinate differences
     only; with integer harmonics of longitude it is periodic on the sphere.
@@ -78,7 +80,7 @@ def coordinate_rotary(
 
 
 def sequence_rotary(num_tokens: int, head_dim: int, device: torch.device | str = "cpu") -> Rotary:
-    """Rotation angles of the tokens of a sequence: pair i of p turns by ``ROTARY_BASE ** (-i / p)`` radians a token.
+    """Returns rotation angles of a sequence's tokens: pair i of p turns by ``ROTARY_BASE ** (-i / p)`` radians a token.
 
     Source: Su et al. (2021), https://doi.org/10.48550/arXiv.2104.09864.
     """

@@ -20,7 +20,7 @@ def degree_histogram(avg_num_neighbors: float) -> Int[Tensor, "degree"]:
 
 
 class PNALayer(nn.Module):
-    """Principal neighborhood aggregation, added to the state.
+    """Adds principal neighborhood aggregation to the state.
 
     Source: Corso et al. (2020), https://doi.org/10.48550/arXiv.2004.05718.
 
@@ -40,12 +40,12 @@ class PNALayer(nn.Module):
         note_starts(self.conv)
 
     def forward(self, states: NodeStates, edges: Edges) -> NodeStates:
-        """The new states."""
+        """Returns the new states."""
         return NodeStates(states.scalars + self.conv(self.norm(states.scalars), *geometric_edges(edges)))
 
 
 class GPSLayer(nn.Module):
-    """A local convolution (GINE) and attention over all atoms of a graph, side by side.
+    """Applies a local convolution (GINE) and attention over all atoms of a graph, side by side.
 
     Source: Rampasek et al. (2022), https://doi.org/10.48550/arXiv.2205.12454.
 
@@ -67,7 +67,7 @@ class GPSLayer(nn.Module):
         note_starts(self.conv)
 
     def forward(self, states: NodeStates, edges: Edges) -> NodeStates:
-        """The new states; atoms without a graph are taken as one."""
+        """Returns the new states; atoms without a graph are taken as one."""
         edge_index, features = geometric_edges(edges)
         return NodeStates(self.conv(states.scalars, edge_index, edges.graph_index, edge_attr=features))
 

@@ -13,7 +13,7 @@ RadialKind = Literal["bessel", "gaussian"]
 
 
 def envelope(lengths: Float[Tensor, "*edge"], cutoff: float, exponent: int = 5) -> Float[Tensor, "*edge"]:
-    """A polynomial that falls from 1 at distance 0 to 0 at the cutoff, where two derivatives vanish as well.
+    """Returns a polynomial that falls from 1 at distance 0 to 0 at the cutoff, with two derivatives that vanish there.
 
     Source: Gasteiger et al. (2020), https://doi.org/10.48550/arXiv.2003.03123, equation 8.
 
@@ -48,7 +48,7 @@ class RadialBasis(nn.Module):
         self.kind, self.num_radial, self.cutoff = kind, num_radial, cutoff
 
     def forward(self, lengths: Float[Tensor, "edge"]) -> Float[Tensor, "edge radial"]:
-        """Values at some distances (A), which are not zero."""
+        """Returns values at some distances (A), which are not zero."""
         # Made on the way, since a constant kept as a buffer would have to be rebuilt behind the meta device.
         steps = torch.arange(self.num_radial, dtype=lengths.dtype, device=lengths.device)
         r = lengths[:, None]

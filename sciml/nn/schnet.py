@@ -13,7 +13,7 @@ from sciml.nn.message import Edges, NodeStates
 
 
 class SchNetLayer(nn.Module):
-    """Continuous-filter convolution and a small network behind it, added to the state.
+    """Adds a continuous-filter convolution, passed through a small network, to the state.
 
     Distances are those of edge vectors, so that it is periodic where the edges are. Unlike in the original the
     message ends smoothly at the cutoff.
@@ -35,7 +35,7 @@ class SchNetLayer(nn.Module):
         self.out = Gates(1, num_channels)
 
     def forward(self, states: NodeStates, edges: Edges) -> NodeStates:
-        """The new states."""
+        """Returns the new states."""
         (sent,) = self.sent(self.whole(states.scalars))
         filters = shifted_softplus(self.filter_out(shifted_softplus(self.filter_in(edges.basis))))
         received = self.received(edges.sum(filters * sent.index_select(0, edges.senders)))
@@ -44,5 +44,5 @@ class SchNetLayer(nn.Module):
 
 
 def shifted_softplus(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """The smooth ramp of SchNet, zero at zero."""
+    """Computes the smooth ramp of SchNet, zero at zero."""
     return F.softplus(x) - math.log(2)

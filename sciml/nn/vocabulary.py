@@ -18,12 +18,12 @@ Map = Callable[[Tensor], Tensor]
 
 
 def same(x: Tensor) -> Tensor:
-    """What one rank that has all words does in the place of a collective."""
+    """Stands in for a collective where one rank has all words."""
     return x
 
 
 class VocabularyEmbedding(nn.Module):
-    """A row of channels for each word.
+    """Holds a row of channels for each word.
 
     A rank that holds some of the words looks up these, takes zero for the others, and combines.
 
@@ -89,7 +89,7 @@ class VocabularyHead(nn.Module):
         return self._log_sum(logits) - self._logit_of(targets, logits)
 
     def _log_sum(self, logits: Float[Tensor, "batch token word"]) -> Float[Tensor, "batch token"]:
-        """Logarithm of the sum of exponentials over all words, from that over this rank's."""
+        """Returns the logarithm of the sum of exponentials over all words, from that over this rank's."""
         own = logits.logsumexp(dim=-1)
         shift = self.largest(own.detach())
         return shift + self.total((own - shift).exp()).log()
@@ -104,7 +104,7 @@ class VocabularyHead(nn.Module):
 
 
 def rows_of(words: Int[Tensor, "*batch"], own: range) -> tuple[Int[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
-    """The row of each word, zero where a rank does not have it, and whether it does."""
+    """Returns the row of each word, zero where a rank does not have it, and whether it does."""
     row = words - own.start
     is_own = (row >= 0) & (row < len(own))
     return row.where(is_own, 0), is_own
