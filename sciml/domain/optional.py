@@ -14,7 +14,7 @@ from sciml.domain.score import Score
 
 @runtime_checkable
 class Calibrates(Task, Protocol):
-    """What a task adds whose predictions come with a spread.
+    """Is followed by tasks whose predictions come with a spread.
 
     Attributes:
         calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
@@ -24,13 +24,15 @@ class Calibrates(Task, Protocol):
     calibration: Mapping[str, float]
 
     def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
-        """The factors that would have made the spreads right, from scores of predictions with factors of one."""
+        """Returns the factors that would have made the spreads right, from scores of predictions with factors
+        of one.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class ForecastRequest:
-    """What forecast a user asks for.
+    """Says what forecast a user asks for.
 
     Attributes:
         init_time: as the domain writes times, e.g. ``2001-12-01T00``; None takes the first of the test period.
@@ -51,7 +53,7 @@ class ForecastRequest:
 
 
 class Writer(Protocol):
-    """A forecast file that grows with each lead time."""
+    """Writes a forecast file that grows with each lead time."""
 
     def append(self, lead_hours: float, prediction: Prediction) -> None:
         """Adds one lead time; samples of the prediction are members of the ensemble."""
@@ -62,16 +64,18 @@ class Writer(Protocol):
 
 @runtime_checkable
 class WarmStarts(Protocol):
-    """What a domain adds whose weights mean something in the units alone that they were trained in."""
+    """Is followed by domains whose weights mean something only in the units that they were trained in."""
 
     def continued(self, new: FittedData, older: FittedData) -> FittedData:
-        """What a model is built from and normalized with that is trained on new data from an older one's weights."""
+        """Returns what a model is built from and normalized with that is trained on new data from an older
+        one's weights.
+        """
         ...
 
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """What a domain adds where there is time to forecast in.
+    """Is followed by domains where there is time to forecast in.
 
     Attributes:
         forecast_suffixes: of the files that its writer writes, the usual one first.
@@ -88,13 +92,13 @@ class Forecasts(Protocol):
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[Any]) -> Writer: ...
 
     def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
-        """Pictures of a written forecast, beside the truth where the data hold it."""
+        """Yields pictures of a written forecast, beside the truth where the data hold it."""
         ...
 
 
 @runtime_checkable
 class Predicts(Protocol):
-    """What a domain adds whose models say something of cases in a user's file.
+    """Is followed by domains whose models predict cases in a user's file.
 
     ``predict_config`` is its dataclass of keys.
     """
@@ -106,7 +110,7 @@ class Predicts(Protocol):
 
 @runtime_checkable
 class Screens(Protocol):
-    """What a domain adds that searches a space of candidates. ``screen_config`` is its dataclass of keys."""
+    """Is followed by domains that search a space of candidates. ``screen_config`` is its dataclass of keys."""
 
     screen_config: type
 
@@ -115,7 +119,7 @@ class Screens(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """What a domain adds that turns data as they come into a store. ``prepare_config`` is its dataclass of keys."""
+    """Is followed by domains that turn data as they come into a store. ``prepare_config`` is its dataclass of keys."""
 
     prepare_config: type
 
@@ -126,7 +130,7 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class Simulates(Protocol):
-    """What a domain adds that makes data of its own. ``simulate_config`` is its dataclass of keys."""
+    """Is followed by domains that make data of their own. ``simulate_config`` is its dataclass of keys."""
 
     simulate_config: type
 

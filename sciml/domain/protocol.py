@@ -22,7 +22,7 @@ from sciml.parallel.config import ParallelConfig
 
 @dataclass(frozen=True)
 class Splits:
-    """Train, validation and test samples, and what was learned from the training part.
+    """Holds train, validation and test samples, and what was fitted to the training part.
 
     Attributes:
         schema: what the model is built from (channels, grid, elements, ...); JSON-able through ``to_dict``.
@@ -38,7 +38,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class FittedData:
-    """What a trained model was built from and normalized with.
+    """Holds what a trained model was built from and normalized with.
 
     Attributes:
         calibration: factors of its spreads, by name; see :class:`Calibrates`.
@@ -93,7 +93,7 @@ class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model, loaded without any data.
+    """Is a trained model, opened without any data.
 
     Attributes:
         directory: the folder of its run.
@@ -112,7 +112,7 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LossOutput:
-    """A loss over some samples.
+    """Holds a loss over some samples.
 
     Attributes:
         loss: scalar mean over the weight.
@@ -127,7 +127,7 @@ class LossOutput:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model or a baseline says of a batch, in physical units and float32.
+    """Holds what a model or a baseline predicts for a batch, in physical units and float32.
 
     Attributes:
         values: named tensors, e.g. ``{"fields": (batch, channel, latitude, longitude)}``.
@@ -137,12 +137,12 @@ class Prediction:
 
 
 class MetricSet(Protocol):
-    """Scores accumulated over batches; sums inside, so that ranks can be added."""
+    """Accumulates scores over batches; sums inside, so that ranks can be added."""
 
     def update(self, prediction: Prediction, batch: Any) -> None: ...
 
     def sums(self) -> list[Tensor]:
-        """The accumulators, in a fixed order; the caller adds them over ranks in place."""
+        """Returns the accumulators, in a fixed order; the caller adds them over ranks in place."""
         ...
 
     def compute(self) -> list[Score]:
@@ -155,7 +155,7 @@ Predictor = Callable[[Any], Prediction]
 
 
 class Task(Protocol):
-    """What is learned and how it is judged. Holds schema and statistics, no parameters.
+    """Says what is learned and how it is judged. Holds schema and statistics, no parameters.
 
     Attributes:
         needs_double_backward: whether the loss is made of gradients, as that of forces is.
@@ -166,11 +166,11 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> LossOutput: ...
 
     def predict(self, model: nn.Module, batch: Any) -> Prediction:
-        """One application of the model: the batch's next target."""
+        """Applies the model once: the batch's next target."""
         ...
 
     def advance(self, batch: Any, prediction: Prediction) -> Any | None:
-        """The batch one step later, standing on the prediction; None where nothing follows."""
+        """Returns the batch one step later, standing on the prediction; None where nothing follows."""
         ...
 
     def metrics(self) -> MetricSet: ...
@@ -182,7 +182,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A picture of a report.
+    """Is a picture of a report.
 
     Attributes:
         name: file stem, e.g. ``skill_by_lead_time``.
@@ -199,7 +199,7 @@ class NamedFigure:
 
 @dataclass(frozen=True)
 class RunResult:
-    """All that figures and reports may look at: what a run has left behind.
+    """Holds all that figures and reports may look at: what a run has left behind.
 
     Attributes:
         directory: the run's folder.
@@ -224,7 +224,7 @@ class RunResult:
 
 @runtime_checkable
 class Domain(Protocol):
-    """A domain of science: one folder under ``domains``, one option of the Hydra group ``domain``.
+    """Is a domain of science: one folder under ``domains``, one option of the Hydra group ``domain``.
 
     Attributes:
         name: folder and Hydra option.
@@ -246,7 +246,7 @@ class Domain(Protocol):
         ...
 
     def splits(self, spec: DomainSpec[Any, Any, Any], fitted: FittedData | None = None) -> Splits:
-        """Opens the data.
+        """Opens the data; for a trained model, laid out as the model knows them and normalized as it was trained.
 
         Args:
             fitted: of a trained model; the data are then laid out as it knows them and normalized as it was trained.
@@ -254,17 +254,17 @@ class Domain(Protocol):
         ...
 
     def model(self, spec: DomainSpec[Any, Any, Any], schema: Any) -> nn.Module:
-        """A model for one device; safe under ``torch.device("meta")``."""
+        """Builds a model for one device; safe under ``torch.device("meta")``."""
         ...
 
     def task(self, spec: DomainSpec[Any, Any, Any], splits: Splits) -> Task: ...
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
-        """Schema and statistics of a trained model, from what their ``to_dict`` and ``to_tensors`` gave."""
+        """Restores schema and statistics of a trained model from what their ``to_dict`` and ``to_tensors`` gave."""
         ...
 
     def example(self, task: Task, model: nn.Module, splits: Splits) -> dict[str, np.ndarray]:
-        """What the figures want to show of the model on one test case; kept in the run's folder."""
+        """Returns what the figures show of the model on one test case; kept in the run's folder."""
         ...
 
     def figures(self, result: RunResult) -> Iterator[NamedFigure]: ...

@@ -16,7 +16,7 @@ def _mean_itself(mean: float) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of how good predictions are; two are equal where their names are.
+    """Measures how good predictions are; two are equal where their names are.
 
     Attributes:
         name: key in ``scores.json``, e.g. ``rmse``.
@@ -63,7 +63,9 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """``lower is better``, ``higher is better`` or ``nearer to 1 is better``."""
+        """Says in words which values are better: ``lower is better``, ``higher is better`` or ``nearer to 1 is
+        better``.
+        """
         return f"nearer to {self.perfect:g} is better" if self.better == "nearer" else f"{self.better} is better"
 
     def to_row(self) -> dict[str, Any]:
@@ -80,7 +82,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Score:
-    """One number that judges one predictor."""
+    """Is one number that judges one predictor."""
 
     variable: str
     metric: Metric
@@ -90,7 +92,7 @@ class Score:
 
     @property
     def key(self) -> tuple[str, str, float | None]:
-        """What makes two scores of different predictors comparable."""
+        """Returns what makes two scores of different predictors comparable."""
         return (self.variable, self.metric.name, self.lead_time_h)
 
     def to_row(self) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple predictor that a model is compared with, and how pictures show it.
+    """Is a simple predictor that a model is compared with, and how pictures show it.
 
     Attributes:
         name: key in ``scores.json``; a reference model of a configuration may have one, too.
