@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sciml.app.cli import main
+from sciml.distributed.launcher import program
 from sciml.planning import machine
 from sciml.planning.machine import _slowest, cluster_here, measure_machine, read_cluster, save_cluster
+
+QUICK = str(Path(__file__).with_name("quick_machine.py"))
 
 
 @pytest.fixture(scope="module")
 def measured():
-    return measure_machine(2, "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "program", lambda processes: [*program(processes), QUICK])
+        return measure_machine(2, "cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_measure_in_full(tmp_path):
+    test_two_processes_measure_what_a_plan_needs(measure_machine(2, "cpu"), tmp_path)
 
 
 def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
