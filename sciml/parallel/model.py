@@ -95,8 +95,7 @@ class ParallelModel:
     def stored(self, name: str, tensor: Tensor) -> Tensor:
         """A parameter, or a tensor of its shape, as it goes into a checkpoint: knowing which part of what it is."""
         part, placement = local(tensor), self.placements[name]
-        is_alike = part.shape == placement.part(torch.empty(placement.shape, device="meta")).shape
-        return placement.distributed(part) if is_alike else part
+        return placement.distributed(part) if part.shape == placement.part_shape else part
 
     @cached_property
     def placements(self) -> dict[str, Placement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -34,8 +34,9 @@ class Parts(Protocol):
         """Return the whole of the parts of all ranks; they may be flattened."""
         ...
 
-    def sizes(self) -> list[int]:
-        """Return the number of elements of each rank's part."""
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Elements of each rank's part."""
         ...
 
 
@@ -55,7 +56,7 @@ class Placement:
     cuts: Mapping[Role, int] = field(default_factory=dict)
     in_block: bool = False
 
-    @property
+    @cached_property
     def group(self) -> dist.ProcessGroup | None:
         """The ranks that hold parts; None where this one holds all of it."""
         return self.mesh.group(*self.cuts) if self.cuts else None
@@ -81,6 +82,11 @@ class Placement:
             bounds[dim] = begin, min(last, begin + size)
         return tuple(slice(*bound) for bound in bounds)
 
+    @cached_property
+    def part_shape(self) -> tuple[int, ...]:
+        """Shape of this rank's part."""
+        return tuple(bound.stop - bound.start for bound in self.region)
+
     def part(self, whole: Tensor) -> Tensor:
         """Return a view of this rank's part."""
         return whole[self.region]
@@ -99,8 +105,9 @@ class Placement:
             target.copy_(part.view(target.shape))
         return whole
 
+    @cached_property
     def sizes(self) -> list[int]:
-        """Return the number of elements of each rank's part."""
+        """Elements of each rank's part."""
         whole = torch.empty(self.shape, device="meta")
         return [part.numel() for part in self.split(whole)]
 
@@ -117,6 +124,19 @@ class Placement:
             shape=torch.Size(self.shape),
             stride=torch.empty(self.shape, device="meta").stride(),
         )
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What a flattened tensor holds of a whole parameter.
+
+    Attributes:
+        first: where in the tensor this rank's part begins.
+        parts: how ranks share the parameter.
+    """
+
+    first: int
+    parts: Parts
 
 
 def layout_mesh(mesh: Mesh, roles: tuple[Role, ...]) -> DeviceMesh:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sciml.core.errors import ConfigError
 from sciml.distributed.axes import GRADIENTS, Role
 from sciml.distributed.mesh import Mesh
+from sciml.parallel.model import ParallelModel
 from sciml.parallel.pipeline import Pipeline
 from sciml.parallel.stage import Stage
 from sciml.parallel.tokens import TokenLayout
@@ -193,3 +194,17 @@ def pipeline_module(pipeline: Pipeline, mesh: Mesh) -> nn.Module:
     )
     # Shapes are told with every message, since batches may change theirs.
     return PipelineModule(layers, topology=topology, partition_method="uniform", dynamic_shape=True)
+
+
+def initialized(model: ParallelModel, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
+    """Return DeepSpeed's engine of a model."""
+    deepspeed = import_deepspeed(model.mesh)
+    pipeline = model.pipeline
+    with quiet():
+        engine, *_ = deepspeed.initialize(
+            model=Work(model.module) if pipeline is None else pipeline_module(pipeline, model.mesh),
+            optimizer=optimizer,
+            mpu=Ranks(model.mesh) if pipeline is None else None,
+            config=config,
+        )
+    return engine

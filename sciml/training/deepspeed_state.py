@@ -1,4 +1,4 @@
-"""What DeepSpeed's ZeRO shards, by the names of parameters: gradients, weights and optimizer moments.
+"""What DeepSpeed's ZeRO shards, by the names of parameters: gradients, weights and optimizer tensors.
 
 It flattens all parameters of an optimizer group into one vector, cuts that over the data-parallel ranks (stages 1
 and 2), or cuts every flattened parameter (stage 3). Checkpoints hold parameters cut along their first dim instead,
@@ -7,7 +7,8 @@ as torch's own sharding does, so that both engines read both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,80 +16,84 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sciml.distributed.axes import Role
+from sciml.distributed.axes import GRADIENTS, Role
 from sciml.distributed.collectives import all_gather
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel
-from sciml.parallel.placement import Placement
+from sciml.parallel.placement import Fragment, Placement
+from sciml.training.flat_parts import FlatParts
 from sciml.training.optimizer import OptimizerSpec, state_of
+from sciml.training.training_state import TrainingState
 
 
-class ShardedState:
-    """The sharded part of a training's state.
+class ShardedState(TrainingState, ABC):
+    """A state whose optimizer tensors are sharded.
 
     Args:
         zero: DeepSpeed's optimizer.
         optimizer: torch's, which it runs on its flat vectors.
-        spec: what there is to know of that.
-        stage: of ZeRO.
     """
 
-    def __init__(
-        self, zero: Any, optimizer: torch.optim.Optimizer, spec: OptimizerSpec, model: ParallelModel, stage: int
-    ) -> None:
-        self.zero, self.optimizer, self.model, self.stage = zero, optimizer, model, stage
-        self.mesh = model.mesh
+    def __init__(self, zero: Any, model: ParallelModel, optimizer: torch.optim.Optimizer, spec: OptimizerSpec) -> None:
+        super().__init__(model, optimizer, spec)
+        self.zero = zero
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self.names = {parameter: name for name, parameter in self.parameters.items()}
         # Checkpoints are cut over the data axis alone: ranks that share tokens hold the same.
         rows = {Role.DATA: 0} if self.mesh.size(Role.DATA) > 1 else {}
         self.stored_as = {name: replace(p, cuts={**p.cuts, **rows}) for name, p in model.placements.items()}
-        groups = zero.fp16_groups if stage == 3 else zero.bit16_groups
-        flat = zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
-        self.flat = {parameter: flat[i] for i, group in enumerate(groups) for parameter in group}
-        # The moments are there from the start, so that they can be loaded.
+        self.flat: dict[nn.Parameter, Tensor] = {}
         self.keys: dict[nn.Parameter, list[str]] = {}
-        for name, parameter in self.parameters.items():
-            rule = spec.rule(model.placements[name])
-            self.keys[parameter] = list(state_of(optimizer, self.flat[parameter], rule))
-        if stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()
+        for number, members in enumerate(self.groups()):
+            for parameter in members:
+                vector = self.flat[parameter] = self.vector(number)
+                rule = spec.rule(model.placements[self.names[parameter]])
+                # The optimizer's tensors are there from the start, so that they can be loaded.
+                self.keys[parameter] = list(state_of(optimizer, vector, rule))
+        if spec.needs_whole_matrices:
+            self._tell_fragments()
 
+    @abstractmethod
+    def groups(self) -> Sequence[Sequence[Any]]:
+        """Return the parameters of each vector."""
+
+    @abstractmethod
+    def vector(self, number: int) -> Tensor:
+        """Return a vector, of which the optimizer updates this rank's part."""
+
+    @abstractmethod
     def gradients(self) -> dict[str, Tensor]:
-        """This rank's parts of the gradients, by parameter, between the backward pass and the step."""
-        names = {parameter: name for name, parameter in self.parameters.items()}
-        groups = self.zero.fp16_groups if self.stage == 3 else self.zero.params_in_partition
+        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+
+    @abstractmethod
+    def fragments(self, number: int) -> list[Fragment]:
+        """Return what a vector holds of whole parameters."""
+
+    @abstractmethod
+    def optimizer_group(self, number: int) -> int:
+        """Return the number of the optimizer's group that a vector belongs to."""
+
+    @abstractmethod
+    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+        """Take over one of the optimizer's tensors."""
+
+    def _tell_fragments(self) -> None:
+        """Tells the optimizer what its vectors hold of whole parameters."""
+        for group in self.optimizer.param_groups:
+            group["fragments"] = {}
+        for number, _ in enumerate(self.groups()):
+            group = self.optimizer.param_groups[self.optimizer_group(number)]
+            group["fragments"][self.vector(number)] = self.fragments(number)
+
+    def _gradients(self, groups: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for number, group in enumerate(groups):
             parts = self.zero.averaged_gradients.get(number) or ()
-            found |= {names[parameter]: part for parameter, part in zip(group, parts, strict=False)}
+            found |= {self.names[parameter]: part for parameter, part in zip(group, parts, strict=False)}
         return found
 
-    def weights(self) -> dict[str, Tensor]:
-        """This rank's parts of the weights under stage 3: of every parameter a piece of the flattened whole."""
-        return {name: parameter.ds_tensor.data for name, parameter in self.parameters.items()}  # type: ignore[attr-defined]
-
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor like a weight's part under stage 3, as it goes into a checkpoint."""
-        parameter: Any = self.parameters[name]
-        if tensor.shape != parameter.ds_tensor.shape:
-            return tensor
-        pieces = all_gather(tensor, 0, parameter.ds_process_group)
-        return self._cut(name, pieces[: parameter.ds_numel].view(parameter.ds_shape))
-
-    def part(self, name: str, stored: Tensor) -> Tensor:
-        """The way back from :meth:`stored`."""
-        parameter: Any = self.parameters[name]
-        return self._piece(parameter, self._whole(name, stored))
-
-    def _piece(self, parameter: Any, whole: Tensor) -> Tensor:
-        size, rank = parameter.ds_tensor.numel(), dist.get_rank(parameter.ds_process_group)
-        piece = whole.new_zeros(size)
-        mine = whole.flatten()[rank * size : (rank + 1) * size]
-        piece[: len(mine)] = mine
-        return piece
-
     def moments(self) -> dict[str, Tensor]:
-        """The optimizer's tensors, as they go into a checkpoint."""
+        """Return the optimizer's tensors as they go into a checkpoint."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         found = {}
@@ -97,39 +102,34 @@ class ShardedState:
             for key in self.keys[parameter]:
                 value = self.optimizer.state[vector][key]
                 if value.shape == vector.shape:
-                    value = self._cut(name, safe_get_full_optimizer_state(parameter, key))
+                    value = self.cut(name, safe_get_full_optimizer_state(parameter, key))
                 found[f"optim.{name}.{key}"] = value
         return found
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
+        """Take over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
         for name, parameter in self.parameters.items():
             vector = self.flat[parameter]
             for key in self.keys[parameter]:
                 own, stored = self.optimizer.state[vector][key], state[f"optim.{name}.{key}"]
-                if own.shape != vector.shape:
-                    own.copy_(local(stored))
-                elif self.stage == 3:
-                    safe_set_local_optimizer_state(parameter, self.part(name, stored), key)
+                if own.shape == vector.shape:
+                    self.set_moment(name, key, stored)
                 else:
-                    safe_set_full_optimizer_state(parameter, self._whole(name, stored), key)
+                    own.copy_(local(stored))
         self.zero.refresh_fp32_params()
 
-    def _cut(self, name: str, value: Tensor) -> Tensor:
-        """This rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
+    def cut(self, name: str, value: Tensor) -> Tensor:
+        """Return this rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
         if self.mesh.size(Role.DATA) > 1:
             value = value[self._rows(len(value))].clone()
         return self.stored_as[name].distributed(value)
 
-    def _whole(self, name: str, stored: Tensor) -> Tensor:
-        """The way back from :meth:`_cut`."""
+    def joined(self, name: str, stored: Tensor) -> Tensor:
+        """Return whole what :meth:`cut` gave the rows of."""
         part = local(stored)
         if self.mesh.size(Role.DATA) == 1:
             return part
-        parameter: Any = self.parameters[name]
-        whole = part.new_zeros(parameter.ds_shape if self.stage == 3 else parameter.shape)
+        whole = part.new_zeros(self.model.placements[name].part_shape)
         whole[self._rows(len(whole))] = part
         dist.all_reduce(whole, group=self.mesh.group(Role.DATA))
         return whole
@@ -137,3 +137,103 @@ class ShardedState:
     def _rows(self, length: int) -> slice:
         """This rank's rows, as torch.chunk cuts them."""
         return Placement(self.mesh, (length,), {Role.DATA: 0}).region[0]
+
+
+class ShardedOptimizer(ShardedState):
+    """The state under stages 1 and 2, which flatten all parameters of a group and cut the vector over ranks."""
+
+    def __init__(self, zero: Any, model: ParallelModel, optimizer: torch.optim.Optimizer, spec: OptimizerSpec) -> None:
+        super().__init__(zero, model, optimizer, spec)
+        zero._lazy_init_hp_params_optimizer_state()
+
+    def groups(self) -> Sequence[Sequence[Any]]:
+        """Return the parameters of each vector."""
+        return self.zero.bit16_groups
+
+    def vector(self, number: int) -> Tensor:
+        """Return a vector, of which the optimizer updates this rank's part."""
+        return self.zero.single_partition_of_fp32_groups[number]
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+        return self._gradients(self.zero.params_in_partition)
+
+    def fragments(self, number: int) -> list[Fragment]:
+        """Return what a vector holds of whole parameters."""
+        size, start = self.vector(number).numel(), self.zero.bit16_groups_flat[number].storage_offset()
+        found = []
+        for parameter in self.groups()[number]:
+            shift = parameter.storage_offset() - start
+            first = max(0, shift - self.mesh.rank(*GRADIENTS) * size)
+            found.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size, shift)))
+        return found
+
+    def optimizer_group(self, number: int) -> int:
+        """Return the number of the optimizer's group that a vector belongs to."""
+        return number
+
+    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+        """Take over one of the optimizer's tensors."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        safe_set_full_optimizer_state(self.parameters[name], self.joined(name, stored), key)
+
+
+class ShardedWeights(ShardedState):
+    """The state under stage 3, which cuts every flattened parameter over ranks."""
+
+    def groups(self) -> Sequence[Sequence[Any]]:
+        """Return the parameters of each vector."""
+        return self.zero.fp16_groups
+
+    def vector(self, number: int) -> Tensor:
+        """Return a vector, of which the optimizer updates this rank's part."""
+        return self.zero.fp32_partitioned_groups_flat[number]
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+        return self._gradients(self.groups())
+
+    def fragments(self, number: int) -> list[Fragment]:
+        """Return what a vector holds of whole parameters."""
+        found, first = [], 0
+        for parameter in self.groups()[number]:
+            size = parameter.ds_tensor.numel()
+            found.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size)))
+            first += size
+        return found
+
+    def optimizer_group(self, number: int) -> int:
+        """Return the number of the optimizer's group that a vector belongs to."""
+        return self.zero.sub_group_to_group_id[number]
+
+    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+        """Take over one of the optimizer's tensors."""
+        from deepspeed.utils import safe_set_local_optimizer_state
+
+        safe_set_local_optimizer_state(self.parameters[name], self.part(name, stored), key)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return this rank's parts of the weights: of every parameter a piece of the flattened whole."""
+        return {name: parameter.ds_tensor.data for name, parameter in self.parameters.items()}  # type: ignore[attr-defined]
+
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        parameter: Any = self.parameters[name]
+        if tensor.shape != parameter.ds_tensor.shape:
+            return tensor
+        pieces = all_gather(tensor, 0, parameter.ds_process_group)
+        return self.cut(name, pieces[: parameter.ds_numel].view(parameter.ds_shape))
+
+    def part(self, name: str, stored: Tensor) -> Tensor:
+        """Return this rank's part of what :meth:`stored` gave."""
+        parameter: Any = self.parameters[name]
+        size, rank = parameter.ds_tensor.numel(), dist.get_rank(parameter.ds_process_group)
+        piece = local(stored).new_zeros(size)
+        mine = self.joined(name, stored).flatten()[rank * size : (rank + 1) * size]
+        piece[: len(mine)] = mine
+        return piece
+
+
+STATES: Mapping[int, type[ShardedState]] = {1: ShardedOptimizer, 2: ShardedOptimizer, 3: ShardedWeights}
+"""By stage of ZeRO."""

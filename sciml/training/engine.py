@@ -3,71 +3,97 @@
 from __future__ import annotations
 
 import contextlib
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sciml.core.errors import RunError
 from sciml.distributed.axes import REPLICAS, Role
 from sciml.distributed.collectives import add_in_buckets, add_of_ends
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
-from sciml.training.loss_scale import LossScale
-from sciml.training.optimizer import build_optimizer, optimizer_spec, state_of
+from sciml.training.optimizer import build_optimizer, optimizer_spec
+from sciml.training.step_math import StepMath, StepOutput
+from sciml.training.training_state import TrainingState
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """What a training step tells: means over the global batch, and the gradient norm before clipping."""
+class Engine(ABC):
+    """Carries out training steps. One for torch alone, one for DeepSpeed; trainer and checkpoints see only this.
 
-    loss: float
-    parts: Mapping[str, float]
-    grad_norm: float
+    Attributes:
+        model: this rank's part.
+        math: the arithmetic of a step.
+        held: weights and optimizer tensors, wherever the engine keeps them.
+    """
 
+    def __init__(self, model: ParallelModel, math: StepMath, held: TrainingState) -> None:
+        self.model, self.mesh, self.math, self.held = model, model.mesh, math, held
 
-class Engine(Protocol):
-    """Carries out training steps. One for torch alone, one for DeepSpeed; trainer and checkpoints see only this."""
-
-    model: ParallelModel
-
+    @abstractmethod
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """One optimizer step on this rank's micro-batches."""
-        ...
+        """Carry out one optimizer step on this rank's micro-batches.
 
-    def evaluation(self) -> contextlib.AbstractContextManager[nn.Module]:
-        """The whole model in evaluation mode, under the training's precision, without gradients."""
-        ...
+        The gradient is that of the mean over the whole global batch, also where micro-batches and ranks
+        differ in weight.
+
+        Raises:
+            NotFiniteError: where the loss or a gradient is not finite; it names the tensor.
+        """
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of gathered weights, which do not notice when their parts are changed."""
+
+    def whole(self) -> nn.Module:
+        """Return what is called as the whole model, for inference."""
+        return self.model.whole
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[nn.Module]:
+        """Give the whole model in evaluation mode, under the training's precision, without gradients."""
+        self.model.module.eval()
+        self.release()
+        try:
+            with torch.no_grad(), self.math.autocast():
+                yield self.whole()
+        finally:
+            self.release()
+            self.model.module.train()
 
     def weights(self) -> dict[str, Tensor]:
-        """This rank's parts of the parameters, by name; what is written into them is what the model computes with."""
-        ...
+        """Return this rank's parts of the parameters, by name; the model computes with what is written into them."""
+        return self.held.weights()
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor like this rank's part of a parameter, as it goes into a checkpoint."""
-        ...
+        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        return self.held.stored(name, tensor)
 
     def part(self, name: str, stored: Tensor) -> Tensor:
-        """The way back from :meth:`stored`: this rank's part."""
-        ...
+        """Return this rank's part of what :meth:`stored` gave."""
+        return self.held.part(name, stored)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, optimizer moments and loss scale, by name, as they go into a checkpoint."""
-        ...
+        """Return weights, optimizer tensors and loss scale, by name, as they go into a checkpoint."""
+        state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
+        state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
+        return state | self.held.moments() | self.math.scale.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state of the same names and shapes."""
-        ...
+        """Take over a state of the same names and shapes."""
+        for name, value in self.weights().items():
+            value.copy_(self.part(name, state[f"model.{name}"]))
+        for name, value in self.model.buffers().items():
+            value.copy_(local(state[f"model.{name}"]))
+        self.held.load_moments(state)
+        self.math.scale.load_state(state)
 
 
-class NativeEngine:
+class NativeEngine(Engine):
     """Training on torch alone.
 
     Args:
@@ -76,12 +102,9 @@ class NativeEngine:
     """
 
     def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str = "fp32") -> None:
-        self.model, self.mesh = model, model.mesh
-        self.spec = optimizer_spec(optim)
         self.optimizer = build_optimizer(dict(model.named_parameters()), model.placements, optim)
-        self.clip_norm = optim.clip_norm
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.scale = LossScale(enabled=precision == "fp16")
+        held = TrainingState(model, self.optimizer, optimizer_spec(optim))
+        super().__init__(model, StepMath(model, optim, precision), held)
         self.forward = self._replicated()
 
     def _replicated(self) -> nn.Module:
@@ -95,51 +118,23 @@ class NativeEngine:
             return self.model.module
         return DistributedDataParallel(self.model.module, process_group=replicas)
 
-    def autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
-
-    @contextlib.contextmanager
-    def evaluation(self) -> Iterator[nn.Module]:
-        self.model.module.eval()
-        reshard(self.model.roots)  # weights may have changed since they were last gathered
-        try:
-            with torch.no_grad(), self.autocast():
-                yield self.model.whole
-        finally:
-            reshard(self.model.roots)
-            self.model.module.train()
+    def release(self) -> None:
+        """Let go of gathered weights, which do not notice when their parts are changed."""
+        reshard(self.model.roots)
 
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """One optimizer step on this rank's micro-batches.
-
-        The gradient is that of the mean over the whole global batch, also where micro-batches and ranks
-        differ in weight.
-
-        Raises:
-            RunError: where the loss or a gradient is not finite; it names the tensor.
-        """
+        """Carry out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         outputs = self._pipelined(task, batches) if self.model.pipeline else self._in_turn(task, batches)
-        # A loss that is not finite on one rank makes the sum so on all, and all stop together.
-        loss, parts, weight = self._means(outputs)
-        if not math.isfinite(loss):
-            raise RunError(f"the loss is not finite, {self._first_non_finite(batches)}")
+        means = self.math.means(outputs, batches, self.weights)
         gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
-        factor = self._reduce(gradients) / weight / self.scale.value
+        factor = self._reduce(gradients) / means.weight / self.math.scale.value
         add_of_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group(Role.STAGE))
-        norm = self._norm(gradients) * factor
-        finite = math.isfinite(norm)
-        if finite:
-            shrink = 1.0 if self.clip_norm is None else min(1.0, self.clip_norm / (norm + 1e-6))
-            torch._foreach_mul_(list(gradients.values()), factor * shrink)
-            self.optimizer.step()
-            reshard(self.model.roots)
-        elif not self.scale.enabled:
-            raise RunError(f"the gradient is not finite: {_first_non_finite_gradient(gradients)}")
-        self.scale.update(finite)
-        return StepOutput(loss, parts, norm)
+        norm = self.math.update(gradients, factor, self.optimizer.step)
+        self.release()
+        return self.math.finish(means, norm)
 
     def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
         """Forward and backward pass of one micro-batch after the other."""
@@ -150,10 +145,10 @@ class NativeEngine:
             sync_gradients(roots, last or zero > 1)
             with contextlib.nullcontext() if last else self._without_sync():
                 keep_whole(roots, twice)
-                with self.autocast():
+                with self.math.autocast():
                     output = task.loss(self.forward, batch)
                 keep_whole(roots, zero < 3 and not last)
-                (output.loss * (output.weight * self.scale.value)).backward()
+                self.math.weighted(output).backward()
             outputs.append(output)
         return outputs
 
@@ -165,9 +160,9 @@ class NativeEngine:
         def loss(model: Any, batch: Any) -> Tensor:
             output = task.loss(model, batch)
             outputs.append(output)
-            return (output.loss * (output.weight * self.scale.value)).reshape(1)
+            return self.math.weighted(output).reshape(1)
 
-        self.model.pipeline.step(loss, batches, self.autocast)
+        self.model.pipeline.step(loss, batches, self.math.autocast)
         return outputs
 
     def _without_sync(self) -> contextlib.AbstractContextManager:
@@ -192,86 +187,3 @@ class NativeEngine:
             add_in_buckets(everything, self.mesh.group(*REPLICAS))
             return 1
         return self.mesh.size(*REPLICAS)
-
-    def _norm(self, gradients: Mapping[str, Tensor]) -> float:
-        """Norm of all gradients of the whole model, as they are."""
-        squares = torch.zeros(2, dtype=torch.float64)
-        gradients = {name: g for name, g in gradients.items() if self.model.counts(name)}
-        for cut in (False, True):
-            chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
-            if chosen:
-                squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).double().square().sum()
-        if self.mesh.size(Role.SHARD) > 1:
-            self.mesh.add([squares], Role.SHARD)
-        self.mesh.add([squares[1:]], Role.MATRIX)
-        total = squares.sum()
-        self.mesh.add([total], Role.STAGE)
-        return math.sqrt(total.item())
-
-    def _means(self, outputs: Sequence[LossOutput]) -> tuple[float, dict[str, float], float]:
-        """Loss and parts over the global batch, and its weight."""
-        found: Any = None
-        if outputs:
-            names = list(outputs[0].parts)
-            sums = torch.zeros(2 + len(names), dtype=torch.float64)
-            for output in outputs:
-                values = [output.loss.detach(), *(output.parts[name] for name in names)]
-                row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in values])
-                sums += torch.cat([torch.ones(1, dtype=torch.float64), row]) * output.weight
-            self.mesh.add([sums])
-            weight, *means = sums.tolist()
-            means = [value / weight for value in means]
-            found = means[0], dict(zip(names, means[1:], strict=True)), weight
-        if self.model.pipeline is not None:
-            box = [found]
-            dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
-            found = box[0]
-        return found
-
-    def _first_non_finite(self, batches: Sequence[Any]) -> str:
-        tensors = {f"parameter {name}": value for name, value in self.weights().items()}
-        for number, batch in enumerate(batches):
-            fields = vars(batch).items() if hasattr(batch, "__dict__") else ()
-            tensors |= {f"{name} of micro-batch {number}": v for name, v in fields if isinstance(v, Tensor)}
-        for name, value in tensors.items():
-            if not torch.isfinite(value).all():
-                return f"first in {name}"
-        return (
-            f"though parameters and batch are on rank {self.mesh.world.rank}: "
-            "the forward pass overflowed there or elsewhere"
-        )
-
-    def weights(self) -> dict[str, Tensor]:
-        return {name: local(p.detach()) for name, p in self.model.named_parameters()}
-
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
-        return self.model.stored(name, tensor)
-
-    def part(self, name: str, stored: Tensor) -> Tensor:
-        return local(stored)
-
-    def state(self) -> dict[str, Tensor]:
-        state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
-        state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self._optimizer_state(name, parameter).items():
-                state[f"optim.{name}.{key}"] = self.stored(name, value)
-        return state | self.scale.state()
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        for name, value in {**self.weights(), **self.model.buffers()}.items():
-            value.copy_(local(state[f"model.{name}"]))
-        for name, parameter in self.model.named_parameters():
-            for key, moment in self._optimizer_state(name, parameter).items():
-                local(moment).copy_(local(state[f"optim.{name}.{key}"]))
-        self.scale.load_state(state)
-
-    def _optimizer_state(self, name: str, parameter: nn.Parameter) -> dict[str, Tensor]:
-        return state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
-
-
-def _first_non_finite_gradient(gradients: Mapping[str, Tensor]) -> str:
-    for name, gradient in gradients.items():
-        if not torch.isfinite(gradient).all():
-            return f"first in the parameter {name!r}"
-    return "the global norm overflowed, perhaps on another rank"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sciml.core.errors import ConfigError
 from sciml.distributed.axes import SAMPLES, Role, axes_of, key_of, num_ranks
 from sciml.parallel.config import ParallelConfig
+from sciml.training.optimizer import optimizer_spec
 
 if TYPE_CHECKING:  # neither torch nor DeepSpeed is imported before it is needed
     from sciml.domain.protocol import Task
@@ -129,6 +130,12 @@ def build_engine(
             "a loss that is made of gradients needs weights that DeepSpeed keeps whole",
             key="parallel.zero" if config.zero is None else "engine.zero",
             hint=f"use 2, {NATIVE}",
+        )
+    if config.offload == "cpu" and optimizer_spec(optim).needs_whole_matrices:
+        raise ConfigError(
+            f"optim={optim.name} puts matrices together on the device, and DeepSpeed keeps their gradients on the host",
+            key="engine.offload",
+            hint="use none, or optim=adamw",
         )
     micro_batch = trainer.micro_batch(model.mesh.num_data_ranks)
     return DeepSpeedEngine(

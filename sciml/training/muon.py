@@ -31,7 +31,7 @@ class Muon(torch.optim.AdamW):
     https://doi.org/10.48550/arXiv.2502.16982 (scale).
 
     Args:
-        groups: of parameters, with their ``rule``, and the ``placements`` of each.
+        groups: of parameters, with their ``rule`` and ``fragments`` as :class:`OptimizerSpec` gives them.
         momentum: decay of the average of gradients that matrices follow, with Nesterov's look ahead.
     """
 
@@ -51,25 +51,47 @@ class Muon(torch.optim.AdamW):
                 self._update_matrices(group)
 
     def _update_matrices(self, group: dict[str, Any]) -> None:
-        parameters = [p for p in group["params"] if p.grad is not None]
-        updates = []
-        for parameter in parameters:
-            state, gradient = self.state[parameter], local(parameter.grad)
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            average = local(state["momentum_buffer"]).lerp_(gradient, 1 - self.momentum)
-            updates.append(gradient.lerp(average, self.momentum))
-        placements = [group["placements"][parameter] for parameter in parameters]
-        iterations = group["rule"].iterations
-        for parameter, step in zip(parameters, orthogonal_parts(updates, placements, iterations), strict=True):
-            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"])
+        for parameter, steps in self._directions(group):
+            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(steps, alpha=-group["lr"])
+
+    def _directions(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """Parameters, or other tensors that hold parts of matrices, and the steps to take."""
+        found: list[tuple[Tensor, Tensor]] = []
+        parts: list[Tensor] = []
+        shared: list[Parts] = []
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            update = self._followed(parameter).reshape(-1)
+            found.append((parameter, update))
+            for fragment in group["fragments"][parameter]:
+                size = fragment.parts.sizes[group_rank(fragment.parts)]
+                parts.append(update[fragment.first : fragment.first + size])
+                shared.append(fragment.parts)
+        for part, step in zip(parts, orthogonal_parts(parts, shared, group["rule"].iterations), strict=True):
+            part.copy_(step)
+        return [(parameter, update.view_as(local(parameter))) for parameter, update in found]
+
+    def _followed(self, parameter: Tensor) -> Tensor:
+        """This rank's part of what is made orthogonal: the gradient on the way to the momentum's next value."""
+        assert parameter.grad is not None
+        state, gradient = self.state[parameter], local(parameter.grad)
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average = local(state["momentum_buffer"]).lerp_(gradient, 1 - self.momentum)
+        return gradient.lerp(average, self.momentum).contiguous()
+
+
+def group_rank(parts: Parts) -> int:
+    """Return this process's rank among those that share a matrix."""
+    return 0 if parts.group is None else parts.group.rank()
 
 
 def orthogonal_parts(parts: Sequence[Tensor], placements: Sequence[Parts], iterations: int) -> list[Tensor]:
     """Return this rank's parts of the orthogonal matrices nearest to some matrices, scaled to the size of a step.
 
     Args:
-        parts: this rank's parts of the matrices.
+        parts: this rank's parts of the matrices, flattened.
         placements: how each is shared by ranks; all ranks that share one call this with the same, in the same order.
     """
     found: list[Tensor] = [torch.empty(0)] * len(parts)
@@ -79,7 +101,7 @@ def orthogonal_parts(parts: Sequence[Tensor], placements: Sequence[Parts], itera
     for group, numbers in groups.items():
         own = [parts[n] for n in numbers], [placements[n] for n in numbers]
         for number, part in zip(numbers, _of_group(*own, iterations, group), strict=True):
-            found[number] = part.view_as(parts[number])
+            found[number] = part.reshape(-1)
     return found
 
 
@@ -91,7 +113,7 @@ def _of_group(
         steps = (orthogonal(p.join([part]), iterations) for part, p in zip(parts, placements, strict=True))
         return [p.split(step)[0] for step, p in zip(steps, placements, strict=True)]
     rank, ranks = group.rank(), range(group.size())
-    sizes = [placement.sizes() for placement in placements]
+    sizes = [placement.sizes for placement in placements]
     shares = shared_evenly([sum(size) for size in sizes], group.size())
     # To each rank this one's parts of the matrices that are its own; and the way back.
     there = [sum(sizes[n][rank] for n in shares[other]) for other in ranks]

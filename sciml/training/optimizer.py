@@ -61,7 +61,9 @@ class OptimizerSpec:
     Attributes:
         matrices: the rule of the trunk's matrices, which are the 2-D parameters inside of a model's blocks.
         others: the rule of all other parameters: embeddings, heads, norms, biases, tokenizers.
-        construct: makes the optimizer of groups of parameters. A group says by ``rule`` which rule is its own.
+        construct: makes the optimizer of groups of parameters. A group says by ``rule`` which rule is its own, and by
+            ``fragments`` what each of its tensors holds of whole parameters; an engine that hands the optimizer other
+            tensors than parameters writes it anew.
     """
 
     matrices: UpdateRule
@@ -89,6 +91,8 @@ class OptimizerSpec:
         Raises:
             ConfigError: where the optimizer treats matrices of blocks apart and the model has none.
         """
+        from sciml.parallel.placement import Fragment
+
         groups: dict[tuple[UpdateRule, float], dict[str, nn.Parameter]] = {}
         for name, parameter in parameters.items():
             if parameter.requires_grad:
@@ -106,7 +110,7 @@ class OptimizerSpec:
                     "params": list(group.values()),
                     "weight_decay": decay,
                     "rule": rule,
-                    "placements": {parameter: placements[name] for name, parameter in group.items()},
+                    "fragments": {parameter: [Fragment(0, placements[name])] for name, parameter in group.items()},
                 }
                 for (rule, decay), group in groups.items()
             ]

@@ -27,6 +27,7 @@ from sciml.training.ema import WeightAverage
 from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
 from sciml.training.optimizer import learning_rate
+from sciml.training.step_math import NotFiniteError
 
 
 class Trainer:
@@ -118,7 +119,8 @@ class Trainer:
             self.checkpoints.finish()
             latest = self.checkpoints.latest()
             kept = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
-            raise type(error)(f"step {self.step + 1}: {error}; {kept}; try a smaller optim.lr") from None
+            advice = "; try a smaller optim.lr" if isinstance(error, NotFiniteError) else ""
+            raise type(error)(f"step {self.step + 1}: {error}; {kept}{advice}") from None
         if self.average is not None:
             self.average.update(self.engine.weights(), self.step)
         self.step += 1

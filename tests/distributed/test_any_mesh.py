@@ -30,10 +30,12 @@ FIRST, LAST = 3, 7
 FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "one"), ("zero3", "tp2")}
 
 
-def _engine(world: World, degrees: dict[str, Any], case: str) -> tuple[NativeEngine, WeightAverage, Mesh]:
+def _engine(
+    world: World, degrees: dict[str, Any], case: str, optimizer: str
+) -> tuple[NativeEngine, WeightAverage, Mesh]:
     config = ParallelConfig(**degrees)
     mesh = Mesh(world, config.degrees(world.size))
-    engine = NativeEngine(build(case, mesh, config), OPTIMIZERS["adamw"])
+    engine = NativeEngine(build(case, mesh, config), OPTIMIZERS[optimizer])
     return engine, WeightAverage(engine.weights(), 0.9), mesh
 
 
@@ -41,18 +43,18 @@ def _state(engine: NativeEngine, average: WeightAverage) -> dict[str, Any]:
     return {**engine.state(), **{f"ema.{name}": engine.stored(name, v) for name, v in average.averages.items()}}
 
 
-def write(world: World, degrees: dict[str, Any], folder: Path, case: str = "vit") -> None:
-    engine, average, mesh = _engine(world, degrees, case)
-    run_steps(engine, case, mesh, "adamw", range(FIRST))
+def write(world: World, degrees: dict[str, Any], folder: Path, case: str = "vit", optimizer: str = "adamw") -> None:
+    engine, average, mesh = _engine(world, degrees, case, optimizer)
+    run_steps(engine, case, mesh, optimizer, range(FIRST))
     average.update(engine.weights(), FIRST)
     CheckpointStore(folder, world).save(FIRST, _state(engine, average))
 
 
 def go_on(
-    world: World, degrees: dict[str, Any], folder: Path, case: str = "vit"
+    world: World, degrees: dict[str, Any], folder: Path, case: str = "vit", optimizer: str = "adamw"
 ) -> tuple[list[tuple[float, float]], float]:
     """Losses and norms of the steps behind the checkpoint, and a number that says what average it held."""
-    engine, average, mesh = _engine(world, degrees, case)
+    engine, average, mesh = _engine(world, degrees, case, optimizer)
     store = CheckpointStore(folder, world)
     path = store.newest_intact()
     assert path is not None
@@ -67,7 +69,7 @@ def go_on(
     mesh.add([sums[1:]], "tp")
     total = sums.sum()
     mesh.add([total], "pp")
-    return run_steps(engine, case, mesh, "adamw", range(FIRST, LAST)), total.item()
+    return run_steps(engine, case, mesh, optimizer, range(FIRST, LAST)), total.item()
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,18 @@ def test_training_goes_on_from_any_mesh_on_any_other(ranks, straight, written, w
     for found, total in on(ranks, reader, go_on, written(writer)):
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), straight, rtol=1e-5, atol=0)
         assert total == pytest.approx(average, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    [
+        pytest.param(*pair, marks=[] if pair == ("zero3", "tp2") else [pytest.mark.slow])
+        for pair in (("zero3", "tp2"), ("tp2-zero2", "pp2"), ("pp2", "zero3"), ("tp2", "one"), ("one", "tp2-zero2"))
+    ],
+)
+def test_momentum_that_is_made_orthogonal_goes_on_from_any_mesh_on_any_other(ranks, tmp_path, writer, reader):
+    alone = World(0, 1, torch.device("cpu"))
+    straight = torch.tensor(train(alone, "vit", {}, "muon", steps=LAST), dtype=torch.float64)[FIRST:]
+    on(ranks, writer, write, tmp_path, "vit", "muon")
+    for found, _ in on(ranks, reader, go_on, tmp_path, "vit", "muon"):
+        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), straight, rtol=1e-5, atol=0)

@@ -38,6 +38,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "tp2-pp2-zero3": {"tp": 2, "pp": 2, "shard": 2, "zero": 3},
 }
 FAST = {"dp2", "tp2", "sp2", "pp2", "zero3", "tp2-zero3", "tp2-pp2"}
+FAST_OF = {"adamw": {"tp2"}, "muon": {"tp2", "zero3"}}
 
 
 def size_of(degrees: dict[str, Any]) -> int:
@@ -58,7 +59,7 @@ def alone(case: str, optimizer: str) -> torch.Tensor:
 
 
 def marked(case: str, mesh: str, optimizer: str) -> Any:
-    slow = mesh not in FAST or (optimizer != "sgd" and mesh != "tp2")
+    slow = mesh not in FAST or mesh not in FAST_OF.get(optimizer, FAST)
     return pytest.param(case, mesh, optimizer, marks=[pytest.mark.slow] if slow else [])
 
 

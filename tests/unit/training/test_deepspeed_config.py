@@ -126,3 +126,14 @@ def test_double_precision_is_refused():
     model = parallelize(lambda: nn.Linear(3, 1, dtype=torch.float64), Mesh.alone(), ParallelConfig(), seed=0)
     with pytest.raises(ConfigError, match="engine: DeepSpeed keeps weights in float32, and weight is float64"):
         build_engine(EngineConfig("deepspeed"), model, OptimConfig(), TrainerConfig(), Plain())
+
+
+def test_muon_with_its_gradients_on_the_host_is_refused():
+    with pytest.raises(ConfigError, match=r"engine.offload: optim=muon .*; use none, or optim=adamw"):
+        build_engine(
+            EngineConfig("deepspeed", zero=2, offload="cpu"),
+            parallelize(lambda: nn.Linear(2, 2), Mesh.alone(), ParallelConfig(), seed=0),
+            OptimConfig(name="muon"),
+            TrainerConfig(),
+            types.SimpleNamespace(needs_double_backward=False),
+        )

@@ -95,12 +95,12 @@ def test_half_precision_scales_the_loss_and_leaves_out_steps_that_overflow():
     model = parallelize(lambda: nn.Linear(3, 1), Mesh.alone(), ParallelConfig(), seed=0)
     engine = NativeEngine(model, OptimConfig(name="sgd", clip_norm=None), "fp16")
     batch = Batch(data().x.float(), data().y.float())
-    assert engine.scale.value == 2**16
+    assert engine.math.scale.value == 2**16
     before = model.module.weight.detach().clone()
     norms = [engine.train_step(Regression(), [batch], lr=1e-3).grad_norm for _ in range(12)]
     overflows = sum(not math.isfinite(norm) for norm in norms)
     assert 0 < overflows < 12
-    assert engine.scale.value == 2 ** (16 - overflows)
+    assert engine.math.scale.value == 2 ** (16 - overflows)
     assert not torch.equal(model.module.weight, before)
     full = NativeEngine(
         parallelize(lambda: nn.Linear(3, 1), Mesh.alone(), ParallelConfig(), seed=0), OptimConfig("sgd")

@@ -1,12 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
+from sciml.parallel.config import ParallelConfig
+from sciml.parallel.model import parallelize
 from sciml.parallel.placement import Placement
+from sciml.parallel.plan import ShardingPlan, Stages
 from sciml.training.config import OptimConfig
 from sciml.training.ema import WeightAverage
-from sciml.training.optimizer import build_optimizer, learning_rate
+from sciml.training.muon import shared_evenly
+from sciml.training.optimizer import OPTIMIZERS, build_optimizer, learning_rate, optimizer_spec
 
 
 def test_the_learning_rate_warms_up_and_falls_like_a_cosine():
@@ -55,3 +62,83 @@ def test_the_average_is_taken_in_place():
         not torch.equal(a, p) or a.data_ptr() != p.data_ptr()
         for a, p in zip(average.averages.values(), model.parameters(), strict=True)
     )
+
+
+class Blocks(nn.Module):
+    plan = ShardingPlan({}, stages=Stages(blocks="blocks"))
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(3, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4)) for _ in range(2))
+
+
+MUON = OptimConfig(name="muon", lr=0.1, momentum=0.9, weight_decay=0.01)
+
+
+def made(build=Blocks, optim=MUON):
+    model = parallelize(build, Mesh.alone(), ParallelConfig(), seed=0)
+    parameters = dict(model.named_parameters())
+    return model, parameters, build_optimizer(parameters, model.placements, optim)
+
+
+def test_muon_moves_the_matrices_of_blocks_by_orthogonal_steps_and_the_rest_as_adamw_does():
+    _, parameters, optimizer = made()
+    _, others, adamw = made(optim=replace(MUON, name="adamw"))
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    torch.manual_seed(0)
+    for name in parameters:
+        parameters[name].grad = torch.randn_like(parameters[name])
+        others[name].grad = parameters[name].grad.clone()
+    optimizer.step()
+    adamw.step()
+    for name, parameter in parameters.items():
+        if name.startswith("blocks.") and name.endswith("weight"):
+            step = (before[name] * (1 - 0.1 * 0.01) - parameter).detach() / (0.1 * 0.2 * 6**0.5)
+            assert torch.linalg.svdvals(step).sub(1).abs().max() < 0.5
+            u, _, v = torch.linalg.svd(parameter.grad, full_matrices=False)
+            assert torch.nn.functional.cosine_similarity(step.flatten(), (u @ v).flatten(), dim=0) > 0.95
+        else:
+            assert torch.equal(parameter, others[name])
+
+
+def test_muon_agrees_with_torch_but_for_its_half_precision():
+    _, parameters, optimizer = made(optim=replace(MUON, weight_decay=0.0))
+    name = "blocks.0.0.weight"
+    own = nn.Parameter(parameters[name].detach().clone())
+    theirs = torch.optim.Muon([own], lr=0.1, momentum=0.9, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    torch.manual_seed(1)
+    start = own.detach().clone()
+    for _ in range(3):
+        own.grad = torch.randn_like(own)
+        for other, parameter in parameters.items():
+            parameter.grad = own.grad.clone() if other == name else torch.zeros_like(parameter)
+        optimizer.step()
+        theirs.step()
+    moved = (parameters[name] - start).norm()
+    assert (parameters[name] - own).norm() < 0.03 * moved
+
+
+def test_an_optimizer_says_what_it_keeps_of_each_parameter():
+    for name in OPTIMIZERS:
+        optim = replace(MUON, name=name)
+        model, parameters, optimizer = made(optim=optim)
+        for parameter in parameters.values():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        spec = optimizer_spec(optim)
+        for key, parameter in parameters.items():
+            rule = spec.rule(model.placements[key])
+            kept = {k: v for k, v in optimizer.state[parameter].items() if isinstance(v, torch.Tensor)}
+            assert kept.keys() == {*rule.state, *(["step"] if rule.counts_steps else [])}
+            assert sum(v.nbytes for k, v in kept.items() if k != "step") == rule.state_bytes * parameter.numel()
+
+
+def test_muon_is_refused_where_a_model_has_no_blocks():
+    with pytest.raises(ConfigError, match=r"optim: .* names no blocks; use optim=adamw"):
+        made(lambda: nn.Linear(3, 4))
+
+
+def test_whole_matrices_are_shared_out_evenly():
+    assert shared_evenly([5, 9, 4, 2], 2) == [[1, 3], [0, 2]]
+    assert shared_evenly([1], 3) == [[0], [], []]

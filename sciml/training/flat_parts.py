@@ -1,0 +1,55 @@
+"""Where the vectors that DeepSpeed's ZeRO hands its optimizer hold parts of whole parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sciml.distributed.axes import GRADIENTS
+from sciml.parallel.placement import Placement
+
+
+@dataclass(frozen=True)
+class FlatParts:
+    """A parameter, perhaps cut already, whose flattened part is cut over the data-parallel ranks at any element.
+
+    Attributes:
+        placement: of the parameter before.
+        size: elements of each rank's stretch.
+        shift: where in the joined stretches of all ranks the parameter begins.
+    """
+
+    placement: Placement
+    size: int
+    shift: int = 0
+
+    @cached_property
+    def group(self) -> dist.ProcessGroup | None:
+        """All ranks that hold parts."""
+        return self.placement.mesh.group(*GRADIENTS, *self.placement.cuts)
+
+    @cached_property
+    def bounds(self) -> list[tuple[int, int]]:
+        """The first element of the flattened part and the one behind the last, of each data-parallel rank."""
+        numel = self.placement.sizes[0]
+        firsts = [rank * self.size - self.shift for rank in range(self.placement.mesh.size(*GRADIENTS))]
+        return [(min(max(first, 0), numel), min(max(first + self.size, 0), numel)) for first in firsts]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Elements of each rank's part."""
+        return [last - first for first, last in self.bounds for _ in self.placement.sizes]
+
+    def split(self, whole: Tensor) -> list[Tensor]:
+        """Return the part of each rank of the group, flattened; ranks that share matrices are neighbors."""
+        flat = [part.flatten() for part in self.placement.split(whole)]
+        return [part[first:last] for first, last in self.bounds for part in flat]
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Return the whole of the parts of all ranks."""
+        cuts = len(self.placement.sizes)
+        return self.placement.join([torch.cat([part.flatten() for part in parts[n::cuts]]) for n in range(cuts)])

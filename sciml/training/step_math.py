@@ -1,0 +1,177 @@
+"""The arithmetic of a step over all ranks, which is the same whoever carries out its passes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sciml.core.errors import RunError
+from sciml.distributed.axes import Role
+from sciml.domain.protocol import LossOutput
+from sciml.parallel.model import ParallelModel
+from sciml.training.config import OptimConfig
+from sciml.training.loss_scale import LossScale
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NotFiniteError(RunError):
+    """A loss or a gradient is not finite: the training diverged."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """The result of a training step: means over the global batch, and the gradient norm before clipping."""
+
+    loss: float
+    parts: Mapping[str, float]
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class Means:
+    """Loss and its parts over the global batch, and the batch's weight."""
+
+    loss: float
+    parts: Mapping[str, float]
+    weight: float
+
+
+class StepMath:
+    """Means over the global batch, the norm of all gradients, clipping, and the loss scale.
+
+    Args:
+        model: this rank's part.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (with a loss scale).
+    """
+
+    def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str) -> None:
+        self.model, self.mesh = model, model.mesh
+        self.clip_norm = optim.clip_norm
+        self.dtype = DTYPES[precision]
+        self.scale = LossScale(enabled=precision == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context of a forward pass."""
+        return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def weighted(self, output: LossOutput) -> Tensor:
+        """Return what a micro-batch's backward pass starts from."""
+        return output.loss * (output.weight * self.scale.value)
+
+    def means(
+        self, outputs: Sequence[LossOutput], batches: Sequence[Any], weights: Callable[[], Mapping[str, Tensor]]
+    ) -> Means:
+        """Return the means over the global batch.
+
+        Args:
+            outputs: of this rank's micro-batches; none where a later pipeline stage has them.
+            batches, weights: where to look for the origin of a loss that is not finite; the second returns this rank's.
+
+        Raises:
+            NotFiniteError: on all ranks, where the loss of one is not finite; it names the tensor.
+        """
+        found = self._global_means(outputs) if outputs else None
+        if self.model.pipeline is not None:
+            box = [found]
+            dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
+            found = box[0]
+        assert found is not None
+        if not math.isfinite(found.loss):
+            raise NotFiniteError(f"the loss is not finite, {self._first_in(batches, weights())}")
+        return found
+
+    def _global_means(self, outputs: Sequence[LossOutput]) -> Means:
+        names = list(outputs[0].parts)
+        sums = torch.zeros(2 + len(names), dtype=torch.float64)
+        for output in outputs:
+            values = [output.loss.detach(), *(output.parts[name] for name in names)]
+            row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in values])
+            sums += torch.cat([torch.ones(1, dtype=torch.float64), row]) * output.weight
+        self.mesh.add([sums])
+        weight, *totals = sums.tolist()
+        loss, *parts = (total / weight for total in totals)
+        return Means(loss, dict(zip(names, parts, strict=True)), weight)
+
+    def _first_in(self, batches: Sequence[Any], weights: Mapping[str, Tensor]) -> str:
+        tensors = {f"parameter {name}": value for name, value in weights.items()}
+        for number, batch in enumerate(batches):
+            fields = vars(batch).items() if hasattr(batch, "__dict__") else ()
+            tensors |= {f"{name} of micro-batch {number}": v for name, v in fields if isinstance(v, Tensor)}
+        name = first_non_finite(tensors)
+        if name is not None:
+            return f"first in {name}"
+        return (
+            f"though parameters and batch are on rank {self.mesh.world.rank}: "
+            "the forward pass overflowed there or elsewhere"
+        )
+
+    def norm(self, gradients: Mapping[str, Tensor]) -> float:
+        """Return the norm of all gradients of the whole model, given this rank's parts of them."""
+        squares = torch.zeros(2, dtype=torch.float64)
+        gradients = {name: g for name, g in gradients.items() if self.model.counts(name)}
+        for cut in (False, True):
+            chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
+            if chosen:
+                squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).double().square().sum()
+        if self.mesh.size(Role.SHARD) > 1:
+            self.mesh.add([squares], Role.SHARD)
+        self.mesh.add([squares[1:]], Role.MATRIX)
+        total = squares.sum()
+        self.mesh.add([total], Role.STAGE)
+        return math.sqrt(total.item())
+
+    def update(self, gradients: Mapping[str, Tensor], factor: float, update: Callable[[], Any]) -> float:
+        """Scale and clip gradients and update the weights with them, unless a half-precision pass overflowed.
+
+        Args:
+            factor: on the gradients, to make them those of the mean over the global batch.
+            update: the optimizer's step.
+
+        Returns:
+            Their norm before clipping.
+
+        Raises:
+            NotFiniteError: where a gradient is not finite, and no loss scale may be to blame.
+        """
+        norm = self.norm(gradients) * factor
+        if math.isfinite(norm):
+            shrink = 1.0 if self.clip_norm is None else min(1.0, self.clip_norm / (norm + 1e-6))
+            torch._foreach_mul_(list(gradients.values()), factor * shrink)
+            update()
+        else:
+            self.overflowed(gradients)
+        return norm
+
+    def overflowed(self, gradients: Mapping[str, Tensor]) -> None:
+        """Refuse gradients that are not finite, unless a smaller loss scale may help.
+
+        Raises:
+            NotFiniteError: naming the first parameter.
+        """
+        if self.scale.enabled:
+            return
+        name = first_non_finite(gradients)
+        where = (
+            "the global norm overflowed, perhaps on another rank"
+            if name is None
+            else f"first in the parameter {name!r}"
+        )
+        raise NotFiniteError(f"the gradient is not finite: {where}")
+
+    def finish(self, means: Means, norm: float) -> StepOutput:
+        """Return the result of a step whose gradients had some norm, and adapt the loss scale to it."""
+        self.scale.update(math.isfinite(norm))
+        return StepOutput(means.loss, means.parts, norm)
+
+
+def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first tensor that is not finite."""
+    return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)

@@ -1,0 +1,53 @@
+"""What a checkpoint holds of a training: weights and optimizer tensors by the names of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sciml.parallel.data import local
+from sciml.parallel.model import ParallelModel
+from sciml.training.optimizer import OptimizerSpec, state_of
+
+
+class TrainingState:
+    """Weights and optimizer tensors that lie where the model's own parameters lie.
+
+    Args:
+        optimizer: of the model's parameters.
+        spec: what there is to know of it.
+    """
+
+    def __init__(self, model: ParallelModel, optimizer: torch.optim.Optimizer, spec: OptimizerSpec) -> None:
+        self.model, self.mesh, self.optimizer, self.spec = model, model.mesh, optimizer, spec
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return this rank's parts of the weights."""
+        return {name: local(p.detach()) for name, p in self.model.named_parameters()}
+
+    def stored(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        return self.model.stored(name, tensor)
+
+    def part(self, name: str, stored: Tensor) -> Tensor:
+        """Return this rank's part of what :meth:`stored` gave."""
+        return local(stored)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Return the optimizer's tensors as they go into a checkpoint."""
+        return {key: self.stored(name, value) for key, (name, value) in self._moments().items()}
+
+    def load_moments(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the optimizer's tensors."""
+        for key, (_, value) in self._moments().items():
+            local(value).copy_(local(state[key]))
+
+    def _moments(self) -> dict[str, tuple[str, Tensor]]:
+        """The optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""
+        found: dict[str, tuple[str, Tensor]] = {}
+        for name, parameter in self.model.named_parameters():
+            tensors = state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
+            found |= {f"optim.{name}.{key}": (name, value) for key, value in tensors.items()}
+        return found

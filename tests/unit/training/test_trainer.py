@@ -1,0 +1,41 @@
+from types import SimpleNamespace
+
+import pytest
+
+from sciml.core.errors import ConfigError, RunError
+from sciml.distributed.mesh import Mesh
+from sciml.training.config import OptimConfig, TrainerConfig
+from sciml.training.step_math import NotFiniteError
+from sciml.training.trainer import Trainer
+
+
+def failing(error):
+    """A trainer whose engine fails in its first step."""
+
+    class Engine:
+        def train_step(self, task, batches, lr):
+            raise error
+
+        def weights(self):
+            return {}
+
+    checkpoints = SimpleNamespace(finish=lambda: None, latest=lambda: None)
+    splits = SimpleNamespace(train=[0] * 16)
+    options = {"seed": 0, "mesh": Mesh.alone(), "engine": Engine(), "task": None, "splits": splits}
+    return Trainer(TrainerConfig(), OptimConfig(), **options, checkpoints=checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("error", "advises"),
+    [
+        (NotFiniteError("the loss is not finite"), True),
+        (RunError("lost contact with another process"), False),
+        (ConfigError("micro-batches of different shapes", key="parallel.pp"), False),
+    ],
+)
+def test_a_smaller_learning_rate_is_advised_only_where_the_training_diverged(error, advises):
+    trainer = failing(error)
+    with pytest.raises(type(error), match="step 1: ") as caught:
+        trainer._one_step(iter([SimpleNamespace(to=lambda device: None)]), 1)
+    assert ("try a smaller optim.lr" in str(caught.value)) is advises
+    assert "no checkpoint had been saved yet" in str(caught.value)
