@@ -42,7 +42,7 @@ class Parts(Protocol):
 
 @dataclass(frozen=True)
 class Placement:
-    """A parameter's place on the mesh.
+    """A parameter's placement on the mesh.
 
     Attributes:
         mesh: the ranks.
@@ -66,19 +66,19 @@ class Placement:
         """The part of each rank of the group, as slices of the whole."""
         roles = list(dict.fromkeys(axis.role for axis in axes_of(*self.cuts)))  # in the order of the group's ranks
         ranks = torch.cartesian_prod(*(torch.arange(self.mesh.size(role)) for role in roles)).view(-1, len(roles))
-        return [self._region(dict(zip(roles, place, strict=True))) for place in ranks.tolist()]
+        return [self._region(dict(zip(roles, position, strict=True))) for position in ranks.tolist()]
 
     @property
     def region(self) -> tuple[slice, ...]:
         """This rank's part, as slices of the whole."""
         return self._region({role: self.mesh.rank(role) for role in self.cuts})
 
-    def _region(self, place: Mapping[Role, int]) -> tuple[slice, ...]:
+    def _region(self, position: Mapping[Role, int]) -> tuple[slice, ...]:
         bounds = [(0, size) for size in self.shape]
         for role, dim in self.cuts.items():
             first, last = bounds[dim]
             size = -(-(last - first) // self.mesh.size(role))
-            begin = min(last, first + place[role] * size)
+            begin = min(last, first + position[role] * size)
             bounds[dim] = begin, min(last, begin + size)
         return tuple(slice(*bound) for bound in bounds)
 
@@ -146,8 +146,8 @@ def layout_mesh(mesh: Mesh, roles: tuple[Role, ...]) -> DeviceMesh:
     """
     ranks = torch.arange(mesh.world.size).view(*(mesh.degrees[axis.name] for axis in AXES))
     here = tuple(slice(None) if axis.role in roles else mesh.rank(axis.name) for axis in AXES)
-    kept = axes_of(*roles)
-    order = [kept.index(axis) for role in roles for axis in axes_of(role)]
+    axes = axes_of(*roles)
+    order = [axes.index(axis) for role in roles for axis in axes_of(role)]
     arranged = ranks[here].permute(*order).reshape(*(mesh.size(role) for role in roles)).contiguous()
     names = tuple(role.value for role in roles)
     return DeviceMesh(mesh.device.type, arranged, mesh_dim_names=names, _init_backend=False, _rank=mesh.world.rank)

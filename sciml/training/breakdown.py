@@ -57,7 +57,7 @@ class Breakdown:
 
         Args:
             data_wait: seconds that this step had waited for its samples before.
-            measure: without it nothing is done and nothing is told.
+            measure: without it nothing is done and nothing is reported.
 
         Yields:
             An empty dictionary, filled on leaving; not where the block raised an error.

@@ -1,4 +1,4 @@
-"""Views of a running training: they are told what happens and change nothing."""
+"""Views of a running training: they hear what happens and change nothing."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class DeepSpeedEngine(Engine):
     """The same steps as on torch alone, with DeepSpeed reducing and clipping gradients and updating weights.
 
     DeepSpeed averages gradients over ranks. The mean over a global batch of unequal weights is reached by what it
-    takes for a loss scale: it divides gradients by that before it clips them, and it may be set when all forward
-    passes have told their weights.
+    takes for a loss scale: it divides gradients by that before it clips them, and it may be set when the weights of all
+    forward passes are known.
 
     Args:
         model: on a mesh without ``shard``: DeepSpeed shards over all data-parallel ranks.
@@ -68,11 +68,11 @@ class DeepSpeedEngine(Engine):
         )
         self.engine = initialized(model, self.optimizer, config)
         if stage == 0:
-            held = TrainingState(model, self.optimizer, self.spec)
+            tensors = TrainingState(model, self.optimizer, self.spec)
         else:
-            self.sharded = held = STATES[stage](self.engine.optimizer, model, self.optimizer, self.spec)
+            self.sharded = tensors = STATES[stage](self.engine.optimizer, model, self.optimizer, self.spec)
             self.engine.optimizer._update_scale = self._overflowed
-        super().__init__(model, math, held)
+        super().__init__(model, math, tensors)
         self.stage, self.micro_batch = stage, micro_batch
         self.num_ranks = self.mesh.size(*GRADIENTS)
         self.outputs: list[LossOutput] = []
@@ -128,7 +128,7 @@ class DeepSpeedEngine(Engine):
         self.engine.train_batch(itertools.repeat((nothing, nothing)))
 
     def _finish(self, update: Callable[[], None]) -> None:
-        """In the place of the optimizer's step: scales gradients to those of the mean over the global batch."""
+        """Stands in for the optimizer's step: scales gradients to those of the mean over the global batch."""
         means = self.math.means(self.outputs, self.batches, self.weights)
         # DeepSpeed has averaged over ranks and micro-batches.
         averaged_over = self.num_ranks * self.engine.gradient_accumulation_steps()

@@ -1,4 +1,4 @@
-"""DeepSpeed brought up over a mesh: imported quietly, told of our ranks, and configured without surprises."""
+"""DeepSpeed brought up over a mesh: imported quietly, given our ranks, and configured without surprises."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class StageLayer(nn.Module):
     """Our pipeline stage as the one layer of DeepSpeed's; what the data loader gives is not looked at.
 
     Args:
-        layout: where tokens are spread over ranks: later stages are told their number, which only the first counts.
+        layout: where tokens are spread over ranks: later stages receive their number, which only the first counts.
     """
 
     def __init__(self, stage: Stage, layout: TokenLayout | None) -> None:
@@ -192,7 +192,7 @@ def pipeline_module(pipeline: Pipeline, mesh: Mesh) -> nn.Module:
     topology = PipeModelDataParallelTopology(
         num_pp=mesh.size(Role.STAGE), num_dp=mesh.size(*GRADIENTS), num_mp=mesh.size(Role.MATRIX)
     )
-    # Shapes are told with every message, since batches may change theirs.
+    # Shapes travel with every message, since batches may change theirs.
     return PipelineModule(layers, topology=topology, partition_method="uniform", dynamic_shape=True)
 
 

@@ -51,7 +51,7 @@ class ShardedState(TrainingState, ABC):
                 # The optimizer's tensors are there from the start, so that they can be loaded.
                 self.keys[parameter] = list(state_of(optimizer, vector, rule))
         if spec.needs_whole_matrices:
-            self._tell_fragments()
+            self._announce_fragments()
 
     @abstractmethod
     def groups(self) -> Sequence[Sequence[Any]]:
@@ -77,8 +77,8 @@ class ShardedState(TrainingState, ABC):
     def set_moment(self, name: str, key: str, stored: Tensor) -> None:
         """Take over one of the optimizer's tensors."""
 
-    def _tell_fragments(self) -> None:
-        """Tells the optimizer what its vectors hold of whole parameters."""
+    def _announce_fragments(self) -> None:
+        """Lets the optimizer know what its vectors hold of whole parameters."""
         for group in self.optimizer.param_groups:
             group["fragments"] = {}
         for number, _ in enumerate(self.groups()):
@@ -86,25 +86,25 @@ class ShardedState(TrainingState, ABC):
             group["fragments"][self.vector(number)] = self.fragments(number)
 
     def _gradients(self, groups: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
         for number, group in enumerate(groups):
             parts = self.zero.averaged_gradients.get(number) or ()
-            found |= {self.names[parameter]: part for parameter, part in zip(group, parts, strict=False)}
-        return found
+            gradients |= {self.names[parameter]: part for parameter, part in zip(group, parts, strict=False)}
+        return gradients
 
     def moments(self) -> dict[str, Tensor]:
         """Return the optimizer's tensors as they go into a checkpoint."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        found = {}
+        moments = {}
         for name, parameter in self.parameters.items():
             vector = self.flat[parameter]
             for key in self.keys[parameter]:
                 value = self.optimizer.state[vector][key]
                 if value.shape == vector.shape:
                     value = self.cut(name, safe_get_full_optimizer_state(parameter, key))
-                found[f"optim.{name}.{key}"] = value
-        return found
+                moments[f"optim.{name}.{key}"] = value
+        return moments
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
         """Take over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
@@ -161,12 +161,12 @@ class ShardedOptimizer(ShardedState):
     def fragments(self, number: int) -> list[Fragment]:
         """Return what a vector holds of whole parameters."""
         size, start = self.vector(number).numel(), self.zero.bit16_groups_flat[number].storage_offset()
-        found = []
+        fragments = []
         for parameter in self.groups()[number]:
             shift = parameter.storage_offset() - start
             first = max(0, shift - self.mesh.rank(*GRADIENTS) * size)
-            found.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size, shift)))
-        return found
+            fragments.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size, shift)))
+        return fragments
 
     def optimizer_group(self, number: int) -> int:
         """Return the number of the optimizer's group that a vector belongs to."""
@@ -196,12 +196,12 @@ class ShardedWeights(ShardedState):
 
     def fragments(self, number: int) -> list[Fragment]:
         """Return what a vector holds of whole parameters."""
-        found, first = [], 0
+        fragments, first = [], 0
         for parameter in self.groups()[number]:
             size = parameter.ds_tensor.numel()
-            found.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size)))
+            fragments.append(Fragment(first, FlatParts(self.model.placements[self.names[parameter]], size)))
             first += size
-        return found
+        return fragments
 
     def optimizer_group(self, number: int) -> int:
         """Return the number of the optimizer's group that a vector belongs to."""

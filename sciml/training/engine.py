@@ -28,11 +28,11 @@ class Engine(ABC):
     Attributes:
         model: this rank's part.
         math: the arithmetic of a step.
-        held: weights and optimizer tensors, wherever the engine keeps them.
+        tensors: weights and optimizer tensors, wherever the engine keeps them.
     """
 
-    def __init__(self, model: ParallelModel, math: StepMath, held: TrainingState) -> None:
-        self.model, self.mesh, self.math, self.held = model, model.mesh, math, held
+    def __init__(self, model: ParallelModel, math: StepMath, tensors: TrainingState) -> None:
+        self.model, self.mesh, self.math, self.tensors = model, model.mesh, math, tensors
 
     @abstractmethod
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
@@ -67,21 +67,21 @@ class Engine(ABC):
 
     def weights(self) -> dict[str, Tensor]:
         """Return this rank's parts of the parameters, by name; the model computes with what is written into them."""
-        return self.held.weights()
+        return self.tensors.weights()
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
         """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
-        return self.held.stored(name, tensor)
+        return self.tensors.stored(name, tensor)
 
     def part(self, name: str, stored: Tensor) -> Tensor:
         """Return this rank's part of what :meth:`stored` gave."""
-        return self.held.part(name, stored)
+        return self.tensors.part(name, stored)
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, optimizer tensors and loss scale, by name, as they go into a checkpoint."""
         state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
         state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
-        return state | self.held.moments() | self.math.scale.state()
+        return state | self.tensors.moments() | self.math.scale.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take over a state of the same names and shapes."""
@@ -89,7 +89,7 @@ class Engine(ABC):
             value.copy_(self.part(name, state[f"model.{name}"]))
         for name, value in self.model.buffers().items():
             value.copy_(local(state[f"model.{name}"]))
-        self.held.load_moments(state)
+        self.tensors.load_moments(state)
         self.math.scale.load_state(state)
 
 
@@ -103,8 +103,8 @@ class NativeEngine(Engine):
 
     def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str = "fp32") -> None:
         self.optimizer = build_optimizer(dict(model.named_parameters()), model.placements, optim)
-        held = TrainingState(model, self.optimizer, optimizer_spec(optim))
-        super().__init__(model, StepMath(model, optim, precision), held)
+        tensors = TrainingState(model, self.optimizer, optimizer_spec(optim))
+        super().__init__(model, StepMath(model, optim, precision), tensors)
         self.forward = self._replicated()
 
     def _replicated(self) -> nn.Module:

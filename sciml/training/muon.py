@@ -56,21 +56,21 @@ class Muon(torch.optim.AdamW):
 
     def _directions(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Parameters, or other tensors that hold parts of matrices, and the steps to take."""
-        found: list[tuple[Tensor, Tensor]] = []
+        updates: list[tuple[Tensor, Tensor]] = []
         parts: list[Tensor] = []
         shared: list[Parts] = []
         for parameter in group["params"]:
             if parameter.grad is None:
                 continue
             update = self._followed(parameter).reshape(-1)
-            found.append((parameter, update))
+            updates.append((parameter, update))
             for fragment in group["fragments"][parameter]:
                 size = fragment.parts.sizes[group_rank(fragment.parts)]
                 parts.append(update[fragment.first : fragment.first + size])
                 shared.append(fragment.parts)
         for part, step in zip(parts, orthogonal_parts(parts, shared, group["rule"].iterations), strict=True):
             part.copy_(step)
-        return [(parameter, update.view_as(local(parameter))) for parameter, update in found]
+        return [(parameter, update.view_as(local(parameter))) for parameter, update in updates]
 
     def _followed(self, parameter: Tensor) -> Tensor:
         """This rank's part of what is made orthogonal: the gradient on the way to the momentum's next value."""
@@ -94,15 +94,15 @@ def orthogonal_parts(parts: Sequence[Tensor], placements: Sequence[Parts], itera
         parts: this rank's parts of the matrices, flattened.
         placements: how each is shared by ranks; all ranks that share one call this with the same, in the same order.
     """
-    found: list[Tensor] = [torch.empty(0)] * len(parts)
+    steps: list[Tensor] = [torch.empty(0)] * len(parts)
     groups: dict[dist.ProcessGroup | None, list[int]] = {}
     for number, placement in enumerate(placements):
         groups.setdefault(placement.group, []).append(number)
     for group, numbers in groups.items():
         own = [parts[n] for n in numbers], [placements[n] for n in numbers]
         for number, part in zip(numbers, _of_group(*own, iterations, group), strict=True):
-            found[number] = part.reshape(-1)
-    return found
+            steps[number] = part.reshape(-1)
+    return steps
 
 
 def _of_group(
@@ -122,8 +122,8 @@ def _of_group(
     received = [_cut(flat, [sizes[n][other] for n in shares[rank]])
                 for other, flat in enumerate(_exchange(sent, there, back, group).split(back))]  # fmt: skip
     results: list[list[Tensor]] = [[] for _ in ranks]
-    for place, number in enumerate(shares[rank]):
-        whole = orthogonal(placements[number].join([of_rank[place] for of_rank in received]), iterations)
+    for position, number in enumerate(shares[rank]):
+        whole = orthogonal(placements[number].join([of_rank[position] for of_rank in received]), iterations)
         for other, part in enumerate(placements[number].split(whole)):
             results[other].append(part.reshape(-1))
     flat = torch.cat([part for of_rank in results for part in of_rank]) if shares[rank] else sent.new_empty(0)
@@ -138,9 +138,9 @@ def _cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
 
 def _exchange(sent: Tensor, sizes: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
     """Send every rank of a group a stretch of a vector, and receive one from each."""
-    found = sent.new_empty(sum(received))
-    dist.all_to_all_single(found, sent, received, sizes, group=group)
-    return found
+    result = sent.new_empty(sum(received))
+    dist.all_to_all_single(result, sent, received, sizes, group=group)
+    return result
 
 
 def shared_evenly(sizes: Sequence[int], ranks: int) -> list[list[int]]:

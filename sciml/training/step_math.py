@@ -78,15 +78,15 @@ class StepMath:
         Raises:
             NotFiniteError: on all ranks, where the loss of one is not finite; it names the tensor.
         """
-        found = self._global_means(outputs) if outputs else None
+        means = self._global_means(outputs) if outputs else None
         if self.model.pipeline is not None:
-            box = [found]
+            box = [means]
             dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
-            found = box[0]
-        assert found is not None
-        if not math.isfinite(found.loss):
+            means = box[0]
+        assert means is not None
+        if not math.isfinite(means.loss):
             raise NotFiniteError(f"the loss is not finite, {self._first_in(batches, weights())}")
-        return found
+        return means
 
     def _global_means(self, outputs: Sequence[LossOutput]) -> Means:
         names = list(outputs[0].parts)

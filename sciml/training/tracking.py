@@ -28,7 +28,7 @@ class TrackingConfig:
 
 
 class Tracker:
-    """Hands each number to another program; a failure there is told once and then ignored."""
+    """Hands each number to another program; a failure there is reported once and then ignored."""
 
     def __init__(self, write: Write, close: Callable[[], None], name: str, every: int) -> None:
         self.write: Write | None = write

@@ -34,7 +34,7 @@ class Trainer:
     """Trains a model from a step to the last, validating and saving on the way.
 
     Args:
-        callbacks: views that are told of each step and each validation.
+        callbacks: views that hear of each step and each validation.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Trainer:
             False where SIGTERM or SIGINT ended the training early; a checkpoint was then saved.
 
         Raises:
-            RunError: where the loss is no longer finite; the last good checkpoint is kept.
+            NotFiniteError: where the loss is no longer finite; the last good checkpoint is kept.
         """
         config = self.config
         micro_batch = config.micro_batch(self.mesh.num_data_ranks)
@@ -118,9 +118,9 @@ class Trainer:
         except SciMLError as error:
             self.checkpoints.finish()
             latest = self.checkpoints.latest()
-            kept = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
+            checkpoint = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
             advice = "; try a smaller optim.lr" if isinstance(error, NotFiniteError) else ""
-            raise type(error)(f"step {self.step + 1}: {error}; {kept}{advice}") from None
+            raise type(error)(f"step {self.step + 1}: {error}; {checkpoint}{advice}") from None
         if self.average is not None:
             self.average.update(self.engine.weights(), self.step)
         self.step += 1

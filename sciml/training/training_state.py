@@ -46,8 +46,8 @@ class TrainingState:
 
     def _moments(self) -> dict[str, tuple[str, Tensor]]:
         """The optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""
-        found: dict[str, tuple[str, Tensor]] = {}
+        moments: dict[str, tuple[str, Tensor]] = {}
         for name, parameter in self.model.named_parameters():
             tensors = state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
-            found |= {f"optim.{name}.{key}": (name, value) for key, value in tensors.items()}
-        return found
+            moments |= {f"optim.{name}.{key}": (name, value) for key, value in tensors.items()}
+        return moments
