@@ -96,7 +96,7 @@ class Trial:
 
 
 def measure(folder: Path, domain: str, seeds: int, share: float, rates: list[float]) -> list[str]:
-    """Return the rows of a domain's table."""
+    """Returns the rows of a domain's table."""
     steps = round(STEPS[domain] * share)
     tried = {rate: Trial(domain, "muon", 0, steps // 4, rate).result(folder).loss for rate in rates}
     best = min(tried, key=tried.__getitem__) if tried else None

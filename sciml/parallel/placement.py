@@ -27,11 +27,11 @@ class Parts(Protocol):
         ...
 
     def split(self, whole: Tensor) -> list[Tensor]:
-        """Return the part of each rank of the group."""
+        """Returns the part of each rank of the group."""
         ...
 
     def join(self, parts: list[Tensor]) -> Tensor:
-        """Return the whole of the parts of all ranks; they may be flattened."""
+        """Returns the whole of the parts of all ranks; they may be flattened."""
         ...
 
     @property
@@ -88,15 +88,15 @@ class Placement:
         return tuple(bound.stop - bound.start for bound in self.region)
 
     def part(self, whole: Tensor) -> Tensor:
-        """Return a view of this rank's part."""
+        """Returns a view of this rank's part."""
         return whole[self.region]
 
     def split(self, whole: Tensor) -> list[Tensor]:
-        """Return a view of the part of each rank of the group."""
+        """Returns a view of the part of each rank of the group."""
         return [whole[region] for region in self.regions] if self.cuts else [whole]
 
     def join(self, parts: list[Tensor]) -> Tensor:
-        """Return the whole of the parts of all ranks; they may be flattened."""
+        """Returns the whole of the parts of all ranks; they may be flattened."""
         if not self.cuts:
             return parts[0].view(self.shape)
         whole = parts[0].new_empty(self.shape)
@@ -112,7 +112,7 @@ class Placement:
         return [part.numel() for part in self.split(whole)]
 
     def distributed(self, part: Tensor) -> Tensor:
-        """Return this rank's part as it goes into a checkpoint: a DTensor that knows which part of what it is."""
+        """Returns this rank's part as it goes into a checkpoint: a DTensor that knows which part of what it is."""
         part = local(part)
         if not self.cuts:
             return part
@@ -140,7 +140,7 @@ class Fragment:
 
 
 def layout_mesh(mesh: Mesh, roles: tuple[Role, ...]) -> DeviceMesh:
-    """Return the axes of some roles, one dim a role in the given order, as a torch mesh that only describes.
+    """Returns the axes of some roles, one dim a role in the given order, as a torch mesh that only describes.
 
     It holds no process groups.
     """

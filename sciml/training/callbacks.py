@@ -21,7 +21,7 @@ class Callback(Protocol):
 
 
 def is_logged(step: int, every: int) -> bool:
-    """Whether a step's record goes into the log: the first one's and every so many steps' after it."""
+    """Tells whether a step's record goes into the log: the first one's and every so many steps' after it."""
     return step == 1 or step % every == 0
 
 

@@ -166,16 +166,16 @@ class CheckpointStore:
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, increasing."""
+        """Returns the steps of the complete checkpoints, increasing."""
         return sorted(int(p.parent.name.removeprefix("step-")) for p in self.directory.glob(f"step-*/{MANIFEST}"))
 
     def latest(self) -> Path | None:
-        """The last complete checkpoint; one that is still being written does not count."""
+        """Returns the last complete checkpoint; one that is still being written does not count."""
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
     def newest_intact(self) -> Path | None:
-        """The last checkpoint whose files agree with their checksums; tells of those that do not.
+        """Returns the last checkpoint whose files agree with their checksums; warns of those that do not.
 
         Raises:
             DataError: where there are checkpoints and none is intact.
@@ -202,14 +202,14 @@ class CheckpointStore:
         self.world.barrier()
 
     def best(self) -> Path | None:
-        """The best complete checkpoint by validation loss, or the latest where none was marked."""
+        """Returns the best complete checkpoint by validation loss, or the latest where none was marked."""
         note = self._best_on_disk()
         if note is not None and (self.path(note["step"]) / MANIFEST).exists():
             return self.path(note["step"])
         return self.latest()
 
     def best_loss(self) -> float | None:
-        """Validation loss of the best checkpoint, or None where none was marked."""
+        """Returns the validation loss of the best checkpoint, or None where none was marked."""
         note = self._best or self._best_on_disk()
         return None if note is None else note["loss"]
 

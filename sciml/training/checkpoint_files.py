@@ -93,7 +93,7 @@ def write_tensors(folder: Path, held: Mapping[str, ShardPiece], group: Group = N
 
 
 def read_manifest(path: Path, group: Group = None, *, verify: bool = True) -> dict[str, Any]:
-    """The facts of a checkpoint, after its files were checked against their checksums.
+    """Returns the manifest of a checkpoint, after its files were checked against their checksums.
 
     Args:
         group: processes that all call this and share the files among them.
@@ -129,19 +129,19 @@ def _verify(path: Path, checksums: Mapping[str, str], group: Group) -> None:
 
 
 def read_metadata(path: Path, group: Group = None) -> Metadata:
-    """Names, shapes, types and places of the tensors in a checkpoint, from the headers of its files."""
+    """Returns names, shapes, types and offsets of the tensors in a checkpoint, from the headers of its files."""
     names = together(lambda: sorted(_manifest(path)["files"]), group)[0]
     found = together(lambda: [stored_pieces(path / name) for name in _my_share(names, group)], group)
     return assemble(piece for of_rank in found for of_file in of_rank for piece in of_file)
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a checkpoint."""
+    """Returns names and shapes of the tensors in a checkpoint."""
     return {name: tuple(facts.size) for name, facts in stored_tensors(read_metadata(path)).items()}
 
 
 def stored_tensors(metadata: Metadata) -> dict[str, TensorStorageMetadata]:
-    """Shape, type and pieces of each tensor."""
+    """Returns shape, type and pieces of each tensor."""
     return {name: f for name, f in metadata.state_dict_metadata.items() if isinstance(f, TensorStorageMetadata)}
 
 

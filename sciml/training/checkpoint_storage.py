@@ -60,7 +60,7 @@ class ShardPiece:
 
 
 def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
-    """What this process holds of each tensor; it copies nothing, and leaves out tensors of which it holds nothing.
+    """Returns what this process holds of each tensor; copies nothing, and leaves out tensors of which it holds nothing.
 
     Raises:
         ValueError: for a DTensor that is no plain cut of a whole one.
@@ -173,7 +173,7 @@ class StoredPiece:
 
 
 def stored_pieces(file: Path) -> list[StoredPiece]:
-    """What a file's header says; no values are read.
+    """Returns the pieces that a file's header lists; reads no values.
 
     Raises:
         DataError: where it cannot be read.
@@ -193,7 +193,7 @@ def stored_pieces(file: Path) -> list[StoredPiece]:
 
 
 def assemble(stored: Iterable[StoredPiece]) -> Metadata:
-    """What DCP must know of stored pieces to read them."""
+    """Returns what DCP must know of stored pieces to read them."""
     tensors: dict[str, TensorStorageMetadata] = {}
     places: dict[MetadataIndex, str] = {}
     for piece in stored:

@@ -82,16 +82,16 @@ class DeepSpeedEngine(Engine):
         self.engine.optimizer.step = partial(self._finish, self.engine.optimizer.step)
 
     def release(self) -> None:
-        """Let go of gathered weights, which do not notice when their parts are changed."""
+        """Lets go of gathered weights, which do not notice when their parts are changed."""
         if self.stage == 3:
             self.engine.empty_partition_cache()
 
     def whole(self) -> nn.Module:
-        """Return what is called as the whole model, for inference."""
+        """Returns what is called as the whole model, for inference."""
         return _Gathering(self.engine) if self.stage == 3 else super().whole()
 
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carry out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
+        """Carries out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.outputs, self.batches, self.result = [], batches, None

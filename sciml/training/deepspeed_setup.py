@@ -28,7 +28,7 @@ VERSIONS = "0.19"
 
 
 def import_deepspeed(mesh: Mesh) -> Any:
-    """The module, ready for the processes of a mesh.
+    """Imports the module, ready for the processes of a mesh.
 
     Raises:
         ConfigError: where it cannot be imported, or is of another version.
@@ -197,7 +197,7 @@ def pipeline_module(pipeline: Pipeline, mesh: Mesh) -> nn.Module:
 
 
 def initialized(model: ParallelModel, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> Any:
-    """Return DeepSpeed's engine of a model."""
+    """Returns DeepSpeed's engine of a model."""
     deepspeed = import_deepspeed(model.mesh)
     pipeline = model.pipeline
     with quiet():

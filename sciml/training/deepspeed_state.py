@@ -55,27 +55,27 @@ class ShardedState(TrainingState, ABC):
 
     @abstractmethod
     def groups(self) -> Sequence[Sequence[Any]]:
-        """Return the parameters of each vector."""
+        """Returns the parameters of each vector."""
 
     @abstractmethod
     def vector(self, number: int) -> Tensor:
-        """Return a vector, of which the optimizer updates this rank's part."""
+        """Returns a vector, of which the optimizer updates this rank's part."""
 
     @abstractmethod
     def gradients(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+        """Returns this rank's parts of the gradients, by parameter, between the backward pass and the step."""
 
     @abstractmethod
     def fragments(self, number: int) -> list[Fragment]:
-        """Return what a vector holds of whole parameters."""
+        """Returns what a vector holds of whole parameters."""
 
     @abstractmethod
     def optimizer_group(self, number: int) -> int:
-        """Return the number of the optimizer's group that a vector belongs to."""
+        """Returns the number of the optimizer's group that a vector belongs to."""
 
     @abstractmethod
     def set_moment(self, name: str, key: str, stored: Tensor) -> None:
-        """Take over one of the optimizer's tensors."""
+        """Takes over one of the optimizer's tensors."""
 
     def _announce_fragments(self) -> None:
         """Lets the optimizer know what its vectors hold of whole parameters."""
@@ -93,7 +93,7 @@ class ShardedState(TrainingState, ABC):
         return gradients
 
     def moments(self) -> dict[str, Tensor]:
-        """Return the optimizer's tensors as they go into a checkpoint."""
+        """Returns the optimizer's tensors as they go into a checkpoint."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         moments = {}
@@ -107,7 +107,7 @@ class ShardedState(TrainingState, ABC):
         return moments
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
+        """Takes over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
         for name, parameter in self.parameters.items():
             vector = self.flat[parameter]
             for key in self.keys[parameter]:
@@ -119,13 +119,13 @@ class ShardedState(TrainingState, ABC):
         self.zero.refresh_fp32_params()
 
     def cut(self, name: str, value: Tensor) -> Tensor:
-        """Return this rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
+        """Returns this rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
         if self.mesh.size(Role.DATA) > 1:
             value = value[self._rows(len(value))].clone()
         return self.stored_as[name].distributed(value)
 
     def joined(self, name: str, stored: Tensor) -> Tensor:
-        """Return whole what :meth:`cut` gave the rows of."""
+        """Returns whole what :meth:`cut` gave the rows of."""
         part = local(stored)
         if self.mesh.size(Role.DATA) == 1:
             return part
@@ -135,7 +135,7 @@ class ShardedState(TrainingState, ABC):
         return whole
 
     def _rows(self, length: int) -> slice:
-        """This rank's rows, as torch.chunk cuts them."""
+        """Returns this rank's rows, as torch.chunk cuts them."""
         return Placement(self.mesh, (length,), {Role.DATA: 0}).region[0]
 
 
@@ -147,19 +147,19 @@ class ShardedOptimizer(ShardedState):
         zero._lazy_init_hp_params_optimizer_state()
 
     def groups(self) -> Sequence[Sequence[Any]]:
-        """Return the parameters of each vector."""
+        """Returns the parameters of each vector."""
         return self.zero.bit16_groups
 
     def vector(self, number: int) -> Tensor:
-        """Return a vector, of which the optimizer updates this rank's part."""
+        """Returns a vector, of which the optimizer updates this rank's part."""
         return self.zero.single_partition_of_fp32_groups[number]
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+        """Returns this rank's parts of the gradients, by parameter, between the backward pass and the step."""
         return self._gradients(self.zero.params_in_partition)
 
     def fragments(self, number: int) -> list[Fragment]:
-        """Return what a vector holds of whole parameters."""
+        """Returns what a vector holds of whole parameters."""
         size, start = self.vector(number).numel(), self.zero.bit16_groups_flat[number].storage_offset()
         fragments = []
         for parameter in self.groups()[number]:
@@ -169,11 +169,11 @@ class ShardedOptimizer(ShardedState):
         return fragments
 
     def optimizer_group(self, number: int) -> int:
-        """Return the number of the optimizer's group that a vector belongs to."""
+        """Returns the number of the optimizer's group that a vector belongs to."""
         return number
 
     def set_moment(self, name: str, key: str, stored: Tensor) -> None:
-        """Take over one of the optimizer's tensors."""
+        """Takes over one of the optimizer's tensors."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
         safe_set_full_optimizer_state(self.parameters[name], self.joined(name, stored), key)
@@ -183,19 +183,19 @@ class ShardedWeights(ShardedState):
     """The state under stage 3, which cuts every flattened parameter over ranks."""
 
     def groups(self) -> Sequence[Sequence[Any]]:
-        """Return the parameters of each vector."""
+        """Returns the parameters of each vector."""
         return self.zero.fp16_groups
 
     def vector(self, number: int) -> Tensor:
-        """Return a vector, of which the optimizer updates this rank's part."""
+        """Returns a vector, of which the optimizer updates this rank's part."""
         return self.zero.fp32_partitioned_groups_flat[number]
 
     def gradients(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the gradients, by parameter, between the backward pass and the step."""
+        """Returns this rank's parts of the gradients, by parameter, between the backward pass and the step."""
         return self._gradients(self.groups())
 
     def fragments(self, number: int) -> list[Fragment]:
-        """Return what a vector holds of whole parameters."""
+        """Returns what a vector holds of whole parameters."""
         fragments, first = [], 0
         for parameter in self.groups()[number]:
             size = parameter.ds_tensor.numel()
@@ -204,21 +204,21 @@ class ShardedWeights(ShardedState):
         return fragments
 
     def optimizer_group(self, number: int) -> int:
-        """Return the number of the optimizer's group that a vector belongs to."""
+        """Returns the number of the optimizer's group that a vector belongs to."""
         return self.zero.sub_group_to_group_id[number]
 
     def set_moment(self, name: str, key: str, stored: Tensor) -> None:
-        """Take over one of the optimizer's tensors."""
+        """Takes over one of the optimizer's tensors."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
         safe_set_local_optimizer_state(self.parameters[name], self.part(name, stored), key)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the weights: of every parameter a piece of the flattened whole."""
+        """Returns this rank's parts of the weights: of every parameter a piece of the flattened whole."""
         return {name: parameter.ds_tensor.data for name, parameter in self.parameters.items()}  # type: ignore[attr-defined]
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         parameter: Any = self.parameters[name]
         if tensor.shape != parameter.ds_tensor.shape:
             return tensor
@@ -226,7 +226,7 @@ class ShardedWeights(ShardedState):
         return self.cut(name, pieces[: parameter.ds_numel].view(parameter.ds_shape))
 
     def part(self, name: str, stored: Tensor) -> Tensor:
-        """Return this rank's part of what :meth:`stored` gave."""
+        """Returns this rank's part of what :meth:`stored` gave."""
         parameter: Any = self.parameters[name]
         size, rank = parameter.ds_tensor.numel(), dist.get_rank(parameter.ds_process_group)
         piece = local(stored).new_zeros(size)

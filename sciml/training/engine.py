@@ -36,7 +36,7 @@ class Engine(ABC):
 
     @abstractmethod
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carry out one optimizer step on this rank's micro-batches.
+        """Carries out one optimizer step on this rank's micro-batches.
 
         The gradient is that of the mean over the whole global batch, also where micro-batches and ranks
         differ in weight.
@@ -47,15 +47,15 @@ class Engine(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Let go of gathered weights, which do not notice when their parts are changed."""
+        """Lets go of gathered weights, which do not notice when their parts are changed."""
 
     def whole(self) -> nn.Module:
-        """Return what is called as the whole model, for inference."""
+        """Returns what is called as the whole model, for inference."""
         return self.model.whole
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[nn.Module]:
-        """Give the whole model in evaluation mode, under the training's precision, without gradients."""
+        """Gives the whole model in evaluation mode, under the training's precision, without gradients."""
         self.model.module.eval()
         self.release()
         try:
@@ -66,25 +66,25 @@ class Engine(ABC):
             self.model.module.train()
 
     def weights(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the parameters, by name; the model computes with what is written into them."""
+        """Returns this rank's parts of the parameters, by name; the model computes with what is written into them."""
         return self.tensors.weights()
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         return self.tensors.stored(name, tensor)
 
     def part(self, name: str, stored: Tensor) -> Tensor:
-        """Return this rank's part of what :meth:`stored` gave."""
+        """Returns this rank's part of what :meth:`stored` gave."""
         return self.tensors.part(name, stored)
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, optimizer tensors and loss scale, by name, as they go into a checkpoint."""
+        """Returns weights, optimizer tensors and loss scale, by name, as they go into a checkpoint."""
         state = {f"model.{name}": self.stored(name, value) for name, value in self.weights().items()}
         state |= {f"model.{name}": value for name, value in self.model.buffers().items()}
         return state | self.tensors.moments() | self.math.scale.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state of the same names and shapes."""
+        """Takes over a state of the same names and shapes."""
         for name, value in self.weights().items():
             value.copy_(self.part(name, state[f"model.{name}"]))
         for name, value in self.model.buffers().items():
@@ -108,7 +108,7 @@ class NativeEngine(Engine):
         self.forward = self._replicated()
 
     def _replicated(self) -> nn.Module:
-        """The model, with its gradients averaged over replicas while the backward pass goes on.
+        """Returns the model, with its gradients averaged over replicas while the backward pass goes on.
 
         A pipeline's are added behind its last backward pass instead: torch's schedules call autograd in ways that
         DistributedDataParallel does not see.
@@ -119,11 +119,11 @@ class NativeEngine(Engine):
         return DistributedDataParallel(self.model.module, process_group=replicas)
 
     def release(self) -> None:
-        """Let go of gathered weights, which do not notice when their parts are changed."""
+        """Lets go of gathered weights, which do not notice when their parts are changed."""
         reshard(self.model.roots)
 
     def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carry out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
+        """Carries out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +137,7 @@ class NativeEngine(Engine):
         return self.math.finish(means, norm)
 
     def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
-        """Forward and backward pass of one micro-batch after the other."""
+        """Makes the forward and backward pass of one micro-batch after the other."""
         outputs = []
         roots, twice, zero = self.model.roots, task.needs_double_backward, self.model.config.zero
         for number, batch in enumerate(batches):
@@ -153,7 +153,7 @@ class NativeEngine(Engine):
         return outputs
 
     def _pipelined(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
-        """The same through the pipeline; only its last rank gets to see the outputs."""
+        """Does the same through the pipeline; only its last rank gets to see the outputs."""
         assert self.model.pipeline is not None
         outputs: list[LossOutput] = []
 

@@ -110,7 +110,7 @@ def build_engine(
     trainer: TrainerConfig,
     task: Task,
 ) -> Engine:
-    """The engine that a configuration names; DeepSpeed is imported only here.
+    """Builds the engine that a configuration names; DeepSpeed is imported only here.
 
     Args:
         model: on a mesh of ``config.degrees(...)``.

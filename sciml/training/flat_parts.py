@@ -45,11 +45,11 @@ class FlatParts:
         return [last - first for first, last in self.bounds for _ in self.placement.sizes]
 
     def split(self, whole: Tensor) -> list[Tensor]:
-        """Return the part of each rank of the group, flattened; ranks that share matrices are neighbors."""
+        """Returns the part of each rank of the group, flattened; ranks that share matrices are neighbors."""
         flat = [part.flatten() for part in self.placement.split(whole)]
         return [part[first:last] for first, last in self.bounds for part in flat]
 
     def join(self, parts: list[Tensor]) -> Tensor:
-        """Return the whole of the parts of all ranks."""
+        """Returns the whole of the parts of all ranks."""
         cuts = len(self.placement.sizes)
         return self.placement.join([torch.cat([part.flatten() for part in parts[n::cuts]]) for n in range(cuts)])

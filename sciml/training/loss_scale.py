@@ -37,7 +37,7 @@ class LossScale:
             self.value, self.good_steps = self.value * GROWTH, 0
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """Returns what a checkpoint keeps."""
         if not self.enabled:
             return {}
         return {"scaler.state": torch.tensor([self.value, self.good_steps], dtype=torch.float64)}

@@ -41,7 +41,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update all parameters that have gradients."""
+        """Updates all parameters that have gradients."""
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group["rule"].needs_whole_matrices]
         super().step()
@@ -55,7 +55,7 @@ class Muon(torch.optim.AdamW):
             local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(steps, alpha=-group["lr"])
 
     def _directions(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Parameters, or other tensors that hold parts of matrices, and the steps to take."""
+        """Returns parameters, or other tensors that hold parts of matrices, and the steps to take."""
         updates: list[tuple[Tensor, Tensor]] = []
         parts: list[Tensor] = []
         shared: list[Parts] = []
@@ -73,7 +73,7 @@ class Muon(torch.optim.AdamW):
         return [(parameter, update.view_as(local(parameter))) for parameter, update in updates]
 
     def _followed(self, parameter: Tensor) -> Tensor:
-        """This rank's part of what is made orthogonal: the gradient on the way to the momentum's next value."""
+        """Returns this rank's part of what is made orthogonal: the gradient on the way to the momentum's next value."""
         assert parameter.grad is not None
         state, gradient = self.state[parameter], local(parameter.grad)
         if not state:
@@ -83,12 +83,12 @@ class Muon(torch.optim.AdamW):
 
 
 def group_rank(parts: Parts) -> int:
-    """Return this process's rank among those that share a matrix."""
+    """Returns this process's rank among those that share a matrix."""
     return 0 if parts.group is None else parts.group.rank()
 
 
 def orthogonal_parts(parts: Sequence[Tensor], placements: Sequence[Parts], iterations: int) -> list[Tensor]:
-    """Return this rank's parts of the orthogonal matrices nearest to some matrices, scaled to the size of a step.
+    """Returns this rank's parts of the orthogonal matrices nearest to some matrices, scaled to the size of a step.
 
     Args:
         parts: this rank's parts of the matrices, flattened.
@@ -108,7 +108,7 @@ def orthogonal_parts(parts: Sequence[Tensor], placements: Sequence[Parts], itera
 def _of_group(
     parts: Sequence[Tensor], placements: Sequence[Parts], iterations: int, group: dist.ProcessGroup | None
 ) -> list[Tensor]:
-    """The same for matrices that one group of ranks shares, each of which makes some of them orthogonal."""
+    """Does the same for matrices that one group of ranks shares, each of which makes some of them orthogonal."""
     if group is None:
         steps = (orthogonal(p.join([part]), iterations) for part, p in zip(parts, placements, strict=True))
         return [p.split(step)[0] for step, p in zip(steps, placements, strict=True)]
@@ -137,14 +137,14 @@ def _cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
 
 
 def _exchange(sent: Tensor, sizes: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
-    """Send every rank of a group a stretch of a vector, and receive one from each."""
+    """Sends every rank of a group a stretch of a vector, and receives one from each."""
     result = sent.new_empty(sum(received))
     dist.all_to_all_single(result, sent, received, sizes, group=group)
     return result
 
 
 def shared_evenly(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Return numbers of items for each rank: the largest first, each to the rank that has least so far."""
+    """Returns numbers of items for each rank: the largest first, each to the rank that has least so far."""
     shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     for number in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
@@ -155,7 +155,7 @@ def shared_evenly(sizes: Sequence[int], ranks: int) -> list[list[int]]:
 
 
 def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
-    """Return a matrix with the singular vectors of another and singular values near 1, times 0.2 sqrt(largest dim).
+    """Returns a matrix with the singular vectors of another and singular values near 1, times 0.2 sqrt(largest dim).
 
     Newton-Schulz iteration with coefficients that reach the neighborhood of 1 fast and stay there without converging.
     """

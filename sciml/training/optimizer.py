@@ -49,7 +49,7 @@ class UpdateRule:
         return self.iterations > 0
 
     def flops(self, rows: int, columns: int) -> int:
-        """Floating-point operations of making a whole matrix orthogonal."""
+        """Returns the floating-point operations of making a whole matrix orthogonal."""
         short, long = sorted((rows, columns))
         return self.iterations * (4 * short**2 * long + 2 * short**3)
 
@@ -72,17 +72,17 @@ class OptimizerSpec:
 
     @property
     def needs_whole_matrices(self) -> bool:
-        """Whether one of the rules does."""
+        """Whether one of the rules does so."""
         return self.matrices.needs_whole_matrices or self.others.needs_whole_matrices
 
     def rule(self, placement: Placement) -> UpdateRule:
-        """Return the rule by which a parameter is updated."""
+        """Returns the rule by which a parameter is updated."""
         return self.matrices if placement.in_block and len(placement.shape) == 2 else self.others
 
     def build(
         self, parameters: Mapping[str, nn.Parameter], placements: Mapping[str, Placement], weight_decay: float
     ) -> torch.optim.Optimizer:
-        """Return the optimizer of parameters by name; only matrices are decayed.
+        """Returns the optimizer of parameters by name; only matrices are decayed.
 
         Args:
             parameters: this rank's parts.
@@ -120,12 +120,12 @@ class OptimizerSpec:
 def build_optimizer(
     parameters: Mapping[str, nn.Parameter], placements: Mapping[str, Placement], config: OptimConfig
 ) -> torch.optim.Optimizer:
-    """Return the optimizer that a configuration asks for; see :meth:`OptimizerSpec.build`."""
+    """Returns the optimizer that a configuration asks for; see :meth:`OptimizerSpec.build`."""
     return optimizer_spec(config).build(parameters, placements, config.weight_decay)
 
 
 def optimizer_spec(config: OptimConfig) -> OptimizerSpec:
-    """Return what there is to know of the optimizer that a configuration asks for."""
+    """Returns what there is to know of the optimizer that a configuration asks for."""
     return OPTIMIZERS[config.name](config)
 
 
@@ -164,7 +164,7 @@ OPTIMIZERS: Mapping[str, Callable[[OptimConfig], OptimizerSpec]] = {"adamw": _ad
 
 
 def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
-    """Return the learning rate of a step: linear warm-up, then half a cosine down to ``min_lr_ratio``.
+    """Returns the learning rate of a step: linear warm-up, then half a cosine down to ``min_lr_ratio``.
 
     A function of the step alone, so that a resumed run follows the same curve with nothing to restore.
     """
@@ -176,7 +176,7 @@ def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, rule: UpdateRule) -> dict[str, Tensor]:
-    """Return the optimizer's tensors of a parameter; made as the optimizer's first step would make them."""
+    """Returns the optimizer's tensors of a parameter; made as the optimizer's first step would make them."""
     import torch
 
     state = optimizer.state[parameter]

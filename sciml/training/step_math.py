@@ -59,17 +59,17 @@ class StepMath:
         self.scale = LossScale(enabled=precision == "fp16")
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context of a forward pass."""
+        """Returns the context of a forward pass."""
         return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def weighted(self, output: LossOutput) -> Tensor:
-        """Return what a micro-batch's backward pass starts from."""
+        """Returns what a micro-batch's backward pass starts from."""
         return output.loss * (output.weight * self.scale.value)
 
     def means(
         self, outputs: Sequence[LossOutput], batches: Sequence[Any], weights: Callable[[], Mapping[str, Tensor]]
     ) -> Means:
-        """Return the means over the global batch.
+        """Returns the means over the global batch.
 
         Args:
             outputs: of this rank's micro-batches; none where a later pipeline stage has them.
@@ -114,7 +114,7 @@ class StepMath:
         )
 
     def norm(self, gradients: Mapping[str, Tensor]) -> float:
-        """Return the norm of all gradients of the whole model, given this rank's parts of them."""
+        """Returns the norm of all gradients of the whole model, given this rank's parts of them."""
         squares = torch.zeros(2, dtype=torch.float64)
         gradients = {name: g for name, g in gradients.items() if self.model.counts(name)}
         for cut in (False, True):
@@ -129,7 +129,7 @@ class StepMath:
         return math.sqrt(total.item())
 
     def update(self, gradients: Mapping[str, Tensor], factor: float, update: Callable[[], Any]) -> float:
-        """Scale and clip gradients and update the weights with them, unless a half-precision pass overflowed.
+        """Scales and clips gradients and updates the weights with them, unless a half-precision pass overflowed.
 
         Args:
             factor: on the gradients, to make them those of the mean over the global batch.
@@ -151,7 +151,7 @@ class StepMath:
         return norm
 
     def overflowed(self, gradients: Mapping[str, Tensor]) -> None:
-        """Refuse gradients that are not finite, unless a smaller loss scale may help.
+        """Refuses gradients that are not finite, unless a smaller loss scale may help.
 
         Raises:
             NotFiniteError: naming the first parameter.
@@ -167,11 +167,11 @@ class StepMath:
         raise NotFiniteError(f"the gradient is not finite: {where}")
 
     def finish(self, means: Means, norm: float) -> StepOutput:
-        """Return the result of a step whose gradients had some norm, and adapt the loss scale to it."""
+        """Returns the result of a step whose gradients had some norm, and adapts the loss scale to it."""
         self.scale.update(math.isfinite(norm))
         return StepOutput(means.loss, means.parts, norm)
 
 
 def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the first tensor that is not finite."""
+    """Returns the name of the first tensor that is not finite."""
     return next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)

@@ -35,7 +35,7 @@ class Trace:
         self.profiler: profiler.profile | None = None
 
     def step(self) -> None:
-        """To be called at the end of each training step."""
+        """Takes notice of the end of each training step."""
         self.done += 1
         if self.steps == 0 or self.done > self.after + self.steps:
             return

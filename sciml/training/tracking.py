@@ -69,7 +69,7 @@ def check_tracking(config: TrackingConfig) -> None:
 
 
 def build_tracker(config: TrackingConfig, run_directory: Path, every: int) -> Tracker | None:
-    """The tracker that a configuration asks for, or None."""
+    """Builds the tracker that a configuration asks for, or None."""
     if config.kind == "none":
         return None
     write, close = (_tensorboard if config.kind == "tensorboard" else _mlflow)(config, run_directory)

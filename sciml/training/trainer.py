@@ -157,7 +157,7 @@ class Trainer:
 
     @contextmanager
     def evaluation_weights(self):
-        """The model in evaluation mode with the averaged weights, where an average is kept."""
+        """Gives the model in evaluation mode, with the averaged weights where an average is kept."""
         with ExitStack() as stack:
             if self.average is not None:
                 stack.enter_context(self.average.applied(self.engine.weights()))

@@ -24,28 +24,28 @@ class TrainingState:
         self.model, self.mesh, self.optimizer, self.spec = model, model.mesh, optimizer, spec
 
     def weights(self) -> dict[str, Tensor]:
-        """Return this rank's parts of the weights."""
+        """Returns this rank's parts of the weights."""
         return {name: local(p.detach()) for name, p in self.model.named_parameters()}
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """Return a tensor like this rank's part of a parameter as it goes into a checkpoint."""
+        """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         return self.model.stored(name, tensor)
 
     def part(self, name: str, stored: Tensor) -> Tensor:
-        """Return this rank's part of what :meth:`stored` gave."""
+        """Returns this rank's part of what :meth:`stored` gave."""
         return local(stored)
 
     def moments(self) -> dict[str, Tensor]:
-        """Return the optimizer's tensors as they go into a checkpoint."""
+        """Returns the optimizer's tensors as they go into a checkpoint."""
         return {key: self.stored(name, value) for key, (name, value) in self._moments().items()}
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the optimizer's tensors."""
+        """Takes over the optimizer's tensors."""
         for key, (_, value) in self._moments().items():
             local(value).copy_(local(state[key]))
 
     def _moments(self) -> dict[str, tuple[str, Tensor]]:
-        """The optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""
+        """Returns the optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""
         moments: dict[str, tuple[str, Tensor]] = {}
         for name, parameter in self.model.named_parameters():
             tensors = state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
