@@ -133,9 +133,9 @@ def build_engine(
         )
     if config.offload == "cpu" and optimizer_spec(optim).needs_whole_matrices:
         raise ConfigError(
-            f"optim={optim.name} puts matrices together on the device, and DeepSpeed keeps their gradients on the host",
+            f"must be none with optim={optim.name}, which needs whole matrices on the device, got {config.offload}",
             key="engine.offload",
-            hint="use none, or optim=adamw",
+            hint="try engine.offload=none, or optim=adamw",
         )
     micro_batch = trainer.micro_batch(model.mesh.num_data_ranks)
     return DeepSpeedEngine(

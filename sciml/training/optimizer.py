@@ -100,9 +100,9 @@ class OptimizerSpec:
                 groups.setdefault((self.rule(placements[name]), decay), {})[name] = parameter
         if self.needs_whole_matrices and not any(rule.needs_whole_matrices for rule, _ in groups):
             raise ConfigError(
-                "treats the matrices of a model's blocks apart, and this model's sharding plan names no blocks",
+                "must be one that treats all parameters alike, since this model's sharding plan names no blocks",
                 key="optim",
-                hint="use optim=adamw",
+                hint="try optim=adamw",
             )
         return self.construct(
             [

@@ -135,7 +135,7 @@ def test_an_optimizer_says_what_it_keeps_of_each_parameter():
 
 
 def test_muon_is_refused_where_a_model_has_no_blocks():
-    with pytest.raises(ConfigError, match=r"optim: .* names no blocks; use optim=adamw"):
+    with pytest.raises(ConfigError, match=r"optim must be .* names no blocks; try optim=adamw"):
         made(lambda: nn.Linear(3, 4))
 
 
