@@ -19,8 +19,8 @@ from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.figures.report import example_figures, fluids_figures
-from domains.fluids.forecast.example import forecast_example, read_example
-from domains.fluids.forecast.flow_example import FlowExample
+from domains.fluids.forecast.example import FlowExample
+from domains.fluids.forecast.example_rollout import forecast_example, read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import starting_batches
 from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig

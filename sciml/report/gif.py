@@ -19,7 +19,9 @@ LIMIT_BYTES = 3_000_000
 MIN_FRAMES = 8
 
 
-def draw_gif(figure: Figure, update: Callable[[int], Any], count: int, cmaps: Sequence[str], path: Path) -> Path:
+def draw_gif(
+    figure: Figure, update: Callable[[int], Any], count: int, cmaps: Sequence[str], path: Path, *, most: int = 40
+) -> Path:
     """Writes a GIF next to the given stem; it pauses at both ends.
 
     A picture of more than ``LIMIT_BYTES`` loses every second frame, and shows the others twice as long, until it is
@@ -30,8 +32,9 @@ def draw_gif(figure: Figure, update: Callable[[int], Any], count: int, cmaps: Se
         update: changes its contents to those of a frame. The layout is that of the last one.
         count: number of frames, at least 2.
         cmaps: color maps of all that is colored.
+        most: frames that are shown; of more, so many are spread over all of them.
     """
-    frames = _frames(figure, update, count, _palette(cmaps))
+    frames = _frames(figure, update, spread_out(count, most).tolist(), _palette(cmaps))
     written = path.with_suffix(".gif")
     written.parent.mkdir(parents=True, exist_ok=True)
     duration = FRAME_MS
@@ -43,20 +46,20 @@ def draw_gif(figure: Figure, update: Callable[[int], Any], count: int, cmaps: Se
 
 
 def spread_out(count: int, most: int) -> np.ndarray:
-    """At most so many of the numbers from 0 to ``count - 1``, evenly spread, the first and the last among them."""
+    """Return at most so many of the numbers from 0 to ``count - 1``, evenly spread, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def _frames(figure: Figure, update: Callable[[int], Any], count: int, palette: Any) -> list[Any]:
+def _frames(figure: Figure, update: Callable[[int], Any], numbers: Sequence[int], palette: Any) -> list[Any]:
     from PIL import Image
 
     figure.set_dpi(DPI)
-    update(count - 1)
+    update(numbers[-1])
     figure.canvas.draw()
     figure.set_layout_engine("none")
     frames = []
-    for step in range(count):
-        update(step)
+    for number in numbers:
+        update(number)
         figure.canvas.draw()
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
         frames.append(Image.fromarray(pixels.copy()).quantize(palette=palette, dither=Image.Dither.NONE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,53 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_COLUMNS = 3
 LEGEND_INCHES = 1.6
 """Of an entry of a legend, about."""
 VALUE_WIDTH = 0.1
 """Of a value that is written in a bar, as a share of the panel."""
 LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
+
+
+def draw_bars(
+    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    label: str,
+    baselines: Sequence[Baseline],
+    source: str,
+    path: Path,
+    *,
+    level_color: str = INK,
+) -> Path:
+    """Draw panels of bars beside marks of the baselines, see :func:`bars_beside_baselines`.
+
+    Args:
+        panels: by title, scores by variable and predictor.
+        label: of the axis of scores.
+        baselines: of the domain.
+        source: what the data are.
+        level_color: of the line at 1, which the scores are seen from.
+    """
+    columns = min(MOST_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    height = 0.95 + 0.36 * max(map(len, panels.values()))
+    with suite_style():
+        figure = new_figure(max(7.5, 4.0 * columns), height * rows + 0.55)
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        names: list[str] = []
+        for number, (axes, (title, table)) in enumerate(zip(grid, panels.items(), strict=False)):
+            bars_beside_baselines(axes, table, baselines)
+            axes.axvline(1.0, color=level_color, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+            axes.set_title(title)
+            axes.set_xlabel(label)
+            axes.tick_params(labelleft=number % columns == 0 or list(table) != names)
+            names = list(table)
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        handles, labels = legend_entries(figure)
+        figure.legend(handles, labels, loc="outside upper left", ncols=6, columnspacing=1.3, handletextpad=0.5)
+        add_titles(figure, source=source)
+        return save_png(figure, path)
 
 
 def bars_beside_baselines(
@@ -60,13 +102,13 @@ def bars_beside_baselines(
 
 
 def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
-    """Handles and labels of all panels, each label once, the model first."""
-    found: dict[str, Any] = {}
+    """Return handles and labels of all panels, each label once, the model first."""
+    entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    labels = sorted(found, key=lambda label: label != MODEL)
-    return [found[label] for label in labels], labels
+            entries.setdefault(label, handle)
+    labels = sorted(entries, key=lambda label: label != MODEL)
+    return [entries[label] for label in labels], labels
 
 
 def draw_scores_by_lead_time(

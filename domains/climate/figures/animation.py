@@ -10,34 +10,29 @@ import numpy as np
 from domains.climate.data.variables import channel_unit
 from domains.climate.figures.maps import GLOBE_CHANNELS, Shading, draw_field, globe_view
 from domains.climate.figures.projection import Canvas
-from domains.climate.forecast.example import ForecastExample, choose, long_name
-from sciml.report.gif import draw_gif, spread_out
+from domains.climate.forecast.example import WeatherExample, choose, long_name
+from sciml.report.gif import draw_gif
 from sciml.report.style import add_titles, new_figure, pretty_unit, suite_style
 
 MAX_FRAMES = 24
 
 
-def draw_forecast_animation(example: ForecastExample, path: Path) -> Path:
-    """A GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
+def draw_forecast_animation(example: WeatherExample, path: Path) -> Path:
+    """Draw a GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
     index = example.channel(name)
-    hours = np.concatenate([[0.0], example.lead_times])
-    runs = {"forecast": np.concatenate([example.initial[None, index], example.forecast[:, index]])}
-    if example.truth is not None:
-        runs["truth"] = np.concatenate([example.initial[None, index], example.truth[:, index]])
-    shown = spread_out(len(hours), MAX_FRAMES)
+    runs = {label: run[:, index] for label, run in reversed(example.runs().items())}
     shading = Shading.of_values(name, *runs.values())
     # Contour lines would have to be drawn anew in each frame; the colors alone carry the motion.
     shading = Shading(shading.cmap, shading.low, shading.high)
     with suite_style():
-        return _draw(example, name, {label: run[shown] for label, run in runs.items()}, hours[shown], shading, path)
+        return _draw(example, name, runs, shading, path)
 
 
 def _draw(
-    example: ForecastExample,
+    example: WeatherExample,
     name: str,
     runs: dict[str, np.ndarray],
-    hours: np.ndarray,
     shading: Shading,
     path: Path,
 ) -> Path:
@@ -54,15 +49,16 @@ def _draw(
         extend="both",
     )  # fmt: skip
     bar.set_label(f"{name}, {unit}")
+    hours = example.frame_times
     title = add_titles(figure, _title(example, name, hours[-1]), example.schema.title)
 
-    def update(step: int) -> None:
+    def update(frame: int) -> None:
         for picture, run in zip(pictures, runs.values(), strict=True):
-            picture.set_data(canvas.image(run[step]))
-        title.set_text(_title(example, name, hours[step]))
+            picture.set_data(canvas.image(run[frame]))
+        title.set_text(_title(example, name, hours[frame]))
 
-    return draw_gif(figure, update, len(hours), [shading.cmap], path)
+    return draw_gif(figure, update, len(hours), [shading.cmap], path, most=MAX_FRAMES)
 
 
-def _title(example: ForecastExample, name: str, lead_hours: float) -> str:
+def _title(example: WeatherExample, name: str, lead_hours: float) -> str:
     return f"{long_name(name)}, {example.valid_text(lead_hours)}"

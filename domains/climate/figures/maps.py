@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from domains.climate.data.variables import channel_unit, parse_channel
 from domains.climate.figures.projection import Canvas, Orthographic, PlateCarree, Projection, covers_globe, world_map
-from domains.climate.forecast.example import ForecastExample, choose, long_name
+from domains.climate.forecast.example import WeatherExample, choose, long_name
 from sciml.report.scores import format_value
 from sciml.report.shading import Shading as PlainShading
 from sciml.report.style import INK, MUTED, add_titles, new_figure, pretty_unit, save_png, suite_style
@@ -99,7 +99,7 @@ def draw_field(
     return picture
 
 
-def draw_forecast_maps(example: ForecastExample, lead_hours: float | None, path: Path) -> Path:
+def draw_forecast_maps(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
     """Rows: forecast, truth, error, error of persistence; columns: up to three variables."""
     lead = example.nearest_lead(lead_hours)
     names = choose(example.schema.channels, MAP_CHANNELS, 3)
@@ -122,7 +122,7 @@ def draw_forecast_maps(example: ForecastExample, lead_hours: float | None, path:
         return save_png(figure, path, DPI)
 
 
-def _draw_column(figure: Any, axes: Any, example: ForecastExample, canvas: Canvas, name: str, lead: int) -> None:
+def _draw_column(figure: Any, axes: Any, example: WeatherExample, canvas: Canvas, name: str, lead: int) -> None:
     index, unit = example.channel(name), pretty_unit(channel_unit(name))
     forecast = example.forecast[lead, index]
     coast = example.land_sea_mask
@@ -144,7 +144,7 @@ def _draw_column(figure: Any, axes: Any, example: ForecastExample, canvas: Canva
     _colorbar(figure, picture[-1], list(axes[2:]), f"error of {name}, {unit}")
 
 
-def draw_forecast_globes(example: ForecastExample, lead_hours: float | None, path: Path) -> Path:
+def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
     """Forecast, truth and error of one variable on the globe."""
     lead = example.nearest_lead(lead_hours)
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
@@ -174,7 +174,7 @@ def draw_forecast_globes(example: ForecastExample, lead_hours: float | None, pat
         return save_png(figure, path, DPI)
 
 
-def globe_view(example: ForecastExample) -> Projection:
+def globe_view(example: WeatherExample) -> Projection:
     """The globe as seen from the northern middle latitudes; a plain map for a regional grid."""
     return Orthographic(38.0, SIDE_LONGITUDE) if covers_globe(example.schema) else world_map(example.schema)
 

@@ -8,7 +8,8 @@ from functools import partial
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
 from domains.climate.figures.projection import covers_globe
-from domains.climate.forecast.example import ForecastExample
+from domains.climate.figures.spectra import draw_zonal_spectra
+from domains.climate.forecast.example import WeatherExample
 from domains.climate.forecast.metrics import RMSE
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores
@@ -24,7 +25,7 @@ def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
     (as ``forecast``) and ``land_sea_mask`` (latitude, longitude).
     """
     schema = ClimateSchema.from_dict(result.schema)
-    example = ForecastExample.of(schema, result.example)
+    example = WeatherExample.of(schema, result.example)
     scores = Scores.of(result)
     yield from _skill_figures(scores, schema.title)
     if example is not None:
@@ -51,7 +52,7 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
         )
 
 
-def _forecast_figures(example: ForecastExample, lead: float | None) -> Iterator[NamedFigure]:
+def _forecast_figures(example: WeatherExample, lead: float | None) -> Iterator[NamedFigure]:
     has_truth = example.truth is not None
     beside = "Forecast, truth and error" if has_truth else "Forecast"
     yield NamedFigure(
@@ -80,6 +81,6 @@ def _forecast_figures(example: ForecastExample, lead: float | None) -> Iterator[
             "spectra",
             "Which scales survive",
             "Power by zonal wavenumber between 30 and 60 degrees north and south. Where a forecast falls below the "
-            "dashed line, it has smoothed away the scales it cannot predict.",
-            lambda path: skill.draw_spectra(example, lead, path),
+            "dashed line, it has smoothed away the scales it cannot predict; later lead times are darker.",
+            lambda path: draw_zonal_spectra(example, lead, path),
         )

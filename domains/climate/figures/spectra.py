@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 from jaxtyping import Float
 
 from domains.climate.data.schema import cell_area_weights
+from domains.climate.data.variables import channel_unit
+from domains.climate.forecast.example import SHOWN_CHANNELS, WeatherExample, choose
+from sciml.report.spectra import Spectrum, SpectrumPanel, draw_spectra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MIDDLE_LATITUDES = ((30.0, 60.0), (-60.0, -30.0))
+MOST_VARIABLES = 3
+
+
+def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
+    """Draw power by zonal wavenumber in the middle latitudes: forecasts against truth, up to three variables."""
+    last = example.nearest_lead(lead_hours)
+    leads = example.leads_up_to(last)
+    panels = {}
+    for name in choose(example.schema.channels, SHOWN_CHANNELS, MOST_VARIABLES):
+        index = example.channel(name)
+        spectra = [
+            _spectrum(f"forecast, {example.lead_times[lead]:g} h", example, example.forecast[lead, index], age)
+            for lead, age in zip(leads, np.linspace(0, 1, len(leads)), strict=True)
+        ]
+        if example.truth is None:
+            spectra.append(_spectrum("analysis", example, example.initial[index], 0.0, is_truth=True))
+        else:
+            label = f"truth, {example.lead_times[last]:g} h"
+            spectra.append(_spectrum(label, example, example.truth[last, index], 1.0, is_truth=True))
+        panels[name] = SpectrumPanel(spectra, channel_unit(name))
+    return draw_spectra(panels, "zonal wavenumber", example.schema.title, path, decorate=_powers_of_two)
 
 
 def zonal_power_spectrum(
@@ -13,7 +45,7 @@ def zonal_power_spectrum(
     latitude: Float[np.ndarray, "latitude"] | tuple[float, ...],
     band: tuple[float, float] = (-90.0, 90.0),
 ) -> Float[np.ndarray, "... wavenumber"]:
-    """Area-weighted mean power by zonal wavenumber 0, 1, ..., longitudes // 2.
+    """Return the area-weighted mean power by zonal wavenumber 0, 1, ..., longitudes // 2.
 
     Wavenumbers that stand for a conjugate pair are counted twice, so that the sum over wavenumbers is the
     area-weighted mean square of the band (Parseval), in the square of the field's unit.
@@ -41,3 +73,22 @@ def _power_by_row(rows: Float[np.ndarray, "... latitude longitude"]) -> Float[np
     last = (num_longitudes + 1) // 2
     power[..., 1:last] *= 2  # the Nyquist wavenumber of an even grid, like the mean, has no conjugate partner
     return power
+
+
+def _spectrum(
+    label: str,
+    example: WeatherExample,
+    field: Float[np.ndarray, "latitude longitude"],
+    age: float,
+    *,
+    is_truth: bool = False,
+) -> Spectrum:
+    bands = [zonal_power_spectrum(field, example.schema.latitude, band) for band in MIDDLE_LATITUDES]
+    power = np.mean(bands, axis=0)
+    return Spectrum(label, np.arange(1, len(power)), power[1:], age, is_truth)
+
+
+def _powers_of_two(axes: Axes) -> None:
+    ticks = [2**n for n in range(10) if 2**n <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()

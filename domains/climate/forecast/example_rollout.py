@@ -13,13 +13,13 @@ from domains.climate.data.batch import FieldBatch
 from domains.climate.data.samples import ForecastSource
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.variables import parse_channel
-from domains.climate.forecast.example import ForecastExample
+from domains.climate.forecast.example import WeatherExample
 from domains.climate.model.task import ClimateTask
 from sciml.forecast.rollout import rollout
 
 
 def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource) -> dict[str, np.ndarray]:
-    """A forecast from the middle of a source's period along each of its paths, with the truth beside it.
+    """Return a forecast from the middle of a source's period along each of its paths, with the truth beside it.
 
     Returns:
         ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``.
@@ -48,8 +48,8 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     }
 
 
-def read_example(path: Path, store: ClimateStore) -> ForecastExample:
-    """A written forecast (the mean of its members) beside the truth, where the store holds all its times."""
+def read_example(path: Path, store: ClimateStore) -> WeatherExample:
+    """Return a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
     with xr.open_dataset(path, engine="zarr" if path.suffix == ".zarr" else "netcdf4") as dataset:
         if "number" in dataset.dims:
             dataset = dataset.mean("number", keep_attrs=True)
@@ -61,11 +61,14 @@ def read_example(path: Path, store: ClimateStore) -> ForecastExample:
     start, *ahead = [known.get(round((hours + lead) * 60)) for lead in (0.0, *leads)]
     truth = store.read(np.array(ahead)) if None not in ahead else None
     initial = store.read(np.array([start]))[0]
-    return ForecastExample(store.schema, hours, leads, fields, truth, initial, land_sea_mask(store))
+    return WeatherExample(
+        schema=store.schema, init_time=hours, lead_times=leads, forecast=fields, truth=truth, initial=initial,
+        land_sea_mask=land_sea_mask(store),
+    )  # fmt: skip
 
 
 def land_sea_mask(store: ClimateStore) -> np.ndarray | None:
-    """The store's land-sea mask, to draw coasts from; None where it has none."""
+    """Return the store's land-sea mask, to draw coasts from; None where it has none."""
     if "lsm" not in store.schema.statics:
         return None
     return store.statistics.statics[store.schema.statics.index("lsm")].numpy()

@@ -10,19 +10,18 @@ import numpy as np
 from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import WIDE_ABOVE, FieldPanel, add_colorbar, aspect, label_axes, panel_size
-from domains.fluids.forecast.flow_example import FlowExample, Quantity, lead_text
-from sciml.report.gif import draw_gif, spread_out
+from domains.fluids.forecast.example import FlowExample, Quantity
+from sciml.core.duration import format_hours
+from sciml.report.gif import draw_gif
 from sciml.report.shading import Shading
 from sciml.report.style import add_titles, new_figure, suite_style
 
-MAX_FRAMES = 40
 SPEED = "speed"
 
 
 def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> Path:
-    """A GIF from the initial state through all lead times, of one variable."""
-    times = np.concatenate([[0.0], example.lead_times])
-    shown = spread_out(len(times), MAX_FRAMES)
+    """Draw a GIF from the initial state through all lead times, of one variable."""
+    times = example.frame_times
     quantity, runs = moving(example)
     shading = quantity.shading(runs.get("truth", runs["forecast"]))
     fields = dict(runs)
@@ -51,16 +50,15 @@ def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> 
             add_colorbar(figure, panels["error"], [grid.flat[-1]], quantity.label("error"), size, upright=True)
         label_axes(grid, example.data_set)
         name = example.long_name(quantity.name).capitalize()
-        title = add_titles(figure, f"{name}, {lead_text(times[-1])}", example.title)
+        title = add_titles(figure, f"{name}, {format_hours(times[-1])}", example.title)
 
-        def update(step: int) -> None:
-            frame = int(shown[step])
+        def update(frame: int) -> None:
             for label, panel in panels.items():
                 panel.show(fields[label][frame], frame)
-            title.set_text(f"{name}, {lead_text(times[frame])}")
+            title.set_text(f"{name}, {format_hours(times[frame])}")
 
         cmaps = list(dict.fromkeys(panel.image.get_cmap().name for panel in panels.values()))
-        return draw_gif(figure, update, len(shown), cmaps, path)
+        return draw_gif(figure, update, len(times), cmaps, path)
 
 
 def moving(example: FlowExample) -> tuple[Quantity, dict[str, Any]]:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from domains.fluids.data.schema import DataSet
 from domains.fluids.figures.mesh_lines import MeshLines
-from domains.fluids.forecast.flow_example import FlowExample, lead_text
+from domains.fluids.forecast.example import FlowExample
+from sciml.core.duration import format_hours
 from sciml.report.scores import format_value
 from sciml.report.shading import Shading
 from sciml.report.style import INK, MUTED, add_titles, new_figure, save_png, suite_style
@@ -133,12 +134,12 @@ def error_title(example: FlowExample, field: np.ndarray, truth: np.ndarray) -> s
     return f"error, VRMSE {format_value(value)}" if np.isfinite(value) else "error"
 
 
-def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_seconds: float | None, path: Path) -> Path:
+def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None, path: Path) -> Path:
     """Initial state, truth, forecast and error of up to four variables at one lead time.
 
     Variables are rows; those of a wide and flat domain are columns.
     """
-    lead = example.nearest_lead(lead_seconds)
+    lead = example.nearest_lead(lead_hours)
     names = example.variables(MOST_VARIABLES)
     count = 2 if example.truth is None else 4
     flat = aspect(example.data_set) > WIDE_ABOVE
@@ -158,7 +159,7 @@ def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_seconds: fl
             _draw_variable(figure, panels, example, mesh, name, lead, size, upright=not flat)
         label_axes(grid, example.data_set)
         what = "One forecast" if len(names) > 1 else example.long_name(names[0]).capitalize()
-        add_titles(figure, f"{what}, {lead_text(example.lead_times[lead])} ahead", example.title)
+        add_titles(figure, f"{what}, {format_hours(example.lead_times[lead])} ahead", example.title)
         return save_png(figure, path, DPI)
 
 

@@ -10,9 +10,9 @@ from domains.fluids.figures.animation import draw_animation
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import draw_forecast
 from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
-from domains.fluids.figures.spectra import draw_spectra, has_spectra
+from domains.fluids.figures.spectra import draw_plane_spectra, has_spectra
 from domains.fluids.forecast.conservation import draw_conservation
-from domains.fluids.forecast.flow_example import FlowExample
+from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import VRMSE
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores
@@ -23,7 +23,7 @@ MIN_FRAMES = 3
 def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
     """Every picture that the scores and the example of a run allow, the most telling first.
 
-    ``result.example`` holds what :func:`domains.fluids.forecast.example.forecast_example` gives.
+    ``result.example`` holds what :func:`domains.fluids.forecast.example_rollout.forecast_example` gives.
     """
     schema = FluidsSchema.from_dict(result.schema)
     scores = Scores.of(result)
@@ -32,8 +32,7 @@ def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
     if example is not None:
         model = (result.record.get("config") or {}).get("model") or {}
         mesh = MeshLines.of(model, result.example, example.data_set.shape)
-        hours = scores.main_lead_time
-        yield from example_figures(example, mesh, None if hours is None else 3600 * hours)
+        yield from example_figures(example, mesh, scores.main_lead_time)
 
 
 def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
@@ -57,12 +56,12 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
         )
 
 
-def example_figures(example: FlowExample, mesh: MeshLines | None, lead_seconds: float | None) -> Iterator[NamedFigure]:
+def example_figures(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None) -> Iterator[NamedFigure]:
     """Pictures of one forecast.
 
     Args:
         mesh: of the model; None draws none.
-        lead_seconds: the lead time to show where only one is shown; None takes the last.
+        lead_hours: the lead time to show where only one is shown; None takes the last.
     """
     has_truth = example.truth is not None
     lines = ""
@@ -76,7 +75,7 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_seconds: 
         + " share one color scale"
         + (", obstacles are gray." if example.fluid is not None else ".")
         + lines,
-        partial(draw_forecast, example, mesh, lead_seconds),
+        partial(draw_forecast, example, mesh, lead_hours),
     )
     if len(example.lead_times) + 1 >= MIN_FRAMES:
         yield NamedFigure(
@@ -98,7 +97,7 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_seconds: 
             "Power by wavenumber in the plane, small scales at the right"
             + (" (dotted: one cycle per patch of the mesh)." if mesh is not None else ".")
             + below * has_truth,
-            partial(draw_spectra, example, mesh),
+            partial(draw_plane_spectra, example, mesh),
         )
     if example.profiles is not None and example.data_set.has_totals:
         yield NamedFigure(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from domains.fluids.forecast.flow_example import FlowExample
+from domains.fluids.forecast.example import FlowExample
 from domains.fluids.solver import VARIABLES, totals
 from sciml.report.skill import lead_unit, legend_entries
 from sciml.report.style import INK, MODEL_COLOR, add_titles, new_figure, save_png, suite_style
@@ -42,14 +42,14 @@ def draw_conservation(example: FlowExample, path: Path) -> Path:
         "forecast": {"color": MODEL_COLOR, "linewidth": 2.2, "marker": "o", "markersize": 3},
         "truth": {"color": INK, "linestyle": "--"},
     }
-    unit, per_hour = lead_unit(list(example.lead_times / 3600))
+    unit, per_hour = lead_unit(list(example.lead_times))
     with suite_style():
         figure = new_figure(9.0, 3.6)
         panels = dict(zip(("mass", "energy"), figure.subplots(1, 2), strict=True))
         for label, run in runs.items():
             for name, change in conservation_errors(example, run).items():
                 sizes = np.maximum(np.abs(np.where(np.isfinite(change), change, np.nan)), SMALLEST)
-                panels[name].semilogy(example.lead_times / 3600 * per_hour, sizes, label=label, **looks[label])
+                panels[name].semilogy(example.lead_times * per_hour, sizes, label=label, **looks[label])
         for name, axes in panels.items():
             axes.set(title=name, xlabel=f"lead time, {unit}", ylabel=f"relative change of {name}")
             axes.set_xlim(left=0)

@@ -1,91 +1,95 @@
-"""One test case for the pictures: forecast here, or read back from a forecast file."""
+"""One forecast of a flow with all that pictures of it need."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import netCDF4
 import numpy as np
-from torch import nn
+from jaxtyping import Bool, Float
 
-from domains.fluids.data.batch import FlowSample, Start, collate
-from domains.fluids.data.readers import open_sources
-from domains.fluids.data.samples import FlowSamples
-from domains.fluids.forecast.task import FlowPrediction, FluidsTask
-from sciml.forecast.rollout import rollout
+from domains.fluids.amr.indicator_inputs import WINDS
+from domains.fluids.data.schema import DataSet, FluidsSchema
+from domains.fluids.data.writers.ensemble import LONG_NAMES, UNITS
+from sciml.forecast.example import ForecastExample
+from sciml.report.shading import Shading
+from sciml.report.style import pretty_unit
+
+FIELD_COLORS = "PuOr_r"
+POSITIVE_COLORS = "viridis"
 
 
-def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) -> dict[str, np.ndarray]:
-    """A forecast of the first test flow from its start to its end, with the truth and the refined patches beside it.
+@dataclass(frozen=True)
+class Quantity:
+    """What is drawn of a state.
 
-    Returns:
-        ``data_set`` (its number in the schema), ``lead_times`` (s), ``forecast`` and ``truth`` (lead, variable, z, x),
-        ``initial`` (variable, z, x), ``refined_0``, ``refined_1``, ... (lead, patch along z, patch along x) of each
-        level that is refined, ``profiles`` where the flow has them, and ``fluid`` where it has obstacles.
+    Attributes:
+        unit: empty where it is not known.
+        signed: whether zero is the value that all others are seen from.
     """
-    start = source.starts[0]
-    sample = source.at(start, source.strides[0], _steps_to_the_end(source, start))
-    batch = collate([sample]).to(task.device)
-    name = start.data_set
-    leads, states, refined = [], [], []
-    for step, prediction in rollout(task, model, batch):
-        assert isinstance(prediction, FlowPrediction)
-        leads.append(float(step.parts[name].next_lead_time[0]))
-        states.append(prediction.values[name][0].cpu().numpy())
-        forest = prediction.forests.get(name)
-        if forest is not None and forest.geometry.cells == sample.state.shape[1:]:
-            geometry, levels = forest.geometry, range(len(forest.levels) - 1)
-            refined.append([forest.is_refined(n)[0].view(geometry.shape(n)).cpu().numpy() for n in levels])
-    meshes = {f"refined_{n}": np.stack(each) for n, each in enumerate(zip(*refined, strict=True))}
-    assert sample.targets is not None
-    return {
-        **_place(source, name),
-        "lead_times": np.array(leads),
-        "forecast": np.stack(states),
-        "truth": sample.targets.numpy(),
-        "initial": sample.state.numpy(),
-        **{name: value.astype(np.uint8) for name, value in meshes.items()},
-        **_surroundings(sample),
-    }
+
+    name: str
+    unit: str
+    signed: bool
+
+    def label(self, name: str) -> str:
+        """Return a name with the unit."""
+        return f"{name}, {pretty_unit(self.unit)}" if self.unit else name
+
+    def shading(self, *fields: Float[np.ndarray, "..."]) -> Shading:
+        """Return colors of its values, centered where zero is."""
+        return Shading.centered(FIELD_COLORS, *fields) if self.signed else Shading.spanning(POSITIVE_COLORS, *fields)
 
 
-def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
-    """A written forecast (the mean of its members), with the truth where the flow goes on as long.
+@dataclass(frozen=True, kw_only=True)
+class FlowExample(ForecastExample):
+    """A rollout from one state of a flow, rows along z and columns along x.
 
-    Returns:
-        What :func:`forecast_example` does, but for the refined patches.
+    Attributes:
+        title: what the data are.
+        fluid: False in obstacles; None where there are none.
+        profiles: density (kg/m^3) and potential temperature (K) of the air at rest; None where there are none.
     """
-    with netCDF4.Dataset(path) as file:
-        start = Start(**json.loads(file.start))
-    members = open_sources(str(path))
-    states = np.mean([member.read() for member in members], axis=0)
-    interval = source.flows[start.data_set].data_set.interval
-    stride = round(float(members[0].times[1]) / interval)
-    sample = source.at(start, stride, len(states) - 1)
-    truth = {} if sample.targets is None else {"truth": sample.targets.numpy()}
-    found = {
-        **_place(source, start.data_set),
-        "lead_times": members[0].times[1:],
-        "forecast": states[1:],
-        "initial": states[0],
-        **truth,
-    }
-    return {**found, **_surroundings(sample)}
 
+    data_set: DataSet
+    title: str
+    fluid: Bool[np.ndarray, "z x"] | None = None
+    profiles: Float[np.ndarray, "2 z"] | None = None
 
-def _place(source: FlowSamples, data_set: str) -> dict[str, np.ndarray]:
-    return {"data_set": np.array(list(source.flows).index(data_set))}
+    @classmethod
+    def of(cls, schema: FluidsSchema, values: Mapping[str, np.ndarray]) -> FlowExample | None:
+        """Return the example of arrays named as the attributes, lead times in s; None where there is no forecast."""
+        if "forecast" not in values:
+            return None
+        data_set = list(schema.data_sets.values())[int(np.ravel(values["data_set"])[0])]
+        hours = np.asarray(values["lead_times"], np.float64) / 3600
+        fluid = np.asarray(values["fluid"], bool) if "fluid" in values else None
+        arrays = cls.arrays_of(values, "profiles")
+        return cls(data_set=data_set, title=schema.title, lead_times=hours, fluid=fluid, **arrays)
 
+    def variables(self, most: int) -> list[str]:
+        """Return at most so many variables, potential temperature first, where bubbles and fronts are seen best."""
+        return sorted(self.data_set.variables, key=lambda name: name != "theta")[:most]
 
-def _surroundings(sample: FlowSample) -> dict[str, np.ndarray]:
-    found = {}
-    if sample.profiles is not None:
-        found["profiles"] = sample.profiles.numpy()
-    if sample.fluid is not None:
-        found["fluid"] = sample.fluid[0].numpy().astype(np.uint8)
-    return found
+    def quantity(self, name: str) -> Quantity:
+        """Return what is drawn of a variable; winds, perturbations and what has values of both signs are signed."""
+        known = self.initial if self.truth is None else self.truth
+        values = self.values(known, name)
+        both = bool(np.nanmin(values) < 0 < np.nanmax(values))
+        perturbation = self.data_set.has_totals and name in UNITS
+        return Quantity(name, UNITS.get(name, ""), both or perturbation or name in WINDS.values())
 
+    def long_name(self, name: str) -> str:
+        """Return ``perturbation of potential temperature``; the name itself where no other is known."""
+        is_known = self.data_set.has_totals or name in WINDS.values()
+        return LONG_NAMES.get(name, name) if is_known else name
 
-def _steps_to_the_end(source: FlowSamples, start: Start) -> int:
-    return (len(source.trajectory(start)) - 1 - start.frame) // source.strides[0]
+    def values(self, states: Float[np.ndarray, "*lead variable z x"], name: str) -> Float[np.ndarray, "*lead z x"]:
+        """Return a variable of some states."""
+        return states[..., self.data_set.variables.index(name), :, :]
+
+    def vrmse(self, field: Float[np.ndarray, "z x"], truth: Float[np.ndarray, "z x"]) -> float:
+        """Return the root of the mean squared error over the variance of the truth, outside of obstacles."""
+        inside = np.ones(field.shape, bool) if self.fluid is None else self.fluid
+        variance = truth[inside].var()
+        return float(np.sqrt(np.mean((field - truth)[inside] ** 2) / variance)) if variance > 0 else np.nan

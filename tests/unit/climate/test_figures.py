@@ -14,7 +14,7 @@ from domains.climate.figures.maps import Shading
 from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
 from domains.climate.figures.report import climate_figures
 from domains.climate.forecast.baselines import BASELINES
-from domains.climate.forecast.example import ForecastExample, choose, long_name
+from domains.climate.forecast.example import WeatherExample, choose, long_name
 from domains.climate.forecast.metrics import ACC, RMSE
 from sciml.domain.protocol import RunResult
 
@@ -157,7 +157,7 @@ class TestShading:
 
 class TestExample:
     def test_valid_time_reads_as_in_forecasts(self):
-        example = ForecastExample.of(GLOBAL, example_of(GLOBAL))
+        example = WeatherExample.of(GLOBAL, example_of(GLOBAL))
         assert example.valid_text(72.0) == "2017-01-04 02:00 UTC, lead 72 h"
         assert example.nearest_lead(70.0) == 2
         assert example.nearest_lead(None) == 3
@@ -168,7 +168,7 @@ class TestExample:
         assert choose(CHANNELS, ("t2m", "msl"), 3) == ["t2m", "z500", "t850"]
 
     def test_without_a_forecast_there_is_none(self):
-        assert ForecastExample.of(GLOBAL, {}) is None
+        assert WeatherExample.of(GLOBAL, {}) is None
 
 
 def drawn(result: RunResult, folder: Path) -> dict[str, Path]:

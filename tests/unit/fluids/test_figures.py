@@ -16,11 +16,12 @@ from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.figures.skill import draw_skill
 from domains.fluids.forecast.conservation import conservation_errors
-from domains.fluids.forecast.flow_example import FlowExample, lead_text
+from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import RMSE, VRMSE
 from domains.fluids.forecast.task import BASELINES
 from domains.fluids.solver import Background, SolverGrid
 from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.report.scores import Scores
 from sciml.report.shading import Shading
 
 PERIODIC, WALL, OPEN = (("periodic",) * 2, ("wall",) * 2, ("open",) * 2)
@@ -152,10 +153,8 @@ class TestExample:
     def test_names_and_lead_times(self):
         example = flow_of(AIR)
         assert example.variables(2) == ["theta", "dens"]
-        assert example.nearest_lead(41.0) == 1
+        assert example.nearest_lead(41.0 / 3600) == 1
         assert example.nearest_lead(None) == 3
-        assert lead_text(200.0) == "200 s"
-        assert lead_text(7200.0) == "2 h"
         assert example.long_name("theta") == "perturbation of potential temperature"
         assert flow_of(TALL).long_name("pressure") == "pressure"
 
@@ -249,7 +248,7 @@ class TestForecastFigure:
     def test_shows_the_wanted_lead_time(self, shown):
         example = flow_of(AIR)
         assert example.truth is not None
-        panels.draw_forecast(example, None, 39.0, Path("forecast"))
+        panels.draw_forecast(example, None, 39.0 / 3600, Path("forecast"))
         pictures = [axes.images[0] for axes in shown[0].axes if axes.images]
         theta = AIR.variables.index("theta")
         expected = [example.initial[theta], example.truth[1, theta], example.forecast[1, theta]]
@@ -362,8 +361,8 @@ def test_without_scores_and_example_there_is_nothing():
 
 def test_every_baseline_is_drawn(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("domains.fluids.figures.skill.save_png", lambda figure, path: shown.append(figure))
-    draw_skill(scores_of(BOTH), "", tmp_path / "skill")
+    monkeypatch.setattr("sciml.report.skill.save_png", lambda figure, path: shown.append(figure))
+    draw_skill(Scores(scores_of(BOTH)), "", tmp_path / "skill")
     for axes in shown[0].axes:
         marked = {label for label in axes.get_legend_handles_labels()[1]}
         assert marked == {"model", *(name.replace("_", " ") for name in PREDICTORS)}

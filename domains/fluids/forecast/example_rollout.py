@@ -1,0 +1,91 @@
+"""One test case for the pictures: forecast here, or read back from a forecast file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+from torch import nn
+
+from domains.fluids.data.batch import FlowSample, Start, collate
+from domains.fluids.data.readers import open_sources
+from domains.fluids.data.samples import FlowSamples
+from domains.fluids.forecast.task import FlowPrediction, FluidsTask
+from sciml.forecast.rollout import rollout
+
+
+def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) -> dict[str, np.ndarray]:
+    """A forecast of the first test flow from its start to its end, with the truth and the refined patches beside it.
+
+    Returns:
+        ``data_set`` (its number in the schema), ``lead_times`` (s), ``forecast`` and ``truth`` (lead, variable, z, x),
+        ``initial`` (variable, z, x), ``refined_0``, ``refined_1``, ... (lead, patch along z, patch along x) of each
+        level that is refined, ``profiles`` where the flow has them, and ``fluid`` where it has obstacles.
+    """
+    start = source.starts[0]
+    sample = source.at(start, source.strides[0], _steps_to_the_end(source, start))
+    batch = collate([sample]).to(task.device)
+    name = start.data_set
+    leads, states, refined = [], [], []
+    for step, prediction in rollout(task, model, batch):
+        assert isinstance(prediction, FlowPrediction)
+        leads.append(float(step.parts[name].next_lead_time[0]))
+        states.append(prediction.values[name][0].cpu().numpy())
+        forest = prediction.forests.get(name)
+        if forest is not None and forest.geometry.cells == sample.state.shape[1:]:
+            geometry, levels = forest.geometry, range(len(forest.levels) - 1)
+            refined.append([forest.is_refined(n)[0].view(geometry.shape(n)).cpu().numpy() for n in levels])
+    meshes = {f"refined_{n}": np.stack(each) for n, each in enumerate(zip(*refined, strict=True))}
+    assert sample.targets is not None
+    return {
+        **_place(source, name),
+        "lead_times": np.array(leads),
+        "forecast": np.stack(states),
+        "truth": sample.targets.numpy(),
+        "initial": sample.state.numpy(),
+        **{name: value.astype(np.uint8) for name, value in meshes.items()},
+        **_surroundings(sample),
+    }
+
+
+def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
+    """A written forecast (the mean of its members), with the truth where the flow goes on as long.
+
+    Returns:
+        What :func:`forecast_example` does, but for the refined patches.
+    """
+    with netCDF4.Dataset(path) as file:
+        start = Start(**json.loads(file.start))
+    members = open_sources(str(path))
+    states = np.mean([member.read() for member in members], axis=0)
+    interval = source.flows[start.data_set].data_set.interval
+    stride = round(float(members[0].times[1]) / interval)
+    sample = source.at(start, stride, len(states) - 1)
+    truth = {} if sample.targets is None else {"truth": sample.targets.numpy()}
+    found = {
+        **_place(source, start.data_set),
+        "lead_times": members[0].times[1:],
+        "forecast": states[1:],
+        "initial": states[0],
+        **truth,
+    }
+    return {**found, **_surroundings(sample)}
+
+
+def _place(source: FlowSamples, data_set: str) -> dict[str, np.ndarray]:
+    return {"data_set": np.array(list(source.flows).index(data_set))}
+
+
+def _surroundings(sample: FlowSample) -> dict[str, np.ndarray]:
+    found = {}
+    if sample.profiles is not None:
+        found["profiles"] = sample.profiles.numpy()
+    if sample.fluid is not None:
+        found["fluid"] = sample.fluid[0].numpy().astype(np.uint8)
+    return found
+
+
+def _steps_to_the_end(source: FlowSamples, start: Start) -> int:
+    return (len(source.trajectory(start)) - 1 - start.frame) // source.strides[0]
