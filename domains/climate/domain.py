@@ -22,14 +22,14 @@ from domains.climate.forecast.baselines import BASELINES, baselines_of
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
-from domains.climate.forecast.initial_conditions import forecast_figures, starting_batches
-from domains.climate.forecast.intervals import parse_intervals, scoring_paths
+from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
+from sciml.forecast.intervals import parse_intervals, scoring_paths
 from sciml.models.vit import ViTConfig
 
 ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig]
@@ -116,7 +116,7 @@ class ClimateDomain:
     def forecast_batches(self, spec: ClimateSpec, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
         assert isinstance(splits, ClimateSplits)
         intervals = parse_intervals(spec.task.intervals, splits.schema.step_hours, "task.intervals")
-        return starting_batches(splits.store, splits.statistics, intervals, request)
+        return initial_batches(splits.store, splits.statistics, intervals, request)
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FieldBatch]) -> ForecastFile:
         return ForecastFile(path, splits.schema, float(batches[0].init_time[0]))

@@ -22,7 +22,7 @@ from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
-from domains.fluids.forecast.initial_conditions import starting_batches
+from domains.fluids.forecast.initial_conditions import initial_batches
 from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
@@ -118,7 +118,7 @@ class FluidsDomain:
 
     def forecast_batches(self, spec: FluidsSpec, splits: Splits, request: ForecastRequest) -> list[FlowBatch]:
         assert isinstance(splits, FluidsSplits)
-        return starting_batches(splits.test, splits.statistics, spec.task, request)
+        return initial_batches(splits.test, splits.statistics, spec.task, request)
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FlowBatch]) -> ForecastFile:
         assert isinstance(splits, FluidsSplits)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.seeding import seed_of
+from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import Prediction, Task
 from sciml.forecast.rollout import rollout
 
@@ -51,11 +52,19 @@ def perturbed(
     size: float,
     seed: int,
 ) -> Float[Tensor, "batch member channel row column"]:
-    """The state itself and copies with white noise of ``size`` standard deviations of each channel."""
+    """Return the state itself and copies with white noise of ``size`` standard deviations of each channel."""
     generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
     noise = torch.randn((len(state), members, *state.shape[1:]), generator=generator).to(state)
     noise[:, 0] = 0
     return state[:, None] + size * std[:, None, None].to(state) * noise
+
+
+def perturbed_members(
+    state: Float[Tensor, "channel row column"], std: Float[Tensor, "channel"], request: ForecastRequest
+) -> Float[Tensor, "member channel row column"]:
+    """Return the initial conditions of the ensemble that a user asks for; the first member is the state itself."""
+    size, members = request.perturbation, request.members
+    return perturbed(state[None], std, members=members, size=size, seed=request.seed)[0]
 
 
 def _timed(task: Task, model: nn.Module, batch: TimedBatch) -> Iterator[tuple[float, Prediction]]:

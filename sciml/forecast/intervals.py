@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sciml.core.duration import format_hours, parse_hours
+from sciml.core.duration import as_typed, format_hours, parse_hours
 from sciml.core.errors import ConfigError
+from sciml.domain.optional import ForecastRequest
 
 Path = tuple[float, ...]
 """Intervals in hours, taken one after the other."""
 
+TOLERANCE = 1e-3
+"""Share of a step by which times may lie beside its multiples, as times of files do."""
+
 
 def parse_intervals(texts: Sequence[str | float], step_hours: float, key: str) -> tuple[float, ...]:
-    """Hours of intervals such as ``72h``, or of ranges such as ``6h..168h`` (every multiple of the data's step).
+    """Return the hours of intervals such as ``72h``, or of ranges such as ``6h..168h``: every multiple of the step.
 
     Raises:
         ConfigError: for what is no interval, or no multiple of the step; the nearest one is offered.
@@ -24,52 +28,75 @@ def parse_intervals(texts: Sequence[str | float], step_hours: float, key: str) -
             hours.add(multiple_of_step(parse_hours(first, key=key), step_hours, key))
             continue
         low, high = parse_hours(first, key=key), parse_hours(last, key=key)
-        found = [n * step_hours for n in range(1, int(high / step_hours) + 1) if n * step_hours >= low]
-        if not found:
+        inside = [n * step_hours for n in range(1, int(high / step_hours) + 1) if n * step_hours >= low]
+        if not inside:
             raise ConfigError(f"no multiple of the data's step of {format_hours(step_hours)} lies in {text}", key=key)
-        hours.update(found)
+        hours.update(inside)
     if not hours:
-        raise ConfigError("at least one interval is needed", key=key, hint=f"for example [{step_hours:g}h]")
+        raise ConfigError("at least one interval is needed", key=key, hint=f"for example [{as_typed(step_hours)}]")
     return tuple(sorted(hours))
 
 
 def multiple_of_step(hours: float, step_hours: float, key: str) -> float:
-    """The hours themselves, if they are a multiple of the data's step.
+    """Return the hours themselves, if they are a multiple of the data's step.
 
     Raises:
         ConfigError: with the nearest multiple.
     """
-    steps = hours / step_hours
-    if abs(steps - round(steps)) > 1e-6 or round(steps) < 1:
-        nearest = max(1, round(steps)) * step_hours
+    if not _divides(step_hours, hours):
+        nearest = max(1, round(hours / step_hours)) * step_hours
         raise ConfigError(
             f"{format_hours(hours)} is not a multiple of the data's step of {format_hours(step_hours)}",
             key=key,
-            hint=f"the nearest that is: {nearest:g}h",
+            hint=f"the nearest that is: {as_typed(nearest)}",
         )
-    return float(round(steps) * step_hours)
+    return float(round(hours / step_hours) * step_hours)
+
+
+def requested_paths(request: ForecastRequest, intervals: Sequence[float], step_hours: float) -> list[Path]:
+    """Return the paths of model steps that a forecast takes to its lead time.
+
+    Args:
+        intervals: hours of the steps that the model was trained on.
+        step_hours: of the data.
+
+    Raises:
+        ConfigError: for a lead time that is no multiple of the data's step or that no interval divides, or an interval
+            that the model was not trained on.
+    """
+    lead = multiple_of_step(request.lead_hours, step_hours, "lead_time")
+    if (wanted := request.every_hours) is not None:
+        chosen = [interval for interval in intervals if abs(interval - wanted) < TOLERANCE * interval]
+        if not chosen:
+            raise ConfigError(
+                "the model was not trained on this interval", key="every", hint=f"one of {_listed(intervals)}"
+            )
+        intervals = chosen
+    dividing = [interval for interval in intervals if _divides(interval, lead)]
+    if request.combine_intervals and dividing:
+        return [path_to(lead, [interval]) for interval in dividing]
+    return [path_to(lead, intervals)]
 
 
 def path_to(lead_hours: float, intervals: Sequence[float], key: str = "lead_time") -> Path:
-    """The path of equal intervals that reaches a lead time in the fewest steps.
+    """Return the path of equal intervals that reaches a lead time in the fewest steps.
 
     Raises:
         ConfigError: where none of the intervals divides the lead time.
     """
     for interval in sorted(intervals, reverse=True):
-        steps = lead_hours / interval
-        if abs(steps - round(steps)) < 1e-6 and round(steps) >= 1:
-            return (float(interval),) * round(steps)
-    known = ", ".join(f"{h:g}h" for h in sorted(intervals))
+        if _divides(interval, lead_hours):
+            return (float(interval),) * round(lead_hours / interval)
+    shortest = min(intervals)
     raise ConfigError(
-        f"no interval that the model was trained on ({known}) divides {format_hours(lead_hours)}",
+        f"no interval that the model was trained on ({_listed(intervals)}) divides {format_hours(lead_hours)}",
         key=key,
-        hint=f"for example {round(lead_hours / min(intervals)) * min(intervals) or min(intervals):g}h",
+        hint=f"for example {as_typed(max(1, round(lead_hours / shortest)) * shortest)}",
     )
 
 
 def scoring_paths(lead_hours: Sequence[float], intervals: Sequence[float], key: str) -> list[Path]:
-    """Paths on which every lead time is met once: straight to each where the model knows them all as intervals,
+    """Return paths on which every lead time is met once: straight to each where the model knows them all as intervals,
     else one path of the longest interval that divides them all.
 
     Raises:
@@ -77,10 +104,19 @@ def scoring_paths(lead_hours: Sequence[float], intervals: Sequence[float], key: 
     """
     if set(lead_hours) <= set(intervals):
         return [(lead,) for lead in sorted(lead_hours)]
-    dividing = [i for i in intervals if all(abs(lead / i - round(lead / i)) < 1e-6 for lead in lead_hours)]
+    dividing = [interval for interval in intervals if all(_divides(interval, lead) for lead in lead_hours)]
     if not dividing:
-        known = ", ".join(f"{hours:g}h" for hours in intervals)
+        known = _listed(intervals)
         raise ConfigError(
             f"no interval that the model is trained on ({known}) divides them all", key=key, hint=f"[{known}]"
         )
     return [path_to(max(lead_hours), dividing, key)]
+
+
+def _divides(interval: float, hours: float) -> bool:
+    steps = hours / interval
+    return round(steps) >= 1 and abs(steps - round(steps)) < TOLERANCE
+
+
+def _listed(intervals: Sequence[float]) -> str:
+    return ", ".join(as_typed(interval) for interval in sorted(intervals))

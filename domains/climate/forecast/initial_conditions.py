@@ -1,4 +1,4 @@
-"""Where a forecast starts from, by which steps it goes, and how it looks when it is written."""
+"""Where a forecast starts from, and how it looks when it is written."""
 
 from __future__ import annotations
 
@@ -13,39 +13,25 @@ from domains.climate.data.schema import ClimateStatistics
 from domains.climate.data.store import ClimateStore
 from domains.climate.figures.maps import draw_forecast_globes
 from domains.climate.forecast.example_rollout import read_example
-from domains.climate.forecast.intervals import multiple_of_step, path_to
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import NamedFigure
-from sciml.forecast.ensemble import perturbed
+from sciml.forecast.ensemble import perturbed_members
+from sciml.forecast.intervals import requested_paths
 
 
-def starting_batches(
+def initial_batches(
     store: ClimateStore, statistics: ClimateStatistics, intervals: Sequence[float], request: ForecastRequest
 ) -> list[FieldBatch]:
-    """One batch for each path of steps to the lead time; its samples are the perturbed starts.
-
-    The first member starts from the analysis itself; the others have noise added, in standard deviations of each
-    channel.
+    """Return one batch for each path of steps to the lead time; its samples are the perturbed initial conditions.
 
     Raises:
         ConfigError: for a time that the data do not have, or a lead time that no interval divides.
     """
     position = _position(store, request.init_time)
-    lead = multiple_of_step(request.lead_hours, store.schema.step_hours, "lead_time")
-    if request.combine_intervals:
-        paths = [path_to(lead, [interval]) for interval in intervals if abs(lead / interval % 1) < 1e-6]
-        paths = paths or [path_to(lead, intervals)]
-    elif request.every_hours is not None:
-        if request.every_hours not in intervals:
-            known = ", ".join(f"{hours:g}h" for hours in intervals)
-            raise ConfigError("the model was not trained on this interval", key="every", hint=f"one of {known}")
-        paths = [path_to(lead, [request.every_hours])]
-    else:
-        paths = [path_to(lead, intervals)]
-    analysis = torch.from_numpy(store.read(np.array([position])))
-    size, members = request.perturbation, request.members
-    state = perturbed(analysis, statistics.std, members=members, size=size, seed=request.seed)[0]
+    paths = requested_paths(request, intervals, store.schema.step_hours)
+    analysis = torch.from_numpy(store.read(np.array([position])))[0]
+    state = perturbed_members(analysis, statistics.std, request)
     times = torch.full((request.members,), float(store.hours[position]), dtype=torch.float64)
     return [
         FieldBatch(
@@ -67,15 +53,15 @@ def _position(store: ClimateStore, init_time: str | None) -> int:
     except ValueError:
         raise ConfigError(f"{init_time!r} is no time", key="init_time", hint="for example 2001-12-01T00") from None
     times = store.times.astype("datetime64[m]")
-    found = np.flatnonzero(times == wanted)
-    if len(found) == 0:
+    positions = np.flatnonzero(times == wanted)
+    if len(positions) == 0:
         nearest = times[np.abs(times - wanted).argmin()]
         raise ConfigError(f"the data have no state at {wanted}", key="init_time", hint=f"the nearest is {nearest}")
-    return int(found[0])
+    return int(positions[0])
 
 
 def forecast_figures(path: Path, store: ClimateStore) -> Iterator[NamedFigure]:
-    """Globes of the longest lead time of a written forecast, beside the truth where the store holds it."""
+    """Yield globes of the longest lead time of a written forecast, beside the truth where the store holds it."""
     example = read_example(path, store)
     yield NamedFigure(
         "globes",

@@ -1,4 +1,4 @@
-"""Where a forecast of a flow starts from, and by which steps it goes."""
+"""Where a forecast of a flow starts from."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from domains.fluids.data.batch import FlowBatch, FlowSample, Start
+from domains.fluids.data.batch import FlowBatch, Start
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsStatistics
 from domains.fluids.forecast.task import FluidsTaskConfig
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.forecast.ensemble import perturbed
+from sciml.forecast.ensemble import perturbed_members
+from sciml.forecast.intervals import requested_paths
 
 EXAMPLE = "for example 0@100s: flow 0 of the test split at 100 s"
 
 
-def starting_batches(
+def initial_batches(
     source: FlowSamples, statistics: FluidsStatistics, task: FluidsTaskConfig, request: ForecastRequest
 ) -> list[FlowBatch]:
-    """A batch for each path of model steps to the lead time; its samples are the perturbed starts.
+    """Return a batch for each path of model steps to the lead time; its samples are the perturbed initial conditions.
 
     Args:
         request: ``init_time`` is ``TIME`` or ``NUMBER@TIME``: seconds since the start of a flow of the test split.
@@ -31,32 +32,12 @@ def starting_batches(
         ConfigError: for a flow or a time that the data do not have, or a lead time that no step divides.
     """
     start = _start(source, request.init_time)
-    interval = source.flows[start.data_set].data_set.interval
-    frames = round(3600 * request.lead_hours / interval)
-    if frames < 1 or abs(frames * interval - 3600 * request.lead_hours) > 1e-3 * interval:
-        raise ConfigError(
-            f"{3600 * request.lead_hours:g} s is not a multiple of the {interval:g} s between frames",
-            key="lead_time",
-            hint=f"the nearest that is: {max(frames, 1) * interval:g}s",
-        )
-    strides = [stride for stride in task.strides if frames % stride == 0]
-    if request.every_hours is not None:
-        strides = [s for s in strides if abs(s * interval - 3600 * request.every_hours) < 1e-3 * interval]
-    if not strides:
-        known = ", ".join(f"{stride * interval:g}s" for stride in task.strides)
-        raise ConfigError(
-            f"no step that the model was trained on ({known}) leads there", key="lead_time",
-            hint=f"for example {max(1, frames // min(task.strides)) * min(task.strides) * interval:g}s",
-        )  # fmt: skip
-    chosen = strides if request.combine_intervals else [max(strides)]
-    std = statistics.scales[start.data_set].std
-    size, seed = request.perturbation, request.seed
+    frame_hours = source.flows[start.data_set].data_set.interval / 3600
     batches = []
-    for stride in chosen:
-        sample = source.at(start, stride, frames // stride)
-        states = perturbed(sample.state[None], std, members=request.members, size=size, seed=seed)[0]
-        members: list[FlowSample] = [replace(sample, state=state) for state in states]
-        batches.append(source.collate(members))
+    for path in requested_paths(request, [stride * frame_hours for stride in task.strides], frame_hours):
+        sample = source.at(start, round(path[0] / frame_hours), len(path))
+        members = perturbed_members(sample.state, statistics.scales[start.data_set].std, request)
+        batches.append(source.collate([replace(sample, state=state) for state in members]))
     return batches
 
 

@@ -1,0 +1,61 @@
+"""Forecasts reach their lead times by the intervals that a model was trained on, in hours and in seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from sciml.core.errors import ConfigError
+from sciml.domain.optional import ForecastRequest
+from sciml.forecast.intervals import multiple_of_step, parse_intervals, requested_paths, scoring_paths
+
+SECONDS = 1 / 3600
+
+
+def asked(lead_hours, **options):
+    return ForecastRequest(init_time=None, lead_hours=lead_hours, **options)
+
+
+def test_intervals_and_ranges():
+    assert parse_intervals(["72h", "6h..18h"], 6.0, "task.intervals") == (6.0, 12.0, 18.0, 72.0)
+    with pytest.raises(ConfigError, match="nearest that is: 72h"):
+        parse_intervals(["70h"], 6.0, "task.intervals")
+    with pytest.raises(ConfigError, match="no multiple"):
+        parse_intervals(["7h..11h"], 6.0, "task.intervals")
+    with pytest.raises(ConfigError, match=r"at least one .* \[20s\]"):
+        parse_intervals([], 20 * SECONDS, "task.intervals")
+
+
+def test_the_longest_interval_that_divides_is_taken():
+    assert requested_paths(asked(72.0), (6.0, 24.0, 48.0), 6.0) == [(24.0, 24.0, 24.0)]
+
+
+def test_a_wanted_interval_is_taken():
+    assert requested_paths(asked(24.0, every_hours=6.0), (6.0, 24.0), 6.0) == [(6.0,) * 4]
+    with pytest.raises(ConfigError, match="not trained on this interval; one of 6h, 24h"):
+        requested_paths(asked(24.0, every_hours=12.0), (6.0, 24.0), 6.0)
+
+
+def test_combined_are_all_intervals_that_divide():
+    paths = requested_paths(asked(48.0, combine_intervals=True), (6.0, 18.0, 24.0), 6.0)
+    assert paths == [(6.0,) * 8, (24.0, 24.0)]
+
+
+def test_steps_of_seconds_are_counted_and_named_in_seconds():
+    steps = (20 * SECONDS, 60 * SECONDS)
+    (path,) = requested_paths(asked(180 * SECONDS), steps, 20 * SECONDS)
+    assert path == (60 * SECONDS,) * 3
+    with pytest.raises(ConfigError, match=r"90 s is not a multiple of the data's step of 20 s; .*: 80s"):
+        requested_paths(asked(90 * SECONDS), steps, 20 * SECONDS)
+    with pytest.raises(ConfigError, match=r"no interval .*\(60s\) divides 80 s; for example 60s"):
+        requested_paths(asked(80 * SECONDS), steps[1:], 20 * SECONDS)
+
+
+def test_times_of_files_need_not_be_exact():
+    assert multiple_of_step(100 * SECONDS, 20.000001 * SECONDS, "lead_time") == pytest.approx(100 * SECONDS)
+
+
+def test_scores_go_straight_to_each_interval_or_along_one_path():
+    assert scoring_paths((24.0, 72.0), (24.0, 72.0), "key") == [(24.0,), (72.0,)]
+    assert scoring_paths((24.0, 72.0), (12.0, 24.0), "key") == [(24.0, 24.0, 24.0)]
+    with pytest.raises(ConfigError, match="divides them all"):
+        scoring_paths((24.0, 72.0), (48.0,), "key")
