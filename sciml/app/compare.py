@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from sciml.core.config import build
-from sciml.core.files import write_json
+from sciml.core.files import read_json, write_json
 from sciml.core.progress import track
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne
@@ -71,7 +70,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         file = parts.path(f"{name}-{number}")
         if not file.exists():
             write_json(file, _cases(run, mesh, f"scoring {name}, seed {run.spec.seed}"))
-        cases += [{"model": name, "seed": run.spec.seed, **row} for row in json.loads(file.read_text())]
+        cases += [{"model": name, "seed": run.spec.seed, **row} for row in read_json(file, list[dict[str, Any]])]
     costs = measure_costs({name: run for (name, number), run in runs.items() if number == 0}, mesh, config.rounds)
     for name, cost in costs.items():
         run = runs[name, 0]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Writes files that are whole or not there, and reads them back checked."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sciml.core.errors import RunError
+from sciml.core.errors import DataError, RunError
+from sciml.core.sentences import misfit
 
 
 @contextlib.contextmanager
@@ -56,6 +58,62 @@ def write_json(path: Path, document: Any) -> None:
     """Writes a JSON document atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def read_json(path: Path, kind: Any, *, advice: str | None = None) -> Any:
+    """Reads a JSON document and checks its form.
+
+    Args:
+        kind: the type that it must have, e.g. ``list[str]``, a TypedDict or a dataclass; keys beyond it are kept.
+        advice: what to do about a file that is corrupted, for the message.
+
+    Returns:
+        The document, of that type.
+
+    Raises:
+        DataError: there is no such file, it is no JSON, or it has another form; it says which part is wrong.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing{f'; {advice}' if advice else ''}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _corrupted(str(path), str(error), advice) from None
+    return _parsed(text, kind, str(path), advice)
+
+
+def read_json_lines(path: Path, kind: Any) -> list[Any]:
+    """Reads a file with one JSON document a line; a last line without an end is still being written and left out.
+
+    Raises:
+        DataError: a line is no JSON or has another form; it says which one.
+    """
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [_parsed(line, kind, f"{path}, line {number},", None) for number, line in enumerate(lines, start=1)]
+
+
+def _parsed(text: str, kind: Any, where: str, advice: str | None) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        (document,) = _adapter(kind).validate_python((json.loads(text),))
+    except json.JSONDecodeError as error:
+        raise _corrupted(where, f"it is no JSON ({error})", advice) from None
+    except ValidationError as error:
+        raise _corrupted(where, misfit(error), advice) from None
+    return document
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A TypedDict or plain dataclass takes this setting from the type around it only, hence the tuple.
+    return TypeAdapter(tuple[kind], config=ConfigDict(extra="allow"))
+
+
+def _corrupted(where: str, why: str, advice: str | None) -> DataError:
+    return DataError(f"{where} is corrupted: {why}{f'; {advice}' if advice else ''}")
 
 
 @contextlib.contextmanager

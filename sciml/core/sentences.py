@@ -1,4 +1,4 @@
-"""Turns what pydantic says of a wrong configuration value into one sentence with a value that works."""
+"""Turns what pydantic says of a wrong value into one sentence, for configurations with a value that works."""
 
 from __future__ import annotations
 
@@ -64,6 +64,20 @@ def first_error(cls: type, values: Mapping[str, Any], prefix: str, error: Valida
     return ConfigError(
         f"must be {needed}, got {got}", key=_dotted(prefix, path), hint=_hint(key, path, here[0], prefix)
     )
+
+
+def misfit(error: ValidationError) -> str:
+    """Returns what the first wrong part of a document is and must be: "config must be a group of keys, got 3"."""
+    detail = error.errors(include_url=False)[0]
+    part = ".".join(map(str, detail["loc"][1:])) or "it"
+    if detail["type"] == "missing":
+        return f"{part} is missing"
+    needed = _NEEDED.get(detail["type"].split("_")[0], detail["msg"].removeprefix("Input should be "))
+    return f"{part} must be {needed}, got {_short(plain(detail['input'], quoted=True))}"
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def plain(value: Any, *, quoted: bool = False) -> str:

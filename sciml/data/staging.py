@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sciml.core.files import disk_errors, write_json
+from sciml.core.errors import DataError
+from sciml.core.files import disk_errors, read_json, write_json
 from sciml.data.files import is_remote
 
 JOURNAL = "journal.json"
@@ -41,9 +42,9 @@ class Staging:
         self.out, self.folder = out, out.with_name(f".{out.name}.partial")
         self.journal: dict[str, Any] = {}
         identity = json.loads(json.dumps(identity, default=str))
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            journal = json.loads((self.folder / JOURNAL).read_text())
-            if journal["identity"] == identity:
+        with contextlib.suppress(DataError):  # a journal that is not there or corrupted is as none
+            journal = read_json(self.folder / JOURNAL, dict[str, Any])
+            if "identity" in journal and journal["identity"] == identity:
                 self.journal = journal
                 return
         shutil.rmtree(self.folder, ignore_errors=True)

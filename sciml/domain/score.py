@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
 Better = Literal["lower", "higher", "nearer", "neither"]
 
 
@@ -78,6 +80,14 @@ class Metric:
         """Return the metric of a row; one that says no more than its name is an error, and lower is better."""
         known = {key: row[key] for key in ("label", "better", "perfect", "judges_spread") if key in row}
         return cls(row["metric"], **known)
+
+
+class ScoreRow(TypedDict):
+    """What every row of ``scores.json`` has; :meth:`Score.to_row` writes more, and evaluations add the baselines."""
+
+    variable: str
+    metric: str
+    value: float | None
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
-from sciml.core.files import atomic_file
+from sciml.core.files import atomic_file, read_json
 from sciml.core.groups import CONF, options
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
@@ -114,7 +114,7 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
         if done.returncode or not out.exists():
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" =-")), "")
             raise RunError(f"{count_of(devices)} could not measure this machine: {last.strip()}")
-        found = json.loads(out.read_text())
+        found = read_json(out, dict[str, Any])
     link = Link(None, **found.pop("link"))
     kind = _kind(pick_device(device))
     return ClusterConfig(THIS_MACHINE, devices, 1, device=kind, links={"machine": link}, measured=True, **found)

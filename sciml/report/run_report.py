@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from safetensors.numpy import load_file
 
 from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
+from sciml.core.files import read_json
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Forecasts, Predicts, Screens
 from sciml.domain.protocol import Domain, RunResult
+from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
 from sciml.report.scores import Scores, headline, headline_lead_of
@@ -59,8 +60,8 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     result = RunResult(
         directory=folder.path,
         record=folder.record,
-        schema=json.loads((path / "schema.json").read_text()),
-        scores=json.loads((path / "scores.json").read_text()),
+        schema=read_json(path / "schema.json", dict[str, Any]),
+        scores=read_json(path / "scores.json", list[ScoreRow]),
         history=folder.history(),
         example=load_file(example),
         baselines=domain.baselines,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +9,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sciml.core.errors import ConfigError, DataError, nearest
-from sciml.core.files import write_json
+from typing_extensions import TypedDict
+
+from sciml.core.errors import ConfigError, nearest
+from sciml.core.files import read_json, read_json_lines, write_json
 from sciml.core.provenance import now, provenance
+from sciml.domain.score import ScoreRow
+from sciml.training.callbacks import MetricsRow
 
 
 def new_path(runs_dir: str, domain: str, name: str | None) -> Path:
     """Returns the path of a new run's folder; without a name it is named by time."""
     return Path(runs_dir) / domain / (name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+
+
+class RunRecord(TypedDict):
+    """What ``run.json`` must have; it also has the samples of each split and the provenance."""
+
+    domain: str
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,8 @@ class RunFolder:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says: domain, samples of each split, resolved configuration, provenance."""
-        try:
-            return json.loads((self.path / "run.json").read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise DataError(f"{self.path / 'run.json'} is corrupted") from None
+        record: dict[str, Any] = read_json(self.path / "run.json", RunRecord)
+        return record
 
     def new_evaluation(self) -> Path:
         """A new folder for an evaluation under other conditions than the run's own."""
@@ -96,9 +104,9 @@ class RunFolder:
     def scores(self) -> list[dict[str, Any]]:
         """Rows of ``scores.json``; none before the first evaluation."""
         file = self.path / "scores.json"
-        return json.loads(file.read_text()) if file.exists() else []
+        return read_json(file, list[ScoreRow]) if file.exists() else []
 
     def history(self) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl``."""
         file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return read_json_lines(file, MetricsRow) if file.exists() else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import atomic_file, write_json
+from sciml.core.files import atomic_file, read_json, write_json
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import Calibrates
 from sciml.domain.protocol import FittedData, LoadedModel, Splits, Task
@@ -155,11 +154,11 @@ def read_fitted(folder: RunFolder, spec: RunSpec) -> FittedData:
     Raises:
         DataError: where its files are missing or corrupted.
     """
+    schema = read_json(folder.path / SCHEMA, dict[str, Any])
+    calibration = folder.path / CALIBRATION
+    factors = read_json(calibration, dict[str, float]) if calibration.exists() else {}
     try:
-        schema = json.loads((folder.path / SCHEMA).read_text())
         statistics = load_file(folder.path / STATISTICS)
-        calibration = folder.path / CALIBRATION
-        factors = json.loads(calibration.read_text()) if calibration.exists() else {}
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder.path} has no readable {SCHEMA} and {STATISTICS} ({error})") from None
+        raise DataError(f"{folder.path / STATISTICS} is missing or corrupted ({error})") from None
     return replace(spec.domain.restore(schema, statistics), calibration=factors)

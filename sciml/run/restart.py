@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.core.errors import DataError
-from sciml.core.files import write_json
+from typing_extensions import TypedDict
+
+from sciml.core.files import read_json, write_json
 from sciml.distributed.launcher import job_name, restarts
 from sciml.distributed.world import World
 from sciml.run.folder import RunFolder
@@ -76,7 +77,9 @@ class RestartNote:
     def _read(self) -> str | None:
         if self.file is None or not self.file.exists():
             return None
-        try:
-            return json.loads(self.file.read_text())["run"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError):
-            raise DataError(f"{self.file} is corrupted; remove it, and go on with resume=latest") from None
+        note: _Note = read_json(self.file, _Note, advice="remove it, and go on with resume=latest")
+        return note["run"]
+
+
+class _Note(TypedDict):
+    run: str

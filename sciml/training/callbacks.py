@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from typing_extensions import TypedDict
+
+from sciml.core.files import read_json_lines
+
 
 class Callback(Protocol):
     """What may look at a training run."""
@@ -25,6 +29,13 @@ def is_logged(step: int, every: int) -> bool:
     return step == 1 or step % every == 0
 
 
+class MetricsRow(TypedDict):
+    """What every line of ``metrics.jsonl`` has; the rest are numbers by name."""
+
+    step: int
+    split: str
+
+
 class MetricsLog:
     """``metrics.jsonl``: one JSON object a line; the truth about a run.
 
@@ -34,9 +45,8 @@ class MetricsLog:
     def __init__(self, path: Path, *, every: int, resume_step: int = 0) -> None:
         self.every = every
         if path.exists():
-            # The last line may be half a line if the run was killed while writing it; it ends without a newline.
-            lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= resume_step))
+            rows = read_json_lines(path, MetricsRow)
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= resume_step))
         self.file = path.open("a", buffering=1)
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:

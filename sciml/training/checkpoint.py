@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from sciml.core.errors import DataError
-from sciml.core.files import disk_errors, write_json
+from sciml.core.files import disk_errors, read_json, write_json
 from sciml.distributed.world import World
 from sciml.training.checkpoint_files import (
     MANIFEST,
@@ -40,6 +40,13 @@ __all__ = ["CheckpointStore", "read_manifest", "read_tensors", "tensor_shapes", 
 
 FORMAT = "sciml-checkpoint/1"
 BEST = "best.json"
+
+
+class BestCheckpoint(TypedDict):
+    """What ``best.json`` says: the step of the best checkpoint, and its validation loss."""
+
+    step: int
+    loss: float
 
 
 class CheckpointStore:
@@ -74,7 +81,7 @@ class CheckpointStore:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._copies: dict[str, Tensor] = {}
-        self._best: dict[str, Any] | None = None
+        self._best: BestCheckpoint | None = None
         self._lock = threading.Lock()
 
     def save(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
@@ -213,9 +220,9 @@ class CheckpointStore:
         note = self._best or self._best_on_disk()
         return None if note is None else note["loss"]
 
-    def _best_on_disk(self) -> dict[str, Any] | None:
+    def _best_on_disk(self) -> BestCheckpoint | None:
         file = self.directory / BEST
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(file, BestCheckpoint) if file.exists() else None
 
     def _note_best(self) -> None:
         if self.world.is_main and self._best is not None and (self.path(self._best["step"]) / MANIFEST).exists():

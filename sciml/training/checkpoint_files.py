@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +15,10 @@ from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
+from typing_extensions import TypedDict
 
 from sciml.core.errors import ConfigError, DataError, RunError
-from sciml.core.files import sha256
+from sciml.core.files import read_json, sha256
 from sciml.training.checkpoint_storage import (
     PiecePlanner,
     SafetensorsReader,
@@ -109,12 +109,19 @@ def read_manifest(path: Path, group: Group = None, *, verify: bool = True) -> di
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path} is no checkpoint: it has no {MANIFEST}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise DataError(f"{path / MANIFEST} is corrupted; use an earlier checkpoint of {path.parent}") from None
+    if not (path / MANIFEST).exists():
+        raise DataError(f"{path} is no checkpoint: it has no {MANIFEST}")
+    manifest: dict[str, Any] = read_json(
+        path / MANIFEST, Manifest, advice=f"use an earlier checkpoint of {path.parent}"
+    )
+    return manifest
+
+
+class Manifest(TypedDict):
+    """What ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name."""
+
+    step: int
+    files: dict[str, str]
 
 
 def _my_share(names: list[str], group: Group) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sciml.core.config import build
-from sciml.core.files import write_json
+from sciml.core.files import read_json, write_json
 from sciml.planning.search import Candidate, Search
 from sciml.planning.space import Space
 from sciml.planning.strategy import Strategy
@@ -105,7 +103,7 @@ class Choices:
     @classmethod
     def read(cls, path: Path) -> Choices:
         """As they were written."""
-        return cls([build(Choice, row) for row in json.loads(path.read_text())])
+        return cls(read_json(path, list[Choice], advice="name another folder with study="))
 
     def write(self, path: Path) -> None:
         """For a study that goes on: what it chooses from stays as it was when it began."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from typing_extensions import TypedDict
 
 from sciml.core.config import flat
-from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import write_json
+from sciml.core.errors import ConfigError
+from sciml.core.files import read_json, write_json
 from sciml.core.lock import exclusive
 from sciml.core.provenance import provenance
 from sciml.tuning.sampler import FeasibleSampler, distributions, ended, quiet, tried
@@ -84,6 +85,10 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
+class _Settings(TypedDict):
+    config: dict[str, Any]
+
+
 def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[], Choices]) -> None:
     """Makes a study's folder, or sees that the one that is there is of the same configuration.
 
@@ -102,11 +107,8 @@ def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[],
         write_json(folder / SETTINGS, {"config": told, "provenance": provenance()})
         found.write(folder / CHOICES)
         return
-    try:
-        kept = json.loads((folder / SETTINGS).read_text())["config"]
-    except (OSError, ValueError, KeyError):
-        raise DataError(f"{folder / SETTINGS} is corrupted; name another folder with study=") from None
-    there, here = flat(kept), flat(told)
+    kept: _Settings = read_json(folder / SETTINGS, _Settings, advice="name another folder with study=")
+    there, here = flat(kept["config"]), flat(told)
     key = next((key for key in sorted({*there, *here}) if there.get(key) != here.get(key)), None)
     if key is not None:
         raise ConfigError(

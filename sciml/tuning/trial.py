@@ -17,7 +17,9 @@ from typing import Any
 
 import psutil
 
+from sciml.core.files import read_json_lines
 from sciml.distributed.launcher import program, without_launcher
+from sciml.training.callbacks import MetricsRow
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 LOOK_S = 0.25
@@ -191,8 +193,7 @@ def _peak(process: psutil.Process) -> int | None:
 def _steps(place: Path) -> list[dict[str, Any]]:
     """The steps of the run in a folder that are logged by now; half a line is none yet."""
     for file in place.glob("*/run/metrics.jsonl"):
-        lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return [row for line in lines if (row := json.loads(line))["split"] == "train"]
+        return [row for row in read_json_lines(file, MetricsRow) if row["split"] == "train"]
     return []
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from sciml.core.errors import ConfigError, DataError, nearest
+from sciml.core.files import read_json
 
 MINUTES_PER_HOUR = 60
 
@@ -185,12 +186,19 @@ def _minutes(hours: np.ndarray) -> np.ndarray:
     return np.round(np.asarray(hours, dtype=np.float64) * MINUTES_PER_HOUR).astype("int64").astype("datetime64[m]")
 
 
+class StoreAttributes(TypedDict):
+    """What the attributes of a store must have beside those that describe its data."""
+
+    format: str
+    version: int
+
+
 def _attributes(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"{path}: no such store; make one with scripts/prepare.py path=SOURCE out={path}")
     if not layout.is_store(path):
         raise DataError(f"{path}: no climate store; make one with scripts/prepare.py path={path} out=STORE")
-    attrs: dict[str, Any] = json.loads((path / ".zattrs").read_text())
+    attrs: dict[str, Any] = read_json(path / ".zattrs", StoreAttributes, advice="prepare it again")
     if attrs["version"] != layout.VERSION:
         raise DataError(
             f"{path}: a store of version {attrs['version']}, this program reads {layout.VERSION}; prepare it again"

@@ -5,13 +5,15 @@ Zarr format 2 is written, which every version of zarr and xarray reads.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from sciml.core.errors import DataError
+from sciml.core.files import read_json
 
 FORMAT = "sciml-climate-store"
 VERSION = 1
@@ -74,6 +76,6 @@ def consolidate(path: Path) -> None:
 def is_store(path: str | Path) -> bool:
     """Whether a path is a store of this project."""
     try:
-        return bool(json.loads((Path(path) / ".zattrs").read_text()).get("format") == FORMAT)
-    except (OSError, ValueError):
+        return bool(read_json(Path(path) / ".zattrs", dict[str, Any]).get("format") == FORMAT)
+    except DataError:
         return False

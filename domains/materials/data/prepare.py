@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -24,7 +23,7 @@ from domains.materials.data.statistics import compute_statistics
 from domains.materials.data.store import SPLITS, Arrays, save_statistics
 from domains.materials.data.store_writer import StoreWriter
 from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import disk_errors, write_json
+from sciml.core.files import disk_errors, read_json, write_json
 from sciml.core.lock import claimed
 from sciml.core.progress import track
 from sciml.core.types import NonNegative, Positive
@@ -200,7 +199,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     if config.check_units:
         check_plausible(arrays, elements, schema.symbols)
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)
-    groups = json.loads((writer.folder / layout.GROUPS).read_text())
+    groups = read_json(writer.folder / layout.GROUPS, list[str])
     described = Described(
         [groups[number] for number in arrays.group], systems(counts, schema.symbols), (counts > 0).sum(1), arrays.key
     )

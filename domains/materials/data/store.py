@@ -16,6 +16,7 @@ from domains.materials.data.labels import NODE
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.structure import Structure
 from sciml.core.errors import DataError
+from sciml.core.files import read_json
 
 SPLITS = ("train", "valid", "test")
 
@@ -111,9 +112,10 @@ class MaterialsStore:
             raise DataError(
                 f"{path}: no materials store; make one with scripts/prepare.py domain=materials path=SOURCE out={path}"
             )
-        if header["version"] != layout.VERSION:
+        version = header.get("version")
+        if version != layout.VERSION:
             raise DataError(
-                f"{path}: a store of version {header['version']}, this program reads {layout.VERSION}; prepare it again"
+                f"{path}: a store of version {version}, this program reads {layout.VERSION}; prepare it again"
             )
         store = cls(path, header)
         store._check_whole()
@@ -151,9 +153,7 @@ class MaterialsStore:
     @cached_property
     def groups(self) -> list[str]:
         """Returns the names of groups, by number."""
-        import json
-
-        names: list[str] = json.loads((self.path / layout.GROUPS).read_text())
+        names: list[str] = read_json(self.path / layout.GROUPS, list[str], advice="prepare it again")
         return names
 
     def indices(self, split: str) -> np.ndarray:

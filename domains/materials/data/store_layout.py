@@ -13,9 +13,11 @@ read without the rest.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from sciml.core.errors import DataError
+from sciml.core.files import read_json
 
 FORMAT = "sciml-materials-store"
 VERSION = 1
@@ -56,8 +58,8 @@ def mask_path(folder: Path, name: str) -> Path:
 def read_header(path: str | Path) -> dict[str, Any] | None:
     """Reads ``store.json``; returns None where the folder is no store of this project."""
     try:
-        header: dict[str, Any] = json.loads((Path(path) / STORE).read_text())
-    except (OSError, ValueError):
+        header: dict[str, Any] = read_json(Path(path) / STORE, dict[str, Any])
+    except DataError:
         return None
     return header if header.get("format") == FORMAT else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from domains.materials.screening.mixing import Candidate, Mixing, MixingResult
 from domains.materials.screening.ranking import COLUMNS, Ranked, ranked, table
 from domains.materials.screening.screen_config import ScreenConfig
 from sciml.core.errors import ConfigError
-from sciml.core.files import atomic_directory, write_json
+from sciml.core.files import atomic_directory, read_json, write_json
 from sciml.core.lock import claimed
 from sciml.core.progress import track
 from sciml.core.provenance import version
@@ -127,7 +126,7 @@ def _made_parts(
     for number, group in enumerate(groups):
         path = parts.path(number)
         if path.exists():
-            yield [MixingResult(**row) for row in json.loads(path.read_text())], 0
+            yield read_json(path, list[MixingResult]), 0
             continue
         rows = mixing.judge(group)
         write_json(path, [asdict(row) for row in rows])

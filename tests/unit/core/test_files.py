@@ -2,9 +2,10 @@ import errno
 import json
 
 import pytest
+from typing_extensions import TypedDict
 
-from sciml.core.errors import RunError
-from sciml.core.files import atomic_directory, atomic_file, write_json
+from sciml.core.errors import DataError, RunError
+from sciml.core.files import atomic_directory, atomic_file, read_json, read_json_lines, write_json
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -46,3 +47,51 @@ def test_a_full_disk_is_said_in_one_sentence_and_leaves_the_old_file(tmp_path):
         fail()
     assert (target / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+class Row(TypedDict):
+    name: str
+    value: float
+
+
+def test_what_was_written_is_read_back_with_keys_beyond_its_type(tmp_path):
+    rows = [{"name": "a", "value": 1.5, "more": [1]}, {"name": "b", "value": float("inf")}]
+    write_json(tmp_path / "a.json", rows)
+    assert read_json(tmp_path / "a.json", list[Row]) == rows
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"name": "ha')
+    assert read_json_lines(tmp_path / "a.jsonl", Row) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[{", "is corrupted: it is no JSON (Expecting property name enclosed in double quotes: line 1 column 3"),
+        ("", "is corrupted: it is no JSON (Expecting value"),
+        ("{}", "is corrupted: it must be a list, got {}; make it again"),
+        ('[{"name": "a"}]', "is corrupted: 0.value is missing; make it again"),
+        ('[{"name": "a", "value": "high"}]', "is corrupted: 0.value must be a number, got 'high'; make it again"),
+        ('[{"name": 1, "value": 1}]', "is corrupted: 0.name must be text, got 1; make it again"),
+        ("[7]", "is corrupted: 0 must be a group of keys, got 7; make it again"),
+    ],
+)
+def test_a_document_of_another_form_names_the_file_and_the_part(tmp_path, text, says):
+    file = tmp_path / "a.json"
+    file.write_text(text)
+    with pytest.raises(DataError) as refused:
+        read_json(file, list[Row], advice="make it again")
+    assert str(refused.value).startswith(f"{file} {says}")
+    assert str(refused.value).endswith("; make it again")
+
+
+def test_a_missing_file_and_bytes_that_are_no_text_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.json is missing; make it again"):
+        read_json(tmp_path / "a.json", dict, advice="make it again")
+    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"a\.json is corrupted: .*decode"):
+        read_json(tmp_path / "a.json", dict)
+
+
+def test_a_corrupted_line_is_named_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"name": "a", "value": 1}\n{"name": "b"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2, is corrupted: value is missing"):
+        read_json_lines(tmp_path / "a.jsonl", Row)

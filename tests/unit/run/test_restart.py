@@ -74,5 +74,5 @@ def test_a_corrupted_note_is_named(tmp_path, slurm):
         file = note(tmp_path).file
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
-        with pytest.raises(DataError, match=r"slurm-7-.*\.json is corrupted; remove it"):
+        with pytest.raises(DataError, match=r"slurm-7-.*\.json is corrupted: .*; remove it"):
             note(tmp_path).run()

@@ -163,7 +163,8 @@ def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path
     (store.path(2) / "checkpoint.json").write_text("{")
     assert store.newest_intact() == store.path(1)
     said = capsys.readouterr().err
-    assert said.startswith(f"warning: {store.path(2) / 'checkpoint.json'} is corrupted; use an earlier checkpoint")
+    assert said.startswith(f"warning: {store.path(2) / 'checkpoint.json'} is corrupted: it is no JSON (")
+    assert "; use an earlier checkpoint of" in said
     next(store.path(1).glob("*.safetensors")).unlink()
     with pytest.raises(DataError, match="no intact checkpoint among the steps 1, 2"):
         store.newest_intact()
@@ -173,7 +174,7 @@ def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path
 def test_files_of_torchs_own_writer_are_read(tmp_path):
     dcp.save(tensors(), storage_writer=dcp.HuggingFaceStorageWriter(tmp_path, save_distributed=True), no_dist=True)
     files = {file.name: "" for file in tmp_path.glob("*.safetensors")}
-    (tmp_path / "checkpoint.json").write_text(json.dumps({"files": files}))
+    (tmp_path / "checkpoint.json").write_text(json.dumps({"step": 1, "files": files}))
     found = read_tensors(tmp_path, tensors(0.0))
     assert all(torch.equal(found[name], value) for name, value in tensors().items())
 
