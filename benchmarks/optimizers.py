@@ -26,6 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = {"climate": 800, "fluids": 600}
 """Of the default runs."""
+WARM_UP = 50
+"""Steps of the default runs' warm-up; shorter runs have less in proportion."""
 ALONE = {"climate": [], "fluids": ["~reference_models.uniform_coarse"]}
 """Keys that leave out what a default run trains besides."""
 FEW = 10
@@ -80,6 +82,7 @@ class Trial:
             f"seed={self.seed}",
             f"trainer.max_steps={self.steps}",
             "trainer.num_threads=1",
+            f"optim.warmup_steps={max(1, round(WARM_UP * self.steps / STEPS[self.domain]))}",
             f"trainer.valid_every={self.steps}",
             f"trainer.save_every={self.steps}",
             f"runs_dir={folder}",

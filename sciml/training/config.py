@@ -8,6 +8,7 @@ from typing import Literal
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
+from sciml.training.optimizer import OPTIMIZERS
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -103,6 +104,4 @@ class OptimConfig:
     ema_decay: OpenFraction | None = 0.99
 
     def __post_init__(self) -> None:
-        from sciml.training.optimizer import OPTIMIZERS  # brings torch, which the other keys do without
-
         one_of(self.name, OPTIMIZERS, "optim.name")
