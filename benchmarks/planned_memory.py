@@ -28,7 +28,7 @@ from sciml.app.plan import facts_of
 from sciml.distributed.launcher import program
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.memory import Memory, MemoryModel
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 
@@ -81,7 +81,7 @@ def planned(case: str) -> list[Memory]:
     micro = experiment.trainer.micro_batch(degrees["dp"] * degrees["shard"])
     recompute = getattr(experiment.model, "recompute", "none")
     strategy = Strategy(parallel, micro, experiment.trainer.precision, recompute, experiment.engine)
-    training = Training.of(experiment.trainer, experiment.optim)
+    training = TrainingSpec.of(experiment.trainer, experiment.optim)
     model = MemoryModel(facts_of(experiment, CPU), CPU, training)
     return [model.at(strategy, place) for place in range(parallel.pp)]
 

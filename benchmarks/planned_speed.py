@@ -22,8 +22,7 @@ from sciml.app.plan import PlanConfig, facts_of
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.machine import measure_machine
 from sciml.planning.search import Search
-from sciml.planning.space import Wishes
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.strategy import SearchConstraints, Strategy, TrainingSpec
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 from sciml.tuning.trial import MEASURED, Trial
@@ -64,9 +63,9 @@ def main() -> None:
           f"shard {cluster.shard_us:.3g} and {cluster.shard_update_us:.3g} us  "
           f"{cluster.links['machine']}")  # fmt: skip
     experiment = RunSpec.build(compose("train", chosen.overrides).config)
-    training = Training.of(experiment.trainer, experiment.optim)
+    training = TrainingSpec.of(experiment.trainer, experiment.optim)
     efficiency = PlanConfig(cluster, DEVICES).efficiency
-    search = Search(facts_of(experiment, cluster), cluster, training, Wishes(), efficiency)
+    search = Search(facts_of(experiment, cluster), cluster, training, SearchConstraints(), efficiency)
     trial = Trial(DEVICES, experiment.trainer.global_batch_size, chosen.steps, TIMEOUT_S)
     strategies = [
         Strategy(ParallelConfig(**mesh), micro, precision, recompute, replace(experiment.engine, name="native"))  # type: ignore[arg-type]

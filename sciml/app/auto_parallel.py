@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
+from sciml.app.plan import PlanConfig, constraints_of, facts_of, nothing_fits
 from sciml.core.errors import ConfigError, RunError
 from sciml.distributed.launcher import without_launcher
 from sciml.distributed.world import World
 from sciml.planning.machine import cluster_here
 from sciml.planning.search import Search
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.run.spec import RunSpec
 
 TIMEOUT_S = 600
@@ -82,9 +82,9 @@ def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: i
     cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1)
     config = PlanConfig(cluster, devices)
     given = {**overrides, "trainer.precision": trainer.precision}
-    wishes = wishes_of(config, experiment, given)
-    training = Training.of(trainer, experiment.optim)
-    search = Search(facts_of(experiment, cluster), cluster, training, wishes, config.efficiency, config.margin)
+    constraints = constraints_of(config, experiment, given)
+    training = TrainingSpec.of(trainer, experiment.optim)
+    search = Search(facts_of(experiment, cluster), cluster, training, constraints, config.efficiency, config.margin)
     found = search.fastest(devices)
     if found is None:
         raise nothing_fits(search.plan(devices), search, config)

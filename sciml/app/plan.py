@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from sciml.app.plan_text import plan_document, plan_text
 from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
@@ -21,16 +20,13 @@ from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFra
 from sciml.data.source import CostedSource
 from sciml.distributed.axes import SAMPLES, num_ranks
 from sciml.parallel.config import ParallelConfig
-from sciml.planning.cluster import GB, ClusterConfig
-from sciml.planning.curve import scaling_curve
+from sciml.planning.cluster import GB, ClusterConfig, Efficiency
 from sciml.planning.dry_run import dry_run
-from sciml.planning.facts import Accounting
-from sciml.planning.links import Efficiency
-from sciml.planning.megatron_fp16 import TALK
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.search import Plan, Search
-from sciml.planning.space import FIXED, Wishes
-from sciml.planning.strategy import Training
+from sciml.planning.parameters import MEGATRON_FP16, Accounting
+from sciml.planning.search import Plan, Search, scaling_curve
+from sciml.planning.strategy import FIXED, SearchConstraints, TrainingSpec
+from sciml.report.plan_summary import plan_document, plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
 from sciml.run.spec import RunSpec
@@ -44,7 +40,8 @@ FARTHEST = 64
 ONE_OF_THEM = "leave one of them out"
 
 
-ACCOUNTINGS = {"suite": None, "talk": TALK}
+ACCOUNTINGS = {"suite": None, "megatron_fp16": MEGATRON_FP16}
+OLD_ACCOUNTINGS = {"talk": "megatron_fp16"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,9 @@ class PlanConfig:
     output: Output = "text"
 
     def __post_init__(self) -> None:
+        if self.accounting in OLD_ACCOUNTINGS:
+            new = OLD_ACCOUNTINGS[self.accounting]
+            raise ConfigError(f"{self.accounting!r} is now called {new!r}", key="accounting", hint=f"accounting={new}")
         one_of(self.accounting, ACCOUNTINGS, "accounting")
         self.cluster.check_for_plans()
         for devices in (self.devices, *(self.scaling or ())):
@@ -113,22 +113,22 @@ def run(composition: Composition) -> CommandResult:
     values, given = composition.config, composition.overrides
     config = build(PlanConfig, {name: value for name, value in values.items() if name in own})
     experiment = RunSpec.build({n: v for n, v in values.items() if n not in own} | {"output": config.output})
-    wishes = wishes_of(config, experiment, given)
+    constraints = constraints_of(config, experiment, given)
     training = _training(config, experiment, given)
     facts = facts_of(experiment, config.cluster, ACCOUNTINGS[config.accounting])
-    search = Search(facts, config.cluster, training, wishes, config.efficiency, config.margin)
+    search = Search(facts, config.cluster, training, constraints, config.efficiency, config.margin)
     plan = search.plan(config.devices)
     if not plan.ranked:
         raise nothing_fits(plan, search, config)
     built = dry_run(search.memory, plan.best.strategy, config.cluster) if config.dry_run else []
     curve = scaling_curve(search, plan, _curve_numbers(config))
     out = Path(config.out) if config.out else _new_folder(str(values["runs_dir"]), experiment, config)
-    document = plan_document(facts, search, plan, curve, built)
+    document = plan_document(search, plan, curve, built)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "plan.json", document)
     pictures = draw_plan(out, search, plan, curve) if config.pictures else []
     document = {**document, "folder": str(out), "pictures": [str(path) for path in pictures]}
-    return CommandResult(document, plan_text(facts, search, plan, curve, built, config.rows) + f"\nwritten  {out}")
+    return CommandResult(document, plan_text(search, plan, curve, built, config.rows) + f"\n\nWritten to {out}")
 
 
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
@@ -152,8 +152,8 @@ def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting
     )
 
 
-def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Training:
-    training = Training.of(experiment.trainer, experiment.optim)
+def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> TrainingSpec:
+    training = TrainingSpec.of(experiment.trainer, experiment.optim)
     if config.samples is None:
         return training
     if "trainer.max_steps" in given:
@@ -169,7 +169,7 @@ def _typical(source: Any) -> int:
     return int(np.abs(costs - costs.mean()).argmin())
 
 
-def wishes_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Wishes:
+def constraints_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> SearchConstraints:
     """What the command line has decided: all it names, or everything with ``search=false``.
 
     Raises:
@@ -196,7 +196,7 @@ def wishes_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
     fixed = {name: value for name, value in fixed.items() if value is not None}
     own = experiment.engine
     engines = [own if name == own.name else EngineConfig(name) for name in config.engines or (own.name,)]
-    return Wishes(fixed, _precisions(config, experiment, given), tuple(engines), allow)
+    return SearchConstraints(fixed, _precisions(config, experiment, given), tuple(engines), allow)
 
 
 def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> tuple[Precision, ...]:

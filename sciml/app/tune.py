@@ -17,8 +17,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge
 
-from sciml.app.plan import PlanConfig, facts_of, nothing_fits, wishes_of
-from sciml.app.tune_text import document_of, row_text, study_text
+from sciml.app.plan import PlanConfig, constraints_of, facts_of, nothing_fits
 from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
@@ -29,8 +28,9 @@ from sciml.distributed.world import pick_device
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.machine import cluster_here
 from sciml.planning.search import Search
-from sciml.planning.strategy import Training
+from sciml.planning.strategy import TrainingSpec
 from sciml.report.tuning import draw_tuning
+from sciml.report.tuning_summary import study_document, study_text, trial_line
 from sciml.run.compose import Composition, root_of
 from sciml.run.spec import RunSpec
 from sciml.training.config import Precision
@@ -118,17 +118,17 @@ def tune(
     _say(f"{len(study.choices)} strategies within {config.tolerance:g} x the plan's best; {total} trials -> {folder}")
     try:
         for row in study.go_on(config.trials, measure):
-            _say(row_text(row, study.rows(), total))
+            _say(trial_line(row, study.rows(), total))
     except KeyboardInterrupt:
         _say(f"{len(study.rows())} of {total} trials are kept in {folder}; the same command goes on")
         raise
     rows = study.rows()
     shares = importance(study.optuna, list(study.choices.values))
-    document = document_of(rows, shares, study.choices, config.devices, command)
+    document = study_document(rows, shares, study.choices, config.devices, command)
     write_json(folder / "study.json", document)
     pictures = draw_tuning(folder, rows, shares, f"{folder.name}, {config.steps} steps a trial")
     document = {**document, "folder": str(folder), "pictures": [str(path) for path in pictures]}
-    return CommandResult(document, f"{study_text(document)}\nwritten     {folder}")
+    return CommandResult(document, f"{study_text(document)}\n\nWritten to {folder}")
 
 
 def choices_of(config: TuneConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Choices:
@@ -151,9 +151,9 @@ def choices_of(config: TuneConfig, experiment: RunSpec, given: Mapping[str, Any]
     )
     _say("planning")
     facts = facts_of(experiment, cluster)
-    training = Training.of(trainer, experiment.optim)
-    wishes = wishes_of(plan_config, experiment, given)
-    search = Search(facts, cluster, training, wishes, plan_config.efficiency, config.margin)
+    training = TrainingSpec.of(trainer, experiment.optim)
+    constraints = constraints_of(plan_config, experiment, given)
+    search = Search(facts, cluster, training, constraints, plan_config.efficiency, config.margin)
     found = Choices.of(search, config.devices, config.tolerance)
     if not len(found):
         raise nothing_fits(search.plan(config.devices), search, plan_config)

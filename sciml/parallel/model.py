@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.axes import Role, key_of
+from sciml.distributed.axes import SAMPLES, Role, axes_of, key_of
 from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
@@ -179,13 +179,27 @@ def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
     Raises:
         ConfigError: naming degrees that do.
     """
+    check_plan(model, matrices=mesh.size(Role.MATRIX), tokens=mesh.size(Role.TOKEN), stages=config.num_stages)
+
+
+def check_plan(model: nn.Module, *, matrices: int, tokens: int, stages: int) -> None:
+    """Refuses degrees that a model's sharding plan cannot cut it by, and all but 1 of a model without a plan.
+
+    Raises:
+        ConfigError: naming degrees that work.
+    """
     plan: ShardingPlan | None = getattr(type(model), "plan", None)
     if plan is not None:
-        plan.check(model, matrices=mesh.size(Role.MATRIX), tokens=mesh.size(Role.TOKEN), stages=config.num_stages)
+        plan.check(model, matrices=matrices, tokens=tokens, stages=stages)
         return
-    for role in (Role.STAGE, Role.TOKEN, Role.MATRIX):
-        if mesh.size(role) > 1:
-            raise ConfigError(f"{type(model).__name__} has no sharding plan", key=key_of(role), hint="use 1")
+    for role, degree in ((Role.STAGE, stages), (Role.TOKEN, tokens), (Role.MATRIX, matrices)):
+        if degree > 1:
+            data = " or ".join(axis.key for axis in axes_of(*SAMPLES))
+            raise ConfigError(
+                f"must be 1 for {type(model).__name__}, which has no sharding plan, got {degree}",
+                key=key_of(role),
+                hint=f"try {data}",
+            )
 
 
 def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is known of a cluster."""
+"""Facts of a cluster: devices, memory, links, and the shares of their peaks that trainings reach."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ NEEDED = {
     "peak_tflops": "{fp32: 67, bf16: 989}",
     "links": "{node: {devices: 8, gb_per_s: 450}, network: {devices: null, gb_per_s: 50}}",
 }
-"""What a plan cannot do without, with examples."""
-GB = 1e9
+"""Facts that a plan cannot do without, with examples."""
+GB, MICROSECONDS = 1e9, 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Link:
     """A level of the network.
 
     Attributes:
-        devices: how many neighbors in rank it joins; None joins all nodes.
-        gb_per_s: what one device sends, in one direction, while its neighbors do the same.
+        devices: number of neighboring ranks that it joins; None joins all nodes.
+        gb_per_s: bandwidth of one device, in one direction, while its neighbors send, too.
         latency_us: of one message.
     """
 
@@ -40,20 +40,20 @@ class ClusterConfig:
 
     Attributes:
         devices_per_node: accelerators of a node, or processes where there are none.
-        num_nodes: how many there are; None where that is not known.
+        num_nodes: number of nodes; None where it is not known.
         cores_per_device: cores that Slurm gives to each device; None leaves it to Slurm.
         device: ``accelerator`` or ``cpu``; torch's autocast keeps other things in float32 on each.
         memory_gb: of a device, 1e9 bytes.
-        memory_gb_per_s: how fast a device reads it.
-        kernel_us: between the starts of two kernels, at the least.
-        shard_us: of gathering or scattering what a module shares with other ranks, besides the message.
-        update_gb_per_s: how fast an optimizer reads and writes; None counts kernels at the memory's speed.
-        shard_update_us: of updating a parameter of which ranks hold shards, besides; None counts kernels.
-        peak_tflops: of a device's matrix units, dense, by precision; one that is missing cannot be used.
+        memory_gb_per_s: memory bandwidth of a device.
+        kernel_us: least time between the starts of two kernels.
+        shard_us: time to gather or scatter a sharded module, besides the message.
+        update_gb_per_s: bandwidth of an optimizer's reads and writes; None counts kernels at the memory's bandwidth.
+        shard_update_us: time to update a sharded parameter, besides; None counts kernels.
+        peak_tflops: of a device's matrix units, dense, by precision; a missing precision cannot be used.
         links: levels of the network by name, from the nearest neighbors to all nodes.
         power_w: of a device at work, with its share of the node.
-        price_per_hour: of a device, in any currency; None tells no cost.
-        measured: whether speeds are those that were reached there, and not what makers state.
+        price_per_hour: of a device, in any currency; None reports no cost.
+        measured: whether speeds were measured there, and are not those that makers state.
     """
 
     name: str
@@ -90,7 +90,7 @@ class ClusterConfig:
             )
 
     def check_for_plans(self) -> None:
-        """Refuses a cluster of which too little is known for a plan.
+        """Refuses a cluster without the facts that a plan needs.
 
         Raises:
             ConfigError: naming what is missing.
@@ -115,5 +115,26 @@ class ClusterConfig:
         return self.memory_gb * GB
 
     def level(self, span: int) -> str:
-        """The name of the first level that joins so many neighbors in rank."""
+        """Returns the name of the first level that joins so many neighboring ranks."""
         return next(name for name, link in self.links.items() if link.devices is None or span <= link.devices)
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of a device's peaks that are reached.
+
+    The first two are fitted, to the hardware throughput of the published runs of 175 B (36.14%) and 1 T parameters
+    (31.96%) on Frontier, and to nothing else; the third is assumed. Strong and weak scaling and 22 B are predicted; see
+    ``tests/unit/planning/test_published.py``.
+
+    Source: Dash et al. (2023), https://doi.org/10.48550/arXiv.2312.12705.
+
+    Attributes:
+        compute: share of a device's peak that matrix products and attention reach.
+        link: share of a link's bandwidth that messages reach.
+        memory: share of a memory's bandwidth that all other kernels reach.
+    """
+
+    compute: float = 0.4202
+    link: float = 0.5449
+    memory: float = 0.8

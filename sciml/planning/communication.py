@@ -1,198 +1,265 @@
-"""What a training step sends along each axis of the mesh: calls and bytes, counted as a real step's are.
+"""Communication volume of a training step along each axis of the mesh, and the time that it takes.
 
-Inside a forward and a backward pass that is what a pretended pass has sent, as often as there are micro-batches. What
-engines add (gradients, gathered weights, stages' inputs, sums of a few numbers) stands here in formulas; tests compare
-them with those of ``tests/distributed/test_volume.py``, which real ranks meet to the byte.
+Inside a forward and a backward pass the volume is that of a profiled pass, as often as there are micro-batches. What
+engines add (gradients, gathered weights, stage activations, sums of a few numbers) stands here in formulas; tests
+compare them with those of ``tests/distributed/test_volume.py``, which real ranks meet to the byte.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from sciml.distributed.axes import GRADIENTS, REPLICAS, SAMPLES, label
+from sciml.distributed.axes import GRADIENTS, REPLICAS, SAMPLES, Role, axes_in, num_ranks
 from sciml.distributed.collectives import BUCKET_BYTES
 from sciml.distributed.communication import Count, ring
-from sciml.planning.facts import FLOAT32
+from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
+from sciml.planning.costs import FLOAT32, AffineCost
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.rank_parameters import Held
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.parameters import RankParameters
+from sciml.planning.strategy import Strategy, TrainingSpec
 
 FIRST_DDP_BUCKET, DDP_BUCKET = 2**20, 25 * 2**20
-"""Of DistributedDataParallel."""
+"""Bytes in the buckets of DistributedDataParallel."""
 DOUBLE = 8
-
-Sent = tuple[str, str, float, float]
-"""Axes, kind, calls, and payload of each in bytes."""
+"""Bytes."""
 
 
-class TrafficModel:
-    """Traffic of a rank in a step."""
+class Message(NamedTuple):
+    """Calls of one kind along some axes, with the payload of each call in bytes."""
 
-    def __init__(self, facts: ModelFacts, training: Training) -> None:
+    axes: str
+    kind: str
+    calls: float
+    payload: float
+
+
+class CommunicationModel:
+    """Predicts the communication volume of a rank in a step."""
+
+    def __init__(self, facts: ModelFacts, training: TrainingSpec) -> None:
         self.facts, self.training = facts, training
 
-    def table(self, strategy: Strategy, held: Held, shard: int = 0) -> dict[str, dict[str, Count]]:
-        """Counts by axes and kind.
+    def volume(self, strategy: Strategy, parameters: RankParameters, shard: int = 0) -> dict[str, dict[str, Count]]:
+        """Sums the communication volume of a step by axes and kind.
 
         Args:
-            shard: the rank's place along ``shard``; the first has most.
+            shard: the rank's position along ``shard``; the first has most.
         """
         total: dict[str, dict[str, Count]] = defaultdict(dict)
         passes = strategy.micro_batches(self.training)
         samples = strategy.micro_batch * passes
-        for (axes, kind), one in self.passes(strategy, held):
+        for (axes, kind), one in self.within_model(strategy, parameters):
             count = Count(round(one.calls * passes), round(one.bytes * samples), one.wire_bytes * samples)
             _add(total, axes, kind, count)
-        for axes, kind, calls, size in self.besides(strategy, held, shard):
+        for axes, kind, calls, payload in self.of_engine(strategy, parameters, shard):
             if calls:
-                ranks = strategy.ranks(axes)
-                _add(total, axes, kind, Count(round(calls), round(calls * size), calls * size * ring(kind, ranks)))
+                wire = calls * payload * ring(kind, strategy.ranks(axes))
+                _add(total, axes, kind, Count(round(calls), round(calls * payload), wire))
         return dict(total)
 
-    def passes(self, strategy: Strategy, held: Held) -> Iterator[tuple[tuple[str, str], Count]]:
-        """What a micro-batch sends inside the model: calls, and bytes of one sample."""
-        p = strategy.parallel
-        if p.tp * p.sp == 1:
+    def within_model(self, strategy: Strategy, parameters: RankParameters) -> Iterator[tuple[tuple[str, str], Count]]:
+        """Yields the volume of a micro-batch inside the model: calls, and bytes of one sample."""
+        if num_ranks(strategy.sizes, Role.TOKEN, Role.MATRIX) == 1:
             return
-        rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
-        parts = [(rank.first, held.is_first), (rank.block, len(held.blocks)), (rank.last, held.is_last)]
-        for part, times in parts:
-            for messages in (part.sent_forward, part.sent_backward) if times else ():
+        for stage, times in strategy.profile(self.facts).stages(*parameters.stage_counts):
+            for messages in (stage.forward_messages, stage.backward_messages) if times else ():
                 for key, count in messages.items():
                     yield key, Count(round(count.calls * times), round(count.bytes * times), count.wire_bytes * times)
 
-    def besides(self, strategy: Strategy, held: Held, shard: int = 0) -> Iterator[Sent]:
-        """What engines send."""
-        yield from self.pipeline(strategy, held)
-        yield from self.gradients(strategy, held, strategy.micro_batches(self.training), shard)
+    def of_engine(self, strategy: Strategy, parameters: RankParameters, shard: int = 0) -> Iterator[Message]:
+        """Yields the messages of a step that the engine adds to those of the model."""
+        yield from self.pipeline(strategy, parameters)
+        yield from self.gradients(strategy, parameters, strategy.micro_batches(self.training), shard)
+        yield from self.matrices(strategy, parameters)
         if self.facts.accounting is None and strategy.engine.name == "native":
-            yield from self._bookkeeping(strategy, held)
+            yield from self._statistics(strategy, parameters)
 
-    def ways(self, strategy: Strategy, held: Held) -> int:
-        """How often a micro-batch's flow leaves a rank, there and back.
+    def boundary_crossings(self, strategy: Strategy, parameters: RankParameters) -> int:
+        """Returns how often the stage activations of a micro-batch leave a rank, there and back.
 
-        Of neighboring stages no two are on one rank, so that interleaving v of them multiplies the volume by v.
+        Two neighboring stages are never on one rank, so that interleaving v of them multiplies the volume by v.
         """
         p = strategy.parallel
-        return 0 if p.pp == 1 else 2 * p.interleave - held.is_first - held.is_last
+        return 0 if p.pp == 1 else 2 * p.interleave - parameters.is_first - parameters.is_last
 
-    def pipeline(self, strategy: Strategy, held: Held) -> Iterator[Sent]:
-        """Tokens, and what depends on parameters besides, cross each boundary once there and once back."""
-        p, ways = strategy.parallel, self.ways(strategy, held)
-        if not ways:
+    def pipeline(self, strategy: Strategy, parameters: RankParameters) -> Iterator[Message]:
+        """Yields the stage activations, which cross each boundary once there and once back."""
+        crossings = self.boundary_crossings(strategy, parameters)
+        if not crossings:
             return
-        calls = strategy.micro_batches(self.training) * ways
-        for size in self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute).flow:
+        calls = strategy.micro_batches(self.training) * crossings
+        for size in strategy.profile(self.facts).stage_activations:
             for kind in ("send", "recv"):
-                yield "pp", kind, calls, strategy.micro_batch * size
+                yield Message(strategy.label(Role.STAGE), kind, calls, strategy.micro_batch * size)
 
-    def gradients(self, strategy: Strategy, held: Held, passes: float, shard: int = 0) -> Iterator[Sent]:
-        """Gradients of replicas, or of shards with the weights that are gathered for them; and of tied parameters.
+    def gradients(
+        self, strategy: Strategy, parameters: RankParameters, passes: float, shard: int = 0
+    ) -> Iterator[Message]:
+        """Yields gradients of replicas, or of shards with the weights gathered for them; and of tied parameters.
 
         Args:
             passes: micro-batches of a step, with which calls grow evenly.
         """
-        if held.tied.numel:
+        if parameters.tied.numel:
             wire = FLOAT32 if self.facts.accounting is None else self.facts.accounting.wire
             for kind in ("send", "recv"):
-                yield "pp", kind, 1, held.tied.shard(strategy.parallel.shard, shard) * wire
+                size = parameters.tied.shard(strategy.parallel.shard, shard) * wire
+                yield Message(strategy.label(Role.STAGE), kind, 1, size)
         if self.facts.accounting is not None:
-            yield from _accounted(strategy, held, self.facts.accounting.wire)
+            yield from _accounted(strategy, parameters, self.facts.accounting.wire)
             return
         if strategy.engine.name == "deepspeed":
-            yield from _deepspeed(strategy, held, passes)
+            yield from _deepspeed(strategy, parameters, passes)
             return
-        p, sizes = strategy.parallel, strategy.sizes
-        if p.tp > 1:
-            partial = sum(unit.partial_shard(p.shard, shard) for unit in held.units)
-            yield "tp", "all_reduce", *_in_buckets(partial * FLOAT32, BUCKET_BYTES)
+        p = strategy.parallel
+        if axes := strategy.label(Role.MATRIX):
+            partial = sum(unit.partial_shard(p.shard, shard) for unit in parameters.fsdp_units)
+            yield _in_buckets(axes, partial * FLOAT32, BUCKET_BYTES)
         if p.shard > 1:
-            yield from _shards(strategy, held, passes, shard)
+            yield from _shards(strategy, parameters, passes, shard)
             return
-        axes = label(sizes, *REPLICAS)
+        axes, size = strategy.label(*REPLICAS), parameters.numel * FLOAT32
         if axes and p.pp > 1:
-            yield axes, "all_reduce", *_in_buckets(held.numel * FLOAT32, BUCKET_BYTES)
+            yield _in_buckets(axes, size, BUCKET_BYTES)
         elif axes:
-            yield axes, "all_reduce", *_in_buckets(held.numel * FLOAT32, DDP_BUCKET, FIRST_DDP_BUCKET)
+            yield _in_buckets(axes, size, DDP_BUCKET, FIRST_DDP_BUCKET)
 
-    def _bookkeeping(self, strategy: Strategy, held: Held) -> Iterator[Sent]:
-        """Means over the batch (loss, its parts, weight), and squares of gradients held in parts."""
-        data = label(strategy.sizes, *SAMPLES)
-        if data and held.is_last:
-            yield data, "all_reduce", 1, (2 + self.facts.loss_parts) * DOUBLE
-        for axis, numbers in (("shard", 2), ("tp", 1), ("pp", 1)):
-            if strategy.sizes[axis] > 1:
-                yield axis, "all_reduce", 1, numbers * DOUBLE
+    def matrices(self, strategy: Strategy, parameters: RankParameters) -> Iterator[Message]:
+        """Yields what an optimizer that needs whole matrices exchanges of those that are cut, there and back."""
+        if not self.training.matrices.needs_whole_matrices:
+            return
+        sizes: Counter[str] = Counter()
+        for shape, cut_dim in zip(parameters.matrices.shapes, parameters.matrices.cut_dims, strict=True):
+            sizes[cut_axes(strategy, cut_dim)] += math.prod(shape)
+        for axes, numel in sizes.items():
+            if axes:
+                yield Message(axes, "all_to_all", 2, numel * FLOAT32 / strategy.parallel.shard)
+
+    def _statistics(self, strategy: Strategy, parameters: RankParameters) -> Iterator[Message]:
+        """Yields means over the batch (loss, its parts, weight), and squared norms of gradients that ranks share."""
+        data = strategy.label(*SAMPLES)
+        if data and parameters.is_last:
+            yield Message(data, "all_reduce", 1, (2 + self.facts.loss_parts) * DOUBLE)
+        for role, numbers in ((Role.SHARD, 2), (Role.MATRIX, 1), (Role.STAGE, 1)):
+            if axes := strategy.label(role):
+                yield Message(axes, "all_reduce", 1, numbers * DOUBLE)
 
 
-def _shards(strategy: Strategy, held: Held, passes: float, shard: int) -> Iterator[Sent]:
-    """Each block, and all else together, is gathered before it is used and its gradient scattered afterwards.
+def _shards(strategy: Strategy, parameters: RankParameters, passes: float, shard: int) -> Iterator[Message]:
+    """Yields what FSDP2 gathers before it is used, and the gradients that it scatters afterwards.
 
-    Stage 1 scatters once a step, 2 and 3 with every micro-batch; stage 3 gathers a block again for the backward
-    pass, but the last. In a pipeline weights stay gathered and gradients whole until the end of the step, and only
-    what stage 3 lets go after a forward pass comes again.
+    Each block is gathered alone, and all else together. Stage 1 scatters once a step, 2 and 3 with every micro-batch;
+    stage 3 gathers a block again for the backward pass, but the last. In a pipeline weights stay gathered and gradients
+    whole until the end of the step, and only what stage 3 frees after a forward pass comes again.
     """
     p = strategy.parallel
-    every_time = 1.0 if p.zero == 1 or p.pp > 1 else passes
-    comes_again = len(held.blocks) - 1 if p.zero == 3 else 0
-    alike = Counter((unit.padded(p.shard) * FLOAT32, n < comes_again) for n, unit in enumerate(held.units))
-    for (size, lets_go), times in alike.items():
+    scatters = 1.0 if p.zero == 1 or p.pp > 1 else passes
+    freed_blocks = len(parameters.blocks) - 1 if p.zero == 3 else 0
+    alike = Counter((unit.padded(p.shard) * FLOAT32, n < freed_blocks) for n, unit in enumerate(parameters.fsdp_units))
+    for (size, is_freed), times in alike.items():
         gathers = 1.0
         if p.zero == 3:
-            gathers = (1 + passes if lets_go else 1) if p.pp > 1 else passes * (2 if lets_go else 1)
+            gathers = (1 + passes if is_freed else 1) if p.pp > 1 else passes * (2 if is_freed else 1)
         if size:
-            yield "shard", "all_gather", times * gathers, size
-            yield "shard", "reduce_scatter", times * every_time, size * p.shard
-            if strategy.sizes["dp"] > 1:
-                yield "dp", "all_reduce", times * every_time, size
-    if p.sp > 1:
-        own = sum(unit.shard(p.shard, shard) for unit in held.units)
-        yield "sp", "all_reduce", *_in_buckets(own * FLOAT32, BUCKET_BYTES)
+            yield Message(strategy.label(Role.SHARD), "all_gather", times * gathers, size)
+            yield Message(strategy.label(Role.SHARD), "reduce_scatter", times * scatters, size * p.shard)
+            if replicas := strategy.label(Role.DATA):
+                yield Message(replicas, "all_reduce", times * scatters, size)
+    if axes := strategy.label(Role.TOKEN):
+        own = sum(unit.shard(p.shard, shard) for unit in parameters.fsdp_units)
+        yield _in_buckets(axes, own * FLOAT32, BUCKET_BYTES)
 
 
-def _accounted(strategy: Strategy, held: Held, wire: float) -> Iterator[Sent]:
-    """Gradients scattered and weights gathered over all data ranks, once a step; added up where nothing is sharded.
+def _accounted(strategy: Strategy, parameters: RankParameters, wire: float) -> Iterator[Message]:
+    """Yields gradients scattered and weights gathered over all data ranks once a step; summed where nothing is sharded.
 
     Source: Rajbhandari et al. (2020), https://doi.org/10.48550/arXiv.1910.02054, section 7.
     """
-    axes, ranks, size = label(strategy.sizes, *SAMPLES), strategy.data_ranks, held.numel * wire
+    axes, ranks, size = strategy.label(*SAMPLES), strategy.data_ranks, parameters.numel * wire
     if ranks == 1:
         return
     if strategy.zero == 0:
-        yield axes, "all_reduce", 1, size
+        yield Message(axes, "all_reduce", 1, size)
         return
-    yield axes, "reduce_scatter", 1, size
-    yield axes, "all_gather", 2 if strategy.zero == 3 else 1, size / ranks
+    yield Message(axes, "reduce_scatter", 1, size)
+    yield Message(axes, "all_gather", 2 if strategy.zero == 3 else 1, size / ranks)
 
 
-def _deepspeed(strategy: Strategy, held: Held, passes: float) -> Iterator[Sent]:
-    """As DeepSpeed 0.19 reduces float32: stages 1 and 2 add gradients up whole, and gather weights after the update."""
-    sizes, zero, size = strategy.sizes, strategy.zero, float(held.numel * FLOAT32)
-    axes = label(sizes, *GRADIENTS)
-    ranks = strategy.data_ranks * sizes["sp"]
-    if strategy.parallel.tp > 1:
-        yield "tp", "all_reduce", passes, sum(unit.partial_shard(1) for unit in held.units) * FLOAT32
+def _deepspeed(strategy: Strategy, parameters: RankParameters, passes: float) -> Iterator[Message]:
+    """Yields the messages of DeepSpeed 0.19 in float32.
+
+    Stages 1 and 2 sum whole gradients, and gather weights after the update.
+    """
+    zero, size = strategy.zero, float(parameters.numel * FLOAT32)
+    axes = strategy.label(*GRADIENTS)
+    if matrix := strategy.label(Role.MATRIX):
+        partial = sum(unit.partial_shard(1) for unit in parameters.fsdp_units)
+        yield Message(matrix, "all_reduce", passes, partial * FLOAT32)
     if not axes:
         return
+    ranks = strategy.ranks(axes)
     if zero == 3:
-        yield axes, "all_gather", 2 * passes, size / ranks
-        yield axes, "reduce_scatter", passes, size
+        yield Message(axes, "all_gather", 2 * passes, size / ranks)
+        yield Message(axes, "reduce_scatter", passes, size)
         return
-    yield axes, "all_reduce", passes if zero == 2 else 1, size
+    yield Message(axes, "all_reduce", passes if zero == 2 else 1, size)
     if zero:
-        yield axes, "all_gather", 1, size / ranks
+        yield Message(axes, "all_gather", 1, size / ranks)
 
 
-def _in_buckets(size: float, bucket: int, first: int | None = None) -> tuple[float, float]:
-    """Calls and bytes of each where much is added up in buckets, the first of which may be smaller."""
+def cut_axes(strategy: Strategy, cut_dim: int | None) -> str:
+    """Returns the axes that hold parts of a parameter, joined by underscores: those that shard it, and that cut it."""
+    return strategy.label(*((Role.SHARD, Role.MATRIX) if cut_dim is not None else (Role.SHARD,)))
+
+
+def _in_buckets(axes: str, size: float, bucket: int, first: int | None = None) -> Message:
+    """Returns the all-reduce of some bytes in buckets, the first of which may be smaller."""
     if not size:
-        return 0, 0.0
+        return Message(axes, "all_reduce", 0, 0.0)
     behind = max(0.0, size - (first or bucket))
     calls = 1 + math.ceil(behind / bucket)
-    return calls, size / calls
+    return Message(axes, "all_reduce", calls, size / calls)
 
 
 def _add(total: dict[str, dict[str, Count]], axes: str, kind: str, count: Count) -> None:
     total[axes][kind] = total[axes].get(kind, Count()) + count
+
+
+class Links:
+    """The links of a cluster under the messages of a mesh.
+
+    The ranks of a group pass their payload around a ring, and the slowest link among them sets the pace; a call takes
+    the link's latency once for each doubling of the ranks.
+    """
+
+    def __init__(self, cluster: ClusterConfig, efficiency: Efficiency) -> None:
+        self.cluster, self.efficiency = cluster, efficiency
+        self._levels: dict[int, str] = {}
+
+    def level(self, strategy: Strategy, axes: str) -> str:
+        """Returns the name of the slowest link among the ranks along some axes."""
+        span = max(strategy.span(axis.name) for axis in axes_in(axes))
+        if span not in self._levels:
+            self._levels[span] = self.cluster.level(span)
+        return self._levels[span]
+
+    def cost(self, strategy: Strategy, axes: str, calls: float, wire_bytes: float) -> AffineCost:
+        """Returns the seconds of some calls that put so many bytes of each sample on the wire together."""
+        link = self.cluster.links[self.level(strategy, axes)]
+        hops = (
+            1.0 if {axis.role for axis in axes_in(axes)} == {Role.STAGE} else max(1.0, math.log2(strategy.ranks(axes)))
+        )
+        rate = link.gb_per_s * GB * self.efficiency.link
+        return AffineCost(calls * hops * link.latency_us * MICROSECONDS, wire_bytes / rate)
+
+    def seconds(self, strategy: Strategy, messages: Iterable[Message]) -> float:
+        """Returns the seconds of several messages, one after the other."""
+        total = 0.0
+        for axes, kind, calls, payload in messages:
+            if calls:
+                wire = calls * payload * ring(kind, strategy.ranks(axes))
+                total += self.cost(strategy, axes, calls, wire)(1)
+        return total

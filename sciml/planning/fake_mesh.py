@@ -1,4 +1,4 @@
-"""A mesh of ranks that are not there, and a model on it whose parameters have shapes only."""
+"""A mesh of ranks that do not exist, parameters without memory, and an accelerator's autocast on the CPU."""
 
 from __future__ import annotations
 
@@ -6,23 +6,44 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 
+_IN_FLOAT32 = (
+    "layer_norm",
+    "group_norm",
+    "softmax.int",
+    "log_softmax.int",
+    "sum",
+    "sum.dim_IntList",
+    "cumsum",
+    "exp",
+    "pow.Tensor_Scalar",
+    "pow.Tensor_Tensor",
+)
+"""Operators that autocast keeps in float32 on an accelerator and not on the CPU.
+
+Source: the documentation of torch (Automatic Mixed Precision, CUDA Ops that can autocast to float32), as far as models
+here use them. Norms count most: their outputs are twice as wide, in memory and between ranks.
+"""
+
 
 @contextmanager
-def pretended_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
-    """The mesh of one rank among others that answer at once and with nothing, in this process alone.
+def fake_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
+    """Opens the mesh of one rank among others that do not exist: collectives return at once, without data.
 
     Raises:
-        RuntimeError: where this process has met others already.
+        RuntimeError: where this process belongs to a process group already.
     """
     config = ParallelConfig(**degrees)  # type: ignore[arg-type]
     size = math.prod(config.given.values())
@@ -30,7 +51,7 @@ def pretended_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
         yield Mesh.alone()
         return
     if dist.is_initialized():
-        raise RuntimeError("this process has met others; a plan needs one that has not")
+        raise RuntimeError("this process belongs to a process group; a fake mesh needs one that does not")
     # The backend of torch's own tests: registered by this import.
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -43,22 +64,47 @@ def pretended_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
         dist.destroy_process_group()
 
 
-def without_numbers(model: nn.Module) -> None:
-    """Turns parameters of the meta device into such that say they are on the CPU, and have no memory either.
+def fake_parameters(model: nn.Module) -> None:
+    """Replaces parameters on the meta device by fake tensors, which report the CPU as their device and have no memory.
 
     Autocast and the choice of attention kernels depend on where tensors are, and the meta device has neither. What
     never meets a parameter (positions, neighbor lists, refinement) is computed as always, so that shapes which depend
     on data are those of the data.
     """
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
 
-    def pretended(tensor: torch.Tensor) -> torch.Tensor:
-        with fake:
+    def fake(tensor: Tensor) -> Tensor:
+        with mode:
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(pretended(parameter), parameter.requires_grad))
+            setattr(module, name, nn.Parameter(fake(parameter), parameter.requires_grad))
         for name, buffer in list(module.named_buffers(recurse=False)):
             if buffer.is_meta:
-                setattr(module, name, pretended(buffer))
+                setattr(module, name, fake(buffer))
+
+
+@contextmanager
+def accelerator_autocast() -> Iterator[None]:
+    """Makes autocast on the CPU cast as it does on an accelerator."""
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        for name in _IN_FLOAT32:
+            packet, _, overload = name.partition(".")
+            operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+            library.impl(name, partial(_in_float32, operator), "AutocastCPU")
+        yield
+    finally:
+        library._destroy()
+
+
+def _in_float32(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    args, kwargs = tree_map(_widened, (args, kwargs))
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+        return operator(*args, **kwargs)
+
+
+def _widened(value: Any) -> Any:
+    is_half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if is_half else value

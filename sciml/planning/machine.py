@@ -1,4 +1,4 @@
-"""What this machine can do, measured in a few seconds with all processes at work: what a plan for it needs to know.
+"""Measures this machine in a few seconds with all processes at work: the facts that a plan for it needs.
 
 Run as a module by :func:`measure_machine`, in as many processes as a training has.
 """
@@ -31,32 +31,35 @@ from sciml.core.groups import CONF, options
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
 from sciml.distributed.launcher import leave, program, without_launcher
+from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, join, pick_device
 from sciml.models.vit import Block, ViTConfig
+from sciml.parallel.placement import Placement
 from sciml.planning.cluster import GB, ClusterConfig, Link
-from sciml.planning.links import MICROSECONDS
-from sciml.planning.meter import Done, Meter
-from sciml.planning.strategy import ADAMW_BYTES
+from sciml.planning.communication import MICROSECONDS
+from sciml.planning.pass_profile import Meter, OpCount
+from sciml.training.config import OptimConfig
+from sciml.training.optimizer import build_optimizer, optimizer_spec
 
 THIS_MACHINE = "this_machine"
 ROUNDS, LEAST_S, TIMEOUT_S = 12, 0.1, 300
-"""A speed is the best of so many rounds, each of so many seconds."""
+"""A rate is the best of so many rounds, each of so many seconds."""
 MANY_ROUNDS = 25
-"""Of what differs from one time to the next, the median counts."""
+"""Rounds of what differs from one to the next, of which the median counts."""
 PRODUCT = {"cpu": (512, 256, 512), "accelerator": (8192, 8192, 8192)}
 BLOCK = {"cpu": (2, 256, 128), "accelerator": (8, 2048, 2048)}
-"""Samples, tokens and channels of the block that tells how fast all else is."""
+"""Samples, tokens and channels of the block by which all other kernels are measured."""
 UNITS = 8
-"""Modules that are sharded, each for itself, and parameters that are updated."""
+"""Number of modules that are sharded, each alone, and of parameters that are updated."""
 UPDATED = 2**19
-"""Numbers of each of these."""
-SENT = {"cpu": 2**23, "accelerator": 2**28}
+"""Elements of each of these parameters."""
+MESSAGE = {"cpu": 2**23, "accelerator": 2**28}
 """Bytes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> ClusterConfig:
-    """What is known of this machine: its accelerators by their name, or what was measured; now, where nothing is kept.
+    """Returns this machine as a cluster: known by its accelerators' name, measured before, or measured now.
 
     Args:
         devices: processes that will be at work.
@@ -70,16 +73,16 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> Cl
             return read_cluster(CONF / "cluster" / f"{known}.yaml")
     path = CONF / "cluster" / f"{THIS_MACHINE}.yaml"
     if path.exists():
-        found = read_cluster(path)
-        if found.devices_per_node >= devices and found.device == _kind(kind):
-            return found
-    told = f"measuring what {count_of(devices)} of this machine can do; scripts/doctor.py --measure keeps it"
-    print(told, file=sys.stderr, flush=True)
+        kept = read_cluster(path)
+        if kept.devices_per_node >= devices and kept.device == _kind(kind):
+            return kept
+    message = f"measuring this machine with {count_of(devices)}; scripts/doctor.py --measure keeps the result"
+    print(message, file=sys.stderr, flush=True)
     return measure_machine(devices, device, num_threads)
 
 
 def read_cluster(path: Path) -> ClusterConfig:
-    """A cluster as it was written."""
+    """Reads a cluster from a file."""
     from omegaconf import OmegaConf
 
     return build(ClusterConfig, OmegaConf.to_container(OmegaConf.load(path)), prefix="cluster")  # type: ignore[arg-type]
@@ -91,13 +94,13 @@ def save_cluster(cluster: ClusterConfig, path: Path) -> None:
 
     here = machine()
     about = ", ".join(here["accelerators"]) or f"{here['processor']}, {here['cores']} cores"
-    told = f"# {about}: measured {now():%Y-%m-%d} with {count_of(cluster.devices_per_node)} at work.\n"
+    header = f"# {about}: measured {now():%Y-%m-%d} with {count_of(cluster.devices_per_node)} at work.\n"
     with atomic_file(path) as temporary:
-        temporary.write_text(told + OmegaConf.to_yaml(OmegaConf.create(asdict(cluster))))
+        temporary.write_text(header + OmegaConf.to_yaml(OmegaConf.create(asdict(cluster))))
 
 
 def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) -> ClusterConfig:
-    """This machine as a cluster of one node; of several processes the slowest counts.
+    """Measures this machine as a cluster of one node; of several processes the slowest counts.
 
     Raises:
         RunError: where the processes fail.
@@ -114,14 +117,14 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
         if done.returncode or not out.exists():
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" =-")), "")
             raise RunError(f"{count_of(devices)} could not measure this machine: {last.strip()}")
-        found = read_json(out, dict[str, Any])
-    link = Link(None, **found.pop("link"))
+        measured = read_json(out, dict[str, Any])
+    link = Link(None, **measured.pop("link"))
     kind = _kind(pick_device(device))
-    return ClusterConfig(THIS_MACHINE, devices, 1, device=kind, links={"machine": link}, measured=True, **found)
+    return ClusterConfig(THIS_MACHINE, devices, 1, device=kind, links={"machine": link}, measured=True, **measured)
 
 
 def count_of(devices: int) -> str:
-    """So many processes, in words."""
+    """Names a number of processes."""
     return "a process" if devices == 1 else f"{devices} processes"
 
 
@@ -138,25 +141,25 @@ def _measure(world: World) -> dict[str, Any]:
     rest = large[0] - large[1].flops / (peaks["fp32"] * 1e12) - (large[1].kernels * kernel_s if kind == "cpu" else 0)
     return {
         "peak_tflops": peaks,
-        # Were products all that there is to it, anything else would cost nothing.
-        "memory_gb_per_s": large[1].moved / max(rest, 0.05 * large[0]) / GB,
+        # If products took all the time, other kernels would seem to cost nothing.
+        "memory_gb_per_s": large[1].other_bytes / max(rest, 0.05 * large[0]) / GB,
         "kernel_us": kernel_s / MICROSECONDS,
         "update_gb_per_s": _updates(device) / GB,
         **{f"{name}_us": seconds / MICROSECONDS for name, seconds in _shards(world).items()},
         "memory_gb": _room(world),
-        "link": _messages(world, SENT[kind]),
+        "link": _messages(world, MESSAGE[kind]),
     }
 
 
 def _products(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int]) -> float:
-    """Matrix products, tera operations a second."""
+    """Measures matrix products, in TFLOP/s."""
     rows, inner, columns = sizes
     one, two = torch.randn(rows, inner, device=device).to(dtype), torch.randn(inner, columns, device=device).to(dtype)
     return 2 * rows * inner * columns / _seconds(lambda: one @ two, device) / 1e12
 
 
-def _block(device: torch.device, samples: int, tokens: int, channels: int) -> tuple[float, Done]:
-    """Seconds of a transformer block, forward and backward, and the work that these are."""
+def _block(device: torch.device, samples: int, tokens: int, channels: int) -> tuple[float, OpCount]:
+    """Measures the seconds of a transformer block, forward and backward, and counts its operations."""
     block = Block(ViTConfig(embed_dim=channels, num_heads=max(1, channels // 32), conditioning="none", rotary_axes=()))
     block.to(device)
     x = torch.randn(samples, tokens, channels, device=device, requires_grad=True)
@@ -167,23 +170,23 @@ def _block(device: torch.device, samples: int, tokens: int, channels: int) -> tu
     both_ways()
     with Meter() as meter:
         both_ways()
-    return _seconds(both_ways, device), meter.done[meter.place]
+    return _seconds(both_ways, device), meter.counts[meter.scope]
 
 
 def _room(world: World) -> float:
-    """Of a device, or of the host for each process."""
+    """Returns the GB of a device, or of the host for each process."""
     if world.device.type == "cpu":
         return psutil.virtual_memory().available / world.size / GB
     return torch.cuda.get_device_properties(world.device).total_memory / GB
 
 
 def _messages(world: World, size: int) -> dict[str, float]:
-    """What a rank sends in a ring, and what a message takes that holds nothing to speak of, between other work.
+    """Measures the bandwidth and the latency of messages in a ring, between other work.
 
-    Parts are gathered and scattered, as tensor parallelism does.
+    Shards are gathered and scattered, as tensor parallelism does.
 
-    Ranks do not come to a message at the same time, and threads that send it have slept: back to back, small messages
-    are several times faster, and so is the luckiest round. A training waits as long as is usual.
+    Ranks do not reach a message at the same time, and threads that send it have slept: back to back, small messages
+    are several times faster, and so is the luckiest round. A training waits as long as the median.
     """
     if world.size == 1:
         return {"gb_per_s": 1.0, "latency_us": 0.0}  # nobody to talk to
@@ -192,11 +195,11 @@ def _messages(world: World, size: int) -> dict[str, float]:
     one, large, small = (torch.ones(n, device=device) for n in (rows * rows, size // 4 // world.size, 1))
     one, group = one.view(rows, rows), dist.group.WORLD
 
-    def work(part: torch.Tensor | None) -> None:
+    def work(message: torch.Tensor | None) -> None:
         for _ in range(2):
             one @ one
-        if part is not None:
-            reduce_scatter(all_gather(part, 0, group), 0, group)
+        if message is not None:
+            reduce_scatter(all_gather(message, 0, group), 0, group)
 
     alone, with_small, with_large = (_usual(partial(work, m), device, calls=8) for m in (None, small, large))
     sent = 2 * (world.size - 1) / world.size * size
@@ -205,23 +208,24 @@ def _messages(world: World, size: int) -> dict[str, float]:
 
 
 def _updates(device: torch.device) -> float:
-    """Bytes a second that an optimizer reads and writes, of far more than caches hold."""
+    """Measures the bytes a second that an optimizer reads and writes, of far more than caches hold."""
     parameters = [nn.Parameter(torch.randn(UPDATED, device=device)) for _ in range(UNITS)]
     seconds = _seconds(_update_of(parameters), device)
-    return ADAMW_BYTES * UNITS * UPDATED / seconds
+    return optimizer_spec(OptimConfig()).others.moved * UNITS * UPDATED / seconds
 
 
 def _update_of(parameters: Iterable[nn.Parameter]) -> Callable[[], Any]:
-    """The step of an optimizer with parameters that have gradients."""
-    held = list(parameters)
-    for parameter in held:
+    """Returns the step of the default optimizer with parameters that have gradients."""
+    named = {str(number): parameter for number, parameter in enumerate(parameters)}
+    for parameter in named.values():
         if parameter.grad is None:
             parameter.grad = torch.ones_like(parameter)
-    return torch.optim.AdamW(held).step
+    placements = {name: Placement(Mesh.alone(), tuple(parameter.shape)) for name, parameter in named.items()}
+    return build_optimizer(named, placements, OptimConfig()).step
 
 
 def _shards(world: World) -> dict[str, float]:
-    """Seconds, whatever its size, of gathering or scattering what a module shares, and of updating a shard."""
+    """Measures the seconds to gather or scatter a sharded module of any size, and to update a shard."""
     if world.size == 1:
         return {"shard": 0.0, "shard_update": 0.0}
     plain, sharded = (nn.Sequential(*(nn.Linear(16, 16) for _ in range(UNITS))).to(world.device) for _ in range(2))
@@ -242,19 +246,19 @@ def _shards(world: World) -> dict[str, float]:
 
 
 def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Of one call, in the best of some rounds: what other work on the machine takes away is none of its own."""
+    """Measures the seconds of a call in the best of some rounds, the one least disturbed by other work."""
     first = min(_round(work, device, 1), _round(work, device, 1))
     return min(_round(work, device, max(1, int(LEAST_S / first))) for _ in range(ROUNDS))
 
 
 def _usual(work: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Seconds of one call in the median round, of so many calls."""
+    """Measures the seconds of a call in the median round, each of so many calls."""
     _round(work, device, 1)
     return statistics.median(_round(work, device, calls) for _ in range(MANY_ROUNDS))
 
 
 def _round(work: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Seconds of one call, of so many."""
+    """Measures the seconds of a call, over so many."""
     began = time.perf_counter()
     for _ in range(calls):
         work()
@@ -263,29 +267,24 @@ def _round(work: Callable[[], Any], device: torch.device, calls: int) -> float:
     return (time.perf_counter() - began) / calls
 
 
-def _slowest(found: list[Any]) -> Any:
-    """Of the same measures of several processes: the least speed, and the longest time."""
-    first = found[0]
+def _slowest(measured: list[Any]) -> Any:
+    """Combines the measurements of several processes: the least rate, and the longest time."""
+    first = measured[0]
     if isinstance(first, dict):
-        return {
-            name: max(one[name] for one in found) if name.endswith("_us") else _slowest([one[name] for one in found])
-            for name in first
-        }
-    return min(found)
+        return {name: (max if name.endswith("_us") else _slowest)([one[name] for one in measured]) for name in first}
+    return min(measured)
 
 
 def _main() -> None:
     device, num_threads, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(num_threads)
     world = join(device, TIMEOUT_S)
-    found: list[Any] = [None] * world.size
-    mine = _measure(world)
+    own = _measure(world)
+    measured: list[Any] = [own] * world.size
     if world.size > 1:
-        dist.all_gather_object(found, mine)
-    else:
-        found = [mine]
+        dist.all_gather_object(measured, own)
     if world.is_main:
-        out.write_text(json.dumps(_slowest(found)))
+        out.write_text(json.dumps(_slowest(measured)))
     world.barrier()
     leave(0)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -12,47 +12,49 @@ import torch
 from torch import nn
 
 from sciml.core.errors import ConfigError
+from sciml.distributed.communication import Count, ring
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.nn.recompute import RECOMPUTES
 from sciml.parallel.config import ParallelConfig
-from sciml.parallel.model import cut
+from sciml.parallel.model import check_plan, cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
-from sciml.planning.facts import Accounting, Effort, Layout, Line, Parameters, Part, Rank
-from sciml.planning.fake_mesh import pretended_mesh, without_numbers
-from sciml.planning.meter import FIRST, LAST, Done
-from sciml.planning.pass_profile import Measured, measure, tensors_of
-from sciml.planning.scaling import Corners
+from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
+from sciml.planning.fake_mesh import fake_mesh, fake_parameters
+from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
+from sciml.planning.pass_profile import EMBED, HEAD, OpCount, PassProfile, profile_pass, tensors_of
 
-MEASURED_BLOCKS = 2
-"""Blocks of a pass that is pretended."""
+PROFILED_BLOCKS = 2
+"""Blocks of a model whose pass is profiled."""
 TYPICAL, NEXT = "0", "1"
-"""Those whose memory and whose work stand for all: what a block leaves for the next one is counted with it."""
+"""The blocks whose memory and whose operations stand for all: what a block leaves for the next counts with the next."""
 TIED = "tied"
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
+_KINDS_OF_SHARDS = ("all_gather", "all_to_all")
+"""Kinds whose payload is a rank's part of a whole, so that it shrinks as its own axis grows."""
 
 
 class ModelFacts:
     """A model as a plan sees it.
 
     Nothing is trained and no parameter has memory. For each way of cutting matrices and tokens a model of two blocks
-    is cut as a training would cut it, over ranks that are pretended, and a micro-batch goes through its task's loss
-    forward and backward; operations, memory and messages are counted on the way.
+    is cut as a training would cut it, over a fake mesh, and a micro-batch goes through its task's loss forward and
+    backward; operations, memory and messages are counted on the way.
 
     Args:
         name: for people.
-        build: makes the model for one device.
-        loss: of a batch under a model: ``task.loss``.
-        batch: makes a micro-batch of so many samples, typical ones.
-        needs_double_backward: whether the loss is made of gradients.
+        build: builds the model for one device.
+        loss: computes the loss of a batch under a model: ``task.loss``.
+        batch: makes a micro-batch of so many typical samples.
+        needs_double_backward: whether the loss contains gradients.
         as_accelerator: whether autocast is to be that of an accelerator.
-        accounting: of the bytes of a parameter, where another program than this suite is to be planned.
+        accounting: bytes that a parameter counts for, where another program than this suite is planned.
 
     Attributes:
-        parameters: of the whole model.
-        depth: blocks that can be spread over pipeline stages; 0 where there are none.
-        recomputes: ways in which its blocks can compute activations again.
+        parameters: number of parameters of the whole model.
+        depth: number of blocks that can be spread over pipeline stages; 0 where there are none.
+        recomputes: ways in which its blocks can recompute activations.
         batch_bytes: of a sample on the device.
     """
 
@@ -67,7 +69,7 @@ class ModelFacts:
         as_accelerator: bool = True,
         accounting: Accounting | None = None,
     ) -> None:
-        self.name, self._make, self._loss, self._batch = name, build, loss, batch
+        self.name, self._build, self._loss, self._batch = name, build, loss, batch
         self.needs_double_backward, self.as_accelerator = needs_double_backward, as_accelerator
         self.accounting = accounting
         self.whole = self.build()
@@ -77,68 +79,67 @@ class ModelFacts:
         recomputes = any(isinstance(getattr(module, "recompute", None), str) for module in self.whole.modules())
         self.recomputes: tuple[str, ...] = RECOMPUTES if recomputes else RECOMPUTES[:1]
         self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(batch(1))))
-        # Passes that are pretended take long; each is made once.
+        # Profiles take long; each is made once.
         self._refusal = cache(self._check)
         self.layout = cache(self._layout)
         self.sample_flops = cache(self._sample_flops)
-        self.rank = cache(self._rank)
-        self._there = cache(self._rank_there)
-        self._measured = cache(self._measure)
+        self.profile = cache(self._profile)
+        self.exact_profile = cache(self._exact_profile)
+        self._pass_profile = cache(self._profile_pass)
 
     def build(self) -> nn.Module:
-        """The model for one device, on the meta device."""
+        """Builds the model for one device, on the meta device."""
         with torch.device("meta"):
-            return self._make()
+            return self._build()
 
     def check(self, *, tp: int, sp: int, stages: int) -> None:
         """Refuses degrees that cannot cut the model, naming some that can."""
         for degrees in ((tp, sp, 1), (1, 1, stages)):
-            why = self._refusal(*degrees)
-            if why is not None:
-                raise ConfigError(why.message, key=why.key, hint=why.hint)
+            refusal = self._refusal(*degrees)
+            if refusal is not None:
+                raise ConfigError(refusal.message, key=refusal.key, hint=refusal.hint)
 
     def _check(self, tp: int, sp: int, stages: int) -> ConfigError | None:
         try:
-            self.plan.check(self.whole, matrices=tp, tokens=sp, stages=stages)
+            check_plan(self.whole, matrices=tp, tokens=sp, stages=stages)
         except ConfigError as error:
             return error
         return None
 
     @property
     def tokens(self) -> int | None:
-        """Of a sample; None where it has no such."""
-        flow = self._about.flow
-        return flow[0].shape[1] if flow and flow[0].ndim == 3 else None
+        """Number of tokens of a sample; None where blocks see none."""
+        activations = self._any_pass.stage_activations
+        return activations[0].shape[1] if activations and activations[0].ndim == 3 else None
 
     @property
     def calls(self) -> int:
         """How often a loss applies the model."""
-        return self._about.calls
+        return self._any_pass.calls
 
     @property
     def loss_parts(self) -> int:
-        """Named parts of the loss, which are averaged over ranks."""
-        return self._about.loss_parts
+        """Number of named parts of the loss, which are averaged over ranks."""
+        return self._any_pass.loss_parts
 
     @property
-    def _about(self) -> Measured:
+    def _any_pass(self) -> PassProfile:
         """A pass for what is the same in all."""
-        return self._measured(1, 1, "bf16", "none", 1)
+        return self._pass_profile(1, 1, "bf16", "none", 1)
 
     def _sample_flops(self, recompute: str = "none") -> tuple[float, float]:
-        """Of a forward and a backward pass of the whole model over a sample."""
-        rank = self._there(1, 1, "bf16", recompute)
-        parts = ((rank.first, 1), (rank.block, self.depth), (rank.last, 1))
-        forward = sum(part.forward.flops(1) * times for part, times in parts)
-        return forward, sum(part.backward.flops(1) * times for part, times in parts)
+        """Returns the FLOPs of a forward and of a backward pass of the whole model over a sample."""
+        stages = self.exact_profile(1, 1, "bf16", recompute).stages(1, self.depth, 1)
+        forward = sum(stage.forward.flops(1) * times for stage, times in stages)
+        return forward, sum(stage.backward.flops(1) * times for stage, times in stages)
 
     def attention_flops(self) -> float:
-        """Those of the forward pass over a sample in which tokens are mixed."""
-        found, measured = self._about.attention, min(self.depth, MEASURED_BLOCKS)
-        return found * self.depth / measured if measured else found
+        """Returns the FLOPs of attention in the forward pass over a sample."""
+        flops, blocks = self._any_pass.attention, min(self.depth, PROFILED_BLOCKS)
+        return flops * self.depth / blocks if blocks else flops
 
     def cut_parameters(self) -> int:
-        """Parameters that are cut over ``tp``."""
+        """Counts the parameters that are cut over ``tp``."""
         styles = self.plan.styles(self.whole) if self.plan.rules else {}
         cut = {
             parameter
@@ -148,91 +149,168 @@ class ModelFacts:
         }
         return sum(parameter.numel() for parameter in cut)
 
-    def _rank(self, tp: int, sp: int, precision: str, recompute: str) -> Rank:
-        """What a rank does and keeps with a micro-batch."""
-        half = "bf16" if precision == "fp16" else precision  # both are held and moved alike
-        corners = self._corners(tp, sp)
-        if corners is None:
-            return self._there(tp, sp, half, recompute)
-        return corners.rank(lambda a, b: self._there(a, b, half, recompute))
+    def _profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+        """Profiles a rank, interpolating between small degrees where these can cut the model."""
+        half = "bf16" if precision == "fp16" else precision  # both take the same memory and operations
+        interpolation = self._interpolation(tp, sp)
+        if interpolation is None:
+            return self.exact_profile(tp, sp, half, recompute)
+        return interpolation.profile(lambda a, b: self.exact_profile(a, b, half, recompute))
 
-    def _rank_there(self, tp: int, sp: int, precision: str, recompute: str) -> Rank:
-        one, two = (self._measured(tp, sp, precision, recompute, samples) for samples in (1, 2))
-        first, block, last = _part(one, two, FIRST), _part(one, two, TYPICAL), _part(one, two, LAST)
-        if self.depth > 1:
-            # A backward pass comes to what the first stage computes besides tokens before it is through with block 0.
-            work = _part(one, two, NEXT)
-            early = block.backward + work.backward * -1
-            first = replace(first, backward=first.backward + early)
-            memory = {name: getattr(block, name) for name in ("kept", "at_end", "more")}
-            block = replace(work, **memory)
-        return Rank(first, block, last, tuple(float(tensor.nbytes) for tensor in one.flow))
-
-    def _layout(self, tp: int) -> Layout:
-        with pretended_mesh({"tp": tp}) as mesh:
-            part = cut(self.build(), mesh, ParallelConfig(tp=tp))
-            rows: dict[str, list[tuple[tuple[int, ...], bool]]] = {}
-            for name, parameter in part.named_parameters():
-                row = tuple(parameter.shape), name in part.partial_sums
-                rows.setdefault(_place(name, self.plan.stages), []).append(row)
-                if name in part.tied.values():
-                    rows.setdefault(TIED, []).append(row)
-        groups = {place: Parameters(*zip(*found, strict=True)) for place, found in rows.items()}
-        same = {group: group for group in groups.values()}  # equal blocks are one, so that sums are made once
-        groups = {place: same[group] for place, group in groups.items()}
-        blocks = tuple(groups[str(number)] for number in range(self.depth))
-        first, last, tied = (groups.get(place, Parameters()) for place in (FIRST, LAST, TIED))
-        return Layout(first, blocks, last, tied)
-
-    def _corners(self, tp: int, sp: int) -> Corners | None:
-        """Small degrees to pass at in place of these; None where these themselves are to be passed at."""
-        least = [min(d for d in range(2, degree + 1) if degree % d == 0) if degree > 1 else 2 for degree in (tp, sp)]
+    def _interpolation(self, tp: int, sp: int) -> DegreeInterpolation | None:
+        """Returns the interpolation between small degrees; None where these cannot cut the model."""
+        base = [min(d for d in range(2, degree + 1) if degree % d == 0) if degree > 1 else 2 for degree in (tp, sp)]
         try:
-            self.check(tp=least[0] if tp > 1 else 1, sp=least[1] if sp > 1 else 1, stages=1)
+            self.check(tp=base[0] if tp > 1 else 1, sp=base[1] if sp > 1 else 1, stages=1)
         except ConfigError:
             return None
-        return Corners(tp, sp, (least[0], least[1]))
+        return DegreeInterpolation(tp, sp, (base[0], base[1]))
 
-    def _measure(self, tp: int, sp: int, precision: str, recompute: str, samples: int) -> Measured:
+    def _exact_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+        """Profiles a rank by passes with these very degrees, of one sample and of two."""
+        one, two = (self._pass_profile(tp, sp, precision, recompute, samples) for samples in (1, 2))
+        embed, block, head = (_stage_profile(one, two, stage) for stage in (EMBED, TYPICAL, HEAD))
+        if self.depth > 1:
+            # A backward pass comes to what the embedding computes besides tokens before it is through with block 0.
+            operations = _stage_profile(one, two, NEXT)
+            early = block.backward + operations.backward * -1
+            embed = replace(embed, backward=embed.backward + early)
+            memory = {name: getattr(block, name) for name in _MEMORY}
+            block = replace(operations, **memory)
+        return RankProfile(embed, block, head, tuple(float(tensor.nbytes) for tensor in one.stage_activations))
+
+    def _layout(self, tp: int) -> ParameterLayout:
+        """Lists the parameters on one rank of ``tp`` by stage."""
+        with fake_mesh({"tp": tp}) as mesh:
+            part = cut(self.build(), mesh, ParallelConfig(tp=tp))
+            rows: dict[str, list[tuple[tuple[int, ...], bool, int | None]]] = {}
+            for name, parameter in part.named_parameters():
+                row = tuple(parameter.shape), name in part.partial_sums, part.cut_dims.get(name)
+                rows.setdefault(_stage_of(name, self.plan.stages), []).append(row)
+                if name in part.tied.values():
+                    rows.setdefault(TIED, []).append(row)
+        groups = {stage: Parameters(*zip(*own, strict=True)) for stage, own in rows.items()}
+        same = {group: group for group in groups.values()}  # equal blocks are one, so that sums are made once
+        groups = {stage: same[group] for stage, group in groups.items()}
+        blocks = tuple(groups[str(number)] for number in range(self.depth))
+        embed, head, tied = (groups.get(stage, Parameters()) for stage in (EMBED, HEAD, TIED))
+        return ParameterLayout(embed, blocks, head, tied)
+
+    def _profile_pass(self, tp: int, sp: int, precision: str, recompute: str, samples: int) -> PassProfile:
         with self._few_blocks(tp, sp, recompute) as (model, blocks, mesh):
             batch, dtype = self._batch(samples), _DTYPES[precision]
-            return measure(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
+            return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
     @contextmanager
     def _few_blocks(self, tp: int, sp: int, recompute: str) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
-        """A model of its last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
+        """Opens a model of the last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
         model, name = self.build(), self.plan.stages.blocks
         if name is not None:
             parent, _, key = name.rpartition(".")
-            blocks = block_list(model, self.plan.stages)[-MEASURED_BLOCKS:]
+            blocks = block_list(model, self.plan.stages)[-PROFILED_BLOCKS:]
             setattr(model.get_submodule(parent), key, nn.ModuleList(blocks))
         for module in model.modules():
             if isinstance(getattr(module, "recompute", None), str):
                 module.recompute = recompute  # type: ignore[assignment]
-        with pretended_mesh({"tp": tp, "sp": sp}) as mesh:
+        with fake_mesh({"tp": tp, "sp": sp}) as mesh:
             cut(model, mesh, ParallelConfig(tp=tp, sp=sp))
-            without_numbers(model)
+            fake_parameters(model)
             yield model.train(), block_list(model, self.plan.stages), mesh
 
 
-def _place(name: str, stages: Stages) -> str:
-    """Where among the stages a parameter belongs: before the blocks, in one of them, or behind."""
+_MESSAGES = ("forward_messages", "backward_messages")
+_MEMORY = ("saved_activations", "peak_at_loss", "backward_workspace")
+
+
+def _stage_of(name: str, stages: Stages) -> str:
+    """Returns the stage that a parameter belongs to: ``embed``, a block by its number, or ``head``."""
     if stages.blocks is not None and name.startswith(f"{stages.blocks}."):
         return name.removeprefix(f"{stages.blocks}.").partition(".")[0]
-    behind = any(name == part or name.startswith(f"{part}.") for part in stages.last)
-    return LAST if behind else FIRST
+    is_head = any(name == module or name.startswith(f"{module}.") for module in stages.last)
+    return HEAD if is_head else EMBED
 
 
-def _part(one: Measured, two: Measured, part: str) -> Part:
-    """A part of the model, from passes of one sample and of two."""
+def _stage_profile(one: PassProfile, two: PassProfile, stage: str) -> StageProfile:
+    """Combines passes of one sample and of two into the costs of a stage for any number of samples."""
 
-    def effort(phase: str) -> Effort:
-        few, many = one.done.get((phase, part), Done()), two.done.get((phase, part), Done())
-        lines = {name: Line.through(getattr(few, name), getattr(many, name)) for name in ("flops", "operands", "moved")}
-        return Effort(kernels=few.kernels, **lines)
+    def operations(phase: str) -> OpCost:
+        few, many = (profile.operations.get((phase, stage), OpCount()) for profile in (one, two))
+        names = ("flops", "operand_bytes", "other_bytes")
+        costs = {name: AffineCost.through(getattr(few, name), getattr(many, name)) for name in names}
+        return OpCost(kernels=few.kernels, **costs)
 
-    def memory(name: str) -> Line:
-        return Line.through(getattr(one, name).get(part, 0), getattr(two, name).get(part, 0))
+    def memory(name: str) -> AffineCost:
+        return AffineCost.through(*(getattr(profile, name).get(stage, 0) for profile in (one, two)))
 
-    there, back = (one.messages.get((phase, part), {}) for phase in ("forward", "backward"))
-    return Part(effort("forward"), effort("backward"), there, back, memory("kept"), memory("at_end"), memory("more"))
+    return StageProfile(
+        operations("forward"),
+        operations("backward"),
+        one.messages.get(("forward", stage), {}),
+        one.messages.get(("backward", stage), {}),
+        **{name: memory(name) for name in _MEMORY},
+    )
+
+
+@dataclass(frozen=True)
+class DegreeInterpolation:
+    """Interpolates between profiles at small degrees of ``tp`` and ``sp``.
+
+    Every tensor of a pass is whole, or cut by ``tp``, by ``sp``, or by both: its size is a + b/tp + c/sp + d/(tp sp),
+    and so are sums of sizes and of operations. Profiles at four pairs of degrees give the four numbers. Exact for
+    operations and messages, but for the padding of tokens that the ranks do not divide; memory along ``sp`` comes out a
+    few percent too high, since one rank alone makes no copies for exchanges.
+
+    Attributes:
+        tp, sp: the degrees to interpolate at.
+        base: the smallest degrees above 1 at which there are profiles.
+    """
+
+    tp: int
+    sp: int
+    base: tuple[int, int]
+
+    @property
+    def weights(self) -> dict[tuple[int, int], float]:
+        """The weight of each pair of degrees, without those of weight 0."""
+        along = []
+        for degree, base in zip((self.tp, self.sp), self.base, strict=True):
+            weight = (1 - 1 / degree) / (1 - 1 / base)
+            along.append([(1, 1 - weight), (base, weight)])
+        return {(a, b): wa * wb for a, wa in along[0] for b, wb in along[1] if wa * wb}
+
+    def profile(self, exact: Callable[[int, int], RankProfile]) -> RankProfile:
+        """Combines the exact profiles of a rank at pairs of small degrees."""
+        profiles = {degrees: exact(*degrees) for degrees in self.weights}
+        embed, block, head = (
+            self._stage({degrees: getattr(profile, stage) for degrees, profile in profiles.items()})
+            for stage in ("embed", "block", "head")
+        )
+        activations = zip(*(profile.stage_activations for profile in profiles.values()), strict=True)
+        return RankProfile(embed, block, head, tuple(self._mean(sizes) for sizes in activations))
+
+    def _mean(self, values: Iterable[Any]) -> Any:
+        first, *others = (value * weight for value, weight in zip(values, self.weights.values(), strict=True))
+        return sum(others, first)
+
+    def _stage(self, stages: Mapping[tuple[int, int], StageProfile]) -> StageProfile:
+        combined: dict[str, Any] = {}
+        for name in (f.name for f in fields(StageProfile)):
+            values = {degrees: getattr(stage, name) for degrees, stage in stages.items()}
+            combined[name] = self._messages(values) if name in _MESSAGES else self._mean(values.values())
+        return StageProfile(**combined)
+
+    def _messages(self, messages: Mapping[tuple[int, int], Messages]) -> dict[tuple[str, str], Count]:
+        combined = {}
+        for position, (axis, degree) in enumerate((("tp", self.tp), ("sp", self.sp))):
+            base = self.base[position]
+            if degree == 1:
+                continue
+            # Where the axis has ranks, and the other one has some or none.
+            weights = {degrees: weight for degrees, weight in self.weights.items() if degrees[position] == base}
+            total = sum(weights.values())
+            for key in {key for degrees in weights for key in messages[degrees] if key[0] == axis}:
+                counts = [(messages[degrees].get(key, Count()), w / total) for degrees, w in weights.items()]
+                size = sum(weight * count.bytes for count, weight in counts)
+                size *= base / degree if key[1] in _KINDS_OF_SHARDS else 1.0
+                combined[key] = Count(max(c.calls for c, _ in counts), round(size), size * ring(key[1], degree))
+        return combined

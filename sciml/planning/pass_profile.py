@@ -1,45 +1,165 @@
-"""One forward and backward pass that is pretended, and what each part of the model does and keeps in it."""
+"""One forward and backward pass, fake or real: operations, messages and memory of each stage of the model."""
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from sciml.distributed.communication import CommunicationVolume, Count
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
-from sciml.planning.autocasting import accelerator_autocast
-from sciml.planning.facts import FLOAT32
-from sciml.planning.meter import FIRST, LAST, Done, Meter, Place
+from sciml.planning.costs import FLOAT32
+from sciml.planning.fake_mesh import accelerator_autocast
 
+EMBED, HEAD = "embed", "head"
+Scope = tuple[str, str]
+"""A phase (``forward``, ``backward``) and a stage of the model: ``embed``, a block by its number, or ``head``."""
 Loss = Callable[[nn.Module, Any], LossOutput]
 
 
-class Parts:
-    """Says which part of a model is at work: ``first``, each block by its number, or ``last``.
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
 
-    What a task does before it calls the model counts as ``first``, what it does behind as ``last``.
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+_FLOPS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    # The kernel that attention takes on the CPU; torch's registry knows those of accelerators only.
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+_NO_KERNELS = {torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}
+
+
+@dataclass
+class OpCount:
+    """Operations of one micro-batch; :class:`sciml.planning.costs.OpCost` has them for any micro-batch."""
+
+    flops: float = 0.0
+    operand_bytes: float = 0.0
+    other_bytes: float = 0.0
+    kernels: int = 0
+
+
+class Meter(TorchDispatchMode):
+    """Counts all operations while it is open, and the memory that they leave alive.
+
+    A tensor's memory counts once, however many views it has, and for as long as it is alive. That holds for what
+    autograd saves, for what selective checkpointing keeps and for what autocast has cast alike; saved-tensor hooks see
+    the first of these only.
+
+    Args:
+        existing: tensors that exist before, and count for nothing.
+        least_width: the least bytes that an element counts for in operations. A CPU, which computes in float32 whatever
+            the type, takes as long for an element of half the width: there it is 4.
+
+    Attributes:
+        scope: the phase and stage that operations are counted for now.
+        counts: operations by scope.
+        attention: FLOPs of attention.
+        alive: bytes by the stage that allocated them.
+        peaks: by stage, the most bytes that were alive in all during it.
+    """
+
+    def __init__(self, existing: Iterable[Tensor] = (), least_width: int = 1) -> None:
+        super().__init__()
+        self.least_width = least_width
+        self.scope: Scope = ("forward", EMBED)
+        self.counts: dict[Scope, OpCount] = defaultdict(OpCount)
+        self.attention = 0.0
+        self.alive: dict[str, int] = defaultdict(int)
+        self.peaks: dict[str, int] = defaultdict(int)
+        self.total = 0
+        self._storages: dict[int, Any] = {}
+        for tensor in existing:
+            self._remember(tensor, counted=False)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:  # two of three calls: fake tensors ask for their device
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        for tensor in outputs:
+            self._remember(tensor, counted=True)
+        if func.namespace == "aten" and not func.is_view and func.overloadpacket not in _NO_KERNELS:
+            self._count(func.overloadpacket, args, kwargs, result, outputs)
+        return result
+
+    def _count(self, operator: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
+        tensors = [*outputs, *(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))]
+        size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in tensors)
+        count = self.counts[self.scope]
+        count.kernels += 1
+        if operator not in _FLOPS:
+            count.other_bytes += size
+            return
+        flops = _FLOPS[operator](*args, **kwargs, out_val=result)
+        count.flops += flops
+        count.operand_bytes += size
+        if "attention" in str(operator):
+            self.attention += flops
+
+    def _remember(self, tensor: Tensor, *, counted: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._storages:
+            return
+        stage, size = self.scope[1], storage.nbytes() if counted else 0
+
+        def freed(_: Any) -> None:
+            if self._storages.pop(key, None) is not None:
+                self._allocate(stage, -size)
+
+        self._storages[key] = weakref.ref(storage, freed), stage, size
+        self._allocate(stage, size)
+
+    def _allocate(self, stage: str, size: int) -> None:
+        self.alive[stage] += size
+        self.total += size
+        self.peaks[self.scope[1]] = max(self.peaks[self.scope[1]], self.total)
+
+    def forget(self, tensor: Tensor) -> None:
+        """Stops counting the memory of a tensor that belongs to the state."""
+        known = self._storages.get(id(tensor.untyped_storage()))
+        if known is not None:
+            reference, stage, size = known
+            self._allocate(stage, -size)
+            self._storages[id(tensor.untyped_storage())] = reference, stage, 0
+
+
+class _StageTracker:
+    """Tells which stage of the model is at work: ``embed``, each block by its number, or ``head``.
+
+    What a task does before it calls the model counts as ``embed``, what it does behind as ``head``.
 
     Args:
         blocks: those of the model's modules that are blocks, in order.
-        enter: is told of each change.
+        enter: is called with the stage at each change.
 
     Attributes:
-        flow: tensors that went into the first block: the tokens, and whatever depends on parameters.
+        stage_activations: tensors that went into the first block: the tokens, and whatever depends on parameters.
         calls: how often the model was called.
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[nn.Module], enter: Callable[[str], None]) -> None:
         self.enter, self.is_forward = enter, True
-        self.flow: tuple[Tensor, ...] = ()
+        self.stage_activations: tuple[Tensor, ...] = ()
         self.calls = 0
-        self.handles = [model.register_forward_pre_hook(self._model_is_called)]
+        self.handles = [model.register_forward_pre_hook(self._count_call)]
         for number, block in enumerate(blocks):
             self.handles.append(block.register_forward_pre_hook(self._before(number)))
             self.handles.append(block.register_forward_hook(self._behind(number)))
@@ -48,19 +168,19 @@ class Parts:
         for handle in self.handles:
             handle.remove()
 
-    def _model_is_called(self, *_: Any) -> None:
+    def _count_call(self, *_: Any) -> None:
         self.calls += 1
-        self.enter(FIRST)
+        self.enter(EMBED)
 
     def _before(self, number: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if not self.is_forward:  # computed again
+            if not self.is_forward:  # recomputed
                 return
             self.enter(str(number))
             if number == 0 and args[0].requires_grad:
-                self.flow = tuple(value for value in args if isinstance(value, Tensor) and value.requires_grad)
+                self.stage_activations = tuple(t for t in args if isinstance(t, Tensor) and t.requires_grad)
                 # In the backward pass its gradient is the last that the blocks compute.
-                args[0].register_hook(lambda _: self.enter(FIRST))
+                args[0].register_hook(lambda _: self.enter(EMBED))
 
         return hook
 
@@ -69,56 +189,57 @@ class Parts:
             if self.is_forward:
                 if output.requires_grad:
                     output.register_hook(lambda _: self.enter(str(number)))
-                self.enter(LAST)
+                self.enter(HEAD)
 
         return hook
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A pass of one micro-batch.
+class PassProfile:
+    """Costs of a forward and backward pass of one micro-batch.
 
     Attributes:
-        done: work by phase and part.
-        messages: what crossed ranks, by phase and part.
-        kept: bytes by part that the forward pass left.
-        at_end: the same before autocast let go of what it had cast.
-        more: by part, the most bytes that there were in the backward pass beyond what had been kept up to this part.
-        attention: operations of the forward pass in which tokens are mixed.
-        flow, calls: as :class:`Parts` found them.
-        loss_parts: named parts of the loss.
+        operations: by phase and stage.
+        messages: communication volume by phase and stage.
+        saved_activations: bytes by stage that the forward pass left.
+        peak_at_loss: the same before autocast freed what it had cast.
+        backward_workspace: by stage, the most bytes in the backward pass beyond those saved up to this stage.
+        attention: FLOPs of the forward pass in attention.
+        stage_activations, calls: see the tracker of stages.
+        loss_parts: number of named parts of the loss.
     """
 
-    done: Mapping[Place, Done]
-    messages: Mapping[Place, Mapping[tuple[str, str], Count]]
-    kept: Mapping[str, int]
-    at_end: Mapping[str, int]
-    more: Mapping[str, int]
+    operations: Mapping[Scope, OpCount]
+    messages: Mapping[Scope, Mapping[tuple[str, str], Count]]
+    saved_activations: Mapping[str, int]
+    peak_at_loss: Mapping[str, int]
+    backward_workspace: Mapping[str, int]
     attention: float
-    flow: tuple[Tensor, ...]
+    stage_activations: tuple[Tensor, ...]
     calls: int
     loss_parts: int
 
 
-class _Letters:
-    """Books what crosses ranks on the part at work."""
+class _MessageLog:
+    """Assigns communication volume to phases and stages."""
 
     def __init__(self, mesh: Mesh) -> None:
-        self.traffic = CommunicationVolume(mesh)
-        self.messages: dict[Place, dict[tuple[str, str], Count]] = defaultdict(dict)
-        self._booked: dict[tuple[str, str], Count] = {}
+        self.volume = CommunicationVolume(mesh)
+        self.messages: dict[Scope, dict[tuple[str, str], Count]] = defaultdict(dict)
+        self._assigned: dict[tuple[str, str], Count] = {}
 
-    def book(self, place: Place) -> None:
-        table = {(axes, kind): c for axes, kinds in self.traffic.table().items() for kind, c in kinds.items()}
+    def assign(self, scope: Scope) -> None:
+        """Assigns what was sent since the last call to a scope."""
+        table = {(axes, kind): c for axes, kinds in self.volume.table().items() for kind, c in kinds.items()}
         for key, count in table.items():
-            old = self._booked.get(key, Count())
+            old = self._assigned.get(key, Count())
             if count.calls > old.calls:
                 new = Count(count.calls - old.calls, count.bytes - old.bytes, count.wire_bytes - old.wire_bytes)
-                self.messages[place][key] = self.messages[place].get(key, Count()) + new
-        self._booked = table
+                self.messages[scope][key] = self.messages[scope].get(key, Count()) + new
+        self._assigned = table
 
 
-def measure(
+def profile_pass(
     loss: Loss,
     model: nn.Module,
     blocks: Sequence[nn.Module],
@@ -127,52 +248,52 @@ def measure(
     dtype: torch.dtype | None,
     *,
     as_accelerator: bool,
-) -> Measured:
-    """A forward and a backward pass of a micro-batch, without the memory of parameters, their gradients and the batch.
+) -> PassProfile:
+    """Profiles a forward and a backward pass, without the memory of parameters, their gradients and the batch.
 
     Args:
-        model: whole, or cut over ``mesh``; its parameters have no numbers.
+        model: whole, or cut over ``mesh``; its parameters may be fake.
         blocks: those of its modules that are blocks, in order.
         dtype: of autocast; None does without.
         as_accelerator: whether autocast is that of an accelerator.
     """
-    known = [*model.parameters(), *tensors_of(batch)]
-    meter, letters = Meter(known, 1 if as_accelerator else FLOAT32), _Letters(mesh)
+    existing = [*model.parameters(), *tensors_of(batch)]
+    meter, log = Meter(existing, 1 if as_accelerator else FLOAT32), _MessageLog(mesh)
 
-    def enter(part: str, phase: str | None = None) -> None:
-        letters.book(meter.place)
-        meter.place = phase or meter.place[0], part
+    def enter(stage: str, phase: str | None = None) -> None:
+        log.assign(meter.scope)
+        meter.scope = phase or meter.scope[0], stage
 
-    parts = Parts(model, blocks, enter)
+    tracker = _StageTracker(model, blocks, enter)
     with ExitStack() as stack:
-        stack.callback(parts.close)
+        stack.callback(tracker.close)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 hook = parameter.register_post_accumulate_grad_hook(lambda p: meter.forget(p.grad))
                 stack.callback(hook.remove)
-        stack.enter_context(letters.traffic)
+        stack.enter_context(log.volume)
         stack.enter_context(meter)
         if as_accelerator:
             stack.enter_context(accelerator_autocast())
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             output = loss(model, batch)
-            at_end = dict(meter.alive)
-        kept, attention = dict(meter.alive), meter.attention
-        enter(LAST, "backward")
-        parts.is_forward = False
+            peak_at_loss = dict(meter.alive)
+        saved, attention = dict(meter.alive), meter.attention
+        enter(HEAD, "backward")
+        tracker.is_forward = False
         meter.peaks.clear()
         output.loss.backward()
-        enter(FIRST)
-    more, so_far = {}, 0
-    for part in (FIRST, *map(str, range(len(blocks))), LAST):
-        so_far += kept.get(part, 0)
-        more[part] = max(0, meter.peaks.get(part, 0) - so_far)
-    found = meter.done, letters.messages, kept, at_end, more, attention
-    return Measured(*found, parts.flow, parts.calls, len(output.parts))
+        enter(EMBED)
+    workspace, so_far = {}, 0
+    for stage in (EMBED, *map(str, range(len(blocks))), HEAD):
+        so_far += saved.get(stage, 0)
+        workspace[stage] = max(0, meter.peaks.get(stage, 0) - so_far)
+    costs = meter.counts, log.messages, saved, peak_at_loss, workspace, attention
+    return PassProfile(*costs, tracker.stage_activations, tracker.calls, len(output.parts))
 
 
 def tensors_of(batch: Any) -> Iterator[Tensor]:
-    """All tensors in a batch, whatever records and mappings it is made of."""
+    """Yields all tensors of a batch, whatever records and mappings it consists of."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):

@@ -1,25 +1,21 @@
-"""The best strategies for some devices: what does not fit is left out, the rest ranked, and losers know why."""
+"""The best strategies for some devices: what does not fit is left out, the rest is ranked with reasons."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sciml.core.errors import ConfigError
-from sciml.planning.cluster import ClusterConfig
-from sciml.planning.links import Efficiency
+from sciml.distributed.axes import SAMPLES, axes_of
+from sciml.planning.cluster import ClusterConfig, Efficiency
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.space import Space, Wishes
-from sciml.planning.step_time import StepTime
-from sciml.planning.strategy import Strategy, Training
-from sciml.planning.throughput import ThroughputModel
+from sciml.planning.strategy import SearchConstraints, Space, Strategy, TrainingSpec
+from sciml.planning.throughput import StepTime, ThroughputModel
 
 TIE = 0.05
-"""Times that differ less than this cannot be told apart by a plan: published runs are met within as much."""
-
-
+"""Relative difference of step times that a plan cannot resolve: published runs are met within it."""
 FAR = 1.25
 """How many times longer than the best a strategy may take to be of interest."""
 
@@ -35,7 +31,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TooLarge:
-    """A strategy that does not.
+    """A strategy that does not fit.
 
     Attributes:
         needed: bytes of the fullest device; where even the state does not fit, of the state alone.
@@ -49,26 +45,26 @@ class TooLarge:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        devices: how many.
+        devices: number of devices.
         ranked: strategies that fit, fastest first; of equal ones that which needs less memory.
         too_large: the one closest to fitting for each ``tp`` and ``pp``, closest first.
-        refused: why others are none, and how often.
-        looked_at: strategies that divide.
+        refused: reasons for which degrees were left out, with counts.
+        examined: number of strategies that divide the work.
         num_too_large: of those, how many do not fit.
-        bounded: how many were left out because they take far longer, and longer than others of their ``tp`` and ``pp``.
-        dominated: how many because the same with less computed again fits as well.
+        pruned: how many were left out because they take far longer, and longer than others of their ``tp`` and ``pp``.
+        dominated: how many because the same with less recomputation fits as well.
     """
 
     devices: int
     ranked: tuple[Candidate, ...]
     too_large: tuple[TooLarge, ...]
     refused: dict[str, int] = field(default_factory=dict)
-    looked_at: int = 0
+    examined: int = 0
     num_too_large: int = 0
-    bounded: int = 0
+    pruned: int = 0
     dominated: int = 0
 
     @property
@@ -82,17 +78,17 @@ class Plan:
         return tuple(candidate for candidate in self.ranked if candidate.step.total <= limit)
 
     def by_degrees(self) -> dict[tuple[int, int], Candidate | TooLarge]:
-        """The best of each ``tp`` and ``pp``, or the one closest to fitting where none does."""
-        found: dict[tuple[int, int], Candidate | TooLarge] = {}
+        """Returns the best of each ``tp`` and ``pp``, or the one closest to fitting where none does."""
+        best: dict[tuple[int, int], Candidate | TooLarge] = {}
         everything: list[Candidate | TooLarge] = [*self.ranked, *self.too_large]
         for one in everything:
             p = one.strategy.parallel
-            found.setdefault((p.tp, p.pp), one)
-        return found
+            best.setdefault((p.tp, p.pp), one)
+        return best
 
 
 class Search:
-    """Looks through all strategies on some devices.
+    """Searches all strategies on some devices.
 
     Args:
         margin: share of a device's memory to leave free.
@@ -102,79 +98,83 @@ class Search:
         self,
         facts: ModelFacts,
         cluster: ClusterConfig,
-        training: Training,
-        wishes: Wishes,
+        training: TrainingSpec,
+        constraints: SearchConstraints,
         efficiency: Efficiency | None = None,
         margin: float = 0.1,
     ) -> None:
-        self.facts, self.cluster, self.training, self.wishes = facts, cluster, training, wishes
+        self.facts, self.cluster, self.training, self.constraints = facts, cluster, training, constraints
         self.memory = MemoryModel(facts, cluster, training, margin)
         self.throughput = ThroughputModel(facts, cluster, training, efficiency or Efficiency(), self.memory)
 
+    def space(self) -> Space:
+        """Returns the strategies to search."""
+        return Space(self.facts, self.training, self.constraints)
+
     def plan(self, devices: int) -> Plan:
-        """All that fits, ranked. It may be nothing.
+        """Ranks all strategies that fit, which may be none.
 
         Raises:
-            ConfigError: where no strategy divides the devices, or a degree that is wanted cannot cut the model.
+            ConfigError: where no strategy divides the devices, or a fixed degree cannot cut the model.
         """
-        fixed = self.wishes.fixed
+        fixed = self.constraints.fixed
         stages = fixed.get("pp", 1) * fixed.get("interleave", 1)
         self.facts.check(tp=fixed.get("tp", 1), sp=fixed.get("sp", 1), stages=stages)
-        space = Space(self.facts, self.training, self.wishes)
+        space = self.space()
         ranked: list[Candidate] = []
         closest: dict[tuple[int, int], TooLarge] = {}
-        beats: dict[tuple[int, int], float] = {}
+        fastest: dict[tuple[int, int], float] = {}
         counts: Counter[str] = Counter()
         best = float("inf")
-        for choice in space.choices(devices):
-            counts["looked_at"] += len(choice)
-            for number, strategy in enumerate(choice, 1):
+        for variants in space.variants(devices):
+            counts["examined"] += len(variants)
+            for number, strategy in enumerate(variants, 1):
                 key = strategy.parallel.tp, strategy.parallel.pp
-                if self._takes_longer(strategy, max(FAR * best, beats.get(key, float("inf")))):
-                    counts["bounded"] += len(choice) - number + 1
+                if self._takes_longer(strategy, max(FAR * best, fastest.get(key, float("inf")))):
+                    counts["pruned"] += len(variants) - number + 1
                     break
-                found = self.judge(strategy)
-                if isinstance(found, Candidate):
-                    ranked.append(found)
-                    best = min(best, found.step.total)
-                    beats[key] = min(beats.get(key, float("inf")), found.step.total)
-                    counts["dominated"] += len(choice) - number
+                result = self.judge(strategy)
+                if isinstance(result, Candidate):
+                    ranked.append(result)
+                    best = min(best, result.step.total)
+                    fastest[key] = min(fastest.get(key, float("inf")), result.step.total)
+                    counts["dominated"] += len(variants) - number
                     break
                 counts["num_too_large"] += 1
-                # What has activations to show is closer than what fails by its state.
-                if key not in closest or _distance(found) < _distance(closest[key]):
-                    closest[key] = found
-        if not counts["looked_at"]:
+                # What fails by its activations is closer than what fails by its state.
+                if key not in closest or _distance(result) < _distance(closest[key]):
+                    closest[key] = result
+        if not counts["examined"]:
             raise self._nothing_divides(devices, space)
         ranked.sort(key=self._order)
         too_large = tuple(sorted(closest.values(), key=_distance))
         return Plan(devices, tuple(ranked), too_large, dict(space.refused), **counts)
 
     def _takes_longer(self, strategy: Strategy, limit: float) -> bool:
-        """Whether a step takes longer than so many seconds, or as long; what is known sooner is asked first."""
+        """Returns whether a step takes so many seconds or longer; cheap bounds come first."""
         time = self.throughput
-        return time.least(strategy) >= limit or time.within(strategy) >= limit or time.of(strategy).total >= limit
+        return time.least(strategy) >= limit or time.passes(strategy) >= limit or time.of(strategy).total >= limit
 
     def _order(self, candidate: Candidate) -> tuple[float, int, float]:
-        """Faster first; as fast, in the precision that is wanted more; then with less memory."""
-        precision = self.wishes.precisions.index(candidate.strategy.precision)
+        """Sorts by time, then by the order of precisions, then by memory."""
+        precision = self.constraints.precisions.index(candidate.strategy.precision)
         return float(f"{candidate.step.total:.6g}"), precision, candidate.memory.total
 
     def fastest(self, devices: int) -> Candidate | None:
-        """The best alone, which is found sooner than all: only what is faster than the best so far need fit."""
-        found, best = None, float("inf")
-        for choice in Space(self.facts, self.training, self.wishes).choices(devices):
-            for strategy in choice:
+        """Returns the best alone, sooner than :meth:`plan`: only what is faster than the best so far need fit."""
+        fastest, best = None, float("inf")
+        for variants in self.space().variants(devices):
+            for strategy in variants:
                 if self._takes_longer(strategy, best):
                     break
-                judged = self.judge(strategy)
-                if isinstance(judged, Candidate):
-                    found, best = judged, judged.step.total
+                result = self.judge(strategy)
+                if isinstance(result, Candidate):
+                    fastest, best = result, result.step.total
                     break
-        return found
+        return fastest
 
     def judge(self, strategy: Strategy) -> Candidate | TooLarge:
-        """Whether a strategy fits, and how fast it is."""
+        """Decides whether a strategy fits, and how fast it is."""
         room = self.cluster.memory
         least = self.memory.least(strategy)
         if least > room:
@@ -185,13 +185,13 @@ class Search:
         return Candidate(strategy, memory, self.throughput.of(strategy))
 
     def smallest_that_fits(self, beyond: int, most: int) -> int | None:
-        """The smallest number of devices, whole nodes from some number on, on which something fits.
+        """Returns the smallest number of devices, whole nodes from some number on, on which something fits.
 
         Returns:
             None where nothing does up to ``most``.
         """
         # Where any micro-batch fits, the smallest does.
-        frugal = replace(self.wishes, fixed={"micro_batch": 1, **self.wishes.fixed})
+        frugal = replace(self.constraints, fixed={"micro_batch": 1, **self.constraints.fixed})
         for devices in _growing(beyond, most, self.cluster.devices_per_node):
             space = Space(self.facts, self.training, frugal)
             if any(isinstance(self.judge(strategy), Candidate) for strategy in space.strategies(devices)):
@@ -200,31 +200,31 @@ class Search:
 
     def _nothing_divides(self, devices: int, space: Space) -> ConfigError:
         reasons = [reason for reason, _ in space.refused.most_common(1)]
-        why = reasons[0] if reasons else "the wanted degrees do not divide them"
+        why = reasons[0] if reasons else "the fixed degrees do not divide them"
         near = next((n for n in _around(devices, self.cluster.devices_per_node) if self._divides(n)), None)
         hint = f"devices={near}" if near else "change trainer.global_batch_size or parallel"
         return ConfigError(f"no mesh shares the work among {devices} devices ({why})", key="devices", hint=hint)
 
     def _divides(self, devices: int) -> bool:
-        return next(iter(Space(self.facts, self.training, self.wishes).strategies(devices)), None) is not None
+        return next(iter(self.space().strategies(devices)), None) is not None
 
 
-def _distance(found: TooLarge) -> tuple[bool, float]:
-    return found.only_state, found.needed
+def _distance(result: TooLarge) -> tuple[bool, float]:
+    return result.only_state, result.needed
 
 
 def _around(devices: int, per_node: int) -> Iterator[int]:
-    """Numbers near another, whole nodes where there are several, nearest first."""
+    """Yields numbers near another, whole nodes where there are several, nearest first."""
     step = per_node if devices > per_node else 1
     base = max(step, devices // step * step)
     for distance in range(64):
-        for found in {base - distance * step, base + distance * step}:
-            if found > 0 and found != devices:
-                yield found
+        for number in {base - distance * step, base + distance * step}:
+            if number > 0 and number != devices:
+                yield number
 
 
 def _growing(beyond: int, most: int, per_node: int) -> Iterator[int]:
-    """Numbers of devices behind one: up to a node each, then nodes, ever larger steps."""
+    """Yields larger numbers of devices: up to a node each, then nodes, in ever larger steps."""
     devices = beyond
     while True:
         step = 1 if devices < per_node else per_node * max(1, 2 ** ((devices // per_node).bit_length() - 3))
@@ -234,21 +234,8 @@ def _growing(beyond: int, most: int, per_node: int) -> Iterator[int]:
         yield devices
 
 
-def _computing(strategy: Strategy, first: Strategy, depth: int) -> str:
-    """Why computing takes longer than with the best."""
-    if strategy.precision != first.precision:
-        return f"computes in {strategy.precision}"
-    if strategy.recompute == "full" and first.recompute != "full":
-        return "computes activations again"
-    if strategy.micro_batch < first.micro_batch:
-        return "micro-batches are smaller"
-    if depth and depth % strategy.parallel.num_stages:
-        return "some stages have more blocks than others"
-    return "computes more on a device"
-
-
 def why_slower(best: Candidate, other: Candidate, search: Search) -> str:
-    """The greatest reason for which a strategy takes longer than the best."""
+    """Names the greatest reason for which a strategy takes longer than the best."""
     more = {name: value - best.step.parts()[name] for name, value in other.step.parts().items()}
     name = max(more, key=lambda part: more[part])
     share = more[name] / best.step.total
@@ -256,13 +243,59 @@ def why_slower(best: Candidate, other: Candidate, search: Search) -> str:
         return "as fast"
     strategy, first, depth = other.strategy, best.strategy, search.facts.depth
     words = {
-        "compute": _computing(strategy, first, depth),
-        "bubble": f"bubble of {strategy.parallel.pp} stages",
-        "update": "updates more parameters a device",
+        "compute": _why_computes_longer(strategy, first, depth),
+        "bubble": f"the bubble of {strategy.parallel.pp} stages",
+        "update": "updating more parameters on each device",
     }
     if name in words:
         return f"{words[name]} (+{share:.0%})"
-    axis = name if name != "dp" else max(("dp", "shard"), key=lambda a: strategy.sizes[a])
+    axis = name if name != "reduction" else max((a.name for a in axes_of(*SAMPLES)), key=lambda a: strategy.sizes[a])
     level = search.cluster.level(strategy.span(axis))
-    what = "gradients and weights" if name == "dp" else name
+    what = "gradients and weights" if name == "reduction" else name
     return f"{what} over {level} (+{share:.0%})"
+
+
+def _why_computes_longer(strategy: Strategy, first: Strategy, depth: int) -> str:
+    """Names the reason for which a strategy computes longer than the best."""
+    if strategy.precision != first.precision:
+        return f"computing in {strategy.precision}"
+    if strategy.recompute == "full" and first.recompute != "full":
+        return "recomputed activations"
+    if strategy.micro_batch < first.micro_batch:
+        return "smaller micro-batches"
+    if depth and depth % strategy.parallel.num_stages:
+        return "stages with more blocks than others"
+    return "more computing on each device"
+
+
+@dataclass(frozen=True)
+class ScalingPoint:
+    """The best strategy on some number of devices; None where nothing fits, or no mesh divides them.
+
+    Attributes:
+        same_batch: with the global batch that is planned for.
+        growing_batch: with one that grows with the devices.
+    """
+
+    devices: int
+    same_batch: Candidate | None
+    growing_batch: Candidate | None
+
+
+def scaling_curve(search: Search, plan: Plan, numbers: Sequence[int]) -> list[ScalingPoint]:
+    """Finds the best on each number of devices, in the precision that is best on those of the plan."""
+    constraints = replace(search.constraints, precisions=(plan.best.strategy.precision,))
+
+    def best(training: TrainingSpec, devices: int) -> Candidate | None:
+        if devices == plan.devices:
+            return plan.best
+        if not float(training.global_batch).is_integer():
+            return None
+        efficiency, margin = search.throughput.efficiency, search.memory.margin
+        return Search(search.facts, search.cluster, training, constraints, efficiency, margin).fastest(devices)
+
+    points = []
+    for devices in numbers:
+        grown = replace(search.training, global_batch=search.training.global_batch * devices / plan.devices)
+        points.append(ScalingPoint(devices, best(search.training, devices), best(grown, devices)))
+    return points

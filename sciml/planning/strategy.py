@@ -1,63 +1,76 @@
-"""A way to train a model on some devices, and the training that is to be done, whatever the way."""
+"""Strategies: ways to share a training among devices, and the space of all that divide the work."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import product
 from typing import Any
 
-from sciml.distributed.axes import AXES, SAMPLES, Role, axes_in, num_ranks
-from sciml.parallel.config import ParallelConfig
-from sciml.parallel.stage import stage_bounds
-from sciml.planning.facts import FLOAT32
+from sciml.core.errors import ConfigError
+from sciml.distributed.axes import AXES, SAMPLES, Role, axes_in, label, num_ranks
+from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig, Schedule
+from sciml.parallel.pipeline import check_micro_batches
+from sciml.planning.costs import FLOAT32, RankProfile
+from sciml.planning.model_facts import ModelFacts
 from sciml.training.config import OptimConfig, Precision, TrainerConfig
 from sciml.training.engine_config import EngineConfig
-from sciml.training.optimizer import optimizer_spec
+from sciml.training.optimizer import ADAMW, UpdateRule, optimizer_spec
 
-ADAMW_BYTES = 84
-"""Read and written for each parameter in a step of AdamW, kernel by kernel."""
+CLIPPING_BYTES = 12
+"""Bytes read and written for each element of a gradient when its norm is taken and it is scaled."""
+FIXED = (*(axis.name for axis in AXES), "zero", "schedule", "interleave", "micro_batch", "recompute")
+"""What a user may fix, so that the rest alone is searched."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is the same for all strategies.
+class TrainingSpec:
+    """What all strategies have in common: the batch, the optimizer and the weight average.
 
     Attributes:
         global_batch: samples of a step.
         steps: of the whole training.
-        moments: bytes of the optimizer's moments for each parameter.
-        average: bytes of the weight average for each parameter.
-        update: bytes that are read and written for each parameter when its gradient is there: norm, scaling, update
-            and average.
+        matrices: updates the 2-D parameters inside of blocks.
+        others: updates all other parameters.
+        average: bytes of the weight average for each element.
     """
 
     global_batch: float
     steps: int = 1
-    moments: int = 2 * FLOAT32
+    matrices: UpdateRule = ADAMW
+    others: UpdateRule = ADAMW
     average: int = FLOAT32
-    update: int = ADAMW_BYTES + 12 + 12
 
     @classmethod
-    def of(cls, trainer: TrainerConfig, optim: OptimConfig) -> Training:
-        """What a configuration asks for."""
-        rule = optimizer_spec(optim).others
+    def of(cls, trainer: TrainerConfig, optim: OptimConfig) -> TrainingSpec:
+        """Reads the spec from a configuration."""
+        spec = optimizer_spec(optim)
         average = 0 if optim.ema_decay is None else FLOAT32
-        update = rule.moved + 12 + 3 * average
-        return cls(trainer.global_batch_size, trainer.max_steps, rule.state_bytes, average, update)
+        return cls(trainer.global_batch_size, trainer.max_steps, spec.matrices, spec.others, average)
+
+    def moment_bytes(self, matrices: float, others: float) -> float:
+        """Returns bytes of the optimizer's state for so many elements of matrices and of other parameters."""
+        return self.matrices.state_bytes * matrices + self.others.state_bytes * others
+
+    def update_bytes(self, matrices: float, others: float) -> float:
+        """Returns bytes that an update reads and writes for so many elements: norm, scaling, update and average."""
+        besides = CLIPPING_BYTES + 3 * self.average
+        return (self.matrices.moved + besides) * matrices + (self.others.moved + besides) * others
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How the work is shared.
+    """One way to share a training among devices.
 
     Attributes:
-        parallel: degrees of the mesh; ``dp`` is given.
+        parallel: degrees of the mesh; ``dp`` is a number.
         micro_batch: samples of a forward pass on a rank.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         recompute: ``none``, ``selective`` or ``full``.
-        engine: what carries out the steps.
+        engine: carries out the steps.
     """
 
     parallel: ParallelConfig
@@ -71,9 +84,13 @@ class Strategy:
         """Ranks along each axis."""
         return self.parallel.given
 
+    def label(self, *roles: Role) -> str:
+        """Returns the name of communication over some roles; empty where they have one rank."""
+        return label(self.sizes, *roles)
+
     @cached_property
     def data_ranks(self) -> int:
-        """Into how many parts a batch is shared."""
+        """Number of ranks that share a batch."""
         return num_ranks(self.sizes, *SAMPLES)
 
     @cached_property
@@ -81,18 +98,23 @@ class Strategy:
         return math.prod(self.sizes.values())
 
     def ranks(self, axes: str) -> int:
-        """Ranks along the axes that some communication is named by."""
+        """Returns the number of ranks along the axes that some communication is named by; 1 for none."""
         return math.prod(self.sizes[axis.name] for axis in axes_in(axes))
 
-    def micro_batches(self, training: Training) -> float:
-        """Of a step on a rank; a plan for published numbers may have a broken one."""
+    def micro_batches(self, training: TrainingSpec) -> float:
+        """Returns the micro-batches of a step on a rank; a plan for published numbers may have a fraction."""
         return training.global_batch / self.data_ranks / self.micro_batch
 
     @cached_property
     def cuts(self) -> tuple[Any, ...]:
-        """All that the work of a micro-batch depends on, but its size."""
+        """All that the costs of a micro-batch depend on, but its size."""
         p = self.parallel
         return p.tp, p.sp, p.pp, p.interleave, self.precision, self.recompute
+
+    def profile(self, facts: ModelFacts) -> RankProfile:
+        """Returns the costs of a model on one rank."""
+        p = self.parallel
+        return facts.profile(p.tp, p.sp, self.precision, self.recompute)
 
     @cached_property
     def sharing(self) -> tuple[Any, ...]:
@@ -109,14 +131,14 @@ class Strategy:
         return self.parallel.zero if self.parallel.shard > 1 else 0
 
     def span(self, axis: str) -> int:
-        """How many neighbors in rank a group along an axis lies among."""
+        """Returns the number of neighboring ranks that a group along an axis spreads over."""
         return self._spans[axis]
 
     @cached_property
     def _spans(self) -> dict[str, int]:
         spans, stride = {}, 1
         for axis in reversed(AXES):
-            # Neighboring stages are one stride apart, and only neighbors talk.
+            # Neighboring stages are one stride apart, and only neighbors communicate.
             size = self.sizes[axis.name]
             spans[axis.name] = stride * (min(size, 2) if axis.role is Role.STAGE else size)
             stride *= size
@@ -124,7 +146,7 @@ class Strategy:
 
     @property
     def text(self) -> str:
-        """In the words of the command line, without what is 1."""
+        """Degrees and options in the words of the command line, without those that are 1."""
         p = self.parallel
         words = [f"{axis}={size}" for axis, size in reversed(self.sizes.items()) if size > 1]
         if p.shard > 1 and self.engine.name == "native":
@@ -138,7 +160,7 @@ class Strategy:
         return " ".join(words) or "one device"
 
     def keys(self) -> dict[str, str | int]:
-        """All keys of a configuration that decide it, dotted."""
+        """Returns all configuration keys that decide it, dotted."""
         p = self.parallel
         return {
             **{f"parallel.{axis}": size for axis, size in self.sizes.items()},
@@ -152,7 +174,7 @@ class Strategy:
         }
 
     def overrides(self) -> list[str]:
-        """Arguments of ``scripts/train.py`` that train so, without those that mean nothing."""
+        """Returns the arguments of ``scripts/train.py`` that train so, without those that have no effect."""
         p = self.parallel
         idle = {f"parallel.{axis}" for axis, size in self.sizes.items() if size == 1}
         idle |= {"parallel.zero"} if p.shard == 1 else set()
@@ -162,37 +184,162 @@ class Strategy:
         return [f"{key}={value}" for key, value in self.keys().items() if key not in idle]
 
 
-@lru_cache(maxsize=4096)
-def blocks_of_ranks(depth: int, pp: int, interleave: int) -> tuple[tuple[int, ...], ...]:
-    """Numbers of the blocks that each rank of a pipeline holds."""
-    bounds = stage_bounds(depth, pp * interleave)
-    chunks = [range(first, last) for first, last in pairwise(bounds)]
-    return tuple(tuple(n for chunk in chunks[rank::pp] for n in chunk) for rank in range(pp))
+@dataclass(frozen=True)
+class SearchConstraints:
+    """What a search may not change.
 
-
-def warm_up(schedule: str, rank: int, pp: int, interleave: int, micro_batches: int) -> int:
-    """Forward passes of a stage that a rank starts with, before forward and backward passes take turns.
-
-    As torch's schedules go: 1f1b (Narayanan et al., 2021, https://doi.org/10.48550/arXiv.2104.04473) with as many as
-    there are stages behind; interleaved stages with more.
+    Attributes:
+        fixed: values by name, of ``FIXED``.
+        precisions: to choose from.
+        engines: to choose from.
+        allow: refuses pipelines that a domain cannot train with, by raising ConfigError.
     """
-    total = micro_batches * interleave
-    if schedule == "gpipe":
-        return total
-    in_a_round = micro_batches // max(1, micro_batches // pp)
-    hops = (2 if schedule == "interleaved" else 1) * (pp - 1 - rank)
-    return min(total, (interleave - 1) * in_a_round + hops)
+
+    fixed: dict[str, Any] = field(default_factory=dict)
+    precisions: tuple[Precision, ...] = ("bf16",)
+    engines: tuple[EngineConfig, ...] = (EngineConfig(),)
+    allow: Callable[[ParallelConfig], None] = lambda _: None
 
 
-def put_off(schedule: str, rank: int) -> int:
-    """Backward passes after which a rank computes gradients of weights, in zero bubble as many as its number.
+class Space:
+    """All strategies on some devices.
 
-    Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241.
+    Exact: whatever the suite would run is there, but three kinds that cannot win. ``gpipe`` takes as long as ``1f1b``
+    and saves more activations, so it stands in only where there are too few micro-batches for that. In a pipeline torch
+    keeps as much with stages 2 and 3 of ZeRO as with 1. Stages are interleaved only where they share the blocks evenly.
+
+    Attributes:
+        refused: reasons for which degrees were left out, with counts.
     """
-    return rank if schedule == "zero_bubble" else 0
+
+    def __init__(self, facts: ModelFacts, training: TrainingSpec, constraints: SearchConstraints) -> None:
+        self.facts, self.training, self.constraints = facts, training, constraints
+        self.refused: Counter[str] = Counter()
+        self._checked: dict[tuple[int, int, int], str | None] = {}
+
+    def strategies(self, devices: int) -> Iterator[Strategy]:
+        """Yields all strategies."""
+        return (strategy for variants in self.variants(devices) for strategy in variants)
+
+    def variants(self, devices: int) -> Iterator[list[Strategy]]:
+        """Yields all strategies in lists of those that differ in recomputation alone, fastest first."""
+        for tp in self._values("tp", divisors(devices)):
+            for sp in self._values("sp", divisors(devices // tp) if devices % tp == 0 else []):
+                if devices % (tp * sp) == 0 and self._fits(tp=tp, sp=sp, stages=1):
+                    for pp in self._values("pp", divisors(devices // tp // sp)):
+                        if devices % (tp * sp * pp) == 0:
+                            yield from self._of_mesh(tp, sp, pp, devices // tp // sp // pp)
+
+    def _values(self, name: str, free: list[Any]) -> list[Any]:
+        """Returns the values that an axis may have: the fixed one, or all that are free."""
+        fixed = self.constraints.fixed.get(name)
+        return free if fixed is None else [fixed]
+
+    def _fits(self, *, tp: int, sp: int, stages: int) -> bool:
+        key = tp, sp, stages
+        if key not in self._checked:
+            try:
+                self.facts.check(tp=tp, sp=sp, stages=stages)
+                self._checked[key] = None
+            except ConfigError as error:
+                self._checked[key] = error.message
+        reason = self._checked[key]
+        if reason is not None:
+            self.refused[reason] += 1
+        return reason is None
+
+    def _of_mesh(self, tp: int, sp: int, pp: int, rest: int) -> Iterator[list[Strategy]]:
+        batch = self.training.global_batch
+        if batch % rest:
+            self.refused[f"{batch:g} samples a step cannot be shared equally by {rest} data-parallel ranks"] += 1
+            return
+        if pp > 1 and not self._can_pipeline(tp, sp, pp):
+            return
+        for engine, shard in product(self.constraints.engines, self._values("shard", divisors(rest))):
+            dp = rest // shard
+            if rest % shard or self.constraints.fixed.get("dp") not in (None, dp):
+                continue
+            for schedule, interleave in self._schedules(pp, engine):
+                for parallel in self._zeros(engine, tp, sp, pp, dp, shard, schedule, interleave):
+                    yield from self._of_batch(parallel, engine, int(batch) // rest)
+
+    def _can_pipeline(self, tp: int, sp: int, pp: int) -> bool:
+        reason = None
+        if self.facts.needs_double_backward:
+            reason = "a loss that is made of gradients cannot be cut into pipeline stages"
+        elif self.facts.calls > 1:
+            reason = "a loss that applies the model several times cannot be cut into pipeline stages"
+        else:
+            try:
+                self.constraints.allow(ParallelConfig(pp=pp))
+            except ConfigError as error:
+                reason = error.message
+        if reason is not None:
+            self.refused[reason] += 1
+            return False
+        return self._fits(tp=tp, sp=sp, stages=pp)
+
+    def _schedules(self, pp: int, engine: EngineConfig) -> list[tuple[Schedule, int]]:
+        if pp == 1:
+            return [("1f1b", 1)]
+        known: list[tuple[Schedule, int]] = [("1f1b", 1), ("gpipe", 1)]
+        if engine.name == "native":
+            known.append(("zero_bubble", 1))
+            even = [v for v in range(2, self.facts.depth // pp + 1) if self.facts.depth % (pp * v) == 0]
+            known += [(schedule, v) for v in even for schedule in SEVERAL_STAGES]
+        fixed = self.constraints.fixed
+        return [
+            (schedule, v)
+            for schedule, v in known
+            if fixed.get("schedule") in (None, schedule) and fixed.get("interleave") in (None, v)
+        ]
+
+    def _zeros(
+        self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: Schedule, interleave: int
+    ) -> Iterator[ParallelConfig]:
+        """Yields some degrees with each stage of ZeRO; once where nothing is sharded."""
+        free: list[Any] = [3] if shard == 1 else [1] if pp > 1 else [1, 2, 3]
+        for zero in self._values("zero", free) if shard > 1 else free:
+            try:
+                parallel = ParallelConfig(pp, dp, shard, sp, tp, zero, schedule, interleave)
+                engine.degrees(parallel, pp * dp * shard * sp * tp)
+            except ConfigError as error:
+                self.refused[error.message] += 1
+                continue
+            if self.facts.needs_double_backward and zero == 3 and shard > 1:
+                self.refused["a loss that is made of gradients keeps its weights whole: ZeRO 3 is trained as 2"] += 1
+                continue
+            yield parallel
+
+    def _of_batch(self, parallel: ParallelConfig, engine: EngineConfig, share: int) -> Iterator[list[Strategy]]:
+        for micro in self._values("micro_batch", divisors(share)):
+            if share % micro:
+                self.refused[f"a rank's share of {share} samples cannot be cut into micro-batches of {micro}"] += 1
+                continue
+            passes = share // micro
+            if parallel.pp > 1 and not self._schedulable(parallel, passes):
+                continue
+            recomputes = self._values("recompute", list(self.facts.recomputes))
+            for precision in self.constraints.precisions:
+                yield [Strategy(parallel, micro, precision, recompute, engine) for recompute in recomputes]
+
+    def _schedulable(self, parallel: ParallelConfig, passes: int) -> bool:
+        if parallel.schedule == "gpipe" and passes >= parallel.pp and self.constraints.fixed.get("schedule") is None:
+            return False
+        try:
+            check_micro_batches(parallel, passes)
+        except ConfigError as error:
+            self.refused[error.message] += 1
+            return False
+        return True
 
 
-def in_flight(schedule: str, rank: int, pp: int, interleave: int, micro_batches: int) -> int:
-    """The most forward passes of a stage that a rank keeps something of for the backward pass."""
-    ahead = warm_up(schedule, rank, pp, interleave, micro_batches) + 1 + put_off(schedule, rank)
-    return min(micro_batches * interleave, ahead)
+@lru_cache(maxsize=1024)
+def _divisors(number: int) -> tuple[int, ...]:
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return tuple(sorted({*small, *(number // d for d in small)}))
+
+
+def divisors(number: int) -> list[int]:
+    """Returns the divisors of a number, from 1 to itself."""
+    return list(_divisors(number))

@@ -1,109 +1,150 @@
-"""How long a training step takes."""
+"""How long a training step takes, and what that means for a training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sciml.planning.cluster import GB, ClusterConfig
-from sciml.planning.communication import Sent, TrafficModel
-from sciml.planning.facts import FLOAT32, Effort, Line
-from sciml.planning.links import MICROSECONDS, Efficiency, Links
+from sciml.distributed.axes import Role, axes_of
+from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
+from sciml.planning.communication import CommunicationModel, Links, Message, cut_axes
+from sciml.planning.costs import FLOAT32, AffineCost, OpCost
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.rank_parameters import Held
-from sciml.planning.step_time import Speed, StepTime
-from sciml.planning.strategy import Strategy, Training, blocks_of_ranks
-from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, run
+from sciml.planning.parameters import RankParameters
+from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, blocks_of_ranks, order, timeline
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.training.config import Precision
 
 TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
 ZERO_BUBBLE = 1 / 3
-"""What is left of a bubble where weights' gradients fill it: (F + B - W) of (F + B + W), were all three equal.
+"""Share of a bubble that is left where weights' gradients fill it: (F + B - W) of (F + B + W), were all three equal.
 
 Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
 """
-COPIED = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
+COPIES = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
 KERNELS_OF_AN_UPDATE = 10
-"""For each parameter, where they are updated one after the other."""
+"""Kernels for each parameter, where parameters are updated one after the other."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step on the rank that has most to do.
+
+    Attributes:
+        compute: forward and backward passes.
+        waits: messages within micro-batches, by axis.
+        reduction: reducing and gathering gradients and weights, as far as no computing hides it.
+        bubble: waiting for the first and the last micro-batch to pass through a pipeline.
+        update: of the weights.
+    """
+
+    compute: float
+    waits: dict[str, float]
+    reduction: float
+    bubble: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        return self.compute + sum(self.waits.values()) + self.reduction + self.bubble + self.update
+
+    def parts(self) -> dict[str, float]:
+        """Returns seconds by name; waits are named by their axis."""
+        rest = {"reduction": self.reduction, "bubble": self.bubble, "update": self.update}
+        return {"compute": self.compute, **self.waits, **rest}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Figures that follow from a step's time.
+
+    Attributes:
+        samples_per_s: of the whole machine.
+        model_flops, hardware_flops: shares of the devices' peak (MFU, HFU), without and with recomputation.
+        hours, device_hours: of the whole training.
+        energy_kwh, cost: of the whole training; None where the cluster states no power, no price.
+    """
+
+    step: StepTime
+    samples_per_s: float
+    model_flops: float
+    hardware_flops: float
+    hours: float
+    device_hours: float
+    energy_kwh: float | None
+    cost: float | None
 
 
 class _Load(NamedTuple):
-    """What a rank does with a micro-batch of any size: computing, and seconds of messages along each axis."""
+    """Operations of a rank, and seconds of its messages by axis, for a micro-batch of any size."""
 
-    effort: Effort
-    tp: Line
-    sp: Line
-    pp: Line
+    operations: OpCost
+    waits: dict[str, AffineCost]
 
 
-class _Pass(NamedTuple):
-    """Seconds of a micro-batch on a rank: computing, and messages along ``tp``, ``sp`` and ``pp``."""
+class _PassTime(NamedTuple):
+    """Seconds of a micro-batch on a rank: computing, and messages by axis."""
 
     compute: float
-    tp: float
-    sp: float
-    pp: float
+    waits: dict[str, float]
 
-
-class _Passes(NamedTuple):
-    """Seconds of a micro-batch at the places of a pipeline that differ, and at the slowest of them, by stage."""
-
-    parts: dict[int, _Pass]
-    total: dict[int, float]
-    slowest: int
-
-    @classmethod
-    def of(cls, parts: dict[int, _Pass]) -> _Passes:
-        total = {stage: sum(seconds) for stage, seconds in parts.items()}
-        return cls(parts, total, max(total, key=lambda stage: total[stage]))
+    @property
+    def total(self) -> float:
+        return self.compute + sum(self.waits.values())
 
 
 class ThroughputModel:
-    """Tells how long a step takes: time of the slowest stage for each micro-batch, a bubble, and what comes behind.
+    """Predicts how long a step takes: the slowest stage for each micro-batch, a bubble, a reduction and an update.
 
-    Messages of ``tp``, ``sp`` and ``pp`` are waited for. Those of gradients and weights run beside the computing where
-    the engine lets them: beside the last backward pass with DistributedDataParallel, beside the passes that they belong
-    to with FSDP2 and with stage 3 of DeepSpeed, but for those at its ends; not in a pipeline.
+    Messages within micro-batches are waited for. Those of gradients and weights run beside the computing where the
+    engine lets them: beside the last backward pass with DistributedDataParallel, beside the passes that they belong to
+    with FSDP2 and with stage 3 of DeepSpeed, but for those at its ends; not in a pipeline.
 
     Args:
-        memory: knows what ranks hold.
+        memory: knows the parameters and the state of ranks.
     """
 
     def __init__(
-        self, facts: ModelFacts, cluster: ClusterConfig, training: Training, efficiency: Efficiency, memory: MemoryModel
+        self,
+        facts: ModelFacts,
+        cluster: ClusterConfig,
+        training: TrainingSpec,
+        efficiency: Efficiency,
+        memory: MemoryModel,
     ) -> None:
         self.facts, self.cluster, self.training, self.efficiency = facts, cluster, training, efficiency
-        self.memory, self.traffic, self.links = memory, TrafficModel(facts, training), Links(cluster, efficiency)
+        self.memory, self.communication = memory, CommunicationModel(facts, training)
+        self.links = Links(cluster, efficiency)
         self._loads: dict[tuple[Any, ...], dict[int, _Load]] = {}
-        self._passes: dict[tuple[Any, ...], _Passes] = {}
-        self._waits: dict[tuple[Any, ...], tuple[Line, Line]] = {}
+        self._passes: dict[tuple[Any, ...], tuple[int, dict[int, _PassTime]]] = {}
+        self._orthogonalizations: dict[tuple[Any, ...], float] = {}
+        self._reductions: dict[tuple[Any, ...], tuple[AffineCost, AffineCost]] = {}
 
     def of(self, strategy: Strategy) -> StepTime:
-        """Where the time of a step goes."""
-        passes, one = strategy.micro_batches(self.training), self._one_pass(strategy)
-        held = self.memory.held(strategy, one.slowest)
-        slowest = one.parts[one.slowest]
-        compute, tp, sp, pp = (passes * seconds for seconds in slowest)
+        """Predicts the time of a step, by part."""
+        passes = strategy.micro_batches(self.training)
+        slowest, times = self._pass_times(strategy)
+        parameters = self.memory.rank_parameters(strategy, slowest)
+        one = times[slowest]
         return StepTime(
-            compute,
-            tp,
-            sp,
-            pp,
-            dp=self._reduction(strategy, held, passes, slowest.compute),
-            bubble=self._bubble(strategy, one.total),
-            update=self._update(strategy, held),
+            passes * one.compute,
+            {axis: passes * seconds for axis, seconds in one.waits.items()},
+            reduction=self._reduction(strategy, parameters, passes, one.compute),
+            bubble=self._bubble(strategy, times),
+            update=self._update(strategy, parameters),
         )
 
     def speed(self, strategy: Strategy) -> Speed:
-        """What that means for the whole machine and the whole training."""
+        """Predicts the figures of the whole machine and the whole training."""
         step, training, cluster = self.of(strategy), self.training, self.cluster
         forward, backward = self.facts.sample_flops()
         model, hardware = forward + backward, sum(self.facts.sample_flops(strategy.recompute))
         if self.facts.accounting is not None and strategy.recompute == "full":
-            hardware = model + forward  # Megatron computes all again; torch leaves out what nobody needs
+            hardware = model + forward  # Megatron recomputes all; torch leaves out what nobody needs
         peak = strategy.devices * cluster.peak_tflops[strategy.precision] * TERA * step.total / training.global_batch
         hours = step.total * training.steps / SECONDS_PER_HOUR
         device_hours = hours * strategy.devices
@@ -119,154 +160,176 @@ class ThroughputModel:
             cost=None if price is None else price * device_hours,
         )
 
-    def within(self, strategy: Strategy) -> float:
-        """Seconds of the micro-batches alone, without bubble, reduction and update."""
-        one = self._one_pass(strategy)
-        return strategy.micro_batches(self.training) * one.total[one.slowest]
+    def passes(self, strategy: Strategy) -> float:
+        """Returns the seconds of the micro-batches alone, without bubble, reduction and update."""
+        slowest, times = self._pass_times(strategy)
+        return strategy.micro_batches(self.training) * times[slowest].total
 
     def least(self, strategy: Strategy) -> float:
-        """Seconds that computing takes at least, for which nothing of the mesh has to be known."""
-        return self._step_flops / (strategy.devices * self._rate(strategy.precision))
+        """Returns the least seconds of computing, for which nothing of the mesh has to be known."""
+        return self._step_flops / (strategy.devices * self._flops_per_s(strategy.precision))
 
     @cached_property
     def _step_flops(self) -> float:
         return sum(self.facts.sample_flops()) * self.training.global_batch
 
-    def _rate(self, precision: Precision) -> float:
+    def _flops_per_s(self, precision: Precision) -> float:
         return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
 
-    def _memory_rate(self) -> float:
-        """Bytes a second."""
+    def _bytes_per_s(self) -> float:
+        """Returns the memory bandwidth that kernels reach."""
         assert self.cluster.memory_gb_per_s is not None
         return self.cluster.memory_gb_per_s * GB * self.efficiency.memory
 
-    def seconds(self, effort: Effort, samples: float, precision: Precision) -> float:
-        """Time of some work: products at the speed of matrix units or of memory, all else at that of memory.
+    def seconds(self, operations: OpCost, samples: float, precision: Precision) -> float:
+        """Predicts the time of operations: products at the rate of matrix units or of memory, others at that of memory.
 
-        An accelerator is told what to do while it is still at work; a CPU tells itself, between kernels.
+        An accelerator is handed kernels while it is still at work; a CPU spends time of its own between kernels.
 
         Source: Williams et al. (2009), https://doi.org/10.1145/1498765.1498785.
         """
-        products = max(effort.flops(samples) / self._rate(precision), effort.operands(samples) / self._memory_rate())
-        working = products + effort.moved(samples) / self._memory_rate()
-        calls = effort.kernels * self.cluster.kernel_us * MICROSECONDS
-        return max(working, calls) if self.cluster.device == "accelerator" else working + calls
+        rate = self._bytes_per_s()
+        matrix_units = operations.flops(samples) / self._flops_per_s(precision)
+        working = max(matrix_units, operations.operand_bytes(samples) / rate) + operations.other_bytes(samples) / rate
+        starts = operations.kernels * self.cluster.kernel_us * MICROSECONDS
+        return max(working, starts) if self.cluster.device == "accelerator" else working + starts
 
-    def _one_pass(self, strategy: Strategy) -> _Passes:
-        """Of a micro-batch, remembered."""
-        link = self.links.level(strategy, "pp") if strategy.parallel.pp > 1 else ""
-        cuts, samples = (strategy.cuts, link), strategy.micro_batch
-        if cuts not in self._loads:
-            found = self.memory.places(strategy)
-            self._loads[cuts] = {s: self._load(strategy, self.memory.held(strategy, s)) for s in found}
-        if (cuts, samples) not in self._passes:
-            parts = {
-                stage: _Pass(self.seconds(load.effort, samples, strategy.precision), *(w(samples) for w in load[1:]))
-                for stage, load in self._loads[cuts].items()
-            }
-            self._passes[cuts, samples] = _Passes.of(parts)
-        return self._passes[cuts, samples]
+    def _pass_times(self, strategy: Strategy) -> tuple[int, dict[int, _PassTime]]:
+        """Returns the slowest of the pipeline's distinct stages, and the seconds of a micro-batch on each."""
+        link = self.links.level(strategy, strategy.label(Role.STAGE)) if strategy.parallel.pp > 1 else ""
+        key, samples = (strategy.cuts, link), strategy.micro_batch
+        if key not in self._loads:
+            stages = self.memory.distinct_stages(strategy)
+            self._loads[key] = {s: self._load(strategy, self.memory.rank_parameters(strategy, s)) for s in stages}
+        if (key, samples) not in self._passes:
+            times = {stage: self._pass_time(load, strategy) for stage, load in self._loads[key].items()}
+            self._passes[key, samples] = max(times, key=lambda stage: times[stage].total), times
+        return self._passes[key, samples]
+
+    def _pass_time(self, load: _Load, strategy: Strategy) -> _PassTime:
+        samples = strategy.micro_batch
+        compute = self.seconds(load.operations, samples, strategy.precision)
+        return _PassTime(compute, {axis: cost(samples) for axis, cost in load.waits.items()})
 
     def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:
-        """A step of a pipeline with so many micro-batches, as it would run."""
-        p = strategy.parallel
+        """Lays out a step of a pipeline with so many micro-batches, as it would run."""
+        p, samples = strategy.parallel, strategy.micro_batch
         orders = [order(p.schedule, rank, p.pp, p.interleave, micro_batches) for rank in range(p.pp)]
         seconds = {}
         for rank in range(p.pp):
-            held = self.memory.held(strategy, rank)
-            halves = [self.seconds(e, strategy.micro_batch, strategy.precision) for e in self._efforts(strategy, held)]
-            load = self._load(strategy, held)
-            waits = load.tp(strategy.micro_batch) + load.sp(strategy.micro_batch)
+            parameters = self.memory.rank_parameters(strategy, rank)
+            halves = [self.seconds(ops, samples, strategy.precision) for ops in self._operations(strategy, parameters)]
+            load = self._load(strategy, parameters)
+            waits = sum(cost(samples) for axes, cost in load.waits.items() if axes != strategy.label(Role.STAGE))
             forward, backward = (half / p.interleave * (1 + waits / sum(halves)) for half in halves)
             seconds[rank] = {FORWARD: forward, BACKWARD: backward, INPUT: backward / 2, WEIGHT: backward / 2}
-        flow = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute).flow
-        sending = sum(self.links.line(strategy, "pp", 1, size)(strategy.micro_batch) for size in flow)
-        return run(orders, lambda action: seconds[action.stage % p.pp][action.kind], sending)
+        sizes = strategy.profile(self.facts).stage_activations
+        sending = sum(self.links.cost(strategy, strategy.label(Role.STAGE), 1, size)(samples) for size in sizes)
+        return timeline(orders, lambda action: seconds[action.stage % p.pp][action.kind], sending)
 
-    def _efforts(self, strategy: Strategy, held: Held) -> tuple[Effort, Effort]:
-        """Of a rank's forward and backward pass."""
-        p = strategy.parallel
-        rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
-        forward, backward = Effort(), Effort()
-        for part, times in ((rank.first, held.is_first), (rank.block, len(held.blocks)), (rank.last, held.is_last)):
-            forward, backward = forward + part.forward * times, backward + part.backward * times
+    def _operations(self, strategy: Strategy, parameters: RankParameters) -> tuple[OpCost, OpCost]:
+        """Sums the operations of a rank's forward and backward pass."""
+        forward, backward = OpCost(), OpCost()
+        for stage, times in strategy.profile(self.facts).stages(*parameters.stage_counts):
+            forward, backward = forward + stage.forward * times, backward + stage.backward * times
         return forward, backward
 
-    def _load(self, strategy: Strategy, held: Held) -> _Load:
-        p = strategy.parallel
-        rank = self.facts.rank(p.tp, p.sp, strategy.precision, strategy.recompute)
-        forward, backward = self._efforts(strategy, held)
-        waits = {"tp": Line(), "sp": Line()}
-        for (axes, _), count in self.traffic.passes(strategy, held):
-            waits[axes] += self.links.line(strategy, axes, count.calls, count.wire_bytes)
-        ways = self.traffic.ways(strategy, held)
-        between = [self.links.line(strategy, "pp", ways, ways * size) for size in rank.flow] if ways else []
-        return _Load(forward + backward, waits["tp"], waits["sp"], sum(between, Line()))
+    def _load(self, strategy: Strategy, parameters: RankParameters) -> _Load:
+        forward, backward = self._operations(strategy, parameters)
+        waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
+        for (axes, _), count in self.communication.within_model(strategy, parameters):
+            waits[axes] += self.links.cost(strategy, axes, count.calls, count.wire_bytes)
+        crossings = self.communication.boundary_crossings(strategy, parameters)
+        for size in strategy.profile(self.facts).stage_activations if crossings else ():
+            stage = strategy.label(Role.STAGE)
+            waits[stage] += self.links.cost(strategy, stage, crossings, crossings * size)
+        return _Load(forward + backward, waits)
 
-    def _reduction(self, strategy: Strategy, held: Held, passes: float, compute: float) -> float:
-        """What is waited for of gradients and gathered weights."""
+    def _reduction(self, strategy: Strategy, parameters: RankParameters, passes: float, compute: float) -> float:
+        """Predicts the wait for gradients and gathered weights."""
         p = strategy.parallel
         deepspeed = strategy.engine.name == "deepspeed"
-        key = strategy.sharing, held.stage
-        if key not in self._waits:
-            one, two = (self._behind_and_beside(strategy, held, passes) for passes in (1, 2))
-            self._waits[key] = Line.through(one[0], two[0]), Line.through(one[1], two[1])
-        behind, total = (seconds(passes) for seconds in self._waits[key])
-        in_turn = self.cluster.device == "cpu"  # whose cores compute and talk
+        key = strategy.sharing, parameters.stage
+        if key not in self._reductions:
+            one, two = (self._late_and_overlapping(strategy, parameters, passes) for passes in (1, 2))
+            self._reductions[key] = AffineCost.through(one[0], two[0]), AffineCost.through(one[1], two[1])
+        late, overlapping = (seconds(passes) for seconds in self._reductions[key])
+        in_turn = self.cluster.device == "cpu"  # whose cores compute and communicate
         if in_turn or p.pp > 1 or self.facts.accounting is not None or (deepspeed and strategy.zero < 3):
-            return behind + total
+            return late + overlapping
         beside = passes * compute
         if p.shard == 1 and not deepspeed:  # only the last backward pass
             forward, backward = self.facts.sample_flops()
             beside = compute * backward / (forward + backward)
-        return behind + max(total - beside, total / (len(held.blocks) + 1))
+        return late + max(overlapping - beside, overlapping / (len(parameters.blocks) + 1))
 
-    def _behind_and_beside(self, strategy: Strategy, held: Held, passes: float) -> tuple[float, float]:
-        """Seconds of what starts when all backward passes are done, and of what may run beside them."""
-        messages = list(self.traffic.gradients(strategy, held, passes))
-        # Partial gradients of tp, and of sp beside shards, are added up last.
-        late = ["tp", "sp"] if strategy.parallel.shard > 1 and strategy.engine.name == "native" else ["tp"]
-        behind = self._collected(strategy, [m for m in messages if m[0] in late])
-        return behind, self._collected(strategy, [m for m in messages if m[0] not in late])
+    def _late_and_overlapping(
+        self, strategy: Strategy, parameters: RankParameters, passes: float
+    ) -> tuple[float, float]:
+        """Predicts the seconds of what starts when all backward passes are done, and of what may run beside them."""
+        messages = list(self.communication.gradients(strategy, parameters, passes))
+        # Partial gradients of matrices, and of tokens beside shards, are summed last.
+        late = [strategy.label(Role.MATRIX)]
+        if strategy.parallel.shard > 1 and strategy.engine.name == "native":
+            late.append(strategy.label(Role.TOKEN))
+        return (
+            self._collectives(strategy, [message for message in messages if message.axes in late]),
+            self._collectives(strategy, [message for message in messages if message.axes not in late]),
+        )
 
-    def _collected(self, strategy: Strategy, messages: Sequence[Sent]) -> float:
-        """Seconds of collectives with what is copied for them."""
-        copied = besides = 0.0
-        for axes, kind, calls, size in messages:
-            if axes == "shard":
-                besides += calls * self.cluster.shard_us * MICROSECONDS
-            ranks = strategy.ranks(axes)
-            copied += COPIED.get(kind, 0.0) * calls * size * (ranks if kind == "all_gather" else 1)
-        return self.links.all_seconds(strategy, messages) + copied / self._memory_rate() + besides
+    def _collectives(self, strategy: Strategy, messages: Sequence[Message]) -> float:
+        """Predicts the seconds of collectives, with the copies that they need."""
+        copied = sharding = 0.0
+        for axes, kind, calls, payload in messages:
+            if axes == strategy.label(Role.SHARD):
+                sharding += calls * self.cluster.shard_us * MICROSECONDS
+            whole = payload * (strategy.ranks(axes) if kind == "all_gather" else 1)
+            copied += COPIES.get(kind, 0.0) * calls * whole
+        return self.links.seconds(strategy, messages) + copied / self._bytes_per_s() + sharding
 
-    def _bubble(self, strategy: Strategy, times: dict[int, float]) -> float:
-        """Time in which a rank of a pipeline waits: one micro-batch on all the others, or on parts of them."""
+    def _bubble(self, strategy: Strategy, times: dict[int, _PassTime]) -> float:
+        """Predicts the time that a rank of a pipeline waits: a micro-batch on all other ranks, or on parts of them."""
         p = strategy.parallel
         if p.pp == 1:
             return 0.0
         numbers = [len(blocks) for blocks in blocks_of_ranks(self.facts.depth, p.pp, p.interleave)]
-        alike = {numbers[stage]: time for stage, time in times.items() if 0 < stage < p.pp - 1}
-        others = times[0] + times[p.pp - 1] + sum(alike[number] for number in numbers[1:-1]) - max(times.values())
+        totals = {stage: time.total for stage, time in times.items()}
+        between = {numbers[stage]: total for stage, total in totals.items() if 0 < stage < p.pp - 1}
+        others = totals[0] + totals[p.pp - 1] + sum(between[number] for number in numbers[1:-1]) - max(totals.values())
         return others / p.interleave * (ZERO_BUBBLE if p.schedule == "zero_bubble" else 1.0)
 
-    def _update(self, strategy: Strategy, held: Held) -> float:
-        """Reading and writing the state, in as many kernels as that takes."""
-        moved = self.memory.state(strategy, held).updated * self.training.update
+    def _update(self, strategy: Strategy, parameters: RankParameters) -> float:
+        """Predicts the time to read and write the state, in as many kernels as that takes."""
+        size = self.memory.state(strategy, parameters).moved
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
-            moved += 2 * FLOAT32 * held.numel
-        return moved / self._update_rate() + self._parameter_by_parameter(strategy, held)
-
-    def _update_rate(self) -> float:
-        """Bytes a second."""
+            size += 2 * FLOAT32 * parameters.numel
         measured = self.cluster.update_gb_per_s
-        return self._memory_rate() if measured is None else measured * GB
+        rate = self._bytes_per_s() if measured is None else measured * GB
+        seconds = size / rate + self._update_overhead(strategy, parameters)
+        if self.training.matrices.needs_whole_matrices:
+            key = strategy.sharing, parameters.stage
+            if key not in self._orthogonalizations:
+                self._orthogonalizations[key] = self._orthogonalization(strategy, parameters)
+            seconds += self._orthogonalizations[key]
+        return seconds
 
-    def _parameter_by_parameter(self, strategy: Strategy, held: Held) -> float:
-        """Seconds of an update that depend on the number of parameters alone."""
+    def _orthogonalization(self, strategy: Strategy, parameters: RankParameters) -> float:
+        """Predicts the seconds in which ranks exchange matrices and make them orthogonal in float32, each its share."""
+        flops, matrices = 0.0, parameters.matrices
+        for shape, cut_dim in zip(matrices.shapes, matrices.cut_dims, strict=True):
+            rows, columns = (n * strategy.parallel.tp if dim == cut_dim else n for dim, n in enumerate(shape))
+            axes = cut_axes(strategy, cut_dim)
+            flops += self.training.matrices.flops(rows, columns) / (strategy.ranks(axes) if axes else 1)
+        precision = "fp32" if "fp32" in self.cluster.peak_tflops else strategy.precision
+        messages = list(self.communication.matrices(strategy, parameters))
+        return flops / self._flops_per_s(precision) + self._collectives(strategy, messages)
+
+    def _update_overhead(self, strategy: Strategy, parameters: RankParameters) -> float:
+        """Predicts the seconds of an update that depend on the number of parameters alone."""
         cluster, sharded = self.cluster, strategy.parallel.shard > 1
         each = KERNELS_OF_AN_UPDATE * cluster.kernel_us
         if sharded and cluster.shard_update_us is not None:
             each = cluster.shard_update_us
         elif not sharded and (cluster.device == "accelerator" or cluster.update_gb_per_s is not None):
             return 0.0  # all in a few kernels, or in what was measured
-        return each * MICROSECONDS * sum(len(unit.shapes) for unit in held.units)
+        return each * MICROSECONDS * sum(len(unit.shapes) for unit in parameters.fsdp_units)

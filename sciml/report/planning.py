@@ -11,10 +11,9 @@ import numpy as np
 
 from sciml.parallel.config import Schedule
 from sciml.planning.cluster import GB
-from sciml.planning.curve import Point
 from sciml.planning.memory import Memory
-from sciml.planning.search import Candidate, Plan, Search
-from sciml.planning.timeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, idle
+from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, idle_share
+from sciml.planning.search import Candidate, Plan, ScalingPoint, Search
 from sciml.report.style import (
     AMBER,
     GREEN,
@@ -56,11 +55,11 @@ DARK = 0.55
 """Share of a color scale from which writing on it is white."""
 
 
-def draw_plan(folder: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> list[Path]:
+def draw_plan(folder: Path, search: Search, plan: Plan, curve: Sequence[ScalingPoint]) -> list[Path]:
     """Writes all pictures of a plan."""
     with suite_style():
         found = [memory_bars(folder / "memory", search, plan), heat_map(folder / "degrees", search, plan)]
-        if sum(point.same is not None for point in curve) > 1:
+        if sum(point.same_batch is not None for point in curve) > 1:
             found.append(scaling(folder / "scaling", search, plan, curve))
         if plan.best.strategy.parallel.pp > 1:
             found.append(schedules(folder / "schedules", search, plan))
@@ -158,15 +157,15 @@ def _frame(place: tuple[int, int]) -> Any:
     return Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=2.2)
 
 
-def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> Path:
+def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[ScalingPoint]) -> Path:
     """Samples a second and efficiency over devices, with the same batch and with one that grows."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure = new_figure(10.0, 4.0)
     left, right = figure.subplots(1, 2)
     series = (
-        ("same batch (strong)", MODEL_COLOR, "o", [(p.devices, p.same, 1.0) for p in curve]),
-        ("batch grows (weak)", GREEN, "s", [(p.devices, p.growing, p.devices / plan.devices) for p in curve]),
+        ("same batch (strong)", MODEL_COLOR, "o", [(p.devices, p.same_batch, 1.0) for p in curve]),
+        ("batch grows (weak)", GREEN, "s", [(p.devices, p.growing_batch, p.devices / plan.devices) for p in curve]),
     )
     batch = search.training.global_batch
     for label, color, marker, points in series:
@@ -176,10 +175,10 @@ def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[Point]) -> P
         devices, rates = (np.array(values, dtype=float) for values in zip(*known, strict=True))
         left.plot(devices, rates, color=color, marker=marker, label=label, zorder=3)
         right.plot(devices, 100 * rates / rates[0] * devices[0] / devices, color=color, marker=marker, zorder=3)
-    first = next(p for p in curve if p.same is not None)
-    assert first.same is not None
+    first = next(p for p in curve if p.same_batch is not None)
+    assert first.same_batch is not None
     numbers = np.array([p.devices for p in curve], dtype=float)
-    rate = batch / first.same.step.total / first.devices
+    rate = batch / first.same_batch.step.total / first.devices
     left.plot(numbers, rate * numbers, color=MUTED, linestyle=":", linewidth=1.3, label="ideal", zorder=2)
     left.set(xscale="log", yscale="log", xlabel="devices", ylabel="samples a second")
     right.set(xscale="log", xlabel="devices", ylabel="efficiency, % of the fewest devices")
@@ -209,7 +208,8 @@ def schedules(stem: Path, search: Search, plan: Plan) -> Path:
         np.atleast_1d(figure.subplots(len(rows), 1, sharex=True)), rows.items(), strict=True
     ):
         _gantt(axes, bars, p.pp)
-        axes.set_title(f"{title}: {max(bar.end for bar in bars):.3g} s, {idle(bars):.0%} idle", loc="left", fontsize=10)
+        seconds, idle = max(bar.end for bar in bars), idle_share(bars)
+        axes.set_title(f"{title}: {seconds:.3g} s, {idle:.0%} idle", loc="left", fontsize=10)
         axes.set_xlim(0, longest)
     axes.set_xlabel("seconds")
     handles = [_patch(ACTION_COLORS[kind], label) for kind, label in ACTION_LABELS.items()]

@@ -10,8 +10,7 @@ from typing import Any
 
 from sciml.core.files import read_json, write_json
 from sciml.planning.search import Candidate, Search
-from sciml.planning.space import Space
-from sciml.planning.strategy import Strategy
+from sciml.planning.strategy import Space, Strategy
 
 Value = str | int
 NO_PIPELINE = "none"
@@ -139,8 +138,8 @@ def _as_number(value: Value) -> tuple[bool, float, str]:
 def _within(search: Search, devices: int, limit: float) -> Iterator[Candidate]:
     """What fits and takes no longer than so many seconds; what is known sooner is asked first."""
     time = search.throughput
-    for strategy in Space(search.facts, search.training, search.wishes).strategies(devices):
-        if time.least(strategy) <= limit and time.within(strategy) <= limit:
+    for strategy in Space(search.facts, search.training, search.constraints).strategies(devices):
+        if time.least(strategy) <= limit and time.passes(strategy) <= limit:
             found = search.judge(strategy)
             if isinstance(found, Candidate) and found.step.total <= limit:
                 yield found

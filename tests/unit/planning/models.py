@@ -12,12 +12,11 @@ from sciml.core.config import build
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.parallel.config import ParallelConfig
-from sciml.planning.cluster import ClusterConfig
-from sciml.planning.links import Efficiency
-from sciml.planning.megatron_fp16 import TALK
+from sciml.planning.cluster import ClusterConfig, Efficiency
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.parameters import MEGATRON_FP16
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import ThroughputModel
 from sciml.run.compose import compose
 from tests.distributed.cases import FieldTask, fields
@@ -37,7 +36,7 @@ def gpt(name: str) -> ModelFacts:
         tokens = torch.zeros(samples, SEQUENCE, dtype=torch.int64)
         return TextBatch(tokens, tokens)
 
-    return ModelFacts(name, partial(GPT, config), loss, batch, accounting=TALK)
+    return ModelFacts(name, partial(GPT, config), loss, batch, accounting=MEGATRON_FP16)
 
 
 GPT_22B, GPT_175B, GPT_1T = (gpt(name) for name in ("gpt_22b", "gpt_175b", "gpt_1t"))
@@ -67,6 +66,6 @@ def throughput(
     facts: Any, batch: float, efficiency: Efficiency | None = None, name: str = "frontier"
 ) -> ThroughputModel:
     """Of trainings with a global batch."""
-    training = Training(batch)
+    training = TrainingSpec(batch)
     memory = MemoryModel(facts, cluster(name), training)
     return ThroughputModel(facts, cluster(name), training, efficiency or Efficiency(), memory)

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from sciml.app.cli import help_text, main
+from sciml.report.tables import WIDTH
 
 SMALL = ["domain=climate", "model=vit_tiny", "cluster=frontier", "scaling=[]"]
 FEW = ["precisions=[bf16]", "parallel.sp=1"]
@@ -37,8 +38,18 @@ def refused(tmp_path, capsys):
 
 def test_a_plan_is_told_and_written(planned):
     text, folder = planned("devices=8", *FEW)
-    for words in ("parameters", "best     ", "MFU", "memory ", "that divide the work", "20 bytes a parameter"):
+    for words in (
+        "parameters",
+        "Best strategy: ",
+        "MFU",
+        "memory of a device",
+        "divide the work",
+        "20 bytes a parameter",
+    ):
         assert words in text
+    assert "\x1b" not in text
+    assert "communication volume" in text
+    assert max(len(line) for line in text.splitlines() if "=" not in line) <= WIDTH
     document = json.loads((folder / "plan.json").read_text())
     assert document["devices"] == 8
     assert document["best"]["memory"] < 64e9
@@ -51,15 +62,15 @@ def test_engines_are_chosen_from(planned):
     arguments = ["devices=2", "output=json", "pictures=false", "engines=[native,deepspeed]", "parallel.shard=2", *FEW]
     text, _ = planned(*arguments, "model.recompute=none", "trainer.micro_batch_size=8")
     document = json.loads(text)
-    assert document["looked_at"] == 2 * 3  # stages of ZeRO with each
+    assert document["examined"] == 2 * 3  # stages of ZeRO with each
     assert any("engine=deepspeed" in tie["overrides"] for tie in document["ties"])
 
 
 def test_a_pipeline_is_drawn_and_tried_out(planned):
     text, folder = planned("devices=16", "--dry-run", "parallel.pp=2", "parallel.tp=2", "model.recompute=none", *FEW)
-    assert "dry run: " in text
+    assert "Dry run: " in text
     document = json.loads((folder / "plan.json").read_text())
-    assert {rank["place"]["pp"] for rank in document["dry_run"]} == {0, 1}
+    assert {rank["coordinates"]["pp"] for rank in document["dry_run"]} == {0, 1}
     assert all(rank["nodes"]["tp"] == 1 for rank in document["dry_run"])
     assert (folder / "schedules.png").stat().st_size > 10_000
 
@@ -68,7 +79,7 @@ def test_an_experiment_brings_its_plan(tmp_path, capsys):
     main("plan", ["experiment=frontier_1t", "pictures=false", "output=json", f"out={tmp_path}"])
     document = json.loads(capsys.readouterr().out)
     best = document["best"]
-    assert (document["devices"], document["looked_at"]) == (3072, 1)
+    assert (document["devices"], document["examined"]) == (3072, 1)
     assert best["strategy"] == "tp=8 shard=6 pp=64 zero=1"
     assert best["hardware_flops"] == pytest.approx(0.3196, rel=0.05)
     assert best["model_flops"] == pytest.approx(0.75 * best["hardware_flops"], rel=0.01)
@@ -96,7 +107,7 @@ def test_a_plan_without_a_search_is_of_what_is_configured(planned):
         "trainer.micro_batch_size=2", "trainer.precision=bf16",
     )  # fmt: skip
     document = json.loads((folder / "plan.json").read_text())
-    assert document["looked_at"] == 1
+    assert document["examined"] == 1
     assert document["best"]["strategy"] == "shard=2 pp=2 zero=1"
     assert "micro-batches of 2" in text
 
@@ -119,6 +130,7 @@ def test_a_plan_without_a_search_is_of_what_is_configured(planned):
         (["parallel.interleave=2"], "parallel.interleave: the schedule 1f1b runs one stage a rank"),
         (["engines=[nativ]"], "engines.0 must be one of native, deepspeed, got 'nativ'; did you mean 'native'?"),
         (["compute_efficiency=40"], "compute_efficiency must be at most 1, got 40"),
+        (["accounting=talk"], "accounting: 'talk' is now called 'megatron_fp16'; accounting=megatron_fp16"),
         (["devises=8"], "devises: unknown key; did you mean 'devices'"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Facts of a model from pretended passes, beside formulas and beside passes that are real."""
+"""Facts of a model from passes on a fake mesh, beside formulas and beside passes that are real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from domains.materials.training.heads import TargetConfig
 from domains.materials.training.potential import MaterialsGNN
 from sciml.models.gnn import GNNConfig
 from sciml.models.vit import ViTConfig
-from sciml.planning.facts import Line
+from sciml.planning.costs import AffineCost
 from sciml.planning.model_facts import ModelFacts
 from tests.distributed.cases import FieldTask, fields
 from tests.distributed.test_volume import model
@@ -45,7 +45,7 @@ def test_parameters_are_those_of_a_real_build(name):
     assert facts.parameters == sum(parameter.numel() for parameter in real.parameters())
     assert facts.batch_bytes == 12
     whole, half = facts.layout(1), facts.layout(2)
-    total = [p.first.numel + sum(block.numel for block in p.blocks) + p.last.numel for p in (whole, half)]
+    total = [p.embed.numel + sum(block.numel for block in p.blocks) + p.head.numel for p in (whole, half)]
     assert total[0] == facts.parameters
     assert total[1] == facts.parameters - facts.cut_parameters() // 2
     assert len(whole.blocks) == facts.depth == {"climate": 4, "materials": 0, "fluids": 4}[name]
@@ -53,10 +53,10 @@ def test_parameters_are_those_of_a_real_build(name):
 
 def test_operations_of_a_block_are_those_of_the_formula():
     """24 n d^2 of matrices, 4 n^2 d of attention, and the modulation's 12 c d."""
-    block = small().rank(1, 1, "fp32", "none").block
+    block = small().profile(1, 1, "fp32", "none").block
     forward, backward = block.forward.flops, block.backward.flops
     modulation = 12 * CONDITION * DIM
-    assert forward == Line(each=24 * TOKENS * DIM**2 + 4 * TOKENS**2 * DIM + modulation)
+    assert forward == AffineCost(per_sample=24 * TOKENS * DIM**2 + 4 * TOKENS**2 * DIM + modulation)
     # twice in the matrices; attention computes its weights once more
     assert backward(1) == 2 * forward(1) + 2 * TOKENS**2 * DIM
 
@@ -64,10 +64,10 @@ def test_operations_of_a_block_are_those_of_the_formula():
 @pytest.mark.parametrize(("recompute", "times"), [("selective", 0), ("full", 1)])
 def test_computing_again_costs_what_it_must(recompute, times):
     """No product, or a whole forward pass: the gate of a block's last branch needs what that gave."""
-    plain, again = (small().rank(1, 1, "fp32", how).block for how in ("none", recompute))
+    plain, again = (small().profile(1, 1, "fp32", how).block for how in ("none", recompute))
     more = again.backward.flops(1) - plain.backward.flops(1)
     assert more == times * plain.forward.flops(1)
-    assert again.backward.moved(1) > plain.backward.moved(1)
+    assert again.backward.other_bytes(1) > plain.backward.other_bytes(1)
     assert again.backward.kernels > plain.backward.kernels
 
 
@@ -78,7 +78,7 @@ def test_attention_counts():
 def test_tokens_calls_and_blocks():
     facts = small()
     assert (facts.tokens, facts.calls, facts.depth, facts.loss_parts) == (TOKENS, 1, DEPTH, 1)
-    assert facts.rank(1, 1, "fp32", "none").flow == (4.0 * TOKENS * DIM, 4.0 * CONDITION)
+    assert facts.profile(1, 1, "fp32", "none").stage_activations == (4.0 * TOKENS * DIM, 4.0 * CONDITION)
 
 
 @pytest.mark.parametrize("samples", [1, 3])
@@ -95,29 +95,35 @@ def test_what_is_kept_is_what_autograd_saves_in_a_real_pass(samples):
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = FieldTask().loss(real, fields(0)[:samples])
-    rank = small().rank(1, 1, "fp32", "none")
-    predicted = rank.first.kept(samples) + DEPTH * rank.block.kept(samples) + rank.last.kept(samples)
+    profile = small().profile(1, 1, "fp32", "none")
+    predicted = (
+        profile.embed.saved_activations(samples)
+        + DEPTH * profile.block.saved_activations(samples)
+        + profile.head.saved_activations(samples)
+    )
     assert predicted == pytest.approx(sum(saved.values()), rel=0.03)
     assert output.loss.isfinite()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recomputing_keeps_less_and_needs_more_besides(precision):
-    blocks = {mode: small().rank(1, 1, precision, mode).block for mode in ("none", "selective", "full")}
-    sizes = [block.kept(2) for block in blocks.values()]
+    blocks = {mode: small().profile(1, 1, precision, mode).block for mode in ("none", "selective", "full")}
+    sizes = [block.saved_activations(2) for block in blocks.values()]
     assert sizes == sorted(sizes, reverse=True)
     width = 4 if precision == "fp32" else 2
-    assert blocks["full"].kept(2) <= 2 * 1.1 * width * TOKENS * DIM  # the input of the next block, and little else
-    assert blocks["full"].more(2) > blocks["none"].more(2)
+    assert (
+        blocks["full"].saved_activations(2) <= 2 * 1.1 * width * TOKENS * DIM
+    )  # the input of the next block, and little else
+    assert blocks["full"].backward_workspace(2) > blocks["none"].backward_workspace(2)
 
 
 def test_half_precision_keeps_weights_that_it_has_cast():
     """Two bytes for each number of a block's matrices, whatever the batch; with full recomputation none."""
     numel = sum(p.numel() for p in model("none").trunk.blocks[0].parameters() if p.ndim == 2 and len(p) > 4)
-    none, full = (small().rank(1, 1, "bf16", mode).block for mode in ("none", "full"))
-    assert none.kept.fixed == pytest.approx(2 * numel, rel=0.1)
-    assert full.kept.fixed == full.at_end.fixed == 0
-    assert none.forward.moved.fixed > 6 * numel  # four bytes read, two written
+    none, full = (small().profile(1, 1, "bf16", mode).block for mode in ("none", "full"))
+    assert none.saved_activations.fixed == pytest.approx(2 * numel, rel=0.1)
+    assert full.saved_activations.fixed == full.peak_at_loss.fixed == 0
+    assert none.forward.other_bytes.fixed > 6 * numel  # four bytes read, two written
 
 
 @pytest.mark.parametrize(("tp", "sp"), [(4, 1), (1, 4), (2, 2)])
@@ -133,17 +139,21 @@ def test_degrees_between_the_corners_are_met(tp, sp):
         return one
 
     facts = ModelFacts("square", build, FieldTask().loss, batch)
-    found, there = facts.rank(tp, sp, "fp32", "none"), facts._rank_there(tp, sp, "fp32", "none")
-    for part in ("first", "block", "last"):
+    found, there = facts.profile(tp, sp, "fp32", "none"), facts.exact_profile(tp, sp, "fp32", "none")
+    for part in ("embed", "block", "head"):
         ours, real = getattr(found, part), getattr(there, part)
         assert ours.forward.flops(2) == pytest.approx(real.forward.flops(2))
         assert ours.backward.flops(2) == pytest.approx(real.backward.flops(2))
-        for name in ("sent_forward", "sent_backward"):
+        for name in ("forward_messages", "backward_messages"):
             counts = {key: (c.calls, c.bytes, c.wire_bytes) for key, c in getattr(real, name).items()}
             assert {key: (c.calls, c.bytes, c.wire_bytes) for key, c in getattr(ours, name).items()} == counts
     # One rank has no exchanges, whose copies others have: along sp a corner without is a few percent too high.
-    for part in ("block", "last"):
-        assert -0.01 < getattr(found, part).kept(2) / getattr(there, part).kept(2) - 1 < (0.08 if sp > 2 else 0.01)
+    for part in ("block", "head"):
+        assert (
+            -0.01
+            < getattr(found, part).saved_activations(2) / getattr(there, part).saved_activations(2) - 1
+            < (0.08 if sp > 2 else 0.01)
+        )
 
 
 def test_a_model_without_a_plan_has_no_blocks_and_cannot_be_cut():

@@ -1,4 +1,4 @@
-"""Memory by part, beside what a rank truly holds: ranks of a mesh whose other processes are pretended."""
+"""Memory by part, beside what a rank truly holds: ranks of a mesh whose other processes are fake."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import parallelize
 from sciml.parallel.placement import Placement
-from sciml.planning.fake_mesh import pretended_mesh
-from sciml.planning.links import Efficiency
+from sciml.planning.cluster import Efficiency
+from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.memory import MemoryModel
-from sciml.planning.meter import Meter
-from sciml.planning.strategy import Strategy, Training
+from sciml.planning.pass_profile import Meter
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
 from sciml.training.ema import WeightAverage
-from sciml.training.optimizer import build_optimizer, optimizer_spec, state_of
+from sciml.training.optimizer import UpdateRule, build_optimizer, optimizer_spec, state_of
 from tests.distributed.cases import GLOBAL_BATCH, OPTIMIZERS, FieldTask, fields, vit
 from tests.unit.planning.models import cluster, small
 
@@ -48,7 +48,7 @@ def strategy(degrees, recompute="none", precision="fp32", micro_batch=1):
 
 
 def planner(margin=0.0, batch=GLOBAL_BATCH):
-    return MemoryModel(small(), cluster("frontier"), Training(batch), margin)
+    return MemoryModel(small(), cluster("frontier"), TrainingSpec(batch), margin)
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -58,7 +58,7 @@ def test_weights_gradients_moments_and_average_are_those_of_a_real_rank(name):
     for place in range(degrees.get("pp", 1)):
         memory = planner().at(chosen, place)
         rank = place * math.prod(degrees.get(axis, 1) for axis in ("dp", "shard", "sp", "tp"))
-        with pretended_mesh(degrees, rank) as mesh:
+        with fake_mesh(degrees, rank) as mesh:
             model = parallelize(vit, mesh, chosen.parallel, seed=3)
             parameters = dict(model.named_parameters())
             optimizer = build_optimizer(parameters, model.placements, OPTIMIZERS["adamw"])
@@ -88,20 +88,20 @@ def test_zero_shards_more_and_more():
 
 
 def test_gpipe_keeps_all_micro_batches_and_1f1b_as_many_as_stages_behind():
-    rank = small().rank(1, 1, "fp32", "none")
+    profile = small().profile(1, 1, "fp32", "none")
     model = planner(batch=16)
     for schedule, flying in (("gpipe", 16), ("1f1b", 4)):
         chosen = strategy({"pp": 4, "schedule": schedule})
         first, second = (model.at(chosen, stage) for stage in (0, 1))
         assert first.activations > second.activations or schedule == "gpipe"
-        blocks = flying * (rank.block.kept(1) + rank.first.kept(1))
+        blocks = flying * (profile.block.saved_activations(1) + profile.embed.saved_activations(1))
         assert first.activations == pytest.approx(blocks, rel=0.35)
 
 
 def test_pipelines_have_room_for_what_is_in_flight_and_not_for_all_micro_batches():
     """Of tokens and condition; a middle stage of four has three passes in flight, and one gradient that comes back."""
     few, many = (planner(batch=batch).at(strategy({"pp": 4}), 1).buffers for batch in (8, 16))
-    assert few == many >= 4 * sum(small().rank(1, 1, "fp32", "none").flow)
+    assert few == many >= 4 * sum(small().profile(1, 1, "fp32", "none").stage_activations)
 
 
 def test_recomputing_and_cutting_save_activations():
@@ -121,8 +121,8 @@ def test_the_margin_is_a_share_of_the_device():
 
 
 def test_sgd_has_one_moment_and_an_average_may_be_left_out():
-    training = Training.of(trainer(), OPTIMIZERS["sgd"])
-    assert (training.moments, training.average) == (4, 0)
+    training = TrainingSpec.of(trainer(), OPTIMIZERS["sgd"])
+    assert (training.moment_bytes(1, 1), training.average) == (8, 0)
 
 
 def trainer():
@@ -141,17 +141,19 @@ def test_an_update_reads_and_writes_what_a_plan_counts(name):
             parameter.grad = torch.randn_like(parameter)
         with Meter() as meter:
             optimizer.step()
-    done = meter.done[meter.place]
-    counted = Training.of(trainer(), OPTIMIZERS[name])
-    clipping, averaging = 12, 3 * counted.average
-    assert done.moved / (6 * 64 * 64) == pytest.approx(counted.update - clipping - averaging, rel=0.02)
+    done = meter.counts[meter.scope]
+    counted = TrainingSpec.of(trainer(), OPTIMIZERS[name])
+    clipping = 12
+    assert counted.average == 0
+    assert done.other_bytes / (6 * 64 * 64) == pytest.approx(counted.update_bytes(1, 0) - clipping, rel=0.02)
     if name == "adamw":
         assert done.kernels == KERNELS_OF_AN_UPDATE * 6
 
 
 def test_an_update_without_moments_takes_time_too():
-    plain = Training(GLOBAL_BATCH, moments=0, average=0, update=24 + 12)
-    seconds = [update_s({}, training=training) for training in (plain, Training(GLOBAL_BATCH))]
+    rule = UpdateRule((), moved=24)
+    plain = TrainingSpec(GLOBAL_BATCH, matrices=rule, others=rule, average=0)
+    seconds = [update_s({}, training=training) for training in (plain, TrainingSpec(GLOBAL_BATCH))]
     assert seconds[0] == pytest.approx(seconds[1] * 36 / 108)
     assert seconds[0] > 0
 
@@ -159,14 +161,14 @@ def test_an_update_without_moments_takes_time_too():
 def test_where_updates_were_measured_no_kernels_are_counted():
     machine = replace(FRONTIER, device="cpu", update_gb_per_s=10.0, shard_update_us=100.0)
     whole, numbers = update_s({}, machine), small().parameters
-    assert whole == pytest.approx(numbers * Training(GLOBAL_BATCH).update / 10e9)
+    assert whole == pytest.approx(TrainingSpec(GLOBAL_BATCH).update_bytes(0, numbers) / 10e9)
     shards = update_s({"dp": 1, "shard": 2, "zero": 1}, machine)
     assert shards == pytest.approx(whole / 2 + len(list(small().whole.parameters())) * 100e-6, rel=0.01)
     assert update_s({}, replace(machine, update_gb_per_s=None)) > whole
 
 
 def update_s(mesh, machine=FRONTIER, training=None):
-    training = training or Training(GLOBAL_BATCH)
+    training = training or TrainingSpec(GLOBAL_BATCH)
     memory = MemoryModel(small(), machine, training)
     return ThroughputModel(small(), machine, training, Efficiency(), memory).of(strategy(mesh)).update
 
@@ -185,7 +187,7 @@ def test_deepspeed_keeps_a_copy_of_its_own_partition(zero, offload):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_pretended_pass_leaves_nothing_behind(count):
+def test_a_profile_leaves_no_process_group_behind(count):
     for _ in range(count):
-        small()._measure(1, 1, "bf16", "full", 1)
+        small()._profile_pass(1, 1, "bf16", "full", 1)
     assert not torch.distributed.is_initialized()

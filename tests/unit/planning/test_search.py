@@ -10,20 +10,24 @@ import pytest
 from sciml.core.errors import ConfigError
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig, Link
-from sciml.planning.curve import scaling_curve
-from sciml.planning.search import Candidate, Search, TooLarge, why_slower
-from sciml.planning.space import Space, Wishes, divisors
-from sciml.planning.strategy import Training
+from sciml.planning.search import Candidate, Search, TooLarge, scaling_curve, why_slower
+from sciml.planning.strategy import SearchConstraints, Space, TrainingSpec, divisors
 from tests.unit.planning.models import GPT_22B, GPT_175B, cluster, small
 
 
-def gpt_search(batch=640, wishes=None, facts=GPT_175B, margin=0.1):
-    return Search(facts, cluster("frontier"), Training(batch), wishes or Wishes(precisions=("fp16",)), margin=margin)
+def gpt_search(batch=640, constraints=None, facts=GPT_175B, margin=0.1):
+    return Search(
+        facts,
+        cluster("frontier"),
+        TrainingSpec(batch),
+        constraints or SearchConstraints(precisions=("fp16",)),
+        margin=margin,
+    )
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return gpt_search(wishes=Wishes(fixed={"sp": 1}, precisions=("fp16",))).plan(1024)
+    return gpt_search(constraints=SearchConstraints(fixed={"sp": 1}, precisions=("fp16",))).plan(1024)
 
 
 def test_every_strategy_divides_and_fits(plan):
@@ -85,16 +89,18 @@ def test_1t_needs_a_pipeline_and_the_published_cut_is_among_the_better_ones():
     from tests.unit.planning.models import GPT_1T
 
     fixed = {"sp": 1, "micro_batch": 1, "recompute": "full", "schedule": "1f1b", "zero": 1}
-    wishes = Wishes(fixed=fixed, precisions=("fp16",))
-    degrees = Search(GPT_1T, cluster("frontier"), Training(1536), wishes).plan(3072).by_degrees()
+    constraints = SearchConstraints(fixed=fixed, precisions=("fp16",))
+    degrees = Search(GPT_1T, cluster("frontier"), TrainingSpec(1536), constraints).plan(3072).by_degrees()
     assert all(isinstance(one, TooLarge) for (_, pp), one in degrees.items() if pp <= 2)
     assert isinstance(degrees[8, 64], Candidate)
     assert degrees[8, 64].memory.total < 64e9
 
 
-def test_wishes_are_kept():
-    wishes = Wishes(fixed={"tp": 4, "pp": 16, "shard": 16, "zero": 1, "micro_batch": 1}, precisions=("fp16",))
-    plan = gpt_search(wishes=wishes).plan(1024)
+def test_constraints_are_kept():
+    constraints = SearchConstraints(
+        fixed={"tp": 4, "pp": 16, "shard": 16, "zero": 1, "micro_batch": 1}, precisions=("fp16",)
+    )
+    plan = gpt_search(constraints=constraints).plan(1024)
     assert {c.strategy.sizes["tp"] for c in plan.ranked} == {4}
     assert {c.strategy.sizes["pp"] for c in plan.ranked} == {16}
     assert {c.strategy.micro_batch for c in plan.ranked} == {1}
@@ -102,9 +108,9 @@ def test_wishes_are_kept():
 
 @pytest.mark.slow
 def test_several_precisions_are_ranked_together_and_those_that_cannot_win_are_bounded():
-    plan = gpt_search(wishes=Wishes(precisions=("fp16", "fp32"))).plan(1024)
+    plan = gpt_search(constraints=SearchConstraints(precisions=("fp16", "fp32"))).plan(1024)
     assert plan.best.strategy.precision == "fp16"
-    assert plan.bounded > 0
+    assert plan.pruned > 0
 
 
 def test_devices_that_nothing_divides_are_refused_with_the_nearest_that_work():
@@ -117,7 +123,7 @@ def test_heads_that_tp_does_not_divide_are_refused_with_degrees_that_work():
         ConfigError,
         match=r"parallel\.tp: 5 ranks cannot share the model's heads .*; degrees that work: 1, 2",
     ):
-        gpt_search(wishes=Wishes(fixed={"tp": 5}, precisions=("fp16",))).plan(1000)
+        gpt_search(constraints=SearchConstraints(fixed={"tp": 5}, precisions=("fp16",))).plan(1000)
 
 
 def test_what_fits_nowhere_here_fits_on_more():
@@ -134,7 +140,7 @@ def test_what_fits_nowhere_here_fits_on_more():
 def test_a_loss_of_gradients_is_neither_pipelined_nor_trained_with_zero_3():
     facts = small()
     twice = replace_facts(facts)
-    space = Space(twice, Training(16), Wishes(precisions=("fp32",)))
+    space = Space(twice, TrainingSpec(16), SearchConstraints(precisions=("fp32",)))
     found = list(space.strategies(4))
     assert {s.sizes["pp"] for s in found} == {1}
     assert not [s for s in found if s.sizes["shard"] > 1 and s.parallel.zero == 3]
@@ -156,7 +162,7 @@ def test_a_measured_model_is_searched_too():
     """On devices of a few kilobytes, so that some strategies are too large."""
     links = {"node": Link(2, 10.0, 1.0), "network": Link(None, 1.0, 10.0)}
     tiny = ClusterConfig("tiny", 2, memory_gb=4e-4, memory_gb_per_s=10, peak_tflops={"fp32": 1e-3}, links=links)
-    search = Search(small(), tiny, Training(8), Wishes(precisions=("fp32",)), margin=0.0)
+    search = Search(small(), tiny, TrainingSpec(8), SearchConstraints(precisions=("fp32",)), margin=0.0)
     plan = search.plan(4)
     assert plan.ranked
     assert plan.num_too_large
@@ -165,14 +171,14 @@ def test_a_measured_model_is_searched_too():
 
 
 def test_a_curve_over_devices_falls_with_the_same_batch():
-    wishes = Wishes(fixed={"micro_batch": 1, "recompute": "full"}, precisions=("fp16",))
-    search = gpt_search(batch=512, wishes=wishes)
+    constraints = SearchConstraints(fixed={"micro_batch": 1, "recompute": "full"}, precisions=("fp16",))
+    search = gpt_search(batch=512, constraints=constraints)
     plan = search.plan(512)
     points = scaling_curve(search, plan, [256, 512, 1024])
-    seconds = [point.same.step.total for point in points]
+    seconds = [point.same_batch.step.total for point in points]
     assert seconds == sorted(seconds, reverse=True)
     strong = seconds[0] / seconds[2] / 4
-    weak = points[0].growing.step.total / points[2].growing.step.total
+    weak = points[0].growing_batch.step.total / points[2].growing_batch.step.total
     assert strong < 1
     assert strong < weak <= 1.02
 
@@ -183,4 +189,6 @@ def test_divisors():
 
 
 def test_a_share_that_is_not_whole_is_no_strategy():
-    assert not list(Space(GPT_22B, replace(Training(640), global_batch=7), Wishes(fixed={"dp": 2})).strategies(2))
+    assert not list(
+        Space(GPT_22B, replace(TrainingSpec(640), global_batch=7), SearchConstraints(fixed={"dp": 2})).strategies(2)
+    )

@@ -1,8 +1,8 @@
-"""The talk's accounting of memory, to the digit."""
+"""Megatron's accounting of memory in half precision, to the digit."""
 
 import pytest
 
-from sciml.planning.megatron_fp16 import TALK, TalkMemory
+from sciml.planning.parameters import MEGATRON_FP16, MegatronMemory
 from tests.unit.planning.models import GPT_175B, recipe, throughput
 
 
@@ -14,15 +14,15 @@ from tests.unit.planning.models import GPT_175B, recipe, throughput
         (1e12, 6e12, 4e12, 8e12, 20e12, 313),
     ],
 )
-def test_the_table_of_the_talk(parameters, weights, gradients, optimizer, total, devices):
-    found = TalkMemory.of(parameters)
-    assert (found.weights, found.gradients, found.optimizer, found.total) == (weights, gradients, optimizer, total)
-    assert found.least_devices(memory_gb=64, devices_per_node=8) == devices
+def test_the_published_table(parameters, weights, gradients, optimizer, total, devices):
+    memory = MegatronMemory.of(parameters)
+    assert (memory.weights, memory.gradients, memory.optimizer, memory.total) == (weights, gradients, optimizer, total)
+    assert memory.least_devices(memory_gb=64, devices_per_node=8) == devices
 
 
 def test_the_sum_has_two_bytes_more_than_its_parts():
-    assert TALK.total == 20
-    assert TALK.weights + TALK.gradients + TALK.moments == 18
+    assert MEGATRON_FP16.total == 20
+    assert MEGATRON_FP16.weights + MEGATRON_FP16.gradients + MEGATRON_FP16.moments == 18
 
 
 @pytest.mark.parametrize(("zero", "bytes_of_one"), [(0, 20), (1, 8 + 12 / 16), (2, 4 + 16 / 16), (3, 20 / 16)])
@@ -34,6 +34,6 @@ def test_zero_shards_the_accounting_over_replicas(zero, bytes_of_one):
     )
     model = throughput(GPT_175B, 10240).memory
     chosen = type(strategy)(parallel, 1, "fp16", "full")
-    held = model.held(chosen, 1)
-    state = model.state(chosen, held)
-    assert state.lasting / held.numel == pytest.approx(bytes_of_one)
+    parameters = model.rank_parameters(chosen, 1)
+    state = model.state(chosen, parameters)
+    assert state.lasting / parameters.numel == pytest.approx(bytes_of_one)

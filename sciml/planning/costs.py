@@ -1,0 +1,104 @@
+"""Costs of a model on one rank: operations, messages and memory, as functions of the micro-batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from sciml.distributed.communication import Count
+
+FLOAT32 = 4
+"""Bytes."""
+Messages = Mapping[tuple[str, str], Count]
+"""Communication volume by axes and kind of collective, as :mod:`sciml.distributed.communication` names them."""
+T = TypeVar("T", bound="Summable")
+
+
+@dataclass(frozen=True)
+class AffineCost:
+    """A cost that grows with the samples of a micro-batch: a fixed part and one for each sample."""
+
+    fixed: float = 0.0
+    per_sample: float = 0.0
+
+    def __call__(self, samples: float) -> float:
+        return self.fixed + self.per_sample * samples
+
+    def __add__(self, other: AffineCost) -> AffineCost:
+        return AffineCost(self.fixed + other.fixed, self.per_sample + other.per_sample)
+
+    def __mul__(self, times: float) -> AffineCost:
+        return AffineCost(self.fixed * times, self.per_sample * times)
+
+    @classmethod
+    def through(cls, one: float, two: float) -> AffineCost:
+        """Returns the cost with these values at one and at two samples; it never falls."""
+        return cls(one - max(two - one, 0.0), max(two - one, 0.0))
+
+
+class Summable:
+    """A record that can be added and multiplied because its fields can."""
+
+    def __add__(self: T, other: T) -> T:
+        return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})  # type: ignore[arg-type]
+
+    def __mul__(self: T, times: float) -> T:
+        return type(self)(**{f.name: getattr(self, f.name) * times for f in fields(self)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class OpCost(Summable):
+    """Operations on a micro-batch.
+
+    Attributes:
+        flops: floating point operations of matrix products and attention, two for a multiplication and addition.
+        operand_bytes: bytes that these read and write.
+        other_bytes: bytes that all other kernels read and write.
+        kernels: number of kernels of both kinds.
+    """
+
+    flops: AffineCost = AffineCost()
+    operand_bytes: AffineCost = AffineCost()
+    other_bytes: AffineCost = AffineCost()
+    kernels: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageProfile:
+    """Costs of one stage of a model, such as a block, on one rank of ``tp`` x ``sp``.
+
+    Attributes:
+        forward, backward: operations; those of the backward pass include recomputation.
+        forward_messages, backward_messages: communication volume of one sample.
+        saved_activations: bytes that the forward pass saves for the backward pass.
+        peak_at_loss: bytes at the end of the forward pass, before autocast frees the weights that it has cast.
+        backward_workspace: the most bytes that the backward pass needs besides while it is in this stage.
+    """
+
+    forward: OpCost = OpCost()
+    backward: OpCost = OpCost()
+    forward_messages: Messages = field(default_factory=dict)
+    backward_messages: Messages = field(default_factory=dict)
+    saved_activations: AffineCost = AffineCost()
+    peak_at_loss: AffineCost = AffineCost()
+    backward_workspace: AffineCost = AffineCost()
+
+
+@dataclass(frozen=True)
+class RankProfile:
+    """Costs of a model on one rank of ``tp`` x ``sp``, for a precision and a way of recomputing activations.
+
+    Attributes:
+        embed, block, head: the stages before the blocks, each block, and the stages behind them.
+        stage_activations: bytes of each tensor that passes from one block to the next, for one sample.
+    """
+
+    embed: StageProfile
+    block: StageProfile
+    head: StageProfile
+    stage_activations: tuple[float, ...]
+
+    def stages(self, embeds: int, blocks: int, heads: int) -> tuple[tuple[StageProfile, int], ...]:
+        """Pairs each stage with how often a rank has it."""
+        return (self.embed, embeds), (self.block, blocks), (self.head, heads)
