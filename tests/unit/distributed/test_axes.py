@@ -21,7 +21,7 @@ NAMED_IN = {
     "sciml/distributed/axes.py": "the list of axes",
     "sciml/parallel/config.py": "dp takes what the other degrees leave",
     "sciml/planning": "the search tries degrees axis by axis, and times are reported by axis",
-    "sciml/app/plan_text.py": "candidates are listed by the degrees that cut the model",
+    "sciml/report/plan_summary.py": "candidates are listed by the degrees that cut the model",
     "sciml/tuning/space.py": "dp takes what the other degrees leave",
     "domains/climate/data/variables.py": "short names of surface pressure and precipitation",
 }
