@@ -8,3 +8,9 @@ os.environ.setdefault("RES_OPTIONS", "attempts:0")
 # Set before torch is imported, and inherited by all processes that tests start: what tests compute is too small to be
 # shared among threads, which would only wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Before anything of the suite is imported: `SCIML_CHECK_SHAPES=1 pytest` checks shapes in annotations; see tests.shapes.
+if os.environ.get("SCIML_CHECK_SHAPES") == "1":
+    from tests import shapes
+
+    shapes.install()
