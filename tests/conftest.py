@@ -9,7 +9,7 @@ os.environ.setdefault("RES_OPTIONS", "attempts:0")
 # shared among threads, which would only wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Before anything of the suite is imported: `SCIML_CHECK_SHAPES=1 pytest` checks shapes in annotations; see tests.shapes.
+# `SCIML_CHECK_SHAPES=1 pytest` checks shapes in annotations; installed before anything of the suite is imported.
 if os.environ.get("SCIML_CHECK_SHAPES") == "1":
     from tests import shapes
 

@@ -34,8 +34,8 @@ class CellHead(nn.Module):
 
     def forward(
         self, tokens: Float[Tensor, "batch token embed"], forest: Forest, share: TokenShard, names: Sequence[str]
-    ) -> list[Float[Tensor, "batch token channel cell"]]:
-        """Returns cells of the named variables in this rank's patches, level by level."""
+    ) -> list[Float[Tensor, "batch _ channel _"]]:
+        """Returns cells of the named variables in this rank's patches by level: (batch, token, channel, cell)."""
         tokens = self.hidden(tokens)
         cells = []
         with torch.autocast(tokens.device.type, enabled=False):

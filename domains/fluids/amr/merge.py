@@ -33,7 +33,7 @@ class Merge(nn.Module):
 
     def forward(
         self,
-        cells: Sequence[Float[Tensor, "batch token channel cell"]],
+        cells: Sequence[Float[Tensor, "batch _ channel _"]],
         forest: Forest,
         share: TokenShard,
         names: Sequence[str],

@@ -60,8 +60,8 @@ class MaterialsGNN(nn.Module):
         receivers: Int[Tensor, "edge"],
         graph_index: Int[Tensor, "atom"],
         branch: Int[Tensor, "graph"],
-    ) -> dict[str, Float[Tensor, "row width"]]:
-        """Returns every target of every structure, or of every atom; also where no label of it is known.
+    ) -> dict[str, Float[Tensor, "_ _"]]:
+        """Returns targets by name, (structure or atom, width); also where no label is known.
 
         Args:
             edge_vectors: from receiver to sender, A.
