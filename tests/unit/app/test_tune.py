@@ -235,7 +235,7 @@ FEW = ("trainer.precision=fp32", "model.recompute=none")
 
 @pytest.fixture(scope="module")
 def found(planned):
-    return planned("parallel.sp=1", tolerance=1.5)[0]
+    return planned("parallel.sp=1", "parallel.tp=1", tolerance=1.5)[0]
 
 
 def test_choices_are_what_fits_and_is_not_far_behind(found):
