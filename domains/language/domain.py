@@ -82,5 +82,5 @@ class LanguageDomain:
 
 
 def context_of(spec: LanguageSpec) -> int:
-    """Bytes of a sample."""
+    """Return the number of bytes of a sample."""
     return spec.data.context or spec.model.context

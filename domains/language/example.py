@@ -21,7 +21,7 @@ BEGINNING_BYTES = 120
 
 @torch.no_grad()
 def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> dict[str, np.ndarray]:
-    """Bits of test bytes by position and on one page, and text that the model writes.
+    """Return bits of test bytes by position and on one page, and text that the model writes.
 
     Returns:
         ``bits_model``, ``bits_unigram``, ``bits_bigram`` (position): means over test windows; ``page`` (byte) and
@@ -29,11 +29,11 @@ def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> d
         (byte): what the model was given, and what it wrote behind it.
     """
     chosen = np.unique(np.linspace(0, len(source) - 1, min(len(source), MOST_WINDOWS)).round().astype(int))
-    found: dict[str, list[Tensor]] = {}
+    bits_by_predictor: dict[str, list[Tensor]] = {}
     for batch in _batches(source, chosen, task.device):
-        found.setdefault("model", []).append(task.predict(model, batch).values["bits"].cpu())
+        bits_by_predictor.setdefault("model", []).append(task.predict(model, batch).values["bits"].cpu())
         for baseline, predict in task.baselines().items():
-            found.setdefault(baseline.name, []).append(predict(batch).values["bits"].cpu())
+            bits_by_predictor.setdefault(baseline.name, []).append(predict(batch).values["bits"].cpu())
     pages = list(_batches(source, range(min(len(source), -(-PAGE_BYTES // source.context))), task.device))
     page = torch.cat([batch.targets.flatten() for batch in pages])
     bits = torch.cat([task.predict(model, batch).values["bits"].flatten() for batch in pages])
@@ -42,7 +42,7 @@ def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> d
         model, beginning, task.config.write_bytes, context=source.context, temperature=task.config.temperature
     )
     return {
-        **{f"bits_{name}": torch.cat(rows).double().mean(0).numpy() for name, rows in found.items()},
+        **{f"bits_{name}": torch.cat(rows).double().mean(0).numpy() for name, rows in bits_by_predictor.items()},
         "page": _as_bytes(page[:PAGE_BYTES]),
         "page_bits": bits[:PAGE_BYTES].cpu().numpy(),
         "beginning": _as_bytes(beginning),
@@ -51,7 +51,7 @@ def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> d
 
 
 def _batches(source: Windows, numbers: Iterable[int], device: torch.device | str) -> Iterable[TextBatch]:
-    """Windows by number, a few together."""
+    """Return windows by number, a few together."""
     generator = np.random.default_rng(0)  # windows that are scored draw nothing
     chosen = list(numbers)
     for first in range(0, len(chosen), BATCH):

@@ -39,9 +39,9 @@ def glyphs_of(text: bytes) -> list[str]:
     no text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    found = [decoder.decode(bytes([byte]))[-1:] for byte in text]
+    characters = [decoder.decode(bytes([byte]))[-1:] for byte in text]
     shown = {"\n": RETURN, "\ufffd": LOZENGE}
-    return [shown.get(glyph, glyph if glyph.isprintable() else LOZENGE) for glyph in found]
+    return [shown.get(glyph, glyph if glyph.isprintable() else LOZENGE) for glyph in characters]
 
 
 def lay_out(glyphs: Sequence[str], columns: int = COLUMNS) -> list[Cell]:
@@ -51,9 +51,9 @@ def lay_out(glyphs: Sequence[str], columns: int = COLUMNS) -> list[Cell]:
     """
     cells: list[Cell] = []
     row = column = 0
-    for place, glyph in enumerate(glyphs):
-        begins_word = place == 0 or glyphs[place - 1] in BREAKS
-        too_long = column + (_word_length(glyphs, place) if begins_word else 1) > columns
+    for position, glyph in enumerate(glyphs):
+        begins_word = position == 0 or glyphs[position - 1] in BREAKS
+        too_long = column + (_word_length(glyphs, position) if begins_word else 1) > columns
         if column and too_long and glyph not in BREAKS:
             row, column = row + 1, 0
         cells.append(Cell(row, column, glyph))
@@ -63,9 +63,9 @@ def lay_out(glyphs: Sequence[str], columns: int = COLUMNS) -> list[Cell]:
     return cells
 
 
-def _word_length(glyphs: Sequence[str], place: int) -> int:
-    ends = (n for n in range(place, len(glyphs)) if glyphs[n] in BREAKS)
-    length = next(ends, len(glyphs)) - place
+def _word_length(glyphs: Sequence[str], position: int) -> int:
+    ends = (n for n in range(position, len(glyphs)) if glyphs[n] in BREAKS)
+    length = next(ends, len(glyphs)) - position
     return length if length <= COLUMNS else 1  # no line would hold it
 
 

@@ -19,7 +19,7 @@ SKILL_PREFIX = "skill_against_"
 
 
 def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> list[Score]:
-    """Scores of a model over batches; each is rolled out as far as it has targets."""
+    """Return scores of a model over batches; each is rolled out as far as it has targets."""
     metrics = task.metrics()
     for batch in batches:
         for step_batch, prediction in rollout(task, model, batch.to(mesh.device)):
@@ -30,7 +30,7 @@ def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh
 def score_baselines(
     task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[Baseline, Predictor]
 ) -> dict[str, list[Score]]:
-    """Scores of each baseline on the batches and steps that a model is scored on."""
+    """Return scores of each baseline on the batches and steps that a model is scored on."""
     metrics = {baseline: task.metrics() for baseline in baselines}
     for batch in batches:
         step_batch = batch.to(mesh.device)
@@ -48,7 +48,7 @@ def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
 
 
 def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
-    """Means of scores over repeats of the same predictor."""
+    """Return means of scores over repeats of the same predictor."""
     values: dict[tuple, list[float]] = {}
     for scores in repeats:
         for score in scores:
@@ -57,7 +57,7 @@ def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
 
 
 def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
-    """Rows of ``scores.json``: each score of the model with those of the baselines beside it."""
+    """Return rows of ``scores.json``: each score of the model with those of the baselines beside it."""
     others = {name: {score.key: score.value for score in rows} for name, rows in baselines.items()}
     return [
         {
@@ -82,5 +82,5 @@ def mean_skill(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if row["metric"] == metric.name:
             for name, reference in row["baseline"].items():
                 gains.setdefault(name, []).append(metric.gain(row["value"], reference))
-    known = {name: [gain for gain in found if not math.isnan(gain)] for name, found in sorted(gains.items())}
-    return {f"{SKILL_PREFIX}{name}": sum(found) / len(found) for name, found in known.items() if found}
+    known = {name: [gain for gain in shares if not math.isnan(gain)] for name, shares in sorted(gains.items())}
+    return {f"{SKILL_PREFIX}{name}": sum(shares) / len(shares) for name, shares in known.items() if shares}

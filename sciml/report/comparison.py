@@ -53,18 +53,18 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]]) -> dic
 
 
 def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[np.ndarray, "seed group"]:
-    found: dict[tuple[int, int], list[float]] = {}
+    errors: dict[tuple[int, int], list[float]] = {}
     for row in rows:
         if row["model"] == model:
-            found.setdefault((row["seed"], groups.index(row["group"])), []).append(row["value"])
-    seeds = sorted({seed for seed, _ in found})
-    return np.array([[np.mean(found[seed, group]) for group in range(len(groups))] for seed in seeds])
+            errors.setdefault((row["seed"], groups.index(row["group"])), []).append(row["value"])
+    seeds = sorted({seed for seed, _ in errors})
+    return np.array([[np.mean(errors[seed, group]) for group in range(len(groups))] for seed in seeds])
 
 
 def _bootstrap(
     errors: Float[np.ndarray, "seed group"], reference: Float[np.ndarray, "seed group"] | None = None
 ) -> list[float]:
-    """Mean, or ratio of means, with the ends of its interval."""
+    """Return mean, or ratio of means, with the ends of its interval."""
     generator = np.random.default_rng(0)
     seeds = generator.integers(errors.shape[0], size=(RESAMPLES, errors.shape[0], 1))
     groups = generator.integers(errors.shape[1], size=(RESAMPLES, 1, errors.shape[1]))
@@ -76,7 +76,7 @@ def _bootstrap(
 
 
 def markdown_table(document: Mapping[str, Any]) -> str:
-    """The comparison as a table in Markdown."""
+    """Return the comparison as a table in Markdown."""
     metric, reference, costs = document["label"], label_of(document["reference"]), document["costs"]
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     names = [_lead_name(lead) for lead in leads]
@@ -100,7 +100,7 @@ def markdown_table(document: Mapping[str, Any]) -> str:
 
 
 def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Error against cost: a column for each lead time, a row for each kind of cost."""
+    """Draw error against cost: a column for each lead time, a row for each kind of cost."""
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     with suite_style():
         figure = new_figure(4.6 * len(leads) + 0.4, 7.4)
@@ -118,7 +118,7 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
-    """Points with intervals, and the front of what no other model beats in both."""
+    """Draw points with intervals, and the front of what no other model beats in both."""
     rows = [row for row in document["scores"] if row["lead_time_h"] == lead]
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
     shortfall = Metric.from_row(document).shortfall
@@ -139,7 +139,7 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
 
 
 def _colors(models: Sequence[str]) -> dict[str, Any]:
-    """The suite's color for the run's own model, one hue after the other for the rest."""
+    """Return the suite's color for the run's own model, one hue after the other for the rest."""
     from matplotlib import colormaps
 
     palette = colormaps["tab20"]

@@ -72,7 +72,7 @@ def _save(frames: Sequence[Any], duration: int, path: Path) -> None:
 
 
 def _palette(cmaps: Sequence[str]) -> Any:
-    """The color maps' own colors, and grays for the rest: nothing flickers between frames, nothing is banded."""
+    """Return the color maps' own colors, and grays for the rest: nothing flickers between frames, nothing is banded."""
     from matplotlib import colormaps
     from PIL import Image
 

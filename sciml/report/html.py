@@ -75,7 +75,7 @@ def write_report(
 
 
 def next_commands(result: RunResult) -> list[tuple[str, str]]:
-    """What can be done with a run, as commands to copy."""
+    """Return what can be done with a run, as commands to copy."""
     run = result.directory
     commands = [
         ("Score it again, perhaps on other data", f"python scripts/evaluate.py run={run}"),
@@ -89,7 +89,7 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys; empty values are left out."""
+    """Return nested mappings as dotted keys; empty values are left out."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"

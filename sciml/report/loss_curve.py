@@ -78,7 +78,7 @@ def _skill_panel(axes: Axes, skills: Mapping[str, np.ndarray], baselines: Sequen
 
 
 def _losses(history: History, split: str) -> np.ndarray:
-    """Finite losses of a split as (row, [step, loss])."""
+    """Return finite losses of a split as (row, [step, loss])."""
     rows = [(row["step"], row["loss"]) for row in history if row["split"] == split and "loss" in row]
     table = np.array(rows, dtype=float).reshape(-1, 2)
     return table[np.isfinite(table[:, 1])]

@@ -173,7 +173,7 @@ def wins_over(lines: Sequence[ScoreLine], baseline: str) -> tuple[int, int]:
 
 
 def _standing(lines: Sequence[ScoreLine], baseline: str) -> tuple[str, str]:
-    """How the model stands against a baseline, and on which of the variables: (``better than``, `` on 3 of 5 ...``)."""
+    """Return how the model stands against a baseline, and on which variables: ``better than``, `` on 3 of 5 ...``."""
     outcomes = [line.outcome_against(baseline) for line in lines if baseline in line.values]
     number, wins, losses = len(outcomes), outcomes.count(1), outcomes.count(-1)
     how = "better than" if wins else "worse than" if losses == number else "no better than"

@@ -160,7 +160,7 @@ def lead_unit(hours: Sequence[float]) -> tuple[str, float]:
 
 
 def _curves(scores: Scores, metric: Metric, variable: str) -> dict[str, list[tuple[float, float]]]:
-    """Lead times in hours and scores by predictor, the model first."""
+    """Return lead times in hours and scores by predictor, the model first."""
     curves: dict[str, list[tuple[float, float]]] = {MODEL: []}
     for hours in scores.lead_times(metric):
         for line in scores.lines(metric, hours):
@@ -217,15 +217,15 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """In the bars, at their left end; where a bar is too short, in the first gap between marks that is wide enough."""
+    """Write values in the bars, at their left end; where a bar is too short, in the first gap between marks."""
 
-    def place(value: float) -> float:
+    def share_of(value: float) -> float:
         return axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
 
     for row, known in enumerate(scores.values()):
         value = _number(known.get(MODEL))
-        ends = sorted(place(_number(v)) for v in known.values() if np.isfinite(_number(v)))
-        inside = np.isfinite(value) and place(value) > VALUE_WIDTH
+        ends = sorted(share_of(_number(v)) for v in known.values() if np.isfinite(_number(v)))
+        inside = np.isfinite(value) and share_of(value) > VALUE_WIDTH
         gaps = zip(ends, [*ends[1:], np.inf], strict=True)
         beside = next((left + 0.02 for left, right in gaps if right - left > 1.6 * VALUE_WIDTH), 0.012)
         axes.text(
@@ -235,7 +235,7 @@ def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None
 
 
 def _finite(scores: Mapping[str, Mapping[str, float]], name: str) -> np.ndarray:
-    """A predictor's scores, nan where they are missing or infinite."""
+    """Return a predictor's scores, nan where they are missing or infinite."""
     values = np.array([_number(known.get(name)) for known in scores.values()])
     return np.where(np.isfinite(values), values, np.nan)
 

@@ -71,7 +71,7 @@ def suite_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure in inches, free of pyplot's global state, laid out so that nothing is cut."""
+    """Return an empty figure in inches, free of pyplot's global state, laid out so that nothing is cut."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
-    """A heading above and the small name of the data below; the axes keep clear of both.
+    """Write a heading above and the small name of the data below; the axes keep clear of both.
 
     Returns:
         The heading, for animations that change it.
@@ -128,7 +128,7 @@ def label_of(predictor: str) -> str:
 
 
 def pretty_unit(unit: str) -> str:
-    """A unit as matplotlib sets it: ``m**2 s**-2`` becomes m² s⁻²; a pure number has none."""
+    """Return a unit as matplotlib sets it: ``m**2 s**-2`` becomes m² s⁻²; a pure number has none."""
     if unit in ("", "1", "dimensionless"):
         return ""
     superscript = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -38,7 +38,7 @@ MESHES: dict[str, dict[str, Any]] = {
 FAST = {"tp2", "sp2", "pp2"}
 CASES: dict[str, dict[str, Any]] = {
     "budget": {},  # 6 + 3 * 4 + 3 * 4 = 30 tokens: 4 ranks need a fill
-    "threshold": {"threshold": 0.3, "balance": True, "buffer": 1, "seam_filter": 3},
+    "threshold": {"threshold": 0.3, "balance": True, "buffer": 1, "edge_filter": 3},
     "learned": {"indicator": "learned", "coupling": "one_way"},
 }
 

@@ -66,7 +66,7 @@ def persistence(batch: FieldBatch) -> Prediction:
 
 
 def climatology(fields_at: FieldsAt) -> Predictor:
-    """The mean of the training period at the valid time; by day of year or by week, as ``fields_at`` has it."""
+    """Return the baseline that predicts the mean of the training period at the valid time, as ``fields_at`` has it."""
 
     def predict(batch: FieldBatch) -> Prediction:
         return Prediction({"fields": as_fields(fields_at, batch.valid_time).to(batch.state.device, torch.float32)})
@@ -131,11 +131,11 @@ class RidgeBaseline:
         return Prediction({"fields": fields})
 
     def num_pairs(self, lead_hours: float) -> int:
-        """How many pairs of training states lie a lead time apart."""
+        """Return how many pairs of training states lie a lead time apart."""
         return len(self._pairs(lead_hours)[0])
 
     def operator(self, lead_hours: float) -> Float[Tensor, "feature component"]:
-        """The regression for a lead time, intercept in the last row; fitted or read from the cache the first time.
+        """Return the regression for a lead time, intercept in the last row; fitted or read from the cache at first.
 
         Raises:
             DataError: where too few training states lie that far apart.
@@ -149,7 +149,7 @@ class RidgeBaseline:
         return self._tensors[name]
 
     def _fit_components(self) -> dict[str, Tensor]:
-        """Mean map and patterns by the Gram matrix of few states, then the scores (time, component) of all."""
+        """Return mean map and patterns by the Gram matrix of few states, then the scores (time, component) of all."""
         count = min(self.max_states, len(self.times), max(2, MAX_BYTES // (4 * self._scale.numel())))
         positions = np.unique(np.linspace(0, len(self.times) - 1, count).round().astype(np.int64))
         states = torch.cat([self._states(part) for part in _chunks(positions)])
@@ -206,7 +206,7 @@ class RidgeBaseline:
         return self._tensors["patterns"]
 
     def _fingerprint(self) -> str:
-        """What the fit depends on; the scale stands for the statistics."""
+        """Return what the fit depends on; the scale stands for the statistics."""
         span = (len(self.times), self.times[0], self.times[-1]) if len(self.times) else (0,)
         scale = float(self._scale.double().sum())
         parts = (FORMAT, self.num_components, self.max_states, span, scale, self.schema.to_dict())
@@ -242,7 +242,7 @@ def _chunks(positions: np.ndarray) -> list[np.ndarray]:
 def _ridge_path(
     inputs: Float[Tensor, "pair component"], outputs: Float[Tensor, "pair component"], penalties: tuple[float, ...]
 ) -> list[Float[Tensor, "feature component"]]:
-    """Ridge regressions for several penalties from one eigendecomposition; the intercept, unpenalized, comes last.
+    """Return ridge regressions for several penalties from one eigendecomposition, unpenalized intercepts last.
 
     Solves (X'X + penalty * mean(diag X'X)) W = X'Y for centered X and Y.
     """

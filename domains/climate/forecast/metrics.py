@@ -133,7 +133,7 @@ class ClimateMetrics:
         return values
 
     def _correlation(self, forecast: Tensor, truth: Tensor) -> Tensor:
-        """Correlation of anomalies, not centered; 0 where one of them vanishes, as for climatology itself."""
+        """Return the correlation of anomalies, not centered; 0 where one vanishes, as for climatology itself."""
         norm = (self._mean(forecast.square()) * self._mean(truth.square())).sqrt()
         return torch.where(norm > 0, self._mean(forecast * truth) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
 
@@ -152,7 +152,7 @@ class ClimateMetrics:
 
 
 def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"]:
-    """Fields valid at some hours since 1970, from a callable that speaks numpy."""
+    """Return fields valid at some hours since 1970, from a callable that speaks numpy."""
     return torch.as_tensor(fields_at(hours.detach().cpu().double().numpy()))
 
 

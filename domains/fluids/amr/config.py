@@ -42,7 +42,7 @@ class AMRConfig(ViTConfig):
         coupling: between patches and their finer ones before each block: ``none``, ``one_way`` (to the finer) or
             ``two_way``.
         ghost_cells: cells around a patch that its token sees; beyond the edges they follow the boundary condition.
-        seam_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
+        edge_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
     """
 
     kind: str = "amr"
@@ -59,15 +59,15 @@ class AMRConfig(ViTConfig):
     balance: bool = False
     coupling: Literal["none", "one_way", "two_way"] = "two_way"
     ghost_cells: NonNegative[int] = 1
-    seam_filter: NonNegative[int] = 0
+    edge_filter: NonNegative[int] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_grid_options(self, "fluids", AXES, ENCODINGS)
         one_of(self.indicator, INDICATORS, "model.indicator")
-        if self.seam_filter and self.seam_filter % 2 == 0:
+        if self.edge_filter and self.edge_filter % 2 == 0:
             raise ConfigError(
-                f"a filter of {self.seam_filter} cells has no middle", key="model.seam_filter", hint="5, or 0 for none"
+                f"a filter of {self.edge_filter} cells has no middle", key="model.edge_filter", hint="5, or 0 for none"
             )
         self._check_levels()
 

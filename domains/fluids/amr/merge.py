@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from domains.fluids.amr.forest import Forest, PatchGeometry
-from domains.fluids.amr.patch_edges import SeamFilter
+from domains.fluids.amr.patch_edges import PatchEdgeFilter
 from domains.fluids.amr.token_shard import TokenShard
 from domains.fluids.data.boundary import Boundary
 from sciml.nn.patch import patchify, unpatchify
@@ -24,12 +24,12 @@ class Merge(nn.Module):
     coarsest level gives the coarse prediction exactly, and finer levels move mass, never make it.
 
     Args:
-        seams: what the whole field goes through in the end; linear.
+        edge_filter: what the whole field goes through in the end; linear.
     """
 
-    def __init__(self, seams: SeamFilter | None = None) -> None:
+    def __init__(self, edge_filter: PatchEdgeFilter | None = None) -> None:
         super().__init__()
-        self.seams = seams
+        self.edge_filter = edge_filter
 
     def forward(
         self,
@@ -57,7 +57,7 @@ class Merge(nn.Module):
             merged = merged + _spread(own, level.nodes, geometry, index)
         assert isinstance(merged, Tensor)
         fields = merged[..., : geometry.cells[0], : geometry.cells[1]]
-        return fields if self.seams is None else self.seams(fields, names, boundaries)
+        return fields if self.edge_filter is None else self.edge_filter(fields, names, boundaries)
 
 
 def _without_mean(

@@ -14,7 +14,7 @@ from sciml.nn.initialization import zeros
 from sciml.nn.variables import variable_index
 
 
-class SeamFilter(nn.Conv2d):
+class PatchEdgeFilter(nn.Conv2d):
     """Adds to each variable a convolution with a kernel of its own, whose weights add up to zero; starts at zero.
 
     A constant passes as it is, and on a periodic axis the mean does. What a wall or an open side continues is filtered

@@ -17,7 +17,7 @@ from domains.fluids.amr.head import CellHead
 from domains.fluids.amr.indicator_inputs import IndicatorInputs
 from domains.fluids.amr.indicators import INDICATORS, Indicator, LearnedIndicator
 from domains.fluids.amr.merge import Merge
-from domains.fluids.amr.patch_edges import SeamFilter
+from domains.fluids.amr.patch_edges import PatchEdgeFilter
 from domains.fluids.amr.positions import patch_angles
 from domains.fluids.amr.refinement import grow
 from domains.fluids.amr.token_shard import Place, TokenShard
@@ -72,7 +72,7 @@ class AMRViT(GridViT):
         self.channels = tuple(channels)
         self.own = Place()
         self.indicator = LearnedIndicator() if config.indicator == "learned" else None
-        self.merge = Merge(SeamFilter(self.channels, config.seam_filter) if config.seam_filter else None)
+        self.merge = Merge(PatchEdgeFilter(self.channels, config.edge_filter) if config.edge_filter else None)
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
@@ -82,7 +82,7 @@ class AMRViT(GridViT):
         """
         names = [f"tokenizer.{level}.weight" for level in range(len(self.tokenizer))]
         names += [f"head.project.{level}.{key}" for level in range(len(self.tokenizer)) for key in ("weight", "bias")]
-        names += ["merge.seams.weight"] * (self.merge.seams is not None)
+        names += ["merge.edge_filter.weight"] * (self.merge.edge_filter is not None)
         return dict.fromkeys(names, self.channels)
 
     def forward_pass(

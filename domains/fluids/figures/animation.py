@@ -62,7 +62,7 @@ def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> 
 
 
 def moving(example: FlowExample) -> tuple[Quantity, dict[str, Any]]:
-    """What is shown in motion, and its fields (frame, z, x): potential temperature, else the speed, else the first."""
+    """Return what moves and its fields (frame, z, x): potential temperature, else speed, else the first variable."""
     names = example.data_set.variables
     runs = example.runs()
     if "theta" not in names and set(WINDS.values()) <= set(names):

@@ -37,7 +37,7 @@ class MeshLines:
 
     @classmethod
     def of(cls, model: Mapping[str, Any], values: Mapping[str, np.ndarray], cells: tuple[int, int]) -> MeshLines | None:
-        """From the configuration of a model and the arrays ``refined_0``, ...; None where it has no patches."""
+        """Return the mesh of a model's configuration and the arrays ``refined_0``, ...; None without patches."""
         if "patch_size" not in model:
             return None
         ratios = model.get("ratios") or ()
@@ -46,24 +46,24 @@ class MeshLines:
         return cls(cells, sizes, tuple(np.asarray(values[name], bool) for name in names if name in values))
 
     def levels(self, frame: int) -> list[Float[np.ndarray, "line end 2"]]:
-        """For each level the lines that its patches add, as ends (x, z) in cells; what sticks out is cut off.
+        """Return for each level the lines that its patches add, as ends (x, z) in cells; what sticks out is cut off.
 
         Args:
             frame: 0 is the initial state, ``i`` the forecast of step ``i``. The last forecast was refined no more: it
                 has the mesh of the state before.
         """
         grid_as_one_patch = np.ones((1, 1), bool)
-        found = [self._inner(grid_as_one_patch, max(self.cells), self.patch_sizes[0])]
+        lines = [self._inner(grid_as_one_patch, max(self.cells), self.patch_sizes[0])]
         for level, flags in enumerate(self.refined):
-            found.append(self._inner(flags[min(frame, len(flags) - 1)], *self.patch_sizes[level : level + 2]))
-        return found
+            lines.append(self._inner(flags[min(frame, len(flags) - 1)], *self.patch_sizes[level : level + 2]))
+        return lines
 
     def _inner(
         self, refined: Bool[np.ndarray, "patch_z patch_x"], size: int, child: int
     ) -> Float[np.ndarray, "line end 2"]:
-        """Lines between the children of some patches."""
+        """Return lines between the children of some patches."""
         rows, columns = self.cells
-        low_z, low_x = (size * place[:, None] for place in np.nonzero(refined))
+        low_z, low_x = (size * index[:, None] for index in np.nonzero(refined))
         high_z, high_x = np.minimum(low_z + size, rows), np.minimum(low_x + size, columns)
         inner = np.arange(child, size, child)[None]
         across, along = low_x + inner, low_z + inner

@@ -21,7 +21,7 @@ SMALLEST = 1e-12
 def conservation_errors(
     example: FlowExample, states: Float[np.ndarray, "lead variable z x"]
 ) -> dict[str, Float[np.ndarray, "lead"]]:
-    """By ``mass`` and ``energy``, the change since the initial state over the amount there.
+    """Return the change of ``mass`` and ``energy`` since the initial state over the amount there.
 
     Energy is kinetic, internal and potential, see :func:`domains.fluids.solver.totals`.
     """
@@ -30,13 +30,13 @@ def conservation_errors(
     order = [data_set.variables.index(name) for name in VARIABLES]
     fields = torch.from_numpy(np.concatenate([example.initial[None], states])[:, order])
     hy_dens, hy_theta = torch.from_numpy(example.profiles)
-    found = totals(fields, hy_dens, hy_theta, data_set.dx, data_set.dz)
-    amounts = {"mass": found.mass.numpy(), "energy": found.energy.numpy()}
+    total = totals(fields, hy_dens, hy_theta, data_set.dx, data_set.dz)
+    amounts = {"mass": total.mass.numpy(), "energy": total.energy.numpy()}
     return {name: (values[1:] - values[0]) / values[0] for name, values in amounts.items()}
 
 
 def draw_conservation(example: FlowExample, path: Path) -> Path:
-    """Sizes of the relative changes of mass and energy against lead time, of forecast and truth."""
+    """Draw the sizes of the relative changes of mass and energy against lead time, of forecast and truth."""
     runs = {"forecast": example.forecast} | ({"truth": example.truth} if example.truth is not None else {})
     looks: dict[str, dict[str, Any]] = {
         "forecast": {"color": MODEL_COLOR, "linewidth": 2.2, "marker": "o", "markersize": 3},

@@ -17,7 +17,7 @@ from sciml.forecast.rollout import rollout
 
 
 def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) -> dict[str, np.ndarray]:
-    """A forecast of the first test flow from its start to its end, with the truth and the refined patches beside it.
+    """Return a forecast of the first test flow from its start to its end, beside it the truth and refined patches.
 
     Returns:
         ``data_set`` (its number in the schema), ``lead_times`` (s), ``forecast`` and ``truth`` (lead, variable, z, x),
@@ -40,7 +40,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
     meshes = {f"refined_{n}": np.stack(each) for n, each in enumerate(zip(*refined, strict=True))}
     assert sample.targets is not None
     return {
-        **_place(source, name),
+        **_data_set_number(source, name),
         "lead_times": np.array(leads),
         "forecast": np.stack(states),
         "truth": sample.targets.numpy(),
@@ -51,7 +51,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
 
 
 def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
-    """A written forecast (the mean of its members), with the truth where the flow goes on as long.
+    """Return a written forecast (the mean of its members), with the truth where the flow goes on as long.
 
     Returns:
         What :func:`forecast_example` does, but for the refined patches.
@@ -64,27 +64,27 @@ def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
     stride = round(float(members[0].times[1]) / interval)
     sample = source.at(start, stride, len(states) - 1)
     truth = {} if sample.targets is None else {"truth": sample.targets.numpy()}
-    found = {
-        **_place(source, start.data_set),
+    arrays = {
+        **_data_set_number(source, start.data_set),
         "lead_times": members[0].times[1:],
         "forecast": states[1:],
         "initial": states[0],
         **truth,
     }
-    return {**found, **_surroundings(sample)}
+    return {**arrays, **_surroundings(sample)}
 
 
-def _place(source: FlowSamples, data_set: str) -> dict[str, np.ndarray]:
+def _data_set_number(source: FlowSamples, data_set: str) -> dict[str, np.ndarray]:
     return {"data_set": np.array(list(source.flows).index(data_set))}
 
 
 def _surroundings(sample: FlowSample) -> dict[str, np.ndarray]:
-    found = {}
+    arrays = {}
     if sample.profiles is not None:
-        found["profiles"] = sample.profiles.numpy()
+        arrays["profiles"] = sample.profiles.numpy()
     if sample.fluid is not None:
-        found["fluid"] = sample.fluid[0].numpy().astype(np.uint8)
-    return found
+        arrays["fluid"] = sample.fluid[0].numpy().astype(np.uint8)
+    return arrays
 
 
 def _steps_to_the_end(source: FlowSamples, start: Start) -> int:

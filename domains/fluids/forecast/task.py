@@ -108,7 +108,7 @@ class FluidsTask:
         return self
 
     def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
-        """Mean squared error of normalized increments, averaged over samples."""
+        """Return the mean squared error of normalized increments, averaged over samples."""
         losses, weights, parts = [], [], {}
         for name, part in batch.parts.items():
             part = self._last_step(model, name, part)
@@ -126,7 +126,7 @@ class FluidsTask:
 
     @torch.no_grad()
     def _last_step(self, model: nn.Module, name: str, part: FlowPart) -> FlowPart:
-        """The part before the last of its steps, which some samples reach by steps of the model, the others truly."""
+        """Return the part before its last step, which some samples reach by steps of the model, the others truly."""
         last = part.steps.shape[1] - 1
         for step in range(last):
             assert part.targets is not None
@@ -153,7 +153,7 @@ class FluidsTask:
         return FlowBatch(kept) if kept else None
 
     def forest(self, model: nn.Module, name: str, part: FlowPart) -> Forest | None:
-        """Where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
+        """Return where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
         if not isinstance(model, AMRViT):
             return None
         arguments, options = self._inputs(name, part)
@@ -164,7 +164,7 @@ class FluidsTask:
     def _increment(
         self, model: nn.Module, name: str, part: FlowPart, forest: Forest | None = None
     ) -> Float[Tensor, "batch variable z x"]:
-        """The normalized increment over the next step; none in obstacles, none in the mean of what is conserved."""
+        """Return the normalized increment over the next step; zero in obstacles and in means of what is conserved."""
         arguments, options = self._inputs(name, part)
         rows, columns = part.state.shape[2:]
         increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
@@ -173,7 +173,7 @@ class FluidsTask:
         return self._conserving(increment, self.schema.data_sets[name], part)
 
     def _inputs(self, name: str, part: FlowPart) -> tuple[tuple, dict]:
-        """What the model is called with."""
+        """Return what the model is called with."""
         data_set = self.schema.data_sets[name]
         if self.config.resample:
             part = part.resampled(self.grids[name])
@@ -192,20 +192,20 @@ class FluidsTask:
 
     def _normalized(self, name: str, state: Tensor, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
         scale = self.statistics.scales[name]
-        found = (state - scale.mean[:, None, None]) / scale.std[:, None, None]
-        return found if part.fluid is None else found * part.fluid
+        normalized = (state - scale.mean[:, None, None]) / scale.std[:, None, None]
+        return normalized if part.fluid is None else normalized * part.fluid
 
     def _constants(self, data_set: DataSet, part: FlowPart) -> list[Float[Tensor, "batch 1 z x"]]:
-        found = []
+        fields = []
         for name in data_set.constants:
             if name == OBSTACLE:
                 assert part.fluid is not None
-                found.append((~part.fluid).to(part.state.dtype))
+                fields.append((~part.fluid).to(part.state.dtype))
             else:
                 assert part.profiles is not None
                 theta = (part.profiles[:, 1].to(part.state.dtype) - SURFACE_THETA) / STRATIFICATION_K
-                found.append(theta[:, None, :, None].expand(-1, -1, -1, part.state.shape[-1]))
-        return found
+                fields.append(theta[:, None, :, None].expand(-1, -1, -1, part.state.shape[-1]))
+        return fields
 
     def _conserving(self, increment: Tensor, data_set: DataSet, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
         if not self.config.conserve:

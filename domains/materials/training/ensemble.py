@@ -58,10 +58,10 @@ def combined(members: Sequence[Mapping[str, Tensor]], calibration: Mapping[str, 
     for name in members[0]:
         if name.endswith(STD):
             continue
-        found = torch.stack([member[name] for member in members])
-        values[name] = found.mean(0)
+        stacked = torch.stack([member[name] for member in members])
+        values[name] = stacked.mean(0)
         own = [member[f"{name}{STD}"].square() for member in members if f"{name}{STD}" in member]
-        among = found.var(0) if len(members) > 1 else torch.zeros_like(values[name])
+        among = stacked.var(0) if len(members) > 1 else torch.zeros_like(values[name])
         if own or len(members) > 1:
             variance = among + torch.stack(own).mean(0) if own else among
             values[f"{name}{STD}"] = calibration.get(name, 1.0) * variance.sqrt()

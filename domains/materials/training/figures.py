@@ -69,17 +69,17 @@ def draw_parity(
         for axes, label in zip(figure.subplots(rows, columns, squeeze=False).flat, labels, strict=False):
             unit = "GPa" if label == "stress" else schema["labels"][label]["unit"] + "/atom" * (label == "energy")
             factor = GPA if label == "stress" else 1.0
-            true, found = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
+            true, predicted = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
             order = example[f"{label}.order"]
             chosen = np.random.default_rng(0).permutation(len(true))[:MOST_POINTS]
             for number, name in ORDERS.items():
                 mine = chosen[order[chosen] == number]
                 if len(mine):
                     look = {"s": 9, "alpha": 0.55, "linewidths": 0, "color": colors[number - 1]}
-                    axes.scatter(true[mine], found[mine], label=name, **look)
+                    axes.scatter(true[mine], predicted[mine], label=name, **look)
             axes.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
             scale, small = DISPLAY.get(label, (1.0, unit))
-            error = scale / factor * np.abs(true - found).mean()
+            error = scale / factor * np.abs(true - predicted).mean()
             axes.text(0.04, 0.95, f"MAE {error:.3g} {pretty_unit(small)}", transform=axes.transAxes, va="top")
             axes.set(xlabel=f"true, {pretty_unit(unit)}", ylabel="predicted", title=label.replace("_", " "))
             axes.locator_params(nbins=5)
@@ -95,7 +95,7 @@ def draw_calibration(
     path: Path,
 ) -> Path:
     """Draws rms of errors over rms of spreads, in bins of as many values, a panel for each label."""
-    found = {(row["variable"], row["metric"]): row["value"] for row in scores}
+    values_of = {(row["variable"], row["metric"]): row["value"] for row in scores}
     with suite_style():
         from matplotlib.ticker import LogLocator, NullLocator
 
@@ -117,11 +117,11 @@ def draw_calibration(
             axes.set(xlim=ends, ylim=ends, xlabel=f"spread, {pretty_unit(unit)}", ylabel="rms error", title=label)
             shares = [("within 1 std", COVERAGE_68), ("within 1.96", COVERAGE_95)]
             lines = [
-                f"{name} {found[label, metric.name]:.0%} ({metric.perfect:.0%})"
+                f"{name} {values_of[label, metric.name]:.0%} ({metric.perfect:.0%})"
                 for name, metric in shares
-                if (label, metric.name) in found
+                if (label, metric.name) in values_of
             ]
-            lines += [f"ENCE {found[label, ENCE.name]:.2f}"] if (label, ENCE.name) in found else []
+            lines += [f"ENCE {values_of[label, ENCE.name]:.2f}"] if (label, ENCE.name) in values_of else []
             axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
         return save_png(figure, path)
 
@@ -139,13 +139,13 @@ def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path
     with suite_style():
         figure = new_figure(4.2 * len(table), 3.3)
         add_titles(figure, source=str(schema.get("title", "")))
-        for axes, (label, found) in zip(figure.subplots(1, len(table), squeeze=False)[0], table.items(), strict=True):
-            names, values, baselines, units = zip(*found, strict=True)
-            places = np.arange(len(names))
-            axes.bar(places - 0.2, baselines, 0.38, color=COMPOSITION.color, label="composition alone")
-            axes.bar(places + 0.2, values, 0.38, color=MODEL_COLOR, label="model")
+        for axes, (label, bars) in zip(figure.subplots(1, len(table), squeeze=False)[0], table.items(), strict=True):
+            names, values, baselines, units = zip(*bars, strict=True)
+            positions = np.arange(len(names))
+            axes.bar(positions - 0.2, baselines, 0.38, color=COMPOSITION.color, label="composition alone")
+            axes.bar(positions + 0.2, values, 0.38, color=MODEL_COLOR, label="model")
             axes.set(title=label.replace("_", " "), ylabel=f"MAE, {pretty_unit(units[0])}")
-            axes.set_xticks(places, names)
+            axes.set_xticks(positions, names)
             axes.grid(axis="x", visible=False)
             axes.margins(y=0.3)
             axes.set_ylim(bottom=0)

@@ -7,7 +7,7 @@ import torch
 
 from domains.fluids.amr.indicator_inputs import patch_means
 from domains.fluids.amr.merge import Merge
-from domains.fluids.amr.patch_edges import SeamFilter
+from domains.fluids.amr.patch_edges import PatchEdgeFilter
 from domains.fluids.amr.token_shard import TokenShard
 from domains.fluids.data.boundary import Boundary
 
@@ -92,26 +92,26 @@ def test_ranks_fields_add_up(shape):
     torch.testing.assert_close(total, merged(found, cells))
 
 
-def test_the_seam_filter_keeps_constants_and_means_and_follows_the_boundary():
+def test_the_patch_edge_filter_keeps_constants_and_means_and_follows_the_boundary():
     names = ("dens", "uwnd")
-    seams = filled(SeamFilter(names, 5)).double()
+    edge_filter = filled(PatchEdgeFilter(names, 5)).double()
     fields = torch.randn(2, 2, 8, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
-        smooth = seams(fields, names, (CHANNEL_FLOW, CHANNEL_FLOW))
+        smooth = edge_filter(fields, names, (CHANNEL_FLOW, CHANNEL_FLOW))
         assert (smooth - fields).abs().max() > 0.1
         constant = torch.ones(1, 2, 8, 16, dtype=torch.float64)
-        kept = seams(constant, names, (Boundary.of("periodic", "periodic"),))
+        kept = edge_filter(constant, names, (Boundary.of("periodic", "periodic"),))
         torch.testing.assert_close(kept, constant)
-        everywhere = seams(fields[:1], names, (Boundary.of("periodic", "periodic"),))
+        everywhere = edge_filter(fields[:1], names, (Boundary.of("periodic", "periodic"),))
         torch.testing.assert_close(everywhere.mean((-2, -1)), fields[:1].mean((-2, -1)))
-        weight = seams.weight - seams.weight.mean((-2, -1), keepdim=True)
+        weight = edge_filter.weight - edge_filter.weight.mean((-2, -1), keepdim=True)
         row, column = 3, 0  # at the periodic edge
         around = fields[0, 0, row - 2 : row + 3][:, [14, 15, 0, 1, 2]]
         expected = fields[0, 0, row, column] + (around * weight[0, 0]).sum()
         torch.testing.assert_close(smooth[0, 0, row, column], expected)
-        mirrored = seams(fields, names, (CHANNEL_FLOW, BOX))
+        mirrored = edge_filter(fields, names, (CHANNEL_FLOW, BOX))
         torch.testing.assert_close(mirrored[0], smooth[0])
         assert (mirrored[1] - smooth[1])[..., 2:-2].abs().max() == 0
         assert (mirrored[1] - smooth[1]).abs().max() > 1e-3
-        alone = seams(fields[:, 1:], ("uwnd",), (CHANNEL_FLOW, CHANNEL_FLOW))
+        alone = edge_filter(fields[:, 1:], ("uwnd",), (CHANNEL_FLOW, CHANNEL_FLOW))
         torch.testing.assert_close(alone[:, 0], smooth[:, 1])
