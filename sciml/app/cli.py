@@ -94,9 +94,9 @@ def _end(error: BaseException) -> NoReturn:
         _leave_peers(130)
         sys.exit(130)
     if _is_one_of_many():
-        from sciml.distributed.failure_report import last_words
+        from sciml.distributed.failure_report import report_failure
 
-        _leave_peers(last_words(error))
+        _leave_peers(report_failure(error))
     if isinstance(error, SciMLError):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,13 +4,13 @@ They come in pairs, and the backward pass of each applies the other, here on the
 and the loss of a force differentiates through these backward passes again. A group of None is this process alone, and
 all are then the identity.
 
-    copy            the same on every rank, read by ranks that compute different things | reduce
-    reduce          partial sums to their total on every rank                           | copy
-    split           the same on every rank to a part of it on each                      | gather
-    gather          parts to the whole, from which every rank computes the same         | split
-    all_gather      parts to the whole, from which ranks compute different things       | reduce_scatter
-    reduce_scatter  partial sums to a part of their total on each                       | all_gather
-    all_to_all      cut along one dim to cut along another                              | all_to_all, the other way
+    copy_to_region     replicated, for ranks that compute different things       | all_reduce
+    all_reduce         partial sums to their total on every rank                 | copy_to_region
+    scatter            replicated to a part of it on each rank                   | gather_replicated
+    gather_replicated  parts to the whole, from which ranks compute the same     | scatter
+    all_gather         parts to the whole, from which ranks compute what differs | reduce_scatter
+    reduce_scatter     partial sums to a part of their total on each rank        | all_gather
+    all_to_all         cut along one dim to cut along another                    | all_to_all, the other way
 
 Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053 (copy, reduce); Korthikanti et al. (2022),
 https://doi.org/10.48550/arXiv.2205.05198 (all_gather, reduce_scatter); Jacobs et al. (2023),
@@ -38,54 +38,54 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
-def copy(x: Tensor, group: Group) -> Tensor:
-    """Hands a tensor that is the same on every rank to ranks that compute different things with it."""
+def copy_to_region(x: Tensor, group: Group) -> Tensor:
+    """Returns a replicated tensor, for ranks that compute different things with it."""
     return _mapped(x, group, _same, _sum)
 
 
-def reduce(x: Tensor, group: Group) -> Tensor:
-    """The sum of the ranks' tensors, on every rank."""
+def all_reduce(x: Tensor, group: Group) -> Tensor:
+    """Returns the sum of the ranks' tensors, on every rank."""
     return _mapped(x, group, _sum, _same)
 
 
-def split(x: Tensor, dim: int, group: Group) -> Tensor:
-    """This rank's part of a tensor that is the same on every rank; the group's size divides the dim."""
+def scatter(x: Tensor, dim: int, group: Group) -> Tensor:
+    """Returns this rank's part of a replicated tensor; the group's size divides the dim."""
     return _mapped(x, group, partial(_part, dim=dim), partial(_joined, dim=dim))
 
 
-def gather(x: Tensor, dim: int, group: Group) -> Tensor:
-    """The ranks' parts joined along a dim; every rank must go on to compute the same."""
+def gather_replicated(x: Tensor, dim: int, group: Group) -> Tensor:
+    """Returns the ranks' parts joined along a dim; every rank must go on to compute the same."""
     return _mapped(x, group, partial(_joined, dim=dim), partial(_part, dim=dim))
 
 
 def all_gather(x: Tensor, dim: int, group: Group) -> Tensor:
-    """The ranks' parts joined along a dim, for ranks that compute different things with the whole."""
+    """Returns the ranks' parts joined along a dim, for ranks that compute different things with the whole."""
     return _mapped(x, group, partial(_joined, dim=dim), partial(_scattered, dim=dim))
 
 
 def reduce_scatter(x: Tensor, dim: int, group: Group) -> Tensor:
-    """This rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
+    """Returns this rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
     return _mapped(x, group, partial(_scattered, dim=dim), partial(_joined, dim=dim))
 
 
 def all_to_all(x: Tensor, cut: int, join: int, group: Group) -> Tensor:
-    """From parts along dim ``join`` to parts along dim ``cut``, which the group's size divides."""
+    """Turns parts along dim ``join`` into parts along dim ``cut``, which the group's size divides."""
     return _mapped(x, group, partial(_exchanged, cut=cut, join=join), partial(_exchanged, cut=join, join=cut))
 
 
 @torch.no_grad()
-def largest(x: Tensor, group: Group) -> Tensor:
-    """The largest of the ranks' tensors, place by place; without a gradient."""
+def all_reduce_max(x: Tensor, group: Group) -> Tensor:
+    """Returns the largest of the ranks' tensors, element by element; without a gradient."""
     if group is None:
         return x
-    found = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(found, dist.ReduceOp.MAX, group=group)
-    return found
+    result = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(result, dist.ReduceOp.MAX, group=group)
+    return result
 
 
 @torch.no_grad()
-def add_of_ends(tensors: Sequence[Tensor], group: Group) -> None:
-    """Adds tensors of the first and the last rank of a group, in place on both; only these two call it.
+def all_reduce_ends(tensors: Sequence[Tensor], group: Group) -> None:
+    """Sums tensors of the first and the last rank of a group, in place on both; only these two call it.
 
     Both add the same two numbers, so what they get is equal to the bit.
     """
@@ -102,8 +102,8 @@ def add_of_ends(tensors: Sequence[Tensor], group: Group) -> None:
 
 
 @torch.no_grad()
-def add_in_buckets(tensors: Sequence[Tensor], group: Group) -> None:
-    """Adds many tensors over a group, in place and in few calls."""
+def all_reduce_buckets(tensors: Sequence[Tensor], group: Group) -> None:
+    """Sums many tensors over a group, in place and in few calls."""
     if group is None:
         return
     for bucket in _buckets(tensors):
@@ -113,7 +113,7 @@ def add_in_buckets(tensors: Sequence[Tensor], group: Group) -> None:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Tensors of one type each, in order, up to ``BUCKET_BYTES`` together unless one alone is larger."""
+    """Returns tensors of one type each, in order, up to ``BUCKET_BYTES`` together unless one alone is larger."""
     buckets: list[list[Tensor]] = []
     for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
         size = BUCKET_BYTES + 1
@@ -171,7 +171,7 @@ def _scattered(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
 
 
 def _first(x: Tensor, dim: int) -> Tensor:
-    """A view with one dim in front, since collectives cut and join the first."""
+    """Returns a view with one dim in front, since collectives cut and join the first."""
     return x.movedim(dim, 0)
 
 

@@ -1,4 +1,4 @@
-"""How a process with peers ends: the first error is shown once, and those that die of it keep quiet."""
+"""How a process with peers ends: the first error is reported once, and errors that follow from it are not."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sciml.distributed.launcher import Launch, launched
 from sciml.distributed.rendezvous import NoStoreError, await_port, joined_store, open_store, ranges
 
 CONNECT_S = 20.0
-"""How long to try to reach the peers where they have not met. torch looks up the host name behind each connection to
-its store: where no name server answers, that alone takes 10 s."""
-SILENCE_S = 3.0
-"""How long a process may be silent, while others fail in communicating, before it counts as gone."""
-LINGER_S = 5.0
-"""How much longer than it takes to connect the store stays open for those who have not read in it."""
+"""How long to try to reach the store where no rendezvous has taken place. torch looks up the host name behind each
+connection to its store: where no name server answers, that alone takes 10 s."""
+UNRESPONSIVE_S = 3.0
+"""How long a process may not respond, while others fail in communicating, before it counts as dead."""
+KEEP_OPEN_S = 5.0
+"""How much longer than it takes to connect the store stays open for peers that have not read the report."""
 _COMMUNICATION = re.compile(r"gloo|nccl|rccl|connection (closed|reset|refused)|broken pipe|tcpstore", re.IGNORECASE)
 
 
-def last_words(error: BaseException) -> int:
-    """Says on stderr why this process ends, where no peer has said it already.
+def report_failure(error: BaseException) -> int:
+    """Reports on stderr why this process ends, unless a peer has reported it already.
 
     An error of this process's own is written to the store before its sockets close, so that peers, whose
-    communication fails in consequence, find it there. A process that was killed writes nothing: then the first
-    peer to notice looks who is silent.
+    communication fails in consequence, read it there. A process that was killed writes nothing: then the first
+    peer to notice looks for processes that do not respond.
 
     Returns:
         The exit code: that of the first error.
@@ -42,23 +42,23 @@ def last_words(error: BaseException) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the peers of a dead process; let them finish
     launch = launched()
     try:
-        store = _board(launch)
-        code = _say(error, launch, store)
+        store = _rendezvous_store(launch)
+        code = _report(error, launch, store)
         store.set(f"read/{launch.rank}", "")
         if launch.keeps_store:
-            _linger(store, launch)
+            _keep_open(store, launch)
         return code
     except (SciMLError, DistError):  # the store is gone, and rank 0 that kept it
         one_a_node = launch.rank == 1 or launch.local_rank == 0
         if not _is_consequence(error) and (one_a_node or not isinstance(error, NoStoreError)):
-            print(_show(error, launch), file=sys.stderr)
+            print(_message(error, launch), file=sys.stderr)
         elif _is_consequence(error) and one_a_node:
-            print(f"error: rank 0 is gone, and {_who(launch)} ended with it", file=sys.stderr)
+            print(f"error: rank 0 is gone, and {_origin(launch)} ended with it", file=sys.stderr)
         return _code(error)
 
 
-def _board(launch: Launch) -> Store:
-    """Where processes leave their last words for one another."""
+def _rendezvous_store(launch: Launch) -> Store:
+    """Returns the store through which processes exchange reports."""
     joined = joined_store()
     if joined is None:
         return PrefixStore(f"before-{launch.attempt}", open_store(launch, CONNECT_S))
@@ -67,94 +67,96 @@ def _board(launch: Launch) -> Store:
     return joined
 
 
-def _say(error: BaseException, launch: Launch, store: Store) -> int:
-    store.set(f"left/{launch.rank}", "")
+def _report(error: BaseException, launch: Launch, store: Store) -> int:
+    store.set(f"ended/{launch.rank}", "")
     if not _is_consequence(error):
-        return _tell(_record(error, launch), _show(error, launch), launch, store)
-    if store.compare_set("looker", "", str(launch.rank)).decode() != str(launch.rank):
-        return _listen(launch, store, 2 * SILENCE_S)
-    absent, fate = _silent(launch, store)
+        return _publish(_record(error, launch), _message(error, launch), launch, store)
+    if store.compare_set("examiner", "", str(launch.rank)).decode() != str(launch.rank):
+        return _await_report(launch, store, 2 * UNRESPONSIVE_S)
+    absent, fate = _unresponsive(launch, store)
     if store.check(["error"]):
-        return _listen(launch, store, 0)
+        return _await_report(launch, store, 0)
     if not absent:  # all failed in communicating and none was the first: shown as it is
-        return _tell(_record(error, launch), _show(error, launch), launch, store)
-    names = f"rank{'s' if len(absent) > 1 else ''} {ranges(absent)}{_places(absent, store)}"
+        return _publish(_record(error, launch), _message(error, launch), launch, store)
+    names = f"rank{'s' if len(absent) > 1 else ''} {ranges(absent)}{_on_hosts(absent, store)}"
     text = f"{names} {fate}"
     for rank in absent:
-        store.set(f"read/{rank}", "")  # nobody need wait for them
-    return _tell({**_record(error, launch), "text": text}, f"error: {text} ({_who(launch)} noticed)", launch, store)
+        store.set(f"read/{rank}", "")  # so that nobody waits for them
+    return _publish(
+        {**_record(error, launch), "text": text}, f"error: {text} ({_origin(launch)} noticed)", launch, store
+    )
 
 
-def _tell(record: dict[str, Any], shown: str, launch: Launch, store: Store) -> int:
-    """Shows an error if it is the first, or differs from the first."""
+def _publish(record: dict[str, Any], shown: str, launch: Launch, store: Store) -> int:
+    """Shows an error if it is the first, or another than the first."""
     first = json.loads(store.compare_set("error", "", json.dumps(record)))
     if first == record:
         print(shown, file=sys.stderr)
-        _tell_torchrun(record)
+        _write_torchrun_summary(record)
     elif first["text"] != record["text"]:
-        _pass_on(first, launch)
+        _relay(first, launch)
         print(shown, file=sys.stderr)
     return record["code"]
 
 
-def _listen(launch: Launch, store: Store, patience_s: float) -> int:
+def _await_report(launch: Launch, store: Store, patience_s: float) -> int:
     """Waits for the error that another process shows."""
     deadline = time.monotonic() + patience_s
     while not store.check(["error"]):
         if time.monotonic() > deadline:
-            print(f"{_who(launch)} ended because another rank failed", file=sys.stderr)
+            print(f"{_origin(launch)} ended because another rank failed", file=sys.stderr)
             return 1
         time.sleep(0.1)
     first = json.loads(store.get("error"))
-    _pass_on(first, launch)
+    _relay(first, launch)
     return first["code"]
 
 
-def _pass_on(first: dict[str, Any], launch: Launch) -> None:
+def _relay(first: dict[str, Any], launch: Launch) -> None:
     # Each host may have a terminal or a log of its own: one line on each tells where to look.
     if launch.local_rank == 0 and first["host"] != launch.host:
         print(f"error: {first['text']} (rank {first['rank']} on {first['host']})", file=sys.stderr)
 
 
-def _silent(launch: Launch, store: Store) -> tuple[list[int], str]:
-    """Ranks that are seen to be dead on this host, or else those that do not say for a while that they end."""
+def _unresponsive(launch: Launch, store: Store) -> tuple[list[int], str]:
+    """Returns ranks that are dead on this host, or else those that do not respond for a while; and what befell them."""
     absent = list(range(launch.size))
-    deadline = time.monotonic() + SILENCE_S
+    deadline = time.monotonic() + UNRESPONSIVE_S
     while True:
-        absent = [rank for rank in absent if not store.check([f"left/{rank}"])]
+        absent = [rank for rank in absent if not store.check([f"ended/{rank}"])]
         dead = [rank for rank in absent if _is_dead(rank, launch, store)]
         if dead:
-            return dead, "died without a word: killed, or out of memory"
+            return dead, "died without an error: killed, or out of memory"
         if not absent or store.check(["error"]) or time.monotonic() > deadline:
-            return absent, "stopped answering: stuck, killed, or out of memory"
+            return absent, "stopped responding: stuck, killed, or out of memory"
         time.sleep(0.1)
 
 
 def _is_dead(rank: int, launch: Launch, store: Store) -> bool:
-    place = _place(rank, store)
-    if place is None or place["host"] != launch.host:
+    member = _member(rank, store)
+    if member is None or member["host"] != launch.host:
         return False
     try:
-        return psutil.Process(place["pid"]).status() == psutil.STATUS_ZOMBIE
+        return psutil.Process(member["pid"]).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def _place(rank: int, store: Store) -> dict[str, Any] | None:
-    """Host and process of a rank as it came to the handshake."""
+def _member(rank: int, store: Store) -> dict[str, Any] | None:
+    """Returns host and process of a rank, as it gave them at the rendezvous."""
     return json.loads(store.get(str(rank))) if store.check([str(rank)]) else None
 
 
-def _places(ranks: list[int], store: Store) -> str:
-    hosts = sorted({place["host"] for rank in ranks[:64] if (place := _place(rank, store)) is not None})
+def _on_hosts(ranks: list[int], store: Store) -> str:
+    hosts = sorted({member["host"] for rank in ranks[:64] if (member := _member(rank, store)) is not None})
     return f" on {', '.join(hosts[:4])}" if hosts else ""
 
 
-def _linger(store: Store, launch: Launch) -> None:
+def _keep_open(store: Store, launch: Launch) -> None:
     """Keeps the store open until all peers have read it, or could have."""
-    met = joined_store() is not None
-    deadline = time.monotonic() + LINGER_S + (0 if met else CONNECT_S)
-    absent = [rank for rank in range(launch.size) if not met or _place(rank, store) is not None]
+    has_joined = joined_store() is not None
+    deadline = time.monotonic() + KEEP_OPEN_S + (0 if has_joined else CONNECT_S)
+    absent = [rank for rank in range(launch.size) if not has_joined or _member(rank, store) is not None]
     while absent and time.monotonic() < deadline:
         absent = [rank for rank in absent if not store.check([f"read/{rank}"]) and not _is_dead(rank, launch, store)]
         time.sleep(0.1)
@@ -173,14 +175,14 @@ def _record(error: BaseException, launch: Launch) -> dict[str, Any]:
     return {"rank": launch.rank, "host": launch.host, "code": _code(error), "text": text}
 
 
-def _show(error: BaseException, launch: Launch) -> str:
+def _message(error: BaseException, launch: Launch) -> str:
     if isinstance(error, SciMLError):
-        return f"error: {error} ({_who(launch)})"
+        return f"error: {error} ({_origin(launch)})"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
-    return f"{trace}\nerror: {type(error).__name__} ({_who(launch)})"
+    return f"{trace}\nerror: {type(error).__name__} ({_origin(launch)})"
 
 
-def _who(launch: Launch) -> str:
+def _origin(launch: Launch) -> str:
     return f"rank {launch.rank} on {launch.host}"
 
 
@@ -188,8 +190,8 @@ def _code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, SciMLError) else 1
 
 
-def _tell_torchrun(record: dict[str, Any]) -> None:
-    """Puts the sentence into torchrun's own summary, in the file and form that it reads."""
+def _write_torchrun_summary(record: dict[str, Any]) -> None:
+    """Writes the sentence into torchrun's own summary, in the file and form that it reads."""
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         # torchrun counts in whole seconds and takes the lowest rank among equals for the first.
         details = {"py_callstack": record["text"], "timestamp": str(int(time.time()) - 1)}

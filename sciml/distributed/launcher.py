@@ -1,4 +1,4 @@
-"""What a launcher says of this process: torchrun, srun, or nothing at all; and how to start processes of one's own."""
+"""Reads what a launcher (torchrun, srun, or none) says of this process, and starts processes of one's own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Launch:
         rank: number of this process, 0 to ``size - 1``.
         size: how many processes there are.
         local_rank: number of this process among those of its node.
-        address: host and port where all of them meet.
+        address: host and port of the store of their rendezvous.
         agent: whether the launcher itself keeps the store there (torchrun); else process 0 does.
         attempt: how often the launcher has restarted the group.
     """
@@ -41,15 +41,15 @@ class Launch:
 
     @property
     def keeps_store(self) -> bool:
-        """Whether this process is the one that the others connect to."""
+        """Whether this process keeps the store that the others connect to."""
         return self.rank == 0 and not self.agent
 
 
 def launched() -> Launch:
-    """This process as torchrun (RANK, WORLD_SIZE) or srun (SLURM_PROCID, SLURM_NTASKS) announced it; else alone.
+    """Returns this process as torchrun (RANK, WORLD_SIZE) or srun (SLURM_PROCID, SLURM_NTASKS) announces it; or alone.
 
     Raises:
-        ConfigError: where srun started several processes and none was told where to meet.
+        ConfigError: where srun started several processes and MASTER_ADDR does not say where their store is.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return Launch(
@@ -64,9 +64,9 @@ def launched() -> Launch:
     if "SLURM_STEP_ID" in os.environ and _number("SLURM_NTASKS", 1) > 1:
         if "MASTER_ADDR" not in os.environ:
             raise ConfigError(
-                f"srun started {_number('SLURM_NTASKS', 1)} processes and did not say where they meet",
+                f"must be set where srun starts {_number('SLURM_NTASKS', 1)} processes",
                 key="MASTER_ADDR",
-                hint="export MASTER_ADDR=$(hostname -i) in the batch script, or print one with scripts/launch.py",
+                hint="try export MASTER_ADDR=$(hostname -i) in the batch script, or print one with scripts/launch.py",
             )
         return Launch(
             rank=_number("SLURM_PROCID"),
@@ -79,31 +79,31 @@ def launched() -> Launch:
 
 
 def restarts() -> int:
-    """How often torchrun has restarted this group, and Slurm requeued its job."""
+    """Returns how often torchrun has restarted this group, and Slurm requeued its job."""
     return _number("TORCHELASTIC_RESTART_COUNT") + _number("SLURM_RESTART_COUNT")
 
 
 def job_name() -> str | None:
-    """A name that a job keeps over its restarts and shares with no other job that runs; None without a launcher."""
+    """Returns a name that a job keeps over its restarts and shares with no running job; None without a launcher."""
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"slurm-{job}"
     if run := os.environ.get("TORCHELASTIC_RUN_ID"):
         host, port = _address()
         # "localhost" says nothing where several machines share the folder of runs.
-        place = socket.gethostname() if host in ("localhost", "127.0.0.1", "::1") else host
-        return f"torchrun-{run}-{place}-{port}".replace("/", "_")
+        host = socket.gethostname() if host in ("localhost", "127.0.0.1", "::1") else host
+        return f"torchrun-{run}-{host}-{port}".replace("/", "_")
     return None
 
 
 def program(processes: int) -> list[str]:
-    """The words that start a Python program in so many processes on this machine."""
+    """Returns the command that starts a Python program in so many processes on this machine."""
     if processes == 1:
         return [sys.executable]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
 def without_launcher(num_threads: int = 1) -> dict[str, str]:
-    """An environment for processes that must not take themselves for those of a launcher that started this one."""
+    """Returns an environment for processes that do not belong to the launcher that started this one."""
     own = {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}
     return {**own, "OMP_NUM_THREADS": str(num_threads)}
 
@@ -124,4 +124,4 @@ def _number(name: str, default: int = 0) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no number", key=name, hint="leave it to the launcher") from None
+        raise ConfigError(f"must be a number, got {text!r}", key=name, hint="leave it to the launcher") from None

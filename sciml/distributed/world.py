@@ -16,7 +16,7 @@ from torch import Tensor
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError
 from sciml.distributed.launcher import Launch, launched
-from sciml.distributed.rendezvous import meet
+from sciml.distributed.rendezvous import rendezvous
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class World:
         return self.rank == 0
 
     def add(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
-        """Adds tensors over all processes, or over a group of them, in place."""
+        """Sums tensors over all processes, or over a group of them, in place."""
         if self.size > 1:
             for tensor in tensors:
                 on_wire = tensor.to(self.device)
@@ -46,7 +46,7 @@ class World:
                 tensor.copy_(on_wire)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Returns whether the flag is set in any process."""
         if self.size == 1:
             return flag
         votes = torch.tensor(float(flag), device=self.device)
@@ -54,7 +54,7 @@ class World:
         return bool(votes.item())
 
     def share(self, value: Any) -> Any:
-        """What process 0 holds."""
+        """Returns the value that process 0 holds."""
         if self.size == 1:
             return value
         box = [value]
@@ -82,11 +82,11 @@ class World:
         key = next((key for key in sorted({*mine, *first}) if mine.get(key) != first.get(key)), None)
         if not self.any(key is not None):
             return
-        said: list[Any] = [None] * self.size
+        differences: list[Any] = [None] * self.size
         own = None if key is None else (key, mine.get(key), first.get(key), socket.gethostname())
-        dist.all_gather_object(said, own)
-        rank = next(rank for rank, words in enumerate(said) if words is not None)
-        key, here, there, host = said[rank]
+        dist.all_gather_object(differences, own)
+        rank = next(rank for rank, difference in enumerate(differences) if difference is not None)
+        key, here, there, host = differences[rank]
         raise ConfigError(
             f"{what} is {here} on rank {rank} ({host}) and {there} on rank 0",
             key=key or None,
@@ -102,24 +102,24 @@ def join(device: str = "auto", timeout_s: float = 600.0) -> World:
         timeout_s: longest wait for another process, now and in all communication later.
 
     Raises:
-        RunError: where a process did not come in time; it names the missing ranks.
+        RunError: where a process did not join in time; it names the missing ranks.
         ConfigError: where a process runs another version, or has no device of its own.
     """
     launch = launched()
     kind = pick_device(device)
-    place = torch.device("cpu") if kind == "cpu" else torch.device(kind, _own_device(launch))
+    own = torch.device("cpu") if kind == "cpu" else torch.device(kind, _own_device(launch))
     if kind != "cpu":
-        torch.accelerator.set_device_index(place.index)
+        torch.accelerator.set_device_index(own.index)
     if launch.size > 1 and not dist.is_initialized():
-        store = meet(launch, timeout_s)
-        backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(place)
+        store = rendezvous(launch, timeout_s)
+        backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(own)
         limit = datetime.timedelta(seconds=timeout_s)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit)
-    return World(launch.rank, launch.size, place)
+    return World(launch.rank, launch.size, own)
 
 
 def _own_device(launch: Launch) -> int:
-    """Which of the visible accelerators is this process's."""
+    """Returns which of the visible accelerators is this process's."""
     count = torch.accelerator.device_count()
     if launch.local_rank < count:
         return launch.local_rank
@@ -134,18 +134,18 @@ def _own_device(launch: Launch) -> int:
 
 
 def pick_device(device: str) -> str:
-    """``auto`` resolved to the accelerator of this machine, or to ``cpu``.
+    """Returns the accelerator of this machine for ``auto``, or ``cpu`` where there is none.
 
     Raises:
         ConfigError: for a device that this machine does not have.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    found = accelerator.type if accelerator is not None else "cpu"
-    if device not in ("auto", "cpu", found):
-        raise ConfigError(f"this machine has no {device!r}", key="device", hint=f"auto takes what is there: {found}")
-    return found if device == "auto" else device
+    available = accelerator.type if accelerator is not None else "cpu"
+    if device not in ("auto", "cpu", available):
+        raise ConfigError(f"must be a device of this machine, got {device!r}", key="device", hint=f"try {available}")
+    return available if device == "auto" else device
 
 
 def _leaves(value: Any) -> dict[str, str]:
-    """Leaves of nested mappings as text, by dotted key."""
+    """Returns leaves of nested mappings as text, by dotted key."""
     return {key: json.dumps(leaf, default=str, sort_keys=True) for key, leaf in flat(value).items()}

@@ -20,7 +20,7 @@ from sciml.nn.mlp import MLPKind
 from sciml.nn.norm import QKNorm
 from sciml.nn.position import Rotary, sequence_rotary
 from sciml.nn.recompute import Recompute
-from sciml.nn.staged import Flow, ForwardPass
+from sciml.nn.staged import Activations, ForwardPass
 from sciml.nn.vocabulary import INITIAL_STD, VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import AllGather, GatherReplicated, Scatter, ShardingPlan, Stages, Style
 
@@ -137,16 +137,16 @@ class GPT(nn.Module):
     ) -> ForwardPass:
         """Returns the way from tokens to what :meth:`forward` gives, in parts."""
 
-        def begin() -> Flow:
+        def embed() -> Activations:
             x = self.embed(tokens)
             if self.positions is not None:
                 x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
             return (x,)
 
-        def end(x: Tensor) -> Tensor:
+        def head(x: Tensor) -> Tensor:
             return self.head(self.trunk.finish(x), None if targets is None else self.targets(targets))
 
-        return ForwardPass(begin, end, (None, self.rotary(tokens)))
+        return ForwardPass(embed, head, (None, self.rotary(tokens)))
 
     def rotary(self, tokens: Int[Tensor, "batch token"]) -> Rotary | None:
         """Rotations of all tokens' queries and keys; None where positions are learned."""

@@ -17,7 +17,7 @@ from sciml.core.errors import ConfigError, nearest
 from sciml.models.vit import Block, ViT, ViTConfig
 from sciml.nn.conditioning import ConditionEmbedding, ScalarEncoding
 from sciml.nn.position import Rotary, coordinate_rotary, fourier_features
-from sciml.nn.staged import Flow, ForwardPass
+from sciml.nn.staged import Activations, ForwardPass
 from sciml.parallel.plan import AllGather, AllToAll, ShardingPlan, Stages, Style
 
 
@@ -128,14 +128,14 @@ class GridViT(nn.Module):
             context: further arguments of every block, the rotation first.
         """
 
-        def begin() -> Flow:
+        def first_activations() -> Activations:
             tokens, condition = embed(), self.embed_condition(scalars)
             return (tokens,) if condition is None else (tokens, condition)
 
-        def end(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        def head(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
             return decode(self.trunk.finish(tokens, condition))
 
-        return ForwardPass(begin, end, context if self.config.is_conditioned else (None, *context))
+        return ForwardPass(first_activations, head, context if self.config.is_conditioned else (None, *context))
 
     def embed_condition(self, scalars: Mapping[str, Float[Tensor, "batch"]]) -> Float[Tensor, "batch condition"] | None:
         """Returns the vector that modulates every block, or None where the model is not conditioned."""

@@ -1,4 +1,4 @@
-"""A forward pass in parts, so that it can be cut between its blocks."""
+"""A forward pass in parts (embedding, blocks, head), so that it can be cut between its blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-Flow = tuple[Tensor, ...]
+Activations = tuple[Tensor, ...]
+"""What passes from block to block and from stage to stage: first the tokens (or nodes), then whatever else depends on
+parameters and is needed further on."""
 
 
 @dataclass(frozen=True)
@@ -16,26 +18,25 @@ class ForwardPass:
     """A forward pass over given inputs, ready to be run at once or stage by stage.
 
     Attributes:
-        begin: computes what flows through the blocks: first the tokens (or nodes), then whatever else depends on
-            parameters and is needed further on.
-        context: what every block is given besides; it holds no gradient, and every stage computes its own.
-        end: from the flow behind the last block to the model's output.
+        embed: computes the activations that enter the first block.
+        head: turns the activations behind the last block into the model's output.
+        context: further arguments of every block; it carries no gradient, and every stage computes its own.
     """
 
-    begin: Callable[[], Flow]
-    end: Callable[..., Tensor]
+    embed: Callable[[], Activations]
+    head: Callable[..., Tensor]
     context: tuple[Any, ...] = ()
 
-    def through(self, blocks: Iterable[nn.Module], flow: Flow) -> Flow:
-        """The flow behind some blocks; each changes its first tensor and sees the others."""
-        first, *others = flow
+    def run_blocks(self, blocks: Iterable[nn.Module], activations: Activations) -> Activations:
+        """Returns the activations behind some blocks; each block changes the first tensor and sees the others."""
+        first, *others = activations
         for block in blocks:
             first = block(first, *others, *self.context)
         return (first, *others)
 
     def run(self, blocks: Iterable[nn.Module]) -> Tensor:
-        """The model's output, all at once."""
-        return self.end(*self.through(blocks, self.begin()))
+        """Returns the model's output, all at once."""
+        return self.head(*self.run_blocks(blocks, self.embed()))
 
 
 class Staged(Protocol):

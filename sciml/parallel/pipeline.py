@@ -14,10 +14,10 @@ from torch.distributed.pipelining import schedules
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.distributed.axes import Role
 from sciml.distributed.mesh import Mesh
-from sciml.nn.staged import Flow
+from sciml.nn.staged import Activations
 from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
 from sciml.parallel.lean_stage import LeanStage
-from sciml.parallel.stage import Leave, Stage
+from sciml.parallel.stage import Stage, StageEnd
 from sciml.parallel.tokens import TokenLayout
 
 SCHEDULE_CLASSES = {
@@ -31,7 +31,7 @@ SCHEDULE_CLASSES = {
 class Pipeline(nn.Module):
     """The stages of this rank among those of its peers.
 
-    As a module it is the whole model, for inference: the flow is handed from stage to stage, and every rank of
+    As a module it is the whole model, for inference: activations are handed from stage to stage, and every rank of
     the pipeline gets the output.
 
     Args:
@@ -49,28 +49,30 @@ class Pipeline(nn.Module):
         self._schedules: dict[Any, Any] = {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The model's output, without gradients, on every rank of the pipeline."""
-        flow: Flow = ()
+        """Returns the model's output, without gradients, on every rank of the pipeline."""
+        activations: Activations = ()
         for index in range(self.config.num_stages):
             owner = index % self.config.pp
-            found: Any = None
+            output: Any = None
             if index in self.stages:
-                found = self.stages[index](*flow, call=(args, kwargs))
-            flow = self._handed_on(found, owner)
-        return flow[0]
+                output = self.stages[index](*activations, call=(args, kwargs))
+            activations = self._broadcast(output, owner)
+        return activations[0]
 
-    def _handed_on(self, found: Flow | Tensor | None, owner: int) -> Flow:
-        flow = (found,) if isinstance(found, Tensor) else found
-        header = self._share([(tensor.shape, tensor.dtype) for tensor in flow] if flow else None, owner)
-        if flow is None:
-            flow = tuple(torch.empty(shape, dtype=dtype, device=self.mesh.device) for shape, dtype in header)
-        flow = tuple(tensor.contiguous() for tensor in flow)
-        for tensor in flow:
+    def _broadcast(self, output: Activations | Tensor | None, owner: int) -> Activations:
+        activations = (output,) if isinstance(output, Tensor) else output
+        header = self._broadcast_object(
+            [(tensor.shape, tensor.dtype) for tensor in activations] if activations else None, owner
+        )
+        if activations is None:
+            activations = tuple(torch.empty(shape, dtype=dtype, device=self.mesh.device) for shape, dtype in header)
+        activations = tuple(tensor.contiguous() for tensor in activations)
+        for tensor in activations:
             dist.broadcast(tensor, group_src=owner, group=self.group)
-        return flow
+        return activations
 
-    def _share(self, value: Any, owner: int) -> Any:
-        """What one rank of the pipeline says, together with its count of tokens, which starts at the first stage."""
+    def _broadcast_object(self, value: Any, owner: int) -> Any:
+        """Returns one rank's value, and takes over its count of tokens, which starts at the first stage."""
         box = [(value, self.layout.count if self.layout else 0)]
         dist.broadcast_object_list(box, group_src=owner, group=self.group)
         value, count = box[0]
@@ -84,7 +86,7 @@ class Pipeline(nn.Module):
         batches: Sequence[Any],
         context: Callable[[], AbstractContextManager],
     ) -> None:
-        """Forward and backward passes of all micro-batches, in the order of the schedule.
+        """Runs forward and backward passes of all micro-batches, in the order of the schedule.
 
         Args:
             loss: of a batch under a model; it is evaluated to its end on the last stage only.
@@ -92,10 +94,10 @@ class Pipeline(nn.Module):
             context: entered around each forward pass, for autocast.
         """
         for stage in self.stages.values():
-            stage.begin(loss, iter(batches), context)
+            stage.start_step(loss, iter(batches), context)
         schedule = self._schedule(loss, batches, context)
         for stage in self.stages.values():
-            stage.begin(loss, iter(batches), context)
+            stage.start_step(loss, iter(batches), context)
         try:
             schedule.step(target=torch.arange(len(batches)), return_outputs=False)
         except RuntimeError as error:
@@ -104,7 +106,7 @@ class Pipeline(nn.Module):
             raise
 
     def _schedule(self, loss: Any, batches: Sequence[Any], context: Any) -> Any:
-        """The schedule for these shapes: torch's stages know what they send and receive beforehand."""
+        """Returns the schedule for these shapes: torch's stages know what they send and receive beforehand."""
         signature = tuple(_shapes(batch) for batch in batches)
         if len(set(signature)) > 1:
             raise ConfigError(
@@ -122,23 +124,23 @@ class Pipeline(nn.Module):
 
     @torch.no_grad()
     def _probe(self, loss: Any, batch: Any, context: Any) -> list[tuple[torch.Size, torch.dtype]]:
-        """Shapes and types of what flows between stages, found by the first stage on a batch."""
-        flow: Flow = ()
+        """Returns shapes and types of the activations between stages, as the first stage computes them on a batch."""
+        activations: Activations = ()
         if 0 in self.stages:
 
             def model(*args: Any, **kwargs: Any) -> Tensor:
-                raise Leave(self.stages[0](call=(args, kwargs)))
+                raise StageEnd(self.stages[0](call=(args, kwargs)))
 
             try:
                 with context():
                     loss(model, batch)
-            except Leave as leave:
-                flow = leave.flow
-        return self._share([(tensor.shape, tensor.dtype) for tensor in flow], 0)
+            except StageEnd as end:
+                activations = end.activations
+        return self._broadcast_object([(tensor.shape, tensor.dtype) for tensor in activations], 0)
 
-    def _build(self, flow: list[tuple[torch.Size, torch.dtype]], num_micro: int) -> Any:
+    def _build(self, activations: list[tuple[torch.Size, torch.dtype]], num_micro: int) -> Any:
         check_micro_batches(self.config, num_micro)
-        between = tuple(torch.empty(s, dtype=t, device="meta", requires_grad=True) for s, t in flow)
+        between = tuple(torch.empty(s, dtype=t, device="meta", requires_grad=True) for s, t in activations)
         result = torch.empty(1, device="meta", requires_grad=True)
         count = self.config.num_stages
         stages = [
@@ -180,5 +182,5 @@ def check_micro_batches(config: ParallelConfig, num_micro: int) -> None:
 
 
 def _shapes(batch: Any) -> tuple[Any, ...]:
-    """Shapes of a batch's tensors, by name."""
+    """Returns shapes of a batch's tensors, by name."""
     return tuple((name, tuple(value.shape)) for name, value in vars(batch).items() if isinstance(value, Tensor))

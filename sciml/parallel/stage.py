@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
-from sciml.nn.staged import Flow, ForwardPass, Staged
+from sciml.nn.staged import Activations, ForwardPass, Staged
 from sciml.parallel import plan
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -17,23 +17,23 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Absent(nn.Module):
-    """In the place of a module that another stage holds."""
+    """Stands in the place of a module that another stage holds."""
 
 
-class Leave(Exception):  # noqa: N818
-    """Leaves a task's loss at the end of a stage that is not the last, with what the next one needs."""
+class StageEnd(Exception):  # noqa: N818
+    """Leaves a task's loss at the end of a stage that is not the last, with the activations for the next one."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, activations: Activations) -> None:
         super().__init__("a pipeline stage ends here")
-        self.flow = flow
+        self.activations = activations
 
 
 class Stage(nn.Module):
-    """One stage. A forward pass takes the flow behind the stage before, and gives its own or the model's output.
+    """One stage: from the activations of the stage before to its own, or to the model's output.
 
     In training every stage evaluates the task's whole loss on each micro-batch: the first stages leave it where the
-    model is called, with the flow; the last one's model gives the output, and the loss goes on from there. So a
-    task and its loss are written for one device and know nothing of stages.
+    model is called, with their activations; the last one's model gives the output, and the loss goes on from there. So
+    a task and its loss are written for one device and know nothing of stages.
 
     Args:
         model: the whole model, with ``Absent`` in place of what no stage of this rank holds.
@@ -53,7 +53,7 @@ class Stage(nn.Module):
         self.context: Callable[[], AbstractContextManager] = nullcontext
         self.batches: Iterator[Any] = iter(())
 
-    def begin(
+    def start_step(
         self,
         loss: Callable[[Callable[..., Tensor], Any], Tensor],
         batches: Iterator[Any],
@@ -62,10 +62,10 @@ class Stage(nn.Module):
         """Prepares a step: the loss of a batch under a model, and the micro-batches in order."""
         self.loss, self.batches, self.context = loss, batches, context
 
-    def forward(self, *flow: Tensor, call: Call | None = None) -> Flow | Tensor:
-        """This stage's part: of the next micro-batch's loss, or of a given call of the model."""
+    def forward(self, *activations: Tensor, call: Call | None = None) -> Activations | Tensor:
+        """Computes this stage's part: of the next micro-batch's loss, or of a given call of the model."""
         if call is not None:
-            return self._part(flow, call)
+            return self._part(activations, call)
         assert self.loss is not None
         calls = 0
 
@@ -78,27 +78,28 @@ class Stage(nn.Module):
                     key="parallel.pp",
                     hint="use parallel.pp=1, or a task of one step",
                 )
-            part = self._part(flow, (args, kwargs))
+            part = self._part(activations, (args, kwargs))
             if isinstance(part, tuple):
-                raise Leave(part)
+                raise StageEnd(part)
             return part
 
         with self.context():
             try:
                 return self.loss(model, next(self.batches))
-            except Leave as leave:
-                return leave.flow
+            except StageEnd as end:
+                return end.activations
 
-    def _part(self, flow: Flow, call: Call) -> Flow | Tensor:
+    def _part(self, activations: Activations, call: Call) -> Activations | Tensor:
         args, kwargs = call
         staged: Staged = self.model  # type: ignore[assignment]
         forward_pass: ForwardPass = staged.forward_pass(*args, **kwargs)
-        flow = forward_pass.through(self.blocks, forward_pass.begin() if self.is_first else flow)
-        return forward_pass.end(*flow) if self.is_last else flow
+        entering = forward_pass.embed() if self.is_first else activations
+        leaving = forward_pass.run_blocks(self.blocks, entering)
+        return forward_pass.head(*leaving) if self.is_last else leaving
 
 
 def cut_stages(model: nn.Module, stages: plan.Stages, mine: list[int], num_stages: int) -> list[Stage]:
-    """The stages of this rank; what it does not hold is taken out of the model.
+    """Returns the stages of this rank, and takes what it does not hold out of the model.
 
     Blocks are spread as evenly as possible; where the stages do not divide them, the first and the last stage,
     which have more to do, get none of the rest.
@@ -108,30 +109,30 @@ def cut_stages(model: nn.Module, stages: plan.Stages, mine: list[int], num_stage
     """
     blocks = block_list(model, stages)
     bounds = stage_bounds(len(blocks), num_stages)
-    found = []
+    cut = []
     for index in mine:
         is_first, is_last = index == 0, index == num_stages - 1
         own = blocks[bounds[index] : bounds[index + 1]]
         names = (stages.first if is_first else ()) + (stages.last if is_last else ())
         ends = [part for name in names if (part := _submodule(model, name)) is not None]
-        found.append(Stage(model, [*own, *ends], own, is_first=is_first, is_last=is_last))
-    kept = {part for stage in found for part in stage.parts}
+        cut.append(Stage(model, [*own, *ends], own, is_first=is_first, is_last=is_last))
+    kept = {part for stage in cut for part in stage.parts}
     everything = [*(f"{stages.blocks}.{i}" for i in range(len(blocks))), *stages.first, *stages.last]
     for name in everything:
         if (part := _submodule(model, name)) is not None and part not in kept:
             parent, _, key = name.rpartition(".")
             setattr(model.get_submodule(parent), key, Absent())
     _check_nothing_left(model, kept)
-    return found
+    return cut
 
 
 def block_list(model: nn.Module, stages: plan.Stages) -> list[nn.Module]:
-    """The blocks of a model, in order; none where its plan names none."""
+    """Returns the blocks of a model, in order; none where its plan names none."""
     return list(model.get_submodule(stages.blocks).children()) if stages.blocks else []
 
 
 def stage_bounds(num_blocks: int, num_stages: int) -> list[int]:
-    """First block of every stage, and the number of blocks behind the last."""
+    """Returns the first block of every stage, and the number of blocks behind the last."""
     share, rest = divmod(num_blocks, num_stages)
     larger = sorted(range(num_stages), key=lambda index: abs(2 * index + 1 - num_stages))[:rest]
     bounds = [0]
@@ -141,7 +142,7 @@ def stage_bounds(num_blocks: int, num_stages: int) -> list[int]:
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    """A part of the model; None where its configuration has none."""
+    """Returns a part of the model; None where its configuration has none."""
     parent, _, key = name.rpartition(".")
     return getattr(model.get_submodule(parent), key)
 

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sciml.distributed.axes import Role
-from sciml.distributed.collectives import Group, all_gather, all_to_all, copy, gather, largest, reduce, reduce_scatter
+from sciml.distributed.collectives import (
+    Group,
+    all_gather,
+    all_reduce,
+    all_reduce_max,
+    all_to_all,
+    copy_to_region,
+    gather_replicated,
+    reduce_scatter,
+)
 from sciml.distributed.mesh import Mesh
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import (
@@ -81,7 +90,7 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
 
 def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
     """From partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
-    leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else reduce
+    leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else all_reduce
     return partial(leave, group=mesh.group(Role.MATRIX))
 
 
@@ -91,8 +100,8 @@ def _cut_vocabulary(module: nn.Module, plan: ShardingPlan, mesh: Mesh) -> None:
     if isinstance(module, VocabularyEmbedding):
         module.combine = _leave(plan, mesh)
     elif isinstance(module, VocabularyHead):
-        module.total, module.largest = partial(reduce, group=group), partial(largest, group=group)
-        module.join = partial(gather, dim=-1, group=group)
+        module.total, module.largest = partial(all_reduce, group=group), partial(all_reduce_max, group=group)
+        module.join = partial(gather_replicated, dim=-1, group=group)
     else:
         raise TypeError(f"sharding plan: a {type(module).__name__} has no vocabulary to cut")
     num_words = len(module.weight)
@@ -123,12 +132,12 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
 def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     group = layout.mesh.group(Role.MATRIX)
     if isinstance(step, Scatter):
-        return partial(layout.split, dim=step.dim, axes=step.axes)
+        return partial(layout.scatter, dim=step.dim, axes=step.axes)
     if isinstance(step, AllGather) and Role.TOKEN in step.axes:
-        return partial(layout.gather, dim=step.dim)
+        return partial(layout.all_gather, dim=step.dim)
     if isinstance(step, AllGather):
         return partial(_gathered, dim=step.dim, group=group)
-    return partial(copy, group=group)
+    return partial(copy_to_region, group=group)
 
 
 def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
@@ -147,9 +156,9 @@ def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module,
 
 def _output_step(step: AllToAll | GatherReplicated | AllReduce, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     if isinstance(step, AllReduce):
-        return layout.add
+        return layout.all_reduce
     if isinstance(step, GatherReplicated):
-        return partial(layout.join, dim=step.dim, axes=step.axes)
+        return partial(layout.gather_replicated, dim=step.dim, axes=step.axes)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group(Role.MATRIX))
 
 

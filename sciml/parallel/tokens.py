@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sciml.distributed.axes import Role
-from sciml.distributed.collectives import all_gather, all_to_all, gather, reduce, split
+from sciml.distributed.collectives import all_gather, all_reduce, all_to_all, gather_replicated, scatter
 from sciml.distributed.mesh import Mesh
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
@@ -33,34 +33,34 @@ class TokenLayout:
         """Zeros at the end."""
         return -self.count % self.multiple
 
-    def split(self, x: Tensor, dim: int, axes: tuple[Role, ...]) -> Tensor:
-        """This rank's tokens of all, which are the same on every rank; it begins a forward pass."""
+    def scatter(self, x: Tensor, dim: int, axes: tuple[Role, ...]) -> Tensor:
+        """Returns this rank's tokens of all, which are replicated; it begins a forward pass."""
         self.count = x.shape[dim]
         x = self._filled(x, dim)
         for axis in axes:
-            x = split(x, dim, self.mesh.group(axis))
+            x = scatter(x, dim, self.mesh.group(axis))
         return x
 
-    def gather(self, x: Tensor, dim: int) -> Tensor:
-        """All tokens of each rank's, for ranks that compute different things with them."""
+    def all_gather(self, x: Tensor, dim: int) -> Tensor:
+        """Returns all tokens, from each rank's, for ranks that compute different things with them."""
         for axis in reversed(TOKENS):
             x = all_gather(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
-    def add(self, x: Tensor) -> Tensor:
-        """The sum over ranks with different tokens, for every rank to go on with the same."""
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """Returns the sum over ranks with different tokens, for every rank to go on with the same."""
         for axis in reversed(TOKENS):
-            x = reduce(x, self.mesh.group(axis))
+            x = all_reduce(x, self.mesh.group(axis))
         return x
 
-    def join(self, x: Tensor, dim: int, axes: tuple[Role, ...] = TOKENS) -> Tensor:
-        """All tokens of each rank's, cut over some axes, for every rank to go on with the same."""
+    def gather_replicated(self, x: Tensor, dim: int, axes: tuple[Role, ...] = TOKENS) -> Tensor:
+        """Returns all tokens, from each rank's, cut over some axes, for every rank to go on with the same."""
         for axis in reversed(axes):
-            x = gather(x, dim, self.mesh.group(axis))
+            x = gather_replicated(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
     def to_heads(self, x: Tensor) -> Tensor:
-        """From some tokens with all heads of a matrix rank to all tokens with some of those heads, without the fill.
+        """Turns some tokens with all heads of a matrix rank into all tokens with some of those heads, without the fill.
 
         Args:
             x: (batch, token, head, channel).

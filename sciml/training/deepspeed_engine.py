@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.axes import GRADIENTS, Role
-from sciml.distributed.collectives import reduce
+from sciml.distributed.collectives import all_reduce
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
@@ -123,7 +123,7 @@ class DeepSpeedEngine(Engine):
         if len(batches) != self.engine.micro_batches:
             self.engine.set_train_batch_size(self.micro_batch * len(batches) * self.num_ranks)
         for stage in self.model.pipeline.stages.values():
-            stage.begin(partial(self._weighted_loss, task), iter(batches), self.math.autocast)
+            stage.start_step(partial(self._weighted_loss, task), iter(batches), self.math.autocast)
         nothing = torch.zeros(1, device=self.mesh.device)  # stages have their batches already
         self.engine.train_batch(itertools.repeat((nothing, nothing)))
 
@@ -189,4 +189,4 @@ def _mark(parameters: Mapping[str, nn.Parameter], model: ParallelModel) -> None:
         if name in model.cut_dims:
             parameter.tensor_model_parallel = True  # type: ignore[attr-defined]
         if name in model.partial_sums:
-            parameter.register_hook(partial(reduce, group=group))
+            parameter.register_hook(partial(all_reduce, group=group))

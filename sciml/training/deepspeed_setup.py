@@ -167,13 +167,13 @@ class StageLayer(nn.Module):
         self.stage, self.layout = stage, layout
 
     def forward(self, received: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        flow: tuple[Tensor, ...] = ()
+        activations: tuple[Tensor, ...] = ()
         if not self.stage.is_first:
-            flow = received if isinstance(received, tuple) else (received,)
+            activations = received if isinstance(received, tuple) else (received,)
             if self.layout is not None:
-                self.layout.count = int(flow[-1].item())
-                flow = flow[:-1]
-        sent = self.stage(*flow)
+                self.layout.count = int(activations[-1].item())
+                activations = activations[:-1]
+        sent = self.stage(*activations)
         if isinstance(sent, Tensor):
             return sent
         if self.layout is not None:

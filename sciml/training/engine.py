@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sciml.distributed.axes import REPLICAS, Role
-from sciml.distributed.collectives import add_in_buckets, add_of_ends
+from sciml.distributed.collectives import all_reduce_buckets, all_reduce_ends
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
@@ -131,7 +131,7 @@ class NativeEngine(Engine):
         means = self.math.means(outputs, batches, self.weights)
         gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
         factor = self._reduce(gradients) / means.weight / self.math.scale.value
-        add_of_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group(Role.STAGE))
+        all_reduce_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group(Role.STAGE))
         norm = self.math.update(gradients, factor, self.optimizer.step)
         self.release()
         return self.math.finish(means, norm)
@@ -176,14 +176,14 @@ class NativeEngine(Engine):
         Returns:
             Over how many ranks gradients were averaged instead of added.
         """
-        add_in_buckets(
+        all_reduce_buckets(
             [g for name, g in gradients.items() if name in self.model.partial_sums], self.mesh.group(Role.MATRIX)
         )
         everything = list(gradients.values())
         if self.mesh.size(Role.SHARD) > 1:
-            add_in_buckets(everything, self.mesh.group(Role.TOKEN))
+            all_reduce_buckets(everything, self.mesh.group(Role.TOKEN))
             return self.mesh.num_data_ranks
         if self.model.pipeline is not None:
-            add_in_buckets(everything, self.mesh.group(*REPLICAS))
+            all_reduce_buckets(everything, self.mesh.group(*REPLICAS))
             return 1
         return self.mesh.size(*REPLICAS)

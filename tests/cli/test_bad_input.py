@@ -41,7 +41,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["resume=latest"], "resume: there is no run"),
         (["init_from=yesterday"], "init_from: there is no run 'yesterday'"),
         (["resume=a", "init_from=b"], "init_from: cannot be given together with resume"),
-        (["trainer.device=abacus"], "device: this machine has no 'abacus'; auto takes what is there"),
+        (["trainer.device=abacus"], "device must be a device of this machine, got 'abacus'; try "),
         (["output=yaml"], "output must be one of text, json, got 'yaml'"),
         (["just a word"], "key=value"),
         (["--config-dir", "nowhere"], "--config-dir: nowhere is no folder"),

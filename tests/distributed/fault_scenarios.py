@@ -83,7 +83,7 @@ def all_refuse_together(rank):
     raise ConfigError("unknown key", key="trainer.lrr")
 
 
-def one_does_not_come(rank):
+def one_does_not_join(rank):
     join("cpu", TIMEOUT_S)
 
 
@@ -98,7 +98,7 @@ SCENARIOS = {  # how many processes there should be, and which of them come
     the_keeper_is_killed: (2, [0, 1]),
     all_refuse_before_they_meet: (3, [0, 1, 2]),
     all_refuse_together: (3, [0, 1, 2]),
-    one_does_not_come: (4, [0, 1, 3]),
+    one_does_not_join: (4, [0, 1, 3]),
 }
 
 

@@ -13,17 +13,18 @@ from sciml.distributed.world import World
 
 # The shape that goes in on each rank; dims 0 and 1 are cut and joined.
 OPERATIONS = {
-    "copy": (c.copy, (4, 6)),
-    "reduce": (c.reduce, (4, 6)),
-    "split": (partial(c.split, dim=1), (4, 6)),
-    "gather": (partial(c.gather, dim=1), (4, 3)),
+    "copy_to_region": (c.copy_to_region, (4, 6)),
+    "all_reduce": (c.all_reduce, (4, 6)),
+    "scatter": (partial(c.scatter, dim=1), (4, 6)),
+    "gather_replicated": (partial(c.gather_replicated, dim=1), (4, 3)),
     "all_gather": (partial(c.all_gather, dim=1), (4, 3)),
     "reduce_scatter": (partial(c.reduce_scatter, dim=1), (4, 6)),
     "all_to_all": (partial(c.all_to_all, cut=0, join=1), (4, 3)),
 }
 PARTNERS = {
-    "copy": "reduce", "reduce": "copy", "split": "gather", "gather": "split", "all_gather": "reduce_scatter",
-    "reduce_scatter": "all_gather",
+    "copy_to_region": "all_reduce", "all_reduce": "copy_to_region",
+    "scatter": "gather_replicated", "gather_replicated": "scatter",
+    "all_gather": "reduce_scatter", "reduce_scatter": "all_gather",
 }  # fmt: skip
 
 
@@ -48,13 +49,13 @@ def by_hand(name: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
     """What each rank gets."""
     size = len(inputs)
     total, whole = sum(inputs), torch.cat(inputs, dim=1)
-    if name == "copy":
+    if name == "copy_to_region":
         return inputs
-    if name == "reduce":
+    if name == "all_reduce":
         return [total] * size
-    if name == "split":
+    if name == "scatter":
         return [x.chunk(size, 1)[rank] for rank, x in enumerate(inputs)]
-    if name in ("gather", "all_gather"):
+    if name in ("gather_replicated", "all_gather"):
         return [whole] * size
     if name == "reduce_scatter":
         return list(total.chunk(size, 1))
@@ -85,7 +86,7 @@ def bucketed(world: World) -> list[torch.Tensor]:
     group = Mesh(world, {"dp": world.size}).group("dp")
     tensors = [draw(world.rank, 0, (3, 2)), draw(world.rank, 1, (5,)).float(), draw(world.rank, 2, ()), torch.ones(0)]
     c.BUCKET_BYTES, kept = 16, c.BUCKET_BYTES
-    c.add_in_buckets(tensors, group)
+    c.all_reduce_buckets(tensors, group)
     c.BUCKET_BYTES = kept
     return tensors
 
@@ -102,10 +103,10 @@ def test_buckets_add_every_tensor(ranks):
 def largest_and_ends(world: World) -> tuple[torch.Tensor, list[torch.Tensor]]:
     group = Mesh(world, {"pp": world.size}).group("pp")
     x = draw(world.rank, 0, (3, 2)).requires_grad_()
-    largest = c.largest(x, group)
+    largest = c.all_reduce_max(x, group)
     assert not largest.requires_grad
     tensors = [draw(world.rank, 1, (3, 2)), draw(world.rank, 2, (5,)).float()]
-    c.add_of_ends(tensors if world.rank in (0, world.size - 1) else [], group)
+    c.all_reduce_ends(tensors if world.rank in (0, world.size - 1) else [], group)
     return largest, tensors
 
 
@@ -122,7 +123,7 @@ def test_the_largest_of_all_and_the_sum_of_the_ends(ranks):
 
 def test_one_rank_needs_no_group():
     x = torch.randn(2, 2)
-    assert c.largest(x, None) is x
-    c.add_of_ends([x], None)
+    assert c.all_reduce_max(x, None) is x
+    c.all_reduce_ends([x], None)
     for operation, _ in OPERATIONS.values():
         assert operation(x, group=None) is x

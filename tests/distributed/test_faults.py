@@ -40,13 +40,13 @@ def test_processes_that_agree_go_on(ended):
 @pytest.mark.parametrize(
     ("scenario", "code", "says"),
     [
-        ("one_does_not_come", 1, f"rank 2 of 4 did not come within 8 s; those that came: 0-1, 3 on {HOST}"),
+        ("one_does_not_join", 1, f"rank 2 of 4 did not join within 8 s; those that joined: 0-1, 3 on {HOST}"),
         ("another_version", 2, f"rank 1 on {HOST} runs torch 1.0, rank 0 on {HOST} runs {torch.__version__}"),
         ("another_configuration", 2, f"optim.lr: the configuration is 0.2 on rank 2 ({HOST}) and 0.1 on rank 0"),
         ("one_refuses", 2, f"data.path: what rank 1 sees is wrong (rank 1 on {HOST})"),
         ("one_has_a_bug", 1, f"KeyError (rank 1 on {HOST})"),
-        ("one_is_killed", 1, f"rank 1 on {HOST} died without a word: killed, or out of memory"),
-        ("one_is_stuck", 1, f"rank 1 on {HOST} stopped answering"),
+        ("one_is_killed", 1, f"rank 1 on {HOST} died without an error: killed, or out of memory"),
+        ("one_is_stuck", 1, f"rank 1 on {HOST} stopped responding"),
         ("the_keeper_is_killed", 1, f"rank 0 is gone, and rank 1 on {HOST} ended with it"),
         ("all_refuse_before_they_meet", 2, "trainer.lrr: unknown key"),
         ("all_refuse_together", 2, "trainer.lrr: unknown key"),

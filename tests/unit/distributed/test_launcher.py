@@ -57,14 +57,15 @@ def test_a_batch_script_is_not_one_of_its_tasks(environment):
 def test_srun_that_names_no_place_to_meet_is_refused(environment):
     environment(SLURM_STEP_ID=0, SLURM_PROCID=3, SLURM_NTASKS=4)
     with pytest.raises(
-        ConfigError, match=r"MASTER_ADDR: srun started 4 processes and did not say where they meet; exp"
+        ConfigError,
+        match=r"MASTER_ADDR must be set where srun starts 4 processes; try exp",
     ):
         launched()
 
 
 def test_a_rank_that_is_no_number_is_refused(environment):
     environment(RANK="first", WORLD_SIZE=2)
-    with pytest.raises(ConfigError, match="RANK: 'first' is no number"):
+    with pytest.raises(ConfigError, match="RANK must be a number, got 'first'"):
         launched()
 
 

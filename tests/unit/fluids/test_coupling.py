@@ -71,16 +71,16 @@ def test_blocks_without_attention_let_through_what_the_coupling_says(kind):
     fields = flow()
     found = made.forest(made.evidence(fields, None, BOUNDARY))
     flow_pass = made.forward_pass(fields, None, lead(), BOUNDARY, forest=found)
-    tokens, condition = flow_pass.begin()
+    tokens, condition = flow_pass.embed()
     changed = tokens.clone()
     fine, parent = found.offsets[1], found.levels[0].refined[0, 0]
     changed[0, fine : fine + 4] += 1.0 + torch.arange(tokens.shape[-1])
-    one, other = (flow_pass.through(made.trunk.blocks, (each, condition))[0] for each in (tokens, changed))
+    one, other = (flow_pass.run_blocks(made.trunk.blocks, (each, condition))[0] for each in (tokens, changed))
     heard = (one - other).abs().amax(-1)[0] > 1e-9
     assert heard[parent] == (kind == "two_way")
     changed = tokens.clone()
     changed[0, parent] += 1.0 + torch.arange(tokens.shape[-1])
-    other = flow_pass.through(made.trunk.blocks, (changed, condition))[0]
+    other = flow_pass.run_blocks(made.trunk.blocks, (changed, condition))[0]
     heard = (one - other).abs().amax(-1)[0] > 1e-9
     assert bool(heard[fine : fine + 4].all()) == (kind != "none")
     assert not heard[fine + 4 : found.offsets[2]].any()
@@ -93,9 +93,9 @@ def test_kinds_differ_and_none_is_the_blocks_alone():
         outputs[kind] = made(fields, None, lead(), BOUNDARY)
         if kind == "none":
             flow_pass = made.forward_pass(fields, None, lead(), BOUNDARY)
-            tokens, condition = flow_pass.begin()
+            tokens, condition = flow_pass.embed()
             rotary = flow_pass.context[0]
-            alone = flow_pass.end(_trunk_alone(made, tokens, condition, rotary), condition)
+            alone = flow_pass.head(_trunk_alone(made, tokens, condition, rotary), condition)
             torch.testing.assert_close(outputs[kind], alone, rtol=0, atol=0)
     assert (outputs["none"] - outputs["one_way"]).abs().max() > 1e-3
     assert (outputs["one_way"] - outputs["two_way"]).abs().max() > 1e-3

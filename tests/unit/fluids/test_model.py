@@ -92,7 +92,7 @@ def test_budget_of_nothing_is_the_plain_transformer():
     kept = set(plain.state_dict())
     plain.load_state_dict({name: value for name, value in made.state_dict().items() if name in kept})
     flow_pass = plain.forward_pass(fields, None, lead(), CHANNEL_FLOW)
-    tokens, condition = flow_pass.begin()
+    tokens, condition = flow_pass.embed()
     assert tokens.shape[1] == 8
     trunk = ViT(plain.config).double().eval()
     trunk.load_state_dict(plain.trunk.state_dict())
@@ -122,8 +122,8 @@ def test_grid_that_patches_do_not_divide_is_padded_by_the_boundary():
     made = model(budgets=(1.0, 1.0), rotary_axes=(), position_features=())
     fields = flow(rows=12)
     longer = torch.cat([fields, fields[:, :, -1:].expand(-1, -1, 4, -1)], dim=2)
-    short = made.forward_pass(fields, None, lead(), ends).begin()[0]
-    full = made.forward_pass(longer, None, lead(), ends).begin()[0]
+    short = made.forward_pass(fields, None, lead(), ends).embed()[0]
+    full = made.forward_pass(longer, None, lead(), ends).embed()[0]
     torch.testing.assert_close(short, full)
     with torch.no_grad():
         out = made(fields, None, lead(), ends)

@@ -100,10 +100,10 @@ def test_rotations_depend_on_distances_alone():
 def test_a_forward_pass_cut_between_its_blocks_is_the_same():
     gpt, tokens, targets = model(), words(), words().flip(1)
     forward_pass = gpt.forward_pass(tokens, targets)
-    flow = forward_pass.begin()
+    activations = forward_pass.embed()
     for block in gpt.trunk.blocks:
-        flow = gpt.forward_pass(tokens, targets).through([block], flow)
-    assert torch.equal(gpt.forward_pass(tokens, targets).end(*flow), gpt(tokens, targets))
+        activations = gpt.forward_pass(tokens, targets).run_blocks([block], activations)
+    assert torch.equal(gpt.forward_pass(tokens, targets).head(*activations), gpt(tokens, targets))
 
 
 def num_parameters(config: GPTConfig) -> int:
