@@ -1,4 +1,4 @@
-"""The errors a user may see: one sentence, and the exit code of the program.
+"""Defines the errors that a user may see: one sentence each, and the exit code of the program.
 
 Bad input (configuration or data) exits with 2, a failure of the run itself with 1.
 Everything else is a bug and keeps its traceback.
@@ -17,7 +17,7 @@ class SciMLError(Exception):
 
 
 class ConfigError(SciMLError):
-    """A configuration that cannot work.
+    """Says that a configuration cannot work.
 
     Args:
         message: what is wrong, as a sentence without its final stop. The key is its subject where it begins with
@@ -42,7 +42,7 @@ class DataError(SciMLError):
 
 
 class MissingExtraError(SciMLError):
-    """An optional package is needed that is not installed.
+    """Says that an optional package is needed and not installed.
 
     Args:
         package: the name that is imported.
@@ -57,7 +57,7 @@ class MissingExtraError(SciMLError):
 
 
 class RunError(SciMLError):
-    """A run that failed on the way: not a number, a full disk, a lost process."""
+    """Says that a run failed on the way: not a number, a full disk, a lost process."""
 
     exit_code = 1
 

@@ -20,7 +20,7 @@ from sciml.core.sentences import misfit
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A temporary sibling to fill; it takes the place of ``path`` when the block ends well, else it is removed.
+    """Yields a temporary folder to fill; it replaces ``path`` when the block ends well, else it is removed.
 
     Raises:
         RunError: where the disk is full or the folder cannot be written.
@@ -40,7 +40,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write; it takes the place of ``path`` when the block ends well, else it is removed."""
+    """Yields a temporary file to write; it replaces ``path`` when the block ends well, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
@@ -138,7 +138,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """Returns the SHA-256 checksum of a file."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

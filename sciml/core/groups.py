@@ -1,4 +1,4 @@
-"""The folders of the configuration: groups, and the options in them. Reads names only, imports nothing heavy."""
+"""Lists the options of the configuration's groups. Reads names of files only, imports nothing heavy."""
 
 from __future__ import annotations
 

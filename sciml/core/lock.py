@@ -1,4 +1,4 @@
-"""A place on disk for one process at a time: ranks of a job that all want the same store wait for the first."""
+"""Locks an output on disk for one process: ranks of a job that all want the same store wait for the first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
     """Holds a lock beside ``out``; the file goes away with the last holder.
 
     Raises:
-        BlockingIOError: where another process holds it and nobody is to ``wait``.
+        BlockingIOError: where another process holds it and ``wait`` is false.
     """
     import fcntl
 
@@ -24,7 +24,7 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
     while True:
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # the one before took the file away when it was done: then this lock guards nothing
+            # the process before removed the file when it was done: then this lock guards nothing
             if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
                 continue
             try:
@@ -35,8 +35,8 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(out: Path, is_store: Callable[[Path], bool], *, overwrite: bool, keep_existing: bool) -> Iterator[bool]:
-    """The place where a store is to be made, held against other processes.
+def lock_output(out: Path, is_store: Callable[[Path], bool], *, overwrite: bool, keep_existing: bool) -> Iterator[bool]:
+    """Locks the place where a store is to be made against other processes.
 
     Args:
         is_store: whether what is there is a store, of the kind that is made.

@@ -1,4 +1,4 @@
-"""A live progress bar on a terminal, plain lines elsewhere; always on stderr."""
+"""Shows progress on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

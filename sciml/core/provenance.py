@@ -15,7 +15,7 @@ PACKAGES = ("torch", "deepspeed", "torch-geometric", "hydra-core", "xarray", "za
 
 
 def provenance() -> dict[str, Any]:
-    """A JSON-able record of the code, the versions, the machine and the command."""
+    """Returns a record of the code, the versions, the machine and the command, ready for JSON."""
     return {
         "time": now().isoformat(timespec="seconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -28,12 +28,12 @@ def provenance() -> dict[str, Any]:
 
 
 def now() -> datetime.datetime:
-    """The current time in UTC."""
+    """Returns the current time in UTC."""
     return datetime.datetime.now(datetime.timezone.utc)
 
 
 def version(package: str) -> str | None:
-    """The installed version of a package, or None."""
+    """Returns the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

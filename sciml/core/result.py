@@ -1,4 +1,4 @@
-"""The result of a command, for programs and for people."""
+"""Holds the result of a command, for programs and for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Output = Literal["text", "json"]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A JSON document for ``output=json``, and the text that is printed otherwise."""
+    """Holds a JSON document for ``output=json``, and the text that is printed otherwise."""
 
     document: Mapping[str, Any]
     text: str

@@ -9,7 +9,7 @@ import torch
 
 
 def seed_of(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed from the run's seed and the name of what is drawn (a step, a sample, a parameter)."""
+    """Returns a 63-bit seed made of the run's seed and the name of what is drawn (a step, a sample, a parameter)."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

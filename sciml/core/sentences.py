@@ -113,7 +113,7 @@ def _dotted(prefix: str, path: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Key:
-    """The innermost key on a path.
+    """Names the innermost key on a path.
 
     Attributes:
         owner: the dataclass that it is a field of.
@@ -150,7 +150,7 @@ def _innermost(cls: Any, path: Path) -> _Key:
 
 
 def _container(hint: Any) -> Any:
-    """The member of an optional or annotated type that has parts: a dataclass, a list or a mapping."""
+    """Returns the member of an optional or annotated type that has parts: a dataclass, a list or a mapping."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):

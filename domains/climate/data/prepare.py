@@ -18,7 +18,7 @@ from domains.climate.data.statistics import ReadFields, compute_statistics
 from domains.climate.data.store_layout import PreparePlan, make_plan
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
-from sciml.core.lock import claimed
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.types import Positive
 from sciml.data.files import is_remote, source_stem
@@ -67,7 +67,7 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
         RunError: the disk is full; running it again goes on from there.
     """
     out = config.target
-    with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
+    with lock_output(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
         if not needed:
             return out
         source = Source.open(config.path, config.member)

@@ -16,7 +16,7 @@ from domains.fluids.solver.random_flows import draw
 from domains.fluids.solver.simulate_config import SimulateConfig
 from domains.fluids.solver.step import can_compile
 from sciml.core.files import atomic_file, write_json
-from sciml.core.lock import claimed
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.data.staging import StagedParts
@@ -45,7 +45,7 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
     """
     path = Path(config.out)
     device = pick_device(config.device)
-    with claimed(path, _is_ours, overwrite=config.overwrite, keep_existing=keep_existing) as to_do:
+    with lock_output(path, _is_ours, overwrite=config.overwrite, keep_existing=keep_existing) as to_do:
         if not to_do:
             return path
         parts = StagedParts(path, _settings(config), ".npy")

@@ -24,7 +24,7 @@ from domains.materials.data.store import SPLITS, Arrays, save_statistics
 from domains.materials.data.store_writer import StoreWriter
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, read_json, write_json
-from sciml.core.lock import claimed
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.types import NonNegative, Positive
 from sciml.data import files
@@ -122,7 +122,7 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
         RunError: the disk is full; running it again goes on from there.
     """
     out = config.target
-    with claimed(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
+    with lock_output(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
         if not needed:
             return out
         staging = Staging(out, store_fingerprint(config.path, config))

@@ -20,7 +20,7 @@ from domains.materials.screening.ranking import COLUMNS, Ranked, ranked, table
 from domains.materials.screening.screen_config import ScreenConfig
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory, read_json, write_json
-from sciml.core.lock import claimed
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.core.result import CommandResult
@@ -63,7 +63,7 @@ def make_screen(
         about: what tells the model from others.
         calibration: factors of spreads, by name of the value.
     """
-    with claimed(out, lambda path: (path / RECORD).exists(), overwrite=config.overwrite, keep_existing=False):
+    with lock_output(out, lambda path: (path / RECORD).exists(), overwrite=config.overwrite, keep_existing=False):
         mixing = Mixing(model, config, calibration)
         if config.rank_by == "spread" and mixing.members == 1:
             raise ConfigError(
