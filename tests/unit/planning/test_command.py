@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,27 @@ def test_a_plan_without_a_search_is_of_what_is_configured(planned):
     assert document["examined"] == 1
     assert document["best"]["strategy"] == "shard=2 pp=2 zero=1"
     assert "micro-batches of 2" in text
+
+
+TOY = [f"--config-dir={Path(__file__).parents[2] / 'conformance' / 'toy' / 'conf'}", "domain=toy", "cluster=frontier"]
+
+
+def test_a_model_without_a_sharding_plan_is_planned_over_data_parallel_and_sharded_ranks(tmp_path, capsys):
+    main(
+        "plan",
+        [*TOY, "devices=2", "precisions=[fp32]", "scaling=[]", "pictures=false", "output=json", f"out={tmp_path}"],
+    )
+    document = json.loads(capsys.readouterr().out)
+    strategies = {tie["strategy"].split()[0] for tie in document["ties"]}
+    assert strategies <= {"dp=2", "shard=2"}
+    assert document["ranked"] > 0
+    assert any("RingModel, which has no sharding plan" in reason for reason in document["refused"])
+
+
+def test_degrees_that_need_a_sharding_plan_are_refused_in_a_sentence(refused):
+    said = refused(*TOY, "devices=2", "parallel.tp=2")
+    assert "parallel.tp must be 1 for RingModel, which has no sharding plan, got 2" in said
+    assert "try parallel.dp or parallel.shard" in said
 
 
 @pytest.mark.parametrize(
