@@ -68,7 +68,9 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if self.accounting in OLD_ACCOUNTINGS:
             new = OLD_ACCOUNTINGS[self.accounting]
-            raise ConfigError(f"{self.accounting!r} is now called {new!r}", key="accounting", hint=f"accounting={new}")
+            raise ConfigError(
+                f"is now called {new!r}, got {self.accounting!r}", key="accounting", hint=f"try accounting={new}"
+            )
         one_of(self.accounting, ACCOUNTINGS, "accounting")
         self.cluster.check_for_plans()
         for devices in (self.devices, *(self.scaling or ())):
@@ -80,14 +82,16 @@ class PlanConfig:
         per_node = cluster.devices_per_node
         if devices > per_node and devices % per_node:
             raise ConfigError(
-                f"{devices} are no whole number of nodes with {per_node} devices",
+                f"must be a whole number of nodes with {per_node} devices, got {devices}",
                 key="devices",
-                hint=f"devices={round(devices / per_node) * per_node}",
+                hint=f"try devices={round(devices / per_node) * per_node}",
             )
         if cluster.num_nodes is not None and devices > cluster.num_nodes * per_node:
             most = cluster.num_nodes * per_node
             raise ConfigError(
-                f"{cluster.name} has {most} devices, not {devices}", key="devices", hint=f"devices={most}"
+                f"must be at most the {most} of {cluster.name}, got {devices}",
+                key="devices",
+                hint=f"try devices={most}",
             )
 
     @property
@@ -212,7 +216,8 @@ def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any
     for precision in wanted:
         if precision not in there:
             raise ConfigError(
-                f"{config.cluster.name} has no matrix units for {precision}", key=key, hint=f"use {' or '.join(there)}"
+                f"must be one of {', '.join(there)}, which {config.cluster.name} has matrix units for, got {precision}",
+                key=key,
             )
     return wanted
 

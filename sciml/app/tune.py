@@ -176,9 +176,9 @@ def check_machine(config: TuneConfig, experiment: RunSpec) -> None:
         there, what = torch.accelerator.device_count(), "accelerators"
     if config.devices > there:
         raise ConfigError(
-            f"{config.devices} processes on {there} {what} would wait for one another and measure nothing",
+            f"must be at most {there}, one process for each of the machine's {what}, got {config.devices}",
             key="devices",
-            hint=f"at most devices={there}",
+            hint=f"try devices={there}",
         )
 
 

@@ -143,9 +143,9 @@ def _ranking(search: Search, plan: Plan, rows: int) -> list[RenderableType | str
         best_of_mesh.setdefault(candidate.strategy.text, candidate)
     columns: list[str | Column] = [
         Column("strategy", is_folded=False),
-        Column("micro-batch", True),
+        Column("micro", True),
         "recompute",
-        "precision",
+        "type",
         Column("step", True, False),
         Column("GB", True),
         Column("MFU", True),

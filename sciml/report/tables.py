@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 120
+WIDTH = 140
 """Characters of a line; longer cells are folded, and only a command to paste may be longer."""
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"))
 _RULE_BELOW_HEADER = Box("    \n    \n -- \n    \n    \n    \n    \n    \n")

@@ -88,9 +88,9 @@ def study_text(document: Mapping[str, Any]) -> str:
 def _ranking(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     columns: list[str | Column] = [
         Column("strategy", is_folded=False),
-        Column("micro-batch", True),
+        Column("micro", True),
         "recompute",
-        "precision",
+        "type",
         Column("ms/step", True),
         Column("predicted", True),
         Column("samples/s", True),
