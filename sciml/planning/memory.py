@@ -62,7 +62,7 @@ def native_state(
     # An accelerator updates plain tensors all at once, with a temporary as large as they are.
     at_once = on_accelerator and p.shard == 1
     update = whole if at_once else float(TEMPORARIES * FLOAT32 * parameters.largest)
-    if (p.pp > 1 and replicas > 1) or (p.shard > 1 and p.sp > 1):
+    if (p.pp > 1 and replicas > 1) or (p.shard > 1 and num_ranks(strategy.sizes, Role.TOKEN) > 1):
         update = max(update, BUCKET_BYTES, FLOAT32 * parameters.largest)
     if training.matrices.needs_whole_matrices:
         update = max(update, _orthogonalization(strategy, parameters))
