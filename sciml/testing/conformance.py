@@ -7,6 +7,7 @@ rest. All runs are on one thread and finish in seconds if the configuration is s
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,8 @@ import torch
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
+from sciml.domain.loading import load_domain
+from sciml.domain.optional import Forecasts, Predicts, Prepares, Screens, Simulates
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
@@ -29,6 +32,9 @@ from sciml.testing.sessions import start_session
 
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
+USING_A_RUN = {"forecast": Forecasts, "predict": Predicts, "screen": Screens}
+WRITING_DATA = {"prepare": Prepares, "simulate": Simulates}
+"""Verbs that only some domains have, and the protocols of those."""
 
 
 class DomainConformance:
@@ -115,13 +121,16 @@ class DomainConformance:
         for number, mesh in enumerate(self.meshes):
             self.equals_on(mesh, trained, tmp_path / str(number), scored=number == 0)
 
-    def test_every_command_exits_zero_and_every_figure_draws(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self._main("train", [*self._command(tmp_path), "output=json"])
-        trained = json.loads(capsys.readouterr().out)
-        folder = RunFolder.find("latest", str(tmp_path))
-        assert Path(trained["report"]).exists()
+    @pytest.fixture(scope="class")
+    @classmethod
+    def commanded(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The ``runs_dir`` of one run that the command trained and scored, for tests that only use it."""
+        runs_dir = tmp_path_factory.mktemp("commanded")
+        main("train", [*cls._options(), *cls._arguments(runs_dir)])
+        return runs_dir
+
+    def test_every_score_has_a_baseline_and_every_figure_is_drawn(self, commanded: Path) -> None:
+        folder = RunFolder.find("latest", str(commanded))
         rows = folder.scores()
         assert rows
         assert all({"variable", "metric", "value", "unit", "lead_time_h", "baseline"} <= set(row) for row in rows)
@@ -129,11 +138,66 @@ class DomainConformance:
         figures = sorted((folder.path / "figures").iterdir())
         assert figures
         assert all(figure.stat().st_size > 1000 for figure in figures)
-        Path(trained["report"]).unlink()
-        self._main("report", [f"runs_dir={tmp_path}"])
-        assert Path(trained["report"]).exists()
-        self._main("evaluate", [f"runs_dir={tmp_path}"])
+
+    def test_a_run_is_scored_and_reported_again_alike(self, commanded: Path) -> None:
+        folder = RunFolder.find("latest", str(commanded))
+        rows, report = folder.scores(), folder.path / "report.html"
+        report.unlink()
+        main("report", [f"runs_dir={commanded}"])
+        assert report.exists()
+        main("evaluate", [f"runs_dir={commanded}"])
         assert folder.scores() == rows
+
+    def arguments_of(self, verb: str, folder: Path) -> Sequence[str]:
+        """Arguments that a verb needs beside the run, or the overrides; to be extended by a domain with such verbs.
+
+        Args:
+            folder: an empty one, for what it reads or writes.
+        """
+        usual = {
+            "compare": ("rounds=1",),
+            "plan": ("devices=2", "pictures=false", f"out={folder / 'plan'}"),
+            "launch": ("trainer.global_batch_size=8",),
+            "tune": ("devices=1", "trials=1", "steps=5", f"study={folder / 'study'}"),
+        }
+        return usual.get(verb, ())
+
+    @pytest.mark.parametrize("verb", ["compare", "checkpoint", *USING_A_RUN])
+    def test_every_verb_uses_a_run(
+        self, verb: str, commanded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._run_or_refuse(verb, [f"runs_dir={commanded}"], USING_A_RUN.get(verb), tmp_path, capsys)
+
+    @pytest.mark.parametrize("verb", ["plan", "launch", pytest.param("tune", marks=pytest.mark.slow)])
+    def test_every_verb_prepares_a_training(
+        self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._run_or_refuse(verb, [*self._options(), *self._arguments(tmp_path)], None, tmp_path, capsys)
+
+    @pytest.mark.parametrize("verb", WRITING_DATA)
+    def test_every_verb_writes_data(self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        domain = next(override for override in self.overrides if override.startswith("domain="))
+        self._run_or_refuse(verb, [*self._options(), domain], WRITING_DATA[verb], tmp_path, capsys)
+
+    def _run_or_refuse(
+        self,
+        verb: str,
+        arguments: list[str],
+        protocol: type | None,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Runs a verb, or checks that a domain that does not follow its protocol refuses it in one sentence."""
+        config = compose("train", self.overrides, self.config_dir).config
+        capsys.readouterr()
+        if protocol is None or isinstance(load_domain(config["domain"]), protocol):
+            main(verb, [*arguments, *self.arguments_of(verb, folder), "output=json"])
+            assert json.loads(capsys.readouterr().out)
+            return
+        with pytest.raises(SystemExit) as ended:
+            main(verb, arguments)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
     def test_a_model_of_another_kind_is_refused(self, tmp_path: Path) -> None:
         composition = compose("train", self._arguments(tmp_path), self.config_dir)
@@ -156,12 +220,9 @@ class DomainConformance:
                 value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=1e-6
             )
 
-    def _command(self, folder: Path) -> list[str]:
-        found = ["--config-dir", self.config_dir] if self.config_dir else []
-        return [*found, *self._arguments(folder)]
-
-    def _main(self, verb: str, arguments: list[str]) -> None:
-        main(verb, arguments)
+    @classmethod
+    def _options(cls) -> list[str]:
+        return ["--config-dir", cls.config_dir] if cls.config_dir else []
 
 
 def _train(world: World, arguments: list[str], config_dir: str | None, scored: bool) -> Path:

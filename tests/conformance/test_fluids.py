@@ -54,6 +54,18 @@ class TestFluids(DomainConformance):
     def _small(cls, small):
         cls.overrides = small
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def commanded(cls, runs):
+        return runs
+
+    def arguments_of(self, verb, folder):
+        own = {
+            "forecast": ("lead_time=40s", f"out={folder / 'forecast.nc'}"),
+            "simulate": ("count=2", "nx=32", "nz=16", "frames=2", "compile=false", f"out={folder / 'flows.nc'}"),
+        }
+        return own.get(verb) or super().arguments_of(verb, folder)
+
     def test_an_untrained_model_is_persistence(self, tmp_path):
         training = self.training(tmp_path)
         splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module

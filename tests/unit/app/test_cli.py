@@ -1,9 +1,13 @@
 """What all commands do alike."""
 
 import os
+import subprocess
 import sys
 
-from sciml.app.cli import main
+import pytest
+
+from sciml.app.cli import SUMMARIES, main
+from sciml.core.groups import CONF
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
@@ -12,3 +16,28 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
     with os.fdopen(writing, "w") as left:
         monkeypatch.setattr(sys, "stdout", left)
         main("plan", ["--cfg"])
+
+
+def test_every_script_is_a_verb():
+    scripts = {path.stem for path in (CONF.parent / "scripts").glob("*.py")}
+    assert scripts == set(SUMMARIES)
+
+
+@pytest.mark.parametrize("verb", SUMMARIES)
+def test_help_of_every_verb_says_what_it_does_and_shows_its_keys(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(verb, ["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(SUMMARIES[verb])
+    assert f"python scripts/{verb}.py" in said
+    assert "  output: text" in said
+
+
+def test_help_imports_no_torch():
+    program = (
+        "import sys; from sciml.app.cli import main\n"
+        "try: main('train', ['--help'])\n"
+        "finally: assert not {'torch', 'hydra', 'xarray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True)
