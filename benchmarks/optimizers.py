@@ -61,7 +61,7 @@ class Trial:
         return f"{self.optimizer}{rate}-{self.steps}-seed{self.seed}"
 
     def result(self, folder: Path) -> Result:
-        """Train, unless that is done, and return what came of it."""
+        """Trains, unless that is done, and returns the result."""
         place = folder / self.domain / self.name
         done = place / "cpu.json"
         if not done.exists():

@@ -82,5 +82,5 @@ class LanguageDomain:
 
 
 def context_of(spec: LanguageSpec) -> int:
-    """Return the number of bytes of a sample."""
+    """Returns the number of bytes of a sample."""
     return spec.data.context or spec.model.context

@@ -21,7 +21,7 @@ BEGINNING_BYTES = 120
 
 @torch.no_grad()
 def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> dict[str, np.ndarray]:
-    """Return bits of test bytes by position and on one page, and text that the model writes.
+    """Returns bits of test bytes by position and on one page, and text that the model writes.
 
     Returns:
         ``bits_model``, ``bits_unigram``, ``bits_bigram`` (position): means over test windows; ``page`` (byte) and
@@ -51,7 +51,7 @@ def language_example(task: LanguageTask, model: nn.Module, source: Windows) -> d
 
 
 def _batches(source: Windows, numbers: Iterable[int], device: torch.device | str) -> Iterable[TextBatch]:
-    """Return windows by number, a few together."""
+    """Returns windows by number, a few together."""
     generator = np.random.default_rng(0)  # windows that are scored draw nothing
     chosen = list(numbers)
     for first in range(0, len(chosen), BATCH):

@@ -15,7 +15,7 @@ BINS_PER_DOUBLING = 2
 
 
 def draw_bits_by_position(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
-    """Draw bits per byte of the model along the context, in bins that widen, and a level for each baseline."""
+    """Draws bits per byte of the model along the context, in bins that widen, and a level for each baseline."""
     bits = example["bits_model"]
     levels = {each: float(example[f"bits_{each.name}"].mean()) for each in BASELINES if f"bits_{each.name}" in example}
     with suite_style():
@@ -45,6 +45,6 @@ def draw_bits_by_position(example: Mapping[str, np.ndarray], source: str, path: 
 
 
 def bin_edges(context: int) -> list[int]:
-    """Return numbers of bytes seen at which bins begin, from 1 on, and the end of the last; ever wider ones."""
+    """Returns numbers of bytes seen at which bins begin, from 1 on, and the end of the last; ever wider ones."""
     edges = 2 ** (np.arange(BINS_PER_DOUBLING * int(np.ceil(np.log2(context + 1))) + 1) / BINS_PER_DOUBLING)
     return sorted({1, *(round(edge) for edge in edges if edge <= context), context + 1})

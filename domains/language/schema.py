@@ -67,7 +67,7 @@ class LanguageStatistics:
 
 
 def count_pairs(passages: Sequence[Passage]) -> LanguageStatistics:
-    """Return counts of successive bytes, in bounded memory."""
+    """Returns counts of successive bytes, in bounded memory."""
     counts = np.zeros(NUM_BYTES**2, np.int64)
     for passage in passages:
         for first in range(0, len(passage) - 1, BLOCK):

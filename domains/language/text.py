@@ -32,7 +32,7 @@ class Passage:
         return self.stop - self.start
 
     def read(self, first: int = 0, count: int | None = None) -> np.ndarray:
-        """Return bytes from the passage's ``first`` on, uint8; all by default."""
+        """Returns bytes from the passage's ``first`` on, uint8; all by default."""
         stop = len(self) if count is None else min(first + count, len(self))
         return np.memmap(self.path, np.uint8, "r", self.start + first, (stop - first,))
 

@@ -146,7 +146,7 @@ class MetricSet(Protocol):
         ...
 
     def compute(self) -> list[Score]:
-        """Return the scores, those of the metric that headlines and skills speak of first."""
+        """Returns the scores, those of the metric that headlines and skills speak of first."""
         ...
 
 

@@ -47,14 +47,14 @@ class Metric:
             object.__setattr__(self, "label", self.name.upper())
 
     def shortfall(self, value: float | None) -> float:
-        """Return a number that falls as a score gets better: 0 if perfect, infinite if missing."""
+        """Returns a number that falls as a score gets better: 0 if perfect, infinite if missing."""
         if value is None or math.isnan(value):
             return math.inf
         distance = value - (self.perfect or 0.0)
         return {"lower": distance, "higher": -distance, "nearer": abs(distance), "neither": 0.0}[self.better]
 
     def gain(self, value: float | None, reference: float | None) -> float:
-        """Return the share of a reference's shortfall that a score takes away; negative where it is worse.
+        """Returns the share of a reference's shortfall that a score takes away; negative where it is worse.
 
         It is nan where no share can be told: the reference is perfect or missing, or the metric has no perfect score.
         """
@@ -71,13 +71,13 @@ class Metric:
         return f"nearer to {self.perfect:g} is better" if self.better == "nearer" else f"{self.better} is better"
 
     def to_row(self) -> dict[str, Any]:
-        """Return what rows of ``scores.json`` say of the metric; read back by :meth:`from_row`."""
+        """Returns what rows of ``scores.json`` say of the metric; read back by :meth:`from_row`."""
         row = {"metric": self.name, "label": self.label, "better": self.better, "perfect": self.perfect}
         return {**row, "judges_spread": True} if self.judges_spread else row
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Metric:
-        """Return the metric of a row; one that says no more than its name is an error, and lower is better."""
+        """Returns the metric of a row; one that says no more than its name is an error, and lower is better."""
         known = {key: row[key] for key in ("label", "better", "perfect", "judges_spread") if key in row}
         return cls(row["metric"], **known)
 
@@ -106,7 +106,7 @@ class Score:
         return (self.variable, self.metric.name, self.lead_time_h)
 
     def to_row(self) -> dict[str, Any]:
-        """Return a row of ``scores.json``, without baselines."""
+        """Returns a row of ``scores.json``, without baselines."""
         return {
             "variable": self.variable,
             "lead_time_h": self.lead_time_h,

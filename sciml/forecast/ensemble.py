@@ -52,7 +52,7 @@ def perturbed(
     size: float,
     seed: int,
 ) -> Float[Tensor, "batch member channel row column"]:
-    """Return the state itself and copies with white noise of ``size`` standard deviations of each channel."""
+    """Returns the state itself and copies with white noise of ``size`` standard deviations of each channel."""
     generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
     noise = torch.randn((len(state), members, *state.shape[1:]), generator=generator).to(state)
     noise[:, 0] = 0
@@ -62,7 +62,7 @@ def perturbed(
 def perturbed_members(
     state: Float[Tensor, "channel row column"], std: Float[Tensor, "channel"], request: ForecastRequest
 ) -> Float[Tensor, "member channel row column"]:
-    """Return the initial conditions of the ensemble that a user asks for; the first member is the state itself."""
+    """Returns the initial conditions of the ensemble that a user asks for; the first member is the state itself."""
     size, members = request.perturbation, request.members
     return perturbed(state[None], std, members=members, size=size, seed=request.seed)[0]
 

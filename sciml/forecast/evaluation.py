@@ -19,7 +19,7 @@ SKILL_PREFIX = "skill_against_"
 
 
 def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> list[Score]:
-    """Return scores of a model over batches; each is rolled out as far as it has targets."""
+    """Returns scores of a model over batches; each is rolled out as far as it has targets."""
     metrics = task.metrics()
     for batch in batches:
         for step_batch, prediction in rollout(task, model, batch.to(mesh.device)):
@@ -30,7 +30,7 @@ def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh
 def score_baselines(
     task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[Baseline, Predictor]
 ) -> dict[str, list[Score]]:
-    """Return scores of each baseline on the batches and steps that a model is scored on."""
+    """Returns scores of each baseline on the batches and steps that a model is scored on."""
     metrics = {baseline: task.metrics() for baseline in baselines}
     for batch in batches:
         step_batch = batch.to(mesh.device)
@@ -48,7 +48,7 @@ def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
 
 
 def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
-    """Return means of scores over repeats of the same predictor."""
+    """Returns means of scores over repeats of the same predictor."""
     values: dict[tuple, list[float]] = {}
     for scores in repeats:
         for score in scores:
@@ -57,7 +57,7 @@ def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
 
 
 def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:
-    """Return rows of ``scores.json``: each score of the model with those of the baselines beside it."""
+    """Returns rows of ``scores.json``: each score of the model with those of the baselines beside it."""
     others = {name: {score.key: score.value for score in rows} for name, rows in baselines.items()}
     return [
         {
@@ -69,7 +69,7 @@ def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]
 
 
 def mean_skill(table: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the skill against each baseline in the first metric of a table; 1 is perfect, 0 as good as the baseline.
+    """Returns the skill against each baseline in the first metric of a table; 1 is perfect, 0 as good as the baseline.
 
     It is the mean over variables and lead times of one minus the model's distance from the perfect score over the
     baseline's. Where the metric has no perfect score, there is none.

@@ -28,15 +28,15 @@ class ForecastExample:
 
     @staticmethod
     def arrays_of(values: Mapping[str, np.ndarray], *more: str) -> dict[str, Any]:
-        """Return the fields of an example that are among some values, and more of them by name, in float64."""
+        """Returns the fields of an example that are among some values, and more of them by name, in float64."""
         return {name: np.asarray(values[name], np.float64) for name in (*ARRAYS, *more) if name in values}
 
     def nearest_lead(self, hours: float | None) -> int:
-        """Return the position of the lead time nearest to the wanted one; the last one where none is wanted."""
+        """Returns the position of the lead time nearest to the wanted one; the last one where none is wanted."""
         return len(self.lead_times) - 1 if hours is None else int(np.abs(self.lead_times - hours).argmin())
 
     def leads_up_to(self, last: int) -> list[int]:
-        """Return the first, a middle and the last position, each once."""
+        """Returns the first, a middle and the last position, each once."""
         return sorted({0, last // 2, last})
 
     @property
@@ -45,6 +45,6 @@ class ForecastExample:
         return np.concatenate([[0.0], self.lead_times])
 
     def runs(self) -> dict[str, Float[np.ndarray, "frame variable row column"]]:
-        """Return truth, where known, and forecast, each with the initial state before it."""
+        """Returns truth, where known, and forecast, each with the initial state before it."""
         known = {"truth": self.truth, "forecast": self.forecast}
         return {name: np.concatenate([self.initial[None], run]) for name, run in known.items() if run is not None}

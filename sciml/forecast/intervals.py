@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 
 
 def parse_intervals(texts: Sequence[str | float], step_hours: float, key: str) -> tuple[float, ...]:
-    """Return the hours of intervals such as ``72h``, or of ranges such as ``6h..168h``: every multiple of the step.
+    """Returns the hours of intervals such as ``72h``, or of ranges such as ``6h..168h``: every multiple of the step.
 
     Raises:
         ConfigError: for what is no interval, or no multiple of the step; the nearest one is offered.
@@ -38,7 +38,7 @@ def parse_intervals(texts: Sequence[str | float], step_hours: float, key: str) -
 
 
 def multiple_of_step(hours: float, step_hours: float, key: str) -> float:
-    """Return the hours themselves, if they are a multiple of the data's step.
+    """Returns the hours themselves, if they are a multiple of the data's step.
 
     Raises:
         ConfigError: with the nearest multiple.
@@ -54,7 +54,7 @@ def multiple_of_step(hours: float, step_hours: float, key: str) -> float:
 
 
 def requested_paths(request: ForecastRequest, intervals: Sequence[float], step_hours: float) -> list[Path]:
-    """Return the paths of model steps that a forecast takes to its lead time.
+    """Returns the paths of model steps that a forecast takes to its lead time.
 
     Args:
         intervals: hours of the steps that the model was trained on.
@@ -79,7 +79,7 @@ def requested_paths(request: ForecastRequest, intervals: Sequence[float], step_h
 
 
 def path_to(lead_hours: float, intervals: Sequence[float], key: str = "lead_time") -> Path:
-    """Return the path of equal intervals that reaches a lead time in the fewest steps.
+    """Returns the path of equal intervals that reaches a lead time in the fewest steps.
 
     Raises:
         ConfigError: where none of the intervals divides the lead time.
@@ -96,7 +96,7 @@ def path_to(lead_hours: float, intervals: Sequence[float], key: str = "lead_time
 
 
 def scoring_paths(lead_hours: Sequence[float], intervals: Sequence[float], key: str) -> list[Path]:
-    """Return paths on which every lead time is met once: straight to each where the model knows them all as intervals,
+    """Returns paths on which every lead time is met once: straight to each where the model knows them all as intervals,
     else one path of the longest interval that divides them all.
 
     Raises:

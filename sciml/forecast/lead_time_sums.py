@@ -39,23 +39,23 @@ class LeadTimeSums:
         self._tables = {metric: torch.zeros(shape, dtype=torch.float64, device=device) for metric in metrics}
 
     def sums(self) -> list[Tensor]:
-        """Return the accumulators in a fixed order; adding them over ranks in place is all there is to do."""
+        """Returns the accumulators in a fixed order; adding them over ranks in place is all there is to do."""
         return list(self._tables.values())
 
     def scored(self, lead_time_h: Float[Tensor, "batch"]) -> tuple[Int[Tensor, "scored"], Int[Tensor, "scored"]]:
-        """Return positions among the scored lead times, and the numbers of the samples that stand there."""
+        """Returns positions among the scored lead times, and the numbers of the samples that stand there."""
         known = torch.tensor(self.lead_times_h, dtype=torch.float64)
         differences = (lead_time_h.detach().cpu().double()[:, None] - known).abs()
         sample, lead = (differences < TOLERANCE * known.min()).nonzero(as_tuple=True)
         return lead.to(self.device), sample.to(lead_time_h.device)
 
     def add(self, metric: Metric, lead: Int[Tensor, "scored"], values: Float[Tensor, "scored variable"]) -> None:
-        """Add what was measured of some forecasts at the lead times of these positions."""
+        """Adds what was measured of some forecasts at the lead times of these positions."""
         values = values.to(self.device, torch.float64)
         self._tables[metric].index_add_(1, lead, torch.stack([torch.ones_like(values), values]))
 
     def scores(self) -> Iterator[Score]:
-        """Yield the scores of all lead times that were met: by lead time, variable and metric."""
+        """Yields the scores of all lead times that were met: by lead time, variable and metric."""
         tables = {metric: table.cpu().tolist() for metric, table in self._tables.items()}
         for i, hours in enumerate(self.lead_times_h):
             for j, (variable, unit) in enumerate(self.units.items()):

@@ -24,7 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return means of the first metric that was scored over variables, seeds and cases, at each lead time.
+    """Returns means of the first metric that was scored over variables, seeds and cases, at each lead time.
 
     Intervals are percentiles of a bootstrap that draws seeds, and groups of cases that depend on one another (such as
     those of one simulation), with replacement. What a model's mean is to that of the first one is drawn in pairs.
@@ -64,7 +64,7 @@ def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[n
 def _bootstrap(
     errors: Float[np.ndarray, "seed group"], reference: Float[np.ndarray, "seed group"] | None = None
 ) -> list[float]:
-    """Return mean, or ratio of means, with the ends of its interval."""
+    """Returns mean, or ratio of means, with the ends of its interval."""
     generator = np.random.default_rng(0)
     seeds = generator.integers(errors.shape[0], size=(RESAMPLES, errors.shape[0], 1))
     groups = generator.integers(errors.shape[1], size=(RESAMPLES, 1, errors.shape[1]))
@@ -76,7 +76,7 @@ def _bootstrap(
 
 
 def markdown_table(document: Mapping[str, Any]) -> str:
-    """Return the comparison as a table in Markdown."""
+    """Returns the comparison as a table in Markdown."""
     metric, reference, costs = document["label"], label_of(document["reference"]), document["costs"]
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     names = [_lead_name(lead) for lead in leads]
@@ -100,7 +100,7 @@ def markdown_table(document: Mapping[str, Any]) -> str:
 
 
 def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draw error against cost: a column for each lead time, a row for each kind of cost."""
+    """Draws error against cost: a column for each lead time, a row for each kind of cost."""
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     with suite_style():
         figure = new_figure(4.6 * len(leads) + 0.4, 7.4)
@@ -118,7 +118,7 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
-    """Draw points with intervals, and the front of what no other model beats in both."""
+    """Draws points with intervals, and the front of what no other model beats in both."""
     rows = [row for row in document["scores"] if row["lead_time_h"] == lead]
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
     shortfall = Metric.from_row(document).shortfall
@@ -139,7 +139,7 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
 
 
 def _colors(models: Sequence[str]) -> dict[str, Any]:
-    """Return the suite's color for the run's own model, one hue after the other for the rest."""
+    """Returns the suite's color for the run's own model, one hue after the other for the rest."""
     from matplotlib import colormaps
 
     palette = colormaps["tab20"]

@@ -46,7 +46,7 @@ def draw_gif(
 
 
 def spread_out(count: int, most: int) -> np.ndarray:
-    """Return at most so many of the numbers from 0 to ``count - 1``, evenly spread, with the first and the last."""
+    """Returns at most so many of the numbers from 0 to ``count - 1``, evenly spread, with the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
@@ -72,7 +72,9 @@ def _save(frames: Sequence[Any], duration: int, path: Path) -> None:
 
 
 def _palette(cmaps: Sequence[str]) -> Any:
-    """Return the color maps' own colors, and grays for the rest: nothing flickers between frames, nothing is banded."""
+    """Returns the color maps' own colors, and grays for the rest: nothing flickers between frames, nothing is
+    banded.
+    """
     from matplotlib import colormaps
     from PIL import Image
 

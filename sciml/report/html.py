@@ -75,7 +75,7 @@ def write_report(
 
 
 def next_commands(result: RunResult) -> list[tuple[str, str]]:
-    """Return what can be done with a run, as commands to copy."""
+    """Returns what can be done with a run, as commands to copy."""
     run = result.directory
     commands = [
         ("Score it again, perhaps on other data", f"python scripts/evaluate.py run={run}"),
@@ -89,7 +89,7 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested mappings as dotted keys; empty values are left out."""
+    """Returns nested mappings as dotted keys; empty values are left out."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
@@ -117,12 +117,12 @@ def _score_context(result: RunResult) -> dict[str, Any]:
 
 
 def _all_lines(scores: Scores, metric: Metric) -> list[ScoreLine]:
-    """Return one metric at every lead time, those without a lead time first."""
+    """Returns one metric at every lead time, those without a lead time first."""
     return [line for lead in (None, *scores.lead_times(metric)) for line in scores.lines(metric, lead)]
 
 
 def _chip(lines: Sequence[ScoreLine], baseline: str) -> dict[str, Any]:
-    """Return how the model stands against one baseline, over all variables."""
+    """Returns how the model stands against one baseline, over all variables."""
     gains = [line.gain_over(baseline) for line in lines if baseline in line.values]
     finite = [gain for gain in gains if math.isfinite(gain)]
     wins, number = wins_over(lines, baseline)

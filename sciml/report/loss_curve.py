@@ -24,7 +24,7 @@ LOG_SCALE_ABOVE = 8.0
 
 
 def loss_curve(history: History, baselines: Sequence[Baseline] = ()) -> NamedFigure | None:
-    """Return the picture of a training, or None where fewer than two losses were logged."""
+    """Returns the picture of a training, or None where fewer than two losses were logged."""
     if len(_losses(history, "train")) < 2:
         return None
     skill = " Right: one minus the validation error over the baseline's; above zero the model is better."
@@ -38,7 +38,7 @@ def loss_curve(history: History, baselines: Sequence[Baseline] = ()) -> NamedFig
 
 
 def draw_loss_curve(history: History, baselines: Sequence[Baseline], path: Path) -> Path:
-    """Draw loss against step and, where validation has baselines, skill against each of them."""
+    """Draws loss against step and, where validation has baselines, skill against each of them."""
     skills = _skills(history, baselines)
     with suite_style():
         figure = new_figure(10.5 if skills else 6.5, 3.5)
@@ -78,7 +78,7 @@ def _skill_panel(axes: Axes, skills: Mapping[str, np.ndarray], baselines: Sequen
 
 
 def _losses(history: History, split: str) -> np.ndarray:
-    """Return finite losses of a split as (row, [step, loss])."""
+    """Returns finite losses of a split as (row, [step, loss])."""
     rows = [(row["step"], row["loss"]) for row in history if row["split"] == split and "loss" in row]
     table = np.array(rows, dtype=float).reshape(-1, 2)
     return table[np.isfinite(table[:, 1])]

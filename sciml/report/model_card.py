@@ -27,7 +27,7 @@ class ModelCard:
 
 
 def model_card(result: RunResult) -> ModelCard:
-    """Return the card of a run, from its files alone; what is not known is left out, never guessed."""
+    """Returns the card of a run, from its files alone; what is not known is left out, never guessed."""
     config, scores = result.record.get("config", {}), Scores.of(result)
     facts = {
         "Domain": str(result.record.get("domain", "")),
@@ -44,7 +44,7 @@ def model_card(result: RunResult) -> ModelCard:
 
 
 def training_facts(result: RunResult) -> dict[str, str]:
-    """Return steps, batch, rate and time of the training."""
+    """Returns steps, batch, rate and time of the training."""
     trainer = result.record.get("config", {}).get("trainer") or {}
     rows = [row for row in result.history if row["split"] == "train"]
     if not rows:
@@ -73,14 +73,14 @@ def training_facts(result: RunResult) -> dict[str, str]:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return ``42 s``, ``5 min`` or ``1.4 h``."""
+    """Returns ``42 s``, ``5 min`` or ``1.4 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return shares of the time of the measured steps; empty where one process did it all."""
+    """Returns shares of the time of the measured steps; empty where one process did it all."""
     names = [key for key in rows[-1] if key.startswith("time_")]
     totals = {name.removeprefix("time_"): sum(row.get(name, 0.0) for row in rows) for name in names}
     whole = sum(totals.values())
@@ -118,7 +118,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def few_samples(count: int | None) -> list[str]:
-    """Return a warning, where scores rest on too few cases to say much."""
+    """Returns a warning, where scores rest on too few cases to say much."""
     if count is None or count >= FEW_SAMPLES:
         return []
     return [f"Scored on {count} held-out sample{'s' * (count != 1)} only: far too few to judge a model by."]

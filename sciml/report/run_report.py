@@ -80,7 +80,7 @@ def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[
 
 
 def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
-    """Return uses of a trained model that only some domains have: what for, and the command."""
+    """Returns uses of a trained model that only some domains have: what for, and the command."""
     commands = []
     if isinstance(domain, Predicts):
         commands.append(("Predict cases of your own", f"python scripts/predict.py run={run} structures=FILE"))

@@ -41,11 +41,11 @@ class ScoreLine:
         return min(names, key=lambda name: self.metric.shortfall(self.values[name])) if names else None
 
     def gain_over(self, baseline: str) -> float:
-        """Return the share of a baseline's error that the model takes away, see :meth:`Metric.gain`."""
+        """Returns the share of a baseline's error that the model takes away, see :meth:`Metric.gain`."""
         return self.metric.gain(self.values[MODEL], self.values[baseline])
 
     def outcome_against(self, baseline: str) -> int:
-        """Return 1 where the model is better than a baseline, -1 where it is worse, 0 where they are equal."""
+        """Returns 1 where the model is better than a baseline, -1 where it is worse, 0 where they are equal."""
         model, other = (self.metric.shortfall(self.values[name]) for name in (MODEL, baseline))
         return (model < other) - (model > other)
 
@@ -65,12 +65,12 @@ class Scores:
 
     @classmethod
     def of(cls, result: RunResult) -> Scores:
-        """Return the scores of a run."""
+        """Returns the scores of a run."""
         return cls(result.scores, result.baselines, result.headline_lead_h)
 
     @classmethod
     def in_domain(cls, rows: Rows, domain: Domain) -> Scores:
-        """Return scores of a model of a domain."""
+        """Returns scores of a model of a domain."""
         return cls(rows, domain.baselines, headline_lead_of(domain))
 
     @property
@@ -84,11 +84,11 @@ class Scores:
         return self.metrics[0] if self.metrics else None
 
     def has(self, metric: Metric) -> bool:
-        """Return whether a metric was scored."""
+        """Returns whether a metric was scored."""
         return metric in self.metrics
 
     def lead_times(self, metric: Metric | None = None) -> list[float]:
-        """Return the lead times that were scored, in hours and increasing."""
+        """Returns the lead times that were scored, in hours and increasing."""
         chosen = (row for row in self.rows if metric is None or row["metric"] == metric.name)
         return sorted({row["lead_time_h"] for row in chosen if row.get("lead_time_h") is not None})
 
@@ -111,7 +111,7 @@ class Scores:
         return in_order({name for row in self.rows for name in (row.get("baseline") or {})}, self.baselines)
 
     def lines(self, metric: Metric, lead_time_h: float | None) -> list[ScoreLine]:
-        """Return the lines of one metric and lead time, in the order of the file."""
+        """Returns the lines of one metric and lead time, in the order of the file."""
         lines = []
         for row in self.rows:
             if row["metric"] == metric.name and row.get("lead_time_h") == lead_time_h:
@@ -127,23 +127,23 @@ class Scores:
 
 
 def headline_lead_of(domain: Domain) -> float | None:
-    """Return the lead time in hours that a domain's headlines speak of; None takes the longest that was scored."""
+    """Returns the lead time in hours that a domain's headlines speak of; None takes the longest that was scored."""
     return domain.headline_lead_h if isinstance(domain, Forecasts) else None
 
 
 def in_order(predictors: Iterable[str], baselines: Sequence[Baseline]) -> list[str]:
-    """Return predictors in the order in which tables and legends show them: as declared, then by name."""
+    """Returns predictors in the order in which tables and legends show them: as declared, then by name."""
     known = [baseline.name for baseline in baselines]
     return sorted(predictors, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
 def format_value(value: float) -> str:
-    """Return three significant digits: ``2.00``, ``0.0871``, ``1075``, ``1.20e-05``."""
+    """Returns three significant digits: ``2.00``, ``0.0871``, ``1075``, ``1.20e-05``."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def headline(lines: Sequence[ScoreLine]) -> str:
-    """Return one sentence that says which baselines the model is better or worse than, and on how many variables.
+    """Returns one sentence that says which baselines the model is better or worse than, and on how many variables.
 
     It is computed from the scores alone, and says as plainly where the model loses.
     """
@@ -162,18 +162,18 @@ def headline(lines: Sequence[ScoreLine]) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a text with a capital at its beginning."""
+    """Returns a text with a capital at its beginning."""
     return text[:1].upper() + text[1:]
 
 
 def wins_over(lines: Sequence[ScoreLine], baseline: str) -> tuple[int, int]:
-    """Return on how many lines the model is better than a baseline, and how many lines have both."""
+    """Returns on how many lines the model is better than a baseline, and how many lines have both."""
     outcomes = [line.outcome_against(baseline) for line in lines if baseline in line.values]
     return outcomes.count(1), len(outcomes)
 
 
 def _standing(lines: Sequence[ScoreLine], baseline: str) -> tuple[str, str]:
-    """Return how the model stands against a baseline, and on which variables: ``better than``, `` on 3 of 5 ...``."""
+    """Returns how the model stands against a baseline, and on which variables: ``better than``, `` on 3 of 5 ...``."""
     outcomes = [line.outcome_against(baseline) for line in lines if baseline in line.values]
     number, wins, losses = len(outcomes), outcomes.count(1), outcomes.count(-1)
     how = "better than" if wins else "worse than" if losses == number else "no better than"

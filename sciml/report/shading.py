@@ -22,20 +22,20 @@ class Shading:
 
     @classmethod
     def spanning(cls: type[S], cmap: str, *fields: Float[np.ndarray, "..."]) -> S:
-        """Return colors from about the smallest to about the largest finite value."""
+        """Returns colors from about the smallest to about the largest finite value."""
         values = _finite(fields)
         low, high = map(float, np.percentile(values, [0.1, 99.9]))
         return cls(cmap, low, high) if high > low else cls(cmap, low - 1, high + 1)
 
     @classmethod
     def centered(cls: type[S], cmap: str, *fields: Float[np.ndarray, "..."]) -> S:
-        """Return colors as far above zero as below it."""
+        """Returns colors as far above zero as below it."""
         size = float(np.percentile(np.abs(_finite(fields)), 99.9)) or 1.0
         return cls(cmap, -size, size)
 
     @classmethod
     def of_errors(cls: type[S], *fields: Float[np.ndarray, "..."]) -> S:
-        """Return colors white at zero, as far to red as to blue."""
+        """Returns colors white at zero, as far to red as to blue."""
         return cls.centered(ERROR_COLORS, *fields)
 
 

@@ -45,7 +45,7 @@ def draw_bars(
     *,
     level_color: str = INK,
 ) -> Path:
-    """Draw panels of bars beside marks of the baselines, see :func:`bars_beside_baselines`.
+    """Draws panels of bars beside marks of the baselines, see :func:`bars_beside_baselines`.
 
     Args:
         panels: by title, scores by variable and predictor.
@@ -79,7 +79,7 @@ def draw_bars(
 def bars_beside_baselines(
     axes: Axes, scores: Mapping[str, Mapping[str, float]], baselines: Sequence[Baseline] = ()
 ) -> None:
-    """Draw a bar of the model's score for each variable with its value in it, and a mark for each baseline.
+    """Draws a bar of the model's score for each variable with its value in it, and a mark for each baseline.
 
     Args:
         scores: by variable and predictor; what is missing or not finite has no mark.
@@ -102,7 +102,7 @@ def bars_beside_baselines(
 
 
 def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
-    """Return handles and labels of all panels, each label once, the model first."""
+    """Returns handles and labels of all panels, each label once, the model first."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -121,7 +121,7 @@ def draw_scores_by_lead_time(
     hidden: Collection[tuple[Metric, Baseline]] = (),
     levels: Mapping[Metric, float] | None = None,
 ) -> Path:
-    """Draw a row of panels for each metric, a column for each variable; in each the model and its baselines.
+    """Draws a row of panels for each metric, a column for each variable; in each the model and its baselines.
 
     Args:
         variables: those to show, and their titles.
@@ -155,12 +155,12 @@ def draw_scores_by_lead_time(
 
 
 def lead_unit(hours: Sequence[float]) -> tuple[str, float]:
-    """Return the unit of lead times, and how many of it are an hour: seconds where all are below one hour."""
+    """Returns the unit of lead times, and how many of it are an hour: seconds where all are below one hour."""
     return ("hours", 1.0) if hours and hours[-1] >= 1 else ("seconds", 3600.0)
 
 
 def _curves(scores: Scores, metric: Metric, variable: str) -> dict[str, list[tuple[float, float]]]:
-    """Return lead times in hours and scores by predictor, the model first."""
+    """Returns lead times in hours and scores by predictor, the model first."""
     curves: dict[str, list[tuple[float, float]]] = {MODEL: []}
     for hours in scores.lead_times(metric):
         for line in scores.lines(metric, hours):
@@ -217,7 +217,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Write values in the bars, at their left end; where a bar is too short, in the first gap between marks."""
+    """Writes values in the bars, at their left end; where a bar is too short, in the first gap between marks."""
 
     def share_of(value: float) -> float:
         return axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
@@ -235,7 +235,7 @@ def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None
 
 
 def _finite(scores: Mapping[str, Mapping[str, float]], name: str) -> np.ndarray:
-    """Return a predictor's scores, nan where they are missing or infinite."""
+    """Returns a predictor's scores, nan where they are missing or infinite."""
     values = np.array([_number(known.get(name)) for known in scores.values()])
     return np.where(np.isfinite(values), values, np.nan)
 

@@ -50,7 +50,7 @@ def draw_spectra(
     *,
     decorate: Callable[[Axes], None] = lambda axes: None,
 ) -> Path:
-    """Draw a panel for each variable: forecasts, darker the later, and truths as dashed lines.
+    """Draws a panel for each variable: forecasts, darker the later, and truths as dashed lines.
 
     Args:
         panels: by name of the variable.

@@ -71,7 +71,7 @@ def suite_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure in inches, free of pyplot's global state, laid out so that nothing is cut."""
+    """Returns an empty figure in inches, free of pyplot's global state, laid out so that nothing is cut."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
-    """Write a heading above and the small name of the data below; the axes keep clear of both.
+    """Writes a heading above and the small name of the data below; the axes keep clear of both.
 
     Returns:
         The heading, for animations that change it.
@@ -110,7 +110,7 @@ class PredictorStyle(NamedTuple):
 
 
 def style_of(predictor: str, baselines: Sequence[Baseline]) -> PredictorStyle:
-    """Return the color and the marker of the model or a baseline, the same in every picture and every run.
+    """Returns the color and the marker of the model or a baseline, the same in every picture and every run.
 
     Args:
         baselines: of the domain; a predictor that is not among them gets a color by its name.
@@ -123,12 +123,12 @@ def style_of(predictor: str, baselines: Sequence[Baseline]) -> PredictorStyle:
 
 
 def label_of(predictor: str) -> str:
-    """Return how the model or a baseline is called in a legend."""
+    """Returns how the model or a baseline is called in a legend."""
     return predictor.replace("_", " ")
 
 
 def pretty_unit(unit: str) -> str:
-    """Return a unit as matplotlib sets it: ``m**2 s**-2`` becomes m² s⁻²; a pure number has none."""
+    """Returns a unit as matplotlib sets it: ``m**2 s**-2`` becomes m² s⁻²; a pure number has none."""
     if unit in ("", "1", "dimensionless"):
         return ""
     superscript = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

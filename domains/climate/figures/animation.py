@@ -18,7 +18,7 @@ MAX_FRAMES = 24
 
 
 def draw_forecast_animation(example: WeatherExample, path: Path) -> Path:
-    """Draw a GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
+    """Draws a GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
     index = example.channel(name)
     runs = {label: run[:, index] for label, run in reversed(example.runs().items())}

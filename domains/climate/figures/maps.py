@@ -46,7 +46,7 @@ class Shading(PlainShading):
 
     @classmethod
     def of_values(cls, channel: str, *maps: Float[np.ndarray, "..."]) -> Shading:
-        """Return colors that span nearly all values; centered at zero for winds."""
+        """Returns colors that span nearly all values; centered at zero for winds."""
         unit = channel_unit(channel)
         shading = (cls.centered if unit in CENTERED_UNITS else cls.spanning)(COLORS_BY_UNIT.get(unit, "cividis"), *maps)
         contoured = parse_channel(channel).variable.name in CONTOURED
@@ -100,7 +100,7 @@ def draw_field(
 
 
 def draw_forecast_maps(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
-    """Draw rows: forecast, truth, error, error of persistence; columns: up to three variables."""
+    """Draws rows: forecast, truth, error, error of persistence; columns: up to three variables."""
     lead = example.nearest_lead(lead_hours)
     names = choose(example.schema.channels, MAP_CHANNELS, 3)
     canvas = Canvas(example.schema, world_map(example.schema), height=300)
@@ -145,7 +145,7 @@ def _draw_column(figure: Any, axes: Any, example: WeatherExample, canvas: Canvas
 
 
 def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
-    """Draw forecast, truth and error of one variable on the globe."""
+    """Draws forecast, truth and error of one variable on the globe."""
     lead = example.nearest_lead(lead_hours)
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
     index, unit = example.channel(name), pretty_unit(channel_unit(name))
@@ -175,7 +175,7 @@ def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path
 
 
 def globe_view(example: WeatherExample) -> Projection:
-    """Return the globe as seen from the northern middle latitudes; a plain map for a regional grid."""
+    """Returns the globe as seen from the northern middle latitudes; a plain map for a regional grid."""
     return Orthographic(38.0, SIDE_LONGITUDE) if covers_globe(example.schema) else world_map(example.schema)
 
 

@@ -24,15 +24,15 @@ class Projection(Protocol):
     """Between degrees and a plane in units of the Earth's radius."""
 
     def forward(self, latitude: Points, longitude: Points) -> tuple[Points, Points]:
-        """Return plane coordinates; NaN where a point is out of sight."""
+        """Returns plane coordinates; NaN where a point is out of sight."""
         ...
 
     def inverse(self, x: Points, y: Points) -> tuple[Points, Points]:
-        """Return degrees of a plane point; those outside the outline get the nearest edge's, to be clipped away."""
+        """Returns degrees of a plane point; those outside the outline get the nearest edge's, to be clipped away."""
         ...
 
     def outline(self) -> Float[np.ndarray, "point 2"]:
-        """Return the closed edge of the map."""
+        """Returns the closed edge of the map."""
         ...
 
 
@@ -119,7 +119,7 @@ class PlateCarree:
 
 
 def _parallel_scale(theta: Points) -> Points:
-    """Return plane distance per radian of longitude on the parallel of parametric latitude ``theta``."""
+    """Returns plane distance per radian of longitude on the parallel of parametric latitude ``theta``."""
     a1, a2, a3, a4 = EQUAL_EARTH
     slope = a1 + 3 * a2 * theta**2 + 7 * a3 * theta**6 + 9 * a4 * theta**8
     return 2 * np.sqrt(3) * np.cos(theta) / (3 * slope)
@@ -153,14 +153,14 @@ class Canvas:
         self._index, self._weight = _stencil(schema, latitude, longitude)
 
     def image(self, field: Float[np.ndarray, "latitude longitude"]) -> Float[np.ndarray, "row column"]:
-        """Return the field seen on the map; never beyond the range of its own values."""
+        """Returns the field seen on the map; never beyond the range of its own values."""
         values = np.asarray(field, dtype=np.float64)
         drawn = (values.reshape(-1)[self._index] * self._weight).sum(axis=0)
         return np.clip(drawn, np.nanmin(values), np.nanmax(values))
 
 
 def covers_globe(schema: ClimateSchema) -> bool:
-    """Return whether the grid goes around the Earth and from pole to pole, give or take a row."""
+    """Returns whether the grid goes around the Earth and from pole to pole, give or take a row."""
     latitude, longitude = np.asarray(schema.latitude), np.asarray(schema.longitude)
     if len(latitude) < 2 or len(longitude) < 2:
         return False
@@ -170,14 +170,14 @@ def covers_globe(schema: ClimateSchema) -> bool:
 
 
 def world_map(schema: ClimateSchema) -> Projection:
-    """Return Equal Earth for a global grid, latitude against longitude for a region."""
+    """Returns Equal Earth for a global grid, latitude against longitude for a region."""
     if covers_globe(schema):
         return EqualEarth()
     return PlateCarree(min(schema.latitude), max(schema.latitude), schema.longitude[0], schema.longitude[-1])
 
 
 def _stencil(schema: ClimateSchema, latitude: Points, longitude: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Return flat indices and weights (16, row, column) of the grid points around each place."""
+    """Returns flat indices and weights (16, row, column) of the grid points around each place."""
     grid_lat, grid_lon = np.asarray(schema.latitude), np.asarray(schema.longitude)
     rows, columns = len(grid_lat), len(grid_lon)
     if covers_globe(schema):
@@ -200,7 +200,7 @@ def _stencil(schema: ClimateSchema, latitude: Points, longitude: Points) -> tupl
 
 
 def _flat_index(schema: ClimateSchema, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Return the position of a grid point whose row may lie beyond a pole, and its column beyond the seam."""
+    """Returns the position of a grid point whose row may lie beyond a pole, and its column beyond the seam."""
     rows, columns = schema.grid_shape
     if not covers_globe(schema):
         return np.clip(row, 0, rows - 1) * columns + np.clip(column, 0, columns - 1)
@@ -213,12 +213,12 @@ def _flat_index(schema: ClimateSchema, row: np.ndarray, column: np.ndarray) -> n
 
 
 def _on_poles(schema: ClimateSchema) -> tuple[bool, bool]:
-    """Return whether the first row lies on the north pole and the last one on the south pole."""
+    """Returns whether the first row lies on the north pole and the last one on the south pole."""
     return abs(schema.latitude[0] - 90) < 1e-6, abs(schema.latitude[-1] + 90) < 1e-6
 
 
 def _catmull_rom(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return weights of the values at -1, 0, 1, 2 for a place t in [0, 1]."""
+    """Returns weights of the values at -1, 0, 1, 2 for a place t in [0, 1]."""
     return (
         0.5 * t * (-1 + t * (2 - t)),
         0.5 * (2 + t * t * (3 * t - 5)),

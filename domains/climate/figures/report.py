@@ -18,7 +18,7 @@ MIN_FRAMES = 3
 
 
 def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
-    """Yield every picture that the scores and the example forecast of a run allow, the most telling first.
+    """Yields every picture that the scores and the example forecast of a run allow, the most telling first.
 
     ``result.example`` holds arrays: ``init_time`` (hours since 1970), ``lead_times`` (hours), ``forecast``
     (lead, channel, latitude, longitude), ``initial`` (channel, latitude, longitude) and, where known, ``truth``

@@ -17,7 +17,7 @@ MOST_CURVES = 4
 
 
 def draw_skill_beside_baselines(scores: Scores, lead_hours: float | None, source: str, path: Path) -> Path:
-    """Draw a bar of the model's RMSE per variable in units of climatology's, and a mark for each baseline."""
+    """Draws a bar of the model's RMSE per variable in units of climatology's, and a mark for each baseline."""
     lines = scores.lines(RMSE, lead_hours)
     reference = next(name for name in (*REFERENCES, *scores.predictors) if all(name in li.values for li in lines))
     ratios = {line.variable: {name: v / line.values[reference] for name, v in line.values.items()} for line in lines}
@@ -30,7 +30,7 @@ def draw_skill_beside_baselines(scores: Scores, lead_hours: float | None, source
 
 
 def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
-    """Draw RMSE above, ACC below, against lead time, for up to four variables."""
+    """Draws RMSE above, ACC below, against lead time, for up to four variables."""
     units = {
         name: pretty_unit(channel_unit(name)) for name in choose(tuple(scores.variables), SHOWN_CHANNELS, MOST_CURVES)
     }

@@ -21,7 +21,7 @@ MOST_VARIABLES = 3
 
 
 def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
-    """Draw power by zonal wavenumber in the middle latitudes: forecasts against truth, up to three variables."""
+    """Draws power by zonal wavenumber in the middle latitudes: forecasts against truth, up to three variables."""
     last = example.nearest_lead(lead_hours)
     leads = example.leads_up_to(last)
     panels = {}
@@ -45,7 +45,7 @@ def zonal_power_spectrum(
     latitude: Float[np.ndarray, "latitude"] | tuple[float, ...],
     band: tuple[float, float] = (-90.0, 90.0),
 ) -> Float[np.ndarray, "... wavenumber"]:
-    """Return the area-weighted mean power by zonal wavenumber 0, 1, ..., longitudes // 2.
+    """Returns the area-weighted mean power by zonal wavenumber 0, 1, ..., longitudes // 2.
 
     Wavenumbers that stand for a conjugate pair are counted twice, so that the sum over wavenumbers is the
     area-weighted mean square of the band (Parseval), in the square of the field's unit.

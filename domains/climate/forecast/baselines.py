@@ -42,7 +42,7 @@ FORMAT = "sciml-climate-ridge-1"
 
 
 def baselines_of(store: ClimateStore, lead_times: Sequence[float]) -> dict[Baseline, Predictor]:
-    """Return the baselines that the training period of a store allows, fitted when they are first asked."""
+    """Returns the baselines that the training period of a store allows, fitted when they are first asked."""
     train = store.indices("train")
     cache = store.path / "ridge.safetensors"
     ridge = RidgeBaseline(
@@ -66,7 +66,7 @@ def persistence(batch: FieldBatch) -> Prediction:
 
 
 def climatology(fields_at: FieldsAt) -> Predictor:
-    """Return the baseline that predicts the mean of the training period at the valid time, as ``fields_at`` has it."""
+    """Returns the baseline that predicts the mean of the training period at the valid time, as ``fields_at`` has it."""
 
     def predict(batch: FieldBatch) -> Prediction:
         return Prediction({"fields": as_fields(fields_at, batch.valid_time).to(batch.state.device, torch.float32)})
@@ -131,11 +131,11 @@ class RidgeBaseline:
         return Prediction({"fields": fields})
 
     def num_pairs(self, lead_hours: float) -> int:
-        """Return how many pairs of training states lie a lead time apart."""
+        """Returns how many pairs of training states lie a lead time apart."""
         return len(self._pairs(lead_hours)[0])
 
     def operator(self, lead_hours: float) -> Float[Tensor, "feature component"]:
-        """Return the regression for a lead time, intercept in the last row; fitted or read from the cache at first.
+        """Returns the regression for a lead time, intercept in the last row; fitted or read from the cache at first.
 
         Raises:
             DataError: where too few training states lie that far apart.
@@ -149,7 +149,7 @@ class RidgeBaseline:
         return self._tensors[name]
 
     def _fit_components(self) -> dict[str, Tensor]:
-        """Return mean map and patterns by the Gram matrix of few states, then the scores (time, component) of all."""
+        """Returns mean map and patterns by the Gram matrix of few states, then the scores (time, component) of all."""
         count = min(self.max_states, len(self.times), max(2, MAX_BYTES // (4 * self._scale.numel())))
         positions = np.unique(np.linspace(0, len(self.times) - 1, count).round().astype(np.int64))
         states = torch.cat([self._states(part) for part in _chunks(positions)])
@@ -206,7 +206,7 @@ class RidgeBaseline:
         return self._tensors["patterns"]
 
     def _fingerprint(self) -> str:
-        """Return what the fit depends on; the scale stands for the statistics."""
+        """Returns what the fit depends on; the scale stands for the statistics."""
         span = (len(self.times), self.times[0], self.times[-1]) if len(self.times) else (0,)
         scale = float(self._scale.double().sum())
         parts = (FORMAT, self.num_components, self.max_states, span, scale, self.schema.to_dict())
@@ -242,7 +242,7 @@ def _chunks(positions: np.ndarray) -> list[np.ndarray]:
 def _ridge_path(
     inputs: Float[Tensor, "pair component"], outputs: Float[Tensor, "pair component"], penalties: tuple[float, ...]
 ) -> list[Float[Tensor, "feature component"]]:
-    """Return ridge regressions for several penalties from one eigendecomposition, unpenalized intercepts last.
+    """Returns ridge regressions for several penalties from one eigendecomposition, unpenalized intercepts last.
 
     Solves (X'X + penalty * mean(diag X'X)) W = X'Y for centered X and Y.
     """

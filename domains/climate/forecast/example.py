@@ -31,35 +31,35 @@ class WeatherExample(ForecastExample):
 
     @classmethod
     def of(cls, schema: ClimateSchema, values: Mapping[str, np.ndarray]) -> WeatherExample | None:
-        """Return the example of arrays named as the attributes; None where there is no forecast among them."""
+        """Returns the example of arrays named as the attributes; None where there is no forecast among them."""
         if "forecast" not in values:
             return None
         arrays = cls.arrays_of(values, "lead_times", "land_sea_mask")
         return cls(schema=schema, init_time=float(np.ravel(values["init_time"])[0]), **arrays)
 
     def channel(self, name: str) -> int:
-        """Return the position of a channel."""
+        """Returns the position of a channel."""
         return self.schema.channels.index(name)
 
     def valid_text(self, lead_hours: float) -> str:
-        """Return the valid time as text: ``2017-01-04 02:00 UTC, lead 72 h``."""
+        """Returns the valid time as text: ``2017-01-04 02:00 UTC, lead 72 h``."""
         minutes = round((self.init_time + lead_hours) * 60)
         time = np.datetime64(0, "m") + np.timedelta64(minutes, "m")
         return f"{str(time).replace('T', ' ')} UTC, lead {lead_hours:g} h"
 
     def rmse(self, error: Float[np.ndarray, "latitude longitude"]) -> float:
-        """Return the area-weighted root mean square of one map."""
+        """Returns the area-weighted root mean square of one map."""
         weights = cell_area_weights(self.schema.latitude)[:, None]
         return float(np.sqrt((weights * np.asarray(error) ** 2).mean()))
 
 
 def long_name(channel: str) -> str:
-    """Return the long name with the level: ``2m_temperature``, ``geopotential_500``."""
+    """Returns the long name with the level: ``2m_temperature``, ``geopotential_500``."""
     parsed = parse_channel(channel)
     return parsed.variable.name if parsed.level is None else f"{parsed.variable.name}_{parsed.level}"
 
 
 def choose(channels: tuple[str, ...], preferred: tuple[str, ...], most: int) -> list[str]:
-    """Return at most so many channels, the preferred ones first, then in the order of the schema."""
+    """Returns at most so many channels, the preferred ones first, then in the order of the schema."""
     ranked = [name for name in preferred if name in channels]
     return (ranked + [name for name in channels if name not in ranked])[:most]

@@ -19,7 +19,7 @@ from sciml.forecast.rollout import rollout
 
 
 def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource) -> dict[str, np.ndarray]:
-    """Return a forecast from the middle of a source's period along each of its paths, with the truth beside it.
+    """Returns a forecast from the middle of a source's period along each of its paths, with the truth beside it.
 
     Returns:
         ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``.
@@ -49,7 +49,7 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
 
 
 def read_example(path: Path, store: ClimateStore) -> WeatherExample:
-    """Return a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
+    """Returns a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
     with xr.open_dataset(path, engine="zarr" if path.suffix == ".zarr" else "netcdf4") as dataset:
         if "number" in dataset.dims:
             dataset = dataset.mean("number", keep_attrs=True)
@@ -68,7 +68,7 @@ def read_example(path: Path, store: ClimateStore) -> WeatherExample:
 
 
 def land_sea_mask(store: ClimateStore) -> np.ndarray | None:
-    """Return the store's land-sea mask, to draw coasts from; None where it has none."""
+    """Returns the store's land-sea mask, to draw coasts from; None where it has none."""
     if "lsm" not in store.schema.statics:
         return None
     return store.statistics.statics[store.schema.statics.index("lsm")].numpy()

@@ -140,7 +140,7 @@ def _time_encoding() -> dict[str, dict[str, str]]:
 
 
 def _encoded(values: xr.DataArray) -> np.ndarray:
-    """Return numbers as they stand in the file: times in minutes."""
+    """Returns numbers as they stand in the file: times in minutes."""
     if values.dtype.kind == "M":
         return (values.values - np.datetime64(0, "m")) // np.timedelta64(1, "m")
     if values.dtype.kind == "m":

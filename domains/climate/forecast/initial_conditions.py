@@ -23,7 +23,7 @@ from sciml.forecast.intervals import requested_paths
 def initial_batches(
     store: ClimateStore, statistics: ClimateStatistics, intervals: Sequence[float], request: ForecastRequest
 ) -> list[FieldBatch]:
-    """Return one batch for each path of steps to the lead time; its samples are the perturbed initial conditions.
+    """Returns one batch for each path of steps to the lead time; its samples are the perturbed initial conditions.
 
     Raises:
         ConfigError: for a time that the data do not have, or a lead time that no interval divides.
@@ -61,7 +61,7 @@ def _position(store: ClimateStore, init_time: str | None) -> int:
 
 
 def forecast_figures(path: Path, store: ClimateStore) -> Iterator[NamedFigure]:
-    """Yield globes of the longest lead time of a written forecast, beside the truth where the store holds it."""
+    """Yields globes of the longest lead time of a written forecast, beside the truth where the store holds it."""
     example = read_example(path, store)
     yield NamedFigure(
         "globes",

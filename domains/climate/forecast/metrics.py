@@ -75,7 +75,7 @@ class ClimateMetrics:
         self._table = LeadTimeSums(metrics, lead_times, units, device)
 
     def sums(self) -> list[Tensor]:
-        """Return the float64 accumulators in a fixed order; adding them over ranks in place is all."""
+        """Returns the float64 accumulators in a fixed order; adding them over ranks in place is all."""
         return self._table.sums()
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ class ClimateMetrics:
             self._table.add(metric, lead, of_samples)
 
     def compute(self) -> list[Score]:
-        """Return the scores of all lead times that were met, lead by lead and channel by channel."""
+        """Returns the scores of all lead times that were met, lead by lead and channel by channel."""
         scores: list[Score] = []
         for score in self._table.scores():
             if score.metric != RMSE_OF_MEAN:
@@ -119,7 +119,7 @@ class ClimateMetrics:
         return (fields * self._area).mean(dim=(-2, -1))
 
     def _deterministic(self, fields: Tensor, truth: Tensor, valid_time: Tensor) -> dict[Metric, Tensor]:
-        """Return what is averaged over samples, each (batch, channel)."""
+        """Returns what is averaged over samples, each (batch, channel)."""
         error = fields - truth
         values = {
             RMSE: self._mean(error.square()),
@@ -133,12 +133,12 @@ class ClimateMetrics:
         return values
 
     def _correlation(self, forecast: Tensor, truth: Tensor) -> Tensor:
-        """Return the correlation of anomalies, not centered; 0 where one vanishes, as for climatology itself."""
+        """Returns the correlation of anomalies, not centered; 0 where one vanishes, as for climatology itself."""
         norm = (self._mean(forecast.square()) * self._mean(truth.square())).sqrt()
         return torch.where(norm > 0, self._mean(forecast * truth) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
 
     def _probabilistic(self, ensemble: Tensor, truth: Tensor) -> dict[Metric, Tensor]:
-        """Return CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
+        """Returns CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
         members = ensemble.shape[1]
         skill = (ensemble - truth[:, None]).abs().mean(dim=1)
         ranked = ensemble.sort(dim=1).values
@@ -152,7 +152,7 @@ class ClimateMetrics:
 
 
 def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"]:
-    """Return fields valid at some hours since 1970, from a callable that speaks numpy."""
+    """Returns fields valid at some hours since 1970, from a callable that speaks numpy."""
     return torch.as_tensor(fields_at(hours.detach().cpu().double().numpy()))
 
 

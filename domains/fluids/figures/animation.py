@@ -20,7 +20,7 @@ SPEED = "speed"
 
 
 def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> Path:
-    """Draw a GIF from the initial state through all lead times, of one variable."""
+    """Draws a GIF from the initial state through all lead times, of one variable."""
     times = example.frame_times
     quantity, runs = moving(example)
     shading = quantity.shading(runs.get("truth", runs["forecast"]))
@@ -62,7 +62,7 @@ def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> 
 
 
 def moving(example: FlowExample) -> tuple[Quantity, dict[str, Any]]:
-    """Return what moves and its fields (frame, z, x): potential temperature, else speed, else the first variable."""
+    """Returns what moves and its fields (frame, z, x): potential temperature, else speed, else the first variable."""
     names = example.data_set.variables
     runs = example.runs()
     if "theta" not in names and set(WINDS.values()) <= set(names):

@@ -37,7 +37,7 @@ class MeshLines:
 
     @classmethod
     def of(cls, model: Mapping[str, Any], values: Mapping[str, np.ndarray], cells: tuple[int, int]) -> MeshLines | None:
-        """Return the mesh of a model's configuration and the arrays ``refined_0``, ...; None without patches."""
+        """Returns the mesh of a model's configuration and the arrays ``refined_0``, ...; None without patches."""
         if "patch_size" not in model:
             return None
         ratios = model.get("ratios") or ()
@@ -46,7 +46,7 @@ class MeshLines:
         return cls(cells, sizes, tuple(np.asarray(values[name], bool) for name in names if name in values))
 
     def levels(self, frame: int) -> list[Float[np.ndarray, "line end 2"]]:
-        """Return for each level the lines that its patches add, as ends (x, z) in cells; what sticks out is cut off.
+        """Returns for each level the lines that its patches add, as ends (x, z) in cells; what sticks out is cut off.
 
         Args:
             frame: 0 is the initial state, ``i`` the forecast of step ``i``. The last forecast was refined no more: it
@@ -61,7 +61,7 @@ class MeshLines:
     def _inner(
         self, refined: Bool[np.ndarray, "patch_z patch_x"], size: int, child: int
     ) -> Float[np.ndarray, "line end 2"]:
-        """Return lines between the children of some patches."""
+        """Returns lines between the children of some patches."""
         rows, columns = self.cells
         low_z, low_x = (size * index[:, None] for index in np.nonzero(refined))
         high_z, high_x = np.minimum(low_z + size, rows), np.minimum(low_x + size, columns)

@@ -79,19 +79,19 @@ class FieldPanel:
 
 
 def length_unit(data_set: DataSet) -> tuple[str, float]:
-    """Return the unit of lengths and how many m it has: km, and m in domains of less than one km."""
+    """Returns the unit of lengths and how many m it has: km, and m in domains of less than one km."""
     rows, columns = data_set.shape
     return ("km", 1000.0) if max(columns * data_set.dx, rows * data_set.dz) >= 1000 else ("m", 1.0)
 
 
 def aspect(data_set: DataSet) -> float:
-    """Return the width over height."""
+    """Returns the width over height."""
     rows, columns = data_set.shape
     return columns * data_set.dx / (rows * data_set.dz)
 
 
 def panel_size(ratio: float, widest: float) -> tuple[float, float]:
-    """Return inches of a panel of an aspect; none is higher than twice what the widest is wide."""
+    """Returns inches of a panel of an aspect; none is higher than twice what the widest is wide."""
     width = widest * min(1.0, 2 * ratio)
     return width, width / ratio
 
@@ -110,7 +110,7 @@ def label_axes(grid: np.ndarray, data_set: DataSet) -> None:
 def add_colorbar(
     figure: Figure, panel: FieldPanel, axes: list[Axes], label: str, size: tuple[float, float], *, upright: bool
 ) -> None:
-    """Draw a bar to the right of some panels, or below them, whose colors it explains.
+    """Draws a bar to the right of some panels, or below them, whose colors it explains.
 
     Args:
         size: inches along x and z of all these panels together.
@@ -127,7 +127,7 @@ def add_colorbar(
 
 
 def error_title(example: FlowExample, field: np.ndarray, truth: np.ndarray) -> str:
-    """Return ``error, VRMSE 0.43``; ``error`` where the truth does not vary."""
+    """Returns ``error, VRMSE 0.43``; ``error`` where the truth does not vary."""
     if not np.isfinite(field).all():
         return "error, not finite"
     value = example.vrmse(field, truth)
@@ -135,7 +135,7 @@ def error_title(example: FlowExample, field: np.ndarray, truth: np.ndarray) -> s
 
 
 def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None, path: Path) -> Path:
-    """Draw initial state, truth, forecast and error of up to four variables at one lead time.
+    """Draws initial state, truth, forecast and error of up to four variables at one lead time.
 
     Variables are rows; those of a wide and flat domain are columns.
     """

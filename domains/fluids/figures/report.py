@@ -21,7 +21,7 @@ MIN_FRAMES = 3
 
 
 def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
-    """Yield every picture that the scores and the example of a run allow, the most telling first.
+    """Yields every picture that the scores and the example of a run allow, the most telling first.
 
     ``result.example`` holds what :func:`domains.fluids.forecast.example_rollout.forecast_example` gives.
     """
@@ -57,7 +57,7 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
 
 
 def example_figures(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None) -> Iterator[NamedFigure]:
-    """Yield pictures of one forecast.
+    """Yields pictures of one forecast.
 
     Args:
         mesh: of the model; None draws none.

@@ -14,7 +14,7 @@ MOST_CURVES = 4
 
 
 def draw_skill(scores: Scores, source: str, path: Path) -> Path:
-    """Draw a panel for each scored lead time: bars of the model's VRMSE, and a mark for each baseline."""
+    """Draws a panel for each scored lead time: bars of the model's VRMSE, and a mark for each baseline."""
     panels = {
         f"{format_hours(hours)} ahead": {line.variable: line.values for line in scores.lines(VRMSE, hours)}
         for hours in scores.lead_times(VRMSE)
@@ -23,13 +23,13 @@ def draw_skill(scores: Scores, source: str, path: Path) -> Path:
 
 
 def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
-    """Draw VRMSE against lead time, for up to four variables."""
+    """Draws VRMSE against lead time, for up to four variables."""
     titles = {name: name for name in _telling(scores)[:MOST_CURVES]}
     return draw_scores_by_lead_time(scores, titles, [VRMSE], source, path, levels={VRMSE: 1.0})
 
 
 def _telling(scores: Scores) -> list[str]:
-    """Return the scored variables, one of each data set in turn, potential temperature first."""
+    """Returns the scored variables, one of each data set in turn, potential temperature first."""
     by_data_set: dict[str, list[str]] = {}
     for name in dict.fromkeys(row["variable"] for row in scores.rows if row["metric"] == VRMSE.name):
         by_data_set.setdefault(name.rpartition(".")[0], []).append(name)

@@ -25,7 +25,7 @@ MIN_ANNULI = 4
 def power_by_wavenumber(
     fields: Float[np.ndarray, "... z x"], dx: float, dz: float, boundary: Boundary
 ) -> tuple[Float[np.ndarray, "annulus"], Float[np.ndarray, "... annulus"]]:
-    """Return power in annuli of the plane of wavenumbers, all as wide as the coarser of the axes resolves.
+    """Returns power in annuli of the plane of wavenumbers, all as wide as the coarser of the axes resolves.
 
     The powers are means of squares (Parseval): over all wavenumbers they add up to the mean square of the field, in the
     square of its unit. Only whole annuli are returned, up to the smaller of the two Nyquist wavenumbers, and so not the
@@ -57,7 +57,7 @@ def power_by_wavenumber(
 
 
 def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path) -> Path:
-    """Draw power of up to four variables at the first, the middle and the last lead time, of forecast and truth.
+    """Draws power of up to four variables at the first, the middle and the last lead time, of forecast and truth.
 
     Where the model has a mesh, the wavenumbers of one cycle per patch are marked: there its patch edges are seen.
     """
@@ -86,7 +86,7 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
 
 
 def has_spectra(example: FlowExample) -> bool:
-    """Return whether the grid resolves enough annuli to draw a line."""
+    """Returns whether the grid resolves enough annuli to draw a line."""
     data_set = example.data_set
     wavenumber, _ = power_by_wavenumber(np.zeros(data_set.shape), data_set.dx, data_set.dz, data_set.boundary)
     return len(wavenumber) >= MIN_ANNULI

@@ -21,7 +21,7 @@ SMALLEST = 1e-12
 def conservation_errors(
     example: FlowExample, states: Float[np.ndarray, "lead variable z x"]
 ) -> dict[str, Float[np.ndarray, "lead"]]:
-    """Return the change of ``mass`` and ``energy`` since the initial state over the amount there.
+    """Returns the change of ``mass`` and ``energy`` since the initial state over the amount there.
 
     Energy is kinetic, internal and potential, see :func:`domains.fluids.solver.totals`.
     """
@@ -36,7 +36,7 @@ def conservation_errors(
 
 
 def draw_conservation(example: FlowExample, path: Path) -> Path:
-    """Draw the sizes of the relative changes of mass and energy against lead time, of forecast and truth."""
+    """Draws the sizes of the relative changes of mass and energy against lead time, of forecast and truth."""
     runs = {"forecast": example.forecast} | ({"truth": example.truth} if example.truth is not None else {})
     looks: dict[str, dict[str, Any]] = {
         "forecast": {"color": MODEL_COLOR, "linewidth": 2.2, "marker": "o", "markersize": 3},

@@ -33,11 +33,11 @@ class Quantity:
     signed: bool
 
     def label(self, name: str) -> str:
-        """Return a name with the unit."""
+        """Returns a name with the unit."""
         return f"{name}, {pretty_unit(self.unit)}" if self.unit else name
 
     def shading(self, *fields: Float[np.ndarray, "..."]) -> Shading:
-        """Return colors of its values, centered where zero is."""
+        """Returns colors of its values, centered where zero is."""
         return Shading.centered(FIELD_COLORS, *fields) if self.signed else Shading.spanning(POSITIVE_COLORS, *fields)
 
 
@@ -58,7 +58,7 @@ class FlowExample(ForecastExample):
 
     @classmethod
     def of(cls, schema: FluidsSchema, values: Mapping[str, np.ndarray]) -> FlowExample | None:
-        """Return the example of arrays named as the attributes, lead times in s; None where there is no forecast."""
+        """Returns the example of arrays named as the attributes, lead times in s; None where there is no forecast."""
         if "forecast" not in values:
             return None
         data_set = list(schema.data_sets.values())[int(np.ravel(values["data_set"])[0])]
@@ -68,11 +68,11 @@ class FlowExample(ForecastExample):
         return cls(data_set=data_set, title=schema.title, lead_times=hours, fluid=fluid, **arrays)
 
     def variables(self, most: int) -> list[str]:
-        """Return at most so many variables, potential temperature first, where bubbles and fronts are seen best."""
+        """Returns at most so many variables, potential temperature first, where bubbles and fronts are seen best."""
         return sorted(self.data_set.variables, key=lambda name: name != "theta")[:most]
 
     def quantity(self, name: str) -> Quantity:
-        """Return what is drawn of a variable; winds, perturbations and what has values of both signs are signed."""
+        """Returns what is drawn of a variable; winds, perturbations and what has values of both signs are signed."""
         known = self.initial if self.truth is None else self.truth
         values = self.values(known, name)
         both = bool(np.nanmin(values) < 0 < np.nanmax(values))
@@ -80,16 +80,16 @@ class FlowExample(ForecastExample):
         return Quantity(name, UNITS.get(name, ""), both or perturbation or name in WINDS.values())
 
     def long_name(self, name: str) -> str:
-        """Return ``perturbation of potential temperature``; the name itself where no other is known."""
+        """Returns ``perturbation of potential temperature``; the name itself where no other is known."""
         is_known = self.data_set.has_totals or name in WINDS.values()
         return LONG_NAMES.get(name, name) if is_known else name
 
     def values(self, states: Float[np.ndarray, "*lead variable z x"], name: str) -> Float[np.ndarray, "*lead z x"]:
-        """Return a variable of some states."""
+        """Returns a variable of some states."""
         return states[..., self.data_set.variables.index(name), :, :]
 
     def vrmse(self, field: Float[np.ndarray, "z x"], truth: Float[np.ndarray, "z x"]) -> float:
-        """Return the root of the mean squared error over the variance of the truth, outside of obstacles."""
+        """Returns the root of the mean squared error over the variance of the truth, outside of obstacles."""
         inside = np.ones(field.shape, bool) if self.fluid is None else self.fluid
         variance = truth[inside].var()
         return float(np.sqrt(np.mean((field - truth)[inside] ** 2) / variance)) if variance > 0 else np.nan

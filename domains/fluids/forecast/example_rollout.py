@@ -17,7 +17,7 @@ from sciml.forecast.rollout import rollout
 
 
 def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) -> dict[str, np.ndarray]:
-    """Return a forecast of the first test flow from its start to its end, beside it the truth and refined patches.
+    """Returns a forecast of the first test flow from its start to its end, beside it the truth and refined patches.
 
     Returns:
         ``data_set`` (its number in the schema), ``lead_times`` (s), ``forecast`` and ``truth`` (lead, variable, z, x),
@@ -51,7 +51,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
 
 
 def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
-    """Return a written forecast (the mean of its members), with the truth where the flow goes on as long.
+    """Returns a written forecast (the mean of its members), with the truth where the flow goes on as long.
 
     Returns:
         What :func:`forecast_example` does, but for the refined patches.

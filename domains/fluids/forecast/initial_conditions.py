@@ -23,7 +23,7 @@ EXAMPLE = "for example 0@100s: flow 0 of the test split at 100 s"
 def initial_batches(
     source: FlowSamples, statistics: FluidsStatistics, task: FluidsTaskConfig, request: ForecastRequest
 ) -> list[FlowBatch]:
-    """Return a batch for each path of model steps to the lead time; its samples are the perturbed initial conditions.
+    """Returns a batch for each path of model steps to the lead time; its samples are the perturbed initial conditions.
 
     Args:
         request: ``init_time`` is ``TIME`` or ``NUMBER@TIME``: seconds since the start of a flow of the test split.

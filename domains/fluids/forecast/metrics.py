@@ -60,7 +60,7 @@ class FluidsMetrics:
             self._totals[name] = LeadTimeSums((CONSERVATION_ERROR,), hours, conserved, device)
 
     def sums(self) -> list[Tensor]:
-        """Return the float64 accumulators in a fixed order."""
+        """Returns the float64 accumulators in a fixed order."""
         return [total for table in (*self._fields.values(), *self._totals.values()) for total in table.sums()]
 
     @torch.no_grad()
@@ -78,7 +78,7 @@ class FluidsMetrics:
                 self._add_totals(name, lead, fields, part.initial[chosen].double(), part.profiles[chosen])
 
     def compute(self) -> list[Score]:
-        """Return the scores of all lead times that were met."""
+        """Returns the scores of all lead times that were met."""
         return [
             score for name in self._fields for table in (self._fields, self._totals) for score in table[name].scores()
         ]

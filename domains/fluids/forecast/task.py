@@ -108,7 +108,7 @@ class FluidsTask:
         return self
 
     def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
-        """Return the mean squared error of normalized increments, averaged over samples."""
+        """Returns the mean squared error of normalized increments, averaged over samples."""
         losses, weights, parts = [], [], {}
         for name, part in batch.parts.items():
             part = self._last_step(model, name, part)
@@ -126,7 +126,7 @@ class FluidsTask:
 
     @torch.no_grad()
     def _last_step(self, model: nn.Module, name: str, part: FlowPart) -> FlowPart:
-        """Return the part before its last step, which some samples reach by steps of the model, the others truly."""
+        """Returns the part before its last step, which some samples reach by steps of the model, the others truly."""
         last = part.steps.shape[1] - 1
         for step in range(last):
             assert part.targets is not None
@@ -153,7 +153,7 @@ class FluidsTask:
         return FlowBatch(kept) if kept else None
 
     def forest(self, model: nn.Module, name: str, part: FlowPart) -> Forest | None:
-        """Return where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
+        """Returns where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
         if not isinstance(model, AMRViT):
             return None
         arguments, options = self._inputs(name, part)
@@ -164,7 +164,7 @@ class FluidsTask:
     def _increment(
         self, model: nn.Module, name: str, part: FlowPart, forest: Forest | None = None
     ) -> Float[Tensor, "batch variable z x"]:
-        """Return the normalized increment over the next step; zero in obstacles and in means of what is conserved."""
+        """Returns the normalized increment over the next step; zero in obstacles and in means of what is conserved."""
         arguments, options = self._inputs(name, part)
         rows, columns = part.state.shape[2:]
         increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
@@ -173,7 +173,7 @@ class FluidsTask:
         return self._conserving(increment, self.schema.data_sets[name], part)
 
     def _inputs(self, name: str, part: FlowPart) -> tuple[tuple, dict]:
-        """Return what the model is called with."""
+        """Returns what the model is called with."""
         data_set = self.schema.data_sets[name]
         if self.config.resample:
             part = part.resampled(self.grids[name])
