@@ -24,6 +24,7 @@ REPLACED = {
     "companion": "reference model",
     "pretend": "fake",
     "traffic": "communication volume",
+    "the talk|=talk": "Megatron-DeepSpeed",
     "goes on on": "resumes on",
     "beats .* on none": "worse than",
 }
