@@ -133,7 +133,8 @@ class DomainConformance:
         folder = RunFolder.find("latest", str(commanded))
         rows = folder.scores()
         assert rows
-        assert all({"variable", "metric", "value", "unit", "lead_time_h", "baseline"} <= set(row) for row in rows)
+        known = {"variable", "metric", "better", "perfect", "value", "unit", "lead_time_h", "baseline"}
+        assert all(known <= set(row) for row in rows)
         assert all(row["baseline"] for row in rows)
         figures = sorted((folder.path / "figures").iterdir())
         assert figures

@@ -155,6 +155,14 @@ def test_a_metric_that_is_better_when_higher_is_judged_right(tmp_path):
     assert "\N{MINUS SIGN}88%" in (tmp_path / "0" / "report.html").read_text(encoding="utf-8")  # (1 - 0.9) / (1 - 0.2)
 
 
+def test_scores_of_files_that_know_no_directions_are_read_as_errors(tmp_path):
+    new = ("label", "better", "perfect")
+    scores = [{key: value for key, value in row.items() if key not in new} for row in SCORES]
+    text = write_report(result_in(tmp_path, scores), [], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "RMSE 72 h ahead: better than persistence on all 2 variables" in text
+    assert "lower is better" in text
+
+
 def test_skill_curves_take_the_color_of_the_baseline(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr("sciml.report.loss_curve.save_png", lambda figure, path: figures.append(figure))
