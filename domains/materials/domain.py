@@ -34,7 +34,7 @@ from domains.materials.training.example import test_example
 from domains.materials.training.figures import materials_figures
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
-from domains.materials.training.warm_start import continued
+from domains.materials.training.warm_start import warm_start
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.result import CommandResult
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
@@ -126,8 +126,8 @@ class MaterialsDomain:
             baselines=lambda: {COMPOSITION: LinearComposition(splits.store, splits.schema, splits.statistics)},
         )
 
-    def continued(self, new: FittedData, older: FittedData) -> FittedData:
-        return continued(new, older)
+    def warm_start(self, new: FittedData, older: FittedData) -> FittedData:
+        return warm_start(new, older)
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         return FittedData(MaterialsSchema.from_dict(schema), MaterialsStatistics.from_tensors(statistics))

@@ -66,7 +66,7 @@ class Writer(Protocol):
 class WarmStarts(Protocol):
     """Is followed by domains whose weights mean something only in the units that they were trained in."""
 
-    def continued(self, new: FittedData, older: FittedData) -> FittedData:
+    def warm_start(self, new: FittedData, older: FittedData) -> FittedData:
         """Returns what a model is built from and normalized with that is trained on new data from an older
         one's weights.
         """

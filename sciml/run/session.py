@@ -137,7 +137,7 @@ def load_data(spec: RunSpec, folder: RunFolder | None, source: SourceRun | None)
     splits = spec.domain.splits(spec)
     if source is None or not isinstance(spec.domain, WarmStarts):
         return splits
-    fitted = spec.domain.continued(FittedData(splits.schema, splits.statistics), source.fitted)
+    fitted = spec.domain.warm_start(FittedData(splits.schema, splits.statistics), source.fitted)
     return replace(splits, schema=fitted.schema, statistics=fitted.statistics)
 
 

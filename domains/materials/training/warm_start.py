@@ -12,7 +12,7 @@ from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from sciml.domain.protocol import FittedData
 
 
-def continued(new: FittedData, older: FittedData) -> FittedData:
+def warm_start(new: FittedData, older: FittedData) -> FittedData:
     """Returns schema and statistics of a training on new data that starts from the weights of an older one.
 
     Weights mean something in the older training's units alone: the rms of its forces, the mean and standard deviation

@@ -8,7 +8,7 @@ import torch
 
 from domains.materials.data.samples import MaterialsDataConfig, branch_numbers, in_shares, open_or_prepare
 from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.training.warm_start import continued
+from domains.materials.training.warm_start import warm_start
 from sciml.core.errors import ConfigError, DataError
 from sciml.domain.protocol import FittedData
 from sciml.run.loaded import load_run
@@ -42,7 +42,7 @@ def trained(elements, references, rms, neighbors, shortest, branches=("main",)) 
 def test_units_and_elements_of_the_older_model_are_kept():
     older = trained((28, 29), [[-4.0, -3.0]], rms=0.7, neighbors=40.0, shortest=2.0)
     new = trained((29, 79), [[-3.5, 0.0], [-9.0, -8.0]], 2.0, 55.0, 1.5, branches=("old", "mine"))
-    found = continued(new, older)
+    found = warm_start(new, older)
     assert found.schema.elements == (28, 29, 79)
     assert found.schema.avg_num_neighbors == found.statistics.avg_num_neighbors == 40.0
     assert found.statistics.force_rms == 0.7
