@@ -101,7 +101,7 @@ class GridViT(nn.Module):
         self.trunk = ViT(config, block)
         self.head = head
 
-    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output row column"]:
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output *grid"]:
         """Returns the predicted fields, float32 (or the weights' precision where that is higher).
 
         Takes what the domain's ``forward_pass`` takes.
