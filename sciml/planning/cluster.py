@@ -21,7 +21,7 @@ GB, MICROSECONDS = 1e9, 1e-6
 
 @dataclass(frozen=True)
 class Link:
-    """A level of the network.
+    """Describes a level of the network.
 
     Attributes:
         devices: number of neighboring ranks that it joins; None joins all nodes.
@@ -36,7 +36,8 @@ class Link:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Facts of a cluster, from ``conf/cluster``. A launch needs the first few, a plan those of a device and the links.
+    """Describes a cluster, from ``conf/cluster``. A launch needs the first few keys, a plan those of a device and the
+    links.
 
     Attributes:
         devices_per_node: accelerators of a node, or processes where there are none.
@@ -105,12 +106,12 @@ class ClusterConfig:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether nothing is known that a plan needs."""
+        """Says whether the cluster lacks all numbers that a plan needs."""
         return not any(getattr(self, name) for name in NEEDED)
 
     @property
     def memory(self) -> float:
-        """Bytes of a device."""
+        """Returns the bytes of a device."""
         assert self.memory_gb is not None
         return self.memory_gb * GB
 
@@ -121,7 +122,7 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Shares of a device's peaks that are reached.
+    """Holds the shares of a device's peaks that are reached.
 
     The first two are fitted, to the hardware throughput of the published runs of 175 B (36.14%) and 1 T parameters
     (31.96%) on Frontier, and to nothing else; the third is assumed. Strong and weak scaling and 22 B are predicted; see

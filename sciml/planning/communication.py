@@ -229,7 +229,7 @@ def _add(total: dict[str, dict[str, Count]], axes: str, kind: str, count: Count)
 
 
 class Links:
-    """The links of a cluster under the messages of a mesh.
+    """Predicts the time of a mesh's messages on the links of a cluster.
 
     The ranks of a group pass their payload around a ring, and the slowest link among them sets the pace; a call takes
     the link's latency once for each doubling of the ranks.

@@ -17,7 +17,7 @@ T = TypeVar("T", bound="Summable")
 
 @dataclass(frozen=True)
 class AffineCost:
-    """A cost that grows with the samples of a micro-batch: a fixed part and one for each sample."""
+    """Holds a cost that grows with the samples of a micro-batch: a fixed part and one for each sample."""
 
     fixed: float = 0.0
     per_sample: float = 0.0
@@ -38,7 +38,7 @@ class AffineCost:
 
 
 class Summable:
-    """A record that can be added and multiplied because its fields can."""
+    """Lets a record be added and multiplied, because its fields can be."""
 
     def __add__(self: T, other: T) -> T:
         return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class Summable:
 
 @dataclass(frozen=True)
 class OpCost(Summable):
-    """Operations on a micro-batch.
+    """Counts the operations on a micro-batch.
 
     Attributes:
         flops: floating point operations of matrix products and attention, two for a multiplication and addition.
@@ -66,7 +66,7 @@ class OpCost(Summable):
 
 @dataclass(frozen=True)
 class StageProfile:
-    """Costs of one stage of a model, such as a block, on one rank of ``tp`` x ``sp``.
+    """Holds the costs of one stage of a model, such as a block, on one rank of ``tp`` x ``sp``.
 
     Attributes:
         forward, backward: operations; those of the backward pass include recomputation.
@@ -87,7 +87,7 @@ class StageProfile:
 
 @dataclass(frozen=True)
 class RankProfile:
-    """Costs of a model on one rank of ``tp`` x ``sp``, for a precision and a way of recomputing activations.
+    """Holds the costs of a model on one rank of ``tp`` x ``sp``, for a precision and a way of recomputing activations.
 
     Attributes:
         embed, block, head: the stages before the blocks, each block, and the stages behind them.

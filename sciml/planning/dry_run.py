@@ -21,7 +21,7 @@ from sciml.planning.strategy import Strategy
 
 @dataclass(frozen=True)
 class BuiltRank:
-    """A rank that was built.
+    """Describes a rank that was built.
 
     Attributes:
         rank: its number.

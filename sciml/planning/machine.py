@@ -124,7 +124,7 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
 
 
 def count_of(devices: int) -> str:
-    """Names a number of processes."""
+    """Returns a number of processes in words."""
     return "a process" if devices == 1 else f"{devices} processes"
 
 

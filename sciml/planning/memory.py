@@ -25,7 +25,7 @@ STEPS, EXCHANGED, TEMPORARIES_OF_A_MATRIX = 2, 5, 4
 
 
 class State(NamedTuple):
-    """Bytes of the training state on a device.
+    """Counts the bytes of the training state on a device.
 
     Attributes:
         weights, gradients, moments, average: kept between steps.
@@ -44,7 +44,7 @@ class State(NamedTuple):
 
     @property
     def lasting(self) -> float:
-        """Bytes between steps."""
+        """Returns the bytes that stay between steps."""
         return self.weights + self.gradients + self.moments + self.average
 
 
@@ -133,7 +133,7 @@ def accounted_state(
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a device at their most.
+    """Counts the bytes of a device at their peak.
 
     Attributes:
         weights, gradients, moments, average: the state; moments are the optimizer's, the average that of the weights.

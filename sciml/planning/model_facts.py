@@ -36,7 +36,7 @@ _KINDS_OF_SHARDS = ("all_gather", "all_to_all")
 
 
 class ModelFacts:
-    """A model as a plan sees it.
+    """Describes a model as a plan sees it.
 
     Nothing is trained and no parameter has memory. For each way of cutting matrices and tokens a model of two blocks
     is cut as a training would cut it, over a fake mesh, and a micro-batch goes through its task's loss forward and
@@ -108,23 +108,23 @@ class ModelFacts:
 
     @property
     def tokens(self) -> int | None:
-        """Number of tokens of a sample; None where blocks see none."""
+        """Returns the number of tokens of a sample; None where blocks see none."""
         activations = self._any_pass.stage_activations
         return activations[0].shape[1] if activations and activations[0].ndim == 3 else None
 
     @property
     def calls(self) -> int:
-        """How often a loss applies the model."""
+        """Returns how often a loss applies the model."""
         return self._any_pass.calls
 
     @property
     def loss_parts(self) -> int:
-        """Number of named parts of the loss, which are averaged over ranks."""
+        """Returns the number of named parts of the loss, which are averaged over ranks."""
         return self._any_pass.loss_parts
 
     @property
     def _any_pass(self) -> PassProfile:
-        """A pass for what is the same in all."""
+        """Returns a pass from which to read what is the same in all passes."""
         return self._pass_profile(1, 1, "bf16", "none", 1)
 
     def _sample_flops(self, recompute: str = "none") -> tuple[float, float]:
@@ -271,7 +271,7 @@ class DegreeInterpolation:
 
     @property
     def weights(self) -> dict[tuple[int, int], float]:
-        """The weight of each pair of degrees, without those of weight 0."""
+        """Returns the weight of each pair of degrees, without those of weight 0."""
         along = []
         for degree, base in zip((self.tp, self.sp), self.base, strict=True):
             weight = (1 - 1 / degree) / (1 - 1 / base)

@@ -14,7 +14,7 @@ from sciml.planning.pipeline import blocks_of_ranks
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of a stage of a model on one rank of ``tp``.
+    """Counts the parameters of a stage of a model on one rank of ``tp``.
 
     Attributes:
         shapes: the shape of each parameter on the rank.
@@ -78,7 +78,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Parameters of a whole model on one rank of ``tp``, by stage.
+    """Counts the parameters of a whole model on one rank of ``tp``, by stage.
 
     Attributes:
         embed, blocks, head: before the blocks, in each of them, and behind.
@@ -93,7 +93,7 @@ class ParameterLayout:
 
 @dataclass(frozen=True, eq=False)
 class RankParameters:
-    """Parameters of one rank of a pipeline, grouped as FSDP2 gathers them.
+    """Counts the parameters of one rank of a pipeline, grouped as FSDP2 gathers them.
 
     Attributes:
         stage: the rank's position in the pipeline.
@@ -125,12 +125,12 @@ class RankParameters:
 
     @cached_property
     def stage_counts(self) -> tuple[int, int, int]:
-        """How often the rank has the stages before the blocks, a block, and the stages behind."""
+        """Returns how often the rank has the stages before the blocks, a block, and the stages behind."""
         return int(self.is_first), len(self.blocks), int(self.is_last)
 
     @cached_property
     def fsdp_units(self) -> tuple[Parameters, ...]:
-        """The groups that FSDP2 gathers together: each block, and all else."""
+        """Returns the groups that FSDP2 gathers together: each block, and all else."""
         return (*self.blocks, self.root)
 
     @cached_property
@@ -140,7 +140,7 @@ class RankParameters:
 
     @cached_property
     def matrices(self) -> Parameters:
-        """The 2-D parameters inside of blocks, which some optimizers treat apart."""
+        """Returns the 2-D parameters inside of blocks, which some optimizers treat apart."""
         return sum((block.matrices() for block in self.blocks), Parameters())
 
     def updated(self, ranks: int) -> tuple[int, int]:
@@ -173,7 +173,7 @@ def distinct_stages(depth: int, pp: int, interleave: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Accounting:
-    """Bytes that each parameter counts for in another program than this suite.
+    """Says how many bytes each parameter counts for in another program than this suite.
 
     Attributes:
         weights: in all precisions, of which ``master`` are the optimizer's and sharded with it.
@@ -204,7 +204,7 @@ Source: the table "Resources of LLM-like models" of the talk that this suite re-
 
 @dataclass(frozen=True)
 class MegatronMemory:
-    """Bytes of a whole model by :data:`MEGATRON_FP16`, which counts neither activations nor buffers."""
+    """Counts the bytes of a whole model by :data:`MEGATRON_FP16`, which leaves out activations and buffers."""
 
     weights: float
     gradients: float

@@ -46,7 +46,7 @@ _NO_KERNELS = {torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.aten
 
 @dataclass
 class OpCount:
-    """Operations of one micro-batch; :class:`sciml.planning.costs.OpCost` has them for any micro-batch."""
+    """Counts the operations of one micro-batch; :class:`sciml.planning.costs.OpCost` has them for any micro-batch."""
 
     flops: float = 0.0
     operand_bytes: float = 0.0
@@ -196,7 +196,7 @@ class _StageTracker:
 
 @dataclass(frozen=True)
 class PassProfile:
-    """Costs of a forward and backward pass of one micro-batch.
+    """Holds the costs of a forward and backward pass of one micro-batch.
 
     Attributes:
         operations: by phase and stage.

@@ -50,7 +50,7 @@ def in_flight(schedule: str, rank: int, pp: int, interleave: int, micro_batches:
 
 
 class Action(NamedTuple):
-    """A pass of a micro-batch through a stage."""
+    """Describes a pass of a micro-batch through a stage."""
 
     kind: str
     stage: int
@@ -58,7 +58,7 @@ class Action(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """An action on a rank, with the seconds between which it runs."""
+    """Says between which seconds an action runs on a rank."""
 
     rank: int
     action: Action

@@ -22,7 +22,7 @@ FAR = 1.25
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy that fits."""
+    """Holds a strategy that fits."""
 
     strategy: Strategy
     memory: Memory
@@ -31,7 +31,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TooLarge:
-    """A strategy that does not fit.
+    """Holds a strategy that does not fit.
 
     Attributes:
         needed: bytes of the fullest device; where even the state does not fit, of the state alone.
@@ -45,7 +45,7 @@ class TooLarge:
 
 @dataclass(frozen=True)
 class Plan:
-    """The result of a search.
+    """Holds the result of a search.
 
     Attributes:
         devices: number of devices.
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def ties(self) -> tuple[Candidate, ...]:
-        """The fastest, and all that a plan cannot tell from it."""
+        """Returns the fastest strategy, and all that the plan cannot tell from it."""
         limit = self.best.step.total * (1 + TIE)
         return tuple(candidate for candidate in self.ranked if candidate.step.total <= limit)
 
@@ -235,7 +235,7 @@ def _growing(beyond: int, most: int, per_node: int) -> Iterator[int]:
 
 
 def why_slower(best: Candidate, other: Candidate, search: Search) -> str:
-    """Names the greatest reason for which a strategy takes longer than the best."""
+    """Names the main reason why a strategy takes longer than the best."""
     more = {name: value - best.step.parts()[name] for name, value in other.step.parts().items()}
     name = max(more, key=lambda part: more[part])
     share = more[name] / best.step.total
@@ -256,7 +256,7 @@ def why_slower(best: Candidate, other: Candidate, search: Search) -> str:
 
 
 def _why_computes_longer(strategy: Strategy, first: Strategy, depth: int) -> str:
-    """Names the reason for which a strategy computes longer than the best."""
+    """Names the main reason why a strategy computes longer than the best."""
     if strategy.precision != first.precision:
         return f"computing in {strategy.precision}"
     if strategy.recompute == "full" and first.recompute != "full":
@@ -270,7 +270,7 @@ def _why_computes_longer(strategy: Strategy, first: Strategy, depth: int) -> str
 
 @dataclass(frozen=True)
 class ScalingPoint:
-    """The best strategy on some number of devices; None where nothing fits, or no mesh divides them.
+    """Holds the best strategy on some number of devices; None where nothing fits, or no mesh divides them.
 
     Attributes:
         same_batch: with the global batch that is planned for.

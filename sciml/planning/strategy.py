@@ -28,7 +28,7 @@ FIXED = (*(axis.name for axis in AXES), "zero", "schedule", "interleave", "micro
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What all strategies have in common: the batch, the optimizer and the weight average.
+    """Holds what all strategies have in common: the batch, the optimizer and the weight average.
 
     Attributes:
         global_batch: samples of a step.
@@ -63,7 +63,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way to share a training among devices.
+    """Describes one way to share a training among devices.
 
     Attributes:
         parallel: degrees of the mesh; ``dp`` is a number.
@@ -81,7 +81,7 @@ class Strategy:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Ranks along each axis."""
+        """Returns the number of ranks along each axis."""
         return self.parallel.given
 
     def label(self, *roles: Role) -> str:
@@ -90,7 +90,7 @@ class Strategy:
 
     @cached_property
     def data_ranks(self) -> int:
-        """Number of ranks that share a batch."""
+        """Returns the number of ranks that share a batch."""
         return num_ranks(self.sizes, *SAMPLES)
 
     @cached_property
@@ -107,7 +107,7 @@ class Strategy:
 
     @cached_property
     def cuts(self) -> tuple[Any, ...]:
-        """All that the costs of a micro-batch depend on, but its size."""
+        """Returns all that the costs of a micro-batch depend on, but its size."""
         p = self.parallel
         return p.tp, p.sp, p.pp, p.interleave, self.precision, self.recompute
 
@@ -118,14 +118,14 @@ class Strategy:
 
     @cached_property
     def sharing(self) -> tuple[Any, ...]:
-        """All that parameters and their reduction depend on, but the number of micro-batches."""
+        """Returns all that parameters and their reduction depend on, but the number of micro-batches."""
         p = self.parallel
         engine = self.engine
         return *self.sizes.values(), p.interleave, p.zero, engine.name, engine.zero, engine.offload
 
     @cached_property
     def zero(self) -> int:
-        """Stage of ZeRO over all data ranks or over ``shard``; 0 where nothing is sharded."""
+        """Returns the stage of ZeRO over all data ranks or over ``shard``; 0 where nothing is sharded."""
         if self.engine.name == "deepspeed":
             return self.engine.stage(self.parallel)
         return self.parallel.zero if self.parallel.shard > 1 else 0
@@ -146,7 +146,7 @@ class Strategy:
 
     @property
     def text(self) -> str:
-        """Degrees and options in the words of the command line, without those that are 1."""
+        """Returns degrees and options in the words of the command line, without those that are 1."""
         p = self.parallel
         words = [f"{axis}={size}" for axis, size in reversed(self.sizes.items()) if size > 1]
         if p.shard > 1 and self.engine.name == "native":
@@ -186,7 +186,7 @@ class Strategy:
 
 @dataclass(frozen=True)
 class SearchConstraints:
-    """What a search may not change.
+    """Says what a search may not change.
 
     Attributes:
         fixed: values by name, of ``FIXED``.
@@ -202,7 +202,7 @@ class SearchConstraints:
 
 
 class Space:
-    """All strategies on some devices.
+    """Lists all strategies on some devices.
 
     Exact: whatever the suite would run is there, but three kinds that cannot win. ``gpipe`` takes as long as ``1f1b``
     and saves more activations, so it stands in only where there are too few micro-batches for that. In a pipeline torch

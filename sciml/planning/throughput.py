@@ -32,7 +32,7 @@ KERNELS_OF_AN_UPDATE = 10
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step on the rank that has most to do.
+    """Holds the seconds of a step on the rank that has most to do.
 
     Attributes:
         compute: forward and backward passes.
@@ -60,7 +60,7 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Speed:
-    """Figures that follow from a step's time.
+    """Holds the figures that follow from a step's time.
 
     Attributes:
         samples_per_s: of the whole machine.
@@ -80,14 +80,14 @@ class Speed:
 
 
 class _Load(NamedTuple):
-    """Operations of a rank, and seconds of its messages by axis, for a micro-batch of any size."""
+    """Holds a rank's operations, and the seconds of its messages by axis, for a micro-batch of any size."""
 
     operations: OpCost
     waits: dict[str, AffineCost]
 
 
 class _PassTime(NamedTuple):
-    """Seconds of a micro-batch on a rank: computing, and messages by axis."""
+    """Holds the seconds of a micro-batch on a rank: computing, and messages by axis."""
 
     compute: float
     waits: dict[str, float]

@@ -53,7 +53,7 @@ class Breakdown:
 
     @contextmanager
     def step(self, data_wait: float = 0.0, *, measure: bool = True) -> Iterator[dict[str, float]]:
-        """Measures what runs inside.
+        """Measures whatever runs inside the ``with`` block.
 
         Args:
             data_wait: seconds that this step had waited for its samples before.
@@ -80,7 +80,7 @@ class Breakdown:
 
 
 def _budget(axes: str) -> str:
-    """The account on which waiting along some axes is booked."""
+    """Returns the budget that is charged for waiting along some axes."""
     roles = {axis.role for axis in axes_in(axes)}
     if roles & {*SAMPLES} and roles <= {*GRADIENTS}:
         return PARAMETERS
@@ -96,7 +96,7 @@ class _Span:
 
 
 class _Stalls:
-    """Times between call and return of collectives and of waits for them, each without those inside it."""
+    """Measures the time between call and return of collectives and of waits for them, each without those inside it."""
 
     def __init__(self, axes: AxisNames, clock: _HostClock | _StreamClock) -> None:
         self.axes, self.clock = axes, clock
@@ -182,7 +182,7 @@ class _Stalls:
         queue(before)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by axes, each span's time without the spans inside it."""
+        """Returns the seconds by axes, each span's time without the spans inside it."""
         self.pending.clear()
         self.clock.finish()
         totals: dict[str, float] = {}
@@ -195,7 +195,7 @@ class _Stalls:
 
 
 class _HostClock:
-    """Seconds of the host: gloo blocks it while it waits."""
+    """Measures seconds of the host: gloo blocks it while it waits."""
 
     def mark(self) -> float:
         return time.perf_counter()
@@ -208,7 +208,9 @@ class _HostClock:
 
 
 class _StreamClock:
-    """Seconds of the stream on which an accelerator computes: that is what waits there, while the host runs ahead."""
+    """Measures seconds of the stream on which an accelerator computes: waits happen there, while the host runs
+    ahead.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

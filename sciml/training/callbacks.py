@@ -15,7 +15,7 @@ from sciml.core.files import read_json_lines
 
 
 class Callback(Protocol):
-    """What may look at a training run."""
+    """Describes an observer of a training run."""
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None: ...
 
@@ -30,14 +30,14 @@ def is_logged(step: int, every: int) -> bool:
 
 
 class MetricsRow(TypedDict):
-    """What every line of ``metrics.jsonl`` has; the rest are numbers by name."""
+    """Says what every line of ``metrics.jsonl`` must have; the rest are numbers by name."""
 
     step: int
     split: str
 
 
 class MetricsLog:
-    """``metrics.jsonl``: one JSON object a line; the truth about a run.
+    """Writes ``metrics.jsonl``, one JSON object a line: the truth about a run.
 
     On resume, lines of steps that will be done again are removed first.
     """
@@ -64,7 +64,7 @@ class MetricsLog:
 
 
 class ProgressView:
-    """A live bar on a terminal (step, loss, samples/s, time left); plain lines elsewhere; on stderr."""
+    """Shows a live bar on a terminal (step, loss, samples/s, time left) and plain lines elsewhere, on stderr."""
 
     PLAIN_INTERVAL_S = 10.0
 

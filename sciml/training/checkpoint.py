@@ -43,14 +43,14 @@ BEST = "best.json"
 
 
 class BestCheckpoint(TypedDict):
-    """What ``best.json`` says: the step of the best checkpoint, and its validation loss."""
+    """Holds the content of ``best.json``: the step of the best checkpoint, and its validation loss."""
 
     step: int
     loss: float
 
 
 class CheckpointStore:
-    """The checkpoints of a run, written by all its processes together.
+    """Writes and reads the checkpoints of a run, by all its processes together.
 
     All methods that write are called by all processes, in the same order; if one process fails, all get its error.
 

@@ -118,7 +118,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 class Manifest(TypedDict):
-    """What ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name."""
+    """Says what ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name."""
 
     step: int
     files: dict[str, str]

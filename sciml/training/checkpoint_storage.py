@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShardPiece:
-    """What this process holds of a tensor.
+    """Holds this process's piece of a tensor.
 
     Attributes:
         local: the values.
@@ -83,7 +83,7 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
 
 
 class PiecePlanner(DefaultSavePlanner):
-    """DCP's plan of who writes what, for pieces; it shares out replicas and refuses gaps and overlaps."""
+    """Plans for DCP who writes which pieces; it shares out replicas and refuses gaps and overlaps."""
 
     def __init__(self) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
@@ -163,7 +163,7 @@ def _tensor_data(item: WriteItem) -> TensorWriteData:
 
 @dataclass(frozen=True)
 class StoredPiece:
-    """A piece of a tensor in a file."""
+    """Describes a piece of a tensor in a file."""
 
     name: str
     dtype: torch.dtype

@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How long, how large, how precise, and how often to look and to save.
+    """Says how long to train, how large the batch is, in which precision, and how often to validate and to save.
 
     Attributes:
         max_steps: optimizer steps.
@@ -52,7 +52,7 @@ class TrainerConfig:
     trace_steps: NonNegative[int] = 0
 
     def micro_batch(self, num_ranks: int) -> int:
-        """Samples of one forward pass on one of ``num_ranks`` data-parallel ranks.
+        """Returns the number of samples of one forward pass on one of ``num_ranks`` data-parallel ranks.
 
         Raises:
             ConfigError: where the batch cannot be cut into equal parts.
@@ -78,7 +78,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """An optimizer with warm-up and cosine decay, clipping and an average of the weights.
+    """Describes an optimizer with warm-up and cosine decay, clipping and an average of the weights.
 
     Attributes:
         name: ``adamw``, ``muon`` (matrices inside of blocks by Muon, the rest by AdamW) or ``sgd``.

@@ -25,7 +25,7 @@ from sciml.training.training_state import TrainingState
 
 
 class DeepSpeedEngine(Engine):
-    """The same steps as on torch alone, with DeepSpeed reducing and clipping gradients and updating weights.
+    """Takes the same steps as on torch alone, with DeepSpeed reducing and clipping gradients and updating weights.
 
     DeepSpeed averages gradients over ranks. The mean over a global batch of unequal weights is reached by what it
     takes for a loss scale: it divides gradients by that before it clips them, and it may be set when the weights of all
@@ -150,13 +150,15 @@ class DeepSpeedEngine(Engine):
         return float(optimizer._global_grad_norm)
 
     def _overflowed(self, overflow: bool) -> None:
-        """DeepSpeed asks for a new loss scale when it knows whether gradients are finite, before it drops them."""
+        """Updates the loss scale for DeepSpeed, which calls this when it knows whether gradients are finite,
+        before it drops them.
+        """
         if overflow:
             self.math.overflowed(self.sharded.gradients())
 
 
 class _Gathering(nn.Module):
-    """The model called through DeepSpeed, which gathers weights that are used outside their own modules, too."""
+    """Calls the model through DeepSpeed, and gathers weights that are used outside their own modules, too."""
 
     engine: Any
 

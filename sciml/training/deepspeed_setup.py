@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
 def configuration(
     *, stage: int, offload: bool, clip_norm: float | None, micro_batch: int, num_micro: int
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration; what it defaults to and would change the training is always written."""
+    """Returns DeepSpeed's configuration; settings whose defaults would change the training are always written out."""
     zero: dict[str, Any] = {
         "stage": stage,
         "overlap_comm": stage == 3,
@@ -102,7 +102,7 @@ def configuration(
 
 
 class Ranks:
-    """The mesh in Megatron's words, in which DeepSpeed asks for it (its ``mpu``).
+    """Describes the mesh in Megatron's words, in which DeepSpeed asks for it (its ``mpu``).
 
     To DeepSpeed, ranks that share tokens are data-parallel ones: their gradients are parts of a sum, too.
     """
@@ -156,7 +156,7 @@ class Work(nn.Module):
 
 
 class StageLayer(nn.Module):
-    """Our pipeline stage as the one layer of DeepSpeed's; what the data loader gives is not looked at.
+    """Makes our pipeline stage the one layer of DeepSpeed's; what the data loader gives is ignored.
 
     Args:
         layout: where tokens are spread over ranks: later stages receive their number, which only the first counts.
@@ -182,7 +182,7 @@ class StageLayer(nn.Module):
 
 
 def pipeline_module(pipeline: Pipeline, mesh: Mesh) -> nn.Module:
-    """DeepSpeed's pipeline of our stages, one a rank."""
+    """Returns DeepSpeed's pipeline of our stages, one a rank."""
     from deepspeed.pipe import PipelineModule
     from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 

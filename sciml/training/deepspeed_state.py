@@ -27,7 +27,7 @@ from sciml.training.training_state import TrainingState
 
 
 class ShardedState(TrainingState, ABC):
-    """A state whose optimizer tensors are sharded.
+    """Holds a state whose optimizer tensors are sharded.
 
     Args:
         zero: DeepSpeed's optimizer.
@@ -140,7 +140,7 @@ class ShardedState(TrainingState, ABC):
 
 
 class ShardedOptimizer(ShardedState):
-    """The state under stages 1 and 2, which flatten all parameters of a group and cut the vector over ranks."""
+    """Holds the state under stages 1 and 2, which flatten all parameters of a group and cut the vector over ranks."""
 
     def __init__(self, zero: Any, model: ParallelModel, optimizer: torch.optim.Optimizer, spec: OptimizerSpec) -> None:
         super().__init__(zero, model, optimizer, spec)
@@ -180,7 +180,7 @@ class ShardedOptimizer(ShardedState):
 
 
 class ShardedWeights(ShardedState):
-    """The state under stage 3, which cuts every flattened parameter over ranks."""
+    """Holds the state under stage 3, which cuts every flattened parameter over ranks."""
 
     def groups(self) -> Sequence[Sequence[Any]]:
         """Returns the parameters of each vector."""

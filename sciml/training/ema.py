@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class WeightAverage:
-    """Float32 averages of a model's parameters, or of this rank's parts of them.
+    """Keeps float32 averages of a model's parameters, or of this rank's parts of them.
 
     The decay warms up as (1 + step) / (10 + step), so that a short run does not remember its start.
 

@@ -18,7 +18,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class _Counter:
-    """A counter of energy that only grows, or begins anew at 0 after ``wraps_at``.
+    """Reads a counter of energy that only grows, or begins anew at 0 after ``wraps_at``.
 
     Attributes:
         read: gives microjoules.
@@ -33,7 +33,7 @@ class _Counter:
 
 
 class EnergyMeter:
-    """Joules between calls. It never raises: what cannot be read is not measured.
+    """Measures joules between calls. It never raises: what cannot be read is not measured.
 
     An accelerator is read through NVML or AMD SMI: that device alone, without host and network. A process that computes
     on CPUs reads RAPL: all packages of its machine, without memory and with whatever else runs there, so only the
@@ -58,7 +58,7 @@ class EnergyMeter:
             self.source = NOT_MEASURED
 
     def joules(self) -> float | None:
-        """Joules of this process's share since the last call or the beginning; None where not measured."""
+        """Returns the joules of this process's share since the last call or the beginning; None where not measured."""
         if self.source == NOT_MEASURED:
             return None
         before, self._last = self._last, self._read()
@@ -68,7 +68,9 @@ class EnergyMeter:
         return sum(used) / 1e6
 
     def total(self, world: World) -> float | None:
-        """Joules of all processes since the last call, which they make together; None where any does not measure."""
+        """Returns the joules of all processes since the last call, which they make together; None where any
+        does not measure.
+        """
         joules = self.joules()
         total = torch.tensor(math.nan if joules is None else joules, dtype=torch.float64)
         world.add([total])

@@ -94,7 +94,7 @@ class Engine(ABC):
 
 
 class NativeEngine(Engine):
-    """Training on torch alone.
+    """Trains on torch alone.
 
     Args:
         model: built and initialized.

@@ -23,7 +23,7 @@ NATIVE = "or engine=native"
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What carries out the training steps: torch alone, or DeepSpeed.
+    """Says what carries out the training steps: torch alone, or DeepSpeed.
 
     Attributes:
         name: ``native`` or ``deepspeed``.
@@ -47,7 +47,7 @@ class EngineConfig:
             raise ConfigError("is an option of engine=deepspeed", key="engine.offload", hint="leave it out")
 
     def stage(self, parallel: ParallelConfig) -> int:
-        """DeepSpeed's stage of ZeRO."""
+        """Returns DeepSpeed's stage of ZeRO."""
         if self.zero is not None:
             return self.zero
         if parallel.shard > 1:
@@ -55,7 +55,8 @@ class EngineConfig:
         return 1 if parallel.pp > 1 else 0
 
     def degrees(self, parallel: ParallelConfig, num_processes: int) -> dict[str, int]:
-        """Ranks along each axis of the mesh. DeepSpeed shards over all data ranks, so that they are all ``dp``.
+        """Returns the ranks along each axis of the mesh. DeepSpeed shards over all data ranks, so that they are all
+        ``dp``.
 
         Raises:
             ConfigError: where the degrees do not multiply to the number of processes, or the engine cannot run them.

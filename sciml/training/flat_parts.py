@@ -15,7 +15,8 @@ from sciml.parallel.placement import Placement
 
 @dataclass(frozen=True)
 class FlatParts:
-    """A parameter, perhaps cut already, whose flattened part is cut over the data-parallel ranks at any element.
+    """Describes a parameter, perhaps cut already, whose flattened part is cut over the data-parallel ranks at any
+    element.
 
     Attributes:
         placement: of the parameter before.
@@ -29,19 +30,21 @@ class FlatParts:
 
     @cached_property
     def group(self) -> dist.ProcessGroup | None:
-        """All ranks that hold parts."""
+        """Returns all ranks that hold parts."""
         return self.placement.mesh.group(*GRADIENTS, *self.placement.cuts)
 
     @cached_property
     def bounds(self) -> list[tuple[int, int]]:
-        """The first element of the flattened part and the one behind the last, of each data-parallel rank."""
+        """Returns the first element of each data-parallel rank's part of the flattened part, and the one behind
+        its last.
+        """
         numel = self.placement.sizes[0]
         firsts = [rank * self.size - self.shift for rank in range(self.placement.mesh.size(*GRADIENTS))]
         return [(min(max(first, 0), numel), min(max(first + self.size, 0), numel)) for first in firsts]
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Elements of each rank's part."""
+        """Returns the number of elements of each rank's part."""
         return [last - first for first, last in self.bounds for _ in self.placement.sizes]
 
     def split(self, whole: Tensor) -> list[Tensor]:

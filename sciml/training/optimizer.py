@@ -24,7 +24,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """How some parameters are updated, and what that costs for each of their elements.
+    """Says how some parameters are updated, and what that costs for each of their elements.
 
     Attributes:
         state: names of the tensors, each of the parameter's shape, that are kept between steps.
@@ -40,12 +40,12 @@ class UpdateRule:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the kept tensors."""
+        """Returns the bytes of the tensors that it keeps."""
         return FLOAT32 * len(self.state)
 
     @property
     def needs_whole_matrices(self) -> bool:
-        """Whether an update looks at a matrix as a whole, so that one that is cut has to be put together for it."""
+        """Says whether an update needs a matrix as a whole, so that one that is cut must be put together for it."""
         return self.iterations > 0
 
     def flops(self, rows: int, columns: int) -> int:
@@ -56,7 +56,7 @@ class UpdateRule:
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """What an optimizer is to those who do not care which one it is.
+    """Describes an optimizer to those who do not care which one it is.
 
     Attributes:
         matrices: the rule of the trunk's matrices, which are the 2-D parameters inside of a model's blocks.
@@ -72,7 +72,7 @@ class OptimizerSpec:
 
     @property
     def needs_whole_matrices(self) -> bool:
-        """Whether one of the rules does so."""
+        """Says whether one of the rules needs whole matrices."""
         return self.matrices.needs_whole_matrices or self.others.needs_whole_matrices
 
     def rule(self, placement: Placement) -> UpdateRule:

@@ -23,12 +23,12 @@ DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NotFiniteError(RunError):
-    """A loss or a gradient is not finite: the training diverged."""
+    """Says that a loss or a gradient is not finite: the training diverged."""
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The result of a training step: means over the global batch, and the gradient norm before clipping."""
+    """Holds the result of a training step: means over the global batch, and the gradient norm before clipping."""
 
     loss: float
     parts: Mapping[str, float]
@@ -37,7 +37,7 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class Means:
-    """Loss and its parts over the global batch, and the batch's weight."""
+    """Holds the loss and its parts over the global batch, and the batch's weight."""
 
     loss: float
     parts: Mapping[str, float]
@@ -45,7 +45,7 @@ class Means:
 
 
 class StepMath:
-    """Means over the global batch, the norm of all gradients, clipping, and the loss scale.
+    """Computes means over the global batch and the norm of all gradients, clips, and scales the loss.
 
     Args:
         model: this rank's part.

@@ -16,7 +16,7 @@ Write = Callable[[str, float, int], None]
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Where to show a run besides ``metrics.jsonl``.
+    """Says where to show a run besides ``metrics.jsonl``.
 
     Attributes:
         kind: ``none``, ``tensorboard`` or ``mlflow``.

@@ -139,7 +139,9 @@ class Trainer:
         }
 
     def validate(self) -> dict[str, float]:
-        """Loss on the validation samples, and skill against each baseline, with the averaged weights."""
+        """Returns the loss on the validation samples, and the skill against each baseline, with the averaged
+        weights.
+        """
         if len(self.splits.valid) == 0:
             return {}
         with self.evaluation_weights() as model:

@@ -13,7 +13,7 @@ from sciml.training.optimizer import OptimizerSpec, state_of
 
 
 class TrainingState:
-    """Weights and optimizer tensors that lie where the model's own parameters lie.
+    """Holds weights and optimizer tensors that lie where the model's own parameters lie.
 
     Args:
         optimizer: of the model's parameters.
