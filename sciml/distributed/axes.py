@@ -13,7 +13,7 @@ from enum import Enum
 
 
 class Role(Enum):
-    """What the ranks along an axis share."""
+    """Says what the ranks along an axis share."""
 
     STAGE = "stage"
     """Blocks, as stages of a pipeline."""
@@ -29,7 +29,7 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of a mesh.
+    """Describes one axis of a mesh.
 
     Attributes:
         name: as in ``parallel.<name>`` and in names of communication.
@@ -41,7 +41,7 @@ class Axis:
 
     @property
     def key(self) -> str:
-        """The configuration key of its degree."""
+        """Returns the configuration key of its degree."""
         return f"parallel.{self.name}"
 
 
@@ -65,31 +65,33 @@ GRADIENTS = (*SAMPLES, Role.TOKEN)
 
 
 def axes_of(*roles: Role) -> tuple[Axis, ...]:
-    """The axes of some roles, in the order of ``AXES``."""
+    """Returns the axes of some roles, in the order of ``AXES``."""
     return tuple(axis for axis in AXES if axis.role in roles)
 
 
 def key_of(role: Role) -> str:
-    """The configuration key that messages name for a role: that of its first axis."""
+    """Returns the configuration key that messages name for a role: that of its first axis."""
     return axes_of(role)[0].key
 
 
 def num_ranks(degrees: Mapping[str, int], *roles: Role) -> int:
-    """Ranks along the axes of some roles together, given the degree of each axis by name."""
+    """Returns the number of ranks along the axes of some roles together, given the degree of each axis by name."""
     return math.prod(degrees[axis.name] for axis in axes_of(*roles))
 
 
 def label(degrees: Mapping[str, int], *roles: Role) -> str:
-    """Name of communication over some roles, such as ``dp_sp``: axes of more than one rank; "" where there is none."""
+    """Returns the name of communication over some roles, such as ``dp_sp``: axes of more than one rank; ""
+    where there is none.
+    """
     return join(axis for axis in axes_of(*roles) if degrees[axis.name] > 1)
 
 
 def join(axes: Iterable[Axis]) -> str:
-    """The name of communication along some axes."""
+    """Returns the name of communication along some axes."""
     return "_".join(axis.name for axis in axes)
 
 
 def axes_in(label: str) -> tuple[Axis, ...]:
-    """The axes that the name of some communication is made of; none for ``none``."""
+    """Returns the axes that make up the name of some communication; none for ``none``."""
     names = label.split("_")
     return tuple(axis for axis in AXES if axis.name in names)

@@ -131,7 +131,7 @@ def _mapped(x: Tensor, group: Group, there: Map, back: Map) -> Tensor:
 
 
 class _Map(torch.autograd.Function):
-    """A linear map over ranks whose backward pass is another such map, and the other's is this one."""
+    """Maps tensors linearly over ranks; its backward pass is another such map, whose backward pass is this one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Map, back: Map) -> Tensor:

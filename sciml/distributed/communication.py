@@ -80,7 +80,9 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 
 def belongs_to(thread: int) -> bool:
-    """Whether the caller is that thread, or in a backward pass: accelerators have threads of their own for these."""
+    """Says whether the caller is that thread, or in a backward pass: accelerators have threads of their own for
+    these.
+    """
     return threading.get_ident() == thread or torch._C._current_graph_task_id() != -1
 
 
@@ -103,7 +105,7 @@ def _kernel(operator: Any, name: str, keys: torch._C.DispatchKeySet, *args: Any)
 
 @dataclass(frozen=True)
 class Count:
-    """How often, and how much.
+    """Counts how often messages were sent, and how much was in them.
 
     Attributes:
         calls: collectives, sends or receives.
@@ -124,7 +126,7 @@ class Count:
 
 
 class AxisNames:
-    """Names of process groups by the axes along which their members differ, joined with ``_`` as in ``dp_sp``.
+    """Names process groups by the axes along which their members differ, joined with ``_`` as in ``dp_sp``.
 
     Only ranks are compared: it does not matter who made the group. A send or receive is named by its two ends. The
     group of all processes is that of the axis where the mesh has only one; a group of one process is ``none``.
@@ -135,7 +137,7 @@ class AxisNames:
         self._known: dict[tuple[dist.ProcessGroup, int | None], str] = {}
 
     def of(self, group: dist.ProcessGroup, peer: int | None = None) -> str:
-        """Name of a group, or of the way to one member, given by its number within the group."""
+        """Returns the name of a group, or of the way to one member, given by its number within the group."""
         if (group, peer) not in self._known:
             ranks = dist.get_process_group_ranks(group)
             ends = ranks if peer is None else [self.mesh.world.rank, ranks[peer]]
@@ -148,7 +150,7 @@ class AxisNames:
 
 @dataclass(frozen=True)
 class Call:
-    """One call, as its arguments tell it: kind, axes of its group, and what it counts for."""
+    """Describes one call from its arguments: kind, axes of its group, and what it counts for."""
 
     kind: str
     axes: str
@@ -177,7 +179,7 @@ def _bytes(payload: Any) -> int:
 
 
 def ring(kind: str, n: int) -> float:
-    """How many times its payload a rank puts on the wire, around a ring; as :class:`Count` says."""
+    """Returns how many times its payload a rank puts on the wire, around a ring; as :class:`Count` says."""
     special = {"all_reduce": 2 * (n - 1) / n, "all_gather": n - 1, "send": 1, "recv": 0}
     return special.get(kind, (n - 1) / n)
 
@@ -216,5 +218,5 @@ class CommunicationVolume:
         return {axes: dict(kinds) for axes, kinds in self._counts.items()}
 
     def of(self, axes: str, kind: str) -> Count:
-        """Count of one kind along some axes, zero where there was none."""
+        """Returns the count of one kind along some axes, zero where there was none."""
         return self._counts.get(axes, {}).get(kind, Count())

@@ -17,7 +17,7 @@ _LAUNCHERS = re.compile(r"RANK|WORLD_SIZE|LOCAL_RANK|MASTER_(ADDR|PORT)|(TORCHEL
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of this process in the group that a launcher started.
+    """Describes the place of this process in the group that a launcher started.
 
     Attributes:
         rank: number of this process, 0 to ``size - 1``.
@@ -41,7 +41,7 @@ class Launch:
 
     @property
     def keeps_store(self) -> bool:
-        """Whether this process keeps the store that the others connect to."""
+        """Says whether this process keeps the store that the others connect to."""
         return self.rank == 0 and not self.agent
 
 

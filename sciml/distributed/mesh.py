@@ -18,7 +18,7 @@ from sciml.distributed.world import World
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Processes arranged along ``AXES``.
+    """Arranges processes along ``AXES``.
 
     Where methods take axes, they take roles, each of which stands for all axes of that role, and names of single axes;
     they count in the order of ``AXES``, whatever the order in which they are given.
@@ -51,7 +51,7 @@ class Mesh:
 
     @classmethod
     def alone(cls, device: torch.device | str = "cpu") -> Mesh:
-        """The mesh of a single process."""
+        """Returns the mesh of a single process."""
         return cls(World(0, 1, torch.device(device)))
 
     @property
@@ -64,32 +64,32 @@ class Mesh:
 
     @property
     def data_rank(self) -> int:
-        """Which part of every batch this process works on."""
+        """Returns the number of the part of every batch that this process works on."""
         return self.rank(*SAMPLES)
 
     @property
     def num_data_ranks(self) -> int:
-        """Into how many parts a batch is shared."""
+        """Returns the number of parts into which a batch is shared."""
         return self.size(*SAMPLES)
 
     def size(self, *axes: Role | str) -> int:
-        """Ranks along some axes together."""
+        """Returns the number of ranks along some axes together."""
         return math.prod(self.degrees[axis.name] for axis in _chosen(axes))
 
     def rank(self, *axes: Role | str) -> int:
-        """Number of this process along some axes, the last of them fastest."""
+        """Returns the number of this process along some axes, the last of them fastest."""
         number = 0
         for axis in _chosen(axes):
             number = number * self.degrees[axis.name] + coordinate(self.world.rank, axis, self.degrees)
         return number
 
     def group(self, *axes: Role | str) -> dist.ProcessGroup | None:
-        """The processes that differ from this one along some axes only; None where it has no such peers."""
+        """Returns the processes that differ from this one along some axes only; None where it has no such peers."""
         mesh = self.axes(*axes)
         return None if mesh is None else mesh.get_group()
 
     def axes(self, *axes: Role | str) -> DeviceMesh | None:
-        """Some axes flattened into one dim, as a torch mesh; None where there is one rank along them."""
+        """Returns some axes flattened into one dim, as a torch mesh; None where there is one rank along them."""
         used = self._used(axes)
         if not used:
             return None
@@ -97,7 +97,7 @@ class Mesh:
         return mesh if len(used) == 1 else mesh._flatten(join(used))
 
     def torch_mesh(self, *axes: Role | str) -> DeviceMesh:
-        """Some axes as a torch mesh, each with more than one rank a dim of its own."""
+        """Returns some axes as a torch mesh, each with more than one rank a dim of its own."""
         torch_mesh: DeviceMesh = self._torch  # type: ignore[attr-defined]
         return torch_mesh[tuple(axis.name for axis in self._used(axes))]
 
@@ -112,7 +112,7 @@ class Mesh:
 
 
 def coordinate(rank: int, axis: Axis, degrees: Mapping[str, int]) -> int:
-    """Number of a process along one axis."""
+    """Returns the number of a process along one axis."""
     later = AXES[AXES.index(axis) + 1 :]
     return rank // math.prod(degrees[other.name] for other in later) % degrees[axis.name]
 

@@ -33,7 +33,7 @@ _joined: dict[str, PrefixStore] = {}
 
 
 class NoStoreError(RunError):
-    """The store of the rendezvous cannot be reached."""
+    """Says that the store of the rendezvous cannot be reached."""
 
 
 def rendezvous(launch: Launch, timeout_s: float) -> Store:

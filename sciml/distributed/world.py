@@ -21,7 +21,7 @@ from sciml.distributed.rendezvous import rendezvous
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers.
+    """Describes this process among its peers.
 
     Attributes:
         rank: number of this process, 0 to ``size - 1``.

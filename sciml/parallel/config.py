@@ -17,7 +17,7 @@ SEVERAL_STAGES: tuple[Schedule, ...] = ("interleaved", "zero_bubble")
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """Degrees of the mesh, whose product is the number of processes, and how the axes work.
+    """Holds the degrees of the mesh, whose product is the number of processes, and says how the axes work.
 
     Attributes:
         pp: ranks over which the blocks are spread, as pipeline stages.
@@ -60,16 +60,16 @@ class ParallelConfig:
 
     @property
     def num_stages(self) -> int:
-        """Pipeline stages over all ranks."""
+        """Returns the number of pipeline stages over all ranks."""
         return self.pp * self.interleave
 
     @property
     def given(self) -> dict[str, int]:
-        """Ranks along each axis, by its name, as far as they are given; else 1."""
+        """Returns the number of ranks along each axis, by its name, where it was typed; else 1."""
         return {axis.name: getattr(self, axis.name) or 1 for axis in AXES}
 
     def degrees(self, num_processes: int) -> dict[str, int]:
-        """Ranks along each axis, by its name.
+        """Returns the number of ranks along each axis, by its name.
 
         Raises:
             ConfigError: where the degrees do not multiply to the number of processes; it names one that fits.
@@ -82,7 +82,7 @@ class ParallelConfig:
         return degrees
 
     def _misfit(self, degrees: dict[str, int], num_processes: int) -> ConfigError:
-        """Names the largest degree and the nearest one in its place that fits."""
+        """Returns an error that names the largest degree and the nearest one in its place that fits."""
         used = {axis: degree for axis, degree in degrees.items() if degree > 1} or degrees
         largest = max(used, key=lambda axis: used[axis])
         product = math.prod(degrees.values())

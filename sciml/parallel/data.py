@@ -13,7 +13,7 @@ from sciml.distributed.mesh import Mesh
 
 
 def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh: Mesh, zero: int) -> None:
-    """Shards parameters over ``shard``, block by block; replicated over ``dp``.
+    """Shards parameters over ``shard``, block by block, and replicates them over ``dp``.
 
     Stages of ZeRO differ in what is whole between which moments. 3: a block's weights from just before to just
     after its forward and backward pass. 2: weights through the whole step. 1: gradients too, until the last
@@ -33,14 +33,14 @@ def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh:
 
 
 def sync_gradients(roots: Iterable[nn.Module], sync: bool) -> None:
-    """Whether the next backward pass reduces gradients over ranks, or only adds them up on each."""
+    """Sets whether the next backward pass reduces gradients over ranks, or only adds them up on each."""
     for root in roots:
         if isinstance(root, FSDPModule):
             root.set_requires_gradient_sync(sync)
 
 
 def keep_whole(roots: Iterable[nn.Module], keep: bool) -> None:
-    """Whether weights stay whole behind a backward pass: needed where a loss differentiates through one."""
+    """Sets whether weights stay whole behind a backward pass: needed where a loss differentiates through one."""
     for root in roots:
         if isinstance(root, FSDPModule):
             root.set_reshard_after_backward(not keep)
@@ -55,5 +55,5 @@ def reshard(roots: Iterable[nn.Module]) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a parameter or gradient."""
+    """Returns this rank's part of a parameter or gradient."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

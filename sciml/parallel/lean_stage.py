@@ -11,7 +11,7 @@ from torch.distributed.pipelining import PipelineStage
 
 
 class LeanStage(PipelineStage):
-    """A stage whose memory does not grow with the micro-batches of a step.
+    """Runs a stage whose memory does not grow with the micro-batches of a step.
 
     torch's own makes a tensor for what each micro-batch of a step will bring, there and back, before the first one
     comes. Here such a tensor is made when it is received and let go behind the backward pass; in between it stands

@@ -28,7 +28,7 @@ Start = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class ParallelModel:
-    """This rank's part of a model.
+    """Holds this rank's part of a model.
 
     Attributes:
         module: the model; its parameters are this rank's parts, under the names that they have in the whole.
@@ -52,36 +52,36 @@ class ParallelModel:
 
     @property
     def whole(self) -> nn.Module:
-        """What is called as the whole model, for inference."""
+        """Returns the module that is called as the whole model, for inference."""
         return self.module if self.pipeline is None else self.pipeline
 
     @property
     def roots(self) -> list[nn.Module]:
-        """Modules whose calls make up a forward pass."""
+        """Returns the modules whose calls make up a forward pass."""
         return [self.module] if self.pipeline is None else list(self.pipeline.stages.values())
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """This rank's parameters by the names that they have in the whole model, each once."""
+        """Yields this rank's parameters by the names that they have in the whole model, each once."""
         for name, parameter in self.module.named_parameters():
             yield self.tied.get(name, name), parameter
 
     def tied_names(self) -> set[str]:
-        """Names of parameters that the first and the last pipeline stage each hold, for those two ranks."""
+        """Returns the names of parameters that the first and the last pipeline stage each hold, for those two ranks."""
         rank, size = self.mesh.rank(Role.STAGE), self.mesh.size(Role.STAGE)
         return set(self.tied.values()) if size > 1 and rank in (0, size - 1) else set()
 
     def counts(self, name: str) -> bool:
-        """Whether this rank is the one among its pipeline's that a parameter counts on."""
+        """Says whether this rank is the one among its pipeline's that a parameter counts on."""
         return self.mesh.rank(Role.STAGE) == 0 or name not in self.tied_names()
 
     def buffers(self) -> dict[str, Tensor]:
-        """Further tensors that belong to the model's state; the same on every rank."""
+        """Returns further tensors that belong to the model's state; the same on every rank."""
         parameters = dict(self.named_parameters())
         known = {*parameters, *self.tied}
         return {name: value for name, value in self.module.state_dict().items() if name not in known}
 
     def num_parameters(self) -> int:
-        """Parameters of the whole model."""
+        """Returns the number of parameters of the whole model."""
         own = ((name, p) for name, p in self.named_parameters() if self.counts(name))
         count = sum(p.numel() * self.tensor_degree(name) for name, p in own)
         total = torch.tensor(float(count), dtype=torch.float64)
@@ -89,17 +89,19 @@ class ParallelModel:
         return int(total.item())
 
     def tensor_degree(self, name: str) -> int:
-        """Into how many parts a parameter is cut by heads and channels."""
+        """Returns the number of parts into which a parameter is cut by heads and channels."""
         return self.mesh.size(Role.MATRIX) if name in self.cut_dims else 1
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """A parameter, or a tensor of its shape, as it goes into a checkpoint: knowing which part of what it is."""
+        """Returns a parameter, or a tensor of its shape, as it goes into a checkpoint: it knows which part of
+        what it is.
+        """
         part, placement = local(tensor), self.placements[name]
         return placement.distributed(part) if part.shape == placement.part_shape else part
 
     @cached_property
     def placements(self) -> dict[str, Placement]:
-        """Where this rank's part of each parameter lies in the whole one."""
+        """Returns where this rank's part of each parameter lies in the whole one."""
         found = {}
         for name, parameter in self.named_parameters():
             shape, cuts = list(parameter.shape), {}
@@ -203,7 +205,7 @@ def check_plan(model: nn.Module, *, matrices: int, tokens: int, stages: int) -> 
 
 
 def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:
-    """Whether two names of a model stand for one parameter."""
+    """Says whether two names of a model stand for one parameter."""
     return module.get_parameter(name) is module.get_parameter(other)
 
 
@@ -217,7 +219,7 @@ def tie(module: nn.Module, tied: Mapping[str, str]) -> None:
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """Modules that own parameters, with the parameters and what they call them."""
+    """Yields the modules that own parameters, with the parameters and the names that they give them."""
     for _, module in owners(model):
         for key, parameter in module.named_parameters(recurse=False):
             yield module, key, parameter

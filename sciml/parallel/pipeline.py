@@ -29,7 +29,7 @@ SCHEDULE_CLASSES = {
 
 
 class Pipeline(nn.Module):
-    """The stages of this rank among those of its peers.
+    """Runs the stages of this rank among those of its peers.
 
     As a module it is the whole model, for inference: activations are handed from stage to stage, and every rank of
     the pipeline gets the output.

@@ -19,11 +19,11 @@ from sciml.parallel.data import local
 
 
 class Parts(Protocol):
-    """How a whole tensor is shared by the ranks of a group."""
+    """Says how the ranks of a group share a whole tensor."""
 
     @property
     def group(self) -> dist.ProcessGroup | None:
-        """The ranks that hold parts; None where this one holds all of it."""
+        """Returns the ranks that hold parts; None where this one holds all of it."""
         ...
 
     def split(self, whole: Tensor) -> list[Tensor]:
@@ -36,13 +36,13 @@ class Parts(Protocol):
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Elements of each rank's part."""
+        """Returns the number of elements of each rank's part."""
         ...
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A parameter's placement on the mesh.
+    """Describes a parameter's placement on the mesh.
 
     Attributes:
         mesh: the ranks.
@@ -58,19 +58,19 @@ class Placement:
 
     @cached_property
     def group(self) -> dist.ProcessGroup | None:
-        """The ranks that hold parts; None where this one holds all of it."""
+        """Returns the ranks that hold parts; None where this one holds all of it."""
         return self.mesh.group(*self.cuts) if self.cuts else None
 
     @cached_property
     def regions(self) -> list[tuple[slice, ...]]:
-        """The part of each rank of the group, as slices of the whole."""
+        """Returns the part of each rank of the group, as slices of the whole."""
         roles = list(dict.fromkeys(axis.role for axis in axes_of(*self.cuts)))  # in the order of the group's ranks
         ranks = torch.cartesian_prod(*(torch.arange(self.mesh.size(role)) for role in roles)).view(-1, len(roles))
         return [self._region(dict(zip(roles, position, strict=True))) for position in ranks.tolist()]
 
     @property
     def region(self) -> tuple[slice, ...]:
-        """This rank's part, as slices of the whole."""
+        """Returns this rank's part, as slices of the whole."""
         return self._region({role: self.mesh.rank(role) for role in self.cuts})
 
     def _region(self, position: Mapping[Role, int]) -> tuple[slice, ...]:
@@ -84,7 +84,7 @@ class Placement:
 
     @cached_property
     def part_shape(self) -> tuple[int, ...]:
-        """Shape of this rank's part."""
+        """Returns the shape of this rank's part."""
         return tuple(bound.stop - bound.start for bound in self.region)
 
     def part(self, whole: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Placement:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Elements of each rank's part."""
+        """Returns the number of elements of each rank's part."""
         whole = torch.empty(self.shape, device="meta")
         return [part.numel() for part in self.split(whole)]
 
@@ -128,7 +128,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Fragment:
-    """What a flattened tensor holds of a whole parameter.
+    """Says which part of a whole parameter a flattened tensor holds.
 
     Attributes:
         first: where in the tensor this rank's part begins.

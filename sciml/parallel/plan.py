@@ -20,7 +20,7 @@ from sciml.distributed.axes import Role, key_of
 
 
 class Style(str, Enum):
-    """What a tensor-parallel group does with the parameters of a module.
+    """Says what a tensor-parallel group does with the parameters of a module.
 
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.
     ``ROW`` cuts the inputs (dim 1 of the weight); outputs are summed over ranks and the bias, held by all,
@@ -38,7 +38,7 @@ class Style(str, Enum):
 
 
 def cut_dim(style: Style, parameter: str) -> int | None:
-    """The dim along which a module's own parameter is cut, or None where every rank holds all of it."""
+    """Returns the dim along which a module's own parameter is cut, or None where every rank holds all of it."""
     if style in (Style.COLUMN, Style.VOCABULARY):
         return 0
     if style is Style.ROW and parameter != "bias":
@@ -48,7 +48,7 @@ def cut_dim(style: Style, parameter: str) -> int | None:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Tokens that are the same on every rank are cut over some axes.
+    """Cuts tokens that are the same on every rank over some axes.
 
     Attributes:
         dim: their dim in the module's first input.
@@ -61,12 +61,12 @@ class Scatter:
 
 @dataclass(frozen=True)
 class CopyToRegion:
-    """An input that is the same on every rank goes to ranks with different heads or channels."""
+    """Hands an input that is the same on every rank to ranks with different heads or channels."""
 
 
 @dataclass(frozen=True)
 class AllGather:
-    """Tokens cut between matrices are gathered for ranks that compute different things with them.
+    """Gathers tokens that are cut between matrices, for ranks that compute different things with them.
 
     Attributes:
         dim: their dim.
@@ -81,14 +81,14 @@ class AllGather:
 
 @dataclass(frozen=True)
 class AllToAll:
-    """All tokens with some of the channels on each matrix rank become some of the tokens with all channels."""
+    """Turns all tokens with some of the channels on each matrix rank into some of the tokens with all channels."""
 
     dim: int = 1
 
 
 @dataclass(frozen=True)
 class GatherReplicated:
-    """Tokens cut over some axes are gathered in the module's output; every rank goes on with all, without the fill.
+    """Gathers in the module's output tokens that are cut over some axes; every rank goes on with all, without the fill.
 
     Attributes:
         dim: their dim.
@@ -101,12 +101,12 @@ class GatherReplicated:
 
 @dataclass(frozen=True)
 class AllReduce:
-    """What ranks with tokens of their own give of a module's output is added up."""
+    """Sums a module's output over ranks that each have tokens of their own."""
 
 
 @dataclass(frozen=True)
 class Stages:
-    """How a model is cut into pipeline stages; see :class:`sciml.parallel.pipeline.Staged`.
+    """Says how a model is cut into pipeline stages; see :class:`sciml.parallel.pipeline.Staged`.
 
     Attributes:
         first: modules of the first stage alone.
@@ -119,7 +119,7 @@ class Stages:
     last: tuple[str, ...] = ()
 
     def within(self, prefix: str) -> Stages:
-        """The same for a model that stands at ``prefix`` inside another."""
+        """Returns the same stages for a model that stands at ``prefix`` inside another."""
         blocks = None if self.blocks is None else f"{prefix}.{self.blocks}"
         return Stages(_prefixed(prefix, self.first), blocks, _prefixed(prefix, self.last))
 
@@ -129,7 +129,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class ShardingPlan:
-    """What happens at which module when a model is cut over a mesh.
+    """Says what happens at which module when a model is cut over a mesh.
 
     A pattern is compared with the dotted name of a module that owns parameters, part by part: ``*`` stands
     for one part or within one, as in ``blocks.*.attention.w[qkv]``. Exactly one rule must fit each such module.
@@ -155,7 +155,7 @@ class ShardingPlan:
         object.__setattr__(self, "rules", {pattern: Style(style) for pattern, style in self.rules.items()})
 
     def within(self, prefix: str) -> ShardingPlan:
-        """The same plan for a model that stands at ``prefix`` inside another."""
+        """Returns the same plan for a model that stands at ``prefix`` inside another."""
 
         def moved(table: Mapping[str, Any]) -> dict[str, Any]:
             return {f"{prefix}.{name}": value for name, value in table.items()}
@@ -181,11 +181,11 @@ class ShardingPlan:
 
     @property
     def cuts_tokens(self) -> bool:
-        """Whether tokens are cut between the modules that are cut by heads and channels."""
+        """Says whether tokens are cut between the modules that are cut by heads and channels."""
         return any(isinstance(step, AllGather) for steps in self.inputs.values() for step in steps)
 
     def style_of(self, name: str) -> Style:
-        """The style of one module.
+        """Returns the style of one module.
 
         Raises:
             ValueError: where no rule or more than one fits.
@@ -197,7 +197,7 @@ class ShardingPlan:
         return self.rules[found[0]]
 
     def styles(self, model: nn.Module) -> dict[str, Style]:
-        """The style of every module that owns parameters, by name.
+        """Returns the style of every module that owns parameters, by name.
 
         Raises:
             ValueError: where not exactly one rule fits a module.
@@ -274,14 +274,14 @@ class ShardingPlan:
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that own parameters themselves, with their dotted names."""
+    """Yields the modules that own parameters themselves, with their dotted names."""
     for name, module in model.named_modules():
         if next(module.parameters(recurse=False), None) is not None:
             yield name, module
 
 
 def fits(patterns: Iterable[str], name: str) -> list[str]:
-    """The patterns that a module's name fits."""
+    """Returns the patterns that a module's name fits."""
     return [pattern for pattern in patterns if _matches(pattern, name)]
 
 
@@ -296,5 +296,5 @@ def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _degrees(counts: list[int]) -> str:
-    """Degrees that divide all counts, in words."""
+    """Returns the degrees that divide all counts, in words."""
     return ", ".join(str(d) for d in range(1, min(counts) + 1) if not any(count % d for count in counts))

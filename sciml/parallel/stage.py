@@ -29,7 +29,7 @@ class StageEnd(Exception):  # noqa: N818
 
 
 class Stage(nn.Module):
-    """One stage: from the activations of the stage before to its own, or to the model's output.
+    """Runs one stage: from the activations of the stage before to its own, or to the model's output.
 
     In training every stage evaluates the task's whole loss on each micro-batch: the first stages leave it where the
     model is called, with their activations; the last one's model gives the output, and the loss goes on from there. So

@@ -44,7 +44,7 @@ from sciml.parallel.tokens import TokenLayout
 
 
 class RowLinear(nn.Linear):
-    """A linear with some of the inputs: ranks' outputs are summed, and the bias is added once."""
+    """Applies a linear to some of the inputs: ranks' outputs are summed, and the bias is added once."""
 
     combine: Callable[[Tensor], Tensor]
 
@@ -89,7 +89,7 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
 
 
 def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
-    """From partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
+    """Returns the map from partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
     leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else all_reduce
     return partial(leave, group=mesh.group(Role.MATRIX))
 
@@ -141,7 +141,9 @@ def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -
 
 
 def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
-    """All tokens; under autocast as narrow as the products that they go to make them, and not as norms give them."""
+    """Returns all tokens; under autocast as narrow as the products that they go to make them, and not as norms
+    give them.
+    """
     if group is not None and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     return all_gather(x, dim=dim, group=group)

@@ -14,7 +14,8 @@ TOKENS = (Role.TOKEN, Role.MATRIX)
 
 
 class TokenLayout:
-    """How the tokens lie over a mesh: in order, an equal part for each token rank and, within it, for each matrix rank.
+    """Says how the tokens lie over a mesh: in order, an equal part for each token rank and, within it, for each matrix
+    rank.
 
     Counts that the ranks do not divide are filled up with zeros at the end. Fill tokens pass through norms and
     matrices like all others and are cut off where tokens mix (attention) and at the end, so they change nothing.
@@ -30,7 +31,7 @@ class TokenLayout:
 
     @property
     def fill(self) -> int:
-        """Zeros at the end."""
+        """Returns the number of zeros at the end."""
         return -self.count % self.multiple
 
     def scatter(self, x: Tensor, dim: int, axes: tuple[Role, ...]) -> Tensor:
@@ -68,7 +69,7 @@ class TokenLayout:
         return all_to_all(x, 2, 1, self.mesh.group(Role.TOKEN)).narrow(1, 0, self.count)
 
     def to_tokens(self, x: Tensor) -> Tensor:
-        """The way back from :meth:`to_heads`."""
+        """Inverts :meth:`to_heads`."""
         return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group(Role.TOKEN))
 
     def _filled(self, x: Tensor, dim: int) -> Tensor:
