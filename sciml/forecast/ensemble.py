@@ -18,7 +18,7 @@ TOLERANCE_H = 1e-6
 
 
 class TimedBatch(Protocol):
-    """A batch that knows when its next step ends."""
+    """Describes a batch that knows when its next step ends."""
 
     next_lead_time: torch.Tensor
 

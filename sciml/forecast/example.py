@@ -14,7 +14,7 @@ ARRAYS = ("forecast", "truth", "initial")
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastExample:
-    """A rollout from one state on a grid.
+    """Holds a rollout from one state on a grid.
 
     Attributes:
         lead_times: hours, increasing, all above 0.
@@ -41,7 +41,7 @@ class ForecastExample:
 
     @property
     def frame_times(self) -> Float[np.ndarray, "frame"]:
-        """Lead times in hours with that of the initial state before them."""
+        """Returns the lead times in hours, with that of the initial state before them."""
         return np.concatenate([[0.0], self.lead_times])
 
     def runs(self) -> dict[str, Float[np.ndarray, "frame variable row column"]]:

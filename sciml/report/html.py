@@ -25,7 +25,7 @@ MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, as the template wants it."""
+    """Holds a drawn figure, as the template wants it."""
 
     name: str
     title: str

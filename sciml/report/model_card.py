@@ -20,7 +20,7 @@ TIME = "Time in training steps"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Facts in order, and limits as sentences."""
+    """Holds facts in order, and limits as sentences."""
 
     facts: Mapping[str, str]
     limits: Sequence[str]
@@ -88,7 +88,7 @@ def _time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]], batch: int) -> float:
-    """Sum of step times; a logged step stands for those since the one before."""
+    """Sums step times; a logged step stands for those since the one before."""
     total, before = 0.0, 0
     for row in rows:
         if row.get("samples_per_s"):
@@ -103,7 +103,9 @@ def _model(config: Mapping[str, Any]) -> str:
 
 
 def _parameters(result: RunResult) -> str:
-    """Count parameters in the best checkpoint; the averaged weights leave out buffers, so they count best."""
+    """Counts parameters in the best checkpoint, in the averaged weights where there are some, since they leave
+    out buffers.
+    """
     best = CheckpointStore(result.directory / "checkpoints").best()
     if best is None:
         return ""

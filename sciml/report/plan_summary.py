@@ -137,7 +137,7 @@ def _volume(search: Search, candidate: Candidate) -> dict[str, dict[str, Any]]:
 
 
 def _ranking(search: Search, plan: Plan, rows: int) -> list[RenderableType | str]:
-    """Ranks the best strategy of each mesh: those that differ otherwise alone are left out."""
+    """Ranks the best strategy of each mesh; strategies that differ only otherwise are left out."""
     best_of_mesh: dict[str, Candidate] = {}
     for candidate in plan.ranked:
         best_of_mesh.setdefault(candidate.strategy.text, candidate)

@@ -75,7 +75,7 @@ def _source(search: Search, plan: Plan) -> str:
 
 
 def memory_bars(stem: Path, search: Search, plan: Plan) -> Path:
-    """What is in a device's memory, for places of the pipeline."""
+    """Draws what fills a device's memory, for some stages of the pipeline."""
     strategy, room = plan.best.strategy, search.cluster.memory / GB
     pp = strategy.parallel.pp
     stages = sorted({round(n) for n in np.linspace(0, pp - 1, min(pp, MOST_BARS))})
@@ -110,7 +110,7 @@ def _stack(axes: Axes, bars: dict[str, Memory]) -> None:
 
 
 def heat_map(stem: Path, search: Search, plan: Plan) -> Path:
-    """The best step time of each ``tp`` and ``pp``; what does not fit says by how much."""
+    """Draws the best step time of each ``tp`` and ``pp``; what does not fit says by how much."""
     from matplotlib.colors import LogNorm
 
     cells = plan.by_degrees()
@@ -158,7 +158,7 @@ def _frame(place: tuple[int, int]) -> Any:
 
 
 def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[ScalingPoint]) -> Path:
-    """Samples a second and efficiency over devices, with the same batch and with one that grows."""
+    """Draws samples a second and efficiency over devices, with the same batch and with one that grows."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     figure = new_figure(10.0, 4.0)
@@ -194,7 +194,7 @@ def scaling(stem: Path, search: Search, plan: Plan, curve: Sequence[ScalingPoint
 
 
 def schedules(stem: Path, search: Search, plan: Plan) -> Path:
-    """Which rank of a pipeline does what when, by each schedule that there is for the best strategy's mesh."""
+    """Draws what each rank of a pipeline does when, by each schedule that there is for the best strategy's mesh."""
     best, model = plan.best.strategy, search.throughput
     p = best.parallel
     passes = max(p.pp, min(int(best.micro_batches(search.training)), MOST_PASSES * p.pp) // p.pp * p.pp)

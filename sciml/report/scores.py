@@ -17,7 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class ScoreLine:
-    """One variable at one lead time: the model beside its baselines.
+    """Holds one variable at one lead time: the model beside its baselines.
 
     Attributes:
         values: by predictor, ``"model"`` first; a baseline that was not scored is missing.
@@ -31,12 +31,12 @@ class ScoreLine:
 
     @property
     def best(self) -> str:
-        """The predictor with the best value."""
+        """Returns the predictor with the best value."""
         return min(self.values, key=lambda name: self.metric.shortfall(self.values[name]))
 
     @property
     def best_baseline(self) -> str | None:
-        """The strongest baseline; None where there is none."""
+        """Returns the strongest baseline; None where there is none."""
         names = [name for name in self.values if name != MODEL]
         return min(names, key=lambda name: self.metric.shortfall(self.values[name])) if names else None
 
@@ -52,7 +52,7 @@ class ScoreLine:
 
 @dataclass(frozen=True)
 class Scores:
-    """The rows of a ``scores.json``, with what the domain says of baselines and lead times.
+    """Holds the rows of a ``scores.json``, with what the domain says of baselines and lead times.
 
     Attributes:
         baselines: of the domain, in the order of tables and legends.
@@ -75,12 +75,12 @@ class Scores:
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that were scored, in the order of the file; the first is that of headlines."""
+        """Returns the metrics that were scored, in the order of the file; the first is that of headlines."""
         return list(dict.fromkeys(Metric.from_row(row) for row in self.rows))
 
     @property
     def primary_metric(self) -> Metric | None:
-        """The metric of headlines; None where nothing was scored."""
+        """Returns the metric of headlines; None where nothing was scored."""
         return self.metrics[0] if self.metrics else None
 
     def has(self, metric: Metric) -> bool:
@@ -94,7 +94,9 @@ class Scores:
 
     @property
     def main_lead_time(self) -> float | None:
-        """The lead time of headlines: the domain's where it was scored, else the longest; None without lead times."""
+        """Returns the lead time of headlines: the domain's where it was scored, else the longest; None without
+        lead times.
+        """
         known = self.lead_times()
         if not known:
             return None
@@ -102,12 +104,12 @@ class Scores:
 
     @property
     def variables(self) -> list[str]:
-        """The variables that were scored, in the order of the file."""
+        """Returns the variables that were scored, in the order of the file."""
         return list(dict.fromkeys(row["variable"] for row in self.rows))
 
     @property
     def predictors(self) -> list[str]:
-        """The baselines that were scored, in the order of tables and legends."""
+        """Returns the baselines that were scored, in the order of tables and legends."""
         return in_order({name for row in self.rows for name in (row.get("baseline") or {})}, self.baselines)
 
     def lines(self, metric: Metric, lead_time_h: float | None) -> list[ScoreLine]:
@@ -122,7 +124,7 @@ class Scores:
 
     @property
     def main_lines(self) -> list[ScoreLine]:
-        """The lines that headlines speak of: the primary metric at the main lead time."""
+        """Returns the lines that headlines speak of: the primary metric at the main lead time."""
         return [] if self.primary_metric is None else self.lines(self.primary_metric, self.main_lead_time)
 
 

@@ -14,7 +14,7 @@ S = TypeVar("S", bound="Shading")
 
 @dataclass(frozen=True)
 class Shading:
-    """A color map and the values at its ends."""
+    """Holds a color map and the values at its ends."""
 
     cmap: str
     low: float

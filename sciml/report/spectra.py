@@ -21,7 +21,7 @@ SMALLEST_SHARE = 1e-8
 
 
 class Spectrum(NamedTuple):
-    """Power by wavenumber of one field, without the mean.
+    """Holds the power by wavenumber of one field, without the mean.
 
     Attributes:
         age: lead time as a share of the last one that is shown, 0 to 1; later ones are darker.
@@ -36,7 +36,7 @@ class Spectrum(NamedTuple):
 
 
 class SpectrumPanel(NamedTuple):
-    """The spectra of one variable, and its unit."""
+    """Holds the spectra of one variable, and its unit."""
 
     spectra: Sequence[Spectrum]
     unit: str

@@ -103,7 +103,7 @@ def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
 
 
 class PredictorStyle(NamedTuple):
-    """How pictures show the model or a baseline."""
+    """Says how pictures show the model or a baseline."""
 
     color: str
     marker: str

@@ -18,7 +18,7 @@ _RULE_BELOW_HEADER = Box("    \n    \n -- \n    \n    \n    \n    \n    \n")
 
 
 class Column(NamedTuple):
-    """A column of a table.
+    """Describes a column of a table.
 
     Attributes:
         is_number: whether cells stand to the right.

@@ -37,12 +37,14 @@ MARKERS = ("o", "s", "^", "D", "v")
 
 
 def measured(rows: Sequence[Row]) -> list[Row]:
-    """Trials that have a step time."""
+    """Returns the trials that have a step time."""
     return [row for row in rows if row["state"] == "measured"]
 
 
 def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Correlation of ranks, equal values sharing theirs; None below three, or where all of one side are equal."""
+    """Returns Spearman's correlation of ranks, where equal values share theirs; None below three values, or
+    where all of one side are equal.
+    """
     if len(one) < 3 or len(set(one)) == 1 or len(set(two)) == 1:
         return None
     from scipy.stats import spearmanr
@@ -68,13 +70,13 @@ def draw_tuning(folder: Path, rows: Sequence[Row], shares: Mapping[str, float], 
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """A color and a marker for each mesh, in the order of its first trial."""
+    """Returns a color and a marker for each mesh, in the order of its first trial."""
     meshes = dict.fromkeys(str(row["text"]) for row in rows)
     return {mesh: (MESHES[n % len(MESHES)], MARKERS[n % len(MARKERS)]) for n, mesh in enumerate(meshes)}
 
 
 def _predicted(stem: Path, rows: Sequence[Row], source: str) -> Path:
-    """Measured against predicted step time, on equal axes; what failed stands at the upper edge."""
+    """Draws measured against predicted step time, on equal axes; failed trials stand at the upper edge."""
     figure = new_figure(7.6, 4.9)
     axes = figure.subplots()
     done = measured(rows)
@@ -108,7 +110,9 @@ def _mark_failures(axes: Axes, places: Sequence[float]) -> None:
 
 
 def _plain_ticks(axis: Axis, low: float, high: float) -> None:
-    """Round numbers on a logarithmic axis: 1, 2, 5 of each power of ten, or closer where less than that is spanned."""
+    """Puts round numbers on a logarithmic axis: 1, 2, 5 of each power of ten, or closer where less than that is
+    spanned.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     if high / low > 6:
@@ -121,7 +125,7 @@ def _plain_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def _best_so_far(stem: Path, rows: Sequence[Row], source: str) -> Path:
-    """Step time of each trial, and of the best up to it."""
+    """Draws the step time of each trial, and of the best up to it."""
     figure = new_figure(7.6, 3.8)
     axes = figure.subplots()
     done = measured(rows)
@@ -142,7 +146,7 @@ def _best_so_far(stem: Path, rows: Sequence[Row], source: str) -> Path:
 
 
 def _importance(stem: Path, shares: Mapping[str, float], source: str) -> Path:
-    """A bar for each axis."""
+    """Draws a bar for each axis."""
     figure = new_figure(7.0, 1.3 + 0.34 * len(shares))
     axes = figure.subplots()
     names, values = list(shares), [100 * share for share in shares.values()]
