@@ -21,7 +21,7 @@ TIMEOUT_S = 600
 
 
 def with_best_parallel(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
-    """A configuration whose ``parallel`` is decided.
+    """Returns a configuration whose ``parallel`` is decided.
 
     The first rank plans, in a process that has met no others, and tells the rest. Degrees, micro-batch and
     recomputation that are given are kept; the precision is the configured one, so that what is learned does not
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: int) -> dict[str, Any]:
-    """Keys of ``parallel``, ``trainer`` and ``model`` by the fastest strategy that fits.
+    """Returns the keys of ``parallel``, ``trainer`` and ``model`` of the fastest strategy that fits.
 
     Raises:
         ConfigError: where nothing fits, or divides the devices.
@@ -92,7 +92,7 @@ def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: i
 
 
 def chosen(strategy: Strategy, model: Any) -> dict[str, Any]:
-    """A strategy as keys of a configuration, by group; engine and precision stay as they are."""
+    """Returns a strategy as keys of a configuration, by group; engine and precision stay as they are."""
     found: dict[str, Any] = {"parallel": {}, "trainer": {}, "model": {}}
     for key, value in strategy.keys().items():
         group, _, name = key.partition(".")

@@ -27,7 +27,7 @@ MODEL, AVERAGED = "model.", "ema."
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Keys of ``conf/checkpoint.yaml``."""
+    """Holds the keys of ``conf/checkpoint.yaml``."""
 
     run: str = "latest"
     runs_dir: str = "runs"
@@ -58,7 +58,7 @@ def run(composition: Composition) -> CommandResult:
 
 
 def _find(config: CheckpointConfig) -> Path:
-    """A checkpoint by its own folder, or by its run."""
+    """Finds a checkpoint by its own folder, or by its run."""
     path = Path(config.path) if config.path is not None else None
     if path is not None and (path / MANIFEST).exists():
         return path
@@ -73,7 +73,7 @@ def _find(config: CheckpointConfig) -> Path:
 
 
 def _inspect(path: Path) -> CommandResult:
-    """Names, shapes, types and sizes; reads headers only."""
+    """Lists names, shapes, types and sizes; reads headers only."""
     manifest = read_manifest(path, verify=False)
     tensors = [_facts(name, facts) for name, facts in sorted(stored_tensors(read_metadata(path)).items())]
     averaged = any(tensor["name"].startswith(AVERAGED) for tensor in tensors)
@@ -105,7 +105,7 @@ def _facts(name: str, stored: TensorStorageMetadata) -> dict[str, Any]:
 
 
 def _parameters(tensors: Sequence[Mapping[str, Any]], prefix: str) -> int:
-    """Counted in the averaged weights where there are some, since they leave out buffers."""
+    """Counts parameters in the averaged weights where there are some, since they leave out buffers."""
     return sum(math.prod(tensor["shape"]) for tensor in tensors if tensor["name"].startswith(prefix))
 
 

@@ -87,7 +87,9 @@ def main(verb: str, argv: Sequence[str] | None = None) -> None:
 
 
 def _end(error: BaseException) -> NoReturn:
-    """One sentence for what a user can mend, a traceback for a bug; of many processes only the first to fail speaks."""
+    """Ends with one sentence for what a user can mend, a traceback for a bug; of many processes only the first
+    to fail speaks.
+    """
     if isinstance(error, KeyboardInterrupt):
         if not _is_one_of_many() or launched().rank == 0:
             print("interrupted", file=sys.stderr)
@@ -123,7 +125,7 @@ def _print(text: str) -> None:
 
 
 def _switched(argument: str) -> str:
-    """A switch such as ``--dry-run`` as the key that it stands for."""
+    """Returns a switch such as ``--dry-run`` as the key that it stands for."""
     is_switch = argument.startswith("--") and "=" not in argument
     return f"{argument[2:].replace('-', '_')}=true" if is_switch else argument
 
@@ -171,7 +173,9 @@ def _yaml(config: Mapping[str, Any]) -> str:
 
 
 def help_text(verb: str) -> str:
-    """What a command does, its keys with their defaults, the options of its groups, and examples; imports nothing."""
+    """Returns what a command does, its keys with their defaults, the options of its groups, and examples;
+    imports nothing.
+    """
     from sciml.core.groups import CONF, options
 
     lines = [SUMMARIES[verb], "", f"usage: python scripts/{verb}.py [key=value ...] [--cfg] [--config-dir DIR]", ""]
@@ -198,7 +202,7 @@ def help_text(verb: str) -> str:
 
 
 def _split_defaults(text: str) -> tuple[list[str], list[str]]:
-    """Lines with keys, and names of groups, of a primary configuration."""
+    """Returns the lines with keys, and the names of groups, of a primary configuration."""
     body, groups = [], []
     for line in text.splitlines():
         if line.startswith("  - ") and ":" in line:

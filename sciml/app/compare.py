@@ -31,7 +31,7 @@ from sciml.training.checkpoint import CheckpointStore
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Keys of ``conf/compare.yaml``.
+    """Holds the keys of ``conf/compare.yaml``.
 
     Attributes:
         rounds: how often the cost of a step is measured; the models take turns.
@@ -89,7 +89,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
 
 
 def _trained(folder: RunFolder) -> list[tuple[str, int, RunFolder]]:
-    """All models of a run that are trained to their end: name, number of the seed, folder."""
+    """Returns all models of a run that are trained to their end: name, number of the seed, folder."""
     trained = [(OWN, 0, folder)]
     for reference in build_reference_models(RunSpec.build(folder.record["config"])):
         run = reference.folder_in(folder)
@@ -99,7 +99,7 @@ def _trained(folder: RunFolder) -> list[tuple[str, int, RunFolder]]:
 
 
 def _cases(run: LoadedRun, mesh: Mesh, what: str) -> list[dict[str, Any]]:
-    """Scores of each test sample alone."""
+    """Returns the scores of each test sample alone."""
     rows = []
     source = run.splits.test
     for case in track(range(len(source)), what, len(source)):
@@ -111,7 +111,7 @@ def _cases(run: LoadedRun, mesh: Mesh, what: str) -> list[dict[str, Any]]:
 
 
 def measure_costs(runs: Mapping[str, LoadedRun], mesh: Mesh, rounds: int) -> dict[str, dict[str, float]]:
-    """CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample, medians.
+    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample.
 
     Models take turns, round after round, so that whatever else the machine does disturbs them alike.
     """

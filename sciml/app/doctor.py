@@ -44,7 +44,7 @@ os._exit(0 if total.item() == size * (size - 1) / 2 else 3)
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Keys of ``conf/doctor.yaml``."""
+    """Holds the keys of ``conf/doctor.yaml``."""
 
     processes: NonNegative[int] = 2
     measure: bool = False
@@ -98,7 +98,7 @@ def _is_there(module: str) -> bool:
 
 
 def _check_communication(processes: int) -> str:
-    """``ok``, ``left out``, or what went wrong."""
+    """Returns ``ok``, ``left out``, or what went wrong."""
     if processes == 0:
         return "left out"
     with socket.socket() as free:

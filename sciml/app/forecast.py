@@ -24,7 +24,7 @@ from sciml.run.loaded import load_run
 
 @dataclass(frozen=True)
 class ForecastConfig(RunChoice):
-    """Keys of ``conf/forecast.yaml``."""
+    """Holds the keys of ``conf/forecast.yaml``."""
 
     init_time: str | None = None
     lead_time: str | float = "72h"
@@ -78,7 +78,7 @@ def run(composition: Composition) -> CommandResult:
 
 
 def _new_path(out: str | None, run: Path, suffixes: Sequence[str]) -> Path:
-    """Where the forecast goes; refuses to write over an earlier one that was named."""
+    """Returns the path of the forecast; refuses to write over an earlier one that was named."""
     if out is not None:
         path = Path(out)
         if path.suffix not in suffixes:

@@ -33,7 +33,7 @@ _TIME = re.compile(r"(\d+-)?\d{1,3}:\d{2}:\d{2}")
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """Keys of ``conf/launch.yaml`` and ``conf/launch/``; what they mean is said there."""
+    """Holds the keys of ``conf/launch.yaml`` and ``conf/launch/``; what they mean is said there."""
 
     cluster: ClusterConfig
     nodes: AtLeastOne
@@ -97,7 +97,7 @@ def check_fit(spec: RunSpec, num_processes: int) -> None:
 
 
 def batch_script(config: LaunchConfig, name: str, runs_dir: str, overrides: Sequence[str]) -> str:
-    """The script for sbatch.
+    """Returns the script for sbatch.
 
     Args:
         name: of the job.

@@ -46,7 +46,7 @@ OLD_ACCOUNTINGS = {"talk": "megatron_fp16"}
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Keys of ``conf/plan.yaml``; what they mean is said there."""
+    """Holds the keys of ``conf/plan.yaml``; what they mean is said there."""
 
     cluster: ClusterConfig
     devices: AtLeastOne
@@ -102,13 +102,13 @@ class PlanConfig:
 
     @property
     def most_devices(self) -> int:
-        """Of the cluster, or of a much larger part than is planned for."""
+        """Returns the number of devices of the cluster, or of a much larger part than is planned for."""
         nodes = self.cluster.num_nodes
         return FARTHEST * self.devices if nodes is None else nodes * self.cluster.devices_per_node
 
 
 def run(composition: Composition) -> CommandResult:
-    """Plans, writes ``plan.json`` and pictures, and tells.
+    """Plans, writes ``plan.json`` and pictures, and reports.
 
     Raises:
         ConfigError: for whatever could not be trained, and where nothing fits.
@@ -136,7 +136,7 @@ def run(composition: Composition) -> CommandResult:
 
 
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
-    """The model of an experiment, and one typical sample of its data."""
+    """Returns the facts of an experiment's model and of one typical sample of its data."""
     splits = experiment.domain.splits(experiment)
     task = experiment.domain.task(experiment, splits)
     source = splits.train
@@ -166,7 +166,7 @@ def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
 
 
 def _typical(source: Any) -> int:
-    """The sample that costs about the mean, where samples differ in size."""
+    """Returns the number of a sample that costs about the mean, where samples differ in size."""
     if not isinstance(source, CostedSource):
         return 0
     costs = source.costs()
@@ -174,7 +174,7 @@ def _typical(source: Any) -> int:
 
 
 def constraints_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> SearchConstraints:
-    """What the command line has decided: all it names, or everything with ``search=false``.
+    """Returns what the command line has decided: all it names, or everything with ``search=false``.
 
     Raises:
         ConfigError: where it contradicts itself, or the cluster.
@@ -240,7 +240,7 @@ def nothing_fits(plan: Plan, search: Search, config: PlanConfig) -> ConfigError:
 
 
 def _curve_numbers(config: PlanConfig) -> tuple[int, ...]:
-    """Numbers of devices of the scaling curve."""
+    """Returns the numbers of devices of the scaling curve."""
     if not config.search:
         return ()
     if config.scaling is not None:
@@ -250,7 +250,7 @@ def _curve_numbers(config: PlanConfig) -> tuple[int, ...]:
 
 
 def _whole(devices: float, per_node: int) -> int:
-    """The nearest number that is given out."""
+    """Returns the nearest number of devices that makes whole nodes; within one node any number."""
     return max(1, round(devices)) if devices <= per_node else max(1, round(devices / per_node)) * per_node
 
 

@@ -14,7 +14,7 @@ from sciml.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Keys of ``conf/report.yaml``."""
+    """Holds the keys of ``conf/report.yaml``."""
 
     run: str = "latest"
     runs_dir: str = "runs"

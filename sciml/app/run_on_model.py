@@ -18,7 +18,7 @@ from sciml.run.loaded import load_model
 
 @dataclass(frozen=True)
 class RunChoice:
-    """Which trained model is used, and where."""
+    """Says which trained model is used, and where."""
 
     run: str = "latest"
     runs_dir: str = "runs"
@@ -28,7 +28,7 @@ class RunChoice:
 
     @property
     def folder(self) -> RunFolder:
-        """The folder of the run.
+        """Returns the folder of the run.
 
         Raises:
             ConfigError: where there is no such run.

@@ -48,7 +48,7 @@ FREE = ("trials", "timeout_s", "sampler", "study", "output", "runs_dir")
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """Keys of ``conf/tune.yaml``; what they mean is said there."""
+    """Holds the keys of ``conf/tune.yaml``; what they mean is said there."""
 
     cluster: ClusterConfig
     devices: AtLeastOne
@@ -132,7 +132,7 @@ def tune(
 
 
 def choices_of(config: TuneConfig, experiment: RunSpec, given: Mapping[str, Any]) -> Choices:
-    """What a study is to choose from, by a plan for this machine.
+    """Returns what a study is to choose from, by a plan for this machine.
 
     Raises:
         ConfigError: where nothing fits, or divides the devices.
@@ -183,26 +183,26 @@ def check_machine(config: TuneConfig, experiment: RunSpec) -> None:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a configuration that decides what a trial measures."""
+    """Returns everything in a configuration that decides what a trial measures."""
     return {name: value for name, value in values.items() if name not in FREE}
 
 
 def _folder_of(values: Mapping[str, Any], experiment: RunSpec, config: TuneConfig) -> Path:
-    """The folder of a configuration's study: the same for the same command."""
+    """Returns the folder of a configuration's study: the same for the same command."""
     text = json.dumps(_settings(values), sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Path(str(values["runs_dir"])) / "tuning" / f"{experiment.domain.name}-{config.devices}-{digest}"
 
 
 def _command(devices: int, words: Sequence[str]) -> str:
-    """The command line that trains so."""
+    """Returns the command line that trains so."""
     start = ["python"] if devices == 1 else ["torchrun", "--standalone", "--nproc-per-node", str(devices)]
     return shlex.join([*start, "scripts/train.py", *words])
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """A scheduler's SIGTERM ends a study as Ctrl-C does: the processes of its trial end with it."""
+    """Lets a scheduler's SIGTERM end a study as Ctrl-C does: the processes of its trial end with it."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

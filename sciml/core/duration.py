@@ -11,7 +11,7 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(h|d|min|s|)\s*")
 
 
 def parse_hours(text: str | int | float, *, key: str | None = None) -> float:
-    """Hours of a duration such as ``72h``, ``3d`` or a bare number of hours.
+    """Returns the hours of a duration such as ``72h``, ``3d`` or a bare number of hours.
 
     Raises:
         ConfigError: where the text is no duration.
@@ -23,10 +23,10 @@ def parse_hours(text: str | int | float, *, key: str | None = None) -> float:
 
 
 def as_typed(hours: float) -> str:
-    """Hours as :func:`parse_hours` reads them: ``72h``, ``200s``."""
+    """Returns hours as :func:`parse_hours` reads them: ``72h``, ``200s``."""
     return format_hours(hours).replace(" ", "")
 
 
 def format_hours(hours: float) -> str:
-    """Hours as a short text, in seconds below one hour: ``72 h``, ``200 s``."""
+    """Returns hours as a short text, in seconds below one hour: ``72 h``, ``200 s``."""
     return f"{hours:g} h" if hours >= 1 else f"{hours * 3600:.5g} s"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class SciMLError(Exception):
-    """Base of all errors that are shown to the user as one sentence, without a traceback."""
+    """Is the base of all errors that are shown to the user as one sentence, without a traceback."""
 
     exit_code: int = 1
 
@@ -36,7 +36,7 @@ class ConfigError(SciMLError):
 
 
 class DataError(SciMLError):
-    """Data that cannot be used; the message names the file, the variable and the time."""
+    """Says that data cannot be used; the message names the file, the variable and the time."""
 
     exit_code = 2
 

@@ -8,6 +8,6 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:
-    """Options of a group, e.g. ``["vit_1b", "vit_tiny"]`` of ``model``."""
+    """Returns the options of a group, e.g. ``["vit_1b", "vit_tiny"]`` of ``model``."""
     folders = [CONF / group, *([Path(config_dir) / group] if config_dir else [])]
     return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})

@@ -41,7 +41,7 @@ def version(package: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Host, processor, cores, memory and accelerators."""
+    """Returns host, processor, cores, memory and accelerators."""
     import psutil
     import torch
 

@@ -94,7 +94,7 @@ def plain(value: Any, *, quoted: bool = False) -> str:
 
 
 def _path(values: Any, detail: ErrorDetails) -> Path:
-    """Keys and positions that lead to the wrong value, without pydantic's names for members of a union."""
+    """Returns the keys and positions that lead to the wrong value, without pydantic's names for members of a union."""
     path: list[str | int] = []
     current = values
     for part in detail["loc"][1:]:  # the first counts in the tuple around the dataclass
@@ -129,7 +129,7 @@ class _Key:
 
     @property
     def example(self) -> Any:
-        """Its default, which is a value that works; None where it has none."""
+        """Returns its default, which is a value that works; None where it has none."""
         field = next(field for field in dataclasses.fields(self.owner) if field.name == self.name)
         if field.default_factory is not dataclasses.MISSING:
             return field.default_factory()
@@ -177,7 +177,7 @@ def _needed(key: _Key, path: Path, detail: ErrorDetails) -> str:
 
 
 def _choices(hint: Any) -> list[str]:
-    """Values of a Literal or an Enum, wherever they stand in a type."""
+    """Returns the values of a Literal or an Enum, wherever they stand in a type."""
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return [plain(member.value) for member in hint]
     if get_origin(hint) is Literal:

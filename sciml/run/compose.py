@@ -17,7 +17,7 @@ USES_A_RUN = ("evaluate", "forecast")
 
 @dataclass(frozen=True)
 class Composition:
-    """A command line, composed.
+    """Holds a composed command line.
 
     Attributes:
         config: the defaults of the command with what was typed, as plain dicts and lists.
@@ -72,7 +72,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
 
 
 def root_of(argument: str) -> str:
-    """The key of an override up to its first dot."""
+    """Returns the key of an override up to its first dot."""
     return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
 
 
@@ -81,13 +81,15 @@ def _is_dotted(argument: str) -> bool:
 
 
 def _added(argument: str) -> str:
-    """An argument in the form that also sets what a yaml file leaves out: keys in groups, and groups that are open."""
+    """Returns an argument in the form that also sets what a yaml file leaves out: keys in groups, and groups
+    that are open.
+    """
     may_be_new = _is_dotted(argument) or "={" in argument  # the dataclasses refuse keys that do not exist
     return f"++{argument}" if may_be_new and argument[0] not in "+~" else argument
 
 
 def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: str | None) -> ConfigError:
-    """Hydra's message in one sentence, with the nearest name that exists."""
+    """Turns Hydra's message into one sentence, with the nearest name that exists."""
     text = str(error)
     if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'", text):
         group, option = match["group"], match["option"]
@@ -103,7 +105,7 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
 
 
 def keys_of(verb: str, config_dir: str | None = None) -> list[str]:
-    """Every key of a verb's default configuration, dotted."""
+    """Returns every key of a verb's default configuration, dotted."""
 
     def walk(config: Mapping[str, Any], prefix: str) -> list[str]:
         keys = []

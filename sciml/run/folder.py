@@ -24,7 +24,7 @@ def new_path(runs_dir: str, domain: str, name: str | None) -> Path:
 
 
 class RunRecord(TypedDict):
-    """What ``run.json`` must have; it also has the samples of each split and the provenance."""
+    """Says what ``run.json`` must have; it also has the samples of each split and the provenance."""
 
     domain: str
     config: dict[str, Any]
@@ -32,7 +32,9 @@ class RunRecord(TypedDict):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``run.json``, ``metrics.jsonl``, ``scores.json``, ``checkpoints/``, ``figures/``, ``report.html`` of a run."""
+    """Knows a run's ``run.json``, ``metrics.jsonl``, ``scores.json``, ``checkpoints/``, ``figures/`` and
+    ``report.html``.
+    """
 
     path: Path
 
@@ -81,7 +83,7 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Says whether a run was begun here."""
         return (self.path / "run.json").exists()
 
     @property
@@ -90,23 +92,23 @@ class RunFolder:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` says: domain, samples of each split, resolved configuration, provenance."""
+        """Returns the content of ``run.json``: domain, samples of each split, resolved configuration, provenance."""
         record: dict[str, Any] = read_json(self.path / "run.json", RunRecord)
         return record
 
     def new_evaluation(self) -> Path:
-        """A new folder for an evaluation under other conditions than the run's own."""
+        """Returns a new folder for an evaluation under other conditions than the run's own."""
         number = len(list(self.path.glob("evaluations/*"))) + 1
         path = self.path / "evaluations" / f"{number:03d}"
         path.mkdir(parents=True)
         return path
 
     def scores(self) -> list[dict[str, Any]]:
-        """Rows of ``scores.json``; none before the first evaluation."""
+        """Returns the rows of ``scores.json``; none before the first evaluation."""
         file = self.path / "scores.json"
         return read_json(file, list[ScoreRow]) if file.exists() else []
 
     def history(self) -> list[dict[str, Any]]:
-        """Rows of ``metrics.jsonl``."""
+        """Returns the rows of ``metrics.jsonl``."""
         file = self.path / "metrics.jsonl"
         return read_json_lines(file, MetricsRow) if file.exists() else []

@@ -30,7 +30,7 @@ CALIBRATION = "calibration.json"
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model with its data and its task.
+    """Holds a trained model with its data and its task.
 
     Attributes:
         fitted: what the model was built from and normalized with.
@@ -137,7 +137,7 @@ def load_weights(model: ParallelModel, path: Path, group: Any = None) -> None:
 
 
 def has_averages(path: Path) -> bool:
-    """Whether a checkpoint holds averaged weights."""
+    """Says whether a checkpoint holds averaged weights."""
     return any(name.startswith("ema.") for name in tensor_shapes(path))
 
 

@@ -22,7 +22,7 @@ OWN = "model"
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """A model that is trained beside a run's own.
+    """Describes a model that is trained beside a run's own.
 
     Attributes:
         number: of its seed, counted from the run's own, which is 0.
@@ -34,7 +34,7 @@ class ReferenceModel:
     spec: RunSpec
 
     def folder_in(self, run: RunFolder) -> RunFolder:
-        """Its folder within that of the run; it may not exist yet."""
+        """Returns its folder within that of the run; it may not exist yet."""
         return _folder(run, self.name, self.number)
 
 
@@ -76,7 +76,7 @@ def reference_runs(run: RunFolder, options: RunOptions) -> dict[str, list[RunFol
 
 
 def _names(options: RunOptions) -> Iterator[tuple[str, int]]:
-    """Name and number of the seed, without those of the run itself."""
+    """Yields the name and the number of the seed, without those of the run itself."""
     for number in range(options.seeds):
         yield from ((name, number) for name in (OWN, *options.reference_models) if (name, number) != (OWN, 0))
 

@@ -26,7 +26,7 @@ NOTES = ".jobs"
 
 @dataclass(frozen=True)
 class RestartNote:
-    """The note that says which run a job began.
+    """Says which run a job began.
 
     Attributes:
         world: the processes of the job.
@@ -38,7 +38,7 @@ class RestartNote:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], runs_dir: str, world: World) -> RestartNote:
-        """The note of a training.
+        """Returns the note of a training.
 
         Args:
             config: the composed configuration. A job may train several models, one after another.

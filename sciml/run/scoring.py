@@ -30,7 +30,7 @@ EXAMPLE = "example.safetensors"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run that was scored.
+    """Holds a run that was scored.
 
     Attributes:
         run: the run, loaded as it was scored.

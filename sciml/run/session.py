@@ -37,7 +37,7 @@ from sciml.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunStart:
-    """Where a training begins.
+    """Says where a training begins.
 
     Attributes:
         config: that of the run that continues, with what was typed; of a new run, the composed one.
@@ -73,7 +73,7 @@ def find_run(composition: Composition, world: World) -> RunStart:
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A training that stands where its run stands."""
+    """Holds a training that stands where its run stands."""
 
     folder: RunFolder
     spec: RunSpec

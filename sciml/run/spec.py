@@ -23,7 +23,7 @@ GROUPS = ("domain", "data", "task", "model", "trainer", "optim", "parallel", "en
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The keys of a training about its folder, what it starts from, and the models that are trained beside it.
+    """Holds the keys of a training about its folder, what it starts from, and the models that are trained beside it.
 
     Attributes:
         runs_dir: folder of all runs.
@@ -55,7 +55,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that a run is made of; building it touches no data and no device.
+    """Holds everything that a run is made of; building it touches no data and no device.
 
     Attributes:
         data, task: of the types ``domain.data_config`` and ``domain.task_config``.
@@ -129,7 +129,7 @@ def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
 
 
 def _build_model_config(values: Mapping[str, Any], domain: Domain) -> Any:
-    """The model's configuration record, by its kind; refuses a kind that the domain cannot use."""
+    """Returns the model's configuration record, by its kind; refuses a kind that the domain cannot use."""
     kind = str(values.get("kind"))
     if kind not in domain.model_kinds:
         raise ConfigError(

@@ -19,7 +19,7 @@ from sciml.training.checkpoint import read_manifest, read_tensors
 
 @dataclass(frozen=True)
 class SourceRun:
-    """The run whose weights another one starts from, read once.
+    """Holds the run whose weights another one starts from, read once.
 
     Attributes:
         fitted: what its model was built from and normalized with.
@@ -93,7 +93,7 @@ class WarmStart:
         return (blocks, *shape[1:]) == (older, *self.shapes[name][1:])
 
     def __call__(self, name: str, drawn: Tensor) -> Tensor:
-        """The value that a parameter starts from, given the one that was drawn for it."""
+        """Returns the value that a parameter starts from, given the one that was drawn for it."""
         if name in self.fresh:
             return drawn
         stored = f"{self.kind}.{name}"

@@ -50,22 +50,24 @@ class FeasibleSampler(optuna.samplers.BaseSampler):
 
 
 def distributions(choices: Choices) -> dict[str, BaseDistribution]:
-    """Each axis that has several values, for Optuna."""
+    """Returns a distribution for Optuna of each axis that has several values."""
     return {axis: CategoricalDistribution(values) for axis, values in choices.values.items()}
 
 
 def tried(study: optuna.Study, choices: Choices) -> list[Choice]:
-    """What was run to an end of whatever kind."""
+    """Returns the choices whose trials have ended, in whatever way."""
     return [choices.at(trial.params) for trial in ended(study)]
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials with a result. One that failed is Optuna's pruned: TPE learns from those, and not from its failed ones."""
+    """Returns the trials with a result. One that failed is Optuna's pruned: TPE learns from those, and not from
+    its failed ones.
+    """
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def build_sampler(name: str, choices: Choices, seed: int) -> FeasibleSampler:
-    """A sampler by name, whose draws depend on the seed and on what was tried, and on nothing else.
+    """Builds a sampler by name, whose draws depend on the seed and on what was tried, and on nothing else.
 
     Raises:
         MissingExtraError: where DeepHyper is wanted and not installed.
@@ -86,7 +88,7 @@ def check_sampler(name: str) -> None:
 
 
 def _tpe(seed: int) -> Propose:
-    """Tree-structured Parzen estimators over all axes together.
+    """Proposes by tree-structured Parzen estimators over all axes together.
 
     Source: Bergstra et al. (2011), https://papers.nips.cc/paper/4443; Falkner et al. (2018),
     https://doi.org/10.48550/arXiv.1807.01774, for axes together.
@@ -105,7 +107,7 @@ def _tpe(seed: int) -> Propose:
 
 
 def _deephyper(seed: int) -> Propose:
-    """Bayesian optimization with a forest of trees and an upper confidence bound, as in DeepHyper.
+    """Proposes by Bayesian optimization with a forest of trees and an upper confidence bound, as in DeepHyper.
 
     Source: Balaprakash et al. (2018), https://doi.org/10.1109/HiPC.2018.00014.
     """
@@ -136,7 +138,7 @@ def _deephyper(seed: int) -> Propose:
 
 
 def _objective(trial: FrozenTrial) -> float | str:
-    """DeepHyper seeks the largest; an F is a failure."""
+    """Returns what DeepHyper maximizes; an F is a failure."""
     return -trial.value if trial.value is not None else "F"
 
 
@@ -146,7 +148,7 @@ def _value(distribution: BaseDistribution, text: str) -> Any:
 
 
 class quiet(warnings.catch_warnings):  # noqa: N801
-    """Without the samplers' remarks that parts of them are experimental."""
+    """Silences the samplers' remarks that parts of them are experimental."""
 
     def __enter__(self) -> Any:
         found = super().__enter__()
@@ -155,7 +157,7 @@ class quiet(warnings.catch_warnings):  # noqa: N801
 
 
 def importance(study: optuna.Study, axes: Sequence[str]) -> dict[str, float]:
-    """How much each axis decides whether a strategy is among the fast ones of those measured; shares of 1.
+    """Returns how much each axis decides whether a strategy is among the fast ones of those measured, as shares of 1.
 
     PED-ANOVA: how far the values of the fastest trials, at least five where there are twice as many, differ from those
     of all. It needs no further package, as fANOVA would.

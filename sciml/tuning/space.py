@@ -18,7 +18,7 @@ NO_PIPELINE = "none"
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy that may be tried.
+    """Holds a strategy that may be tried.
 
     Attributes:
         axes: what it decides, by name; no two choices of a study decide the same.
@@ -36,7 +36,7 @@ class Choice:
 
     @classmethod
     def of(cls, candidate: Candidate) -> Choice:
-        """A strategy of a plan."""
+        """Returns the choice of a plan's strategy."""
         strategy = candidate.strategy
         return cls(
             axes_of(strategy), strategy.keys(), strategy.text, candidate.step.total, float(candidate.memory.total)
@@ -44,14 +44,14 @@ class Choice:
 
     @property
     def line(self) -> str:
-        """In one line."""
+        """Returns the choice in one line."""
         options = f"micro-batches of {self.axes['micro_batch']}, recompute {self.axes['recompute']}"
         engine = "" if self.axes["engine"] == "native" else f", {self.axes['engine']}"
         return f"{self.text}, {self.axes['precision']}, {options}{engine}"
 
 
 def axes_of(strategy: Strategy) -> dict[str, Value]:
-    """What a strategy decides. What means nothing in it has one value, so that it makes no second strategy."""
+    """Returns what a strategy decides. What means nothing in it has one value, so that it makes no second strategy."""
     p = strategy.parallel
     return {
         **strategy.sizes,
@@ -66,12 +66,12 @@ def axes_of(strategy: Strategy) -> dict[str, Value]:
 
 
 def overrides(choice: Choice, config: Mapping[str, Any]) -> list[str]:
-    """Arguments of ``scripts/train.py`` that train so, beside those that made a configuration."""
+    """Returns the arguments of ``scripts/train.py`` that train so, beside those that made a configuration."""
     return [f"{key}={value}" for key, value in choice.keys.items() if not _says(config, key, value)]
 
 
 def _says(config: Mapping[str, Any], key: str, value: Value) -> bool:
-    """Whether a configuration trains so already."""
+    """Says whether a configuration trains so already."""
     if key == "engine":
         return config["engine"]["name"] == value
     group, _, name = key.partition(".")
@@ -80,7 +80,7 @@ def _says(config: Mapping[str, Any], key: str, value: Value) -> bool:
 
 
 class Choices:
-    """All choices of a study, the plan's fastest first."""
+    """Holds all choices of a study, the plan's fastest first."""
 
     def __init__(self, rows: Sequence[Choice]) -> None:
         self.rows = tuple(rows)
@@ -90,7 +90,8 @@ class Choices:
 
     @classmethod
     def of(cls, search: Search, devices: int, tolerance: float) -> Choices:
-        """Those that fit and that the plan does not put further behind its best; none where nothing fits.
+        """Returns the strategies that fit and that the plan does not put further behind its best; none where nothing
+        fits.
 
         Unlike a plan this keeps what differs from a faster one in precision or recomputation alone, for a plan may err.
         """
@@ -101,42 +102,44 @@ class Choices:
 
     @classmethod
     def read(cls, path: Path) -> Choices:
-        """As they were written."""
+        """Reads choices from a file."""
         return cls(read_json(path, list[Choice], advice="name another folder with study="))
 
     def write(self, path: Path) -> None:
-        """For a study that goes on: what it chooses from stays as it was when it began."""
+        """Writes the choices, for a study that goes on: they stay as they were when it began."""
         write_json(path, [asdict(row) for row in self.rows])
 
     @cached_property
     def values(self) -> dict[str, list[Value]]:
-        """Values of each axis that has more than one."""
+        """Returns the values of each axis that has more than one."""
         found = {axis: {row.axes[axis]: None for row in self.rows} for axis in self.rows[0].axes}
         return {axis: sorted(values, key=_as_number) for axis, values in found.items() if len(values) > 1}
 
     def at(self, axes: Mapping[str, Any]) -> Choice:
-        """The choice with some values of the axes that have more than one."""
+        """Returns the choice with some values of the axes that have more than one."""
         return next(row for row in self.rows if all(row.axes[axis] == value for axis, value in axes.items()))
 
     def first(self, count: int) -> list[Choice]:
-        """Where to begin: the plan's best of each mesh, then its best of all."""
+        """Returns the choices to begin with: the plan's best of each mesh, then its best of all."""
         of_meshes = {row.text: row for row in reversed(self.rows)}.values()
         chosen = sorted(of_meshes, key=lambda row: row.predicted_s)[:count]
         return [*chosen, *(row for row in self.rows if row not in chosen)][:count]
 
     def nearest(self, axes: Mapping[str, Any], tried: Sequence[Choice]) -> Choice:
-        """Of those not tried yet that which differs in the fewest axes; of several the plan's fastest."""
+        """Returns the choice, of those not tried yet, that differs in the fewest axes; of several the plan's
+        fastest.
+        """
         free = [row for row in self.rows if row not in tried]
         return min(free, key=lambda row: sum(row.axes[axis] != value for axis, value in axes.items()))
 
 
 def _as_number(value: Value) -> tuple[bool, float, str]:
-    """Numbers by size before words."""
+    """Returns a key that sorts numbers by size, before words."""
     return isinstance(value, str), 0.0 if isinstance(value, str) else float(value), str(value)
 
 
 def _within(search: Search, devices: int, limit: float) -> Iterator[Candidate]:
-    """What fits and takes no longer than so many seconds; what is known sooner is asked first."""
+    """Yields the strategies that fit and take no longer than so many seconds; what is known sooner is asked first."""
     time = search.throughput
     for strategy in Space(search.facts, search.training, search.constraints).strategies(devices):
         if time.least(strategy) <= limit and time.passes(strategy) <= limit:

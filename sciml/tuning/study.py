@@ -28,7 +28,7 @@ Measure = Callable[[Choice, int], Result]
 
 
 class TuningStudy:
-    """Trials of strategies, kept in Optuna's journal: a file to which lines are only added, so that nothing is lost.
+    """Keeps trials of strategies in Optuna's journal: a file to which lines are only added, so that nothing is lost.
 
     Args:
         folder: with ``choices.json``.
@@ -49,7 +49,9 @@ class TuningStudy:
             self._drop(trial.number)  # an earlier start was killed in it
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each trial with a result, in their order: the strategy, what was predicted, what was measured."""
+        """Returns for each trial with a result, in their order, the strategy, what was predicted, and what was
+        measured.
+        """
         found = [(self.choices.at(trial.params), trial.user_attrs["result"]) for trial in ended(self.optuna)]
         return [{"trial": n, **asdict(one), "line": one.line, **result} for n, (one, result) in enumerate(found, 1)]
 

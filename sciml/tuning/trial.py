@@ -37,7 +37,7 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial.
+    """Holds the result of a trial.
 
     Attributes:
         state: ``measured`` or ``failed``.
@@ -63,13 +63,15 @@ class Result:
 
 
 def warm_up(steps: int) -> int:
-    """Steps at the start of a trial that are not measured: buffers are made, kernels chosen, files read."""
+    """Returns the number of steps at the start of a trial that are not measured: buffers are made, kernels
+    chosen, files read.
+    """
     return min(5, max(2, steps // 4))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How trials are run.
+    """Runs trials.
 
     Attributes:
         devices: processes.
@@ -134,7 +136,7 @@ class Trial:
 
 
 class _Watched:
-    """A program and all processes that it starts; torchrun puts each of its own into a session for itself."""
+    """Watches a program and all processes that it starts; torchrun puts each of its own into a session for itself."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.peak_bytes: int | None = None
@@ -180,7 +182,7 @@ class _Watched:
 
 
 def _peak(process: psutil.Process) -> int | None:
-    """The most memory that a process had: Linux remembers it, elsewhere what it has now."""
+    """Returns the peak memory of a process: Linux remembers it; elsewhere it is the memory that the process has now."""
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -191,7 +193,7 @@ def _peak(process: psutil.Process) -> int | None:
 
 
 def _steps(place: Path) -> list[dict[str, Any]]:
-    """The steps of the run in a folder that are logged by now; half a line is none yet."""
+    """Returns the steps of the run in a folder that are logged by now; half a line does not count."""
     for file in place.glob("*/run/metrics.jsonl"):
         return [row for row in read_json_lines(file, MetricsRow) if row["split"] == "train"]
     return []
@@ -206,7 +208,7 @@ def _summary(rows: Sequence[Mapping[str, Any]], global_batch: int) -> dict[str, 
 
 
 def reason_of(log: str, code: int | None) -> str:
-    """Why a training ended, in one line, from what its processes said."""
+    """Returns why a training ended, in one line, from what its processes said."""
     lines = [line.strip() for line in log.splitlines()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     said = [re.sub(r" \(rank \d+ on [^)]*\)$", "", line) for line in said]
