@@ -10,7 +10,7 @@ from sciml.core.errors import DataError, nearest
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address such as ``gs://bucket/era5.zarr``."""
+    """Says whether a path is an address such as ``gs://bucket/era5.zarr``."""
     return "://" in path
 
 

@@ -48,7 +48,7 @@ class ShuffledSampler:
         return [self._draw(position) for position in range(first, first + share)]
 
     def epoch_of(self, step: int) -> float:
-        """Epochs that are complete before a step."""
+        """Returns the number of epochs that are complete before a step."""
         return step * self.global_batch_size / self.num_samples
 
     def _draw(self, position: int) -> SampleIndex:

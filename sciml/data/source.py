@@ -37,7 +37,7 @@ class SampleSource(Protocol):
 
 @runtime_checkable
 class GroupedSource(SampleSource, Protocol):
-    """Is followed by sources whose samples are not independent, such as times of one simulation."""
+    """Describes sources whose samples are not independent, such as times of one simulation."""
 
     def group(self, index: int) -> str:
         """Names what a sample comes from; samples of different groups are independent."""
@@ -46,7 +46,7 @@ class GroupedSource(SampleSource, Protocol):
 
 @runtime_checkable
 class CostedSource(Protocol):
-    """Is followed by sources whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
+    """Describes sources whose samples differ in size: the loader then makes a step's micro-batches cost alike."""
 
     def costs(self) -> np.ndarray:
         """Returns what each sample costs, (len,), positive, in any unit; known without reading the samples."""

@@ -14,7 +14,7 @@ from sciml.domain.score import Score
 
 @runtime_checkable
 class Calibrates(Task, Protocol):
-    """Is followed by tasks whose predictions come with a spread.
+    """Describes tasks whose predictions come with a spread.
 
     Attributes:
         calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
@@ -64,7 +64,7 @@ class Writer(Protocol):
 
 @runtime_checkable
 class WarmStarts(Protocol):
-    """Is followed by domains whose weights mean something only in the units that they were trained in."""
+    """Describes domains whose weights mean something only in the units that they were trained in."""
 
     def warm_start(self, new: FittedData, older: FittedData) -> FittedData:
         """Returns what a model is built from and normalized with that is trained on new data from an older
@@ -75,7 +75,7 @@ class WarmStarts(Protocol):
 
 @runtime_checkable
 class Forecasts(Protocol):
-    """Is followed by domains where there is time to forecast in.
+    """Describes domains with time, which can forecast.
 
     Attributes:
         forecast_suffixes: of the files that its writer writes, the usual one first.
@@ -86,7 +86,7 @@ class Forecasts(Protocol):
     headline_lead_h: float | None
 
     def forecast_batches(self, spec: DomainSpec[Any, Any, Any], splits: Splits, request: ForecastRequest) -> list[Any]:
-        """Batches to roll out, one for each path of model steps to the lead time; members are samples."""
+        """Returns batches to roll out, one for each path of model steps to the lead time; members are samples."""
         ...
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[Any]) -> Writer: ...
@@ -98,7 +98,7 @@ class Forecasts(Protocol):
 
 @runtime_checkable
 class Predicts(Protocol):
-    """Is followed by domains whose models predict cases in a user's file.
+    """Describes domains whose models predict cases in a user's file.
 
     ``predict_config`` is its dataclass of keys.
     """
@@ -110,7 +110,7 @@ class Predicts(Protocol):
 
 @runtime_checkable
 class Screens(Protocol):
-    """Is followed by domains that search a space of candidates. ``screen_config`` is its dataclass of keys."""
+    """Describes domains that search a space of candidates. ``screen_config`` is its dataclass of keys."""
 
     screen_config: type
 
@@ -119,7 +119,7 @@ class Screens(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """Is followed by domains that turn data as they come into a store. ``prepare_config`` is its dataclass of keys."""
+    """Describes domains that turn data as they come into a store. ``prepare_config`` is its dataclass of keys."""
 
     prepare_config: type
 
@@ -130,7 +130,7 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class Simulates(Protocol):
-    """Is followed by domains that make data of their own. ``simulate_config`` is its dataclass of keys."""
+    """Describes domains that make data of their own. ``simulate_config`` is its dataclass of keys."""
 
     simulate_config: type
 

@@ -55,14 +55,14 @@ ModelKeys = TypeVar("ModelKeys", covariant=True)
 
 
 class Named(Protocol):
-    """Anything that has a name, such as the engine of a run."""
+    """Describes anything that has a name, such as the engine of a run."""
 
     @property
     def name(self) -> str: ...
 
 
 class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
-    """What a domain may read of the specification of a run, typed by the domain's own dataclasses.
+    """Says what a domain may read of the specification of a run, typed by the domain's own dataclasses.
 
     Attributes:
         data, task: the keys under ``data`` and ``task``, of the domain's types ``data_config`` and ``task_config``.
@@ -93,7 +93,7 @@ class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """Is a trained model, opened without any data.
+    """Holds a trained model, opened without any data.
 
     Attributes:
         directory: the folder of its run.
@@ -182,7 +182,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """Is a picture of a report.
+    """Describes a picture of a report.
 
     Attributes:
         name: file stem, e.g. ``skill_by_lead_time``.
@@ -224,7 +224,7 @@ class RunResult:
 
 @runtime_checkable
 class Domain(Protocol):
-    """Is a domain of science: one folder under ``domains``, one option of the Hydra group ``domain``.
+    """Describes a domain of science: one folder under ``domains``, one option of the Hydra group ``domain``.
 
     Attributes:
         name: folder and Hydra option.

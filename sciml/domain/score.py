@@ -83,7 +83,9 @@ class Metric:
 
 
 class ScoreRow(TypedDict):
-    """What every row of ``scores.json`` has; :meth:`Score.to_row` writes more, and evaluations add the baselines."""
+    """Says what every row of ``scores.json`` must have; :meth:`Score.to_row` writes more, and evaluations add
+    the baselines.
+    """
 
     variable: str
     metric: str
@@ -92,7 +94,7 @@ class ScoreRow(TypedDict):
 
 @dataclass(frozen=True)
 class Score:
-    """Is one number that judges one predictor."""
+    """Holds one number that judges one predictor."""
 
     variable: str
     metric: Metric
@@ -118,7 +120,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Is a simple predictor that a model is compared with, and how pictures show it.
+    """Describes a simple predictor that a model is compared with, and how pictures show it.
 
     Attributes:
         name: key in ``scores.json``; a reference model of a configuration may have one, too.

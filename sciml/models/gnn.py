@@ -62,12 +62,12 @@ class GNNConfig:
 
     @property
     def supports_forces(self) -> bool:
-        """Whether energies are smooth enough in the positions to have forces."""
+        """Says whether energies are smooth enough in the positions to have forces."""
         return self.layer in FORCE_LAYERS
 
 
 class GNN(nn.Module):
-    """Layers of messages between atoms.
+    """Passes messages between atoms, layer by layer.
 
     States of atoms are cut by channel over ``tp``; each edge's messages are computed from start to end by every rank
     for its own channels, and only states of atoms cross ranks.

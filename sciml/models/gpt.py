@@ -124,7 +124,8 @@ class GPT(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch token"], targets: Int[Tensor, "batch token"] | None = None
     ) -> Float[Tensor, "batch token *word"]:
-        """Logits (batch, token, word); with targets their negative log-likelihood in nats (batch, token), float32.
+        """Returns logits (batch, token, word); with targets their negative log-likelihood in nats (batch, token),
+        float32.
 
         Args:
             tokens: at most ``context`` of them where positions are learned.
@@ -149,7 +150,7 @@ class GPT(nn.Module):
         return ForwardPass(embed, head, (None, self.rotary(tokens)))
 
     def rotary(self, tokens: Int[Tensor, "batch token"]) -> Rotary | None:
-        """Rotations of all tokens' queries and keys; None where positions are learned."""
+        """Returns the rotations of all tokens' queries and keys; None where positions are learned."""
         if self.config.positions == "learned":
             return None
         return sequence_rotary(tokens.shape[1], self.head_dim, tokens.device)

@@ -83,12 +83,12 @@ class ViTConfig:
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head."""
+        """Returns the number of channels of a head."""
         return self.embed_dim // self.num_heads
 
     @property
     def is_conditioned(self) -> bool:
-        """Whether the blocks take a condition."""
+        """Says whether the blocks take a condition."""
         return self.conditioning != "none"
 
 

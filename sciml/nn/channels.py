@@ -11,7 +11,8 @@ class Channels(nn.Identity):
 
 
 class Gates(nn.ModuleList):
-    """Linears of one input; each has a matrix of its own, so that a cut of its rows is a cut by channel.
+    """Computes the gates of one input by linears, each with a matrix of its own, so that a cut of its rows is a cut by
+    channel.
 
     Args:
         num_gates: how many.

@@ -45,7 +45,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class UnitRows:
-    """Independent normal numbers of variance 1, for a table from which single rows are looked up.
+    """Draws independent normal numbers of variance 1, for a table from which single rows are looked up.
 
     A look-up reads one weight for each output, so this is the rule of :func:`fan_in` for it.
 
@@ -72,7 +72,7 @@ class Constant:
 
 
 def xavier_uniform(tensor: Tensor, generator: torch.Generator) -> None:
-    """Uniform numbers that keep variances through a linear, for a weight (out, in).
+    """Draws uniform numbers that keep variances through a linear, for a weight (out, in).
 
     Source: Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.
     """
@@ -134,7 +134,7 @@ def fan_in(module: Convolution) -> float:
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
-    """The generator of a parameter, on the CPU so that every device draws the same numbers."""
+    """Returns the generator of a parameter, on the CPU so that every device draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 

@@ -53,7 +53,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Edges laid out as an equal number of senders for each atom, for messages linear in the distance's functions.
+    """Lays out edges as an equal number of senders for each atom, for messages linear in the distance's functions.
 
     Such messages can be added over edges before they meet the sender's state. Edges between the same two atoms,
     which in small periodic cells are many, so become one; and sums over neighbors become matrix products of the
@@ -95,7 +95,7 @@ class MessageGeometry(nn.Module):
         self.basis, self.exponent, self.scale = basis, exponent, 1 / math.sqrt(max(avg_num_neighbors, 1.0))
 
     def weighted(self, edge_vectors: Float[Tensor, "edge 3"]) -> tuple[Float[Tensor, "edge"], Float[Tensor, "edge 1"]]:
-        """Lengths of edges, and what their messages are multiplied with."""
+        """Returns the lengths of edges, and the weights that multiply their messages."""
         lengths = edge_vectors.square().sum(-1).sqrt()
         return lengths, (self.scale * envelope(lengths, self.basis.cutoff, self.exponent))[:, None]
 

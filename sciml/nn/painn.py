@@ -29,13 +29,13 @@ class RadialFilter(nn.Linear):
         super().__init__(num_radial, num_channels, bias=False)
 
     def forward(self, sums: Float[Tensor, "atom radial component"]) -> Float[Tensor, "atom component"]:
-        """The filtered sums; axes lie side by side, since products over long rows are several times faster."""
+        """Returns the filtered sums; axes lie side by side, since products over long rows are several times faster."""
         weights = self.weight.T.repeat(1, sums.shape[2] // len(self.weight))
         return (sums * weights).sum(1)
 
 
 class Message(nn.Module):
-    """Scalars and vectors that atoms get from their neighbors.
+    """Computes the scalars and vectors that atoms get from their neighbors.
 
     Source: Schuett et al. (2021), https://doi.org/10.48550/arXiv.2102.03150, equations 7 and 8. Scalars are
     normalized first, filters have no offset (the functions of the distance span it), and the envelope is theirs.
@@ -56,7 +56,7 @@ class Message(nn.Module):
         self.filters = nn.ModuleList(RadialFilter(num_radial, num_channels) for _ in range(num_gates))
 
     def forward(self, states: NodeStates, pairs: Pairs) -> NodeStates:
-        """The new scalars and vectors."""
+        """Returns the new scalars and vectors."""
         scalars, vectors = states
         own, pointing, *carrying = self.gates(F.silu(self.hidden(self.norm(self.whole(scalars)))))
         scalars = scalars + self.filters[0](pairs.radial_sums(own))
@@ -68,7 +68,7 @@ class Message(nn.Module):
 
 
 class Update(nn.Module):
-    """Scalars and vectors of an atom, mixed with one another.
+    """Mixes the scalars and vectors of an atom with one another.
 
     Source: Schuett et al. (2021), https://doi.org/10.48550/arXiv.2102.03150, equations 9 and 10.
 
@@ -87,7 +87,7 @@ class Update(nn.Module):
         self.gates = Gates(3 if makes_vectors else 2, num_channels)
 
     def forward(self, states: NodeStates) -> NodeStates:
-        """The new scalars and, where wanted, vectors."""
+        """Returns the new scalars and, where wanted, vectors."""
         scalars, vectors = states
         left, right = self.projections(self.whole(vectors))
         norms = (right.square().sum(1) + NORM_SOFTENING**2).sqrt()

@@ -30,7 +30,7 @@ def check_patches(grid_shape: tuple[int, int], patch_size: int) -> None:
 def patchify(
     fields: Float[Tensor, "batch variable row column"], patch_size: int
 ) -> Float[Tensor, "batch token variable pixel"]:
-    """Pixels of every patch and variable; patches row by row, pixels within them too."""
+    """Returns the pixels of every patch and variable; patches row by row, pixels within them too."""
     b, v, rows, columns = fields.shape
     p = patch_size
     cut = fields.reshape(b, v, rows // p, p, columns // p, p)

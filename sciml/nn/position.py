@@ -28,7 +28,7 @@ class Rotary(NamedTuple):
 def patch_centers(
     latitude: Float[Tensor, "latitude"], longitude: Float[Tensor, "longitude"], patch_size: int
 ) -> dict[str, Float[Tensor, "token"]]:
-    """Coordinates of the patches' centers in radians, row by row, in float64.
+    """Returns the coordinates of the patches' centers in radians, row by row, in float64.
 
     Args:
         latitude: degrees north of the grid's rows, a multiple of ``patch_size`` many.
@@ -54,7 +54,7 @@ def fourier_features(
 
 
 def rotary_harmonics(num_pairs: int, max_harmonic: int) -> list[int]:
-    """Integers from 1 to ``max_harmonic``, evenly spread on a logarithmic scale; small ones may repeat."""
+    """Returns integers from 1 to ``max_harmonic``, evenly spread on a logarithmic scale; small ones may repeat."""
     return [round(max_harmonic ** (i / max(num_pairs - 1, 1))) for i in range(num_pairs)]
 
 

@@ -14,7 +14,9 @@ SCALERS = ["identity", "amplification", "attenuation"]
 
 
 def degree_histogram(avg_num_neighbors: float) -> Int[Tensor, "degree"]:
-    """Numbers of neighbors as if all atoms had the average; on the CPU also where a model is built without values."""
+    """Returns the numbers of neighbors as if all atoms had the average; on the CPU also where a model is built
+    without values.
+    """
     degree = max(1, round(avg_num_neighbors))
     return torch.tensor([0] * degree + [1], device="cpu")
 
@@ -73,7 +75,7 @@ class GPSLayer(nn.Module):
 
 
 def geometric_edges(edges: Edges) -> tuple[Int[Tensor, "2 edge"], Float[Tensor, "edge radial"]]:
-    """Edges as torch_geometric takes them."""
+    """Returns edges in torch_geometric's form."""
     return torch.stack([edges.senders, edges.receivers]), edges.basis * edges.weights
 
 

@@ -29,7 +29,7 @@ def envelope(lengths: Float[Tensor, "*edge"], cutoff: float, exponent: int = 5) 
 
 
 class RadialBasis(nn.Module):
-    """Distances as a few smooth functions, none of them trained.
+    """Expands distances in a few smooth functions, none of them trained.
 
     ``bessel`` functions are the waves that fit into a sphere; ``gaussian`` ones are bells at equal distances, a
     spacing wide. Neither ends at the cutoff by itself: what is made of them is to be multiplied by the envelope.

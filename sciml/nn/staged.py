@@ -15,7 +15,7 @@ parameters and is needed further on."""
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """A forward pass over given inputs, ready to be run at once or stage by stage.
+    """Holds a forward pass over given inputs, ready to be run at once or stage by stage.
 
     Attributes:
         embed: computes the activations that enter the first block.
@@ -40,6 +40,6 @@ class ForwardPass:
 
 
 class Staged(Protocol):
-    """A model that can be cut into pipeline stages: ``forward(...)`` is ``forward_pass(...).run(blocks)``."""
+    """Describes a model that can be cut into pipeline stages: ``forward(...)`` is ``forward_pass(...).run(blocks)``."""
 
     def forward_pass(self, *args: Any, **kwargs: Any) -> ForwardPass: ...

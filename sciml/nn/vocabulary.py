@@ -51,7 +51,7 @@ class VocabularyEmbedding(nn.Module):
 
 
 class VocabularyHead(nn.Module):
-    """Logits of the words that may follow, or the loss of those that do.
+    """Computes the logits of the words that may follow, or the loss of those that do.
 
     Ranks that hold some of the words each see these words' logits alone: the sum of exponentials, its scale and
     the logit of the target are put together from the ranks' parts, three numbers a token.
@@ -81,7 +81,9 @@ class VocabularyHead(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch token embed"], targets: Int[Tensor, "batch token"] | None = None
     ) -> Float[Tensor, "batch token *word"]:
-        """Logits (batch, token, word); with targets their negative log-likelihood in nats (batch, token), float32."""
+        """Returns logits (batch, token, word); with targets their negative log-likelihood in nats (batch,
+        token), float32.
+        """
         logits = F.linear(x, self.weight)
         if targets is None:
             return self.join(logits)

@@ -38,7 +38,7 @@ WRITING_DATA = {"prepare": Prepares, "simulate": Simulates}
 
 
 class DomainConformance:
-    """The suite.
+    """Tests that a domain keeps the protocol and that every command works with it.
 
     Attributes:
         overrides: what makes the configuration of the domain, small.
@@ -63,14 +63,14 @@ class DomainConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> TrainingSession:
-        """A finished training, for tests that only look at it."""
+        """Returns a finished training, for tests that only read it."""
         training = cls.training(tmp_path_factory.mktemp("trained"))
         training.trainer.fit()
         return training
 
     @classmethod
     def training(cls, folder: Path, *overrides: str) -> TrainingSession:
-        """A training in a folder of its own, composed as on the command line."""
+        """Returns a training in a folder of its own, composed as on the command line."""
         return start_session(compose("train", [*cls._arguments(folder), *overrides], cls.config_dir))
 
     @classmethod
@@ -124,7 +124,7 @@ class DomainConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def commanded(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The ``runs_dir`` of one run that the command trained and scored, for tests that only use it."""
+        """Returns the ``runs_dir`` of one run that the command trained and scored, for tests that only use it."""
         runs_dir = tmp_path_factory.mktemp("commanded")
         main("train", [*cls._options(), *cls._arguments(runs_dir)])
         return runs_dir
@@ -150,7 +150,8 @@ class DomainConformance:
         assert folder.scores() == rows
 
     def arguments_of(self, verb: str, folder: Path) -> Sequence[str]:
-        """Arguments that a verb needs beside the run, or the overrides; to be extended by a domain with such verbs.
+        """Returns the arguments that a verb needs beside the run, or the overrides; a domain with such verbs extends
+        them.
 
         Args:
             folder: an empty one, for what it reads or writes.

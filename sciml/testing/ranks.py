@@ -24,7 +24,7 @@ PRELOADED = ["sciml.run.scoring", "sciml.testing.sessions", __name__]
 
 
 class Ranks:
-    """A group of processes on gloo, which end with a ``with`` block or with the process that started them.
+    """Starts a group of processes on gloo, which end with a ``with`` block or with the process that started them.
 
     Args:
         size: number of processes.
@@ -55,7 +55,7 @@ class Ranks:
 
     @property
     def alive(self) -> bool:
-        """Whether all processes are."""
+        """Says whether all processes are alive."""
         return all(process.is_alive() for process in self.processes)
 
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
