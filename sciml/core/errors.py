@@ -62,7 +62,7 @@ class RunError(SciMLError):
     exit_code = 1
 
 
-RENAMED = {"companions": "reference_models", "repeats": "seeds"}
+RENAMED = {"companions": "reference_models", "repeats": "seeds", "seam_filter": "edge_filter"}
 """Keys that users may remember, and what they are called now."""
 
 

@@ -8,7 +8,7 @@ import pytest
 from annotated_types import MinLen
 
 from sciml.core.config import at_least, build, divides, flat, one_of
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import RENAMED, ConfigError, nearest
 from sciml.core.types import (
     AtLeastOne,
     Fraction,
@@ -170,6 +170,12 @@ def test_divides_lists_numbers_that_do():
 
 def test_leaves_have_dotted_keys():
     assert flat({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_leads_to_its_new_name(old, new):
+    assert nearest(old, {new, "depth"}) == f"did you mean {new!r}?"
+    assert new not in nearest(old, {"depth", "width"})
 
 
 def test_nothing_near_lists_everything():
