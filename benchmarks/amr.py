@@ -46,7 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Arm:
-    """A model and what its steps took, in CPU milliseconds."""
+    """Holds a model and the CPU milliseconds of its steps."""
 
     tokens: int
     infer: Callable[[], object]

@@ -38,7 +38,7 @@ TIMEOUT_S = 280
 
 
 def state(mib: int, world: World) -> dict[str, torch.Tensor]:
-    """Float32 tensors of ``mib`` MiB over all processes."""
+    """Returns float32 tensors of ``mib`` MiB over all processes."""
     rows = mib * 2**20 // (NUM_TENSORS * COLUMNS * 4 * world.size)
     local = {f"layer{i}.weight": torch.randn(rows, COLUMNS) for i in range(NUM_TENSORS)}
     if world.size == 1:
@@ -48,7 +48,7 @@ def state(mib: int, world: World) -> dict[str, torch.Tensor]:
 
 
 def timed(world: World, work: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """Median seconds of five after a warm-up, until the last process is done."""
+    """Returns the median seconds of five calls after a warm-up, until the last process is done."""
     seconds = []
     for _ in range(6):
         before()
@@ -61,7 +61,7 @@ def timed(world: World, work: Callable[[], object], before: Callable[[], object]
 
 
 def product(seconds: float = 1.0) -> float:
-    """Seconds of a matrix product, of as many as fit."""
+    """Returns the mean seconds of a matrix product, over as many as fit into some seconds."""
     matrix = torch.randn(512, 512)
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
@@ -90,7 +90,7 @@ def measure(folder: Path, mib: int, world: World) -> dict[str, float]:
 
 
 def plain(folder: Path, mib: int) -> float:
-    """Seconds of torch's own writer and of the checksums of what it wrote."""
+    """Returns the seconds of torch's own writer and of the checksums of what it wrote."""
     tensors = state(mib, World(0, 1, torch.device("cpu")))
 
     def save() -> None:

@@ -25,7 +25,7 @@ from domains.materials.simulation.simulate_config import SimulateConfig
 
 
 def alloys(count: int, cells: int) -> list[Structure]:
-    """Disturbed solid solutions of the metals that both potentials know."""
+    """Returns disturbed solid solutions of the metals that both potentials know."""
     recipe = Recipe(
         (Family("fcc", EMTLabeler.symbols),), supercells=((cells, cells, cells),), rattle=0.1, strain=0.03, shear=0.02
     )

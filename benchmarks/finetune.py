@@ -23,7 +23,7 @@ Scores = dict[str, float]
 
 
 def script(verb: str, *arguments: str) -> dict[str, Any]:
-    """What a script says as JSON."""
+    """Returns a script's output, read as JSON."""
     command = [sys.executable, f"scripts/{verb}.py", *arguments, "output=json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=3600)
     if done.returncode:
@@ -33,7 +33,7 @@ def script(verb: str, *arguments: str) -> dict[str, Any]:
 
 
 def make(folder: Path) -> dict[str, Path]:
-    """Fifty structures to learn (and a dozen for validation), and fresh ones of both kinds to test."""
+    """Makes fifty structures to learn (and a dozen for validation), and fresh ones of both kinds to test."""
     families = {"mine": "families=[fcc:AgAuPt]", "mine_test": "families=[fcc:AgAuPt]", "old_test": "order_strength=0.5"}
     counts = {"mine": (62, 1), "mine_test": (150, 2), "old_test": (200, 3)}
     paths = {}
@@ -44,14 +44,14 @@ def make(folder: Path) -> dict[str, Path]:
 
 
 def errors_on(path: Path, run: str, branch: str | None) -> Scores:
-    """Errors of a run on a file."""
+    """Returns the errors of a run on a file."""
     test = f"data.test_path={{{branch}: {path}}}" if branch else f"data.test_path={path}"
     rows = script("evaluate", f"run={run}", test)["scores"]
     return {row["variable"]: row["value"] for row in rows if row["metric"] == "mae"}
 
 
 def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
-    """Errors of each model on each kind of structures."""
+    """Returns the errors of each model on each kind of structures."""
     files = make(folder)
     old = json.loads((Path(run) / "run.json").read_text())["config"]["data"]["path"]
     splits = ("data.splits.train=0.81", "data.splits.valid=0.17", "data.splits.test=0.02")
@@ -74,7 +74,7 @@ def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
 
 
 def fine_tuning() -> list[str]:
-    """The experiment's own steps and rates, for a training that is not it."""
+    """Returns the experiment's own steps and rates, for a training that does not start from it."""
     from sciml.run.compose import compose
 
     values = compose("train", ["experiment=materials_finetune"]).config
@@ -83,7 +83,7 @@ def fine_tuning() -> list[str]:
 
 
 def draw(found: dict[str, dict[str, Scores]], path: Path) -> None:
-    """Bars of errors on new and on old structures, for forces and energies."""
+    """Draws bars of errors on new and on old structures, for forces and energies."""
     import numpy as np
 
     from sciml.report.style import GRAY, MODEL_COLOR, new_figure, save_png, suite_style

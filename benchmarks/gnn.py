@@ -26,7 +26,7 @@ from sciml.nn.radial import RadialBasis, envelope
 
 
 class PlainPaiNN(nn.Module):
-    """PaiNN as in the paper (https://doi.org/10.48550/arXiv.2102.03150), edge by edge."""
+    """Computes PaiNN as in the paper (https://doi.org/10.48550/arXiv.2102.03150), edge by edge."""
 
     def __init__(self, config: GNNConfig, num_elements: int) -> None:
         super().__init__()
@@ -61,7 +61,9 @@ def _two_linears(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def crystals(graphs: int, repeats: int, cutoff: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions (atom, 3) of rattled FCC cells, and their edges: senders, receivers, periodic offsets (edge, 3)."""
+    """Returns positions (atom, 3) of rattled FCC cells, and their edges: senders, receivers, periodic offsets
+    (edge, 3).
+    """
     torch.manual_seed(0)
     lattice = 3.57  # A
     corners = torch.cartesian_prod(*[torch.arange(float(repeats))] * 3)
@@ -82,7 +84,7 @@ def crystals(graphs: int, repeats: int, cutoff: float) -> tuple[Tensor, Tensor, 
 
 
 def make_step(encoder: nn.Module, num_channels: int, batch: tuple[Tensor, ...]) -> Callable[[], None]:
-    """A function that trains on one batch."""
+    """Returns a function that trains on one batch."""
     positions, senders, receivers, shifts = batch
     read = nn.Sequential(nn.Linear(num_channels, num_channels), nn.SiLU(), nn.Linear(num_channels, 1))
     optimizer = torch.optim.AdamW([*encoder.parameters(), *read.parameters()], lr=1e-4, fused=True)

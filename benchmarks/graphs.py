@@ -31,7 +31,7 @@ from sciml.data.loader import ShuffledSampler, training_batches
 
 
 def rattled(num_cells: tuple[int, int, int], seed: int = 0) -> Atoms:
-    """A rattled FCC alloy with labels that say nothing."""
+    """Returns a rattled FCC alloy with labels that say nothing."""
     generator = np.random.default_rng(seed)
     atoms = bulk("Ni", "fcc", 3.6, cubic=True).repeat(num_cells)
     atoms.symbols = generator.choice(["Fe", "Co", "Ni", "Cr", "Mn"], len(atoms))
@@ -43,7 +43,7 @@ def rattled(num_cells: tuple[int, int, int], seed: int = 0) -> Atoms:
 
 
 def median_ms(work: Callable[[], Any], seconds: float) -> float:
-    """Median time of a call."""
+    """Returns the median time of a call."""
     work()
     times = []
     end = time.perf_counter() + seconds
@@ -55,7 +55,7 @@ def median_ms(work: Callable[[], Any], seconds: float) -> float:
 
 
 def graph_of(structure: Structure, cutoff: float) -> GraphSample:
-    """A structure with its neighbors."""
+    """Returns a structure with its neighbors."""
     near = neighbor_list(structure, cutoff)
     return GraphSample(
         structure.atomic_numbers,
@@ -70,7 +70,7 @@ def graph_of(structure: Structure, cutoff: float) -> GraphSample:
 
 
 def loader_rate(source: StructureSource, batch: int, workers: int, seconds: float) -> float:
-    """Samples a second of the training loader."""
+    """Returns the samples a second of the training loader."""
     stream = ShuffledSampler(len(source), batch, seed=0)
     batches = training_batches(
         source, stream, start_step=0, stop_step=10**9, micro_batch_size=batch, num_workers=workers

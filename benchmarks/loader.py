@@ -31,7 +31,7 @@ Batches = Callable[[], Iterator[object]]
 
 
 def with_loader(source: ForecastSource, batch_size: int, workers: int, seed: int) -> Batches:
-    """Batches as the trainer gets them."""
+    """Returns a function that yields batches as the trainer gets them."""
     stream = ShuffledSampler(len(source), batch_size, seed)
     return lambda: training_batches(
         source, stream, start_step=0, stop_step=10**6, micro_batch_size=batch_size, num_workers=workers
@@ -41,7 +41,9 @@ def with_loader(source: ForecastSource, batch_size: int, workers: int, seed: int
 def with_xarray(
     dataset: xr.Dataset, store: ClimateStore, source: ForecastSource, batch_size: int, steps: int, seed: int
 ) -> Batches:
-    """Batches by plain indexing: state and target of each sample, channel by channel where they are apart."""
+    """Returns a function that yields batches by plain indexing: state and target of each sample, channel by
+    channel where they are apart.
+    """
     channels = [parse_channel(name) for name in store.schema.channels]
     times = dataset["time"].values.astype("datetime64[m]")
     position = {time: i for i, time in enumerate(times)}
@@ -66,7 +68,7 @@ def with_xarray(
 
 
 def rate(batches: Batches, batch_size: int, seconds: float) -> float:
-    """Samples a second after a warm-up of two batches."""
+    """Returns the samples a second after a warm-up of two batches."""
     iterator = batches()
     list(islice(iterator, 2))
     start, count = time.perf_counter(), 0

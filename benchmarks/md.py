@@ -32,7 +32,7 @@ A = 3.62  # A
 
 
 def hot_alloy(cells: tuple[int, int, int]) -> Atoms:
-    """Equal shares on random sites of FCC, at 600 K."""
+    """Returns an alloy of equal shares on random sites of FCC, at 600 K."""
     generator = np.random.default_rng(0)
     atoms = bulk("Ni", "fcc", A, cubic=True).repeat(cells)
     atoms.symbols = generator.permutation(np.resize(ELEMENTS, len(atoms)))
@@ -48,7 +48,7 @@ def cpu_ms(work: Callable[[], object]) -> float:
 
 
 def search_ms(atoms: Atoms, reach: float) -> float:
-    """A search for neighbors, median of several."""
+    """Returns the median time of several searches for neighbors."""
     structure = Structure.from_atoms(atoms)
     return statistics.median(cpu_ms(lambda: graph_sample(structure, reach)) for _ in range(11))
 

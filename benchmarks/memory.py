@@ -37,7 +37,7 @@ M_MMAP_THRESHOLD = -3  # of the GNU C library's mallopt
 
 
 def memory_rank(world: World, shape: Shape, degrees: dict[str, Any], batch: int, micro: int) -> tuple[float, float]:
-    """Resident bytes of some steps beyond those before the model: the largest, and between steps.
+    """Returns the resident bytes of some steps beyond those before the model: the largest, and between steps.
 
     Args:
         batch: samples of each data-parallel rank.
@@ -71,7 +71,7 @@ def sharding(shape: Shape) -> None:
 
 
 def recompute_rank(world: World, shapes: list[Shape], rounds: int) -> list[list[float]]:
-    """Comparisons of each shape's step with the first one's."""
+    """Compares each shape's step with the first one's."""
     first, *others = (engine_step(shape, Mesh.alone(), ParallelConfig(), BATCH) for shape in shapes)
     return compare(world, [(other, first) for other in others], rounds)
 

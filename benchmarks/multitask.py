@@ -20,7 +20,7 @@ DATA_SETS = {"mixing_enthalpy": "eam", "eam_density": "eam", "magnetic_moments":
 
 
 def errors(overrides: list[str], seed: int, runs: str) -> dict[str, dict]:
-    """Rows of mean absolute errors on the test split, by property."""
+    """Returns the mean absolute errors on the test split, by property."""
     rows = script("train", EXPERIMENT, f"seed={seed}", f"runs_dir={runs}", "trainer.num_threads=1", *overrides)[
         "scores"
     ]
@@ -28,7 +28,9 @@ def errors(overrides: list[str], seed: int, runs: str) -> dict[str, dict]:
 
 
 def single(name: str, steps: int) -> list[str]:
-    """One property alone; it draws from its own data set only, as often as the joint model does."""
+    """Returns the overrides of a model of one property alone; it draws from its own data set only, as often as
+    the joint model does.
+    """
     from sciml.run.compose import compose
 
     shares = compose("train", [EXPERIMENT]).config["data"]["shares"]
@@ -61,7 +63,7 @@ def main() -> None:
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and the standard deviation where there are several."""
+    """Returns the mean, and the standard deviation where there are several values."""
     text = f"{statistics.mean(values):.4g}"
     return f"{text} ({statistics.stdev(values):.2g})" if len(values) > 1 else text
 

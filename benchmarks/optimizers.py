@@ -36,7 +36,7 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Result:
-    """A finished training: steps, CPU seconds, and the last line of its validation."""
+    """Holds the numbers of a finished training: steps, CPU seconds, and the last line of its validation."""
 
     steps: int
     cpu_s: float
@@ -46,7 +46,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training that can be made."""
+    """Describes one training that can be made."""
 
     domain: str
     optimizer: str
@@ -56,7 +56,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """Returns the name of its folder."""
         rate = "" if self.rate is None else f"-lr{self.rate:g}"
         return f"{self.optimizer}{rate}-{self.steps}-seed{self.seed}"
 
@@ -73,7 +73,7 @@ class Trial:
         return Result(self.steps, json.loads(done.read_text()), last["loss"], skills)
 
     def _train(self, folder: Path) -> float:
-        """CPU seconds of a training."""
+        """Trains, and returns the CPU seconds."""
         command = [
             sys.executable,
             str(ROOT / "scripts" / "train.py"),

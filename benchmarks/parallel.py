@@ -63,7 +63,7 @@ AXES[4]["hsdp 2x2"] = {"dp": 2, "shard": 2}
 
 @dataclass(frozen=True)
 class Shape:
-    """A climate model of ``depth`` blocks ``width`` wide, with ``side`` times ``side`` tokens."""
+    """Describes a climate model of ``depth`` blocks ``width`` wide, with ``side`` times ``side`` tokens."""
 
     width: int
     depth: int
@@ -91,7 +91,7 @@ class Shape:
 
 @dataclass
 class Samples:
-    """Inputs and targets."""
+    """Holds inputs and targets."""
 
     inputs: Tensor
     targets: Tensor
@@ -99,7 +99,7 @@ class Samples:
 
 
 class Regression:
-    """Mean square error."""
+    """Computes the mean square error."""
 
     needs_double_backward = False
 
@@ -109,7 +109,7 @@ class Regression:
 
 
 def engine_step(shape: Shape, mesh: Mesh, config: ParallelConfig, batch: int, micro: int | None = None) -> Step:
-    """A training step on this rank's share of a batch; by default all at once, and one by one in a pipeline."""
+    """Returns a training step on this rank's share of a batch; by default all at once, and one by one in a pipeline."""
     engine, task = NativeEngine(parallelize(shape.build, mesh, config, seed=0), OPTIM), cast(Task, Regression())
     share = batch // mesh.num_data_ranks
     micro = micro or (1 if config.pp > 1 else share)
@@ -118,7 +118,7 @@ def engine_step(shape: Shape, mesh: Mesh, config: ParallelConfig, batch: int, mi
 
 
 def plain_step(shape: Shape, batch: int) -> Step:
-    """The same, written by hand for one process."""
+    """Returns the same step, written by hand for one process."""
     model, samples = shape.build(), shape.samples(batch)
     optimizer = torch.optim.AdamW(model.parameters(), OPTIM.lr, OPTIM.betas, OPTIM.eps, OPTIM.weight_decay)
 
@@ -139,7 +139,7 @@ def on_mesh(world: World, degrees: dict[str, Any]) -> tuple[Mesh, ParallelConfig
 
 
 def axes_rank(world: World, shape: Shape, meshes: dict[str, dict[str, Any]], steps: int) -> dict[str, Any]:
-    """Times and bytes sent on every mesh, for a fixed batch and for one sample a process."""
+    """Returns times and bytes sent on every mesh, for a fixed batch and for one sample a process."""
     one, whole = (engine_step(shape, Mesh.alone(), ParallelConfig(), batch) for batch in (1, BATCH))
     found: dict[str, Any] = {}
     for name, degrees in meshes.items():
@@ -160,7 +160,7 @@ def axes_rank(world: World, shape: Shape, meshes: dict[str, dict[str, Any]], ste
 
 
 def wire(shape: Shape, config: ParallelConfig, size: int) -> float:
-    """Bytes that the busiest rank sends in a step of the fixed batch, by the formulas' leading terms.
+    """Returns the bytes that the busiest rank sends in a step of the fixed batch, by the formulas' leading terms.
 
     They are those of tests/distributed/test_volume.py, which is exact and names the sources. Tensor parallelism has
     four all-reduces of 4 b s d bytes a block, and one for the tokenizer and each hidden layer of the head besides.
@@ -193,7 +193,7 @@ def axes(shape: Shape, steps: int, sizes: list[int]) -> None:
 
 
 def overhead_rank(world: World, shapes: list[tuple[Shape, int]], steps: int) -> list[list[float]]:
-    """Comparisons of the engine with the loop by hand."""
+    """Compares the engine with the loop by hand."""
     pairs = [
         (engine_step(shape, Mesh.alone(), ParallelConfig(), batch), plain_step(shape, batch)) for shape, batch in shapes
     ]
@@ -209,7 +209,7 @@ def overhead(shape: Shape, steps: int) -> None:
 
 
 def schedules_rank(world: World, shape: Shape, options: list[dict[str, Any]], steps: int) -> list[list[float]]:
-    """Comparisons of every schedule with one process that takes all samples at once."""
+    """Compares every schedule with one process that takes all samples at once."""
     whole = engine_step(shape, Mesh.alone(), ParallelConfig(), BATCH)
     pairs = [(engine_step(shape, *on_mesh(world, {"pp": 2, **chosen}), BATCH), whole) for chosen in options]
     return compare(world, pairs, steps)

@@ -73,7 +73,7 @@ def arguments_of(case: str) -> list[str]:
 
 
 def planned(case: str) -> list[Memory]:
-    """Of each place of the pipeline."""
+    """Returns the planned memory of each stage of the pipeline."""
     world = CASES[case][0]
     experiment = RunSpec.build(compose("train", arguments_of(case)).config)
     degrees = experiment.parallel.degrees(world)
@@ -87,7 +87,7 @@ def planned(case: str) -> list[Memory]:
 
 
 def measured(case: str) -> dict[int, int]:
-    """Bytes by rank."""
+    """Returns the measured bytes by rank."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*program(CASES[case][0]), __file__]
         command += ["--rank-of", folder, *arguments_of(case), f"runs_dir={folder}/runs"]
@@ -99,7 +99,7 @@ def measured(case: str) -> dict[int, int]:
 
 
 def train_as_rank(folder: str, arguments: list[str]) -> None:
-    """What each process of a case does."""
+    """Trains one rank of a case and measures its memory."""
     from sciml.distributed.world import join
     from sciml.run import session
 
@@ -132,7 +132,7 @@ def train_as_rank(folder: str, arguments: list[str]) -> None:
 
 
 def _take_what_libraries_take() -> None:
-    """Threads, kernels and connections that come with the first step, whatever the model."""
+    """Starts the threads, kernels and connections that come with the first step, whatever the model."""
     model = torch.nn.Sequential(
         torch.nn.Linear(64, 64), torch.nn.LayerNorm(64), torch.nn.GELU(), torch.nn.Linear(64, 64)
     )

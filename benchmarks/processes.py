@@ -23,7 +23,9 @@ TIMEOUT_S = 280
 
 
 def timed(world: World, step: Step, everywhere: bool) -> tuple[float, float]:
-    """Seconds until the last rank is done, and CPU seconds of all; or of rank 0 alone, while the others wait."""
+    """Returns the seconds until the last rank is done, and CPU seconds of all; or of rank 0 alone, while the
+    others wait.
+    """
     world.barrier()
     began, worked = time.perf_counter(), time.process_time()
     cpu = torch.zeros(1, dtype=torch.float64)
@@ -38,7 +40,7 @@ def timed(world: World, step: Step, everywhere: bool) -> tuple[float, float]:
 
 
 def compare(world: World, pairs: list[tuple[Step, Step]], rounds: int) -> list[list[float]]:
-    """Medians for pairs of a step and its reference, which rank 0 takes alone.
+    """Returns the medians for pairs of a step and its reference, which rank 0 takes alone.
 
     Returns:
         For each pair the step's seconds, and its time and CPU time over its reference's.
@@ -54,7 +56,7 @@ def compare(world: World, pairs: list[tuple[Step, Step]], rounds: int) -> list[l
 
 
 def run(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What ``function(world, *args)`` gives on each rank of a group of fresh processes.
+    """Returns the results of ``function(world, *args)`` on each rank of a group of fresh processes.
 
     Raises:
         RuntimeError: with the traceback of a rank that failed.

@@ -41,7 +41,9 @@ def mean_vrmse(scores) -> dict[int, float]:
 
 
 def measure(runs: dict[str, Path], count: int, cache: str) -> Errors:
-    """Each run as it is, and where it learned from a single grid also through that grid (``task.resample``)."""
+    """Returns the errors of each run as it is, and where it learned from a single grid also through that grid
+    (``task.resample``).
+    """
     errors: Errors = {}
     for columns in COLUMNS:
         config = SimulateConfig(

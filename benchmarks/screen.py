@@ -40,7 +40,7 @@ STRAINS = (-0.02, 0.0, 0.02)
 
 
 def untrained(config: GNNConfig, members: int) -> Predictor:
-    """A predictor of energies whose weights are as drawn."""
+    """Returns a predictor of energies whose weights are as drawn."""
     numbers = tuple(sorted(atomic_numbers[symbol] for symbol in METALS))
     task = MaterialsTaskConfig(members=members)
     schema = MaterialsSchema(numbers, config.cutoff, {"energy": Label("graph", (), "eV")}, avg_num_neighbors=43.0)
@@ -64,7 +64,7 @@ def untrained(config: GNNConfig, members: int) -> Predictor:
 
 
 def structures_of(count: int, sites: Sites) -> list[tuple[np.ndarray, float]]:
-    """Elements on the sites, and lattice constants, of quinaries at three volumes."""
+    """Returns elements on the sites, and lattice constants, of quinaries at three volumes."""
     generator = np.random.default_rng(0)
     found: list[tuple[np.ndarray, float]] = []
     for composition in read_grid(METALS, (5,), 0.1, 0.0, 1.0).compositions():

@@ -26,7 +26,7 @@ CELLS = GRID.nx * GRID.nz
 
 
 def measure(members: int, dtype: torch.dtype, device: torch.device, steps: int, compiled: bool) -> tuple[float, float]:
-    """Seconds of the steps, and of two before them, in which what is needed is compiled."""
+    """Returns the seconds of the steps, and of two before them, which compile what is needed."""
     clock: Callable[[], float] = time.process_time if device.type == "cpu" else time.perf_counter
     solver = Solver([CASES["gravity"]] * members, GRID, dtype=dtype, device=device, compiled=compiled)
     state = solver.start()

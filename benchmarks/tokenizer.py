@@ -29,7 +29,7 @@ ROWS, COLUMNS = 32, 64
 
 
 class OnPatches(nn.Module):
-    """The plain tokenizer behind the folded one's interface."""
+    """Puts the plain tokenizer behind the folded one's interface."""
 
     def __init__(self, plain: PlainTokenizer) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class OnPatches(nn.Module):
 
 
 def build(args: argparse.Namespace, form: str, part: str) -> Callable[[], Tensor]:
-    """A function that runs the tokenizer or the whole model once; both forms hold the same weights."""
+    """Returns a function that runs the tokenizer or the whole model once; both forms hold the same weights."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     names = [f"v{i}" for i in range(args.variables)]

@@ -27,7 +27,7 @@ ROWS, COLUMNS = 32, 64
 
 
 def count_flops(step: Callable[[], None]) -> int:
-    """FLOPs of the matrix products and the attention of a step."""
+    """Counts the FLOPs of the matrix products and the attention of a step."""
     aten = torch.ops.aten
 
     def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
@@ -48,7 +48,7 @@ def count_flops(step: Callable[[], None]) -> int:
 
 
 def make_step(args: argparse.Namespace, precision: AbstractContextManager) -> Callable[[], None]:
-    """A function that trains on one random batch."""
+    """Returns a function that trains on one random batch."""
     torch.manual_seed(0)
     config = ViTConfig(
         embed_dim=args.embed_dim, depth=args.depth, num_heads=args.heads, patch_size=args.patch_size, head_depth=2
@@ -71,7 +71,7 @@ def make_step(args: argparse.Namespace, precision: AbstractContextManager) -> Ca
 
 
 def gemm_rate(args: argparse.Namespace, dtype: torch.dtype, seconds: float) -> float:
-    """FLOP/s of large matrix products over some time, at the best of a few shapes."""
+    """Returns the FLOP/s of large matrix products over some time, at the best of a few shapes."""
     tokens = args.batch * (ROWS // args.patch_size) * (COLUMNS // args.patch_size)
     rates = []
     shapes = ((1024, 1024, 1024), (2048, 2048, 2048), (tokens, args.embed_dim, 4 * args.embed_dim))
