@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Windows of text of one length.
+    """Holds windows of text of one length.
 
     Attributes:
         tokens: bytes, int64.

@@ -14,7 +14,7 @@ from sciml.core.errors import DataError
 
 
 class Windows:
-    """Windows of ``context`` bytes and the byte behind them, within passages.
+    """Cuts passages into windows of ``context`` bytes and the byte behind them.
 
     A window begins every ``context`` bytes, so that each byte is predicted once; the rest at a passage's end is left
     out. Where starts are random, each is moved by up to a window, so that epochs differ and still see everything.

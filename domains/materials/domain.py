@@ -51,7 +51,7 @@ class MaterialsSplits(Splits):
 
 
 class MaterialsDomain:
-    """Alloys on graphs of atoms, by the shared GNN."""
+    """Predicts properties of alloys on graphs of atoms, by the shared GNN."""
 
     name = "materials"
     model_kinds: Mapping[str, type] = {"gnn": GNNConfig}

@@ -38,17 +38,17 @@ class FieldBatch:
 
     @property
     def time(self) -> Float[Tensor, "batch"]:
-        """Hours since 1970 of ``state``."""
+        """Returns the hours since 1970 of ``state``."""
         return self.init_time + self.lead_time
 
     @property
     def valid_time(self) -> Float[Tensor, "batch"]:
-        """Hours since 1970 of the next step's end."""
+        """Returns the hours since 1970 of the next step's end."""
         return self.time + self.intervals[:, 0]
 
     @property
     def next_lead_time(self) -> Float[Tensor, "batch"]:
-        """Hours from ``init_time`` to the next step's end."""
+        """Returns the hours from ``init_time`` to the next step's end."""
         return self.lead_time + self.intervals[:, 0]
 
     def to(self, device: torch.device | str) -> FieldBatch:

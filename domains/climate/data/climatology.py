@@ -55,7 +55,9 @@ class Calendar:
         return cls(tuple(minutes / 60) if regular and len(minutes) <= 24 else (0.0, 6.0, 12.0, 18.0))
 
     def locate(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the nearest hour and its day of the year (0 for January 1st) of datetime64[m] times."""
+        """Returns the positions of the nearest hour and its day of the year (0 for January 1st) of
+        datetime64[m] times.
+        """
         bins = np.asarray(self.hours) * 60
         ahead = np.mod(bins[None] - minute_of_day(times)[:, None] + 720, 1440) - 720
         hour = np.abs(ahead).argmin(1)

@@ -80,7 +80,7 @@ class LatLonGrid:
 
 
 def latitude_edges(latitude: np.ndarray) -> np.ndarray:
-    """Edges of cells in degrees, decreasing: midway between latitudes, and at the poles."""
+    """Returns the edges of cells in degrees, decreasing: midway between latitudes, and at the poles."""
     return np.concatenate([[90.0], (latitude[1:] + latitude[:-1]) / 2, [-90.0]])
 
 

@@ -96,7 +96,7 @@ def _refuse_selection(config: ClimateDataConfig) -> None:
 
 
 class ForecastSource:
-    """Pairs of a state and what came after it, within one split.
+    """Pairs a state with what came after it, within one split.
 
     A path is what lies ahead of a state: hours of one step after the other, e.g. ``(24.0, 24.0, 24.0)``. Each
     initial time is used for which the states of at least one path are in the split. For training a sample is an
@@ -166,7 +166,7 @@ class ForecastSource:
         return len(self._starts) if self.draw else len(self._pairs)
 
     def starts(self) -> np.ndarray:
-        """Positions in the store of the initial times that have the states of every path."""
+        """Returns the positions in the store of the initial times that have the states of every path."""
         return self._positions[np.flatnonzero(self._fits.all(0))]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class ForecastSource:
 
 
 class Augmentation:
-    """Symmetries of a planet without geography.
+    """Applies symmetries of a planet without geography.
 
     Args:
         store: whose channels and grid are turned.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClimateSchema:
-    """Channels, grid and step of a store.
+    """Describes the channels, grid and step of a store.
 
     Attributes:
         channels: short names in order, level appended where there is one: ``("z500", "t850", "t2m")``.
@@ -48,7 +48,7 @@ class ClimateSchema:
 
 @dataclass(frozen=True)
 class ClimateStatistics:
-    """Statistics over the whole training period, area-weighted, and the constant fields.
+    """Holds area-weighted statistics over the whole training period, and the constant fields.
 
     Attributes:
         mean, std: per channel, in the channel's unit.

@@ -138,7 +138,7 @@ def check_splits(splits: dict[str, Any], key: str = "splits") -> None:
 
 
 def by_share(splits: dict[str, Any]) -> bool:
-    """Whether splits are shares of the time and not dates."""
+    """Says whether splits are shares of the time and not dates."""
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in splits.values())
 
 

@@ -59,7 +59,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class FieldStatistics:
-    """Statistics of a period, in each channel's unit.
+    """Holds the statistics of a period, in each channel's unit.
 
     Attributes:
         mean, std: (channel).
@@ -100,7 +100,7 @@ def compute_statistics(
     num_longitudes: int,
     max_bytes: float,
 ) -> Iterator[tuple[slice, FieldStatistics]]:
-    """Statistics of a period, yielded for one group of channels after the other.
+    """Yields the statistics of a period for one group of channels after the other.
 
     A group is as large as memory allows: the states of the longest lead time and a block beside them.
 

@@ -86,23 +86,23 @@ class ClimateStore:
 
     @property
     def hours(self) -> np.ndarray:
-        """Times as float64 hours since 1970-01-01 00:00 UTC."""
+        """Returns times as float64 hours since 1970-01-01 00:00 UTC."""
         return self.times.astype(np.int64) / MINUTES_PER_HOUR
 
     @property
     def is_even(self) -> bool:
-        """Whether all times are one step apart."""
+        """Says whether all times are one step apart."""
         return bool(
             (np.diff(self.times) == np.timedelta64(round(self.schema.step_hours * MINUTES_PER_HOUR), "m")).all()
         )
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of one state in float32."""
+        """Returns the bytes of one state in float32."""
         return 4 * len(self.schema.channels) * int(np.prod(self.schema.grid_shape))
 
     def indices(self, split: str) -> np.ndarray:
-        """Positions of a split's times, increasing.
+        """Returns the positions of a split's times, increasing.
 
         Raises:
             ConfigError: an unknown split.
@@ -187,7 +187,7 @@ def _minutes(hours: np.ndarray) -> np.ndarray:
 
 
 class StoreAttributes(TypedDict):
-    """What the attributes of a store must have beside those that describe its data."""
+    """Says what the attributes of a store must have beside those that describe its data."""
 
     format: str
     version: int

@@ -55,7 +55,7 @@ class PreparePlan:
         }
 
     def block_size(self, max_bytes: float, multiple: int, *, regridded: bool = False) -> int:
-        """Times per block that fit into memory, a multiple of the store's chunk."""
+        """Returns the number of times per block that fit into memory, a multiple of the store's chunk."""
         rows, columns = self.source.orientation.latitude, self.source.orientation.longitude
         target = len(self.channels) * self.grid.shape[0] * self.grid.shape[1]
         levels = Counter(channel.variable.name for channel in self.channels).most_common(1)[0][1]
@@ -201,7 +201,7 @@ def _statics(source: Source, selection: Selection) -> tuple[str, ...]:
 
 
 def _even_times(source: Source, selection: Selection, channels: tuple[Channel, ...]) -> tuple[np.ndarray, float]:
-    """Positions of the chosen times and their step in hours."""
+    """Returns the positions of the chosen times and their step in hours."""
     # times of variables that are not wanted say nothing
     there = np.any([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
     if selection.start is not None:

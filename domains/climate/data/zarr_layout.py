@@ -45,7 +45,9 @@ def create_array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[in
 
 
 def field_chunks(shape: tuple[int, int, int], times: int) -> tuple[int, int, int, int]:
-    """Chunks of (time, channel, latitude, longitude); channels are cut apart only where one state is very large."""
+    """Returns the chunks of (time, channel, latitude, longitude); channels are cut apart only where one state
+    is very large.
+    """
     channel_bytes = 4 * shape[1] * shape[2]
     return (times, max(1, min(shape[0], MAX_CHUNK_BYTES // channel_bytes)), shape[1], shape[2])
 
@@ -74,7 +76,7 @@ def consolidate(path: Path) -> None:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a path is a store of this project."""
+    """Says whether a path is a store of this project."""
     try:
         return bool(read_json(Path(path) / ".zattrs", dict[str, Any]).get("format") == FORMAT)
     except DataError:

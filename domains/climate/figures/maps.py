@@ -40,7 +40,7 @@ DPI = 130
 
 @dataclass(frozen=True)
 class Shading(PlainShading):
-    """How a channel's values become colors, the same for forecast and truth."""
+    """Says how a channel's values become colors, the same for forecast and truth."""
 
     contour_step: float | None = None
 

@@ -21,7 +21,7 @@ EQUAL_EARTH = (1.340264, -0.081106, 0.000893, 0.003796)
 
 
 class Projection(Protocol):
-    """Between degrees and a plane in units of the Earth's radius."""
+    """Maps degrees to a plane in units of the Earth's radius, and back."""
 
     def forward(self, latitude: Points, longitude: Points) -> tuple[Points, Points]:
         """Returns plane coordinates; NaN where a point is out of sight."""
@@ -38,7 +38,7 @@ class Projection(Protocol):
 
 @dataclass(frozen=True)
 class Orthographic:
-    """The globe from afar."""
+    """Shows the globe from afar."""
 
     latitude: float = 35.0
     longitude: float = 0.0
@@ -68,7 +68,7 @@ class Orthographic:
 
 @dataclass(frozen=True)
 class EqualEarth:
-    """The whole Earth with true areas, so that an error looks as large as it counts in an area-weighted score."""
+    """Shows the whole Earth with true areas, so that an error looks as large as it counts in an area-weighted score."""
 
     longitude: float = 0.0
 
@@ -91,7 +91,9 @@ class EqualEarth:
 
 @dataclass(frozen=True)
 class PlateCarree:
-    """Latitude against longitude, true to scale in the middle, for a grid that covers a part of the Earth only."""
+    """Shows latitude against longitude, true to scale in the middle, for a grid that covers a part of the Earth
+    only.
+    """
 
     south: float
     north: float
@@ -131,7 +133,7 @@ def _height(theta: Points) -> Points:
 
 
 class Canvas:
-    """Pixels of a map of one grid; a field becomes an image by sixteen weighted neighbors a pixel.
+    """Draws fields of one grid on the pixels of a map, by sixteen weighted neighbors a pixel.
 
     Catmull-Rom splines in both directions pass through every grid value. Rows beyond a pole are those of the
     far side of the Earth, so that the pole is a place like any other.

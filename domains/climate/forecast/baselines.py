@@ -61,7 +61,7 @@ def baselines_of(store: ClimateStore, lead_times: Sequence[float]) -> dict[Basel
 
 
 def persistence(batch: FieldBatch) -> Prediction:
-    """The weather stays as it was at the initial time."""
+    """Predicts that the weather stays as it was at the initial time."""
     return Prediction({"fields": batch.initial.float()})
 
 
@@ -75,7 +75,7 @@ def climatology(fields_at: FieldsAt) -> Predictor:
 
 
 class RidgeBaseline:
-    """Ridge regression from the leading principal components at one time to those a lead time later.
+    """Predicts the leading principal components a lead time later from those at one time, by ridge regression.
 
     The components (EOFs) are those of anomalies from the mean map of the training period, divided by each
     channel's standard deviation and weighted by cell area. Map and components are found from at most

@@ -15,7 +15,7 @@ from sciml.forecast.ensemble import perturbed
 
 
 class EnsembleTask(ClimateTask):
-    """The climate task, forecasting with ``members`` perturbed starts; the forecast is their mean.
+    """Forecasts as the climate task does, with ``members`` perturbed starts; the forecast is their mean.
 
     Args:
         members: size of the ensemble, the unperturbed member included.

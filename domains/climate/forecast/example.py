@@ -18,7 +18,7 @@ SHOWN_CHANNELS = ("z500", "t850", "t2m", "u10", "msl")
 
 @dataclass(frozen=True, kw_only=True)
 class WeatherExample(ForecastExample):
-    """A rollout from one initial time, on latitude and longitude.
+    """Holds a rollout from one initial time, on latitude and longitude.
 
     Attributes:
         init_time: hours since 1970-01-01 00:00 UTC.

@@ -39,7 +39,7 @@ RMSE_OF_MEAN = Metric("rmse_of_ensemble_mean", reduce=math.sqrt)
 
 
 class ClimateMetrics:
-    """RMSE, MAE, bias, ACC and, for ensembles, CRPS, spread and spread/skill, per lead time and channel.
+    """Computes RMSE, MAE, bias, ACC and, for ensembles, CRPS, spread and spread/skill, per lead time and channel.
 
     ======================  ============================================================================
     ``rmse``                square root of the mean over time of the area-weighted mean squared error

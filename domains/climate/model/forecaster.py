@@ -118,7 +118,7 @@ class ClimateViT(GridViT):
         return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Parameters whose first dim is a block of rows for each variable, with the variables' names.
+        """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
 
         A model of other variables takes over the rows of those that it shares.
         """

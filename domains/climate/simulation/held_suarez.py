@@ -108,13 +108,13 @@ class HeldSuarez:
 
     @property
     def latitude(self) -> np.ndarray:
-        """Latitudes of the output, degrees north, from north to south as reanalyses store them."""
+        """Returns the latitudes of the output, degrees north, from north to south as reanalyses store them."""
         sin_latitude = self.output_coords.horizontal.nodal_axes[1]
         return np.round(np.degrees(np.arcsin(sin_latitude)), 6)[::-1]
 
     @property
     def longitude(self) -> np.ndarray:
-        """Longitudes of the output, degrees east, in [0, 360)."""
+        """Returns the longitudes of the output, degrees east, in [0, 360)."""
         return np.round(np.degrees(self.output_coords.horizontal.nodal_axes[0]), 6)
 
     def advance(self, num_intervals: int) -> Iterator[Fields]:

@@ -95,5 +95,5 @@ class AMRConfig(ViTConfig):
 
     @property
     def may_vary(self) -> bool:
-        """Whether samples of one shape may have different numbers of tokens."""
+        """Says whether samples of one shape may have different numbers of tokens."""
         return bool(self.ratios) and (self.threshold is not None or (self.balance and len(self.ratios) > 1))

@@ -39,7 +39,7 @@ class PatchGeometry:
 
     @property
     def fits(self) -> bool:
-        """Whether no patch sticks out of the grid."""
+        """Says whether no patch sticks out of the grid."""
         return self.padded == self.cells
 
     def shape(self, level: int) -> tuple[int, ...]:

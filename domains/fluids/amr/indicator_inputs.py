@@ -65,7 +65,7 @@ class IndicatorInputs:
 def patch_means(
     cells: Float[Tensor, "batch *channel z x"], geometry: PatchGeometry, level: int
 ) -> tuple[Float[Tensor, "batch *channel node"], Bool[Tensor, "node"]]:
-    """Means over the cells of every patch of a level that lie in the grid, and which patches have any."""
+    """Returns means over the cells of every patch of a level that lie in the grid, and which patches have any."""
     size = geometry.patch_sizes[level]
     behind = [full - count for full, count in zip(geometry.padded, geometry.cells, strict=True)]
 

@@ -71,7 +71,9 @@ def oracle(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Fl
 
 
 def random(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
-    """Numbers from 0 to 1 that depend on a sample's state, bit for bit, and on the patch; not on any generator."""
+    """Returns numbers from 0 to 1 that depend on a sample's state, bit for bit, and on the patch; not on any
+    generator.
+    """
     bits = evidence.fields.float().contiguous().view(torch.int32).flatten(1).sum(dim=1, dtype=torch.int64)
     nodes = torch.arange(geometry.num_nodes(level), device=bits.device)
     mixed = (bits[:, None] + nodes * 40503 + level * 65537) & 0xFFFFFFFF
@@ -145,7 +147,7 @@ def relative_terms(
 
 
 def has_winds(evidence: IndicatorInputs) -> bool:
-    """Whether both winds are among the channels."""
+    """Says whether both winds are among the channels."""
     return set(WINDS.values()) <= set(evidence.channels)
 
 

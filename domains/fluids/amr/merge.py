@@ -63,7 +63,7 @@ class Merge(nn.Module):
 def _without_mean(
     cells: Float[Tensor, "batch token channel cell"], forest: Forest, index: int
 ) -> Float[Tensor, "batch token channel cell"]:
-    """Residuals of a level without their mean over each parent."""
+    """Returns the residuals of a level without their mean over each parent."""
     geometry, parents = forest.geometry, forest.levels[index - 1]
     cells = cells.unflatten(1, (parents.refined.shape[1], geometry.num_children(index - 1)))
     if parents.refines is not None:

@@ -61,7 +61,9 @@ def _choose(
     before: Forest | None,
     count: int,
 ) -> tuple[Int[Tensor, "batch slot"], Bool[Tensor, "batch slot"] | None]:
-    """Places among a level's tokens of those to refine, in order, and which of them truly are; these come first."""
+    """Returns the positions, among a level's tokens, of those to refine, in order, and which of them truly are;
+    these come first.
+    """
     shape = geometry.shape(index)
     exists = torch.zeros_like(scores, dtype=torch.bool)
     exists = exists.scatter(1, nodes, torch.ones_like(nodes, dtype=torch.bool) if present is None else present)

@@ -76,7 +76,7 @@ class AMRViT(GridViT):
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Parameters whose first dim is a block of rows for each variable, with the variables' names.
+        """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
 
         A model of other variables takes over the rows of those that it shares.
         """

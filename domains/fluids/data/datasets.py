@@ -41,7 +41,7 @@ class Trajectory:
         return self.frames[1] - self.frames[0]
 
     def read(self, first: int, last: int, stride: int = 1) -> Float[np.ndarray, "time variable z x"]:
-        """Frames from ``first`` up to ``last``, counted within the trajectory."""
+        """Returns the frames from ``first`` up to ``last``, counted within the trajectory."""
         offset = self.frames[0]
         return self.source.read(slice(offset + first, offset + last, stride), self.names)
 
@@ -114,7 +114,7 @@ def _describe(sources: Sequence[FlowSource], wanted: Sequence[str] | None) -> tu
 
 
 def _stratified(sources: Sequence[FlowSource]) -> bool:
-    """Whether the air at rest is not neutral everywhere, so that a model must be told."""
+    """Says whether the air at rest is not neutral everywhere, so that a model must know its profile."""
     profiles = [source.profiles["hy_theta"] for source in sources if "hy_theta" in source.profiles]
     return len(profiles) == len(sources) and any(
         np.abs(profile - SURFACE_THETA).max() > MAX_SPREAD_K for profile in profiles

@@ -18,7 +18,7 @@ from sciml.core.errors import ConfigError
 
 
 class FlowSamples:
-    """Pairs of a state and the states after each of some equal steps.
+    """Pairs a state with the states after each of some equal steps.
 
     Args:
         flows: data sets by name.
@@ -72,7 +72,7 @@ class FlowSamples:
         return found
 
     def _size(self) -> int:
-        """Bytes of the split's fields."""
+        """Returns the bytes of the split's fields."""
         return sum(
             4 * len(trajectory) * len(trajectory.names) * int(np.prod(flows.data_set.shape))
             for flows in self.flows.values()
@@ -157,7 +157,7 @@ class FlowSamples:
 
 
 class Augmentation:
-    """Symmetries of flows in x, where they are periodic; others stay as they are."""
+    """Applies symmetries of flows in x, where they are periodic; others stay as they are."""
 
     def __init__(self, data_set: DataSet, kind: str) -> None:
         self.kind = kind if data_set.boundary.x[0] is Side.PERIODIC else "none"

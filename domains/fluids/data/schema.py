@@ -46,7 +46,7 @@ class DataSet:
 
     @property
     def has_totals(self) -> bool:
-        """Whether mass and energy can be told: these are miniWeather's variables."""
+        """Says whether mass and energy can be computed: the variables are miniWeather's."""
         return set(UNITS) <= set(self.variables)
 
 
@@ -113,7 +113,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class FluidsStatistics:
-    """Scales of the data sets, from their training parts."""
+    """Holds the scales of the data sets, from their training parts."""
 
     scales: Mapping[str, Scale]
 
@@ -133,6 +133,6 @@ class FluidsStatistics:
 
 
 def canonical(variables: tuple[str, ...], winds: tuple[str, str] | None) -> tuple[str, ...]:
-    """Variables with winds named as the model knows them."""
+    """Returns the variables with winds named as the model knows them."""
     names = dict(zip(winds, (WINDS["x"], WINDS["z"]), strict=True)) if winds else {}
     return tuple(names.get(name, name) for name in variables)

@@ -16,7 +16,7 @@ BLOCK = 64
 
 
 def measure(flows: Flows, strides: Sequence[int]) -> Scale:
-    """Means, standard deviations, and those of increments over some numbers of frames, obstacles left out.
+    """Measures means, standard deviations, and those of increments over some numbers of frames, obstacles left out.
 
     A quantity that never changes has the standard deviation one.
     """
@@ -46,7 +46,7 @@ def measure(flows: Flows, strides: Sequence[int]) -> Scale:
 
 
 def _blocks(trajectory: Trajectory, overlap: int):
-    """Frames in blocks, each with some of the next block behind it, and how many those are."""
+    """Yields frames in blocks, each with some of the next block behind it, and how many those are."""
     for first in range(0, len(trajectory), BLOCK):
         last = min(first + BLOCK, len(trajectory))
         ahead = min(overlap, len(trajectory) - last)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 @dataclass(frozen=True)
 class MeshLines:
-    """Patches over a grid, and which of them a model refined on its way.
+    """Holds patches over a grid, and which of them a model refined on its way.
 
     Attributes:
         cells: along z and x.

@@ -35,7 +35,7 @@ DPI = 150
 
 
 class FieldPanel:
-    """A field that can be changed, for animations. z goes up from the bottom; obstacles are gray.
+    """Shows a field that can be changed, for animations. z goes up from the bottom; obstacles are gray.
 
     Args:
         mesh: drawn over the field; None draws none.

@@ -21,7 +21,7 @@ POSITIVE_COLORS = "viridis"
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is drawn of a state.
+    """Describes what is drawn of a state.
 
     Attributes:
         unit: empty where it is not known.
@@ -43,7 +43,7 @@ class Quantity:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowExample(ForecastExample):
-    """A rollout from one state of a flow, rows along z and columns along x.
+    """Holds a rollout from one state of a flow, rows along z and columns along x.
 
     Attributes:
         title: what the data are.

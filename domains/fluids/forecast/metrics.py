@@ -26,7 +26,7 @@ CONSERVED = ("mass", "energy")
 
 
 class FluidsMetrics:
-    """VRMSE, RMSE, and the conservation errors of mass and energy, per lead time and variable.
+    """Computes VRMSE, RMSE, and the conservation errors of mass and energy, per lead time and variable.
 
     ======================  =================================================================================
     ``vrmse``               mean over samples of sqrt(mean squared error / variance of the truth in space)

@@ -34,7 +34,7 @@ BASELINES = (PERSISTENCE, UNIFORM_COARSE)
 
 @dataclass(frozen=True)
 class FluidsTaskConfig:
-    """What is forecast.
+    """Says what is forecast.
 
     Attributes:
         strides: frames that one step of the model goes over; one is drawn for each training sample.
@@ -64,19 +64,19 @@ class FluidsTaskConfig:
 
     @property
     def scoring_stride(self) -> int:
-        """The longest stride by which all scored frames are reached."""
+        """Returns the longest stride by which all scored frames are reached."""
         return max(s for s in self.strides if all(frames % s == 0 for frames in self.score_frames))
 
 
 @dataclass(frozen=True)
 class FlowPrediction(Prediction):
-    """The states after a step by data set, and where the model has refined those before it."""
+    """Holds the states after a step by data set, and where the model has refined those before it."""
 
     forests: Mapping[str, Forest] = field(default_factory=dict)
 
 
 class FluidsTask:
-    """Forecasting by normalized increments.
+    """Forecasts by normalized increments.
 
     States are standardized with constants of their data set, increments with those of their step. A model that
     predicts zero is therefore persistence, and the loss weighs all variables and steps alike. Cells of obstacles
@@ -226,7 +226,7 @@ class FluidsTask:
 
 
 def persistence(batch: FlowBatch) -> Prediction:
-    """Nothing changes."""
+    """Predicts that nothing changes."""
     return Prediction({name: part.initial for name, part in batch.parts.items()})
 
 

@@ -25,7 +25,7 @@ GHOSTS = 2
 
 @dataclass(frozen=True)
 class Background:
-    """Profiles of density and density times potential temperature, SI units.
+    """Holds profiles of density and density times potential temperature, SI units.
 
     Attributes:
         dens: averages of cells.

@@ -33,7 +33,7 @@ class Bubble:
     radius_z: float
 
     def at(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Its value at places in m."""
+        """Returns its value at positions in m."""
         beside = (x - self.x + LENGTH_M / 2) % LENGTH_M - LENGTH_M / 2
         distance = np.pi / 2 * np.hypot(beside / self.radius_x, (z - self.z) / self.radius_z)
         return np.where(distance <= np.pi / 2, self.amplitude * np.cos(distance) ** 2, 0.0)

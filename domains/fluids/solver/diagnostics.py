@@ -35,7 +35,7 @@ def totals(
     dx: float,
     dz: float,
 ) -> Totals:
-    """Mass and energies of flows, in float64.
+    """Returns the mass and the energies of flows, in float64.
 
     Args:
         fields: perturbation of density, winds along x and z, perturbation of potential temperature; SI units.

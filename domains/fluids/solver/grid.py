@@ -65,9 +65,9 @@ class SolverGrid:
         return (np.arange(self.nz) + 0.5) * self.dz
 
     def quadrature_z(self, ghosts: int = 0) -> Float[np.ndarray, "z 3"]:
-        """Heights of the quadrature points in each cell, m, with layers of ghost cells below and above."""
+        """Returns the heights of the quadrature points in each cell, m, with layers of ghost cells below and above."""
         return (np.arange(-ghosts, self.nz + ghosts)[:, None] + NODES) * self.dz
 
     def quadrature_x(self) -> Float[np.ndarray, "x 3"]:
-        """Places of the quadrature points in each cell, m."""
+        """Returns the positions of the quadrature points in each cell, m."""
         return (np.arange(self.nx)[:, None] + NODES) * self.dx

@@ -23,7 +23,7 @@ class Schedule:
 
     @classmethod
     def uniform(cls, largest_step: float, frames: int, interval: float) -> Schedule:
-        """Frames at exact multiples of an interval, the first at the start.
+        """Returns a schedule of frames at exact multiples of an interval, the first at the start.
 
         Args:
             largest_step: that is stable, s; the step that is taken divides the interval.
@@ -47,7 +47,7 @@ class Schedule:
             yield step, time, written
 
     def exact(self) -> Iterator[tuple[float, float, bool]]:
-        """Times are products, not sums: nothing drifts. The step divides the interval."""
+        """Yields steps at times that are products, not sums, so that nothing drifts. The step divides the interval."""
         steps = round(self.interval / self.step)
         for number in range(1, round(self.duration / self.interval) * steps + 1):
             written = number % steps == 0

@@ -101,6 +101,6 @@ class SimulateConfig:
 
     @property
     def compiling_pays(self) -> bool:
-        """Whether each process has enough to do."""
+        """Says whether each process has enough to do that compiling pays."""
         steps = self.schedule.duration / self.schedule.step
         return self.count * self.nx * self.nz * steps / max(1, self.workers) >= COMPILING_PAYS

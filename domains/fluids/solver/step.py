@@ -101,7 +101,7 @@ class Solver:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether the machine has what torch compiles with."""
+    """Says whether the machine has torch's compiler."""
     if device.type == "cpu":
         return any(shutil.which(name) for name in ("g++", "clang++"))
     return importlib.util.find_spec("triton") is not None

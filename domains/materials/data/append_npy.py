@@ -11,7 +11,7 @@ MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class GrowingArray:
-    """Rows appended to a ``.npy`` file.
+    """Appends rows to a ``.npy`` file.
 
     Args:
         path: the file; it is made where there is none.

@@ -17,7 +17,7 @@ WIDE = "energy"
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Atoms and edges of several structures, one after the other.
+    """Holds the atoms and edges of several structures, one after the other.
 
     An edge goes from its sender to its receiver; its vector points from the receiver to the sender's image:
     ``positions[senders] + shifts @ cell[graph] - positions[receivers]``.

@@ -17,7 +17,7 @@ def element_table(atomic_numbers: np.ndarray, block: int = 2**22) -> tuple[int, 
 
 
 def element_counts(atomic_numbers: np.ndarray, atom_offsets: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
-    """Atoms of each element in each structure, (structure, element) int64."""
+    """Returns the number of atoms of each element in each structure, (structure, element) int64."""
     place = np.full(256, -1)
     place[list(elements)] = np.arange(len(elements))
     num_structures, num_elements = len(atom_offsets) - 1, len(elements)

@@ -100,7 +100,7 @@ class LabelSpec:
 
 @cache
 def factors(name: str) -> Mapping[str, float]:
-    """Units of a label that can be converted, with what one of them is in the suite's unit."""
+    """Returns the units of a label that can be converted, each with its value in the suite's unit."""
     from ase.units import Bohr, GPa, Hartree, Ry, kcal, kJ, mol
 
     energies = {"eV": 1.0, "meV": 1e-3, "Ha": Hartree, "Ry": Ry, "kJ/mol": kJ / mol, "kcal/mol": kcal / mol}
@@ -123,7 +123,8 @@ def factors(name: str) -> Mapping[str, float]:
 
 
 def parse_labels(labels: Mapping[str, Any] | None, key: str = "labels") -> tuple[dict[str, LabelSpec], set[str]]:
-    """Labels as the user gives them: ``{energy: REF_energy, stress: {key: virial, unit: virial eV}, charges: null}``.
+    """Reads labels as the user gives them: ``{energy: REF_energy, stress: {key: virial, unit: virial eV}, charges:
+    null}``.
 
     Returns:
         what was named, and the names of labels that are not wanted (null).

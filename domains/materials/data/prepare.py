@@ -96,7 +96,7 @@ class PrepareConfig(Preparation):
 
 
 def branches_of(path: Source) -> dict[str, str | list[str]]:
-    """Sources by name of the data set."""
+    """Returns the sources by name of the data set."""
     return dict(path) if isinstance(path, Mapping) else {"main": path}
 
 

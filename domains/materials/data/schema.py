@@ -27,7 +27,7 @@ class Label(LabelShape):
 
 @dataclass(frozen=True)
 class MaterialsSchema:
-    """Elements, cutoff and labels of a store.
+    """Describes the elements, cutoff and labels of a store.
 
     Attributes:
         elements: atomic numbers, increasing; a model knows an element by its place in this table.
@@ -57,7 +57,7 @@ class MaterialsSchema:
         return self.labels[label].unit if label in self.labels else ""
 
     def element_index(self, atomic_numbers: Int[Tensor, "atom"]) -> Int[Tensor, "atom"]:
-        """Places in the table of elements; -1 for those that are not in it (see :meth:`check_elements`)."""
+        """Returns positions in the table of elements; -1 for those that are not in it (see :meth:`check_elements`)."""
         table = torch.full((max(119, max(self.elements) + 1),), -1, dtype=torch.int64, device=atomic_numbers.device)
         table[list(self.elements)] = torch.arange(len(self.elements), device=atomic_numbers.device)
         return table[atomic_numbers]
@@ -87,7 +87,7 @@ class MaterialsSchema:
 
 @dataclass(frozen=True)
 class MaterialsStatistics:
-    """Statistics of the training split.
+    """Holds the statistics of the training split.
 
     Attributes:
         references: energy of an atom of each element (eV), by least squares on energies per atom; each data set has

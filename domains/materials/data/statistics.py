@@ -33,7 +33,7 @@ def reference_energies(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
 def compute_statistics(
     arrays: Arrays, train: np.ndarray, elements: tuple[int, ...], num_branches: int
 ) -> MaterialsStatistics:
-    """Statistics over some structures of a store.
+    """Returns the statistics of some structures of a store.
 
     Args:
         train: numbers of the structures, increasing.
@@ -99,7 +99,7 @@ def _values(arrays: Arrays, name: str, indices: np.ndarray) -> Iterator[np.ndarr
 
 
 def ranges(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Numbers of all rows of some structures, one structure after the other."""
+    """Returns the numbers of all rows of some structures, one structure after the other."""
     sizes = offsets[indices + 1] - offsets[indices]
     firsts = np.repeat(offsets[indices] - (np.cumsum(sizes) - sizes), sizes)
     return firsts + np.arange(int(sizes.sum()))

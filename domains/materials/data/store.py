@@ -157,7 +157,7 @@ class MaterialsStore:
         return names
 
     def indices(self, split: str) -> np.ndarray:
-        """Numbers of the structures of a split, increasing."""
+        """Returns the numbers of the structures of a split, increasing."""
         return np.flatnonzero(self.arrays.split == SPLITS.index(split))
 
     def name(self, index: int) -> str:

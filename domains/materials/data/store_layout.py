@@ -65,5 +65,5 @@ def read_header(path: str | Path) -> dict[str, Any] | None:
 
 
 def is_store(path: str | Path) -> bool:
-    """Whether a path is a store of this project."""
+    """Says whether a path is a store of this project."""
     return read_header(path) is not None

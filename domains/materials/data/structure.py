@@ -20,7 +20,7 @@ CALCULATOR_LABELS = ("energy", "forces", "stress", "magnetic_moments", "charges"
 
 @dataclass(frozen=True)
 class Structure:
-    """Atoms in a cell, in ASE's words and units.
+    """Holds atoms in a cell, in ASE's words and units.
 
     Attributes:
         atomic_numbers: (N,) int64.
@@ -50,7 +50,7 @@ class Structure:
 
     @property
     def formula(self) -> str:
-        """Elements in order of their numbers with their counts, e.g. ``Nb2Ta``."""
+        """Returns the elements in order of their numbers with their counts, e.g. ``Nb2Ta``."""
         return formula(self.atomic_numbers)
 
     @property
@@ -108,13 +108,14 @@ class Structure:
 
 
 def is_node_label(value: np.ndarray, num_atoms: int) -> bool:
-    """Whether a label has one value for each atom. Stress, of the shape of a vector for each of three atoms, is known
-    by its name and not asked about here."""
+    """Says whether a label has one value for each atom. Stress, of the shape of a vector for each of three
+    atoms, is known by its name and not asked about here.
+    """
     return value.ndim > 0 and value.shape[0] == num_atoms
 
 
 def formula(atomic_numbers: np.ndarray) -> str:
-    """Elements in order of their numbers with their counts, e.g. ``Nb2Ta``."""
+    """Returns the elements in order of their numbers with their counts, e.g. ``Nb2Ta``."""
     from ase.data import chemical_symbols
 
     counts = Counter(int(z) for z in atomic_numbers)
@@ -133,7 +134,9 @@ def stress_voigt(matrix: np.ndarray) -> np.ndarray:
 
 
 def _calculated(atoms: Atoms) -> dict[str, Any]:
-    """Labels in the results of the atoms' calculator; the energy extrapolated to zero smearing, as ASE gives it."""
+    """Returns the labels in the results of the atoms' calculator; the energy extrapolated to zero smearing, as
+    ASE gives it.
+    """
     results = getattr(atoms.calc, "results", None) or {}
     found = {}
     for name in CALCULATOR_LABELS:

@@ -68,7 +68,7 @@ def severity(reason: Reason) -> tuple[int, float]:
 
 
 def in_words(reasons: Sequence[Reason]) -> str:
-    """Reasons in one line."""
+    """Returns the reasons in one line."""
     return "; ".join(reason.text for reason in reasons)
 
 
@@ -80,7 +80,7 @@ def edge_lengths(sample: GraphSample) -> Float[Array, "edge"]:
 
 
 def _by_elements(sample: GraphSample, schema: MaterialsSchema, statistics: MaterialsStatistics) -> list[Reason]:
-    """Elements that the model has a place for, but that only other splits had atoms of."""
+    """Finds elements that the model has a place for, but that only other splits had atoms of."""
     unseen = {z for z, count in zip(schema.elements, statistics.element_counts.tolist(), strict=True) if not count}
     here = sorted(unseen & set(sample.atomic_numbers.tolist()))
     symbols = dict(zip(schema.elements, schema.symbols, strict=True))
@@ -90,7 +90,7 @@ def _by_elements(sample: GraphSample, schema: MaterialsSchema, statistics: Mater
 def _by_distances(
     sample: GraphSample, lengths: Float[Array, "edge"], schema: MaterialsSchema, statistics: MaterialsStatistics
 ) -> list[Reason]:
-    """Pairs of elements that were never neighbors, and distances that are shorter than any of their pair."""
+    """Finds pairs of elements that were never neighbors, and distances that are shorter than any of their pair."""
     if not len(lengths):
         return []
     count = len(schema.elements)

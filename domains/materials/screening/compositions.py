@@ -15,7 +15,7 @@ STEP_ERROR = 1e-5
 
 @dataclass(frozen=True)
 class Composition:
-    """Elements and how many steps of the grid each has.
+    """Says how many steps of the grid each element has.
 
     Attributes:
         elements: symbols, in the order of the space.
@@ -33,7 +33,7 @@ class Composition:
 
     @property
     def name(self) -> str:
-        """Percentages, e.g. ``Co20Cu30Ni50``; an element alone has none."""
+        """Returns the percentages, e.g. ``Co20Cu30Ni50``; an element alone has none."""
         if len(self.elements) == 1:
             return self.elements[0]
         return "".join(f"{symbol}{100 * share:.4g}" for symbol, share in self.fractions.items())
@@ -73,7 +73,7 @@ class CompositionGrid:
         return self.steps if self.most is None else min(self.most, self.steps)
 
     def _ways(self, order: int) -> int:
-        """Compositions of given elements, by inclusion and exclusion of those that have too many steps."""
+        """Counts compositions of given elements, by inclusion and exclusion of those that have too many steps."""
         spare, room = self.steps - order * self.least, self._most - self.least
         if spare < 0 or room < 0:
             return 0

@@ -22,7 +22,7 @@ BOND = 1.9
 
 
 class MemberModel(Protocol):
-    """Is what is asked of a model; :class:`domains.materials.inference.predictor.Predictor` is one."""
+    """Describes what is asked of a model; :class:`domains.materials.inference.predictor.Predictor` is one."""
 
     schema: MaterialsSchema
     statistics: MaterialsStatistics

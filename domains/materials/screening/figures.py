@@ -143,7 +143,7 @@ def most_mixing(panels: Sequence[Panel]) -> list[Panel]:
 def pair_fit(
     rows: Sequence[Ranked], mixing: Mixing, lattice: str
 ) -> tuple[Float[Array, "element element"], float] | None:
-    """Enthalpies of equimolar pairs in a regular solution, and the rms error of that, both meV/atom.
+    """Returns the enthalpies of equimolar pairs in a regular solution, and the rms error of that, both meV/atom.
 
     The mixing enthalpy is taken for a sum of ``omega x x`` over pairs, and of what the lattice costs over elements.
     """
@@ -163,7 +163,7 @@ def pair_fit(
 
 
 def draw_ranked(rows: Sequence[Ranked], temperature: float, lattices: Sequence[str], source: str, path: Path) -> Path:
-    """Bars of enthalpies with error bars, the first on top, and marks of free energies."""
+    """Draws bars of enthalpies with error bars, the first on top, and marks of free energies."""
     with suite_style():
         figure = new_figure(7.4, 1.5 + 0.26 * len(rows))
         add_titles(figure, source=source)
@@ -197,7 +197,7 @@ def draw_ranked(rows: Sequence[Ranked], temperature: float, lattices: Sequence[s
 
 
 def draw_maps(panels: Sequence[Panel], source: str, path: Path) -> Path:
-    """Triangles or tetrahedra of enthalpies and of their uncertainties, side by side or one below the other."""
+    """Draws triangles or tetrahedra of enthalpies and of their uncertainties, side by side or one below the other."""
     three_d = len(panels[0].symbols) == 4
     draw = draw_tetrahedron if three_d else draw_triangle
     rows = [("mixing enthalpy", [panel.values for panel in panels])]

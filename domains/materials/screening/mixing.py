@@ -131,7 +131,7 @@ class Mixing:
 
     @property
     def members(self) -> int:
-        """Models in the ensemble."""
+        """Returns the number of models in the ensemble."""
         return len(next(iter(self.pure.values())).values)
 
     def above(self, symbol: str, lattice: str) -> float:

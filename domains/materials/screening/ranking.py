@@ -90,7 +90,7 @@ def ranked(found: Sequence[MixingResult], temperature: float, rank_by: str) -> l
 
 
 def table(rows: Sequence[Ranked], config: ScreenConfig) -> list[str]:
-    """Lines for people, meV/atom."""
+    """Returns the ranking as lines to print, meV/atom."""
     width = max(len("composition"), *(len(row.found.composition) for row in rows))
     head = f"{'':>4}  {'composition':{width}}  {'lattice':7}  {'enthalpy':>8}  {'spread':>7}  {'error':>7}"
     lines = [f"{head}  {f'at {config.temperature:g} K':>9}   meV/atom"]
@@ -109,7 +109,7 @@ def _mev(value: float | None) -> str:
 
 
 def by_elements(rows: Sequence[Ranked]) -> Mapping[frozenset[str], list[Ranked]]:
-    """Candidates by the set of their elements; of each composition the lowest lattice alone."""
+    """Returns the candidates by the set of their elements; of each composition the lowest lattice alone."""
     groups: dict[frozenset[str], list[Ranked]] = {}
     for row in rows:
         if row.lowest_lattice:

@@ -93,7 +93,7 @@ class ScreenConfig:
 
     @property
     def orders(self) -> tuple[int, ...]:
-        """Numbers of elements, increasing."""
+        """Returns the numbers of elements, increasing."""
         if self.order is None:
             return (len(self.symbols),)
         return tuple(sorted({self.order} if isinstance(self.order, int) else set(self.order)))
@@ -168,7 +168,7 @@ class ScreenConfig:
 
 
 def _symbols(elements: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Symbols of a formula or a list, in their order.
+    """Returns the symbols of a formula or a list, in their order.
 
     Raises:
         ConfigError: there are none, or one is no element or there twice.

@@ -46,7 +46,7 @@ class Sites:
         return float((volume / self.volume) ** (1 / 3))
 
     def sample(self, atomic_numbers: Int[Array, "atom"], a: float, branch: int = 0) -> GraphSample:
-        """Elements on the sites, with all neighbors.
+        """Returns the graph of elements on the sites, with all neighbors.
 
         Args:
             a: lattice constant, A.
@@ -62,7 +62,7 @@ class Sites:
         return neighbor_counts(scaled, 3 * FIRST_SHELL[self.lattice])
 
     def _within(self, reach: float) -> tuple[Array, Array, Array]:
-        """Senders, receivers and shifts of all pairs closer than some lattice constants."""
+        """Returns senders, receivers and shifts of all pairs closer than some lattice constants."""
         if reach > self._reach:
             self._reach = 1.1 * reach
             self._found = neighbor_list(self.unit, self._reach, min_distance=0)
@@ -76,7 +76,7 @@ class Sites:
 
 
 def compact_repeats(lattice: str, atoms: int, steps: int = 1) -> tuple[int, int, int]:
-    """Numbers of conventional cells whose block has at least so many sites and is compact.
+    """Returns the numbers of conventional cells whose block has at least so many sites and is compact.
 
     First comes how long its shortest edge is, then that no other is shorter than two cells, then that every step of a
     grid is a whole number of sites, then how few sites there are.

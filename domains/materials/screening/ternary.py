@@ -27,7 +27,8 @@ def draw_triangle(
     cmap: str,
     norm: Any,
 ) -> Any:
-    """Colors between the points of a ternary, the points as dots; the first element on the left, the third on top.
+    """Draws colors between the points of a ternary, the points as dots; the first element on the left, the third on
+    top.
 
     Returns:
         What a color bar is made from.
@@ -64,7 +65,7 @@ def draw_tetrahedron(
     cmap: str,
     norm: Any,
 ) -> Any:
-    """Points of a quaternary in their colors, on axes with three dimensions."""
+    """Draws the points of a quaternary in their colors, on axes with three dimensions."""
     for pair in combinations(range(4), 2):
         axes.plot(*TETRAHEDRON[list(pair)].T, color=MUTED, lw=0.9)
     shown = axes.scatter(
@@ -79,5 +80,5 @@ def draw_tetrahedron(
 
 
 def spans_plane(points: Float[Array, "point 2"]) -> bool:
-    """Whether points have triangles between them."""
+    """Says whether points have triangles between them."""
     return len(points) >= 3 and np.linalg.matrix_rank(points - points.mean(0), tol=1e-6) == 2

@@ -27,7 +27,7 @@ FIRST_SHELL = {"fcc": 0.854, "bcc": 0.933, "hcp": 1.207}
 
 @dataclass(frozen=True)
 class Family:
-    """Elements that share a lattice.
+    """Groups elements that share a lattice.
 
     Attributes:
         lattice: one of ``LATTICES``.
@@ -95,7 +95,8 @@ def solid_solution(
     lattice_constants: LatticeConstants,
     generator: Generator,
 ) -> tuple[Structure, float]:
-    """Elements on random sites of an undisturbed crystal, whose lattice constants are the means of its elements'.
+    """Returns elements on random sites of an undisturbed crystal, whose lattice constants are the means of its
+    elements'.
 
     The rule of means: Vegard (1921), https://doi.org/10.1007/BF01349680.
 
@@ -134,7 +135,9 @@ def _unit_crystal(lattice: str, repeats: tuple[int, int, int]) -> Structure:
 
 
 def atom_counts(fractions: Fractions, num_atoms: int) -> dict[str, int]:
-    """Atoms of each element: at least one, and otherwise as near to the fractions as whole numbers are."""
+    """Returns the number of atoms of each element: at least one, and otherwise as near to the fractions as
+    whole numbers are.
+    """
     wanted = np.array(list(fractions.values()), dtype=float)
     spare = num_atoms - len(wanted)
     exact = np.clip(wanted / wanted.sum() * num_atoms - 1, 0, None)
@@ -177,7 +180,7 @@ def strained(structure: Structure, strain: Float[Array, "3 3"]) -> Structure:
 
 
 def rattled(structure: Structure, size: float, generator: Generator) -> Structure:
-    """Atoms displaced by normal random numbers of a standard deviation in A, their mean kept."""
+    """Returns the atoms displaced by normal random numbers of a standard deviation in A, their mean kept."""
     shift: Float[Array, "atom 3"] = size * generator.standard_normal((len(structure), 3))
     return replace(structure, positions=structure.positions + shift - shift.mean(axis=0))
 

@@ -147,7 +147,7 @@ def symbol(atomic_number: int) -> str:
 
 
 def evaluate(batch: GraphBatch) -> EAMResult:
-    """Energies, forces and stresses of structures.
+    """Returns the energies, forces and stresses of structures.
 
     Args:
         batch: with all pairs closer than :func:`reach`, each in both directions.
@@ -246,7 +246,7 @@ def _gather(names: tuple[str, ...], atomic_numbers: Int[Tensor, "end"]) -> tuple
 
 @cache
 def _table(names: tuple[str, ...]) -> Float[Tensor, "parameter element"]:
-    """Parameters by atomic number; not a number where an element is unknown."""
+    """Returns the parameters by atomic number; NaN where an element is unknown."""
     from ase.data import atomic_numbers as number_of
 
     table = torch.full((len(names), max(number_of.values()) + 1), math.nan, dtype=torch.float64)

@@ -36,7 +36,7 @@ class ShortRangeOrder(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """Atoms on their sites, and the order that they have there."""
+    """Holds atoms on their sites, and the order that they have there."""
 
     atomic_numbers: Int[Array, "atom"]
     order: ShortRangeOrder
@@ -140,7 +140,7 @@ def _error(bonds: Array, fractions: Array, target: Array) -> Array:
 
 
 def _candidates(is_element: Array, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Pairs of atoms of different elements."""
+    """Returns pairs of atoms of different elements."""
     i = generator.integers(len(is_element), size=CANDIDATES)
     differs = 1 - is_element[i] @ is_element.T
     return i, np.argmax(differs * generator.random(differs.shape), axis=1)

@@ -115,7 +115,7 @@ def _family(text: str, known: tuple[str, ...], labeler: str) -> Family:
 
 
 def _symbols(text: str, key: str, known: tuple[str, ...], labeler: str) -> dict[str, float]:
-    """Elements and their numbers of a formula.
+    """Returns the elements of a formula and their numbers.
 
     Raises:
         ConfigError: it is none, or has an element that is unknown.

@@ -21,7 +21,7 @@ COMPOSITION = Baseline("composition", SKY, "P")
 
 
 class LinearComposition:
-    """Energies linear in composition, no forces, the mean stress; other targets likewise.
+    """Predicts energies linear in composition, no forces, and the mean stress; other targets likewise.
 
     A value of a structure is linear in its fractions of elements, a value of an atom the mean of its element, both
     by least squares on the training split.
@@ -55,7 +55,7 @@ class LinearComposition:
 
 
 def _counts(batch: GraphBatch, schema: MaterialsSchema) -> Tensor:
-    """Atoms of each element in each structure, (graph, element)."""
+    """Returns the number of atoms of each element in each structure, (graph, element)."""
     places = schema.element_index(batch.atomic_numbers).cpu()
     counts = torch.zeros(batch.num_samples, len(schema.elements), dtype=torch.float64)
     return counts.index_put_((batch.graph_index.cpu(), places), torch.ones(()).double(), accumulate=True)

@@ -49,7 +49,7 @@ class TargetConfig:
 
     @property
     def width(self) -> int:
-        """Numbers that a head gives: the value, and the logarithm of its variance."""
+        """Returns how many numbers a head gives: the value, and the logarithm of its variance."""
         return 2 if self.gaussian else 1
 
 

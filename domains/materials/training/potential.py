@@ -16,7 +16,7 @@ from sciml.parallel.plan import ShardingPlan, Style
 
 
 class MaterialsGNN(nn.Module):
-    """Targets of structures, in the units that the task makes of them.
+    """Predicts the targets of structures, in the units that the task makes of them.
 
     Args:
         config: the network.
@@ -49,7 +49,9 @@ class MaterialsGNN(nn.Module):
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Elements have a row each, so that a model of other elements can take over the ones that both know."""
+        """Returns the parameter that has a row for each element, with the elements, so that a model of other
+        elements can take over the rows of those that both know.
+        """
         return {"encoder.elements.weight": tuple(map(str, self.elements))}
 
     def forward(

@@ -53,7 +53,7 @@ class MaterialsTaskConfig:
 
     @property
     def has_gradients(self) -> bool:
-        """Whether forces or stress are learned."""
+        """Says whether forces or stress are learned."""
         target = self.targets.get(ENERGY)
         return target is not None and target.kind == "energy" and target.forces_weight + target.stress_weight > 0
 
@@ -200,7 +200,7 @@ class MaterialsTask:
         return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber)
 
     def _by_graph(self, rows: Float[Tensor, "atom"], batch: GraphBatch) -> Float[Tensor, "graph"]:
-        """Means over the atoms of each structure."""
+        """Returns the mean over the atoms of each structure."""
         total = rows.new_zeros(batch.num_samples).index_add(0, batch.graph_index, rows)
         return total / batch.num_atoms
 
@@ -214,7 +214,7 @@ class MaterialsTask:
 
 
 def strained(batch: GraphBatch, needs_grad: bool) -> tuple[Tensor, Tensor, Float[Tensor, "edge 3"]]:
-    """Positions, a strain of zero for each structure, and the edges' vectors as a function of both.
+    """Returns positions, a strain of zero for each structure, and the edges' vectors as a function of both.
 
     A homogeneous strain turns every vector r into r (1 + e), edges across the cell's faces included; the energy's
     derivative in the symmetric part of e is volume times stress.

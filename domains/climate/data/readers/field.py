@@ -94,7 +94,7 @@ def merged_versions(values: np.ndarray, dims: list[str]) -> np.ndarray:
 
 
 def as_slice(index: np.ndarray) -> slice | np.ndarray:
-    """Contiguous positions, forwards or backwards, as a slice, which is read fastest."""
+    """Returns contiguous positions, forwards or backwards, as a slice, which is read fastest."""
     first, last = (int(index[0]), int(index[-1])) if len(index) else (0, -1)
     if len(index) > 1 and np.array_equal(index, np.arange(first, last - 1, -1)):
         return slice(first, last - 1 if last else None, -1)
@@ -153,7 +153,7 @@ class Field:
         return (*self.owner.shape, len(orientation.latitude), len(orientation.longitude))
 
     def available_levels(self) -> tuple[int, ...]:
-        """Levels that some file has."""
+        """Returns the levels that some file has."""
         return tuple(level for i, level in enumerate(self.levels) if (self.owner[:, i] >= 0).any())
 
     def has(self, level: int | None) -> np.ndarray:

@@ -28,7 +28,7 @@ _CLOUD_PACKAGES = {
 
 
 def is_zarr(path: str) -> bool:
-    """Whether a path is a zarr store: by its name, or because the folder has zarr's metadata."""
+    """Says whether a path is a zarr store: by its name, or because the folder has zarr's metadata."""
     if is_remote(path):
         return not path.lower().endswith(NETCDF + GRIB)
     markers = (".zgroup", ".zmetadata", "zarr.json")

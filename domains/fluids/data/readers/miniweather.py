@@ -18,7 +18,7 @@ PROFILES = ("hy_dens", "hy_theta")
 
 
 def is_miniweather(dataset: Any) -> bool:
-    """Whether most of its variables are there; what is missing is told later."""
+    """Says whether most of its variables are there; those that are missing are named later."""
     return sum(name in dataset.variables for name in VARIABLES) >= 2
 
 

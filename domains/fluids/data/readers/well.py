@@ -116,7 +116,7 @@ def _profiles(file: Any, member: int) -> dict[str, np.ndarray]:
 
 
 def _boundary(file: Any, name: str, axes: Sequence[str]) -> tuple[Boundary, np.ndarray | None]:
-    """Conditions of both ends of each axis; a wall inside is an obstacle."""
+    """Returns the conditions of both ends of each axis; a wall inside is an obstacle."""
     sides: dict[str, list[Side | None]] = {axis: [None, None] for axis in axes}
     obstacle = None
     for key, condition in file["boundary_conditions"].items():

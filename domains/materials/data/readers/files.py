@@ -68,7 +68,9 @@ def _start(file: str) -> str:
 
 
 def _is_lsms(text: str) -> bool:
-    """Numbers alone: the first line's of the structure, and at least seven of the first atom on the second."""
+    """Says whether the first two lines hold numbers alone: those of the structure, and at least seven of the
+    first atom.
+    """
     lines = text.splitlines()
     if len(lines) < 2:
         return False
