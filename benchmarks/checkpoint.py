@@ -1,4 +1,4 @@
-"""How fast checkpoints are written and read, and how long training stands still for one.
+"""Measures how fast checkpoints are written and read, and how long training stands still for one.
 
     python benchmarks/checkpoint.py                      # 256 MiB on 1, 2 and 4 processes
     python benchmarks/checkpoint.py --mib 4096 --processes 1 8 --folder scratch
@@ -118,7 +118,7 @@ def rank_main(rank: int, size: int, folder: Path, mib: int) -> None:
 
 
 def spawn(size: int, folder: Path, mib: int) -> dict[str, float]:
-    """Measures on so many processes."""
+    """Measures on a number of processes."""
     command = [sys.executable, __file__, "--mib", str(mib), "--folder", str(folder), "--rank"]
     processes = [
         subprocess.Popen([*command, str(rank), str(size)], stdout=subprocess.PIPE, text=True) for rank in range(size)

@@ -1,4 +1,4 @@
-"""How fast structures become graphs: neighbor lists, collation, and the loader's samples a second.
+"""Measures how fast structures become graphs: neighbor lists, collation, and the loader's samples a second.
 
 Run: python benchmarks/graphs.py
 """

@@ -1,4 +1,4 @@
-"""How many samples a second the loader gives, beside plain xarray indexing of the same data.
+"""Measures how many samples a second the loader gives, beside plain xarray indexing of the same data.
 
     python benchmarks/loader.py                         # the committed archive
     python benchmarks/loader.py --path era5.nc --grid 64x32

@@ -1,4 +1,4 @@
-"""How much memory sharding and recomputing save, and what recomputing costs in time.
+"""Measures how much memory sharding and recomputing save, and what recomputing costs in time.
 
     python benchmarks/memory.py                       # both sections
     python benchmarks/memory.py sharding --depth 24   # one

@@ -1,4 +1,4 @@
-"""What cutting a model over processes costs and saves: time, and bytes on the wire.
+"""Measures what cutting a model over processes costs and saves: time, and bytes on the wire.
 
     python benchmarks/parallel.py                          # all sections
     python benchmarks/parallel.py axes overhead --steps 5  # some

@@ -1,4 +1,4 @@
-"""What a plan says of a rank's memory, beside what ranks of real trainings take on this machine.
+"""Compares the memory that a plan predicts for a rank with what ranks of real trainings take on this machine.
 
     python benchmarks/planned_memory.py
     python benchmarks/planned_memory.py --cases climate-tp2 language-pp2

@@ -1,4 +1,4 @@
-"""How a plan ranks strategies, beside what their training steps take on this machine.
+"""Compares a plan's ranking of strategies with what their training steps take on this machine.
 
     python benchmarks/planned_speed.py
     python benchmarks/planned_speed.py --steps 12 --repeats 2 domain=climate model.embed_dim=256

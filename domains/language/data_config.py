@@ -1,4 +1,4 @@
-"""What users may say about the text that a model learns from."""
+"""Holds the keys that users may set about the text that a model learns from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pictures show of a model: how it fares along the context, on one page, and what it writes."""
+"""Computes what the pictures show of a model: bits along the context and on one page, and text that it writes."""
 
 from __future__ import annotations
 

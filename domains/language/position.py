@@ -1,4 +1,4 @@
-"""How well bytes are predicted against how much of the text before them is seen."""
+"""Draws how well bytes are predicted against how much of the text before them is seen."""
 
 from __future__ import annotations
 

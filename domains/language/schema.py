@@ -1,4 +1,4 @@
-"""What a language model is built from, and how often bytes follow one another in the text that it learns from."""
+"""Describes what a language model is built from, and counts how often bytes follow one another in its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a language model learns: the next byte; and how it is judged."""
+"""Defines what a language model learns, the next byte, and how it is judged."""
 
 from __future__ import annotations
 

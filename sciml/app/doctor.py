@@ -1,4 +1,4 @@
-"""What is installed, what each missing extra would give, and whether processes can talk to one another."""
+"""Reports what is installed, what each missing extra would give, and whether processes can talk to one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share that produce data: they hand the domain its own keys and print the path of the data."""
+"""Runs the commands that produce data: they hand the domain its own keys and print the path of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share that use a trained model on a user's cases: they load it and hand the domain its own keys."""
+"""Runs the commands that use a trained model on a user's cases: they load it and hand the domain its own keys."""
 
 from __future__ import annotations
 

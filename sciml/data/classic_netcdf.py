@@ -1,4 +1,4 @@
-"""Whether a NetCDF file of the classic format is whole.
+"""Checks that a NetCDF file of the classic format is whole.
 
 The library reads what a cut-off download lacks as zeros and says nothing, and zeros of packed integers are
 plausible numbers. The header tells where the last value must lie.

@@ -1,4 +1,4 @@
-"""What a trainer needs of data: samples by number, drawn with a given generator, gathered into batches."""
+"""Defines the data that a trainer needs: samples by number, drawn with a given generator, gathered into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process with peers ends: the first error is reported once, and errors that follow from it are not."""
+"""Ends a process that has peers: the first error is reported once, and errors that follow from it are not."""
 
 from __future__ import annotations
 

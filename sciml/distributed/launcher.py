@@ -96,7 +96,7 @@ def job_name() -> str | None:
 
 
 def program(processes: int) -> list[str]:
-    """Returns the command that starts a Python program in so many processes on this machine."""
+    """Returns the command that starts a Python program in a number of processes on this machine."""
     if processes == 1:
         return [sys.executable]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

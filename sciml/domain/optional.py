@@ -1,4 +1,4 @@
-"""What only some domains and tasks have, each a protocol of its own, and the records that pass between."""
+"""Defines what only some domains and tasks have, each a protocol of its own, and the records that pass between."""
 
 from __future__ import annotations
 

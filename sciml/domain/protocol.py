@@ -1,4 +1,4 @@
-"""What a domain is to the rest of the suite: two protocols and the few records that pass between them.
+"""Defines a domain for the rest of the suite: two protocols and the few records that pass between them.
 
 A domain says what the data, the task and the pictures are. The trainer, the evaluation, the rollout and the
 report know a domain only by what stands here.

@@ -1,4 +1,4 @@
-"""How predictions are judged: metrics, scores, and the baselines that a model is compared with."""
+"""Defines how predictions are judged: metrics, scores, and the baselines that a model is compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who hears whom in a batch of atoms, and how far and in which direction: what message-passing layers work on."""
+"""Prepares message passing: the edges of a batch of atoms, their lengths and their directions."""
 
 from __future__ import annotations
 

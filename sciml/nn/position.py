@@ -1,4 +1,4 @@
-"""Where a token is: Fourier features of its coordinates, and rotations of queries and keys.
+"""Encodes the position of a token: Fourier features of its coordinates, and rotations of queries and keys.
 
 Both are functions of coordinates and not tables of tokens, so weights trained on one grid work on any other.
 Longitude enters through integer harmonics only and is therefore exactly periodic. Of a sequence, the coordinate is

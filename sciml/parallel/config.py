@@ -1,4 +1,4 @@
-"""How a model is cut over devices: the degrees that users set."""
+"""Holds the degrees by which users cut a model over devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a rank's part of a parameter lies in the whole one."""
+"""Describes the part of a whole parameter that a rank holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is cut over a mesh, as data: tables from module patterns to what happens there.
+"""Describes as data how a model is cut over a mesh: tables from module patterns to what happens there.
 
 The tables stand beside the model's class and are read by whoever applies them, by the planner (bytes, traffic)
 and by the checkpoint (resharding). Nothing here touches a process group.

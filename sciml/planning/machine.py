@@ -252,13 +252,13 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def _usual(work: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Measures the seconds of a call in the median round, each of so many calls."""
+    """Measures the seconds of a call in the median of some rounds of several calls each."""
     _round(work, device, 1)
     return statistics.median(_round(work, device, calls) for _ in range(MANY_ROUNDS))
 
 
 def _round(work: Callable[[], Any], device: torch.device, calls: int) -> float:
-    """Measures the seconds of a call, over so many."""
+    """Measures the mean seconds of some calls."""
     began = time.perf_counter()
     for _ in range(calls):
         work()

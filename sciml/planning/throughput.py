@@ -1,4 +1,4 @@
-"""How long a training step takes, and what that means for a training."""
+"""Predicts the time of a training step, and what follows from it for a training."""
 
 from __future__ import annotations
 

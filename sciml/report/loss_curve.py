@@ -1,4 +1,4 @@
-"""How a training went: loss, and skill against the baselines as it grew."""
+"""Draws the course of a training: loss, and skill against the baselines as it grew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is, in a few lines that nobody has to look up: its data, size, training and limits."""
+"""Describes a model in a few lines that nobody has to look up: its data, size, training and limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the values of a field become colors."""
+"""Turns the values of a field into colors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a model is beside its baselines: bars for one lead time, curves against lead time."""
+"""Draws a model's scores beside those of its baselines: bars for one lead time, curves against lead time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every domain inherits to prove that it plays by the rules.
+"""Tests every domain that inherits from it: that it keeps the protocol and that every command works with it.
 
 Subclass :class:`DomainConformance` in a test file, say how to compose a small configuration, and pytest runs the
 rest. All runs are on one thread and finish in seconds if the configuration is small.

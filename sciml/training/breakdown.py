@@ -1,4 +1,6 @@
-"""Where the time of a step goes: computing, waiting for data, waiting for peers along each axis of the mesh."""
+"""Measures where the time of a step goes: computing, waiting for data, waiting for peers along each axis of the
+mesh.
+"""
 
 from __future__ import annotations
 

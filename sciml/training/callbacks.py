@@ -25,7 +25,7 @@ class Callback(Protocol):
 
 
 def is_logged(step: int, every: int) -> bool:
-    """Tells whether a step's record goes into the log: the first one's and every so many steps' after it."""
+    """Says whether a step's record goes into the log: the first step's, and that of every so many steps after it."""
     return step == 1 or step % every == 0
 
 

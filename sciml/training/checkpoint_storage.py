@@ -1,4 +1,4 @@
-"""How the tensors of a checkpoint lie in files: torch.distributed.checkpoint over safetensors, on any mesh.
+"""Lays the tensors of a checkpoint in files: torch.distributed.checkpoint over safetensors, on any mesh.
 
 Each process writes the pieces it holds into one file and hashes the bytes as they pass, so that no process ever reads
 or hashes the whole. Which of equal replicas writes a piece, whether the pieces fill every tensor, and which pieces a

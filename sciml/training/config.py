@@ -1,4 +1,4 @@
-"""What users may say about training."""
+"""Holds the keys that users may set about training."""
 
 from __future__ import annotations
 

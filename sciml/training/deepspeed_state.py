@@ -1,4 +1,4 @@
-"""What DeepSpeed's ZeRO shards, by the names of parameters: gradients, weights and optimizer tensors.
+"""Finds by the names of parameters what DeepSpeed's ZeRO shards: gradients, weights and optimizer tensors.
 
 It flattens all parameters of an optimizer group into one vector, cuts that over the data-parallel ranks (stages 1
 and 2), or cuts every flattened parameter (stage 3). Checkpoints hold parameters cut along their first dim instead,

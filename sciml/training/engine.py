@@ -1,4 +1,4 @@
-"""How a step is carried out: forward, backward, reduction over ranks, clipping, update."""
+"""Carries out a step: forward, backward, reduction over ranks, clipping, update."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine carries out the training steps, and what it can do."""
+"""Chooses the engine that carries out the training steps, and says what it can do."""
 
 from __future__ import annotations
 

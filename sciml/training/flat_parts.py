@@ -1,4 +1,4 @@
-"""Where the vectors that DeepSpeed's ZeRO hands its optimizer hold parts of whole parameters."""
+"""Finds the parts of whole parameters in the vectors that DeepSpeed's ZeRO hands its optimizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training: weights and optimizer tensors by the names of parameters."""
+"""Holds what a checkpoint keeps of a training: weights and optimizer tensors by the names of parameters."""
 
 from __future__ import annotations
 

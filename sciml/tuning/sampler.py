@@ -1,4 +1,4 @@
-"""What to try next: Optuna's TPE, or DeepHyper's Bayesian optimization, held to what can be run."""
+"""Proposes what to try next by Optuna's TPE or DeepHyper's Bayesian optimization, restricted to what can be run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study of strategies chooses from: all that fit and that the plan does not put far behind its best."""
+"""Lists what a study of strategies chooses from: all that fit and that the plan does not put far behind its best."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class TuningStudy:
         return [{"trial": n, **asdict(one), "line": one.line, **result} for n, (one, result) in enumerate(found, 1)]
 
     def go_on(self, trials: int, measure: Measure) -> Iterator[dict[str, Any]]:
-        """Runs trials until there are so many, or nothing is left to try; yields the row of each.
+        """Runs trials until the study has the wanted number, or nothing is left to try; yields the row of each.
 
         Where it is interrupted the trial in hand is as if it had not been.
         """

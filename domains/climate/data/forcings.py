@@ -1,4 +1,4 @@
-"""What is known of any time beforehand: where the sun stands. Computed, never stored.
+"""Computes what is known of any time beforehand: the sun's position. It is never stored.
 
 The sun's position follows the Astronomical Almanac's low-precision formulas, good to 0.01 degrees from 1950 to
 2050: Michalsky (1988), https://doi.org/10.1016/0038-092X(88)90045-X. The solar constant is that of Kopp and Lean

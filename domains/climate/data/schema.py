@@ -1,4 +1,6 @@
-"""What a climate model is built from: channels, grid and time step, and the statistics of the training period."""
+"""Describes what a climate model is built from: channels, grid and time step, and the statistics of the
+training period.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a source goes into a store, and which times are for training, validation and testing."""
+"""Selects the parts of a source that go into a store, and the times for training, validation and testing."""
 
 from __future__ import annotations
 

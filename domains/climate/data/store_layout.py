@@ -1,4 +1,4 @@
-"""What a store will hold, decided and checked before a single field is read."""
+"""Decides and checks what a store will hold before a single field is read."""
 
 from __future__ import annotations
 

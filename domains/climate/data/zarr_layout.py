@@ -1,4 +1,4 @@
-"""How a store lies on disk: a zarr group that xarray opens, fields chunked by time.
+"""Lays a store on disk: a zarr group that xarray opens, fields chunked by time.
 
 Zarr format 2 is written, which every version of zarr and xarray reads.
 """

@@ -1,4 +1,4 @@
-"""How good forecasts are: beside the baselines, and against lead time."""
+"""Draws how good forecasts are: beside the baselines, and against lead time."""
 
 from __future__ import annotations
 

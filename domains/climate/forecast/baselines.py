@@ -1,4 +1,6 @@
-"""What a forecast has to beat: yesterday's weather, the season's mean, and a linear model of the leading patterns."""
+"""Predicts what a forecast has to beat: yesterday's weather, the season's mean, and a linear model of the
+leading patterns.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a forecast starts from, and how it looks when it is written."""
+"""Prepares the initial conditions of a forecast, and draws it once it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the climate model learns: the standardized increment over an interval; and how its forecasts are judged."""
+"""Defines what the climate model learns, the standardized increment over an interval, and how its forecasts are
+judged.
+"""
 
 from __future__ import annotations
 

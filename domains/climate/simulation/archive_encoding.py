@@ -1,4 +1,4 @@
-"""How the archive is rounded, compressed and described.
+"""Rounds, compresses and describes the archive.
 
 Fields of weather are smooth, and the last bits of a float32 are noise. Each channel is rounded to a step
 of about a fifth of the standard deviation of its weather, which adds a white error of 5 to 6% of that

@@ -1,4 +1,4 @@
-"""What a refinement is decided from: states with what lies around them in space and time."""
+"""Prepares the inputs that decide a refinement: states with what lies around them in space and time."""
 
 from __future__ import annotations
 

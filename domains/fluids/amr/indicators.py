@@ -1,4 +1,4 @@
-"""What tells where to refine: scores of patches, 0 or more, from normalized states. Patches outside the grid get -1.
+"""Scores patches, 0 or more, from normalized states, to tell where to refine. Patches outside the grid get -1.
 
 Scores of a sample depend on nothing else in its batch. ``hybrid`` adds variance, squared vorticity and the past
 increment, each over its mean in the sample, as far as they are known. ``random`` and ``oracle`` are for comparison.

@@ -1,4 +1,4 @@
-"""Where a patch is, as angles: functions of its place in the domain, so that weights serve any resolution."""
+"""Encodes a patch's position as angles: functions of its place in the domain, so that weights serve any resolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which patches are refined: those of the highest scores, with a buffer, hysteresis and balance; ties by number."""
+"""Chooses the patches to refine: those of the highest scores, with a buffer, hysteresis and balance; ties by number."""
 
 from __future__ import annotations
 

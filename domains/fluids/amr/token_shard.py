@@ -1,4 +1,4 @@
-"""Which tokens a rank has, where ranks share those of a sample."""
+"""Says which tokens a rank has, where ranks share those of a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies beyond the edges of a flow: typed boundary conditions, and ghost cells that follow them."""
+"""Extends a flow beyond its edges: typed boundary conditions, and ghost cells that follow them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users may say about the flows that a model learns from."""
+"""Holds the keys that users may set about the flows that a model learns from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a flow model is built from, and what its states and increments are normalized with."""
+"""Describes what a flow model is built from, and what its states and increments are normalized with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good forecasts of flows are: VRMSE beside the baselines, and against lead time."""
+"""Draws how good forecasts of flows are: VRMSE beside the baselines, and against lead time."""
 
 from __future__ import annotations
 

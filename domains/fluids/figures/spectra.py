@@ -1,4 +1,4 @@
-"""How much of a field's variance stands at each wavenumber of the plane: what blurred forecasts lack."""
+"""Draws the share of a field's variance at each wavenumber of the plane, where blurred forecasts lack some."""
 
 from __future__ import annotations
 

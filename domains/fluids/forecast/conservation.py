@@ -1,4 +1,4 @@
-"""How well forecasts keep the mass and energy of a flow."""
+"""Measures how well forecasts keep the mass and energy of a flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a forecast of a flow starts from."""
+"""Prepares the initial conditions of a forecast of a flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a flow model learns: the normalized increment over a step; and how its forecasts are judged."""
+"""Defines what a flow model learns, the normalized increment over a step, and how its forecasts are judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is set off in the air: bubbles, wind, waves and jets; the five cases of miniWeather."""
+"""Sets up bubbles, wind, waves and jets in the air: the five cases of miniWeather."""
 
 from __future__ import annotations
 

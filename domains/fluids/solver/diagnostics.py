@@ -1,4 +1,4 @@
-"""What a closed flow keeps: mass and energy."""
+"""Sums what a closed flow keeps: mass and energy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``scripts/simulate.py domain=fluids`` may be asked for."""
+"""Holds the keys of ``scripts/simulate.py domain=fluids``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether labels can be in the units that they are said to be in; judged over whole data sets, never from one value."""
+"""Checks whether labels can be in their stated units; judged over whole data sets, never from one value."""
 
 from __future__ import annotations
 

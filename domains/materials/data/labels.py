@@ -1,4 +1,4 @@
-"""What is learned: which label stands where in a file, in which unit, and whether it can be true.
+"""Describes what is learned: which label stands where in a file, in which unit, and whether it can be true.
 
 Inside the suite energies are eV, lengths A, stresses eV/A^3 with ASE's sign: minus the pressure. VASP prints stresses
 in kbar with the other sign and in the order xx, yy, zz, xy, yz, zx.

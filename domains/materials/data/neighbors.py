@@ -1,4 +1,4 @@
-"""Which atoms see each other, across as many periodic images as the cutoff reaches."""
+"""Finds the atoms that see each other, across as many periodic images as the cutoff reaches."""
 
 from __future__ import annotations
 

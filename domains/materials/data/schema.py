@@ -1,4 +1,4 @@
-"""What a materials model is built from, and what its targets are normalized with."""
+"""Describes what a materials model is built from, and what its targets are normalized with."""
 
 from __future__ import annotations
 

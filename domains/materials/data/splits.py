@@ -1,4 +1,4 @@
-"""Which structures are for training, validation and testing, so that no frame is in two of them."""
+"""Splits structures into training, validation and testing, so that no frame is in two of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a store lies on disk: a folder of ``.npy`` arrays that are read by memory map, and JSON.
+"""Lays a store on disk: a folder of ``.npy`` arrays that are read by memory map, and JSON.
 
 Everything of all structures stands one after the other; offsets say where one begins. Counts of atoms and edges so are
 read without the rest.

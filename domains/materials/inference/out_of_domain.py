@@ -1,4 +1,5 @@
-"""Whether a structure lies outside what a model was trained on: by its elements, its distances, or the model's doubt.
+"""Says whether a structure lies outside what a model was trained on: by its elements, its distances, or the model's
+doubt.
 
 Nothing here asks the model anew: everything follows from a structure's neighbors, from what was predicted, and from the
 statistics of the training split.

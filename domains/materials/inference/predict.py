@@ -1,4 +1,4 @@
-"""What a trained model says of the structures in a file: ``scripts/predict.py structures=FILE``."""
+"""Predicts the structures in a file with a trained model: ``scripts/predict.py structures=FILE``."""
 
 from __future__ import annotations
 

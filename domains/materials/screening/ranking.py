@@ -1,4 +1,4 @@
-"""What a screen has found, in order."""
+"""Ranks the results of a screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``scripts/screen.py`` may be asked for where the model is one of materials."""
+"""Holds the keys of ``scripts/screen.py`` for a model of materials."""
 
 from __future__ import annotations
 

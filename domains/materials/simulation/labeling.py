@@ -1,4 +1,4 @@
-"""Where labels of simulated structures come from: EAM or EMT, and what these say of pure crystals."""
+"""Labels simulated structures by EAM or EMT, and says what these predict for pure crystals."""
 
 from __future__ import annotations
 

@@ -147,7 +147,9 @@ def _candidates(is_element: Array, generator: np.random.Generator) -> tuple[Arra
 
 
 def _bonds_after(i: Array, j: Array, bonds: Array, is_element: Array, neighbors: Array) -> Array:
-    """Counts of neighbors by elements after each swap, from what changes: two rows of atoms, and their own bond."""
+    """Returns the counts of neighbors by elements after each swap, from what changes: two rows of atoms, and
+    their own bond.
+    """
     change = is_element[j] - is_element[i]
     around = neighbors @ is_element
     lost = around[i] - around[j]

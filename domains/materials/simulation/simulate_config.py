@@ -1,4 +1,4 @@
-"""What ``scripts/simulate.py domain=materials`` may be asked for."""
+"""Holds the keys of ``scripts/simulate.py domain=materials``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What composition alone tells: the predictions that a model must beat."""
+"""Predicts from composition alone, which a model must beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Whether predicted spreads are as large as the errors: coverage, and the expected normalized calibration error."""
+"""Measures whether predicted spreads are as large as the errors: coverage, and the expected normalized
+calibration error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures show of a model: its predictions beside the truth on some of the test structures."""
+"""Computes what the figures show of a model: its predictions beside the truth on some of the test structures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says of a structure: one head for each target, read off the states of atoms."""
+"""Reads a model's predictions off the states of atoms: one head for each target."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ DISPLAY = {"energy": (1e3, "meV/atom"), "forces": (1e3, "meV/A"), "stress": (GPA
 
 
 class MaterialsMetrics:
-    """Sums of absolute and squared errors: of every label, by element, composition order and data set.
+    """Sums absolute and squared errors: of every label, by element, composition order and data set.
 
     Energies are compared per atom; forces and stress by component. Where predictions have spreads, so have the scores
     (see :class:`~domains.materials.training.calibration.Calibration`).

@@ -1,4 +1,6 @@
-"""What the materials model learns: energies with their gradients, and any other property; and how it is judged."""
+"""Defines what the materials model learns, energies with their gradients and any other property, and how it is
+judged.
+"""
 
 from __future__ import annotations
 

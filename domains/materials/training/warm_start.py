@@ -1,4 +1,4 @@
-"""What a model keeps that starts from another's weights: its units, and the elements that it knows."""
+"""Keeps the units and the known elements of a model that starts from another's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files a path stands for, what is in them, and how compressed ones are opened."""
+"""Lists the files that a path stands for and their formats, and opens compressed ones."""
 
 from __future__ import annotations
 
