@@ -44,7 +44,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
         ConfigError: where one names none.
         DataError: for a file that is empty.
     """
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for pattern in patterns:
         names = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]
         files = [Path(name) for name in names if Path(name).is_file()]
@@ -52,21 +52,21 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
             what = "is a folder" if Path(pattern).is_dir() else "does not exist" if names else "fits no file"
             hint = f"e.g. data.path='{pattern}/*.txt'" if Path(pattern).is_dir() else "name a text file, e.g. book.txt"
             raise ConfigError(f"{pattern} {what}", key="data.path", hint=hint)
-        found |= dict.fromkeys(files)
-    for file in found:
+        paths |= dict.fromkeys(files)
+    for file in paths:
         if not file.stat().st_size:
             raise DataError(f"{file} is empty: there is no text to learn from")
-    return list(found)
+    return list(paths)
 
 
 def cut(files: Sequence[Path], splits: TextSplits) -> dict[str, list[Passage]]:
     """Returns the passages of each split: a part of every file, in the order train, valid, test."""
     shares = np.array([splits.train, splits.valid, splits.test])
     ends = np.concatenate([[0.0], np.cumsum(shares) / shares.sum()])
-    found: dict[str, list[Passage]] = {name: [] for name in ("train", "valid", "test")}
+    passages: dict[str, list[Passage]] = {name: [] for name in ("train", "valid", "test")}
     for file in files:
         bounds = [round(end * file.stat().st_size) for end in ends]
-        for name, start, stop in zip(found, bounds, bounds[1:], strict=False):
+        for name, start, stop in zip(passages, bounds, bounds[1:], strict=False):
             if stop > start:
-                found[name].append(Passage(file, start, stop))
-    return found
+                passages[name].append(Passage(file, start, stop))
+    return passages

@@ -34,21 +34,21 @@ def with_best_parallel(config: Mapping[str, Any], overrides: Mapping[str, Any], 
     if not parallel.pop("auto", False):
         return dict(config)
     config = {**config, "parallel": parallel}
-    found = world.share(_planned(config, overrides, world) if world.is_main else None)
-    if "message" in found:
-        raise ConfigError(found["message"], key=found["key"], hint=found["hint"])
+    answer = world.share(_planned(config, overrides, world) if world.is_main else None)
+    if "message" in answer:
+        raise ConfigError(answer["message"], key=answer["key"], hint=answer["hint"])
     if world.is_main:
-        print(f"parallel=auto: {found.pop('text')}", file=sys.stderr, flush=True)
-    return {**config, **{group: {**config[group], **found[group]} for group in ("parallel", "trainer", "model")}}
+        print(f"parallel=auto: {answer.pop('text')}", file=sys.stderr, flush=True)
+    return {**config, **{group: {**config[group], **answer[group]} for group in ("parallel", "trainer", "model")}}
 
 
 def _planned(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
     program = f"from {__name__} import main; main()"
-    asked = json.dumps({"config": config, "overrides": overrides, "devices": world.size}, default=str)
+    request = json.dumps({"config": config, "overrides": overrides, "devices": world.size}, default=str)
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
-            input=asked,
+            input=request,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -63,12 +63,12 @@ def _planned(config: Mapping[str, Any], overrides: Mapping[str, Any], world: Wor
 
 def main() -> None:
     """Reads a configuration and a number of devices, and prints what is best, or why nothing is."""
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        found = best(asked["config"], asked["overrides"], asked["devices"])
+        answer = best(request["config"], request["overrides"], request["devices"])
     except ConfigError as error:
-        found = {"message": error.message, "key": error.key, "hint": error.hint}
-    print(json.dumps(found))
+        answer = {"message": error.message, "key": error.key, "hint": error.hint}
+    print(json.dumps(answer))
 
 
 def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: int) -> dict[str, Any]:
@@ -85,18 +85,18 @@ def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: i
     constraints = constraints_of(config, experiment, given)
     training = TrainingSpec.of(trainer, experiment.optim)
     search = Search(facts_of(experiment, cluster), cluster, training, constraints, config.efficiency, config.margin)
-    found = search.fastest(devices)
-    if found is None:
+    candidate = search.fastest(devices)
+    if candidate is None:
         raise nothing_fits(search.plan(devices), search, config)
-    return chosen(found.strategy, experiment.model)
+    return chosen(candidate.strategy, experiment.model)
 
 
 def chosen(strategy: Strategy, model: Any) -> dict[str, Any]:
     """Returns a strategy as keys of a configuration, by group; engine and precision stay as they are."""
-    found: dict[str, Any] = {"parallel": {}, "trainer": {}, "model": {}}
+    groups: dict[str, Any] = {"parallel": {}, "trainer": {}, "model": {}}
     for key, value in strategy.keys().items():
         group, _, name = key.partition(".")
         if group == "parallel" or name == "micro_batch_size" or (group == "model" and hasattr(model, name)):
-            found[group][name] = value
+            groups[group][name] = value
     text = f"{strategy.text}, micro-batches of {strategy.micro_batch}, recompute {strategy.recompute}"
-    return {**found, "text": text}
+    return {**groups, "text": text}

@@ -135,17 +135,17 @@ def _environment(config: LaunchConfig) -> list[str]:
 
 def _srun(config: LaunchConfig, train: list[str]) -> list[list[str]]:
     per_node, cores = config.cluster.devices_per_node, config.cluster.cores_per_device
-    place = [f"--nodes={config.nodes}", f"--ntasks={config.num_processes}", f"--ntasks-per-node={per_node}"]
+    placement = [f"--nodes={config.nodes}", f"--ntasks={config.num_processes}", f"--ntasks-per-node={per_node}"]
     options = [*([f"--cpus-per-task={cores}"] if cores else []), *config.srun_options, "--kill-on-bad-exit=1"]
-    return [["srun", *place, *options], train]
+    return [["srun", *placement, *options], train]
 
 
 def _torchrun(config: LaunchConfig, train: list[str]) -> list[list[str]]:
     per_node, cores = config.cluster.devices_per_node, config.cluster.cores_per_device
-    place = [f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+    placement = [f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
     agent = [f"--nnodes={config.nodes}", f"--nproc-per-node={per_node}", f"--max-restarts={config.max_restarts}"]
     meeting = ["--rdzv-id=$SLURM_JOB_ID", "--rdzv-backend=c10d", "--rdzv-endpoint=$MASTER_ADDR:$MASTER_PORT"]
-    srun = ["srun", *place, *([f"--cpus-per-task={cores * per_node}"] if cores else [])]
+    srun = ["srun", *placement, *([f"--cpus-per-task={cores * per_node}"] if cores else [])]
     return [srun, [train[0], "-m", "torch.distributed.run", *agent], meeting, train[1:]]
 
 

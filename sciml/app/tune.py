@@ -91,9 +91,9 @@ def run(composition: Composition) -> CommandResult:
     handed_on = [argument for argument in composition.arguments if root_of(argument) not in own]
 
     def words(chosen: Choice) -> list[str]:
-        found = overrides(chosen, training)
-        engine = any(word.startswith("engine=") for word in found)  # a group is chosen once
-        return [*(word for word in handed_on if not (engine and word.startswith("engine="))), *found]
+        arguments = overrides(chosen, training)
+        engine = any(word.startswith("engine=") for word in arguments)  # a group is chosen once
+        return [*(word for word in handed_on if not (engine and word.startswith("engine="))), *arguments]
 
     def measure(chosen: Choice, number: int) -> Result:
         return trial.run(words(chosen), folder / "trials" / f"{number:04d}")
@@ -154,10 +154,10 @@ def choices_of(config: TuneConfig, experiment: RunSpec, given: Mapping[str, Any]
     training = TrainingSpec.of(trainer, experiment.optim)
     constraints = constraints_of(plan_config, experiment, given)
     search = Search(facts, cluster, training, constraints, plan_config.efficiency, config.margin)
-    found = Choices.of(search, config.devices, config.tolerance)
-    if not len(found):
+    choices = Choices.of(search, config.devices, config.tolerance)
+    if not len(choices):
         raise nothing_fits(search.plan(config.devices), search, plan_config)
-    return found
+    return choices
 
 
 def check_machine(config: TuneConfig, experiment: RunSpec) -> None:

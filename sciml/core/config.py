@@ -63,10 +63,10 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of nested mappings by dotted key."""
     if not isinstance(value, Mapping):
         return {prefix: value}
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, part in value.items():
-        found |= flat(part, f"{prefix}.{name}" if prefix else str(name))
-    return found
+        flattened |= flat(part, f"{prefix}.{name}" if prefix else str(name))
+    return flattened
 
 
 def one_of(value: T, known: Collection[T], key: str) -> T:

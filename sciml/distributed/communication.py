@@ -159,12 +159,12 @@ class Call:
     @classmethod
     def of(cls, name: str, args: tuple[Any, ...], axes: AxisNames) -> Call:
         """Reads the arguments of an operator of ``c10d``."""
-        place = _place_of_group(name)
-        group = dist.ProcessGroup.unbox(args[place])
+        position = _place_of_group(name)
+        group = dist.ProcessGroup.unbox(args[position])
         kind = KINDS[name]
         # The payload stands before the group in all signatures; the peer of a send or receive behind it.
-        peer = args[place + 1] if name in ("send", "recv_") else None
-        size = 0 if kind == "barrier" else _bytes(args[place - 1])
+        peer = args[position + 1] if name in ("send", "recv_") else None
+        size = 0 if kind == "barrier" else _bytes(args[position - 1])
         return cls(kind, axes.of(group, peer), Count(1, size, size * ring(kind, group.size())))
 
 

@@ -102,7 +102,7 @@ class ParallelModel:
     @cached_property
     def placements(self) -> dict[str, Placement]:
         """Returns where this rank's part of each parameter lies in the whole one."""
-        found = {}
+        placements = {}
         for name, parameter in self.named_parameters():
             shape, cuts = list(parameter.shape), {}
             if name in self.cut_dims:
@@ -111,8 +111,8 @@ class ParallelModel:
             if isinstance(parameter, DTensor):
                 cuts[Role.SHARD] = 0
             in_block = self.blocks is not None and name.startswith(f"{self.blocks}.")
-            found[name] = Placement(self.mesh, tuple(shape), cuts, in_block)
-        return found
+            placements[name] = Placement(self.mesh, tuple(shape), cuts, in_block)
+        return placements
 
 
 def parallelize(
@@ -211,11 +211,11 @@ def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:
 
 def tie(module: nn.Module, tied: Mapping[str, str]) -> None:
     """Lets names stand for the parameters of other names again, where this rank holds both."""
-    held = dict(module.named_parameters(remove_duplicate=False))
+    parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, other in tied.items():
-        if name in held and other in held:
+        if name in parameters and other in parameters:
             owner, _, key = name.rpartition(".")
-            setattr(module.get_submodule(owner), key, held[other])
+            setattr(module.get_submodule(owner), key, parameters[other])
 
 
 def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -190,11 +190,11 @@ class ShardingPlan:
         Raises:
             ValueError: where no rule or more than one fits.
         """
-        found = fits(self.rules, name)
-        if len(found) != 1:
-            what = f"{len(found)} rules ({', '.join(found)})" if found else "no rule"
+        patterns = fits(self.rules, name)
+        if len(patterns) != 1:
+            what = f"{len(patterns)} rules ({', '.join(patterns)})" if patterns else "no rule"
             raise ValueError(f"sharding plan: {what} for module {name!r}, exactly one is needed")
-        return self.rules[found[0]]
+        return self.rules[patterns[0]]
 
     def styles(self, model: nn.Module) -> dict[str, Style]:
         """Returns the style of every module that owns parameters, by name.

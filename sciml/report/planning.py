@@ -58,12 +58,12 @@ DARK = 0.55
 def draw_plan(folder: Path, search: Search, plan: Plan, curve: Sequence[ScalingPoint]) -> list[Path]:
     """Writes all pictures of a plan."""
     with suite_style():
-        found = [memory_bars(folder / "memory", search, plan), heat_map(folder / "degrees", search, plan)]
+        paths = [memory_bars(folder / "memory", search, plan), heat_map(folder / "degrees", search, plan)]
         if sum(point.same_batch is not None for point in curve) > 1:
-            found.append(scaling(folder / "scaling", search, plan, curve))
+            paths.append(scaling(folder / "scaling", search, plan, curve))
         if plan.best.strategy.parallel.pp > 1:
-            found.append(schedules(folder / "schedules", search, plan))
-    return found
+            paths.append(schedules(folder / "schedules", search, plan))
+    return paths
 
 
 def _source(search: Search, plan: Plan) -> str:
@@ -125,17 +125,17 @@ def heat_map(stem: Path, search: Search, plan: Plan) -> Path:
     norm = LogNorm(low, max(high, low * 1.01))
     image = axes.imshow(times, norm=norm, cmap="YlGnBu", aspect="auto", origin="lower")
     for (tp, pp), one in cells.items():
-        place = tps.index(tp), pps.index(pp)
+        cell = tps.index(tp), pps.index(pp)
         if isinstance(one, Candidate):
             dark = float(norm(one.step.total)) > DARK
             is_best = one is plan.best
-            axes.text(*place, f"{one.step.total:.3g}", ha="center", va="center", fontsize=9,
+            axes.text(*cell, f"{one.step.total:.3g}", ha="center", va="center", fontsize=9,
                       color="white" if dark else INK, fontweight="bold" if is_best else "normal")  # fmt: skip
             if is_best:
-                axes.add_patch(_frame(place))
+                axes.add_patch(_frame(cell))
         else:
             over = (one.needed - search.cluster.memory) / GB
-            axes.text(*place, f"+{over:.3g} GB", ha="center", va="center", fontsize=8, color=RED)
+            axes.text(*cell, f"+{over:.3g} GB", ha="center", va="center", fontsize=8, color=RED)
     axes.set_xticks(range(len(tps)), [str(tp) for tp in tps])
     axes.set_yticks(range(len(pps)), [str(pp) for pp in pps])
     axes.set_xlabel("tensor parallelism (tp)")
@@ -214,10 +214,10 @@ def schedules(stem: Path, search: Search, plan: Plan) -> Path:
     axes.set_xlabel("seconds")
     handles = [_patch(ACTION_COLORS[kind], label) for kind, label in ACTION_LABELS.items()]
     figure.legend(handles=handles, loc="outside right upper")
-    told = (
+    caption = (
         f"{best.text}, micro-batches of {best.micro_batch}; {passes} of {best.micro_batches(search.training):g} shown"
     )
-    figure.suptitle(told, fontsize=10, color=MUTED)
+    figure.suptitle(caption, fontsize=10, color=MUTED)
     add_titles(figure, source=_source(search, plan))
     return save_png(figure, stem)
 
@@ -225,14 +225,14 @@ def schedules(stem: Path, search: Search, plan: Plan) -> Path:
 def _orders(schedule: Schedule, interleave: int, blocks: int) -> list[tuple[Schedule, int]]:
     """Schedules with one stage a rank, and with several where blocks can be cut so."""
     several = interleave if interleave > 1 else next((v for v in range(2, blocks + 1) if blocks % v == 0), 1)
-    found: list[tuple[Schedule, int]] = [
+    orders: list[tuple[Schedule, int]] = [
         ("gpipe", 1),
         ("1f1b", 1),
         ("interleaved", several),
         ("zero_bubble", 1),
         ("zero_bubble", several),
     ]
-    return list(dict.fromkeys(pair for pair in found if pair[0] != "interleaved" or pair[1] > 1))
+    return list(dict.fromkeys(pair for pair in orders if pair[0] != "interleaved" or pair[1] > 1))
 
 
 def _gantt(axes: Axes, bars: Sequence[Bar], pp: int) -> None:

@@ -63,10 +63,10 @@ def draw_tuning(folder: Path, rows: Sequence[Row], shares: Mapping[str, float], 
     if not measured(rows):
         return []
     with suite_style():
-        found = [_predicted(folder / "predicted", rows, source), _best_so_far(folder / "best_so_far", rows, source)]
+        paths = [_predicted(folder / "predicted", rows, source), _best_so_far(folder / "best_so_far", rows, source)]
         if any(shares.values()):
-            found.append(_importance(folder / "importance", shares, source))
-    return found
+            paths.append(_importance(folder / "importance", shares, source))
+    return paths
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
@@ -96,8 +96,8 @@ def _predicted(stem: Path, rows: Sequence[Row], source: str) -> Path:
     _plain_ticks(axes.yaxis, *limits)
     figure.legend(loc="outside right upper")
     correlation = spearman([row["predicted_s"] for row in done], [row["step_s"] for row in done])
-    told = "" if correlation is None else f"Spearman's correlation {correlation:.2f} of {len(done)} strategies"
-    axes.set_title(told, fontsize=9.5, fontweight="normal", color=INK)
+    title = "" if correlation is None else f"Spearman's correlation {correlation:.2f} of {len(done)} strategies"
+    axes.set_title(title, fontsize=9.5, fontweight="normal", color=INK)
     add_titles(figure, source=f"{source}; lines: quartiles of its steps")
     return save_png(figure, stem)
 
@@ -151,8 +151,8 @@ def _importance(stem: Path, shares: Mapping[str, float], source: str) -> Path:
     axes = figure.subplots()
     names, values = list(shares), [100 * share for share in shares.values()]
     axes.barh(range(len(names)), values, color=MODEL_COLOR, height=0.62, zorder=2)
-    for place, value in enumerate(values):
-        axes.text(value + 0.01 * max(values), place, f"{value:.0f}", va="center", fontsize=9, color=INK)
+    for position, value in enumerate(values):
+        axes.text(value + 0.01 * max(values), position, f"{value:.0f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(range(len(names)), [name.replace("_", "-") for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, max(values) * 1.1)

@@ -96,17 +96,17 @@ class CheckpointStore:
         """
         self.finish()
         expect_one_process()
-        held: Mapping[str, ShardPiece] | Exception
+        shards: Mapping[str, ShardPiece] | Exception
         try:
-            held = pieces(tensors)
+            shards = pieces(tensors)
             if self.asynchronous:
-                held = self._copied(held)
+                shards = self._copied(shards)
         except Exception as error:
-            held = error  # raised where the others can hear of it
+            shards = error  # raised where the others can hear of it
         if self.asynchronous:
-            self._pending = self._thread.submit(self._write, step, held)
+            self._pending = self._thread.submit(self._write, step, shards)
         else:
-            self._write(step, held)
+            self._write(step, shards)
         return self.path(step)
 
     def finish(self) -> None:

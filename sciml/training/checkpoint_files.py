@@ -138,8 +138,8 @@ def _verify(path: Path, checksums: Mapping[str, str], group: Group) -> None:
 def read_metadata(path: Path, group: Group = None) -> Metadata:
     """Returns names, shapes, types and offsets of the tensors in a checkpoint, from the headers of its files."""
     names = together(lambda: sorted(_manifest(path)["files"]), group)[0]
-    found = together(lambda: [stored_pieces(path / name) for name in _my_share(names, group)], group)
-    return assemble(piece for of_rank in found for of_file in of_rank for piece in of_file)
+    stored = together(lambda: [stored_pieces(path / name) for name in _my_share(names, group)], group)
+    return assemble(piece for of_rank in stored for of_file in of_rank for piece in of_file)
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -65,10 +65,10 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
     Raises:
         ValueError: for a DTensor that is no plain cut of a whole one.
     """
-    held = {}
+    shards = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, DTensor):
-            held[name] = ShardPiece(tensor.detach(), torch.Size([0] * tensor.ndim), tensor.shape)
+            shards[name] = ShardPiece(tensor.detach(), torch.Size([0] * tensor.ndim), tensor.shape)
             continue
         if any(type(placement) not in (Shard, Replicate) for placement in tensor.placements):
             raise ValueError(f"{name} is placed {tensor.placements}: only Shard and Replicate can be saved")
@@ -78,8 +78,8 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
                 raise ValueError(f"{name} has a local shape of {tuple(local.shape)}, its cut {tuple(chunk.sizes)}")
             # Fewer rows than ranks leave empty pieces: nothing to write, unless the whole tensor is empty.
             if local.numel() > 0 or tensor.numel() == 0:
-                held[name] = ShardPiece(local, chunk.offsets, tensor.shape)
-    return held
+                shards[name] = ShardPiece(local, chunk.offsets, tensor.shape)
+    return shards
 
 
 class PiecePlanner(DefaultSavePlanner):
@@ -89,8 +89,8 @@ class PiecePlanner(DefaultSavePlanner):
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
 
     def create_local_plan(self) -> SavePlan:
-        held: Mapping[str, ShardPiece] = self.state_dict
-        return SavePlan([_write_item(name, piece) for name, piece in held.items()])
+        shards: Mapping[str, ShardPiece] = self.state_dict
+        return SavePlan([_write_item(name, piece) for name, piece in shards.items()])
 
     def resolve_data(self, write_item: WriteItem) -> Tensor:
         return self.state_dict[write_item.index.fqn].local.cpu()
@@ -181,13 +181,13 @@ def stored_pieces(file: Path) -> list[StoredPiece]:
     try:
         with safe_open(file, framework="pt") as tensors:
             info = json.loads((tensors.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
-            found = []
+            stored = []
             for name in tensors.keys():  # noqa: SIM118
                 head = tensors.get_slice(name)
                 sizes = tuple(head.get_shape())
                 offsets = tuple(info[name]["saved_offsets"]) if name in info else (0,) * len(sizes)
-                found.append(StoredPiece(name, DTYPES[head.get_dtype()], sizes, offsets, file.name))
-            return found
+                stored.append(StoredPiece(name, DTYPES[head.get_dtype()], sizes, offsets, file.name))
+            return stored
     except (OSError, SafetensorError) as error:
         raise DataError(f"{file} is missing or corrupted ({error}); use an earlier checkpoint") from None
 

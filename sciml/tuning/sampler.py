@@ -121,7 +121,7 @@ def _deephyper(seed: int) -> Propose:
         for axis, distribution in search_space.items():
             assert isinstance(distribution, CategoricalDistribution)
             problem.add_hyperparameter([str(value) for value in distribution.choices], axis)
-        told = [({axis: str(t.params[axis]) for axis in search_space}, _objective(t)) for t in ended(study)]
+        observations = [({axis: str(t.params[axis]) for axis in search_space}, _objective(t)) for t in ended(study)]
         with quiet(), tempfile.TemporaryDirectory() as folder:
             search = CBO(
                 problem,
@@ -130,7 +130,7 @@ def _deephyper(seed: int) -> Propose:
                 n_initial_points=min(FIRST, 2),
                 checkpoint_history_to_csv=False,
             )
-            search.tell(told)
+            search.tell(observations)
             drawn = search.ask(1)[0]
         return {axis: _value(search_space[axis], str(drawn[axis])) for axis in search_space}
 
@@ -177,5 +177,7 @@ def importance(study: optuna.Study, axes: Sequence[str]) -> dict[str, float]:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
         except TypeError:  # before Optuna 4.7
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(baseline_quantile=share)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=moved)
-    return {axis: float(found.get(axis, 0.0)) for axis in sorted(axes, key=lambda axis: -found.get(axis, 0.0))}
+        importances = optuna.importance.get_param_importances(study, evaluator=evaluator, params=moved)
+    return {
+        axis: float(importances.get(axis, 0.0)) for axis in sorted(axes, key=lambda axis: -importances.get(axis, 0.0))
+    }

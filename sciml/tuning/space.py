@@ -96,9 +96,9 @@ class Choices:
         Unlike a plan this keeps what differs from a faster one in precision or recomputation alone, for a plan may err.
         """
         best = search.fastest(devices)
-        found = list(_within(search, devices, tolerance * best.step.total)) if best else []
-        found.sort(key=lambda candidate: (candidate.step.total, candidate.memory.total))
-        return cls(list({tuple(axes_of(c.strategy).values()): Choice.of(c) for c in found}.values()))
+        candidates = list(_within(search, devices, tolerance * best.step.total)) if best else []
+        candidates.sort(key=lambda candidate: (candidate.step.total, candidate.memory.total))
+        return cls(list({tuple(axes_of(c.strategy).values()): Choice.of(c) for c in candidates}.values()))
 
     @classmethod
     def read(cls, path: Path) -> Choices:
@@ -112,8 +112,8 @@ class Choices:
     @cached_property
     def values(self) -> dict[str, list[Value]]:
         """Returns the values of each axis that has more than one."""
-        found = {axis: {row.axes[axis]: None for row in self.rows} for axis in self.rows[0].axes}
-        return {axis: sorted(values, key=_as_number) for axis, values in found.items() if len(values) > 1}
+        by_axis = {axis: {row.axes[axis]: None for row in self.rows} for axis in self.rows[0].axes}
+        return {axis: sorted(values, key=_as_number) for axis, values in by_axis.items() if len(values) > 1}
 
     def at(self, axes: Mapping[str, Any]) -> Choice:
         """Returns the choice with some values of the axes that have more than one."""
@@ -143,6 +143,6 @@ def _within(search: Search, devices: int, limit: float) -> Iterator[Candidate]:
     time = search.throughput
     for strategy in Space(search.facts, search.training, search.constraints).strategies(devices):
         if time.least(strategy) <= limit and time.passes(strategy) <= limit:
-            found = search.judge(strategy)
-            if isinstance(found, Candidate) and found.step.total <= limit:
-                yield found
+            candidate = search.judge(strategy)
+            if isinstance(candidate, Candidate) and candidate.step.total <= limit:
+                yield candidate

@@ -52,8 +52,8 @@ class TuningStudy:
         """Returns for each trial with a result, in their order, the strategy, what was predicted, and what was
         measured.
         """
-        found = [(self.choices.at(trial.params), trial.user_attrs["result"]) for trial in ended(self.optuna)]
-        return [{"trial": n, **asdict(one), "line": one.line, **result} for n, (one, result) in enumerate(found, 1)]
+        results = [(self.choices.at(trial.params), trial.user_attrs["result"]) for trial in ended(self.optuna)]
+        return [{"trial": n, **asdict(one), "line": one.line, **result} for n, (one, result) in enumerate(results, 1)]
 
     def go_on(self, trials: int, measure: Measure) -> Iterator[dict[str, Any]]:
         """Runs trials until the study has the wanted number, or nothing is left to try; yields the row of each.
@@ -101,16 +101,16 @@ def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[],
     Raises:
         ConfigError: naming the first key that differs.
     """
-    told = json.loads(json.dumps(settings, default=str))
+    normalized = json.loads(json.dumps(settings, default=str))
     if not (folder / CHOICES).exists():
         if folder.exists() and any(path.name != SETTINGS for path in folder.iterdir()):
             raise ConfigError(f"{folder} is there and holds no study", key="study", hint="name another folder")
         found = choices()
-        write_json(folder / SETTINGS, {"config": told, "provenance": provenance()})
+        write_json(folder / SETTINGS, {"config": normalized, "provenance": provenance()})
         found.write(folder / CHOICES)
         return
     kept: _Settings = read_json(folder / SETTINGS, _Settings, advice="name another folder with study=")
-    there, here = flat(kept["config"]), flat(told)
+    there, here = flat(kept["config"]), flat(normalized)
     key = next((key for key in sorted({*there, *here}) if there.get(key) != here.get(key)), None)
     if key is not None:
         raise ConfigError(

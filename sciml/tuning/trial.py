@@ -108,8 +108,8 @@ class Trial:
             shutil.rmtree(place, ignore_errors=True)
         took, peak = time.monotonic() - began, watched.peak_bytes
         if len(rows) >= self.steps:
-            found = _summary(rows[warm_up(self.steps) :], self.global_batch)
-            return Result(MEASURED, **found, peak_bytes=peak, took_s=took)
+            summary = _summary(rows[warm_up(self.steps) :], self.global_batch)
+            return Result(MEASURED, **summary, peak_bytes=peak, took_s=took)
         if late:
             reason = f"ran past {self.timeout_s:g} s with {len(rows)} of {self.steps} steps done"
         else:
@@ -176,9 +176,9 @@ class _Watched:
             main = psutil.Process(self.process.pid)
             self.seen |= {main, *main.children(recursive=True)}
         for process in self.seen:
-            found = _peak(process)
-            if found is not None:
-                self.peak_bytes = max(found, self.peak_bytes or 0)
+            peak = _peak(process)
+            if peak is not None:
+                self.peak_bytes = max(peak, self.peak_bytes or 0)
 
 
 def _peak(process: psutil.Process) -> int | None:
@@ -210,11 +210,11 @@ def _summary(rows: Sequence[Mapping[str, Any]], global_batch: int) -> dict[str, 
 def reason_of(log: str, code: int | None) -> str:
     """Returns why a training ended, in one line, from what its processes said."""
     lines = [line.strip() for line in log.splitlines()]
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    said = [re.sub(r" \(rank \d+ on [^)]*\)$", "", line) for line in said]
-    sentences = [line for line in said if " " in line and not _CONSEQUENCE.match(line)]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    errors = [re.sub(r" \(rank \d+ on [^)]*\)$", "", line) for line in errors]
+    sentences = [line for line in errors if " " in line and not _CONSEQUENCE.match(line)]
     raised = [line for line in lines if _EXCEPTION.match(line) and "ChildFailedError" not in line]
-    reason = next(iter([*sentences, *raised, *said]), "")
+    reason = next(iter([*sentences, *raised, *errors]), "")
     if _NO_MEMORY.search(reason):
         kind = "out of memory"
     elif code == -signal.SIGKILL or _KILLED.search(log):

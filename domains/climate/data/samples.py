@@ -144,8 +144,8 @@ class ForecastSource:
     def _has(self, ahead: np.ndarray) -> np.ndarray:
         """Says for which initial times all states of a path are in the split."""
         wanted = self._minutes[:, None] + ahead
-        found = np.minimum(np.searchsorted(self._minutes, wanted), len(self._minutes) - 1)
-        return (self._minutes[found] == wanted).all(1)
+        positions = np.minimum(np.searchsorted(self._minutes, wanted), len(self._minutes) - 1)
+        return (self._minutes[positions] == wanted).all(1)
 
     def _check_fits(self) -> None:
         """Refuses a lead time that is never met; of unevenly spaced times some are bound to be."""

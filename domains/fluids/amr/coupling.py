@@ -44,14 +44,14 @@ class Coupling(nn.Module):
                 continue
             places = level.refined[..., None].expand(-1, -1, x.shape[-1])
             count = forest.geometry.num_children(index)
-            told = self.down(_normalized(values[index].gather(1, places)))
-            heard[index + 1] = heard[index + 1] + told.repeat_interleave(count, dim=1).to(x.dtype)
+            message = self.down(_normalized(values[index].gather(1, places)))
+            heard[index + 1] = heard[index + 1] + message.repeat_interleave(count, dim=1).to(x.dtype)
             if self.up is not None:
                 means = values[index + 1].unflatten(1, (-1, count)).mean(dim=2)
-                told = self.up(_normalized(means)).to(x.dtype)
+                message = self.up(_normalized(means)).to(x.dtype)
                 if level.refines is not None:
-                    told = told * level.refines[..., None]
-                heard[index] = heard[index].scatter_add(1, places, told)
+                    message = message * level.refines[..., None]
+                heard[index] = heard[index].scatter_add(1, places, message)
         return x + share.of(torch.cat(heard, dim=1))
 
 

@@ -57,29 +57,31 @@ class PatchGeometry:
 
     def coordinates(self, nodes: Int[Tensor, "*batch token"], level: int) -> list[Int[Tensor, "*batch token"]]:
         """Returns each patch's position along each axis."""
-        found = []
+        positions = []
         for size in reversed(self.shape(level)):
-            found.append(nodes % size)
+            positions.append(nodes % size)
             nodes = nodes // size
-        return found[::-1]
+        return positions[::-1]
 
     def children(self, nodes: Int[Tensor, "batch token"], level: int) -> Int[Tensor, "batch child"]:
         """Returns the children of some patches, one patch's after the other's."""
         ratio = self.patch_sizes[level] // self.patch_sizes[level + 1]
         offsets = torch.tensor(list(itertools.product(range(ratio), repeat=len(self.cells))), device=nodes.device)
-        found = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
-        for axis, (place, size) in enumerate(zip(self.coordinates(nodes, level), self.shape(level + 1), strict=True)):
-            found = found * size + place[..., None] * ratio + offsets[:, axis]
-        return found.flatten(1)
+        numbers = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
+        for axis, (coordinate, size) in enumerate(
+            zip(self.coordinates(nodes, level), self.shape(level + 1), strict=True)
+        ):
+            numbers = numbers * size + coordinate[..., None] * ratio + offsets[:, axis]
+        return numbers.flatten(1)
 
     def corners(
         self, nodes: Int[Tensor, "batch token"], level: int, sizes: Sequence[int]
     ) -> Int[Tensor, "batch token"]:
         """Returns the number of each patch's first cell in an array of the given sizes."""
-        found = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
-        for place, size in zip(self.coordinates(nodes, level), sizes, strict=True):
-            found = found * size + place * self.patch_sizes[level]
-        return found
+        cell = torch.zeros((), dtype=nodes.dtype, device=nodes.device)
+        for coordinate, size in zip(self.coordinates(nodes, level), sizes, strict=True):
+            cell = cell * size + coordinate * self.patch_sizes[level]
+        return cell
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ class Forest:
         """Says of every patch that a complete level would have whether it is refined."""
         level = self.levels[index]
         flags = torch.ones_like(level.refined, dtype=torch.bool) if level.refines is None else level.refines
-        found = flags.new_zeros(len(level.nodes), self.geometry.num_nodes(index))
-        return found.scatter(1, level.nodes.gather(1, level.refined), flags)
+        refined = flags.new_zeros(len(level.nodes), self.geometry.num_nodes(index))
+        return refined.scatter(1, level.nodes.gather(1, level.refined), flags)
 
 
 def slots(budget: float, num_nodes: int) -> int:

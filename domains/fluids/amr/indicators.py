@@ -86,8 +86,8 @@ def random(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Fl
 def hybrid(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
     """Adds variance, squared vorticity and the past increment, each over its mean in the sample."""
     terms = relative_terms(evidence, geometry, level, ("variance", "vorticity", "increment"))
-    found = torch.stack(list(terms.values())).sum(dim=0)
-    return found.masked_fill(found < 0, OUTSIDE)
+    scores = torch.stack(list(terms.values())).sum(dim=0)
+    return scores.masked_fill(scores < 0, OUTSIDE)
 
 
 INDICATORS: Mapping[str, Indicator | None] = {
@@ -133,7 +133,7 @@ def relative_terms(
     evidence: IndicatorInputs, geometry: PatchGeometry, level: int, names: tuple[str, ...]
 ) -> dict[str, Float[Tensor, "batch node"]]:
     """Returns those of the named indicators that can be known, each over its mean in the sample."""
-    found = {}
+    relative = {}
     for name in names:
         if (name == "vorticity" and not has_winds(evidence)) or (name == "increment" and evidence.previous is None):
             continue
@@ -142,8 +142,8 @@ def relative_terms(
         scores = indicator(evidence, geometry, level)
         inside = scores >= 0
         mean = (scores * inside).sum(dim=1, keepdim=True) / inside.sum(dim=1, keepdim=True)
-        found[name] = torch.where(inside, scores / (mean + TINY), OUTSIDE)
-    return found
+        relative[name] = torch.where(inside, scores / (mean + TINY), OUTSIDE)
+    return relative
 
 
 def has_winds(evidence: IndicatorInputs) -> bool:

@@ -50,8 +50,8 @@ class Merge(nn.Module):
         geometry = forest.geometry
         merged: Tensor | float = 0.0
         for index, (level, own, start) in enumerate(zip(forest.levels, cells, forest.offsets, strict=False)):
-            place = share.within(start, start + level.num_tokens)
-            own = F.pad(own, (0, 0, 0, 0, place.start, level.num_tokens - place.stop))
+            span = share.within(start, start + level.num_tokens)
+            own = F.pad(own, (0, 0, 0, 0, span.start, level.num_tokens - span.stop))
             if index:
                 own = _without_mean(own, forest, index)
             merged = merged + _spread(own, level.nodes, geometry, index)

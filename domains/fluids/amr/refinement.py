@@ -100,11 +100,11 @@ def _largest_around(
     values = values.unflatten(1, shape)
     for axis in range(len(shape)):
         wraps = periodic[:, axis].view(-1, *(1,) * len(shape))
-        found = values
+        largest = values
         for step, edge in ((1, 0), (-1, shape[axis] - 1)):
             moved = values.roll(step, axis + 1)
             at_edge = torch.arange(shape[axis], device=values.device) == edge
             at_edge = at_edge.view(-1, *(1,) * (len(shape) - 1 - axis))
-            found = torch.maximum(found, torch.where(at_edge & ~wraps, values, moved))
-        values = found
+            largest = torch.maximum(largest, torch.where(at_edge & ~wraps, values, moved))
+        values = largest
     return values.flatten(1)

@@ -33,8 +33,8 @@ def gather_patches(
     inside = (side[:, None] * sizes[1] + side).flatten()
     first = geometry.corners(nodes, level, sizes) + torch.arange(batch, device=nodes.device)[:, None] * math.prod(sizes)
     rows = padded.permute(0, 2, 3, 1).reshape(-1, channels)
-    found = rows.index_select(0, (first[..., None] + inside).flatten())
-    return found.view(*nodes.shape, len(inside), channels).transpose(2, 3)
+    patches = rows.index_select(0, (first[..., None] + inside).flatten())
+    return patches.view(*nodes.shape, len(inside), channels).transpose(2, 3)
 
 
 class PatchEmbedding(nn.Module):

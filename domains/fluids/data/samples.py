@@ -57,19 +57,19 @@ class FlowSamples:
 
     def _starts(self, name: str, every: int) -> list[Start]:
         needed = self.strides[0] * self.num_steps
-        found = [
+        starts = [
             Start(name, number, frame)
             for number, trajectory in enumerate(self.flows[name].trajectories[self.split])
             for frame in range(0, len(trajectory) - needed, every)
         ]
-        if not found and self.flows[name].trajectories[self.split]:
+        if not starts and self.flows[name].trajectories[self.split]:
             longest = max(map(len, self.flows[name].trajectories[self.split]))
             raise ConfigError(
                 f"the longest flow of the {self.split} split has {longest} frames, {needed + 1} are needed",
                 key=f"data.splits.{self.split}",
                 hint="give longer flows or a larger share, or look less far ahead (task.score_frames)",
             )
-        return found
+        return starts
 
     def _size(self) -> int:
         """Returns the bytes of the split's fields."""

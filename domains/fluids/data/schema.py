@@ -125,11 +125,11 @@ class FluidsStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FluidsStatistics:
-        found: dict[str, dict[str, Tensor]] = {}
+        scales: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             data_set, _, key = name.rpartition(".")
-            found.setdefault(data_set, {})[key] = value
-        return cls({name: Scale(**values) for name, values in found.items()})
+            scales.setdefault(data_set, {})[key] = value
+        return cls({name: Scale(**values) for name, values in scales.items()})
 
 
 def canonical(variables: tuple[str, ...], winds: tuple[str, str] | None) -> tuple[str, ...]:

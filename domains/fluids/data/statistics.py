@@ -28,12 +28,12 @@ def measure(flows: Flows, strides: Sequence[int]) -> Scale:
         for states, ahead in _blocks(trajectory, max(strides)):
             own = states[: len(states) - ahead]
             sums += _sums(own[..., fluid] if isinstance(fluid, np.ndarray) else own)
-            for place, stride in enumerate(strides):
+            for position, stride in enumerate(strides):
                 starts = min(len(own), len(states) - stride)
                 if starts > 0:
                     moved = states[stride : stride + starts] - states[:starts]
                     moved = moved[..., fluid] if isinstance(fluid, np.ndarray) else moved
-                    changes[place] += _sums(moved)[[0, 2]]
+                    changes[position] += _sums(moved)[[0, 2]]
     mean = sums[1] / sums[0]
     mean[[name in WINDS.values() for name in variables]] = 0
     variance = sums[2] / sums[0] - mean**2

@@ -50,8 +50,8 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
             return path
         parts = StagedParts(path, _settings(config), ".npy")
         count = -(-config.count // config.batch)
-        made = parts.make(partial(_make_part, config, device), count, config.workers)
-        for _ in track(made, f"Simulating, {config.batch} flows each", count):
+        results = parts.make(partial(_make_part, config, device), count, config.workers)
+        for _ in track(results, f"Simulating, {config.batch} flows each", count):
             pass
         ensemble = Ensemble(
             flows(config, 0, config.count),

@@ -108,5 +108,5 @@ def can_compile(device: torch.device) -> bool:
 
 
 def _compiled(function: Callable[..., State]) -> Callable[..., State]:
-    made: Callable[..., State] = torch.compile(function, dynamic=False)
-    return made
+    compiled: Callable[..., State] = torch.compile(function, dynamic=False)
+    return compiled

@@ -72,13 +72,13 @@ def _largest(arrays: Arrays, name: str) -> np.ndarray:
     having, values = np.flatnonzero(arrays.masks[name]), arrays.labels[name]
     if name == "stress":
         return np.abs(values[having]).max((1, 2)) if len(having) else np.zeros(0)
-    found = []
+    maxima = []
     for start in range(0, len(having), BLOCK):
         block = having[start : start + BLOCK]
         largest = np.abs(values[ranges(arrays.atom_offsets, block)]).max(1)
         sizes = arrays.num_atoms[block]
-        found.append(np.maximum.reduceat(largest, np.cumsum(sizes) - sizes))
-    return np.concatenate(found) if found else np.zeros(0)
+        maxima.append(np.maximum.reduceat(largest, np.cumsum(sizes) - sizes))
+    return np.concatenate(maxima) if maxima else np.zeros(0)
 
 
 def _energies(arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...]) -> Iterator[str]:

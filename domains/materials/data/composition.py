@@ -10,23 +10,23 @@ BLOCK = 4096
 
 def element_table(atomic_numbers: np.ndarray, block: int = 2**22) -> tuple[int, ...]:
     """Returns the atomic numbers of all elements, increasing."""
-    found: set[int] = set()
+    elements: set[int] = set()
     for start in range(0, len(atomic_numbers), block):
-        found.update(int(z) for z in np.unique(atomic_numbers[start : start + block]))
-    return tuple(sorted(found))
+        elements.update(int(z) for z in np.unique(atomic_numbers[start : start + block]))
+    return tuple(sorted(elements))
 
 
 def element_counts(atomic_numbers: np.ndarray, atom_offsets: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
     """Returns the number of atoms of each element in each structure, (structure, element) int64."""
-    place = np.full(256, -1)
-    place[list(elements)] = np.arange(len(elements))
+    column = np.full(256, -1)
+    column[list(elements)] = np.arange(len(elements))
     num_structures, num_elements = len(atom_offsets) - 1, len(elements)
     counts = np.zeros((num_structures, num_elements), dtype=np.int64)
     for start in range(0, num_structures, BLOCK):
         stop = min(start + BLOCK, num_structures)
         atoms = atomic_numbers[atom_offsets[start] : atom_offsets[stop]]
         structure = np.repeat(np.arange(stop - start), np.diff(atom_offsets[start : stop + 1]))
-        flat = np.bincount(structure * num_elements + place[atoms], minlength=(stop - start) * num_elements)
+        flat = np.bincount(structure * num_elements + column[atoms], minlength=(stop - start) * num_elements)
         counts[start:stop] = flat.reshape(-1, num_elements)
     return counts
 

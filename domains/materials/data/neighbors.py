@@ -55,12 +55,12 @@ def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = 
     cell = structure.cell if structure.cell.any(1).all() else complete_cell(structure.cell)
     search = _search(cutoff, threading.get_ident())
     first, second, shifts, distances = search.compute(structure.positions, cell, structure.pbc, "ijSd")
-    found = NeighborList(
+    neighbors = NeighborList(
         senders=second.view(np.int64), receivers=first.view(np.int64), shifts=shifts, distances=distances
     )
-    if len(found) and found.distances.min() < min_distance:
-        _refuse_closest(structure, found, min_distance)
-    return found
+    if len(neighbors) and neighbors.distances.min() < min_distance:
+        _refuse_closest(structure, neighbors, min_distance)
+    return neighbors
 
 
 def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
@@ -72,15 +72,15 @@ def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
     Raises:
         DataError: two atoms are closer than :data:`MIN_DISTANCE`.
     """
-    found = neighbor_list(structure, cutoff)
+    neighbors = neighbor_list(structure, cutoff)
     return GraphSample(
         structure.atomic_numbers,
         structure.positions,
         structure.cell,
         structure.pbc,
-        found.senders,
-        found.receivers,
-        found.shifts,
+        neighbors.senders,
+        neighbors.receivers,
+        neighbors.shifts,
         structure.branch,
         structure.labels,
     )

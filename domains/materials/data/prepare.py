@@ -156,19 +156,19 @@ def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
     for branch, (name, source) in enumerate(branches_of(config.path).items()):
         files = locate(source)
         recorded = writer.arrays["senders"].rows
-        place = writer.position(branch)
+        position = writer.position(branch)
         only = len(branches_of(config.path)) == 1
-        structures = read_structures(source, config, branch=branch, start=place, complete=only)
-        for place, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
+        structures = read_structures(source, config, branch=branch, start=position, complete=only)
+        for position, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
             neighbors = neighbor_list(structure, config.cutoff)
             with disk_errors(writer.folder):
-                writer.append(structure, neighbors, files[place[0]])
-                place = (place[0], place[1] + 1)
+                writer.append(structure, neighbors, files[position[0]])
+                position = (position[0], position[1] + 1)
                 if writer.arrays["senders"].rows - recorded > RECORD_EDGES:
-                    writer.record(branch, place)
+                    writer.record(branch, position)
                     recorded = writer.arrays["senders"].rows
         with disk_errors(writer.folder):
-            writer.record(branch, place)
+            writer.record(branch, position)
     with disk_errors(writer.folder):
         writer.finish()
 
@@ -210,13 +210,13 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     if statistics is not None:
         save_statistics(writer.folder, statistics)
     sizes = {name: int((split == number).sum()) for number, name in enumerate(SPLITS)}
-    found = _found(config.labels, schema, arrays)
-    _tell(schema, arrays, found, sizes, dropped, statistics)
+    fields = _found(config.labels, schema, arrays)
+    _tell(schema, arrays, fields, sizes, dropped, statistics)
     return {
         "format": layout.FORMAT,
         "version": layout.VERSION,
         "schema": asdict(schema),
-        "found": found,
+        "found": fields,
         "splits": sizes,
         "duplicates_left_out": dropped,
         "preparation": config.selected(),
@@ -227,8 +227,11 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
 def _found(options: Mapping[str, Any], schema: MaterialsSchema, arrays: Arrays) -> dict[str, str]:
     """Describes for each label its source, unit and sign, and how many structures have it."""
     named, _ = parse_labels(options)
-    told = {name: named.get(name, LabelSpec(name, name)).describe() for name in schema.labels}
-    return {name: f"{told[name]}; {int(arrays.masks[name].sum())} of {len(arrays)} structures" for name in told}
+    descriptions = {name: named.get(name, LabelSpec(name, name)).describe() for name in schema.labels}
+    return {
+        name: f"{descriptions[name]}; {int(arrays.masks[name].sum())} of {len(arrays)} structures"
+        for name in descriptions
+    }
 
 
 def _tell(

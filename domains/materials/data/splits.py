@@ -47,17 +47,17 @@ class Described:
             kind, value = "group", kind
         one_of(kind, KINDS, key)
         if kind == "order":
-            found, known = self.orders.astype(str) == value, {str(order) for order in self.orders}
+            matches, known = self.orders.astype(str) == value, {str(order) for order in self.orders}
         elif kind == "system":
             known = set(self.systems)
-            found = np.array([name == system_name(value.split("-")) for name in self.systems])
+            matches = np.array([name == system_name(value.split("-")) for name in self.systems])
         else:
             known = set(self.groups)
             matched = {name for name in known if fnmatchcase(name, value)}
-            found = np.array([name in matched for name in self.groups])
-        if not found.any():
+            matches = np.array([name in matched for name in self.groups])
+        if not matches.any():
             raise ConfigError(f"no structure has the {kind} {value!r}", key=key, hint=nearest(value, known))
-        return found
+        return matches
 
 
 def check_splits(splits: Mapping[str, Any], split_by: str, key: str = "splits", by_key: str = "split_by") -> None:
@@ -131,9 +131,9 @@ def _draw(splits: Mapping[str, Any], split_by: str, seed: int, described: Descri
     shares = [splits[name] if _is_share(splits[name]) else 0.0 for name in SPLITS]
     edges = np.cumsum(shares)
     chosen = np.searchsorted(edges, middle, side="right")
-    place = np.empty(len(sizes), dtype=np.int64)
-    place[order] = np.where((chosen < len(SPLITS)), chosen, UNUSED)
-    result[rest] = place[unit]
+    split_of = np.empty(len(sizes), dtype=np.int64)
+    split_of[order] = np.where((chosen < len(SPLITS)), chosen, UNUSED)
+    result[rest] = split_of[unit]
 
 
 def _part(result: np.ndarray, keys: np.ndarray) -> int:

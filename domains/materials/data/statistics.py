@@ -107,8 +107,8 @@ def ranges(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 def _shortest(arrays: Arrays, train: np.ndarray, elements: tuple[int, ...]) -> np.ndarray:
     """Returns the shortest distance of each pair of elements (element, element), A; infinite where they never meet."""
-    place = np.full(256, -1)
-    place[list(elements)] = np.arange(len(elements))
+    index = np.full(256, -1)
+    index[list(elements)] = np.arange(len(elements))
     shortest = np.full((len(elements), len(elements)), np.inf)
     for start in range(0, len(train), BLOCK):
         block = train[start : start + BLOCK]
@@ -118,6 +118,6 @@ def _shortest(arrays: Arrays, train: np.ndarray, elements: tuple[int, ...]) -> n
         senders, receivers = arrays.senders[edges] + first_atom, arrays.receivers[edges] + first_atom
         vectors = arrays.positions[senders] - arrays.positions[receivers]
         vectors = vectors + np.einsum("ei,eij->ej", arrays.shifts[edges].astype(np.float64), cell)
-        pairs = place[arrays.atomic_numbers[senders]], place[arrays.atomic_numbers[receivers]]
+        pairs = index[arrays.atomic_numbers[senders]], index[arrays.atomic_numbers[receivers]]
         np.minimum.at(shortest, pairs, np.linalg.norm(vectors, axis=1))
     return shortest

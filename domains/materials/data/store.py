@@ -125,10 +125,10 @@ class MaterialsStore:
         counts = {"cell": len(self), "split": len(self)}
         counts |= {"positions": int(self.arrays.atom_offsets[-1]), "shifts": int(self.arrays.edge_offsets[-1])}
         for name, wanted in counts.items():
-            found = len(getattr(self.arrays, name))
-            if found != wanted:
+            rows = len(getattr(self.arrays, name))
+            if rows != wanted:
                 raise DataError(
-                    f"{self.path}: {name} has {found} of {wanted} rows, the store is damaged; prepare it again"
+                    f"{self.path}: {name} has {rows} of {wanted} rows, the store is damaged; prepare it again"
                 )
 
     def __len__(self) -> int:

@@ -138,12 +138,12 @@ def _calculated(atoms: Atoms) -> dict[str, Any]:
     ASE gives it.
     """
     results = getattr(atoms.calc, "results", None) or {}
-    found = {}
+    labels = {}
     for name in CALCULATOR_LABELS:
         value = results.get(ASE_RESULTS.get(name, name))
         if value is not None:
-            found[name] = stress_matrix(value) if name == "stress" and np.shape(value) == (6,) else value
-    return found
+            labels[name] = stress_matrix(value) if name == "stress" and np.shape(value) == (6,) else value
+    return labels
 
 
 def _as_result(name: str, value: np.ndarray) -> Any:

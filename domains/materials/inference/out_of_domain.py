@@ -58,9 +58,9 @@ def outside(
         distances: of its edges, A, where they are known already.
     """
     lengths = edge_lengths(sample) if distances is None else distances
-    found = _by_elements(sample, schema, statistics) + _by_distances(sample, lengths, schema, statistics)
-    found += _by_spread(len(sample.atomic_numbers), predicted or {}, statistics)
-    return sorted(found, key=severity)
+    reasons = _by_elements(sample, schema, statistics) + _by_distances(sample, lengths, schema, statistics)
+    reasons += _by_spread(len(sample.atomic_numbers), predicted or {}, statistics)
+    return sorted(reasons, key=severity)
 
 
 def severity(reason: Reason) -> tuple[int, float]:
@@ -95,23 +95,23 @@ def _by_distances(
     if not len(lengths):
         return []
     count = len(schema.elements)
-    place = schema.element_index(torch.from_numpy(sample.atomic_numbers)).numpy()
-    first, second = place[sample.senders], place[sample.receivers]
+    index = schema.element_index(torch.from_numpy(sample.atomic_numbers)).numpy()
+    first, second = index[sample.senders], index[sample.receivers]
     shortest = np.full((count, count), np.inf)
     np.minimum.at(shortest, (np.minimum(first, second), np.maximum(first, second)), lengths)
     known = statistics.shortest.cpu().numpy()
     known = np.minimum(known, known.T)
     unseen = set(np.flatnonzero(statistics.element_counts.cpu().numpy() == 0))
-    found = []
+    reasons = []
     for a, b in np.argwhere(np.isfinite(shortest)):
         pair, distance = f"{schema.symbols[a]}-{schema.symbols[b]}", shortest[a, b]
         if not np.isfinite(known[a, b]):
             if not unseen & {a, b}:  # else the element says it
-                found.append(Reason("pair", f"{pair} were never neighbors in training", np.inf))
+                reasons.append(Reason("pair", f"{pair} were never neighbors in training", np.inf))
         elif distance < CLOSER * known[a, b]:
             text = f"{pair} at {distance:.2f} A, at least {known[a, b]:.2f} A in training"
-            found.append(Reason("distance", text, float(known[a, b] / distance)))
-    return found
+            reasons.append(Reason("distance", text, float(known[a, b] / distance)))
+    return reasons
 
 
 def _by_spread(num_atoms: int, predicted: Mapping[str, np.ndarray], statistics: MaterialsStatistics) -> list[Reason]:

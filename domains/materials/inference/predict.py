@@ -162,16 +162,16 @@ def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence
     matrix = {name: known.pop(name).ravel() for name in (f"stress{STD}",) if name in known}
     labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
     labeled.set_constraint(atoms.constraints)
-    taken = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY}
-    taken |= {f"{name}{STD}" for name in taken}
+    reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY}
+    reserved |= {f"{name}{STD}" for name in reserved}
     labeled.info = {
-        **{key: value for key, value in atoms.info.items() if key not in taken - {"name"}},
+        **{key: value for key, value in atoms.info.items() if key not in reserved - {"name"}},
         **{key: value for key, value in labeled.info.items() if key != "name" or key not in atoms.info},
         **matrix,
         OUTSIDE: bool(reasons),
         **({WHY: in_words(reasons)} if reasons else {}),
     }
-    labeled.arrays |= {key: value for key, value in atoms.arrays.items() if key not in taken}
+    labeled.arrays |= {key: value for key, value in atoms.arrays.items() if key not in reserved}
     text = io.StringIO()
     write_extxyz(text, [labeled])
     return text.getvalue().encode()

@@ -140,13 +140,13 @@ class Predictor:
             samples: structures whose neighbors are known; they are gone through in batches.
             name: of a target that structures have, e.g. ``energy``.
         """
-        found = []
+        values = []
         for few in _batches(samples):
             batch = collate(few, dtype=self.dtype).to(self.device)
             with torch.no_grad():
                 members = self.task.evaluate(self.model, batch, create_graph=False, gradients=False)
-            found.append(torch.stack([member[name].double() for member in members]).cpu().numpy())
-        return np.concatenate(found, axis=1)
+            values.append(torch.stack([member[name].double() for member in members]).cpu().numpy())
+        return np.concatenate(values, axis=1)
 
     def _is_node(self, name: str) -> bool:
         name = name.removesuffix("_std")

@@ -136,7 +136,7 @@ def pure_crystals(
         name,
     )
     curves = values.reshape(len(values), len(kinds), len(SCAN))
-    found = {}
+    crystals = {}
     for number, (symbol, lattice) in enumerate(kinds):
         curve = curves[:, number] / (len(cells[lattice]) if name == ENERGY else 1)
         lowest = downhill(curve.mean(0), len(SCAN) // 2)
@@ -148,5 +148,5 @@ def pure_crystals(
             )
         near = slice(lowest - 1, lowest + 2)
         least = minimum(SCAN[near], curve.mean(0)[near])
-        found[symbol, lattice] = PureCrystal(starts[number] * (1 + least.strain), curve[:, near] @ least.weights)
-    return found
+        crystals[symbol, lattice] = PureCrystal(starts[number] * (1 + least.strain), curve[:, near] @ least.weights)
+    return crystals

@@ -170,10 +170,10 @@ def draw_ranked(rows: Sequence[Ranked], temperature: float, lattices: Sequence[s
         axes = figure.subplots()
         places = np.arange(len(rows))
         for lattice, color in zip(lattices, LATTICE_COLORS, strict=False):
-            mine = [place for place in range(len(rows)) if rows[place].found.lattice == lattice]
+            mine = [position for position in range(len(rows)) if rows[position].found.lattice == lattice]
             if mine:
-                values = [MEV * rows[place].found.mixing_enthalpy for place in mine]
-                errors = [MEV * rows[place].error for place in mine]
+                values = [MEV * rows[position].found.mixing_enthalpy for position in mine]
+                errors = [MEV * rows[position].error for position in mine]
                 bars = {"ecolor": INK, "capsize": 2.5, "elinewidth": 1.1}
                 axes.barh(
                     mine,
@@ -243,9 +243,9 @@ def draw_pairs(fits: dict[str, tuple[Array, float]], symbols: Sequence[str], sou
             mapped = axes.imshow(matrix, cmap=cmap, norm=norm)
             for i, j in combinations(range(len(symbols)), 2):
                 share = norm(matrix[i, j])
-                for place in ((i, j), (j, i)):
+                for cell in ((i, j), (j, i)):
                     color = "white" if not 0.2 < share < 0.8 else INK
-                    axes.text(*place, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=9, color=color)
+                    axes.text(*cell, f"{matrix[i, j]:.0f}", ha="center", va="center", fontsize=9, color=color)
             axes.set_xticks(range(len(symbols)), symbols)
             axes.set_yticks(range(len(symbols)), symbols)
             axes.tick_params(length=0)

@@ -233,9 +233,9 @@ class Mixing:
             target = draw_target(fractions, float(self.config.warren_cowley), generator)  # type: ignore[arg-type]
         else:
             target = order_of_pairs(elements, fractions, pairs)
-        found = arrange(numbers, self._nearest[sites.lattice], target, generator)
+        arrangement = arrange(numbers, self._nearest[sites.lattice], target, generator)
         unlike = ~np.eye(len(elements), dtype=bool)
-        return found.atomic_numbers, float(np.abs(found.order.alpha - target)[unlike].max())
+        return arrangement.atomic_numbers, float(np.abs(arrangement.order.alpha - target)[unlike].max())
 
 
 def quantity(model: MemberModel) -> str:

@@ -71,9 +71,9 @@ def make_screen(
             )
         start = time.monotonic()
         parts = StagedParts(out, _settings(config, about), ".json")
-        found, made = _judged(mixing, config, parts)
+        results, structures = _judged(mixing, config, parts)
         seconds = time.monotonic() - start
-        rows = ranked(found, config.temperature, config.rank_by)
+        rows = ranked(results, config.temperature, config.rank_by)
         notes = list(_notes(mixing, config, rows))
         with atomic_directory(out) as folder:
             _write_table(folder / "screen.csv", rows, config)
@@ -81,11 +81,11 @@ def make_screen(
             for figure in screen_figures(rows, mixing, config):
                 figure.render(folder / "figures" / figure.name)
         parts.remove()
-    document = {"path": str(out), "candidates": len(rows), "structures": made, "seconds": round(seconds, 2)}
+    document = {"path": str(out), "candidates": len(rows), "structures": structures, "seconds": round(seconds, 2)}
     best = [{"rank": rank, **row.to_dict()} for rank, row in enumerate(rows[: config.top], start=1)]
-    speed = f", {made * 60 / max(seconds, 1e-9):,.0f} a minute" if made else ""
+    speed = f", {structures * 60 / max(seconds, 1e-9):,.0f} a minute" if structures else ""
     lines = [
-        f"screened  {len(rows):,} alloys: {made:,} structures in {seconds:.0f} s{speed}",
+        f"screened  {len(rows):,} alloys: {structures:,} structures in {seconds:.0f} s{speed}",
         "",
         *table(rows[: config.top], config),
         "",
@@ -110,13 +110,13 @@ def _judged(mixing: Mixing, config: ScreenConfig, parts: StagedParts) -> tuple[l
     size = max(1, PART // (config.decorations * len(config.strains)))
     candidates = [(composition, lattice) for lattice in config.lattices for composition in config.grid.compositions()]
     groups = [candidates[first : first + size] for first in range(0, len(candidates), size)]
-    found: list[MixingResult] = []
-    made = 0
+    results: list[MixingResult] = []
+    structures = 0
     what = f"Screening, {size * config.decorations * len(config.strains)} structures each"
     for rows, new in track(_made_parts(mixing, groups, parts), what, total=len(groups)):
-        found += rows
-        made += new * config.decorations * len(config.strains)
-    return found, made
+        results += rows
+        structures += new * config.decorations * len(config.strains)
+    return results, structures
 
 
 def _made_parts(
@@ -135,9 +135,9 @@ def _made_parts(
 
 def _settings(config: ScreenConfig, about: dict[str, str]) -> dict[str, Any]:
     """Returns what decides what the model predicts."""
-    asked = {key: value for key, value in asdict(config).items() if key not in OF_RANKING}
+    settings = {key: value for key, value in asdict(config).items() if key not in OF_RANKING}
     versions = {name: version(name) for name in ("sciml", "numpy", "torch")}
-    return {**asked, **about, "versions": versions}
+    return {**settings, **about, "versions": versions}
 
 
 def _write_table(path: Path, rows: Sequence[Ranked], config: ScreenConfig) -> None:

@@ -71,9 +71,9 @@ class Recipe:
 def draw(recipe: Recipe, lattice_constants: LatticeConstants, seed: int, index: int) -> Structure:
     """Draws the structure of a number: a function of seed and index alone, whatever else is drawn."""
     generator = np.random.default_rng([seed, index])
-    family, elements, given = _draw_system(recipe, generator)
+    family, elements, fixed = _draw_system(recipe, generator)
     repeats = recipe.supercells[generator.integers(len(recipe.supercells))]
-    fractions = given or dict(zip(elements, generator.dirichlet(np.ones(len(elements))), strict=True))
+    fractions = fixed or dict(zip(elements, generator.dirichlet(np.ones(len(elements))), strict=True))
     structure, a = solid_solution(family.lattice, fractions, repeats, lattice_constants, generator)
 
     kind = "random"
@@ -157,8 +157,8 @@ def ordered(structure: Structure, first_shell: float, strength: float, generator
     neighbors = neighbor_counts(structure, first_shell)
     _, counts = np.unique(structure.atomic_numbers, return_counts=True)
     target = draw_target(counts / len(structure), strength, generator)
-    found = arrange(structure.atomic_numbers, neighbors, target, generator)
-    return replace(structure, atomic_numbers=found.atomic_numbers)
+    arrangement = arrange(structure.atomic_numbers, neighbors, target, generator)
+    return replace(structure, atomic_numbers=arrangement.atomic_numbers)
 
 
 def without_atom(structure: Structure, index: int) -> Structure:
@@ -188,9 +188,9 @@ def rattled(structure: Structure, size: float, generator: Generator) -> Structur
 def _draw_system(recipe: Recipe, generator: Generator) -> tuple[Family, tuple[str, ...], Fractions]:
     """Draws a family and elements of it; with given compositions, one of those and a family that has its elements."""
     if recipe.compositions:
-        given = recipe.compositions[generator.integers(len(recipe.compositions))]
-        families = [family for family in recipe.families if set(given) <= set(family.elements)]
-        return families[generator.integers(len(families))], tuple(given), given
+        composition = recipe.compositions[generator.integers(len(recipe.compositions))]
+        families = [family for family in recipe.families if set(composition) <= set(family.elements)]
+        return families[generator.integers(len(families))], tuple(composition), composition
     order = int(generator.choice(recipe.orders))
     families = [family for family in recipe.families if len(family.elements) >= order]
     family = families[generator.integers(len(families))]

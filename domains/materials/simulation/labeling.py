@@ -128,9 +128,9 @@ def pure_crystal(labeler: str, symbol: str, lattice: str | None = None) -> Cryst
         return float(labels["energy"]) / len(structure), np.array(slope)
 
     logs = [np.log(start), np.log(IDEAL_C_OVER_A)] if lattice == "hcp" else [np.log(start)]
-    found = minimize(energy_and_slope, logs, jac=True, method="BFGS", options={"gtol": 1e-8})
-    a = float(np.exp(found.x[0]))
-    return Crystal(a, a * float(np.exp(found.x[1])) if lattice == "hcp" else a, float(found.fun))
+    minimum = minimize(energy_and_slope, logs, jac=True, method="BFGS", options={"gtol": 1e-8})
+    a = float(np.exp(minimum.x[0]))
+    return Crystal(a, a * float(np.exp(minimum.x[1])) if lattice == "hcp" else a, float(minimum.fun))
 
 
 def natural_lattice(symbol: str) -> str:

@@ -47,8 +47,8 @@ def simulate(config: SimulateConfig) -> Path:
         raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
     parts = StagedParts(path, _settings(config), ".extxyz")
     count = -(-config.count // PART)
-    made = parts.make(partial(_make_part, config), count, config.workers)
-    for _ in track(made, f"Simulating, {PART} structures each", total=count):
+    results = parts.make(partial(_make_part, config), count, config.workers)
+    for _ in track(results, f"Simulating, {PART} structures each", total=count):
         pass
     with atomic_file(path) as temporary, open_to_write(temporary) as out:
         for number in range(count):

@@ -63,8 +63,8 @@ class SimulateConfig:
 
     def _check_composition(self, recipe: Recipe) -> None:
         """Refuses compositions that no family or no cell has room for."""
-        for given, text in zip(recipe.compositions, self.compositions, strict=True):
-            if not any(set(given) <= set(family.elements) for family in recipe.families):
+        for composition, text in zip(recipe.compositions, self.compositions, strict=True):
+            if not any(set(composition) <= set(family.elements) for family in recipe.families):
                 raise ConfigError(
                     f"no family has all elements of {text}",
                     key="compositions",

@@ -74,8 +74,8 @@ class MaterialsGNN(nn.Module):
         table = torch.tensor(self.elements, device=atomic_numbers.device)
         elements = torch.searchsorted(table, atomic_numbers)
         states = self.encoder(elements, edge_vectors, senders, receivers, len(elements), graph_index)
-        found = {}
+        outputs = {}
         for name, head in self.heads.items():
             rows = torch.tensor(self.rows[name], device=branch.device).clamp(min=0)[branch]
-            found[name] = head(states.scalars, rows[graph_index], graph_index, len(branch))
-        return found
+            outputs[name] = head(states.scalars, rows[graph_index], graph_index, len(branch))
+        return outputs

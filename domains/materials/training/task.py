@@ -94,8 +94,8 @@ class MaterialsTask:
         members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
         total = torch.zeros((), device=batch.positions.device)
         parts: dict[str, Tensor] = {}
-        for found in members:
-            for name, (weight, error) in self._errors(found, batch).items():
+        for member in members:
+            for name, (weight, error) in self._errors(member, batch).items():
                 value = error.sum() / (batch.num_samples * len(members))
                 total = total + weight * value
                 parts[name] = parts.get(name, torch.zeros_like(value)) + value.detach()
@@ -109,8 +109,8 @@ class MaterialsTask:
             gradients: whether forces and stress are wanted, where they are learned.
         """
         members = self.evaluate(model, batch, create_graph=False, gradients=gradients)
-        found = {name: value.detach() for name, value in combined(members, self.calibration).items()}
-        return Prediction({name: value if name == ENERGY else value.float() for name, value in found.items()})
+        predicted = {name: value.detach() for name, value in combined(members, self.calibration).items()}
+        return Prediction({name: value if name == ENERGY else value.float() for name, value in predicted.items()})
 
     def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
         return {score.variable: score.value for score in scores if score.metric == SCALED_ERROR}
@@ -133,13 +133,15 @@ class MaterialsTask:
             raw = model(batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
             members = []
             for outputs in raw if isinstance(raw, list) else [raw]:
-                found: dict[str, Tensor] = {}
+                member: dict[str, Tensor] = {}
                 for name, target in self.config.targets.items():
                     if target.kind == "energy":
-                        found |= self._energy(outputs[name], batch, (positions, strain) if wanted else (), create_graph)
+                        member |= self._energy(
+                            outputs[name], batch, (positions, strain) if wanted else (), create_graph
+                        )
                     else:
-                        found |= self._property(name, outputs[name], target)
-                members.append(found)
+                        member |= self._property(name, outputs[name], target)
+                members.append(member)
         return members
 
     def _energy(
@@ -147,25 +149,25 @@ class MaterialsTask:
     ) -> dict[str, Tensor]:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
-        found = {}
+        gradients = {}
         if moved:
             # members share what comes before them: positions, strain and vectors
             slope, virial = torch.autograd.grad(energy.sum(), moved, create_graph=create_graph, retain_graph=True)
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             stress = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
-            found = {"forces": -slope, "stress": stress}
+            gradients = {"forces": -slope, "stress": stress}
         reference = self.statistics.reference_energy(
             batch.atomic_numbers, self.schema.elements, batch.branch[batch.graph_index]
         )
         total = energy.double().index_add(0, batch.graph_index, reference)
-        return {ENERGY: total, **found}
+        return {ENERGY: total, **gradients}
 
     def _property(self, name: str, raw: Tensor, target: TargetConfig) -> dict[str, Tensor]:
         mean, std = self.statistics.moments[name]
-        found = {name: mean + std * raw[:, 0]}
+        values = {name: mean + std * raw[:, 0]}
         if target.gaussian:
-            found[f"{name}_std"] = std * torch.exp(0.5 * raw[:, 1])
-        return found
+            values[f"{name}_std"] = std * torch.exp(0.5 * raw[:, 1])
+        return values
 
     def _errors(self, found: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, tuple[float, Tensor]]:
         """Returns the weight of each label and its loss by structure, zero where a structure lacks it."""

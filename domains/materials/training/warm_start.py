@@ -28,8 +28,8 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
 
     references = torch.zeros(len(schema.branches), len(elements), dtype=statistics.references.dtype)
     for row, branch in enumerate(schema.branches):
-        place = before.branches.index(branch) if branch in before.branches else 0
-        references[row, theirs] = kept.references[place].to(references)
+        source_row = before.branches.index(branch) if branch in before.branches else 0
+        references[row, theirs] = kept.references[source_row].to(references)
         mine = statistics.references[row]
         known = mine != 0  # an element that this data set does not have has no reference of its own
         references[row, ours[known]] = mine[known]

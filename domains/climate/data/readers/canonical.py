@@ -82,10 +82,15 @@ def _with_our_dims(dataset: xr.Dataset) -> xr.Dataset:
 
 def _variable_of(name: str, array: xr.DataArray) -> Variable | None:
     attributes = (array.attrs.get(key) for key in ("GRIB_shortName", "short_name", "standard_name"))
-    found = next((v for v in map(identify, [name, *(a for a in attributes if a)]) if v is not None), None)
-    if found is not None and found.name == "geopotential" and "level" not in array.dims and "level" not in array.coords:
+    variable = next((v for v in map(identify, [name, *(a for a in attributes if a)]) if v is not None), None)
+    if (
+        variable is not None
+        and variable.name == "geopotential"
+        and "level" not in array.dims
+        and "level" not in array.coords
+    ):
         return find("geopotential_at_surface")  # z without a level is the orography, in GRIB and in CDS
-    return found
+    return variable
 
 
 def _pieces_of(

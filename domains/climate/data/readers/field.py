@@ -133,10 +133,10 @@ class Field:
         if counts.max() > 1:
             self._refuse_twice(int(unique[counts > 1][0]), piece, piece)
         cells = np.ix_(rows, np.asarray(columns))
-        taken = np.argwhere(self.owner[cells] >= 0)
-        if len(taken):
-            at = int(rows[taken[0][0]])
-            self._refuse_twice(at, self.pieces[self.owner[at, columns[taken[0][1]]]], piece)
+        filled = np.argwhere(self.owner[cells] >= 0)
+        if len(filled):
+            at = int(rows[filled[0][0]])
+            self._refuse_twice(at, self.pieces[self.owner[at, columns[filled[0][1]]]], piece)
         self.owner[cells] = number
         self.row[cells] = np.arange(len(rows))[:, None]
         self.column[cells] = np.arange(len(columns))[None]

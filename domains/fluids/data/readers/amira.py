@@ -81,8 +81,10 @@ def _header(file: str) -> tuple[AmiraFrames, list[tuple[float, float]]]:
         rb"Lattice\s*\{\s*(\w+)\s*\[\s*(\d+)\s*\]\s*\w+\s*\}\s*(@\S+)", start, file, "'Lattice { float[2] Data }'"
     )
     if data.group(1) not in TYPES or data.group(2) != b"2":
-        found = b"%s[%s]" % (data.group(1), data.group(2))
-        raise DataError(f"{file}: the lattice has {found.decode()}; float[2], the two winds of a plane, is needed")
+        lattice_type = b"%s[%s]" % (data.group(1), data.group(2))
+        raise DataError(
+            f"{file}: the lattice has {lattice_type.decode()}; float[2], the two winds of a plane, is needed"
+        )
     if b"(" in data.group(3):
         raise DataError(f"{file}: the lattice is compressed; write it without compression")
     number = rb"\s+([-+.\deE]+)"

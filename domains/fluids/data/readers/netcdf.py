@@ -53,8 +53,8 @@ def require(file: str, names: Sequence[str], dims: tuple[str, ...]) -> None:
         if name not in variables:
             raise DataError(f"{file}: no variable {name}; {nearest(name, variables)}")
         if variables[name].dimensions != dims:
-            found = ", ".join(variables[name].dimensions)
-            raise DataError(f"{file}: {name} has the dimensions ({found}), ({', '.join(dims)}) are needed")
+            dimensions = ", ".join(variables[name].dimensions)
+            raise DataError(f"{file}: {name} has the dimensions ({dimensions}), ({', '.join(dims)}) are needed")
 
 
 @dataclass(frozen=True)

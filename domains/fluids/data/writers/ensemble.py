@@ -115,8 +115,8 @@ class Layout:
             _describe(file.createVariable(name, "f8", (name,)), values, "m")
         _describe(file.createVariable("channel", str, ("channel",)), np.array(self.variables, dtype=object))
         if self.profiles is not None:
-            for place, (name, unit) in enumerate(PROFILES.items()):
-                _describe(file.createVariable(name, "f8", ("member", "z")), self.profiles[:, place], unit)
+            for column, (name, unit) in enumerate(PROFILES.items()):
+                _describe(file.createVariable(name, "f8", ("member", "z")), self.profiles[:, column], unit)
         chunk = (1, 1, len(self.variables), len(self.z), len(self.x))
         fields = file.createVariable("fields", "f4", tuple(sizes), chunksizes=chunk)
         fields.units = json.dumps({name: UNITS.get(name, "") for name in self.variables})

@@ -61,9 +61,9 @@ def _write_fields(file: Any, ensemble: Ensemble, h5py: Any) -> None:
     _names(vectors, "field_names", ["velocity"], h5py)
     _names(tensors, "field_names", [], h5py)
     shape = (len(ensemble.flows), len(ensemble.times), grid.nx, grid.nz)
-    made = {name: scalars.create_dataset(name, shape, "f4", chunks=(1, 1, *shape[2:])) for name in SCALARS}
+    datasets = {name: scalars.create_dataset(name, shape, "f4", chunks=(1, 1, *shape[2:])) for name in SCALARS}
     velocity = vectors.create_dataset("velocity", (*shape, 2), "f4", chunks=(1, 1, *shape[2:], 2))
-    for field in (*made.values(), velocity):
+    for field in (*datasets.values(), velocity):
         _varying(field, sample=True, time=True, along=[True, True])
     for name, profile in zip(("hy_dens", "hy_theta"), ensemble.profiles, strict=True):
         field = scalars.create_dataset(name, data=profile.astype(np.float32))
@@ -71,7 +71,7 @@ def _write_fields(file: Any, ensemble: Ensemble, h5py: Any) -> None:
     for member, values in enumerate(ensemble.members()):
         for frame, fields in enumerate(values):
             for name, channel in SCALARS.items():
-                made[name][member, frame] = fields[channel].T
+                datasets[name][member, frame] = fields[channel].T
             velocity[member, frame] = fields[WINDS].transpose(2, 1, 0)
 
 

@@ -75,10 +75,10 @@ def _atoms(block: list[list[str]], species: Sequence[str], where: str) -> Atoms:
                 f"{where} has the type {types.max()}", key="species", hint="name an element for each type"
             )
         periodic = "cell" in fields
-        place = "cartes" if "cartes_x" in columns else "direct"
-        places = np.array([columns[f"{place}_{axis}"] for axis in "xyz"], dtype=float).T
+        coordinates = "cartes" if "cartes_x" in columns else "direct"
+        positions = np.array([columns[f"{coordinates}_{axis}"] for axis in "xyz"], dtype=float).T
         atoms = Atoms([species[t] for t in types], cell=fields.get("cell"), pbc=periodic)
-        atoms.positions = places if place == "cartes" else places @ atoms.cell.array
+        atoms.positions = positions if coordinates == "cartes" else positions @ atoms.cell.array
         results: dict[str, Any] = {name: fields[name] for name in ("energy",) if name in fields}
         if "fx" in columns:
             results["forces"] = np.array([columns[f"f{axis}"] for axis in "xyz"], dtype=float).T
