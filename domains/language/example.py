@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import Integer
 from torch import Tensor, nn
 
 from domains.language.batch import TextBatch
@@ -58,5 +59,5 @@ def _batches(source: Windows, numbers: Iterable[int], device: torch.device | str
         yield source.collate([source.sample(n, generator) for n in chosen[first : first + BATCH]]).to(device)
 
 
-def _as_bytes(tokens: Tensor) -> np.ndarray:
+def _as_bytes(tokens: Integer[Tensor, "token"]) -> np.ndarray:
     return tokens.cpu().numpy().astype(np.uint8)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import UInt
 from torch import Tensor
 
 from domains.language.batch import TextBatch
@@ -48,7 +49,7 @@ class Windows:
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def sample(self, index: int, generator: np.random.Generator) -> Tensor:
+    def sample(self, index: int, generator: np.random.Generator) -> UInt[Tensor, "byte"]:
         """Returns the window's bytes, (context + 1,) uint8."""
         number = int(np.searchsorted(self.ends, index, side="right"))
         passage, earlier = self.passages[number], int(self.ends[number - 1]) if number else 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -163,11 +164,11 @@ def _convert(path: Path, out: Path, weights: str | None) -> CommandResult:
     if not names:
         raise DataError(f"{path} holds no weights of a model")
 
-    def like(name: str, device: str) -> Tensor:
+    def like(name: str, device: str) -> Shaped[Tensor, "..."]:
         facts = stored[names[name]]
         return torch.empty(facts.size, dtype=facts.properties.dtype, device=device)
 
-    def value(name: str) -> Tensor:
+    def value(name: str) -> Shaped[Tensor, "..."]:
         tensor = like(name, "cpu")
         fill({names[name]: tensor}, path, metadata)
         return tensor

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
@@ -38,43 +39,43 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
-def copy_to_region(x: Tensor, group: Group) -> Tensor:
+def copy_to_region(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, "*shape"]:
     """Returns a replicated tensor, for ranks that compute different things with it."""
     return _mapped(x, group, _same, _sum)
 
 
-def all_reduce(x: Tensor, group: Group) -> Tensor:
+def all_reduce(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, "*shape"]:
     """Returns the sum of the ranks' tensors, on every rank."""
     return _mapped(x, group, _sum, _same)
 
 
-def scatter(x: Tensor, dim: int, group: Group) -> Tensor:
+def scatter(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of a replicated tensor; the group's size divides the dim."""
     return _mapped(x, group, partial(_part, dim=dim), partial(_joined, dim=dim))
 
 
-def gather_replicated(x: Tensor, dim: int, group: Group) -> Tensor:
+def gather_replicated(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
     """Returns the ranks' parts joined along a dim; every rank must go on to compute the same."""
     return _mapped(x, group, partial(_joined, dim=dim), partial(_part, dim=dim))
 
 
-def all_gather(x: Tensor, dim: int, group: Group) -> Tensor:
+def all_gather(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
     """Returns the ranks' parts joined along a dim, for ranks that compute different things with the whole."""
     return _mapped(x, group, partial(_joined, dim=dim), partial(_scattered, dim=dim))
 
 
-def reduce_scatter(x: Tensor, dim: int, group: Group) -> Tensor:
+def reduce_scatter(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
     return _mapped(x, group, partial(_scattered, dim=dim), partial(_joined, dim=dim))
 
 
-def all_to_all(x: Tensor, cut: int, join: int, group: Group) -> Tensor:
+def all_to_all(x: Shaped[Tensor, "..."], cut: int, join: int, group: Group) -> Shaped[Tensor, "..."]:
     """Turns parts along dim ``join`` into parts along dim ``cut``, which the group's size divides."""
     return _mapped(x, group, partial(_exchanged, cut=cut, join=join), partial(_exchanged, cut=join, join=cut))
 
 
 @torch.no_grad()
-def all_reduce_max(x: Tensor, group: Group) -> Tensor:
+def all_reduce_max(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, "*shape"]:
     """Returns the largest of the ranks' tensors, element by element; without a gradient."""
     if group is None:
         return x
@@ -126,7 +127,7 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     return buckets
 
 
-def _mapped(x: Tensor, group: Group, there: Map, back: Map) -> Tensor:
+def _mapped(x: Shaped[Tensor, "..."], group: Group, there: Map, back: Map) -> Shaped[Tensor, "..."]:
     return x if group is None else _Map.apply(x, partial(there, group=group), partial(back, group=group))
 
 
@@ -134,48 +135,48 @@ class _Map(torch.autograd.Function):
     """Maps tensors linearly over ranks; its backward pass is another such map, whose backward pass is this one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Map, back: Map) -> Tensor:
+    def forward(ctx: Any, x: Shaped[Tensor, "..."], there: Map, back: Map) -> Shaped[Tensor, "..."]:
         ctx.maps = back, there
         return there(x)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Shaped[Tensor, "..."]) -> tuple[Shaped[Tensor, "..."], None, None]:
         return _Map.apply(grads[0], *ctx.maps), None, None
 
 
-def _same(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def _same(x: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> Shaped[Tensor, "*shape"]:
     return x.view_as(x)
 
 
-def _sum(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+def _sum(x: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> Shaped[Tensor, "*shape"]:
     total = x.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=group)
     return total
 
 
-def _part(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+def _part(x: Shaped[Tensor, "..."], dim: int, group: dist.ProcessGroup) -> Shaped[Tensor, "..."]:
     return x.chunk(group.size(), dim)[group.rank()].contiguous()
 
 
-def _joined(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+def _joined(x: Shaped[Tensor, "..."], dim: int, group: dist.ProcessGroup) -> Shaped[Tensor, "..."]:
     parts = x.new_empty(group.size() * x.shape[dim], *_first(x, dim).shape[1:])
     _all_gather(parts, _first(x, dim).contiguous(), group=group)
     return parts.movedim(0, dim).contiguous()
 
 
-def _scattered(x: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
+def _scattered(x: Shaped[Tensor, "..."], dim: int, group: dist.ProcessGroup) -> Shaped[Tensor, "..."]:
     whole = _first(x, dim).contiguous()
     part = whole.new_empty(len(whole) // group.size(), *whole.shape[1:])
     _reduce_scatter(part, whole, group=group)
     return part.movedim(0, dim).contiguous()
 
 
-def _first(x: Tensor, dim: int) -> Tensor:
+def _first(x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
     """Returns a view with one dim in front, since collectives cut and join the first."""
     return x.movedim(dim, 0)
 
 
-def _exchanged(x: Tensor, cut: int, join: int, group: dist.ProcessGroup) -> Tensor:
+def _exchanged(x: Shaped[Tensor, "..."], cut: int, join: int, group: dist.ProcessGroup) -> Shaped[Tensor, "..."]:
     sent = torch.stack(x.chunk(group.size(), cut))
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent, group=group)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.data.source import SampleSource
@@ -120,7 +121,7 @@ class LossOutput:
         weight: how much was averaged over (samples, atoms, ...), for exact means over micro-batches and ranks.
     """
 
-    loss: Tensor
+    loss: Float[Tensor, ""]
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     weight: float = 1.0
 

@@ -20,7 +20,7 @@ TOLERANCE_H = 1e-6
 class TimedBatch(Protocol):
     """Describes a batch that knows when its next step ends."""
 
-    next_lead_time: torch.Tensor
+    next_lead_time: Float[Tensor, "batch"]
 
 
 def ensemble_rollout(task: Task, model: nn.Module, batches: Sequence[Any]) -> Iterator[tuple[float, Prediction]]:

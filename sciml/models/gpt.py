@@ -144,7 +144,7 @@ class GPT(nn.Module):
                 x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
             return (x,)
 
-        def head(x: Tensor) -> Tensor:
+        def head(x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token *word"]:
             return self.head(self.trunk.finish(x), None if targets is None else self.targets(targets))
 
         return ForwardPass(embed, head, (None, self.rotary(tokens)))

@@ -132,7 +132,9 @@ class GridViT(nn.Module):
             tokens, condition = embed(), self.embed_condition(scalars)
             return (tokens,) if condition is None else (tokens, condition)
 
-        def head(tokens: Tensor, condition: Tensor | None = None) -> Tensor:
+        def head(
+            tokens: Float[Tensor, "batch token embed"], condition: Float[Tensor, "batch condition"] | None = None
+        ) -> Float[Tensor, "batch output row column"]:
             return decode(self.trunk.finish(tokens, condition))
 
         return ForwardPass(first_activations, head, context if self.config.is_conditioned else (None, *context))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
@@ -30,7 +31,7 @@ Norm = nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | BatchNorm | InstanceNorm
 class Rule(Protocol):
     """Fills a tensor in place; draws from the generator alone."""
 
-    def __call__(self, tensor: Tensor, generator: torch.Generator) -> None: ...
+    def __call__(self, tensor: Float[Tensor, "..."], generator: torch.Generator) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Normal:
 
     std: float
 
-    def __call__(self, tensor: Tensor, generator: torch.Generator) -> None:
+    def __call__(self, tensor: Float[Tensor, "..."], generator: torch.Generator) -> None:
         tensor.normal_(0.0, self.std, generator=generator)
 
 
@@ -55,7 +56,7 @@ class UnitRows:
 
     padding: int | None = None
 
-    def __call__(self, tensor: Tensor, generator: torch.Generator) -> None:
+    def __call__(self, tensor: Float[Tensor, "..."], generator: torch.Generator) -> None:
         tensor.normal_(generator=generator)
         if self.padding is not None:
             tensor[self.padding] = 0.0
@@ -67,11 +68,11 @@ class Constant:
 
     value: float
 
-    def __call__(self, tensor: Tensor, generator: torch.Generator) -> None:
+    def __call__(self, tensor: Float[Tensor, "..."], generator: torch.Generator) -> None:
         tensor.fill_(self.value)
 
 
-def xavier_uniform(tensor: Tensor, generator: torch.Generator) -> None:
+def xavier_uniform(tensor: Float[Tensor, "out in"], generator: torch.Generator) -> None:
     """Draws uniform numbers that keep variances through a linear, for a weight (out, in).
 
     Source: Glorot and Bengio (2010), https://proceedings.mlr.press/v9/glorot10a.html.

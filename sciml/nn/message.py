@@ -131,7 +131,7 @@ class PairGeometry(MessageGeometry):
         directional = (radial[:, :, None] * (edge_vectors / lengths[:, None])[:, None]).flatten(1)
         places, senders, width = place_pairs(senders, receivers, num_atoms)
 
-        def placed(values: Tensor) -> Tensor:
+        def placed(values: Float[Tensor, "edge value"]) -> Float[Tensor, "atom value place"]:
             rows = values.new_zeros(num_atoms * width, values.shape[1])
             return rows.index_add(0, places, values).unflatten(0, (num_atoms, width)).transpose(1, 2).contiguous()
 

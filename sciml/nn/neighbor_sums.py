@@ -36,7 +36,9 @@ def neighbor_sums(
     return _Sums.apply(weights.to(states.dtype), states, senders)
 
 
-def _blocks(states: Tensor, senders: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(
+    states: Float[Tensor, "atom channel"], senders: Int[Tensor, "atom_place"]
+) -> Iterator[tuple[slice, Int[Tensor, "block_place"]]]:
     """Yields some atoms at a time, with the senders of their places."""
     count = len(states)
     width = max(len(senders), 1) // max(count, 1)
@@ -47,7 +49,9 @@ def _blocks(states: Tensor, senders: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield atoms, senders[first * width : (first + step) * width]
 
 
-def _gathered(states: Tensor, senders: Tensor, num_atoms: int) -> Tensor:
+def _gathered(
+    states: Float[Tensor, "atom channel"], senders: Int[Tensor, "block_place"], num_atoms: int
+) -> Float[Tensor, "block place channel"]:
     return states.index_select(0, senders).unflatten(0, (num_atoms, -1))
 
 
@@ -55,7 +59,12 @@ class _Sums(torch.autograd.Function):
     """Computes sums from weights and states."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, states: Tensor, senders: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        weights: Float[Tensor, "atom radial place"],
+        states: Float[Tensor, "atom channel"],
+        senders: Int[Tensor, "atom_place"],
+    ) -> Float[Tensor, "atom radial channel"]:
         ctx.save_for_backward(weights, states, senders)
         sums = states.new_empty(*weights.shape[:2], states.shape[1])
         with torch.autocast(states.device.type, enabled=False):
@@ -65,7 +74,7 @@ class _Sums(torch.autograd.Function):
         return sums
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Saved:
+    def backward(ctx: Any, *grads: Float[Tensor, "atom radial channel"]) -> Saved:
         weights, states, senders = ctx.saved_tensors
         for_weights, for_states, _ = ctx.needs_input_grad
         return (
@@ -79,7 +88,12 @@ class _Products(torch.autograd.Function):
     """Computes weights from states and sums: each place's inner products."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, sums: Tensor, senders: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Float[Tensor, "atom channel"],
+        sums: Float[Tensor, "atom radial channel"],
+        senders: Int[Tensor, "atom_place"],
+    ) -> Float[Tensor, "atom radial place"]:
         ctx.save_for_backward(states, sums, senders)
         weights = sums.new_empty(*sums.shape[:2], len(senders) // max(len(states), 1))
         with torch.autocast(states.device.type, enabled=False):
@@ -89,7 +103,7 @@ class _Products(torch.autograd.Function):
         return weights
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Saved:
+    def backward(ctx: Any, *grads: Float[Tensor, "atom radial place"]) -> Saved:
         states, sums, senders = ctx.saved_tensors
         for_states, for_sums, _ = ctx.needs_input_grad
         return (
@@ -103,7 +117,12 @@ class _Returns(torch.autograd.Function):
     """Computes states from weights and sums: what each sender gets back from its receivers."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, sums: Tensor, senders: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        weights: Float[Tensor, "atom radial place"],
+        sums: Float[Tensor, "atom radial channel"],
+        senders: Int[Tensor, "atom_place"],
+    ) -> Float[Tensor, "atom channel"]:
         ctx.save_for_backward(weights, sums, senders)
         states = sums.new_zeros(len(sums), sums.shape[2])
         with torch.autocast(sums.device.type, enabled=False):
@@ -112,7 +131,7 @@ class _Returns(torch.autograd.Function):
         return states
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Saved:
+    def backward(ctx: Any, *grads: Float[Tensor, "atom channel"]) -> Saved:
         weights, sums, senders = ctx.saved_tensors
         for_weights, for_sums, _ = ctx.needs_input_grad
         return (

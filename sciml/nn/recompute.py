@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -31,7 +32,7 @@ def _keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPo
     return CheckpointPolicy.MUST_SAVE if op in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Tensor:
+def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[Tensor, "..."]:
     """Applies a function, keeping as much for the backward pass as the mode says.
 
     Args:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 Activations = tuple[Tensor, ...]
@@ -34,7 +35,7 @@ class ForwardPass:
             first = block(first, *others, *self.context)
         return (first, *others)
 
-    def run(self, blocks: Iterable[nn.Module]) -> Tensor:
+    def run(self, blocks: Iterable[nn.Module]) -> Float[Tensor, "..."]:
         """Returns the model's output, all at once."""
         return self.head(*self.run_blocks(blocks, self.embed()))
 

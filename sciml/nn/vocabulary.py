@@ -17,7 +17,7 @@ INITIAL_STD = 0.02
 Map = Callable[[Tensor], Tensor]
 
 
-def same(x: Tensor) -> Tensor:
+def same(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Stands in for a collective where one rank has all words."""
     return x
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
@@ -54,6 +55,6 @@ def reshard(roots: Iterable[nn.Module]) -> None:
                 module.reshard()
 
 
-def local(tensor: Tensor) -> Tensor:
+def local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of a parameter or gradient."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -92,7 +93,7 @@ class ParallelModel:
         """Returns the number of parts into which a parameter is cut by heads and channels."""
         return self.mesh.size(Role.MATRIX) if name in self.cut_dims else 1
 
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
+    def stored(self, name: str, tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Returns a parameter, or a tensor of its shape, as it goes into a checkpoint: it knows which part of
         what it is.
         """

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.pipelining import schedules
 
@@ -48,7 +49,7 @@ class Pipeline(nn.Module):
         self.group = mesh.group(Role.STAGE)
         self._schedules: dict[Any, Any] = {}
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         """Returns the model's output, without gradients, on every rank of the pipeline."""
         activations: Activations = ()
         for index in range(self.config.num_stages):
@@ -59,7 +60,7 @@ class Pipeline(nn.Module):
             activations = self._broadcast(output, owner)
         return activations[0]
 
-    def _broadcast(self, output: Activations | Tensor | None, owner: int) -> Activations:
+    def _broadcast(self, output: Activations | Float[Tensor, "..."] | None, owner: int) -> Activations:
         activations = (output,) if isinstance(output, Tensor) else output
         header = self._broadcast_object(
             [(tensor.shape, tensor.dtype) for tensor in activations] if activations else None, owner
@@ -128,7 +129,7 @@ class Pipeline(nn.Module):
         activations: Activations = ()
         if 0 in self.stages:
 
-            def model(*args: Any, **kwargs: Any) -> Tensor:
+            def model(*args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
                 raise StageEnd(self.stages[0](call=(args, kwargs)))
 
             try:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
@@ -26,11 +27,11 @@ class Parts(Protocol):
         """Returns the ranks that hold parts; None where this one holds all of it."""
         ...
 
-    def split(self, whole: Tensor) -> list[Tensor]:
+    def split(self, whole: Shaped[Tensor, "..."]) -> list[Tensor]:
         """Returns the part of each rank of the group."""
         ...
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: list[Tensor]) -> Shaped[Tensor, "..."]:
         """Returns the whole of the parts of all ranks; they may be flattened."""
         ...
 
@@ -87,15 +88,15 @@ class Placement:
         """Returns the shape of this rank's part."""
         return tuple(bound.stop - bound.start for bound in self.region)
 
-    def part(self, whole: Tensor) -> Tensor:
+    def part(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Returns a view of this rank's part."""
         return whole[self.region]
 
-    def split(self, whole: Tensor) -> list[Tensor]:
+    def split(self, whole: Shaped[Tensor, "..."]) -> list[Tensor]:
         """Returns a view of the part of each rank of the group."""
         return [whole[region] for region in self.regions] if self.cuts else [whole]
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: list[Tensor]) -> Shaped[Tensor, "..."]:
         """Returns the whole of the parts of all ranks; they may be flattened."""
         if not self.cuts:
             return parts[0].view(self.shape)
@@ -111,7 +112,7 @@ class Placement:
         whole = torch.empty(self.shape, device="meta")
         return [part.numel() for part in self.split(whole)]
 
-    def distributed(self, part: Tensor) -> Tensor:
+    def distributed(self, part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Returns this rank's part as it goes into a checkpoint: a DTensor that knows which part of what it is."""
         part = local(part)
         if not self.cuts:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
@@ -62,14 +63,16 @@ class Stage(nn.Module):
         """Prepares a step: the loss of a batch under a model, and the micro-batches in order."""
         self.loss, self.batches, self.context = loss, batches, context
 
-    def forward(self, *activations: Tensor, call: Call | None = None) -> Activations | Tensor:
+    def forward(
+        self, *activations: Float[Tensor, "..."], call: Call | None = None
+    ) -> Activations | Float[Tensor, "..."]:
         """Computes this stage's part: of the next micro-batch's loss, or of a given call of the model."""
         if call is not None:
             return self._part(activations, call)
         assert self.loss is not None
         calls = 0
 
-        def model(*args: Any, **kwargs: Any) -> Tensor:
+        def model(*args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
             nonlocal calls
             calls += 1
             if calls > 1:
@@ -89,7 +92,7 @@ class Stage(nn.Module):
             except StageEnd as end:
                 return end.activations
 
-    def _part(self, activations: Activations, call: Call) -> Activations | Tensor:
+    def _part(self, activations: Activations, call: Call) -> Activations | Float[Tensor, "..."]:
         args, kwargs = call
         staged: Staged = self.model  # type: ignore[assignment]
         forward_pass: ForwardPass = staged.forward_pass(*args, **kwargs)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.distributed.axes import Role
@@ -48,7 +49,7 @@ class RowLinear(nn.Linear):
 
     combine: Callable[[Tensor], Tensor]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "... feature"]) -> Float[Tensor, "... out"]:
         total = self.combine(F.linear(x, self.weight))
         return total if self.bias is None else total + self.bias.to(total.dtype)
 
@@ -140,7 +141,7 @@ def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -
     return partial(copy_to_region, group=group)
 
 
-def _gathered(x: Tensor, dim: int, group: Group) -> Tensor:
+def _gathered(x: Float[Tensor, "..."], dim: int, group: Group) -> Float[Tensor, "..."]:
     """Returns all tokens; under autocast as narrow as the products that they go to make them, and not as norms
     give them.
     """
@@ -164,7 +165,9 @@ def _output_step(step: AllToAll | GatherReplicated | AllReduce, layout: TokenLay
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group(Role.MATRIX))
 
 
-def _transform_output(step: Callable[[Tensor], Tensor], module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _transform_output(
+    step: Callable[[Tensor], Tensor], module: nn.Module, args: Any, output: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
     return step(output)
 
 
@@ -173,5 +176,5 @@ def _to_heads(layout: TokenLayout, module: nn.Module, args: tuple[Any, ...]) -> 
     return (*map(layout.to_heads, (query, key, value)), *others)
 
 
-def _to_tokens(layout: TokenLayout, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _to_tokens(layout: TokenLayout, module: nn.Module, args: Any, output: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return layout.to_tokens(output)

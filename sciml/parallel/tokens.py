@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from sciml.distributed.axes import Role
@@ -34,7 +35,7 @@ class TokenLayout:
         """Returns the number of zeros at the end."""
         return -self.count % self.multiple
 
-    def scatter(self, x: Tensor, dim: int, axes: tuple[Role, ...]) -> Tensor:
+    def scatter(self, x: Shaped[Tensor, "..."], dim: int, axes: tuple[Role, ...]) -> Shaped[Tensor, "..."]:
         """Returns this rank's tokens of all, which are replicated; it begins a forward pass."""
         self.count = x.shape[dim]
         x = self._filled(x, dim)
@@ -42,25 +43,29 @@ class TokenLayout:
             x = scatter(x, dim, self.mesh.group(axis))
         return x
 
-    def all_gather(self, x: Tensor, dim: int) -> Tensor:
+    def all_gather(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
         """Returns all tokens, from each rank's, for ranks that compute different things with them."""
         for axis in reversed(TOKENS):
             x = all_gather(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
-    def all_reduce(self, x: Tensor) -> Tensor:
+    def all_reduce(self, x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """Returns the sum over ranks with different tokens, for every rank to go on with the same."""
         for axis in reversed(TOKENS):
             x = all_reduce(x, self.mesh.group(axis))
         return x
 
-    def gather_replicated(self, x: Tensor, dim: int, axes: tuple[Role, ...] = TOKENS) -> Tensor:
+    def gather_replicated(
+        self, x: Shaped[Tensor, "..."], dim: int, axes: tuple[Role, ...] = TOKENS
+    ) -> Shaped[Tensor, "..."]:
         """Returns all tokens, from each rank's, cut over some axes, for every rank to go on with the same."""
         for axis in reversed(axes):
             x = gather_replicated(x, dim, self.mesh.group(axis))
         return x.narrow(dim, 0, self.count)
 
-    def to_heads(self, x: Tensor) -> Tensor:
+    def to_heads(
+        self, x: Float[Tensor, "batch own_token head channel"]
+    ) -> Float[Tensor, "batch token own_head channel"]:
         """Turns some tokens with all heads of a matrix rank into all tokens with some of those heads, without the fill.
 
         Args:
@@ -68,11 +73,13 @@ class TokenLayout:
         """
         return all_to_all(x, 2, 1, self.mesh.group(Role.TOKEN)).narrow(1, 0, self.count)
 
-    def to_tokens(self, x: Tensor) -> Tensor:
+    def to_tokens(
+        self, x: Float[Tensor, "batch token own_head channel"]
+    ) -> Float[Tensor, "batch own_token head channel"]:
         """Inverts :meth:`to_heads`."""
         return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group(Role.TOKEN))
 
-    def _filled(self, x: Tensor, dim: int) -> Tensor:
+    def _filled(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
         if not self.fill:
             return x
         return F.pad(x, [0, 0] * (x.ndim - 1 - dim) + [0, self.fill])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
@@ -73,7 +74,7 @@ def fake_parameters(model: nn.Module) -> None:
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
-    def fake(tensor: Tensor) -> Tensor:
+    def fake(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         with mode:
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 

@@ -21,7 +21,8 @@ from typing import Any, Literal
 import psutil
 import torch
 import torch.distributed as dist
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from sciml.core.config import build
@@ -195,7 +196,7 @@ def _messages(world: World, size: int) -> dict[str, float]:
     one, large, small = (torch.ones(n, device=device) for n in (rows * rows, size // 4 // world.size, 1))
     one, group = one.view(rows, rows), dist.group.WORLD
 
-    def work(message: torch.Tensor | None) -> None:
+    def work(message: Float[Tensor, "number"] | None) -> None:
         for _ in range(2):
             one @ one
         if message is not None:

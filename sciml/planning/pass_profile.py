@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -113,7 +114,7 @@ class Meter(TorchDispatchMode):
         if "attention" in str(operator):
             self.attention += flops
 
-    def _remember(self, tensor: Tensor, *, counted: bool) -> None:
+    def _remember(self, tensor: Shaped[Tensor, "..."], *, counted: bool) -> None:
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._storages:
@@ -132,7 +133,7 @@ class Meter(TorchDispatchMode):
         self.total += size
         self.peaks[self.scope[1]] = max(self.peaks[self.scope[1]], self.total)
 
-    def forget(self, tensor: Tensor) -> None:
+    def forget(self, tensor: Shaped[Tensor, "..."]) -> None:
         """Stops counting the memory of a tensor that belongs to the state."""
         known = self._storages.get(id(tensor.untyped_storage()))
         if known is not None:
@@ -185,7 +186,7 @@ class _StageTracker:
         return hook
 
     def _behind(self, number: int) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, output: Tensor) -> None:
+        def hook(_: nn.Module, args: Any, output: Float[Tensor, "..."]) -> None:
             if self.is_forward:
                 if output.requires_grad:
                     output.register_hook(lambda _: self.enter(str(number)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
@@ -92,7 +93,7 @@ class WarmStart:
         blocks, older = shape[0] // len(self.rows[name]), self.shapes[name][0] // len(self.older_rows[name])
         return (blocks, *shape[1:]) == (older, *self.shapes[name][1:])
 
-    def __call__(self, name: str, drawn: Tensor) -> Tensor:
+    def __call__(self, name: str, drawn: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Returns the value that a parameter starts from, given the one that was drawn for it."""
         if name in self.fresh:
             return drawn

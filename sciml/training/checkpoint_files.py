@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
@@ -179,7 +180,7 @@ def fill(state: Mapping[str, Tensor], path: Path, metadata: Metadata) -> None:
         dcp.load(some, storage_reader=SafetensorsReader(path, metadata), planner=planner, no_dist=True)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def _local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

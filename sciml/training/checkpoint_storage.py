@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
@@ -54,7 +55,7 @@ class ShardPiece:
         shape: of the whole tensor.
     """
 
-    local: Tensor
+    local: Shaped[Tensor, "..."]
     offsets: torch.Size
     shape: torch.Size
 
@@ -92,7 +93,7 @@ class PiecePlanner(DefaultSavePlanner):
         shards: Mapping[str, ShardPiece] = self.state_dict
         return SavePlan([_write_item(name, piece) for name, piece in shards.items()])
 
-    def resolve_data(self, write_item: WriteItem) -> Tensor:
+    def resolve_data(self, write_item: WriteItem) -> Shaped[Tensor, "..."]:
         return self.state_dict[write_item.index.fqn].local.cpu()
 
 

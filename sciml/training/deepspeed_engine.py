@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
@@ -103,13 +104,13 @@ class DeepSpeedEngine(Engine):
         assert self.result is not None
         return self.result
 
-    def _weighted_loss(self, task: Task, model: Callable[..., Tensor], batch: Any) -> Tensor:
+    def _weighted_loss(self, task: Task, model: Callable[..., Tensor], batch: Any) -> Float[Tensor, ""]:
         output = task.loss(model, batch)  # type: ignore[arg-type]
         self.outputs.append(output)
         return self.math.weighted(output)
 
     def _one_by_one(self, task: Task, batches: Sequence[Any]) -> None:
-        def work(model: nn.Module, batch: Any) -> Tensor:
+        def work(model: nn.Module, batch: Any) -> Float[Tensor, ""]:
             with self.math.autocast():
                 return self._weighted_loss(task, model, batch)
 
@@ -166,7 +167,7 @@ class _Gathering(nn.Module):
         super().__init__()
         self.__dict__["engine"] = engine  # not as a submodule, whose mode would be set with this one's
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "..."]:
         return self.engine(lambda model: model(*args, **kwargs))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
@@ -166,7 +167,9 @@ class StageLayer(nn.Module):
         super().__init__()
         self.stage, self.layout = stage, layout
 
-    def forward(self, received: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, received: Float[Tensor, "..."] | tuple[Float[Tensor, "..."], ...]
+    ) -> Float[Tensor, "..."] | tuple[Float[Tensor, "..."], ...]:
         activations: tuple[Tensor, ...] = ()
         if not self.stage.is_first:
             activations = received if isinstance(received, tuple) else (received,)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.distributed.axes import GRADIENTS, Role
@@ -58,7 +59,7 @@ class ShardedState(TrainingState, ABC):
         """Returns the parameters of each vector."""
 
     @abstractmethod
-    def vector(self, number: int) -> Tensor:
+    def vector(self, number: int) -> Float[Tensor, "element"]:
         """Returns a vector, of which the optimizer updates this rank's part."""
 
     @abstractmethod
@@ -74,7 +75,7 @@ class ShardedState(TrainingState, ABC):
         """Returns the number of the optimizer's group that a vector belongs to."""
 
     @abstractmethod
-    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+    def set_moment(self, name: str, key: str, stored: Float[Tensor, "..."]) -> None:
         """Takes over one of the optimizer's tensors."""
 
     def _announce_fragments(self) -> None:
@@ -118,13 +119,13 @@ class ShardedState(TrainingState, ABC):
                     own.copy_(local(stored))
         self.zero.refresh_fp32_params()
 
-    def cut(self, name: str, value: Tensor) -> Tensor:
+    def cut(self, name: str, value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns this rank's rows of what data-parallel ranks each have whole, as they go into a checkpoint."""
         if self.mesh.size(Role.DATA) > 1:
             value = value[self._rows(len(value))].clone()
         return self.stored_as[name].distributed(value)
 
-    def joined(self, name: str, stored: Tensor) -> Tensor:
+    def joined(self, name: str, stored: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns whole what :meth:`cut` gave the rows of."""
         part = local(stored)
         if self.mesh.size(Role.DATA) == 1:
@@ -150,7 +151,7 @@ class ShardedOptimizer(ShardedState):
         """Returns the parameters of each vector."""
         return self.zero.bit16_groups
 
-    def vector(self, number: int) -> Tensor:
+    def vector(self, number: int) -> Float[Tensor, "element"]:
         """Returns a vector, of which the optimizer updates this rank's part."""
         return self.zero.single_partition_of_fp32_groups[number]
 
@@ -172,7 +173,7 @@ class ShardedOptimizer(ShardedState):
         """Returns the number of the optimizer's group that a vector belongs to."""
         return number
 
-    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+    def set_moment(self, name: str, key: str, stored: Float[Tensor, "..."]) -> None:
         """Takes over one of the optimizer's tensors."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
@@ -186,7 +187,7 @@ class ShardedWeights(ShardedState):
         """Returns the parameters of each vector."""
         return self.zero.fp16_groups
 
-    def vector(self, number: int) -> Tensor:
+    def vector(self, number: int) -> Float[Tensor, "element"]:
         """Returns a vector, of which the optimizer updates this rank's part."""
         return self.zero.fp32_partitioned_groups_flat[number]
 
@@ -207,7 +208,7 @@ class ShardedWeights(ShardedState):
         """Returns the number of the optimizer's group that a vector belongs to."""
         return self.zero.sub_group_to_group_id[number]
 
-    def set_moment(self, name: str, key: str, stored: Tensor) -> None:
+    def set_moment(self, name: str, key: str, stored: Float[Tensor, "..."]) -> None:
         """Takes over one of the optimizer's tensors."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
@@ -217,7 +218,7 @@ class ShardedWeights(ShardedState):
         """Returns this rank's parts of the weights: of every parameter a piece of the flattened whole."""
         return {name: parameter.ds_tensor.data for name, parameter in self.parameters.items()}  # type: ignore[attr-defined]
 
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
+    def stored(self, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         parameter: Any = self.parameters[name]
         if tensor.shape != parameter.ds_tensor.shape:
@@ -225,7 +226,7 @@ class ShardedWeights(ShardedState):
         pieces = all_gather(tensor, 0, parameter.ds_process_group)
         return self.cut(name, pieces[: parameter.ds_numel].view(parameter.ds_shape))
 
-    def part(self, name: str, stored: Tensor) -> Tensor:
+    def part(self, name: str, stored: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns this rank's part of what :meth:`stored` gave."""
         parameter: Any = self.parameters[name]
         size, rank = parameter.ds_tensor.numel(), dist.get_rank(parameter.ds_process_group)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -69,11 +70,11 @@ class Engine(ABC):
         """Returns this rank's parts of the parameters, by name; the model computes with what is written into them."""
         return self.tensors.weights()
 
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
+    def stored(self, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         return self.tensors.stored(name, tensor)
 
-    def part(self, name: str, stored: Tensor) -> Tensor:
+    def part(self, name: str, stored: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns this rank's part of what :meth:`stored` gave."""
         return self.tensors.part(name, stored)
 
@@ -157,7 +158,7 @@ class NativeEngine(Engine):
         assert self.model.pipeline is not None
         outputs: list[LossOutput] = []
 
-        def loss(model: Any, batch: Any) -> Tensor:
+        def loss(model: Any, batch: Any) -> Float[Tensor, "1"]:
             output = task.loss(model, batch)
             outputs.append(output)
             return self.math.weighted(output).reshape(1)

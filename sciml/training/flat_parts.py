@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 
 from sciml.distributed.axes import GRADIENTS
@@ -47,12 +48,12 @@ class FlatParts:
         """Returns the number of elements of each rank's part."""
         return [last - first for first, last in self.bounds for _ in self.placement.sizes]
 
-    def split(self, whole: Tensor) -> list[Tensor]:
+    def split(self, whole: Float[Tensor, "..."]) -> list[Tensor]:
         """Returns the part of each rank of the group, flattened; ranks that share matrices are neighbors."""
         flat = [part.flatten() for part in self.placement.split(whole)]
         return [part[first:last] for first, last in self.bounds for part in flat]
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: list[Tensor]) -> Float[Tensor, "..."]:
         """Returns the whole of the parts of all ranks."""
         cuts = len(self.placement.sizes)
         return self.placement.join([torch.cat([part.flatten() for part in parts[n::cuts]]) for n in range(cuts)])

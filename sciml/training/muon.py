@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 
 from sciml.parallel.data import local
@@ -72,7 +73,7 @@ class Muon(torch.optim.AdamW):
             part.copy_(step)
         return [(parameter, update.view_as(local(parameter))) for parameter, update in updates]
 
-    def _followed(self, parameter: Tensor) -> Tensor:
+    def _followed(self, parameter: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns this rank's part of what is made orthogonal: the gradient on the way to the momentum's next value."""
         assert parameter.grad is not None
         state, gradient = self.state[parameter], local(parameter.grad)
@@ -132,11 +133,13 @@ def _of_group(
     return [own[number] for number in range(len(parts))]
 
 
-def _cut(flat: Tensor, sizes: list[int]) -> list[Tensor]:
+def _cut(flat: Float[Tensor, "element"], sizes: list[int]) -> list[Tensor]:
     return list(flat.split(sizes)) if sizes else []
 
 
-def _exchange(sent: Tensor, sizes: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
+def _exchange(
+    sent: Float[Tensor, "sent"], sizes: list[int], received: list[int], group: dist.ProcessGroup
+) -> Float[Tensor, "received"]:
     """Sends every rank of a group a stretch of a vector, and receives one from each."""
     result = sent.new_empty(sum(received))
     dist.all_to_all_single(result, sent, received, sizes, group=group)
@@ -154,7 +157,7 @@ def shared_evenly(sizes: Sequence[int], ranks: int) -> list[list[int]]:
     return shares
 
 
-def orthogonal(matrix: Tensor, iterations: int) -> Tensor:
+def orthogonal(matrix: Float[Tensor, "row column"], iterations: int) -> Float[Tensor, "row column"]:
     """Returns a matrix with the singular vectors of another and singular values near 1, times 0.2 sqrt(largest dim).
 
     Newton-Schulz iteration with coefficients that reach the neighborhood of 1 fast and stay there without converging.

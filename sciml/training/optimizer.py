@@ -14,6 +14,7 @@ from sciml.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+    from jaxtyping import Float
     from torch import Tensor, nn
 
     from sciml.parallel.placement import Placement
@@ -175,7 +176,7 @@ def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def state_of(optimizer: torch.optim.Optimizer, parameter: Tensor, rule: UpdateRule) -> dict[str, Tensor]:
+def state_of(optimizer: torch.optim.Optimizer, parameter: Float[Tensor, "..."], rule: UpdateRule) -> dict[str, Tensor]:
     """Returns the optimizer's tensors of a parameter; made as the optimizer's first step would make them."""
     import torch
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 
 from sciml.core.errors import RunError
@@ -62,7 +63,7 @@ class StepMath:
         """Returns the context of a forward pass."""
         return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
-    def weighted(self, output: LossOutput) -> Tensor:
+    def weighted(self, output: LossOutput) -> Float[Tensor, ""]:
         """Returns what a micro-batch's backward pass starts from."""
         return output.loss * (output.weight * self.scale.value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sciml.parallel.data import local
@@ -27,11 +28,11 @@ class TrainingState:
         """Returns this rank's parts of the weights."""
         return {name: local(p.detach()) for name, p in self.model.named_parameters()}
 
-    def stored(self, name: str, tensor: Tensor) -> Tensor:
+    def stored(self, name: str, tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns a tensor like this rank's part of a parameter as it goes into a checkpoint."""
         return self.model.stored(name, tensor)
 
-    def part(self, name: str, stored: Tensor) -> Tensor:
+    def part(self, name: str, stored: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Returns this rank's part of what :meth:`stored` gave."""
         return local(stored)
 

@@ -75,10 +75,10 @@ class FieldSample:
     or None.
     """
 
-    state: Tensor
+    state: Float[Tensor, "channel latitude longitude"]
     init_time: float
     intervals: tuple[float, ...]
-    targets: Tensor | None
+    targets: Float[Tensor, "step channel latitude longitude"] | None
 
 
 def collate(samples: Sequence[FieldSample]) -> FieldBatch:

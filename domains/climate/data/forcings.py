@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 SOLAR_CONSTANT = 1360.8
@@ -102,5 +102,5 @@ def sun_position(
     return declination, 2 * math.pi * sidereal / 24.0 - right_ascension, distance
 
 
-def _tensor(degrees: Sequence[float], like: Tensor) -> Float[Tensor, "point"]:
+def _tensor(degrees: Sequence[float], like: Shaped[Tensor, "..."]) -> Float[Tensor, "point"]:
     return torch.as_tensor(degrees, dtype=torch.float64, device=like.device)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch, FieldSample, collate
 from domains.climate.data.prepare import PrepareConfig, prepare, store_fingerprint
@@ -173,10 +175,10 @@ class ForecastSource:
         # a spawned worker reads for itself; a forked one shares the parent's memory
         return {**self.__dict__, "_states": None}
 
-    def _load(self) -> torch.Tensor:
+    def _load(self) -> Float[Tensor, "time channel latitude longitude"]:
         return torch.from_numpy(self.store.read(slice(int(self._positions[0]), int(self._positions[-1]) + 1)))
 
-    def _read(self, rows: np.ndarray) -> torch.Tensor:
+    def _read(self, rows: np.ndarray) -> Float[Tensor, "time channel latitude longitude"]:
         """Reads states at positions within the split."""
         if self._preload:
             if self._states is None:
@@ -227,7 +229,9 @@ class Augmentation:
         odd = [parse_channel(name).variable.odd_under_mirror for name in store.schema.channels]
         self.sign = torch.where(torch.tensor(odd), -1.0, 1.0)[:, None, None]
 
-    def __call__(self, states: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    def __call__(
+        self, states: Float[Tensor, "time channel latitude longitude"], generator: np.random.Generator
+    ) -> Float[Tensor, "time channel latitude longitude"]:
         """Turns all states (time, channel, latitude, longitude) of a sample alike."""
         if self.kind == "none":
             return states

@@ -166,7 +166,7 @@ class RidgeBaseline:
         scores = [self._project(self._states(part)) for part in _chunks(np.arange(len(self.times)))]
         return {"mean": mean, "patterns": patterns, "scores": torch.cat(scores)}
 
-    def _fit_operator(self, lead_hours: float) -> Tensor:
+    def _fit_operator(self, lead_hours: float) -> Float[Tensor, "feature component"]:
         start, end = (torch.from_numpy(index) for index in self._pairs(lead_hours))
         if len(start) < MIN_PAIRS:
             raise DataError(
@@ -192,19 +192,21 @@ class RidgeBaseline:
         exact = np.abs(self.times[end] - self.times[start] - lead_hours) < 1e-3
         return start[exact], end[exact]
 
-    def _states(self, positions: np.ndarray) -> Tensor:
+    def _states(self, positions: np.ndarray) -> Float[Tensor, "time channel latitude longitude"]:
         return torch.as_tensor(self.read(positions)).float()
 
-    def _project(self, states: Tensor) -> Float[Tensor, "batch component"]:
+    def _project(self, states: Float[Tensor, "batch channel latitude longitude"]) -> Float[Tensor, "batch component"]:
         mean, patterns, scale = (t.to(states.device) for t in (self._tensors["mean"], self._patterns, self._scale))
         return ((states.float() - mean) * scale).flatten(1) @ patterns.T
 
-    def _reconstruct(self, scores: Float[Tensor, "batch component"]) -> Tensor:
+    def _reconstruct(
+        self, scores: Float[Tensor, "batch component"]
+    ) -> Float[Tensor, "batch channel latitude longitude"]:
         mean, patterns, scale = (t.to(scores.device) for t in (self._tensors["mean"], self._patterns, self._scale))
         return (scores @ patterns).unflatten(1, mean.shape) / scale + mean
 
     @property
-    def _patterns(self) -> Tensor:
+    def _patterns(self) -> Float[Tensor, "component value"]:
         return self._tensors["patterns"]
 
     def _fingerprint(self) -> str:

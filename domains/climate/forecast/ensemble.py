@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.climate.data.batch import FieldBatch
@@ -41,5 +42,7 @@ class EnsembleTask(ClimateTask):
         return following if following is None or ensemble is None else replace(following, members=ensemble)
 
     @staticmethod
-    def _member(batch: FieldBatch, states: Tensor, number: int) -> FieldBatch:
+    def _member(
+        batch: FieldBatch, states: Float[Tensor, "batch member channel latitude longitude"], number: int
+    ) -> FieldBatch:
         return replace(batch, state=states[:, number], members=None)

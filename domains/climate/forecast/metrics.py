@@ -94,7 +94,7 @@ class ClimateMetrics:
             return
         device = self._area.device
 
-        def scored(fields: Tensor) -> Tensor:
+        def scored(fields: Float[Tensor, "batch *field"]) -> Float[Tensor, "chosen *field"]:
             return fields[chosen.to(fields.device)].to(device).double()
 
         truth = scored(batch.targets[:, 0])
@@ -115,10 +115,15 @@ class ClimateMetrics:
                 scores.append(Score(score.variable, SPREAD_SKILL, ratio, "1", score.lead_time_h))
         return scores
 
-    def _mean(self, fields: Float[Tensor, "... latitude longitude"]) -> Tensor:
+    def _mean(self, fields: Float[Tensor, "... latitude longitude"]) -> Float[Tensor, "..."]:
         return (fields * self._area).mean(dim=(-2, -1))
 
-    def _deterministic(self, fields: Tensor, truth: Tensor, valid_time: Tensor) -> dict[Metric, Tensor]:
+    def _deterministic(
+        self,
+        fields: Float[Tensor, "batch channel latitude longitude"],
+        truth: Float[Tensor, "batch channel latitude longitude"],
+        valid_time: Float[Tensor, "batch"],
+    ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns what is averaged over samples, each (batch, channel)."""
         error = fields - truth
         values = {
@@ -132,12 +137,20 @@ class ClimateMetrics:
             values[ACC] = self._correlation(fields - normal, truth - normal)
         return values
 
-    def _correlation(self, forecast: Tensor, truth: Tensor) -> Tensor:
+    def _correlation(
+        self,
+        forecast: Float[Tensor, "batch channel latitude longitude"],
+        truth: Float[Tensor, "batch channel latitude longitude"],
+    ) -> Float[Tensor, "batch channel"]:
         """Returns the correlation of anomalies, not centered; 0 where one vanishes, as for climatology itself."""
         norm = (self._mean(forecast.square()) * self._mean(truth.square())).sqrt()
         return torch.where(norm > 0, self._mean(forecast * truth) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
 
-    def _probabilistic(self, ensemble: Tensor, truth: Tensor) -> dict[Metric, Tensor]:
+    def _probabilistic(
+        self,
+        ensemble: Float[Tensor, "batch member channel latitude longitude"],
+        truth: Float[Tensor, "batch channel latitude longitude"],
+    ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
         members = ensemble.shape[1]
         skill = (ensemble - truth[:, None]).abs().mean(dim=1)
@@ -156,5 +169,5 @@ def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tenso
     return torch.as_tensor(fields_at(hours.detach().cpu().double().numpy()))
 
 
-def _column(weights: np.ndarray, device: torch.device | str) -> Tensor:
+def _column(weights: np.ndarray, device: torch.device | str) -> Float[Tensor, "latitude 1"]:
     return torch.as_tensor(weights, dtype=torch.float64, device=device)[:, None]

@@ -155,10 +155,10 @@ class ClimateViT(GridViT):
         outputs, shape = output_names or channel_names, (len(grid[0]), len(grid[1]))
         coordinates = self._coordinates(grid, fields.device)
 
-        def embed() -> Tensor:
+        def embed() -> Float[Tensor, "batch token embed"]:
             return self.embed(fields, channel_names, constants, constant_names, coordinates)
 
-        def decode(tokens: Tensor) -> Tensor:
+        def decode(tokens: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch output latitude longitude"]:
             return unpatchify(self.head(tokens, outputs), shape, self.config.patch_size)
 
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}

@@ -69,7 +69,7 @@ def patch_means(
     size = geometry.patch_sizes[level]
     behind = [full - count for full, count in zip(geometry.padded, geometry.cells, strict=True)]
 
-    def sums(x: Tensor) -> Tensor:
+    def sums(x: Float[Tensor, "*channel z x"]) -> Float[Tensor, "*channel node"]:
         x = F.pad(x, (0, behind[1], 0, behind[0]))
         return x.unflatten(-1, (-1, size)).sum(-1).unflatten(-2, (-1, size)).sum(-2).flatten(-2)
 

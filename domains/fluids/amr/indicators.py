@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from domains.fluids.amr.forest import PatchGeometry
@@ -152,7 +152,11 @@ def has_winds(evidence: IndicatorInputs) -> bool:
 
 
 def _change(
-    evidence: IndicatorInputs, other: Tensor | None, what: str, geometry: PatchGeometry, level: int
+    evidence: IndicatorInputs,
+    other: Float[Tensor, "batch channel z x"] | None,
+    what: str,
+    geometry: PatchGeometry,
+    level: int,
 ) -> Float[Tensor, "batch node"]:
     if other is None:
         raise ConfigError(
@@ -166,6 +170,8 @@ def _mean(cells: Float[Tensor, "batch z x"], geometry: PatchGeometry, level: int
     return means.masked_fill(~inside, OUTSIDE)
 
 
-def _stacked_means(both: Tensor, geometry: PatchGeometry, level: int) -> tuple[Tensor, Tensor]:
+def _stacked_means(
+    both: Float[Tensor, "2 batch *channel z x"], geometry: PatchGeometry, level: int
+) -> tuple[Float[Tensor, "2 batch *channel node"], Bool[Tensor, "node"]]:
     means, inside = patch_means(both.flatten(0, 1), geometry, level)
     return means.unflatten(0, (2, -1)), inside

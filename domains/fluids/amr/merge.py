@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from domains.fluids.amr.forest import Forest, PatchGeometry
@@ -78,7 +78,7 @@ def _without_mean(
     return (cells - means).flatten(1, 2)
 
 
-def _cells_inside(geometry: PatchGeometry, index: int, like: Tensor) -> Float[Tensor, "node cell"]:
+def _cells_inside(geometry: PatchGeometry, index: int, like: Shaped[Tensor, "..."]) -> Float[Tensor, "node cell"]:
     """Returns 1 for each cell of a complete level's patches that lies in the grid, else 0."""
     inside = like.new_zeros(1, 1, *geometry.padded)
     inside[..., : geometry.cells[0], : geometry.cells[1]] = 1

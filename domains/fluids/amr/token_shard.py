@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 
@@ -32,11 +32,11 @@ class TokenShard(NamedTuple):
             return cls(0, 0, len(numbers))
         return cls(own[0] - 1, own[-1], len(numbers) - len(own))
 
-    def of(self, x: Tensor) -> Tensor:
+    def of(self, x: Shaped[Tensor, "batch token ..."]) -> Shaped[Tensor, "batch own_token ..."]:
         """Selects this rank's of all tokens (batch, token, ...)."""
         return self.filled(x[:, self.first : self.last])
 
-    def filled(self, x: Tensor) -> Tensor:
+    def filled(self, x: Shaped[Tensor, "batch token ..."]) -> Shaped[Tensor, "batch own_token ..."]:
         """Returns this rank's tokens (batch, token, ...) with the fill behind them."""
         return F.pad(x, [0, 0] * (x.ndim - 2) + [0, self.fill]) if self.fill else x
 

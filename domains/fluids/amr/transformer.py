@@ -122,11 +122,11 @@ class AMRViT(GridViT):
         if cell_size is not None:
             scalars["cell_size"] = cell_size.log2()
 
-        def embed() -> Tensor:
+        def embed() -> Float[Tensor, "batch token embed"]:
             tokens = self.tokenizer(evidence, forest, share)
             return tokens if self.position is None else tokens + self.position(share.of(self.position_features(angles)))
 
-        def decode(tokens: Tensor) -> Tensor:
+        def decode(tokens: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch output z x"]:
             return self.merge(self.head(tokens, forest, share, outputs), forest, share, outputs, evidence.boundaries)
 
         return self.staged(embed, scalars, decode, self.rotary(angles), forest.mask, forest, share)

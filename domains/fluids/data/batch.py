@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from domains.fluids.amr.forest import Forest
@@ -28,12 +28,12 @@ class FlowSample:
     """Holds one flow at one time; attributes as those of :class:`FlowPart`, without the batch."""
 
     start: Start
-    state: Tensor
-    previous: Tensor
+    state: Float[Tensor, "variable z x"]
+    previous: Float[Tensor, "variable z x"]
     steps: Sequence[float]
-    targets: Tensor | None = None
-    fluid: Tensor | None = None
-    profiles: Tensor | None = None
+    targets: Float[Tensor, "step variable z x"] | None = None
+    fluid: Bool[Tensor, "1 z x"] | None = None
+    profiles: Float[Tensor, "2 z"] | None = None
     pushforward_steps: int = 0
 
 
@@ -142,7 +142,7 @@ def collate(samples: Sequence[FlowSample]) -> FlowBatch:
 
 
 def _part(samples: Sequence[FlowSample]) -> FlowPart:
-    def stacked(name: str) -> Tensor | None:
+    def stacked(name: str) -> Shaped[Tensor, "batch ..."] | None:
         values = [getattr(sample, name) for sample in samples]
         return None if values[0] is None else torch.stack(values)
 

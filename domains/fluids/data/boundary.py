@@ -97,8 +97,13 @@ def pad(
 
 
 def _pad_axis(
-    fields: Tensor, dim: int, sides: tuple[Side, Side], before: int, after: int, odd: tuple[bool, ...]
-) -> Tensor:
+    fields: Float[Tensor, "... channel z x"],
+    dim: int,
+    sides: tuple[Side, Side],
+    before: int,
+    after: int,
+    odd: tuple[bool, ...],
+) -> Float[Tensor, "... channel padded_z padded_x"]:
     if before == after == 0:
         return fields
     index, mirrored = _sources(fields.shape[dim], sides, before, after)

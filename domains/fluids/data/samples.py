@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
 
 from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
@@ -171,7 +173,9 @@ class Augmentation:
         shift = int(generator.integers(sample.state.shape[-1]))
         mirrored = self.kind == "roll_mirror" and bool(generator.integers(2))
 
-        def moved(fields: torch.Tensor | None, sign: torch.Tensor | float = 1.0) -> torch.Tensor | None:
+        def moved(
+            fields: Shaped[Tensor, "... z x"] | None, sign: Float[Tensor, "variable 1 1"] | float = 1.0
+        ) -> Shaped[Tensor, "... z x"] | None:
             if fields is None:
                 return None
             fields = fields.roll(shift, dims=-1)

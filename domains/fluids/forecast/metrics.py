@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from domains.fluids.data.batch import FlowBatch
@@ -83,11 +83,18 @@ class FluidsMetrics:
             score for name in self._fields for table in (self._fields, self._totals) for score in table[name].scores()
         ]
 
-    def _add_errors(self, name: str, lead: Tensor, fields: Tensor, truth: Tensor, fluid: Tensor | None) -> None:
+    def _add_errors(
+        self,
+        name: str,
+        lead: Int[Tensor, "batch"],
+        fields: Float[Tensor, "batch variable z x"],
+        truth: Float[Tensor, "batch variable z x"],
+        fluid: Bool[Tensor, "batch 1 z x"] | None,
+    ) -> None:
         weight = torch.ones_like(truth[:, :1]) if fluid is None else fluid.double()
         weight = weight / weight.sum((-2, -1), keepdim=True)
 
-        def mean(values: Tensor) -> Float[Tensor, "batch variable"]:
+        def mean(values: Float[Tensor, "batch variable z x"]) -> Float[Tensor, "batch variable"]:
             return (values * weight).sum((-2, -1))
 
         variance = mean((truth - mean(truth)[..., None, None]).square())
@@ -96,7 +103,14 @@ class FluidsMetrics:
         self._fields[name].add(RMSE, lead, squared)
         self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt())
 
-    def _add_totals(self, name: str, lead: Tensor, fields: Tensor, initial: Tensor, profiles: Tensor) -> None:
+    def _add_totals(
+        self,
+        name: str,
+        lead: Int[Tensor, "batch"],
+        fields: Float[Tensor, "batch variable z x"],
+        initial: Float[Tensor, "batch variable z x"],
+        profiles: Float[Tensor, "batch 2 z"],
+    ) -> None:
         data_set = self.schema.data_sets[name]
         order = [data_set.variables.index(variable) for variable in VARIABLES]
         before, after = (

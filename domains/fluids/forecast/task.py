@@ -8,7 +8,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import MinLen
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from domains.fluids.amr.forest import Forest
@@ -179,7 +179,7 @@ class FluidsTask:
             part = part.resampled(self.grids[name])
         constants = self._constants(data_set, part)
 
-        def normal(state: Tensor) -> Tensor:
+        def normal(state: Float[Tensor, "batch variable z x"]) -> Float[Tensor, "batch channel z x"]:
             return torch.cat([self._normalized(name, state, part), *constants], dim=1)
 
         dx = data_set.dx * data_set.shape[1] / part.state.shape[3]
@@ -190,7 +190,9 @@ class FluidsTask:
         names = (*data_set.variables, *data_set.constants)
         return (normal(part.state), names, part.steps[:, 0], data_set.boundary), options
 
-    def _normalized(self, name: str, state: Tensor, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
+    def _normalized(
+        self, name: str, state: Float[Tensor, "batch variable z x"], part: FlowPart
+    ) -> Float[Tensor, "batch variable z x"]:
         scale = self.statistics.scales[name]
         normalized = (state - scale.mean[:, None, None]) / scale.std[:, None, None]
         return normalized if part.fluid is None else normalized * part.fluid
@@ -207,7 +209,9 @@ class FluidsTask:
                 fields.append(theta[:, None, :, None].expand(-1, -1, -1, part.state.shape[-1]))
         return fields
 
-    def _conserving(self, increment: Tensor, data_set: DataSet, part: FlowPart) -> Float[Tensor, "batch variable z x"]:
+    def _conserving(
+        self, increment: Float[Tensor, "batch variable z x"], data_set: DataSet, part: FlowPart
+    ) -> Float[Tensor, "batch variable z x"]:
         if not self.config.conserve:
             return increment
         kept = torch.tensor([name in self.config.conserve for name in data_set.variables], device=increment.device)
@@ -249,7 +253,7 @@ def check_conserved(conserve: Sequence[str], schema: FluidsSchema) -> None:
                 )
 
 
-def _mean(squared: Float[Tensor, "batch variable z x"], fluid: Tensor | None) -> Float[Tensor, ""]:
+def _mean(squared: Float[Tensor, "batch variable z x"], fluid: Bool[Tensor, "batch 1 z x"] | None) -> Float[Tensor, ""]:
     if fluid is None:
         return squared.mean()
     cells = fluid.sum((1, 2, 3)) * squared.shape[1]

@@ -52,7 +52,7 @@ def totals(
     motion = dens * (uwnd**2 + wwnd**2)
     height = (torch.arange(dens.shape[-2], dtype=torch.float64, device=dens.device)[:, None] + 0.5) * dz
 
-    def integral(density: Tensor) -> Tensor:
+    def integral(density: Float[Tensor, "... z x"]) -> Float[Tensor, "..."]:
         return density.sum((-2, -1)) * (dx * dz)
 
     return Totals(

@@ -118,22 +118,24 @@ def stage_z(
     return dens, momentum_x, momentum_z + seconds * pull, theta
 
 
-def _interface(field: Tensor, dim: int, faces: int) -> tuple[Tensor, Tensor]:
+def _interface(
+    field: Float[Tensor, "m padded_z padded_x"], dim: int, faces: int
+) -> tuple[Float[Tensor, "m face_z face_x"], Float[Tensor, "m face_z face_x"]]:
     """Returns the value at each interface, of fourth order, and the third difference across it."""
     a, b, c, d = (field.narrow(dim, offset, faces) for offset in range(4))
     return (7 * (b + c) - (a + d)) / 12, 3 * (b - c) + (d - a)
 
 
-def _pressure(theta: Tensor, air: Air) -> Tensor:
+def _pressure(theta: Float[Tensor, "m z x"], air: Air) -> Float[Tensor, "m z x"]:
     """Returns the perturbation of pressure; p = C0 (rho theta)^gamma without the difference of two large numbers."""
     return air.pressure * torch.expm1(GAMMA * torch.log1p(theta / air.dens_theta))
 
 
-def _periodic(*fields: Tensor) -> list[Tensor]:
+def _periodic(*fields: Float[Tensor, "m z x"]) -> list[Float[Tensor, "m z padded_x"]]:
     return [torch.cat((field[..., -2:], field, field[..., :2]), -1) for field in fields]
 
 
-def _blown(halo: list[Tensor], air: Air, jet: Inflow) -> list[Tensor]:
+def _blown(halo: list[Float[Tensor, "m z padded_x"]], air: Air, jet: Inflow) -> list[Float[Tensor, "m z padded_x"]]:
     """Puts the jet into the ghost cells at the left."""
     dens, momentum_x, momentum_z, theta = halo
     full = dens[..., :2] + air.dens
@@ -144,15 +146,21 @@ def _blown(halo: list[Tensor], air: Air, jet: Inflow) -> list[Tensor]:
 
 
 def _walled(
-    dens: Tensor, momentum_x: Tensor, momentum_z: Tensor, theta: Tensor, ghost_ratio: Tensor
-) -> tuple[Tensor, ...]:
+    dens: Float[Tensor, "m z x"],
+    momentum_x: Float[Tensor, "m z x"],
+    momentum_z: Float[Tensor, "m z x"],
+    theta: Float[Tensor, "m z x"],
+    ghost_ratio: Float[Tensor, "#m 4 1"],
+) -> tuple[Float[Tensor, "m padded_z x"], ...]:
     """Adds ghost cells below and above: the wind along a wall goes on, none goes across."""
 
-    def edges(field: Tensor) -> tuple[Tensor, Tensor]:
+    def edges(field: Float[Tensor, "m z x"]) -> tuple[Float[Tensor, "m 2 x"], Float[Tensor, "m 2 x"]]:
         shape = (*field.shape[:-2], 2, field.shape[-1])
         return field[..., :1, :].expand(shape), field[..., -1:, :].expand(shape)
 
-    def between(field: Tensor, below: Tensor, above: Tensor) -> Tensor:
+    def between(
+        field: Float[Tensor, "m z x"], below: Float[Tensor, "m 2 x"], above: Float[Tensor, "m 2 x"]
+    ) -> Float[Tensor, "m padded_z x"]:
         return torch.cat((below, field, above), -2)
 
     below, above = edges(momentum_x)

@@ -66,7 +66,7 @@ def run(
             yield Frame(time, fields)
 
 
-def _check_finite(fields: Tensor, flows: Sequence[Flow], time: float) -> None:
+def _check_finite(fields: Float[Tensor, "member 4 z x"], flows: Sequence[Flow], time: float) -> None:
     broken = ~torch.isfinite(fields).flatten(1).all(1)
     if broken.any():
         flow = flows[int(np.argmax(broken.cpu().numpy()))]

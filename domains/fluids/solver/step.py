@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from domains.fluids.solver.background import C0, GAMMA, Background
@@ -90,10 +90,10 @@ class Solver:
             self._columns([np.array([jet.theta]) for jet in jets]),
         )
 
-    def _columns(self, profiles: list[np.ndarray]) -> Tensor:
+    def _columns(self, profiles: list[np.ndarray]) -> Shaped[Tensor, "m z 1"]:
         return self._shared([profile[:, None] for profile in profiles])
 
-    def _shared(self, arrays: list[np.ndarray]) -> Tensor:
+    def _shared(self, arrays: list[np.ndarray]) -> Shaped[Tensor, "m ..."]:
         """Returns one for all members where they are equal, else one for each."""
         same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
         tensor = torch.from_numpy(np.stack(arrays[:1] if same else arrays))

@@ -125,10 +125,10 @@ def collate(
     numpy_dtype = np.float64 if dtype is torch.float64 else np.float32
     graphs = np.arange(len(samples), dtype=np.int64)
 
-    def whole(name: str) -> Tensor:
+    def whole(name: str) -> Int[Tensor, "entry"]:
         return torch.from_numpy(np.concatenate([getattr(s, name) for s in samples], dtype=np.int64))
 
-    def real(arrays: Sequence[np.ndarray], kind: type = numpy_dtype) -> Tensor:
+    def real(arrays: Sequence[np.ndarray], kind: type = numpy_dtype) -> Float[Tensor, "entry ..."]:
         return torch.from_numpy(np.concatenate(arrays, dtype=kind, casting="unsafe"))
 
     shapes = labels or {}

@@ -112,7 +112,7 @@ class MaterialsStatistics:
     count: Mapping[str, Tensor]
 
     @property
-    def force_rms(self) -> Tensor:
+    def force_rms(self) -> Float[Tensor, ""]:
         """Returns the root mean square of a force component, eV/A; 1 where there are no forces."""
         return self.rms.get("forces", torch.ones((), dtype=self.energy_std.dtype))
 

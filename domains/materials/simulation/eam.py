@@ -20,7 +20,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from domains.materials.data.batch import GraphBatch
@@ -80,31 +80,31 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
 class PairParameters(NamedTuple):
     """Describes an element in a pair; one value for each end."""
 
-    r_e: Tensor
-    f_e: Tensor
-    alpha: Tensor
-    beta: Tensor
-    A: Tensor
-    B: Tensor
-    kappa: Tensor
-    lambda_: Tensor
+    r_e: Float[Tensor, "end"]
+    f_e: Float[Tensor, "end"]
+    alpha: Float[Tensor, "end"]
+    beta: Float[Tensor, "end"]
+    A: Float[Tensor, "end"]
+    B: Float[Tensor, "end"]
+    kappa: Float[Tensor, "end"]
+    lambda_: Float[Tensor, "end"]
 
 
 class EmbeddingParameters(NamedTuple):
     """Describes an element in the electrons of its neighbors; one value for each atom."""
 
-    rho_e: Tensor
-    rho_s: Tensor
-    Fn0: Tensor
-    Fn1: Tensor
-    Fn2: Tensor
-    Fn3: Tensor
-    F0: Tensor
-    F2: Tensor
-    F3: Tensor
-    eta: Tensor
-    F_e: Tensor
-    rho_n: Tensor
+    rho_e: Float[Tensor, "atom"]
+    rho_s: Float[Tensor, "atom"]
+    Fn0: Float[Tensor, "atom"]
+    Fn1: Float[Tensor, "atom"]
+    Fn2: Float[Tensor, "atom"]
+    Fn3: Float[Tensor, "atom"]
+    F0: Float[Tensor, "atom"]
+    F2: Float[Tensor, "atom"]
+    F3: Float[Tensor, "atom"]
+    eta: Float[Tensor, "atom"]
+    F_e: Float[Tensor, "atom"]
+    rho_n: Float[Tensor, "atom"]
 
 
 class EAMResult(NamedTuple):
@@ -176,7 +176,7 @@ def evaluate(batch: GraphBatch) -> EAMResult:
     return EAMResult(energy, forces, (stress + stress.mT) / 2, density.detach())
 
 
-def _one_way(batch: GraphBatch) -> Tensor:
+def _one_way(batch: GraphBatch) -> Bool[Tensor, "edge"]:
     """Keeps one of the two directions of each pair; of an atom and its own image, by the sign of the shift."""
     h, k, l = batch.shifts.unbind(1)  # noqa: E741
     forward = (h > 0) | ((h == 0) & ((k > 0) | ((k == 0) & (l > 0))))
@@ -184,7 +184,10 @@ def _one_way(batch: GraphBatch) -> Tensor:
 
 
 def _atomic_energies(
-    atomic_numbers: Tensor, vectors: Float[Tensor, "pair 3"], senders: Tensor, receivers: Tensor
+    atomic_numbers: Int[Tensor, "atom"],
+    vectors: Float[Tensor, "pair 3"],
+    senders: Int[Tensor, "pair"],
+    receivers: Int[Tensor, "pair"],
 ) -> tuple[Float[Tensor, "atom"], Float[Tensor, "atom"]]:
     """Returns energy (eV) and electron density of each atom; the energy of a pair belongs to both of its atoms by
     halves.
@@ -209,7 +212,7 @@ def _atomic_energies(
     return half_pairs + _embedding(density, atomic_numbers), density
 
 
-def _decay(distance: Tensor) -> Tensor:
+def _decay(distance: Float[Tensor, "end"]) -> Float[Tensor, "end"]:
     """Computes 1 / (1 + d^20) by products: a power costs several times as much."""
     squared = distance * distance
     fourth = squared * squared
@@ -217,7 +220,7 @@ def _decay(distance: Tensor) -> Tensor:
     return 1 / (1 + eighth * eighth * fourth)
 
 
-def _taper(x: Tensor) -> Tensor:
+def _taper(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """Falls from one to zero with two continuous derivatives; x is the distance over r_e."""
     t = ((x - TAPER_START) / (CUTOFF - TAPER_START)).clamp(0, 1)
     return 1 - t**3 * (10 - 15 * t + 6 * t**2)
@@ -239,7 +242,7 @@ def _embedding(density: Float[Tensor, "atom"], atomic_numbers: Int[Tensor, "atom
     return torch.where(density < begin, low, torch.where(density < end, middle, high))
 
 
-def _gather(names: tuple[str, ...], atomic_numbers: Int[Tensor, "end"]) -> tuple[Tensor, ...]:
+def _gather(names: tuple[str, ...], atomic_numbers: Int[Tensor, "end"]) -> tuple[Float[Tensor, "end"], ...]:
     """Returns the named parameters of atoms, a tensor each."""
     return _table(names).to(atomic_numbers.device).index_select(1, atomic_numbers).unbind(0)
 

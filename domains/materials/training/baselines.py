@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from domains.materials.data.batch import WIDE, GraphBatch
@@ -54,7 +55,7 @@ class LinearComposition:
         return Prediction({name: value.to(batch.positions.device) for name, value in values.items()})
 
 
-def _counts(batch: GraphBatch, schema: MaterialsSchema) -> Tensor:
+def _counts(batch: GraphBatch, schema: MaterialsSchema) -> Float[Tensor, "graph element"]:
     """Returns the number of atoms of each element in each structure, (graph, element)."""
     places = schema.element_index(batch.atomic_numbers).cpu()
     counts = torch.zeros(batch.num_samples, len(schema.elements), dtype=torch.float64)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from domains.materials.data.batch import GraphBatch
@@ -63,7 +64,15 @@ class MaterialsMetrics:
             if name in self.calibration and spread is not None:
                 self.calibration[name].update(error[known], (spread.double().cpu() / scale)[known])
 
-    def _add(self, name: str, error: Tensor, batch: GraphBatch, orders: Tensor, graph: Tensor, known: Tensor) -> None:
+    def _add(
+        self,
+        name: str,
+        error: Float[Tensor, "value ..."],
+        batch: GraphBatch,
+        orders: Int[Tensor, "graph"],
+        graph: Int[Tensor, "value"],
+        known: Bool[Tensor, "value"],
+    ) -> None:
         """Adds the errors of one label.
 
         Args:
@@ -107,7 +116,7 @@ class MaterialsMetrics:
         return scores
 
 
-def composition_orders(batch: GraphBatch) -> Tensor:
+def composition_orders(batch: GraphBatch) -> Int[Tensor, "graph"]:
     """Counts the elements of each structure."""
     pairs = torch.stack([batch.graph_index.cpu(), batch.atomic_numbers.cpu()]).unique(dim=1)
     return torch.bincount(pairs[0], minlength=batch.num_samples)

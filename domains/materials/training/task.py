@@ -145,7 +145,7 @@ class MaterialsTask:
         return members
 
     def _energy(
-        self, raw: Tensor, batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
+        self, raw: Float[Tensor, "atom output"], batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
     ) -> dict[str, Tensor]:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
@@ -162,7 +162,7 @@ class MaterialsTask:
         total = energy.double().index_add(0, batch.graph_index, reference)
         return {ENERGY: total, **gradients}
 
-    def _property(self, name: str, raw: Tensor, target: TargetConfig) -> dict[str, Tensor]:
+    def _property(self, name: str, raw: Float[Tensor, "row output"], target: TargetConfig) -> dict[str, Tensor]:
         mean, std = self.statistics.moments[name]
         values = {name: mean + std * raw[:, 0]}
         if target.gaussian:
@@ -200,7 +200,7 @@ class MaterialsTask:
             rows = self._huber(error)
         return (self._by_graph(rows, batch) if target.kind == "node" else rows) * batch.masks[name]
 
-    def _huber(self, error: Tensor) -> Tensor:
+    def _huber(self, error: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber)
 
     def _by_graph(self, rows: Float[Tensor, "atom"], batch: GraphBatch) -> Float[Tensor, "graph"]:
@@ -217,7 +217,9 @@ class MaterialsTask:
         return self._baselines
 
 
-def strained(batch: GraphBatch, needs_grad: bool) -> tuple[Tensor, Tensor, Float[Tensor, "edge 3"]]:
+def strained(
+    batch: GraphBatch, needs_grad: bool
+) -> tuple[Float[Tensor, "atom 3"], Float[Tensor, "graph 3 3"], Float[Tensor, "edge 3"]]:
     """Returns positions, a strain of zero for each structure, and the edges' vectors as a function of both.
 
     A homogeneous strain turns every vector r into r (1 + e), edges across the cell's faces included; the energy's
