@@ -95,7 +95,7 @@ def draw_page(example: Mapping[str, np.ndarray], source: str, path: Path) -> Pat
 
 
 def draw_writing(example: Mapping[str, np.ndarray], source: str, path: Path) -> Path:
-    """Draws a beginning, and how the model goes on."""
+    """Draws a beginning, and how the model continues it."""
     beginning, written = (
         [glyph for glyph in glyphs_of(example[name].tobytes()) if glyph] for name in ("beginning", "written")
     )

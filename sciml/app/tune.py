@@ -71,7 +71,7 @@ class TuneConfig:
 
 
 def run(composition: Composition) -> CommandResult:
-    """Tries strategies until there are enough, or goes on where it was interrupted.
+    """Tries strategies until there are enough, or resumes an interrupted study.
 
     Arguments that are no keys of this command go on to ``scripts/train.py``.
 
@@ -106,7 +106,7 @@ def run(composition: Composition) -> CommandResult:
 def tune(
     folder: Path, config: TuneConfig, seed: int, measure: Measure, command: Callable[[Choice], str]
 ) -> CommandResult:
-    """Runs the trials of a study, writes ``study.json`` and pictures, and tells.
+    """Runs the trials of a study, writes ``study.json`` and pictures, and reports.
 
     Args:
         folder: of a study that is opened.

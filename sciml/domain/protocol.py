@@ -147,7 +147,7 @@ class MetricSet(Protocol):
         ...
 
     def compute(self) -> list[Score]:
-        """Returns the scores, those of the metric that headlines and skills speak of first."""
+        """Returns the scores; those of the metric for headlines and skills come first."""
         ...
 
 

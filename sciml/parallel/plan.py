@@ -88,7 +88,8 @@ class AllToAll:
 
 @dataclass(frozen=True)
 class GatherReplicated:
-    """Gathers in the module's output tokens that are cut over some axes; every rank goes on with all, without the fill.
+    """Gathers tokens that are cut over some axes in the module's output; every rank continues with all of them, without
+    the fill.
 
     Attributes:
         dim: their dim.

@@ -88,7 +88,7 @@ def _time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _seconds(rows: Sequence[Mapping[str, Any]], batch: int) -> float:
-    """Sums step times; a logged step stands for those since the one before."""
+    """Sums step times; a logged step counts for all steps since the one before it."""
     total, before = 0.0, 0
     for row in rows:
         if row.get("samples_per_s"):

@@ -124,12 +124,12 @@ class Scores:
 
     @property
     def main_lines(self) -> list[ScoreLine]:
-        """Returns the lines that headlines speak of: the primary metric at the main lead time."""
+        """Returns the lines that headlines use: the primary metric at the main lead time."""
         return [] if self.primary_metric is None else self.lines(self.primary_metric, self.main_lead_time)
 
 
 def headline_lead_of(domain: Domain) -> float | None:
-    """Returns the lead time in hours that a domain's headlines speak of; None takes the longest that was scored."""
+    """Returns the lead time in hours that a domain's headlines use; None takes the longest that was scored."""
     return domain.headline_lead_h if isinstance(domain, Forecasts) else None
 
 

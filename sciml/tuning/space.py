@@ -90,8 +90,7 @@ class Choices:
 
     @classmethod
     def of(cls, search: Search, devices: int, tolerance: float) -> Choices:
-        """Returns the strategies that fit and that the plan does not put further behind its best; none where nothing
-        fits.
+        """Returns the strategies that fit and that the plan does not put far behind its best; none where nothing fits.
 
         Unlike a plan this keeps what differs from a faster one in precision or recomputation alone, for a plan may err.
         """

@@ -51,7 +51,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
 
 
 def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
-    """Returns a written forecast (the mean of its members), with the truth where the flow goes on as long.
+    """Returns a written forecast (the mean of its members), with the truth where the flow lasts as long.
 
     Returns:
         What :func:`forecast_example` does, but for the refined patches.

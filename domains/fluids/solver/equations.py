@@ -152,7 +152,7 @@ def _walled(
     theta: Float[Tensor, "m z x"],
     ghost_ratio: Float[Tensor, "#m 4 1"],
 ) -> tuple[Float[Tensor, "m padded_z x"], ...]:
-    """Adds ghost cells below and above: the wind along a wall goes on, none goes across."""
+    """Adds ghost cells below and above: the wind along a wall continues, none crosses it."""
 
     def edges(field: Float[Tensor, "m z x"]) -> tuple[Float[Tensor, "m 2 x"], Float[Tensor, "m 2 x"]]:
         shape = (*field.shape[:-2], 2, field.shape[-1])

@@ -113,7 +113,7 @@ class StoreWriter:
         self._labels[name] = values, GrowingArray(layout.mask_path(self.folder, name), "|b1", (), masked)
 
     def record(self, branch: int, position: tuple[int, int]) -> None:
-        """Confirms everything so far: an interrupted run goes on behind it.
+        """Confirms everything so far: an interrupted run resumes behind it.
 
         Args:
             branch: number of the data set.
