@@ -111,8 +111,11 @@ def _of_group(
 ) -> list[Tensor]:
     """Does the same for matrices that one group of ranks shares, each of which makes some of them orthogonal."""
     if group is None:
-        steps = (orthogonal(p.join([part]), iterations) for part, p in zip(parts, placements, strict=True))
-        return [p.split(step)[0] for step, p in zip(steps, placements, strict=True)]
+        # Flattened here, so that a tall matrix is not there twice when the next one is made orthogonal.
+        return [
+            p.split(orthogonal(p.join([part]), iterations))[0].reshape(-1)
+            for part, p in zip(parts, placements, strict=True)
+        ]
     rank, ranks = group.rank(), range(group.size())
     sizes = [placement.sizes for placement in placements]
     shares = shared_evenly([sum(size) for size in sizes], group.size())

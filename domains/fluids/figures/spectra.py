@@ -69,7 +69,7 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
         spectra = []
         for lead, age in zip(leads, np.linspace(0, 1, len(leads)), strict=True):
             for label, run in runs.items():
-                if run is not None:
+                if run is not None and np.isfinite(run[lead]).all():  # a forecast may blow up
                     wavenumber, power = _spectrum(example, example.values(run[lead], name))
                     text = f"{label}, {format_hours(example.lead_times[lead])}"
                     spectra.append(Spectrum(text, meters * wavenumber[1:], power[1:], age, is_truth=label == "truth"))

@@ -36,7 +36,7 @@ def test_right_spreads_are_called_right_and_small_ones_small():
     right, small = Calibration(), Calibration()
     right.update(error, spread)
     small.update(error, spread / 2)
-    good, bad = right.compute(), small.compute()
+    good, bad = ({metric.name: value for metric, value in some.compute().items()} for some in (right, small))
     assert good["coverage_68"] == pytest.approx(0.683, abs=0.01)
     assert good["coverage_95"] == pytest.approx(0.95, abs=0.005)
     assert good["scaled_error"] == pytest.approx(1.0, abs=0.04)
