@@ -145,6 +145,7 @@ class DomainConformance:
         assert figures
         assert all(figure.stat().st_size > 1000 for figure in figures)
 
+    @pytest.mark.slow
     def test_a_run_is_scored_and_reported_again_alike(self, commanded: Path) -> None:
         folder = RunFolder.find("latest", str(commanded))
         rows, report = folder.scores(), folder.path / "report.html"

@@ -10,7 +10,8 @@ class TestToy(DomainConformance):
     config_dir = str(Path(__file__).parent / "toy" / "conf")
     falling = ("trainer.max_steps=60", "optim.lr=3e-3")
 
-    def test_models_are_compared_and_planned(self, commanded, tmp_path, capsys):
-        """Both take long for the other domains, where slow tests run them."""
+    def test_what_takes_long_for_other_domains(self, commanded, tmp_path, capsys):
+        """Those have it in slow tests."""
+        self.test_a_run_is_scored_and_reported_again_alike(commanded)
         self.test_every_verb_uses_a_run("compare", commanded, tmp_path, capsys)
         self.test_every_verb_prepares_a_training("plan", tmp_path, capsys)
