@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = {"climate": 800, "fluids": 600}
-"""Of the default runs."""
+"""Steps of the default runs, by domain."""
 WARM_UP = 50
 """Steps of the default runs' warm-up; shorter runs have less in proportion."""
 ALONE = {"climate": [], "fluids": ["~reference_models.uniform_coarse"]}

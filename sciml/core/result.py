@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Output = Literal["text", "json"]
-"""What a command prints: text for people, or one JSON document on stdout."""
+"""The output of a command: text for people, or one JSON document on stdout."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Activations = tuple[Tensor, ...]
-"""What passes from block to block and from stage to stage: first the tokens (or nodes), then whatever else depends on
-parameters and is needed further on."""
+"""Tensors that pass from block to block and from stage to stage: first the tokens (or nodes), then whatever else
+depends on parameters and is needed further on."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sciml.nn.initialization import Normal, starts_as
 
 INITIAL_STD = 0.02
-"""Of embeddings, as of all weights of GPT-2."""
+"""Standard deviation of embeddings at the start, as of all weights of GPT-2."""
 
 Map = Callable[[Tensor], Tensor]
 

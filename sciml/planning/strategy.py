@@ -23,7 +23,7 @@ from sciml.training.optimizer import ADAMW, UpdateRule, optimizer_spec
 CLIPPING_BYTES = 12
 """Bytes read and written for each element of a gradient when its norm is taken and it is scaled."""
 FIXED = (*(axis.name for axis in AXES), "zero", "schedule", "interleave", "micro_batch", "recompute")
-"""What a user may fix, so that the rest alone is searched."""
+"""Choices that a user may fix, so that only the rest is searched."""
 
 
 @dataclass(frozen=True)

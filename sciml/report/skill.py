@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 3
 LEGEND_INCHES = 1.6
-"""Of an entry of a legend, about."""
+"""Approximate width of an entry of a legend."""
 VALUE_WIDTH = 0.1
-"""Of a value that is written in a bar, as a share of the panel."""
+"""Width of a value that is written in a bar, as a share of the panel."""
 LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
 

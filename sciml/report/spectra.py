@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLORS, SHADES = "Blues", (0.45, 1.0)
 SMALLEST_SHARE = 1e-8
-"""Of the largest power that is still shown: what is below is rounding."""
+"""The smallest share of the largest power that is shown: anything below is rounding."""
 
 
 class Spectrum(NamedTuple):

@@ -1,4 +1,4 @@
-"""What four processes do for test_checkpoint_meshes: python checkpoint_ranks.py FOLDER imports once, and forks them."""
+"""Runs the four processes of test_checkpoint_meshes: checkpoint_ranks.py FOLDER imports once, and forks them."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def expect(found: dict, wanted: dict) -> None:
 
 
 def message(kind: type[Exception], work) -> str:
-    """What an error says that must come in this process."""
+    """Returns the message of an error that must come in this process."""
     try:
         work()
     except kind as error:

@@ -17,7 +17,7 @@ P0 = 1e5
 """Pa."""
 GAMMA = 1.40027894002789400278940027894
 C0 = 27.5629410929725921310572974482
-"""Of the equation of state, p = C0 (rho theta)^gamma."""
+"""Constants of the equation of state, p = C0 (rho theta)^gamma."""
 SURFACE_THETA = 300.0
 """K."""
 GHOSTS = 2

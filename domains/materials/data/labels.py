@@ -49,7 +49,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "magnetic_moments": (),
     "charges": (),
 }
-"""Of one value: of the structure for graph labels, of an atom for node labels."""
+"""Shape of one value: a structure's for graph labels, an atom's for node labels."""
 
 
 @dataclass(frozen=True)

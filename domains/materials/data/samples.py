@@ -31,7 +31,7 @@ from sciml.core.types import NonNegative
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ALL_TEST = {"train": 0.0, "valid": 0.0, "test": 1.0}
 ATOM_COST, EDGE_COST = 10.0, 1.0
-"""What an atom and an edge cost a message-passing layer, relative to one another."""
+"""Costs of an atom and an edge in a message-passing layer, relative to one another."""
 
 
 @dataclass(frozen=True)

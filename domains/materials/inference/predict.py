@@ -32,7 +32,7 @@ GRADIENTS = ("forces", "stress")
 OUTSIDE, WHY = "outside", "outside_why"
 """Entries of each structure that is written: whether it lies outside the training set, and why."""
 KEPT, SHOWN = 100, 5
-"""Of how many structures outside programs are told why, and people."""
+"""Numbers of structures outside the training set whose reasons are kept for programs, and shown to people."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ COLUMNS = {
     "order_missed": "largest difference of a Warren-Cowley parameter from the wanted one",
     "outside": "why it is not an alloy that the model was trained for",
 }
-"""Of the table, and what is in them."""
+"""Columns of the table, and what is in them."""
 
 
 @dataclass(frozen=True)

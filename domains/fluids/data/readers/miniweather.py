@@ -14,7 +14,7 @@ from domains.fluids.solver import VARIABLES, SolverGrid
 
 BOUNDARY = Boundary.of("periodic", "wall")
 PROFILES = ("hy_dens", "hy_theta")
-"""Of the background; a variant of the format has them."""
+"""Names of the background's variables, which a variant of the format has."""
 
 
 def is_miniweather(dataset: Any) -> bool:

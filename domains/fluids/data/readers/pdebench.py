@@ -21,9 +21,9 @@ WINDS = ("Vx", "Vy")
 VARIABLES = ("density", *WINDS, "pressure")
 COORDINATES = ("t-coordinate", "x-coordinate", "y-coordinate")
 PERIODIC = Boundary.of("periodic", "periodic")
-"""Of the compressible flows, which are written by variable; the files do not tell."""
+"""The boundary of compressible flows, which are written by variable; the files do not name it."""
 OPEN = Boundary.of("open", "open")
-"""Of what is written by sample, dam breaks and reactions: no flux through the sides."""
+"""The boundary of dam breaks and reactions, which are written by sample: no flux through the sides."""
 
 
 @dataclass(frozen=True)

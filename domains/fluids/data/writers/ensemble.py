@@ -28,7 +28,7 @@ LONG_NAMES = {
     "theta": "perturbation of potential temperature",
 }
 PROFILES = {"hy_dens": "kg m-3", "hy_theta": "K"}
-"""Of the air at rest, with their units."""
+"""Profiles of the air at rest, with their units."""
 BOUNDARY = Boundary.of("periodic", "wall")
 
 
