@@ -17,11 +17,10 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, NonNegative
-from sciml.distributed.axes import SAMPLES, Role, num_ranks
-from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.cluster import ClusterConfig
 from sciml.run.compose import Composition, root_of
 from sciml.run.restart import NOTES
+from sciml.run.session import check_degrees
 from sciml.run.spec import RunSpec
 
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
@@ -78,22 +77,13 @@ def run(composition: Composition) -> CommandResult:
     own = {field.name for field in fields(LaunchConfig)}
     config = build(LaunchConfig, {name: value for name, value in composition.config.items() if name in own})
     spec = RunSpec.build({name: value for name, value in composition.config.items() if name not in own})
-    check_fit(spec, config.num_processes)
+    check_degrees(spec, config.num_processes)
     arguments = [argument for argument in composition.arguments if root_of(argument) not in own]
     script = batch_script(config, config.job_name or spec.domain.name, spec.options.runs_dir, arguments)
     if not config.submit:
         return CommandResult({"script": script, "job": None}, script)
     job = _submit(script)
     return CommandResult({"script": script, "job": job}, f"submitted job {job}; cancel it with: scancel {job}")
-
-
-def check_fit(spec: RunSpec, num_processes: int) -> None:
-    """Refuses degrees and batches that do not fit a number of processes."""
-    degrees = spec.parallel.degrees(num_processes)
-    trainer, num_data_ranks = spec.trainer, num_ranks(degrees, *SAMPLES)
-    micro_batch = trainer.micro_batch(num_data_ranks)
-    if num_ranks(degrees, Role.STAGE) > 1:
-        check_micro_batches(spec.parallel, trainer.global_batch_size // num_data_ranks // micro_batch)
 
 
 def batch_script(config: LaunchConfig, name: str, runs_dir: str, overrides: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_of
-from sciml.distributed.axes import Role
+from sciml.distributed.axes import SAMPLES, Role, num_ranks
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.optional import WarmStarts
@@ -99,8 +99,7 @@ class TrainingSession:
         Raises:
             ConfigError, DataError: before anything is written.
         """
-        mesh = Mesh(world, spec.engine.degrees(spec.parallel, world.size))
-        check_parallel(spec, mesh)
+        mesh = Mesh(world, check_degrees(spec, world.size))
         check_tracking(spec.tracking)
         if spec.trainer.num_threads:
             torch.set_num_threads(spec.trainer.num_threads)
@@ -180,15 +179,18 @@ def restore(spec: RunSpec, model: ParallelModel, task: Task, splits: Splits, fol
     return trainer
 
 
-def check_parallel(spec: RunSpec, mesh: Mesh) -> None:
-    """Refuses a batch that the mesh cannot share, before any data is read.
+def check_degrees(spec: RunSpec, num_processes: int) -> dict[str, int]:
+    """Returns the degree of every axis, or refuses those that a number of processes or a batch do not allow.
 
     Raises:
         ConfigError: naming a size that works.
     """
-    micro_batch = spec.trainer.micro_batch(mesh.num_data_ranks)
-    if mesh.size(Role.STAGE) > 1:
-        check_micro_batches(spec.parallel, spec.trainer.global_batch_size // mesh.num_data_ranks // micro_batch)
+    degrees = spec.engine.degrees(spec.parallel, num_processes)
+    num_data_ranks = num_ranks(degrees, *SAMPLES)
+    micro_batch = spec.trainer.micro_batch(num_data_ranks)
+    if num_ranks(degrees, Role.STAGE) > 1:
+        check_micro_batches(spec.parallel, spec.trainer.global_batch_size // num_data_ranks // micro_batch)
+    return degrees
 
 
 def parallel_of(config: ParallelConfig, task: Task) -> ParallelConfig:

@@ -36,7 +36,7 @@ def tuned(capsys, monkeypatch):
     return run
 
 
-def test_strategies_are_measured_and_a_study_goes_on(tuned, tmp_path, capsys):
+def test_strategies_are_measured(tuned, tmp_path):
     study = tmp_path / "study"
     document, said = tuned(f"study={study}", "trials=1")
     (row,) = document["trials"]
@@ -49,6 +49,12 @@ def test_strategies_are_measured_and_a_study_goes_on(tuned, tmp_path, capsys):
     assert len((study / "trials" / "0001.jsonl").read_text().splitlines()) == 6
     assert not list(study.glob("trials/*/"))
     assert all(Path(path).stat().st_size > 10_000 for path in document["pictures"])
+
+
+@pytest.mark.slow
+def test_a_study_goes_on(tuned, tmp_path, capsys):
+    study = tmp_path / "study"
+    document, _ = tuned(f"study={study}", "trials=1")
     again, said = tuned(f"study={study}", "trials=2")
     assert again["trials"][:1] == document["trials"]
     assert len({row["line"] for row in again["trials"]}) == 2

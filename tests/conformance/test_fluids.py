@@ -100,6 +100,7 @@ def test_a_forecast_is_read_as_a_flow(runs, tmp_path, capsys):
     assert (states[0, 0] != states[1, 0]).any()
 
 
+@pytest.mark.slow
 def test_a_forecast_is_its_own_first_part(runs, tmp_path):
     for lead in (40, 120):
         main("forecast", [f"runs_dir={runs}", f"out={tmp_path / f'{lead}.nc'}", f"lead_time={lead}s"])

@@ -60,7 +60,7 @@ def one_is_killed(rank):
 def one_is_stuck(rank):
     world = join("cpu", TIMEOUT_S)
     if rank == 1:
-        time.sleep(3 * TIMEOUT_S)
+        time.sleep(1.75 * TIMEOUT_S)
         os._exit(7)
     world.barrier()
 

@@ -220,7 +220,7 @@ def average_and_go_on(world: World, setup: Setup, folder: str) -> Any:
         for step in range(STEPS):
             found.append(steps(trained, "vit", "sgd", range(step, step + 1))[0])
             average.update(trained.weights(), step)
-            if step % 7 == 3:
+            if step % 4 == 3:
                 with average.applied(trained.weights()), trained.evaluation() as model:
                     outputs.append(CASES["vit"].task.loss(model, batch).loss.item())
                 with trained.evaluation() as model:

@@ -24,13 +24,35 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 HOST = socket.gethostname()
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory):
-    """How each process of each scenario ended: exit code, stderr, seconds."""
+@pytest.fixture(scope="module", autouse=True)
+def scenarios(tmp_path_factory):
+    """The scenarios, begun as the first test begins: they wait for time-outs more than they compute."""
     command = [sys.executable, str(HERE / "fault_scenarios.py"), str(tmp_path_factory.mktemp("said"))]
-    done = subprocess.run(command, env=ENVIRONMENT, timeout=120, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as begun:
+        yield begun
+        begun.kill()
+
+
+@pytest.fixture(scope="module")
+def ended(scenarios):
+    """How each process of each scenario ended: exit code, stderr, seconds."""
+    said, errors = scenarios.communicate(timeout=120)
+    assert scenarios.returncode == 0, errors[-3000:]
+    return json.loads(said)
+
+
+def test_torchrun_restarts_a_job_which_finds_its_run_and_says_its_error_once(tmp_path):
+    command = [*TORCHRUN, "--max-restarts=2", str(HERE / "restart_program.py"), str(tmp_path)]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
+    assert seen == [
+        {"attempt": 0, "run": None, "other": None},
+        {"attempt": 1, "run": str(tmp_path / "toy" / "mine"), "other": None},
+        {"attempt": 2, "run": None, "other": None},
+    ]
+    assert done.returncode == 0
+    assert done.stderr.count("error: seed: enough") == 1
+    assert not list((tmp_path / ".jobs").iterdir())
 
 
 def test_processes_that_agree_go_on(ended):
@@ -64,20 +86,6 @@ def test_the_first_error_is_said_once_and_ends_all(ended, scenario, code, says):
 def test_only_a_bug_shows_a_traceback(ended):
     shown = {name for name, processes in ended.items() for p in processes.values() if "Traceback" in p["said"]}
     assert shown == {"one_has_a_bug"}
-
-
-def test_torchrun_restarts_a_job_which_finds_its_run_and_says_its_error_once(tmp_path):
-    command = [*TORCHRUN, "--max-restarts=2", str(HERE / "restart_program.py"), str(tmp_path)]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, timeout=120, capture_output=True, text=True)
-    seen = [json.loads(line) for line in (tmp_path / "seen.jsonl").read_text().splitlines()]
-    assert seen == [
-        {"attempt": 0, "run": None, "other": None},
-        {"attempt": 1, "run": str(tmp_path / "toy" / "mine"), "other": None},
-        {"attempt": 2, "run": None, "other": None},
-    ]
-    assert done.returncode == 0
-    assert done.stderr.count("error: seed: enough") == 1
-    assert not list((tmp_path / ".jobs").iterdir())
 
 
 TRAINING = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "seed=3",

@@ -14,7 +14,7 @@ from sciml.distributed.world import World
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.training.engine import NativeEngine
-from tests.distributed.cases import OPTIMIZERS, build, gpt, run_steps, train, words
+from tests.distributed.cases import OPTIMIZERS, STEPS, build, gpt, run_steps, train, words
 from tests.distributed.test_any_mesh import FIRST, LAST, go_on, on, write
 from tests.distributed.test_parity import size_of
 
@@ -44,12 +44,12 @@ ROUNDING = 1e-10
 
 
 @lru_cache
-def alone(case: str, optimizer: str, steps: int = 20) -> torch.Tensor:
+def alone(case: str, optimizer: str, steps: int = STEPS) -> torch.Tensor:
     """The same training in one process."""
     return torch.tensor(train(ALONE, case, {}, optimizer, steps), dtype=torch.float64)
 
 
-def assert_as_alone(answers: list[Any], case: str, optimizer: str, steps: int = 20) -> None:
+def assert_as_alone(answers: list[Any], case: str, optimizer: str, steps: int = STEPS) -> None:
     for found in answers:
         expected = alone(case, optimizer, steps)
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=ROUNDING, atol=0)

@@ -62,7 +62,7 @@ def test_what_fits_nowhere_is_refused(values, monkeypatch):
 
     monkeypatch.setattr(auto, "cluster_here", lambda *_: dataclasses.replace(CLUSTER, memory_gb=0.001, num_nodes=1))
     with pytest.raises(ConfigError, match=r"nothing fits 2 devices of two: .* of the 0.001 GB of a device"):
-        auto.best(values().config, {}, 2)
+        auto.best(values().config, {"parallel.tp": 1, "parallel.pp": 1, "parallel.sp": 1}, 2)
 
 
 @pytest.mark.slow

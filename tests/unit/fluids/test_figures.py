@@ -305,7 +305,11 @@ def test_all_figures_draw_the_most_telling_first(tmp_path):
         assert movie.info["loop"] == 0
 
 
-@pytest.mark.parametrize("data_set", [CHANNEL, TALL], ids=["an obstacle", "tall, periodic, hours"])
+@pytest.mark.parametrize(
+    "data_set",
+    [CHANNEL, pytest.param(TALL, marks=pytest.mark.slow)],
+    ids=["an obstacle", "tall, periodic, hours"],
+)
 def test_other_flows_draw(data_set, tmp_path):
     schema = schema_of(data_set)
     example = example_of(data_set)
@@ -314,6 +318,7 @@ def test_other_flows_draw(data_set, tmp_path):
     check(files)
 
 
+@pytest.mark.slow
 def test_several_data_sets_draw(tmp_path):
     files = drawn(fluids_figures(result_of(BOTH, example_of(CHANNEL, number=1), scores_of(BOTH))), tmp_path)
     assert set(files) == ALL - {"conservation"}
@@ -347,6 +352,7 @@ def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
     check(files)
 
 
+@pytest.mark.slow
 def test_air_at_rest_draws(tmp_path):
     example = example_of(AIR)
     for name in ("forecast", "truth", "initial"):

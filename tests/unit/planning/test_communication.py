@@ -28,6 +28,7 @@ def test_calls_and_bytes_are_those_that_real_ranks_send(name, recompute):
         assert {a: {k: (c.calls, c.bytes) for k, c in kinds.items()} for a, kinds in table.items()} == formula(step)
 
 
+@pytest.mark.slow
 def test_a_megatron_layer_sends_as_much_as_four_all_reduces_and_six_where_it_is_computed_again():
     """Each a scatter and a gather of tokens, which move on a ring what an all-reduce of all tokens does."""
     model = throughput(GPT_175B, 640)

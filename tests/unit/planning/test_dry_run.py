@@ -17,6 +17,7 @@ from tests.unit.planning.models import GPT_1T, cluster, recipe, small
 FRONTIER = cluster("frontier")
 
 
+@pytest.mark.slow
 def test_the_trillion_is_cut_over_3072_devices_and_tensor_parallelism_stays_in_a_node():
     memory = MemoryModel(GPT_1T, FRONTIER, TrainingSpec(9600))
     built = dry_run(memory, recipe(8, 64, 6), FRONTIER)

@@ -27,7 +27,9 @@ def gpt_search(batch=640, constraints=None, facts=GPT_175B, margin=0.1):
 
 @pytest.fixture(scope="module")
 def plan():
-    return gpt_search(constraints=SearchConstraints(fixed={"sp": 1}, precisions=("fp16",))).plan(1024)
+    return gpt_search(
+        constraints=SearchConstraints(fixed={"sp": 1, "zero": 1, "recompute": "full"}, precisions=("fp16",))
+    ).plan(1024)
 
 
 def test_every_strategy_divides_and_fits(plan):
@@ -127,7 +129,8 @@ def test_heads_that_tp_does_not_divide_are_refused_with_degrees_that_work():
 
 
 def test_what_fits_nowhere_here_fits_on_more():
-    search = gpt_search(batch=64)
+    fixed = {"sp": 1, "micro_batch": 1, "recompute": "full"}
+    search = gpt_search(batch=64, constraints=SearchConstraints(fixed=fixed, precisions=("fp16",)))
     assert not search.plan(16).ranked
     smallest = search.smallest_that_fits(16, 4096)
     assert smallest is not None
@@ -171,7 +174,7 @@ def test_a_measured_model_is_searched_too():
 
 
 def test_a_curve_over_devices_falls_with_the_same_batch():
-    constraints = SearchConstraints(fixed={"micro_batch": 1, "recompute": "full"}, precisions=("fp16",))
+    constraints = SearchConstraints(fixed={"sp": 1, "micro_batch": 1, "recompute": "full"}, precisions=("fp16",))
     search = gpt_search(batch=512, constraints=constraints)
     plan = search.plan(512)
     points = scaling_curve(search, plan, [256, 512, 1024])
