@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from domains.fluids.amr.forest import PatchGeometry
-from domains.fluids.data.boundary import Boundary, Side, pad
+from domains.fluids.data.boundary import Boundary
+from sciml.nn.topology import Odd, Planes, Side
 
 WINDS = {"x": "uwnd", "z": "wwnd"}
 """The channel of the wind along each axis."""
@@ -40,12 +41,7 @@ class IndicatorInputs:
 
         Winds change their sign in a wall; exact where normalization leaves their zero in place.
         """
-        odd = tuple([name == WINDS[axis] for name in self.channels] for axis in ("x", "z"))
-        kinds = set(self.boundaries)
-        if len(kinds) == 1:
-            return pad(self.fields, self.boundaries[0], widths, odd)  # type: ignore[arg-type]
-        by_kind = {kind: pad(self.fields, kind, widths, odd) for kind in kinds}  # type: ignore[arg-type]
-        return torch.stack([by_kind[kind][sample] for sample, kind in enumerate(self.boundaries)])
+        return Planes(self.boundaries).pad(self.fields, widths, odd_winds(self.channels))
 
     @property
     def periodic(self) -> Bool[Tensor, "batch axis"]:
@@ -60,6 +56,11 @@ class IndicatorInputs:
         around = self.padded((1, 1, 1, 1))[:, list(channels)]
         along_z = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
         return along_z, (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
+
+
+def odd_winds(names: Sequence[str]) -> Odd:
+    """Says of each variable whether a wall normal to x, and one normal to z, turns it around."""
+    return [name == WINDS["x"] for name in names], [name == WINDS["z"] for name in names]
 
 
 def patch_means(

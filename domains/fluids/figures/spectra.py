@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from domains.fluids.data.boundary import Boundary, Side
+from domains.fluids.data.boundary import Boundary
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import MOST_VARIABLES, length_unit
 from domains.fluids.forecast.example import FlowExample
 from sciml.core.duration import format_hours
+from sciml.nn.topology import Side
 from sciml.report.spectra import Spectrum, SpectrumPanel, draw_spectra
 from sciml.report.style import MUTED
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from domains.fluids.data.boundary import Boundary, Side, pad
+from domains.fluids.data.boundary import Boundary
 from sciml.core.errors import ConfigError
+from sciml.nn.topology import Side
 
 EVEN = ((False, False), (False, False))
 WINDS = ((True, False), (False, True))
@@ -15,7 +16,7 @@ WINDS = ((True, False), (False, True))
 def row(boundary: Boundary, width, odd=EVEN) -> list[float]:
     """The first channel of 1, 2, 3 along x."""
     fields = torch.tensor([1.0, 2.0, 3.0]).expand(2, 1, 3)
-    return pad(fields, boundary, width, odd)[0, 0].tolist()
+    return boundary.pad(fields, width, odd)[0, 0].tolist()
 
 
 class TestBoundary:
@@ -51,7 +52,7 @@ class TestPad:
         boundary = Boundary.of(("wall", "open"), "wall")
         assert row(boundary, (2, 1, 0, 0), WINDS) == [-2, -1, 1, 2, 3, 3]
         fields = torch.arange(1.0, 13).reshape(2, 3, 2)
-        padded = pad(fields, boundary, 1, WINDS)
+        padded = boundary.pad(fields, 1, WINDS)
         assert torch.equal(padded[0, 0], padded[0, 1])  # the wind along the floor is a plain mirror image
         assert torch.equal(padded[1, 0], -padded[1, 1])
         assert torch.equal(padded[1, 1:-1, 1:-1], fields[1])
@@ -69,11 +70,11 @@ class TestPad:
     def test_members_and_times_come_first(self):
         fields = torch.randn(5, 4, 2, 3, 6, generator=torch.Generator().manual_seed(0))
         boundary = Boundary.of("periodic", "wall")
-        padded = pad(fields, boundary, (1, 2, 3, 0), WINDS)
+        padded = boundary.pad(fields, (1, 2, 3, 0), WINDS)
         assert padded.shape == (5, 4, 2, 6, 9)
-        assert torch.equal(padded[3, 2], pad(fields[3, 2], boundary, (1, 2, 3, 0), WINDS))
+        assert torch.equal(padded[3, 2], boundary.pad(fields[3, 2], (1, 2, 3, 0), WINDS))
 
     def test_gradients_reach_the_cells_the_ghosts_come_from(self):
         fields = torch.ones(2, 3, 3, requires_grad=True)
-        pad(fields, Boundary.of("periodic", "wall"), 1, EVEN).sum().backward()
+        Boundary.of("periodic", "wall").pad(fields, 1, EVEN).sum().backward()
         assert fields.grad[0].tolist() == [[4, 2, 4], [2, 1, 2], [4, 2, 4]]

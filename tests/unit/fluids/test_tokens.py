@@ -11,7 +11,7 @@ from domains.fluids.amr.forest import PatchGeometry
 from domains.fluids.amr.positions import patch_angles
 from domains.fluids.amr.token_shard import TokenShard
 from domains.fluids.amr.tokens import PatchEmbedding, Tokenizer, gather_patches
-from domains.fluids.data.boundary import Boundary, pad
+from domains.fluids.data.boundary import Boundary
 from sciml.core.errors import ConfigError
 from sciml.nn.initialization import initialize
 from sciml.nn.patch import patchify
@@ -32,7 +32,7 @@ def test_patches_without_ghosts_are_those_of_the_suite(size):
 @pytest.mark.parametrize("ghosts", [1, 2])
 def test_patches_have_their_neighbors_cells(ghosts):
     fields, found = flow(), forest(flow())
-    padded = pad(fields, CHANNEL_FLOW, ghosts, EVEN)
+    padded = CHANNEL_FLOW.pad(fields, ghosts, EVEN)
     for index, level in enumerate(found.levels):
         size = found.geometry.patch_sizes[index]
         patches = gather_patches(padded, level.nodes, found.geometry, index, ghosts)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from domains.fluids.data.boundary import NAMES, Boundary, Side
+from domains.fluids.data.boundary import NAMES, Boundary
 from domains.fluids.data.readers.hdf5 import opened, text
 from domains.fluids.data.readers.source import FlowSource, spacing
 from domains.fluids.solver import VARIABLES
 from sciml.core.errors import DataError, nearest
+from sciml.nn.topology import Side
 
 ORDERS = ("t0_fields", "t1_fields", "t2_fields")
 OURS = {"velocity_x": "uwnd", "velocity_z": "wwnd"}

@@ -1,0 +1,148 @@
+"""Says what lies beyond the edges of a grid: the one owner of the neighbors of its cells.
+
+Convolutions, windows and patches that look over an edge ask a topology for the cells there. On a sphere the way over a
+pole leads to the opposite meridian; in a plane each side has a condition of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Widths = int | tuple[int, int, int, int]
+"""Cells at each side, or at left, right, bottom (first row) and top (last row)."""
+Odd = tuple[Sequence[bool], Sequence[bool]]
+"""Of each channel, whether it changes its sign in a mirror that x, and in one that z (or latitude), is normal to."""
+
+
+class Topology(Protocol):
+    """Describes the neighbors of a grid's cells."""
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        """Returns fields with the cells around them; ``odd`` tells which channels are parts of vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """Describes a grid of latitudes and longitudes whose rows go from pole to pole and whose columns go all around.
+
+    Beyond a pole the rows come back half a turn further east. There both parts of a horizontal vector have changed
+    their signs: what was northward is southward, and what was eastward is westward.
+    """
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        left, right, bottom, top = (width,) * 4 if isinstance(width, int) else width
+        half_turn = fields.shape[-1] // 2
+        below, above = fields[..., :bottom, :], fields[..., fields.shape[-2] - top :, :]
+        beyond = [rows.flip(-2).roll(half_turn, -1) for rows in (below, above)]
+        if odd is not None and any(odd[1]):
+            signs = torch.tensor([-1.0 if is_odd else 1.0 for is_odd in odd[1]], device=fields.device)
+            beyond = [rows * signs.to(rows.dtype)[:, None, None] for rows in beyond]
+        tall = torch.cat([beyond[0], fields, beyond[1]], -2) if bottom or top else fields
+        if not (left or right):
+            return tall
+        return torch.cat([tall[..., tall.shape[-1] - left :], tall, tall[..., :right]], -1)
+
+
+class Side(str, Enum):
+    """Says what is met at one side of a plane.
+
+    Inflow and outflow are both ``OPEN``: what comes in looks like what is at the edge.
+    """
+
+    PERIODIC = "periodic"
+    WALL = "wall"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Describes a grid in a plane: what repeats is continued, a wall is a mirror, an open side repeats its edge.
+
+    Attributes:
+        x: sides at left and right.
+        z: sides at the bottom (first row) and at the top.
+    """
+
+    x: tuple[Side, Side]
+    z: tuple[Side, Side]
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        left, right, bottom, top = (width,) * 4 if isinstance(width, int) else width
+        odd_x, odd_z = ((), ()) if odd is None else odd
+        fields = _pad_axis(fields, -1, self.x, left, right, tuple(odd_x))
+        return _pad_axis(fields, -2, self.z, bottom, top, tuple(odd_z))
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Describes a batch whose samples lie in planes of their own.
+
+    Attributes:
+        samples: the plane of each.
+    """
+
+    samples: tuple[Plane, ...]
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        kinds = set(self.samples)
+        if len(kinds) == 1:
+            return self.samples[0].pad(fields, width, odd)
+        by_kind = {kind: kind.pad(fields, width, odd) for kind in kinds}
+        return torch.stack([by_kind[kind][sample] for sample, kind in enumerate(self.samples)])
+
+
+def _pad_axis(
+    fields: Float[Tensor, "*batch row column"],
+    dim: int,
+    sides: tuple[Side, Side],
+    before: int,
+    after: int,
+    odd: tuple[bool, ...],
+) -> Float[Tensor, "*batch padded_row padded_column"]:
+    if before == after == 0:
+        return fields
+    index, mirrored = _sources(fields.shape[dim], sides, before, after)
+    padded = fields.index_select(dim, torch.tensor(index, device=fields.device))
+    if not (any(odd) and any(mirrored)):
+        return padded
+    flips = torch.tensor(odd, device=fields.device)[:, None] & torch.tensor(mirrored, device=fields.device)
+    return torch.where(flips.unsqueeze(-2 if dim == -1 else -1), -padded, padded)
+
+
+@cache
+def _sources(size: int, sides: tuple[Side, Side], before: int, after: int) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Returns for each cell of a padded axis the one it takes its value from, and whether it is a mirror image
+    of it.
+    """
+    found = [_source(cell, size, sides) for cell in range(-before, size + after)]
+    return tuple(cell for cell, _ in found), tuple(mirrored for _, mirrored in found)
+
+
+def _source(cell: int, size: int, sides: tuple[Side, Side]) -> tuple[int, bool]:
+    mirrored = False
+    while not 0 <= cell < size:  # more than once where the padding is wider than the domain
+        side = sides[0] if cell < 0 else sides[1]
+        if side is Side.PERIODIC:
+            cell %= size
+        elif side is Side.OPEN:
+            cell = 0 if cell < 0 else size - 1
+        else:
+            cell, mirrored = (-1 - cell if cell < 0 else 2 * size - 1 - cell), not mirrored
+    return cell, mirrored

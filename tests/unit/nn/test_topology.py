@@ -1,0 +1,55 @@
+"""The neighbors of cells at the edges of a sphere, and of planes."""
+
+import pytest
+import torch
+
+from sciml.nn.topology import Plane, Planes, Side, Sphere
+
+LATITUDE = torch.arange(-75.0, 90.0, 30.0).deg2rad()
+LONGITUDE = torch.arange(0.0, 360.0, 45.0).deg2rad()
+
+
+def on_the_sphere(values):
+    """A smooth function of the point on the sphere, at all points of the grid, and one row and column beyond."""
+    step_y, step_x = LATITUDE[1] - LATITUDE[0], LONGITUDE[1] - LONGITUDE[0]
+    latitude = torch.cat([LATITUDE[:1] - step_y, LATITUDE, LATITUDE[-1:] + step_y])
+    longitude = torch.cat([LONGITUDE[:1] - step_x, LONGITUDE, LONGITUDE[-1:] + step_x])
+    x = latitude.cos()[:, None] * longitude.cos()
+    y = latitude.cos()[:, None] * longitude.sin()
+    return values(x, y, latitude.sin()[:, None].expand_as(x))
+
+
+def test_a_scalar_goes_on_smoothly_over_the_poles():
+    around = on_the_sphere(lambda x, y, z: x + 2 * x * y - z * y)
+    inside = around[1:-1, 1:-1]
+    torch.testing.assert_close(Sphere().pad(inside[None], 1)[0], around)
+
+
+def test_a_vector_turns_around_over_the_poles():
+    """The wind of a flow straight over the pole, (u, v) = (-sin, -sin(latitude) cos), keeps its direction in space."""
+    step = LATITUDE[1] - LATITUDE[0]
+    latitude = torch.cat([LATITUDE, LATITUDE[-1:] + step])[:, None]
+    wind = torch.stack([-LONGITUDE.sin().expand(7, 8), -latitude.sin() * LONGITUDE.cos()])
+    padded = Sphere().pad(wind[:, :-1], (0, 0, 0, 1), ([False, False], [True, True]))
+    torch.testing.assert_close(padded, wind)
+
+
+def test_widths_of_each_side():
+    fields = torch.arange(12.0).view(1, 3, 4)
+    assert Sphere().pad(fields, (1, 2, 0, 1)).shape == (1, 4, 7)
+    assert torch.equal(Sphere().pad(fields, 0), fields)
+
+
+def test_samples_of_a_batch_have_planes_of_their_own():
+    fields = torch.randn(3, 2, 4, 5)
+    kinds = [Plane((side, side), (Side.WALL, Side.OPEN)) for side in (Side.PERIODIC, Side.OPEN)]
+    padded = Planes((kinds[0], kinds[1], kinds[0])).pad(fields, 2)
+    for sample, kind in enumerate((kinds[0], kinds[1], kinds[0])):
+        assert torch.equal(padded[sample], kind.pad(fields[sample], 2))
+
+
+@pytest.mark.parametrize("topology", [Sphere(), Plane((Side.PERIODIC,) * 2, (Side.WALL,) * 2)])
+def test_turning_around_the_axis_commutes(topology):
+    fields = torch.randn(2, 3, 4, 8)
+    turned = topology.pad(fields.roll(3, -1), (0, 0, 1, 1))
+    assert torch.equal(turned, topology.pad(fields, (0, 0, 1, 1)).roll(3, -1))
