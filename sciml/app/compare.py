@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,16 @@ from sciml.data.staging import StagedParts
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.forecast.evaluation import score_model
+from sciml.parallel.config import ParallelConfig
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
 from sciml.run.compose import Composition
+from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import LoadedRun, load_run
 from sciml.run.reference_models import OWN, build_reference_models
 from sciml.run.spec import RunSpec
 from sciml.training.checkpoint import CheckpointStore
+from sciml.training.engine_config import EngineConfig
 
 
 @dataclass(frozen=True)
@@ -111,26 +113,21 @@ def _cases(run: LoadedRun, mesh: Mesh, what: str) -> list[dict[str, Any]]:
 
 
 def measure_costs(runs: Mapping[str, LoadedRun], mesh: Mesh, rounds: int) -> dict[str, dict[str, float]]:
-    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample.
+    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample."""
+    steps: dict[tuple[str, str], Step] = {}
+    for name, run in runs.items():
+        alone = replace(run.spec, parallel=ParallelConfig(), engine=EngineConfig())
+        steps[name, "train_step_s"] = training_step(alone, run.task, run.splits, mesh, rounds)
+        steps[name, "infer_step_s"] = _inference_step(run, mesh)
+    seconds = measure_in_turn(steps, mesh.world, rounds)
+    return {name: {kind: seconds[name, kind] for kind in ("train_step_s", "infer_step_s")} for name in runs}
 
-    Models take turns, round after round, so that whatever else the machine does disturbs them alike.
-    """
-    clock = time.process_time if mesh.device.type == "cpu" else time.perf_counter
-    times: dict[str, dict[str, list[float]]] = {name: {"train_step_s": [], "infer_step_s": []} for name in runs}
-    for number in track(range(rounds + 1), "measuring steps", rounds + 1):
-        for name, run in runs.items():
-            source, count = run.splits.train, run.spec.trainer.global_batch_size
-            samples = [source.sample(n % len(source), np.random.default_rng(n)) for n in range(count)]
-            batch, one = (source.collate(some).to(mesh.device) for some in (samples, samples[:1]))
-            steps = {"train_step_s": lambda r=run, b=batch: r.task.loss(r.model.train(), b).loss.backward(),
-                     "infer_step_s": lambda r=run, b=one: r.task.predict(r.model.eval(), b)}  # fmt: skip
-            for kind, step in steps.items():
-                start = clock()
-                with torch.set_grad_enabled(kind == "train_step_s"):
-                    step()
-                if mesh.device.type == "cuda":
-                    torch.cuda.synchronize()
-                if number:  # the first round only warms up
-                    times[name][kind].append(clock() - start)
-            run.model.zero_grad(set_to_none=True)
-    return {name: {kind: float(np.median(seconds)) for kind, seconds in kinds.items()} for name, kinds in times.items()}
+
+def _inference_step(run: LoadedRun, mesh: Mesh) -> Step:
+    source = run.splits.train
+
+    def prepare(number: int) -> Callable[[], Any]:
+        one = source.collate([source.sample(0, np.random.default_rng(number))]).to(mesh.device)
+        return lambda: torch.no_grad()(run.task.predict)(run.model, one)
+
+    return prepare

@@ -7,6 +7,7 @@ from sciml.core.config import build
 from sciml.core.result import CommandResult
 from sciml.distributed.world import join
 from sciml.report.run_report import report_evaluation
+from sciml.run.budgets import with_steps
 from sciml.run.compose import Composition
 from sciml.run.reference_models import build_reference_models, train_reference_models
 from sciml.run.scoring import score_run
@@ -20,7 +21,8 @@ def run(composition: Composition) -> CommandResult | None:
     trainer = build(TrainerConfig, composition.config["trainer"], prefix="trainer")
     world = join(trainer.device, trainer.timeout_s)
     start = find_run(composition, world)
-    spec = RunSpec.build(with_best_parallel(start.config, composition.overrides, world))
+    config = with_best_parallel(start.config, composition.overrides, world)
+    spec = RunSpec.build(with_steps(config, composition.overrides, start.folder, world))
     reference_models = build_reference_models(spec)
     session = TrainingSession.start(spec, world, start.folder, note=start.note)
     folder, mesh = session.folder, session.trainer.mesh

@@ -1,20 +1,27 @@
-"""Reference models: trained beside a run's own to judge it by, equal to it but for a few keys, on the same data.
+"""Reference models: trained beside a run's own to judge it by, on the same data.
 
-``reference_models`` names them with the keys in which they differ, e.g.
-``{coarse: {model: {ratios: [], budgets: []}}}``.
+``reference_models`` names them with the keys in which they differ from it, e.g.
+``{coarse: {model: {ratios: [], budgets: []}}}``. Keys of a model of another kind stand alone, with that kind's
+defaults: ``{unet: {model: {kind: unet}, budget: equal}}``. :mod:`sciml.run.budgets` decides the steps that a budget
+allows.
 With ``seeds`` above 1 each of them, and the run's own model, is trained again from the seeds that follow. They lie in
 the run's folder under ``reference_models/NAME-NUMBER``, are runs themselves, and continue when the run is resumed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from sciml.core.config import build
+from sciml.core.errors import ConfigError, nearest
+from sciml.core.sentences import plain
+from sciml.core.types import Positive
 from sciml.distributed.world import World
 from sciml.run.folder import RunFolder
 from sciml.run.session import TrainingSession, say
-from sciml.run.spec import RunOptions, RunSpec, with_overrides
+from sciml.run.spec import GROUPS, RunOptions, RunSpec, with_overrides
 
 OWN = "model"
 """Name of the run's own model."""
@@ -44,15 +51,63 @@ def build_reference_models(spec: RunSpec) -> list[ReferenceModel]:
     Raises:
         ConfigError: where one cannot work, as for the run's own configuration.
     """
-    differences = {OWN: {}, **spec.options.reference_models}
     models = []
     for name, number in _names(spec.options):
-        differing = differences[name].items()
-        overrides = {f"{group}.{key}": value for group, keys in differing for key, value in keys.items()}
-        config = with_overrides(spec.config, overrides)
-        config |= {"seed": spec.seed + number, "reference_models": {}, "seeds": 1}
-        models.append(ReferenceModel(name, number, RunSpec.build(config)))
+        entry = spec.options.reference_models[name] if name != OWN else {}
+        budget_of(name, entry)
+        try:
+            config = _differing(spec.config, name, entry)
+            config |= {"seed": spec.seed + number, "reference_models": {}, "seeds": 1}
+            models.append(ReferenceModel(name, number, RunSpec.build(config)))
+        except ConfigError as error:
+            key = f"reference_models.{name}" + f".{error.key}" * (error.key is not None)
+            raise ConfigError(error.message, key=key, hint=error.hint) from None
     return models
+
+
+def budget_of(name: str, entry: Mapping[str, Any]) -> float | Literal["equal"] | None:
+    """Returns the budget of a reference model: seconds of training, or as much as the run's own costs; None has none.
+
+    Args:
+        entry: of ``reference_models``.
+
+    Raises:
+        ConfigError: where it is neither.
+    """
+    budget = entry.get("budget")
+    if budget is None or budget == "equal":
+        return budget
+    try:
+        if isinstance(budget, str):  # a number in quotes is no number
+            raise ConfigError("must be a number")
+        return build(_Seconds, {"budget": budget}).budget
+    except ConfigError:
+        key = f"reference_models.{name}.budget"
+        raise ConfigError(f"must be equal, or seconds above 0, got {plain(budget, quoted=True)}", key=key) from None
+
+
+def _differing(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration of a run that differs by an entry of ``reference_models``."""
+    groups = {key: values for key, values in entry.items() if key != "budget"}
+    for group, values in groups.items():
+        if group not in GROUPS:
+            raise ConfigError("unknown group of keys", key=group, hint=nearest(group, [*GROUPS, "budget"]))
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"must be a group of keys, got {plain(values)}", key=group)
+    if "budget_s" in groups.get("trainer", {}):
+        raise ConfigError("is that of the run", key="trainer.budget_s", hint=f"use reference_models.{name}.budget")
+    config = dict(config)
+    model = groups.get("model", {})
+    if model.get("kind", config["model"]["kind"]) != config["model"]["kind"]:
+        # Neither keys nor weights of one kind mean anything to another.
+        config |= {"model": dict(groups.pop("model")), "init_from": None}
+    overrides = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    return with_overrides(config, {**overrides, "trainer.budget_s": None})
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    budget: Positive[float]
 
 
 def train_reference_models(models: Sequence[ReferenceModel], run: RunFolder, world: World) -> bool:

@@ -31,7 +31,8 @@ class RunOptions:
         resume: an earlier run to continue: its folder, its name, or ``latest``.
         init_from: a run whose weights this one starts from, named likewise.
         reference_models: by name, the keys in which each differs from the run, e.g.
-            ``{"wide": {"model": {"embed_dim": 256}}}``.
+            ``{"wide": {"model": {"embed_dim": 256}}}``, and beside them its ``budget``: seconds of training, ``equal``
+            for as much as the run's own costs, or None for as many steps.
         seeds: how many seeds each model is trained from, the run's own first.
     """
 
@@ -39,7 +40,7 @@ class RunOptions:
     run: str | None = None
     resume: str | None = None
     init_from: str | None = None
-    reference_models: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    reference_models: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: AtLeastOne = 1
     output: Output = "text"
 

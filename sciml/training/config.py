@@ -19,6 +19,8 @@ class TrainerConfig:
 
     Attributes:
         max_steps: optimizer steps.
+        budget_s: CPU seconds (on an accelerator seconds) of training, from which ``max_steps`` is found when a run
+            begins; None takes ``max_steps`` as it is.
         global_batch_size: samples a step over all ranks and micro-batches.
         micro_batch_size: samples a forward pass on one rank; None takes the rank's whole share at once.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; parameters, optimizer, head and loss stay float32.
@@ -36,6 +38,7 @@ class TrainerConfig:
     """
 
     max_steps: AtLeastOne = 1000
+    budget_s: Positive[float] | None = None
     global_batch_size: AtLeastOne = 16
     micro_batch_size: AtLeastOne | None = None
     precision: Precision = "fp32"

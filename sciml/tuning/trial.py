@@ -125,6 +125,7 @@ class Trial:
             "tracking": "none",
             "output": "text",
             "trainer.max_steps": self.steps,
+            "trainer.budget_s": "null",
             "trainer.log_every": 1,
             "trainer.valid_every": NEVER,
             "trainer.save_every": NEVER,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sciml.core.types import AtLeastOne
 from sciml.domain.protocol import FittedData, LossOutput, NamedFigure, Prediction, Splits
 from sciml.domain.score import Baseline, Metric
 from sciml.forecast.lead_time_sums import LeadTimeSums
@@ -89,6 +90,25 @@ class RingModel(nn.Module):
         return state + self.head(self.trunk(self.embed(state[..., None]) + self.position))[..., 0]
 
 
+@dataclass(frozen=True)
+class WindowConfig:
+    kind: str = "window"
+    width: AtLeastOne = 3
+
+
+class WindowModel(nn.Module):
+    """A reference model of another kind: the next state from a window of points."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width = config.width
+        self.linear = nn.Linear(2 * config.width + 1, 1)
+
+    def forward(self, state):
+        around = nn.functional.pad(state[:, None], (self.width, self.width), mode="circular")[:, 0]
+        return self.linear(around.unfold(1, 2 * self.width + 1, 1))[..., 0]
+
+
 class RingMetrics:
     def __init__(self, num_steps):
         hours = range(1, num_steps + 1)
@@ -135,7 +155,7 @@ class RingTask:
 
 
 class ToyDomain:
-    name, model_kinds = "toy", {"vit": ViTConfig}
+    name, model_kinds = "toy", {"vit": ViTConfig, "window": WindowConfig}
     data_config, task_config = ToyData, ToyTask
     baselines = (STANDING_STILL,)
 
@@ -148,7 +168,7 @@ class ToyDomain:
         return Splits(train, valid, test, Ring(), Ring())
 
     def model(self, spec, schema):
-        return RingModel(spec.model)
+        return WindowModel(spec.model) if spec.model.kind == "window" else RingModel(spec.model)
 
     def task(self, spec, splits):
         return RingTask(spec.task.num_steps)

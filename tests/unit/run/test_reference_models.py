@@ -32,6 +32,17 @@ def test_all_models_of_the_first_seed_come_first():
     assert all(not m.spec.options.reference_models and m.spec.options.seeds == 1 for m in models)
 
 
+def test_keys_of_a_model_of_another_kind_stand_alone():
+    given = "reference_models={window: {model: {kind: window}}, same: {model: {kind: vit, depth: 1}}}"
+    toy = compose("train", [*TOY[2:], given, "init_from=runs/toy/earlier"], TOY[1])
+    window, same = (model.spec for model in build_reference_models(RunSpec.build(toy.config)))
+    assert window.config["model"] == {"kind": "window"}
+    assert window.model.width == 3
+    assert window.options.init_from is None
+    assert (same.model.depth, same.model.embed_dim) == (1, 32)
+    assert same.options.init_from == "runs/toy/earlier"
+
+
 def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     first = json.loads(capsys.readouterr().out)["scores"]
@@ -61,7 +72,12 @@ def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
     ("given", "says"),
     [
         ("reference_models={wide: {modle: {embed_dim: 64}}}", "modle: unknown group of keys; did you mean 'model'"),
-        ("reference_models={wide: {model: {embed_dm: 64}}}", "embed_dm"),
+        ("reference_models={wide: {model: {embed_dm: 64}}}", "reference_models.wide.model.embed_dm: unknown key"),
+        (
+            "reference_models={w: {model: {kind: window, depth: 2}}}",
+            "w.model.depth: unknown key; did you mean 'width'?",
+        ),
+        ("reference_models={w: {model: {kind: abacus}}}", "a model of kind 'abacus' cannot serve domain=toy"),
         ("seeds=0", "seeds must be at least 1, got 0; try seeds=1"),
         ("companions={wide: {model: {embed_dim: 64}}}", "companions: unknown key; did you mean 'reference_models'?"),
         ("repeats=2", "repeats: unknown key; did you mean 'seeds'?"),

@@ -1,0 +1,110 @@
+"""Budgets: models are trained for as many steps as cost a number of seconds, or as much as the run's own training.
+
+``trainer.budget_s`` is the budget of the run's own model, ``reference_models.NAME.budget`` that of a reference model.
+Steps are measured once, when a run begins. The numbers of steps are then keys like any others of the configuration
+that ``run.json`` keeps, so that a resumed run, further seeds and comparisons find them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sciml.core.errors import ConfigError
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
+from sciml.run.costs import Step, measure_in_turn, training_step
+from sciml.run.folder import RunFolder
+from sciml.run.reference_models import OWN, ReferenceModel, budget_of, build_reference_models
+from sciml.run.session import check_degrees, find_source, load_data, say
+from sciml.run.spec import RunSpec, with_overrides
+
+ROUNDS = 7
+LEAVE_OUT = "leave one of them out"
+
+
+def with_steps(
+    config: Mapping[str, Any], typed: Mapping[str, Any], folder: RunFolder | None, world: World
+) -> dict[str, Any]:
+    """Returns a configuration in which the steps of every model with a budget are decided.
+
+    Args:
+        config: of the run, whose ``parallel`` is decided.
+        typed: what was typed of keys within groups, by dotted key.
+        folder: the run that continues, which keeps the steps that it began with; None measures them.
+
+    Raises:
+        ConfigError: where a budget is no budget, is given with a number of steps, or differs from that of the run.
+    """
+    spec = RunSpec.build(config)
+    models = [model for model in build_reference_models(spec) if model.name != OWN and model.number == 0]
+    if folder is not None:
+        return _as_kept(spec, folder.record["config"])
+    entries, budget_s = spec.options.reference_models, spec.trainer.budget_s
+    limited = [model for model in models if budget_of(model.name, entries[model.name]) is not None]
+    _check_steps(spec, typed, limited)
+    if budget_s is None and not limited:
+        return dict(config)
+    costs = _measure({OWN: spec, **{model.name: model.spec for model in limited}}, world)
+    overrides: dict[str, Any] = {}
+    own_steps, unit = spec.trainer.max_steps, "CPU s" if world.device.type == "cpu" else "s"
+    if budget_s is not None:
+        own_steps = overrides["trainer.max_steps"] = _steps(budget_s, costs[OWN])
+        say(world, f"the run's model: {own_steps} steps, which cost {budget_s:g} {unit}")
+    for model in limited:
+        budget = budget_of(model.name, entries[model.name])
+        seconds = own_steps * costs[OWN] if budget == "equal" else float(budget or 0)
+        steps = overrides[f"reference_models.{model.name}.trainer.max_steps"] = _steps(seconds, costs[model.name])
+        cost = f"as much as the run's {own_steps}" if budget == "equal" else f"{seconds:g} {unit}"
+        say(world, f"reference model {model.name}: {steps} steps, which cost {cost}")
+    return with_overrides(config, overrides)
+
+
+def _steps(seconds: float, step_s: float) -> int:
+    return max(1, round(seconds / step_s))
+
+
+def _check_steps(spec: RunSpec, typed: Mapping[str, Any], limited: Sequence[ReferenceModel]) -> None:
+    if spec.trainer.budget_s is not None and "trainer.max_steps" in typed:
+        raise ConfigError("cannot be given together with trainer.max_steps", key="trainer.budget_s", hint=LEAVE_OUT)
+    for model in limited:
+        key = f"reference_models.{model.name}"
+        if "max_steps" in spec.options.reference_models[model.name].get("trainer", {}):
+            raise ConfigError(
+                f"cannot be given together with {key}.trainer.max_steps", key=f"{key}.budget", hint=LEAVE_OUT
+            )
+
+
+def _measure(specs: Mapping[str, RunSpec], world: World) -> dict[str, float]:
+    """Measures a training step of each model on all ranks together; the seconds are those of the first rank."""
+    num_threads = specs[OWN].trainer.num_threads
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    steps: dict[str, Step] = {}
+    for name, spec in specs.items():
+        mesh = Mesh(world, check_degrees(spec, world.size))
+        splits = load_data(spec, None, find_source(spec, None))
+        task = spec.domain.task(spec, splits).to(world.device)
+        steps[name] = training_step(spec, task, splits, mesh, ROUNDS)
+    return world.share(measure_in_turn(steps, world, ROUNDS))
+
+
+def _as_kept(spec: RunSpec, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration of a run that continues with the steps that were decided when it began."""
+    _check_same("trainer.budget_s", spec.trainer.budget_s, kept["trainer"].get("budget_s"))
+    overrides = {}
+    for name, entry in spec.options.reference_models.items():
+        before = kept.get("reference_models", {}).get(name, {})
+        budget = budget_of(name, entry)
+        _check_same(f"reference_models.{name}.budget", budget, budget_of(name, before))
+        if budget is not None and "max_steps" not in entry.get("trainer", {}):
+            overrides[f"reference_models.{name}.trainer.max_steps"] = before["trainer"]["max_steps"]
+    return with_overrides(spec.config, overrides)
+
+
+def _check_same(key: str, budget: float | str | None, before: float | str | None) -> None:
+    if budget != before:
+        was = "none" if before is None else before
+        raise ConfigError(f"is decided when a run begins, and this one has {was}", key=key, hint="begin a new run")

@@ -1,0 +1,77 @@
+"""What a step of a model costs: several models are measured in turn, so that other load disturbs them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from sciml.core.progress import track
+from sciml.core.seeding import seed_step
+from sciml.data.loader import ShuffledSampler, training_batches
+from sciml.distributed.mesh import Mesh
+from sciml.distributed.world import World
+from sciml.domain.protocol import Splits, Task
+from sciml.run.session import build_model
+from sciml.run.spec import RunSpec
+from sciml.training.engine_config import build_engine
+
+Key = TypeVar("Key", bound=Hashable)
+Step = Callable[[int], Callable[[], Any]]
+"""Takes the number of a round, prepares its step, and returns what is to be measured."""
+
+
+def measure_in_turn(steps: Mapping[Key, Step], world: World, rounds: int) -> dict[Key, float]:
+    """Measures the median CPU seconds (on an accelerator seconds) of each step.
+
+    The steps take turns, round after round; a round before the first warms up. The seconds are those of this rank.
+    """
+    on_cpu = world.device.type == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
+    times: dict[Key, list[float]] = {name: [] for name in steps}
+    numbers = range(rounds + 1)
+    for number in track(numbers, "measuring steps") if world.is_main else numbers:
+        for name, prepare in steps.items():
+            step = prepare(number)
+            if not on_cpu:
+                torch.accelerator.synchronize()
+            start = clock()
+            step()
+            if not on_cpu:
+                torch.accelerator.synchronize()
+            if number:
+                times[name].append(clock() - start)
+    return {name: float(np.median(seconds)) for name, seconds in times.items()}
+
+
+def training_step(spec: RunSpec, task: Task, splits: Splits, mesh: Mesh, rounds: int) -> Step:
+    """Builds a new model and returns its training step: forward, backward and update, without loading the batch.
+
+    Args:
+        task: on the mesh's device.
+        rounds: how often it is measured.
+    """
+    trainer = spec.trainer
+    model = build_model(spec, splits, task, None, mesh)
+    engine = build_engine(spec.engine, model, spec.optim, trainer, task)
+    share, micro_batch = trainer.global_batch_size // mesh.num_data_ranks, trainer.micro_batch(mesh.num_data_ranks)
+    batches = training_batches(
+        splits.train,
+        ShuffledSampler(len(splits.train), trainer.global_batch_size, spec.seed),
+        start_step=0,
+        stop_step=rounds + 1,
+        micro_batch_size=micro_batch,
+        rank=mesh.data_rank,
+        num_ranks=mesh.num_data_ranks,
+    )
+
+    def prepare(number: int) -> Callable[[], Any]:
+        micro_batches = [next(batches).to(mesh.device) for _ in range(share // micro_batch)]
+        seed_step(spec.seed, number, mesh.data_rank)
+        # At a learning rate of 0 an update costs what it always costs, and nothing can diverge.
+        return lambda: engine.train_step(task, micro_batches, lr=0.0)
+
+    return prepare

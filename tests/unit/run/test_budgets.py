@@ -1,0 +1,169 @@
+"""Budgets: how many steps models get for their seconds, and that a run keeps what was decided when it began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml.app.cli import main
+from sciml.core.errors import ConfigError
+from sciml.run import budgets, costs
+from sciml.run.budgets import with_steps
+from sciml.run.compose import compose
+from sciml.run.folder import RunFolder
+from sciml.run.reference_models import build_reference_models
+from sciml.run.session import find_run, load_data
+from sciml.run.spec import RunSpec
+from sciml.testing.ranks import ranks
+from sciml.testing.sessions import ALONE
+from sciml.training.checkpoint import CheckpointStore
+
+CONF = str(Path(__file__).resolve().parents[2] / "conformance" / "toy" / "conf")
+TOY = ["domain=toy", "trainer.num_threads=1", "trainer.global_batch_size=4", "model.depth=1"]
+OWN_STEPS = "trainer.max_steps=6"
+WINDOW = "reference_models={window: {model: {kind: window}, budget: equal}}"
+WIDE = "reference_models={wide: {model: {embed_dim: 64}, budget: 3}}"
+STEP_S = {"model": 0.5, "window": 0.25, "wide": 1.0}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The models whose steps were measured, at made-up costs."""
+    found = []
+
+    def measure(steps, world, rounds):
+        found.append(set(steps))
+        return {name: STEP_S[name] for name in steps}
+
+    monkeypatch.setattr(budgets, "measure_in_turn", measure)
+    return found
+
+
+def decided(*arguments, world=ALONE):
+    """The steps of the run's model and of its reference models."""
+    toy = compose("train", [*TOY, *arguments], CONF)
+    spec = RunSpec.build(with_steps(toy.config, toy.overrides, None, world))
+    references = {(model.name, model.number): model.spec for model in build_reference_models(spec)}
+    assert all(reference.trainer.budget_s is None for reference in references.values())
+    return spec.trainer.max_steps, {key: reference.trainer.max_steps for key, reference in references.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own", "references"),
+    [
+        ([OWN_STEPS, WINDOW], 6, {"window": 12}),
+        ([OWN_STEPS, WIDE], 6, {"wide": 3}),
+        (["trainer.budget_s=4", WINDOW, WIDE], 8, {"window": 16, "wide": 3}),
+        (["trainer.budget_s=4", WINDOW, "reference_models.window.budget=null"], 8, {"window": 8}),
+        (["trainer.budget_s=1e-6", WIDE, "reference_models.wide.budget=1e-6"], 1, {"wide": 1}),
+    ],
+)
+def test_a_budget_gives_as_many_steps_as_it_pays_for(measured, arguments, own, references):
+    assert decided(*arguments) == (own, {(name, 0): steps for name, steps in references.items()})
+    assert len(measured) == 1
+
+
+def test_without_a_budget_nothing_is_measured(measured):
+    assert decided(OWN_STEPS, "reference_models={wide: {model: {embed_dim: 64}}}") == (6, {("wide", 0): 6})
+    assert not measured
+
+
+def test_all_seeds_get_the_steps_of_the_first(measured):
+    steps = {("window", 0): 16, ("model", 1): 8, ("window", 1): 16}
+    assert decided("trainer.budget_s=4", WINDOW, "seeds=2") == (8, steps)
+    assert measured == [{"model", "window"}]
+
+
+def test_the_command_says_what_it_decided_and_a_resumed_run_keeps_it(measured, tmp_path, capsys):
+    toy = ["--config-dir", CONF, *TOY, f"runs_dir={tmp_path}", "data.num_samples=8"]
+    begun = ["trainer.budget_s=2", "reference_models.window={model: {kind: window}, budget: equal}", "seeds=2"]
+    main("train", [*toy, *begun])
+    said = capsys.readouterr().err
+    assert "the run's model: 4 steps, which cost 2 CPU s\n" in said
+    assert "reference model window: 8 steps, which cost as much as the run's 4\n" in said
+    folder = RunFolder.find("latest", str(tmp_path))
+    trained = {"model-0": folder}
+    trained |= {path.name: RunFolder(path) for path in (folder.path / "reference_models").iterdir()}
+    steps = {"model-0": 4, "model-1": 4, "window-0": 8, "window-1": 8}
+    assert {name: run.record["config"]["trainer"]["max_steps"] for name, run in trained.items()} == steps
+    assert {name: CheckpointStore(run.checkpoints).steps()[-1] for name, run in trained.items()} == steps
+    for path in (trained["window-1"].path / "checkpoints").iterdir():  # as if it had ended early
+        path.rename(path.with_name(f"gone-{path.name}"))
+    main("train", [*toy, *begun, f"resume={folder.path}"])
+    assert len(measured) == 1
+    assert {name: CheckpointStore(run.checkpoints).steps()[-1] for name, run in trained.items()} == steps
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main("train", [*toy, f"resume={folder.path}", "reference_models.window.budget=3"])
+    said = capsys.readouterr().err
+    assert "reference_models.window.budget: is decided when a run begins, and this one has equal; begin a new" in said
+    resumed = compose("train", [*toy[2:], f"resume={folder.path}", "trainer.max_steps=9"], CONF)
+    start = find_run(resumed, ALONE)
+    longer = with_steps(start.config, resumed.overrides, start.folder, ALONE)
+    assert longer["trainer"]["max_steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["reference_models.wide.budget=fast"], "^reference_models.wide.budget must be equal, or seconds above 0, got"),
+        (["reference_models.wide.budget=fast"], "got 'fast'$"),
+        (["reference_models.wide.budget=-3"], "must be equal, or seconds above 0, got -3"),
+        (["reference_models.wide.budget=true"], "must be equal, or seconds above 0, got true"),
+        (["reference_models.wide.budget=[3]"], r"must be equal, or seconds above 0, got \[3\]"),
+        (["reference_models.wide.budgt=3"], "reference_models.wide.budgt: unknown group of keys; did you mean 'bu"),
+        (["reference_models.wide.trainer.max_steps=3"], "reference_models.wide.budget: cannot be given together with"),
+        (["reference_models.wide.trainer.budget_s=3"], "wide.trainer.budget_s: is that of the run; use reference"),
+        (["reference_models.wide.model=3"], "reference_models.wide.model must be a group of keys, got 3"),
+        (["trainer.budget_s=0"], "trainer.budget_s must be above 0, got 0"),
+        (["trainer.budget_s=3", OWN_STEPS], "trainer.budget_s: cannot be given together with trainer.max_steps"),
+    ],
+)  # fmt: skip
+def test_bad_budgets_are_refused(measured, given, says):
+    with pytest.raises(ConfigError, match=says):
+        decided(WIDE, *given)
+    assert not measured
+
+
+def test_steps_are_measured_in_turn_without_their_preparation(monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr(costs.time, "process_time", lambda: clock[0])
+
+    def step(name, seconds):
+        def spend(amount):
+            order.append(name)
+            clock[0] += amount
+
+        def prepare(number):
+            clock[0] += 100.0
+            return lambda: spend(seconds[number])
+
+        return prepare
+
+    steps = {"slow": step("slow", [50.0, 2.0, 9.0, 3.0]), "fast": step("fast", [50.0, 1.0, 1.0, 8.0])}
+    assert costs.measure_in_turn(steps, ALONE, 3) == {"slow": 3.0, "fast": 1.0}
+    assert order == ["slow", "fast"] * 4
+
+
+def test_measured_steps_leave_the_weights_as_they_are():
+    spec = RunSpec.build(compose("train", [*TOY, "trainer.micro_batch_size=2"], CONF).config)
+    splits = load_data(spec, None, None)
+    mesh = costs.Mesh.alone()
+    step = costs.training_step(spec, spec.domain.task(spec, splits), splits, mesh, rounds=1)
+    losses = [step(number)().loss for number in range(2)]
+    again = costs.training_step(spec, spec.domain.task(spec, splits), splits, mesh, rounds=1)
+    again(0)
+    assert again(1)().loss == losses[1]
+
+
+def decide(world):
+    torch.set_num_threads(1)
+    return decided("trainer.budget_s=0.2", WINDOW, world=world)
+
+
+def test_all_ranks_decide_alike():
+    first, second = ranks(2).run(decide)
+    assert first == second
+    assert min(first[0], first[1]["window", 0]) >= 1
