@@ -23,6 +23,7 @@ from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
 from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
+from domains.climate.model.field_forecaster import FieldForecaster
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
@@ -30,9 +31,10 @@ from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.forecast.intervals import parse_intervals, scoring_paths
+from sciml.models.field_models import FIELD_KINDS, FieldConfig
 from sciml.models.vit import ViTConfig
 
-ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig]
+ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig | FieldConfig]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class ClimateDomain:
     """Forecasts ERA5-like fields on latitude and longitude by the shared ViT."""
 
     name = "climate"
-    model_kinds: Mapping[str, type] = {"vit": ViTConfig}
+    model_kinds: Mapping[str, type] = {"vit": ViTConfig, **FIELD_KINDS}
     data_config = ClimateDataConfig
     task_config = ClimateTaskConfig
     prepare_config = PrepareConfig
@@ -57,7 +59,8 @@ class ClimateDomain:
     baselines = BASELINES
 
     def check(self, spec: ClimateSpec) -> None:
-        check_options(spec.model)
+        if not isinstance(spec.model, FieldConfig):
+            check_options(spec.model)
 
     def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
         store = open_or_prepare(spec.data)
@@ -80,7 +83,10 @@ class ClimateDomain:
         )
 
     def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
-        return ClimateViT.from_schema(spec.model, schema, forcing_names(spec.task.forcings))
+        forcings = forcing_names(spec.task.forcings)
+        if isinstance(spec.model, FieldConfig):
+            return FieldForecaster.from_schema(spec.model, schema, forcings)
+        return ClimateViT.from_schema(spec.model, schema, forcings)
 
     def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
         assert isinstance(splits, ClimateSplits)

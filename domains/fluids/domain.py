@@ -18,6 +18,7 @@ from domains.fluids.data.datasets import Flows, open_flows
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
+from domains.fluids.field_forecaster import FlowForecaster
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
@@ -29,8 +30,9 @@ from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
+from sciml.models.field_models import FIELD_KINDS, FieldConfig
 
-FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig]
+FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig | FieldConfig]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class FluidsDomain:
     """Forecasts flows on regular grids in a plane by a hierarchical transformer that refines where physics needs it."""
 
     name = "fluids"
-    model_kinds: Mapping[str, type] = {"amr": AMRConfig}
+    model_kinds: Mapping[str, type] = {"amr": AMRConfig, **FIELD_KINDS}
     data_config = FluidsDataConfig
     task_config = FluidsTaskConfig
     simulate_config = SimulateConfig
@@ -55,7 +57,7 @@ class FluidsDomain:
     baselines = BASELINES
 
     def check(self, spec: FluidsSpec) -> None:
-        if spec.parallel.pp > 1 and spec.model.indicator == "learned":
+        if spec.parallel.pp > 1 and _indicator(spec.model) == "learned":
             raise ConfigError(
                 "the parameters of a learned indicator belong to no stage of a pipeline",
                 key="model.indicator",
@@ -98,10 +100,12 @@ class FluidsDomain:
         return splits
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
+        if isinstance(spec.model, FieldConfig):
+            return FlowForecaster(spec.model, schema.channels)
         return AMRViT(spec.model, schema.channels)
 
     def task(self, spec: FluidsSpec, splits: Splits) -> FluidsTask:
-        return FluidsTask(splits.schema, splits.statistics, spec.task, needs_truth=spec.model.indicator == "oracle")
+        return FluidsTask(splits.schema, splits.statistics, spec.task, needs_truth=_indicator(spec.model) == "oracle")
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         return FittedData(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
@@ -129,6 +133,11 @@ class FluidsDomain:
         example = FlowExample.of(splits.schema, read_example(path, splits.test))
         assert example is not None
         return example_figures(example, None, None)
+
+
+def _indicator(model: AMRConfig | FieldConfig) -> str | None:
+    """Returns what tells where to refine; None for a model that refines nowhere."""
+    return model.indicator if isinstance(model, AMRConfig) else None
 
 
 def check_as_trained(trained: FluidsSchema, found: FluidsSchema) -> None:

@@ -74,6 +74,11 @@ def all_to_all(x: Shaped[Tensor, "..."], cut: int, join: int, group: Group) -> S
     return _mapped(x, group, partial(_exchanged, cut=cut, join=join), partial(_exchanged, cut=join, join=cut))
 
 
+def share_gradient(x: Shaped[Tensor, "*shape"], num_ranks: int) -> Shaped[Tensor, "*shape"]:
+    """Returns a tensor that all ranks have alike; each takes an equal part of its gradient."""
+    return _Map.apply(x, torch.clone, partial(torch.div, other=num_ranks))
+
+
 @torch.no_grad()
 def all_reduce_max(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, "*shape"]:
     """Returns the largest of the ranks' tensors, element by element; without a gradient."""

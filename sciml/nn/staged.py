@@ -22,17 +22,20 @@ class ForwardPass:
         embed: computes the activations that enter the first block.
         head: turns the activations behind the last block into the model's output.
         context: further arguments of every block; it carries no gradient, and every stage computes its own.
+        carried: how many of the last activations the blocks do not see; they are for the head.
     """
 
     embed: Callable[[], Activations]
     head: Callable[..., Tensor]
     context: tuple[Any, ...] = ()
+    carried: int = 0
 
     def run_blocks(self, blocks: Iterable[nn.Module], activations: Activations) -> Activations:
-        """Returns the activations behind some blocks; each block changes the first tensor and sees the others."""
+        """Returns the activations behind some blocks; each block changes the first tensor and sees others."""
         first, *others = activations
+        seen = others[: len(others) - self.carried]
         for block in blocks:
-            first = block(first, *others, *self.context)
+            first = block(first, *seen, *self.context)
         return (first, *others)
 
     def run(self, blocks: Iterable[nn.Module]) -> Float[Tensor, "..."]:

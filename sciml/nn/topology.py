@@ -31,6 +31,10 @@ class Topology(Protocol):
         """Returns fields with the cells around them; ``odd`` tells which channels are parts of vectors."""
         ...
 
+    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
+        """Returns fields continued at the last row and column until they repeat, so that they have no ends."""
+        ...
+
 
 @dataclass(frozen=True)
 class Sphere:
@@ -54,6 +58,9 @@ class Sphere:
         if not (left or right):
             return tall
         return torch.cat([tall[..., tall.shape[-1] - left :], tall, tall[..., :right]], -1)
+
+    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row column"]:
+        return self.pad(fields, (0, 0, 0, fields.shape[-2]))  # over one pole and back over the other
 
 
 class Side(str, Enum):
@@ -87,6 +94,9 @@ class Plane:
         fields = _pad_axis(fields, -1, self.x, left, right, tuple(odd_x))
         return _pad_axis(fields, -2, self.z, bottom, top, tuple(odd_z))
 
+    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
+        return Planes((self,)).endless(fields)
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -106,6 +116,20 @@ class Planes:
             return self.samples[0].pad(fields, width, odd)
         by_kind = {kind: kind.pad(fields, width, odd) for kind in kinds}
         return torch.stack([by_kind[kind][sample] for sample, kind in enumerate(self.samples)])
+
+    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
+        rows, columns = fields.shape[-2:]
+        open_x, open_z = (any(sides[0] is not Side.PERIODIC for sides in both) for both in self._sides())
+        mirrored = [Plane(*(_mirrors(sides) for sides in (plane.x, plane.z))) for plane in self.samples]
+        return Planes(tuple(mirrored)).pad(fields, (0, columns * open_x, 0, rows * open_z))
+
+    def _sides(self) -> tuple[list[tuple[Side, Side]], list[tuple[Side, Side]]]:
+        return [plane.x for plane in self.samples], [plane.z for plane in self.samples]
+
+
+def _mirrors(sides: tuple[Side, Side]) -> tuple[Side, Side]:
+    """Returns sides beyond which a field can be continued without end: a mirror, where it does not repeat."""
+    return sides if sides[0] is Side.PERIODIC else (Side.WALL, Side.WALL)
 
 
 def _pad_axis(

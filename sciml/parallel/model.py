@@ -104,6 +104,7 @@ class ParallelModel:
     def placements(self) -> dict[str, Placement]:
         """Returns where this rank's part of each parameter lies in the whole one."""
         placements = {}
+        inner = {name for name, module in self.module.named_modules() if getattr(module, "is_inner", False)}
         for name, parameter in self.named_parameters():
             shape, cuts = list(parameter.shape), {}
             if name in self.cut_dims:
@@ -112,6 +113,7 @@ class ParallelModel:
             if isinstance(parameter, DTensor):
                 cuts[Role.SHARD] = 0
             in_block = self.blocks is not None and name.startswith(f"{self.blocks}.")
+            in_block = in_block or name.rpartition(".")[0] in inner
             placements[name] = Placement(self.mesh, tuple(shape), cuts, in_block)
         return placements
 
@@ -159,7 +161,7 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
         ConfigError: where a degree does not suit the model.
     """
     check_degrees(module, mesh, config)
-    plan: ShardingPlan = getattr(type(module), "plan", None) or ShardingPlan({})
+    plan: ShardingPlan = getattr(module, "plan", None) or ShardingPlan({})
     tied = {name: other for name, other in plan.tied.items() if is_same_parameter(module, name, other)}
     cut_dims, partial_sums = cut_parameters(module, plan, mesh)
     tie(module, tied)
@@ -191,7 +193,7 @@ def check_plan(model: nn.Module, *, matrices: int, tokens: int, stages: int) -> 
     Raises:
         ConfigError: naming degrees that work.
     """
-    plan: ShardingPlan | None = getattr(type(model), "plan", None)
+    plan: ShardingPlan | None = getattr(model, "plan", None)
     if plan is not None:
         plan.check(model, matrices=matrices, tokens=tokens, stages=stages)
         return

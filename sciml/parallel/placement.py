@@ -49,7 +49,8 @@ class Placement:
         mesh: the ranks.
         shape: of the whole parameter.
         cuts: roles of the axes along which it is cut, in this order, and the dim that each cuts, as torch.chunk does.
-        in_block: whether the parameter belongs to one of the model's blocks.
+        in_block: whether the parameter belongs to one of the model's blocks, or to a module outside of them that is
+            ``is_inner``: that maps features to features as they do.
     """
 
     mesh: Mesh

@@ -53,10 +53,13 @@ class Scatter:
     Attributes:
         dim: their dim in the module's first input.
         axes: those of tokens, or of tokens and matrices.
+        partial: whether each rank hands back the gradient of its own tokens alone, for modules before whose gradients
+            are summed over the ranks; else every rank gets that of all tokens.
     """
 
     dim: int = 1
     axes: tuple[Role, ...] = (Role.TOKEN,)
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,17 @@ class GatherReplicated:
 
 
 @dataclass(frozen=True)
+class Average:
+    """Gives each rank that computes the same an equal part of the gradient, so that their sum is the whole."""
+
+
+@dataclass(frozen=True)
 class AllReduce:
     """Sums a module's output over ranks that each have tokens of their own."""
+
+
+OutputStep = AllToAll | GatherReplicated | AllReduce | Average
+"""What may happen to a module's output."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ class ShardingPlan:
 
     rules: Mapping[str, Style]
     inputs: Mapping[str, tuple[Scatter | CopyToRegion | AllGather, ...]] = field(default_factory=dict)
-    outputs: Mapping[str, AllToAll | GatherReplicated | AllReduce] = field(default_factory=dict)
+    outputs: Mapping[str, OutputStep] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
     tied: Mapping[str, str] = field(default_factory=dict)

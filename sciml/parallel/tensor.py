@@ -25,15 +25,17 @@ from sciml.distributed.collectives import (
     copy_to_region,
     gather_replicated,
     reduce_scatter,
+    share_gradient,
 )
 from sciml.distributed.mesh import Mesh
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import (
     AllGather,
     AllReduce,
-    AllToAll,
+    Average,
     CopyToRegion,
     GatherReplicated,
+    OutputStep,
     Scatter,
     ShardingPlan,
     Style,
@@ -133,7 +135,7 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
 def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     group = layout.mesh.group(Role.MATRIX)
     if isinstance(step, Scatter):
-        return partial(layout.scatter, dim=step.dim, axes=step.axes)
+        return partial(layout.scatter, dim=step.dim, axes=step.axes, partial=step.partial)
     if isinstance(step, AllGather) and Role.TOKEN in step.axes:
         return partial(layout.all_gather, dim=step.dim)
     if isinstance(step, AllGather):
@@ -157,9 +159,11 @@ def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module,
     return (first, *others)
 
 
-def _output_step(step: AllToAll | GatherReplicated | AllReduce, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+def _output_step(step: OutputStep, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     if isinstance(step, AllReduce):
         return layout.all_reduce
+    if isinstance(step, Average):
+        return partial(share_gradient, num_ranks=layout.multiple)
     if isinstance(step, GatherReplicated):
         return partial(layout.gather_replicated, dim=step.dim, axes=step.axes)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group(Role.MATRIX))

@@ -35,12 +35,21 @@ class TokenLayout:
         """Returns the number of zeros at the end."""
         return -self.count % self.multiple
 
-    def scatter(self, x: Shaped[Tensor, "..."], dim: int, axes: tuple[Role, ...]) -> Shaped[Tensor, "..."]:
-        """Returns this rank's tokens of all, which are replicated; it begins a forward pass."""
+    def scatter(
+        self, x: Shaped[Tensor, "..."], dim: int, axes: tuple[Role, ...], partial: bool = False
+    ) -> Shaped[Tensor, "..."]:
+        """Returns this rank's tokens of all, which are replicated; it begins a forward pass.
+
+        Args:
+            partial: whether the gradient is that of this rank's tokens alone; else all ranks' are gathered.
+        """
         self.count = x.shape[dim]
         x = self._filled(x, dim)
         for axis in axes:
-            x = scatter(x, dim, self.mesh.group(axis))
+            if partial:
+                x = x.chunk(self.mesh.size(axis), dim)[self.mesh.rank(axis)]
+            else:
+                x = scatter(x, dim, self.mesh.group(axis))
         return x
 
     def all_gather(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:

@@ -73,7 +73,7 @@ class ModelFacts:
         self.needs_double_backward, self.as_accelerator = needs_double_backward, as_accelerator
         self.accounting = accounting
         self.whole = self.build()
-        self.plan: ShardingPlan = getattr(type(self.whole), "plan", None) or ShardingPlan({})
+        self.plan: ShardingPlan = getattr(self.whole, "plan", None) or ShardingPlan({})
         self.parameters = sum(parameter.numel() for parameter in self.whole.parameters())
         self.depth = len(block_list(self.whole, self.plan.stages))
         recomputes = any(isinstance(getattr(module, "recompute", None), str) for module in self.whole.modules())

@@ -160,11 +160,14 @@ def shared_evenly(sizes: Sequence[int], ranks: int) -> list[list[int]]:
     return shares
 
 
-def orthogonal(matrix: Float[Tensor, "row column"], iterations: int) -> Float[Tensor, "row column"]:
+def orthogonal(matrix: Float[Tensor, "row *column"], iterations: int) -> Float[Tensor, "row *column"]:
     """Returns a matrix with the singular vectors of another and singular values near 1, times 0.2 sqrt(largest dim).
 
-    Newton-Schulz iteration with coefficients that reach the neighborhood of 1 fast and stay there without converging.
+    The kernels of a convolution are a matrix from all inputs of an output to it. Newton-Schulz iteration with
+    coefficients that reach the neighborhood of 1 fast and stay there without converging.
     """
+    if matrix.ndim > 2:
+        return orthogonal(matrix.flatten(1), iterations).view_as(matrix)
     a, b, c = COEFFICIENTS
     x = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     x = x / x.norm().clamp(min=1e-7)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sciml.training.config import OptimConfig
 
 FLOAT32 = 4
+KERNEL_DIMS = 4
+"""Dims of the kernels of a convolution in a plane, which count as matrices from all inputs of an output to it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class OptimizerSpec:
     """Describes an optimizer to those who do not care which one it is.
 
     Attributes:
-        matrices: the rule of the trunk's matrices, which are the 2-D parameters inside of a model's blocks.
+        matrices: the rule of the trunk's matrices: the 2-D parameters, and the kernels of convolutions, inside of a
+            model's blocks and of what else maps features to features.
         others: the rule of all other parameters: embeddings, heads, norms, biases, tokenizers.
         construct: makes the optimizer of groups of parameters. A group says by ``rule`` which rule is its own, and by
             ``fragments`` what each of its tensors holds of whole parameters; an engine that hands the optimizer other
@@ -78,7 +81,8 @@ class OptimizerSpec:
 
     def rule(self, placement: Placement) -> UpdateRule:
         """Returns the rule by which a parameter is updated."""
-        return self.matrices if placement.in_block and len(placement.shape) == 2 else self.others
+        is_matrix = len(placement.shape) in (2, KERNEL_DIMS)
+        return self.matrices if placement.in_block and is_matrix else self.others
 
     def build(
         self, parameters: Mapping[str, nn.Parameter], placements: Mapping[str, Placement], weight_decay: float

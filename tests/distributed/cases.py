@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domains.climate.model.field_forecaster import FieldForecaster
 from domains.climate.model.forecaster import ClimateViT
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
+from sciml.models.uvit import UViTConfig
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
@@ -43,6 +45,15 @@ def vit() -> nn.Module:
     """A ClimateViT of four blocks with 15 tokens."""
     config = ViTConfig(embed_dim=16, depth=4, num_heads=4, patch_size=2, rotary_max_harmonic=2, condition_dim=8)
     return ClimateViT(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+
+
+def uvit() -> nn.Module:
+    """A UViT of four blocks with 15 tokens, whose convolutions weigh waves too."""
+    config = UViTConfig(
+        embed_dim=16, depth=4, num_heads=4, patch_size=2, square=1, conv_width=8, token_convs=1, modes=(2, 3),
+        condition_dim=8, position_features=("latitude",), rotary_axes=("longitude",), rotary_max_harmonic=2,
+    )  # fmt: skip
+    return FieldForecaster(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
 
 
 class FieldTask:
@@ -170,6 +181,7 @@ def _atoms64(step: int) -> Samples:
 
 CASES = {
     "vit": Case(vit, FieldTask(), fields),
+    "uvit": Case(uvit, FieldTask(), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
     "forces": Case(_bonds64, ForceTask(), _atoms64),
     "gpt": Case(gpt, WordTask(), words),

@@ -38,6 +38,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "tp2-pp2-zero3": {"tp": 2, "pp": 2, "shard": 2, "zero": 3},
 }
 FAST = {"dp2", "tp2", "sp2", "pp2", "zero3", "tp2-zero3", "tp2-pp2"}
+FAST_UVIT = {"tp2-pp2"}
 FAST_OF = {"adamw": {"tp2"}, "muon": {"tp2", "zero3"}}
 
 
@@ -59,14 +60,15 @@ def alone(case: str, optimizer: str) -> torch.Tensor:
 
 
 def marked(case: str, mesh: str, optimizer: str) -> Any:
-    slow = mesh not in FAST or mesh not in FAST_OF.get(optimizer, FAST)
+    fast = FAST_UVIT if case == "uvit" else FAST_OF.get(optimizer, FAST)
+    slow = mesh not in FAST or mesh not in fast
     return pytest.param(case, mesh, optimizer, marks=[pytest.mark.slow] if slow else [])
 
 
 @pytest.mark.parametrize(
     ("case", "mesh", "optimizer"),
-    [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "bonds", "forces") for mesh in MESHES
-     if case == "vit" or not ({"sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")],
+    [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "uvit", "bonds", "forces") for mesh in MESHES
+     if case in ("vit", "uvit") or not ({"sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")],
 )  # fmt: skip
 def test_losses_and_gradient_norms_are_those_of_one_process(ranks, case, mesh, optimizer):
     degrees = MESHES[mesh]

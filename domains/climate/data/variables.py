@@ -238,6 +238,12 @@ def parse_channels(texts: Iterable[str], *, key: str | None = None) -> tuple[Cha
     return channels
 
 
+def is_wind(name: str) -> bool:
+    """Says whether a channel is the eastward or the northward part of the wind; an unknown name is none."""
+    variable = identify(name) or identify(re.sub(r"_?\d+$", "", name))
+    return variable is not None and variable.name.endswith("_component_of_wind")
+
+
 def channel_unit(name: str) -> str:
     """Returns the unit of a channel's values: ``m2 s-2`` for ``z500``."""
     return parse_channel(name).variable.unit

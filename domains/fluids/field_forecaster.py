@@ -1,0 +1,113 @@
+"""Any model from fields to fields as a flow model: a state in a plane to its normalized increment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from domains.fluids.amr.config import ENCODINGS
+from domains.fluids.amr.indicator_inputs import odd_winds
+from domains.fluids.amr.positions import AXES
+from domains.fluids.data.boundary import Boundary
+from sciml.models.field_model import FieldInputs, Variables
+from sciml.models.field_models import FieldConfig, build_field_model
+from sciml.nn.initialization import initialize
+from sciml.nn.staged import ForwardPass
+from sciml.nn.topology import Planes, Side
+from sciml.parallel.plan import ShardingPlan
+
+
+class FlowForecaster(nn.Module):
+    """Maps a normalized state of a flow to its normalized increment, by any model from fields to fields.
+
+    It is called as :class:`AMRViT` is, and has no use for what tells where to refine. An untrained model returns
+    exactly zero, that is persistence.
+
+    Args:
+        config: of the model; its kind decides which.
+        channels: names of all variables of all data sets that it is to serve; a batch may have any of them.
+
+    Raises:
+        ConfigError: where an option names something unknown.
+    """
+
+    def __init__(self, config: FieldConfig, channels: Sequence[str]) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.net = build_field_model(config, Variables(self.channels, self.channels, ENCODINGS, AXES))
+        initialize(self, torch.initial_seed())
+
+    @property
+    def plan(self) -> ShardingPlan | None:
+        """Returns how the model can be cut over a mesh; None where its kind cannot."""
+        plan: ShardingPlan | None = getattr(self.net, "plan", None)
+        return None if plan is None else plan.within("net")
+
+    def variable_rows(self) -> dict[str, tuple[str, ...]]:
+        """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
+
+        A model of other variables takes over the rows of those that it shares.
+        """
+        return dict.fromkeys(("net.stem.weight", "net.head.weight", "net.head.bias"), self.channels)
+
+    def forward(
+        self,
+        fields: Float[Tensor, "batch channel z x"],
+        channel_names: Sequence[str] | None,
+        lead_time: Float[Tensor, "batch"],
+        boundary: Boundary | Sequence[Boundary],
+        **options: Any,
+    ) -> Float[Tensor, "batch output z x"]:
+        """Returns the normalized increment; arguments as those of :meth:`AMRViT.forward_pass`."""
+        return self.net(self._inputs(fields, channel_names, lead_time, boundary, **options))
+
+    def forward_pass(
+        self,
+        fields: Float[Tensor, "batch channel z x"],
+        channel_names: Sequence[str] | None,
+        lead_time: Float[Tensor, "batch"],
+        boundary: Boundary | Sequence[Boundary],
+        **options: Any,
+    ) -> ForwardPass:
+        """Returns the way from a state to its normalized increment, in parts."""
+        return self.net.forward_pass(self._inputs(fields, channel_names, lead_time, boundary, **options))
+
+    def _inputs(
+        self,
+        fields: Float[Tensor, "batch channel z x"],
+        channel_names: Sequence[str] | None,
+        lead_time: Float[Tensor, "batch"],
+        boundary: Boundary | Sequence[Boundary],
+        *,
+        cell_size: Float[Tensor, "batch"] | None = None,
+        output_names: Sequence[str] | None = None,
+        **unused: Any,
+    ) -> FieldInputs:
+        samples = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
+        names = tuple(channel_names or self.channels)
+        scalars = {"lead_time": lead_time}
+        if cell_size is not None:
+            scalars["cell_size"] = cell_size.log2()
+        angles = cell_angles(samples, fields.shape[-2:], fields.device)
+        return FieldInputs(
+            fields, names, tuple(output_names or names), scalars, angles, Planes(samples), odd_winds(names)
+        )
+
+
+def cell_angles(
+    boundaries: Sequence[Boundary], shape: Sequence[int], device: torch.device
+) -> dict[str, Float[Tensor, "*batch z x"]]:
+    """Returns the angles of all cells, in float64: from end to end 2 pi where an axis is periodic, and pi where not."""
+    angles = {}
+    for axis, name in enumerate(AXES):
+        turns = [math.pi * (1 + (getattr(b, name)[0] is Side.PERIODIC)) / shape[axis] for b in boundaries]
+        centers = torch.arange(shape[axis], dtype=torch.float64, device=device) + 0.5
+        by_sample = torch.tensor(turns, dtype=torch.float64, device=device)[:, None] * centers
+        along = by_sample[:, :, None] if axis == 0 else by_sample[:, None, :]
+        angles[name] = along.expand(len(boundaries), *shape)
+    return angles

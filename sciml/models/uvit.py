@@ -1,0 +1,167 @@
+"""The shared vision transformer between convolutions: fine detail by convolutions, the whole grid by attention.
+
+Residual convolutions work on small squares of cells; larger patches of their features are the tokens of the trunk; what
+the trunk returns is joined with the features it came from, and convolved once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sciml.core.config import divides
+from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, NonNegative
+from sciml.distributed.axes import Role
+from sciml.models.field_model import FieldInputs, FieldModel, Variables
+from sciml.models.vit import ViT, ViTConfig
+from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
+from sciml.nn.position import Rotary, coordinate_rotary
+from sciml.nn.staged import Activations, ForwardPass
+from sciml.parallel.plan import AllGather, Average, Scatter, ShardingPlan, Stages, Style
+
+TOKENS = (Role.TOKEN, Role.MATRIX)
+CONVOLUTIONS = ("down", "enter", "leave", "up")
+"""Names of the lists of residual convolutions."""
+
+
+@dataclass(frozen=True)
+class UViTConfig(ViTConfig):
+    """Configures a vision transformer between convolutions.
+
+    Attributes:
+        square: cells along a side of the squares that the convolutions work on; it divides ``patch_size``.
+        conv_width: channels of the convolutions.
+        conv_depth: residual convolutions before the trunk, and again behind it.
+        token_convs: residual convolutions among the tokens of the trunk, before it and again behind it.
+        modes: the longest waves along rows and columns that the residual convolutions on squares weigh besides, so that
+            each of them sees the whole grid; none where it is empty.
+    """
+
+    kind: str = "uvit"
+    square: AtLeastOne = 2
+    conv_width: AtLeastOne = 64
+    conv_depth: NonNegative[int] = 1
+    token_convs: NonNegative[int] = 0
+    modes: tuple[AtLeastOne, ...] = ()
+    condition_on: tuple[str, ...] = ("lead_time",)
+    position_features: tuple[str, ...] = ()
+    rotary_axes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        divides(self.square, self.patch_size, key="model.square", of="model.patch_size")
+        if len(self.modes) not in (0, 2):
+            raise ConfigError(
+                f"must be two numbers of waves, along rows and columns, or none, got {list(self.modes)}",
+                key="model.modes",
+                hint="[8, 12]",
+            )
+
+
+class Place(nn.Module):
+    """Returns its input; a sharding plan names such a place to say what crosses ranks there."""
+
+    def forward(self, x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
+        return x
+
+
+class UViT(FieldModel):
+    """Maps fields to fields by the shared ViT on patches, with convolutions on smaller squares before and behind it.
+
+    The convolutions are computed alike by all ranks that share a sample: each takes an equal part of their gradient.
+
+    Source: Hoogeboom et al. (2023), https://doi.org/10.48550/arXiv.2301.11093, for the form.
+    """
+
+    plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
+        dict.fromkeys(
+            (
+                *("stem", "position", "condition.*", "coarsen", "refine", "merge", "norm", "head"),
+                *(f"{name}.*.{part}" for name in CONVOLUTIONS for part in ("*", "modulation.linear")),
+            ),
+            Style.REPLICATE_PARTIAL_GRAD,
+        ),
+        inputs={"own": (Scatter(axes=TOKENS, partial=True),), "whole": (AllGather(axes=TOKENS),)},
+        outputs={"head": Average()},
+        stages=Stages(
+            first=("stem", "position", "condition", "down", "coarsen", "enter"),
+            last=("leave", "refine", "merge", "up", "norm", "head"),
+        ),
+    )
+    config: UViTConfig
+
+    def __init__(self, config: UViTConfig, variables: Variables) -> None:
+        super().__init__(config, variables, config.conv_width)
+        dim = config.condition_dim if config.is_conditioned else 0
+
+        def convolutions(number: int, width: int, *modes: int) -> nn.ModuleList:
+            waves = (modes[0], modes[1]) if modes else None
+            return nn.ModuleList(ResidualConv(width, dim, waves) for _ in range(number))
+
+        width, embed, factor = config.conv_width, config.embed_dim, config.patch_size // config.square
+        self.down = convolutions(config.conv_depth, width, *config.modes)
+        self.coarsen = Coarsen(width, embed, factor)
+        self.enter = convolutions(config.token_convs, embed)
+        self.own = Place()
+        self.trunk = ViT(config)
+        self.whole = Place()
+        self.leave = convolutions(config.token_convs, embed)
+        self.refine = Refine(embed, width, factor)
+        self.merge = GridConv(2 * width, width, 1)
+        self.up = convolutions(config.conv_depth, width, *config.modes)
+        self.norm = norm_of(width)
+
+    @property
+    def multiple(self) -> int:
+        return self.config.patch_size
+
+    def forward(self, inputs: FieldInputs) -> Float[Tensor, "batch output row column"]:
+        """Returns the predicted fields, float32 (or the weights' precision where that is higher)."""
+        return self.forward_pass(inputs).run(self.trunk.blocks)
+
+    def forward_pass(self, inputs: FieldInputs) -> ForwardPass:
+        """Returns the way from fields to fields, which can be cut between the trunk's blocks.
+
+        The features that the convolutions behind the trunk are joined with pass from stage to stage beside the tokens.
+        """
+        rows, columns = (-(-count // self.config.patch_size) for count in inputs.fields.shape[-2:])
+
+        def embed() -> Activations:
+            condition = self.embed_condition(inputs.scalars)
+            features = self.embed_fields(inputs)
+            for block in self.down:
+                features = block(features, condition, inputs.topology)
+            tokens = self.coarsen(features)
+            for block in self.enter:
+                tokens = block(tokens, condition, inputs.topology)
+            first = self.own(tokens.flatten(2).transpose(1, 2))
+            return (first, features) if condition is None else (first, condition, features)
+
+        def head(tokens: Float[Tensor, "batch token embed"], *rest: Tensor) -> Float[Tensor, "batch output row column"]:
+            *conditions, features = rest
+            condition = conditions[0] if conditions else None
+            tokens = self.whole(self.trunk.finish(tokens, condition))
+            coarse = tokens.transpose(1, 2).unflatten(2, (rows, columns))
+            for block in self.leave:
+                coarse = block(coarse, condition, inputs.topology)
+            features = self.merge(torch.cat([self.refine(coarse), features], dim=1), inputs.topology)
+            for block in self.up:
+                features = block(features, condition, inputs.topology)
+            return self.decode(F.gelu(self.norm(features)), inputs)
+
+        rotary = self.rotary(inputs)
+        return ForwardPass(embed, head, (rotary,) if self.config.is_conditioned else (None, rotary), carried=1)
+
+    def rotary(self, inputs: FieldInputs) -> Rotary | None:
+        """Returns the rotations of queries and keys at the patches' centers, or None without any."""
+        config = self.config
+        if not config.rotary_axes:
+            return None
+        angles = {name: angle.flatten(-2) for name, angle in self.square_angles(inputs, config.patch_size).items()}
+        return coordinate_rotary(angles, config.rotary_axes, config.head_dim, config.rotary_max_harmonic)
