@@ -23,6 +23,7 @@ from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
 from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
+from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.field_forecaster import FieldForecaster
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
@@ -34,7 +35,7 @@ from sciml.forecast.intervals import parse_intervals, scoring_paths
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
 from sciml.models.vit import ViTConfig
 
-ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig | FieldConfig]
+ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig | ClimaXConfig | FieldConfig]
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class ClimateSplits(Splits):
 
 
 class ClimateDomain:
-    """Forecasts ERA5-like fields on latitude and longitude by the shared ViT."""
+    """Forecasts ERA5-like fields on latitude and longitude by the shared ViT, or by ClimaX."""
 
     name = "climate"
-    model_kinds: Mapping[str, type] = {"vit": ViTConfig, **FIELD_KINDS}
+    model_kinds: Mapping[str, type] = {"vit": ViTConfig, "climax": ClimaXConfig, **FIELD_KINDS}
     data_config = ClimateDataConfig
     task_config = ClimateTaskConfig
     prepare_config = PrepareConfig
@@ -59,7 +60,7 @@ class ClimateDomain:
     baselines = BASELINES
 
     def check(self, spec: ClimateSpec) -> None:
-        if not isinstance(spec.model, FieldConfig):
+        if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
 
     def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
@@ -86,6 +87,8 @@ class ClimateDomain:
         forcings = forcing_names(spec.task.forcings)
         if isinstance(spec.model, FieldConfig):
             return FieldForecaster.from_schema(spec.model, schema, forcings)
+        if isinstance(spec.model, ClimaXConfig):
+            return ClimaX.from_schema(spec.model, schema, forcings)
         return ClimateViT.from_schema(spec.model, schema, forcings)
 
     def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
@@ -99,6 +102,7 @@ class ClimateDomain:
             splits.statistics,
             score_lead_times=scored,
             forcings=spec.task.forcings,
+            predicts=spec.model.predicts if isinstance(spec.model, ClimaXConfig) else "increment",
             climatology=store.climatology,
             baselines=lambda: baselines_of(store, scored),
         )

@@ -15,7 +15,8 @@ def test_every_experiment_is_valid(experiment):
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
-    domain = {"vit": "climate", "gnn": "materials", "amr": "fluids", "gpt": "language"}[model.split("_")[0]]
+    domains = {"vit": "climate", "climax": "climate", "gnn": "materials", "amr": "fluids", "gpt": "language"}
+    domain = domains[model.split("_")[0]]
     assert RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config).model.kind
 
 

@@ -11,9 +11,12 @@ import xarray as xr
 from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
 from sciml.forecast.rollout import rollout
+from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
+from sciml.testing.conformance import SMALL as QUICK
 from sciml.testing.conformance import DomainConformance
+from sciml.testing.sessions import start_session
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,44 @@ class TestClimate(DomainConformance):
         rows = older.head.project.weight.unflatten(0, (len(older.channels), -1))
         assert torch.equal(model.head.project.weight.unflatten(0, (3, -1))[1], rows[shared])
         assert torch.equal(model.trunk.blocks[1].mlp.up.weight, older.trunk.blocks[1].mlp.up.weight)
+
+
+CLIMAX = ("model=climax_tiny", "trainer.valid_every=1000", "trainer.max_steps=40", "optim.lr=5e-3")
+
+
+@pytest.mark.parametrize("predicts", ["increment", "state"])
+def test_a_climax_trains_is_saved_and_starts_another(small, predicts, tmp_path):
+    """What it predicts changes nothing for those who use it."""
+    overrides = [*QUICK, *small, *CLIMAX, f"model.predicts={predicts}", f"runs_dir={tmp_path}"]
+    run = start_session(compose("train", overrides))
+    trainer = run.trainer
+    before = trainer.validate()["loss"]
+    trainer.fit()
+    loaded = load_run(run.folder, checkpoint="latest")
+    assert trainer.validate()["loss"] < 0.9 * before
+    batch = trainer.splits.test.collate([trainer.splits.test.sample(0, np.random.default_rng(0))])
+    with trainer.evaluation_weights() as model, torch.no_grad():
+        kept = trainer.task.predict(model, batch).values["fields"]
+        assert torch.equal(loaded.task.predict(loaded.model, batch).values["fields"], kept)
+    fine = start_session(compose("train", [*overrides, f"init_from={run.folder.path}", "data.channels=[t2m,u10]"]))
+    rows = loaded.model.tokenizer.embedding.weight
+    found = fine.trainer.engine.model.module
+    assert torch.equal(found.tokenizer.embedding.weight[0], rows[loaded.model.channels.index("t2m")])
+    assert torch.equal(found.position.weight, loaded.model.position.weight)
+
+
+def test_a_state_is_predicted_as_its_increment(small, tmp_path):
+    """A model that returns the standardized truth forecasts the truth, and its loss is zero."""
+    run = start_session(compose("train", [*QUICK, *small, *CLIMAX, "model.predicts=state", f"runs_dir={tmp_path}"]))
+    splits, task = run.trainer.splits, run.trainer.task
+    batch = splits.valid.collate([splits.valid.sample(n, np.random.default_rng(0)) for n in range(3)])
+    mean, std = (value[:, None, None] for value in (splits.statistics.mean, splits.statistics.std))
+
+    def oracle(*arguments, **options):
+        return (batch.targets[:, 0] - mean) / std
+
+    torch.testing.assert_close(task.predict(oracle, batch).values["fields"], batch.targets[:, 0], rtol=1e-5, atol=1e-2)
+    assert task.loss(oracle, batch).loss < 1e-6
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "nc"])

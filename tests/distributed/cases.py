@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.field_forecaster import FieldForecaster
 from domains.climate.model.forecaster import ClimateViT
 from sciml.distributed.mesh import Mesh
@@ -54,6 +55,12 @@ def uvit() -> nn.Module:
         condition_dim=8, position_features=("latitude",), rotary_axes=("longitude",), rotary_max_harmonic=2,
     )  # fmt: skip
     return FieldForecaster(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+
+
+def climax() -> nn.Module:
+    """A ClimaX of four blocks with 15 tokens."""
+    config = ClimaXConfig(embed_dim=16, depth=4, num_heads=4, head_depth=1, dropout=0.0, drop_path=0.0)
+    return ClimaX(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
 
 
 class FieldTask:
@@ -181,6 +188,7 @@ def _atoms64(step: int) -> Samples:
 
 CASES = {
     "vit": Case(vit, FieldTask(), fields),
+    "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
     "forces": Case(_bonds64, ForceTask(), _atoms64),

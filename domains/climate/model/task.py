@@ -16,6 +16,7 @@ from domains.climate.data.batch import FieldBatch
 from domains.climate.data.forcings import FORCINGS, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
+from domains.climate.model.climax import Predicts
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
@@ -56,8 +57,11 @@ class ClimateTask:
     that predicts zero is therefore persistence, and the loss weighs all channels and intervals alike.
     Normalization and the sum stay float32, whatever the precision of the forward pass.
 
+    A model may predict the standardized state itself instead; its increment is then what that state differs by.
+
     Args:
         score_lead_times: hours at which metrics are taken.
+        predicts: what a model's output is: ``increment`` or ``state``.
         climatology: mean fields by valid time, for the anomaly correlation.
         baselines: what forecasts are compared with.
     """
@@ -71,12 +75,13 @@ class ClimateTask:
         *,
         score_lead_times: Sequence[float],
         forcings: Sequence[str] = (),
+        predicts: Predicts = "increment",
         climatology: FieldsAt | None = None,
         baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
         self.schema, self.statistics = schema, statistics
         self.score_lead_times = tuple(score_lead_times)
-        self.forcings = tuple(forcings)
+        self.forcings, self.predicts = tuple(forcings), predicts
         self.climatology = climatology
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
@@ -119,7 +124,8 @@ class ClimateTask:
         state = (batch.state - mean) / std
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
         interval = batch.intervals[:, 0]
-        return model(state, self.schema.channels, interval, batch.time, self._constants(batch), **grid).float()
+        output = model(state, self.schema.channels, interval, batch.time, self._constants(batch), **grid).float()
+        return output if self.predicts == "increment" else (output - state) * std / self._scale(batch)
 
     def metrics(self) -> ClimateMetrics:
         return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device)

@@ -126,21 +126,48 @@ class PlainTokenizer(nn.Module):
 
 
 def fold(plain: PlainTokenizer) -> dict[str, Tensor]:
-    """Returns the parameters of the :class:`VariableTokenizer` that computes the same; differentiable, and takes
-    ClimaX's.
-    """
+    """Returns the parameters of the :class:`VariableTokenizer` that computes the same; differentiable."""
     attention, variables = plain.attention, range(len(plain.variables))
-    dim, heads = attention.embed_dim, attention.num_heads
-    w_query, w_key, w_value = attention.in_proj_weight.chunk(3)
-    b_query, _, b_value = attention.in_proj_bias.chunk(3)
-    query = (w_query @ plain.query + b_query).view(heads, 1, -1)
-    pixels = torch.stack([plain.get_parameter(f"convolutions.{v}.weight").flatten(1).T for v in variables])
-    biases = torch.stack([plain.get_parameter(f"convolutions.{v}.bias") for v in variables])
-    constants = biases + plain.variable_embedding
+    return folded(
+        torch.stack([plain.get_parameter(f"convolutions.{v}.weight").flatten(1) for v in variables]),
+        torch.stack([plain.get_parameter(f"convolutions.{v}.bias") for v in variables]) + plain.variable_embedding,
+        plain.query,
+        attention.in_proj_weight,
+        attention.in_proj_bias,
+        attention.out_proj.weight,
+        attention.out_proj.bias,
+        attention.num_heads,
+    )
+
+
+def folded(
+    pixels: Float[Tensor, "variable embed pixel"],
+    constants: Float[Tensor, "variable embed"],
+    query: Float[Tensor, "embed"],
+    in_weight: Float[Tensor, "three_embed embed"],
+    in_bias: Float[Tensor, "three_embed"],
+    out_weight: Float[Tensor, "embed embed"],
+    out_bias: Float[Tensor, "embed"],
+    num_heads: int,
+) -> dict[str, Tensor]:
+    """Returns the parameters of the :class:`VariableTokenizer` that computes what ClimaX's do, exactly.
+
+    Args:
+        pixels: weights of each variable's convolution.
+        constants: its bias and the variable's embedding, added.
+        query: the learned query.
+        in_weight, in_bias: projections of query, keys and values, stacked, as ``nn.MultiheadAttention`` has them.
+        out_weight, out_bias: projection of what was mixed.
+        num_heads: heads of the attention over variables.
+    """
+    dim = len(query)
+    w_query, w_key, w_value = in_weight.chunk(3)
+    b_query, _, b_value = in_bias.chunk(3)
+    projected = (w_query @ query + b_query).view(num_heads, 1, -1)
     return {
-        "embedding.weight": torch.cat([pixels, constants[:, None]], dim=1),
-        "score.weight": (query @ w_key.view(heads, -1, dim))[:, 0] / math.sqrt(dim // heads),
+        "embedding.weight": torch.cat([pixels.transpose(1, 2), constants[:, None]], dim=1),
+        "score.weight": (projected @ w_key.view(num_heads, -1, dim))[:, 0] / math.sqrt(dim // num_heads),
         "value.weight": w_value,
-        "out.weight": attention.out_proj.weight,
-        "out.bias": attention.out_proj.bias + attention.out_proj.weight @ b_value,
+        "out.weight": out_weight,
+        "out.bias": out_bias + out_weight @ b_value,
     }
