@@ -24,12 +24,13 @@ from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
 from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
 from domains.climate.model.climax import ClimaX, ClimaXConfig
+from domains.climate.model.climax_import import ClimaXImportConfig, import_climax
 from domains.climate.model.field_forecaster import FieldForecaster
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.optional import ForecastRequest, ImportedModel
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.forecast.intervals import parse_intervals, scoring_paths
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
@@ -55,6 +56,7 @@ class ClimateDomain:
     task_config = ClimateTaskConfig
     prepare_config = PrepareConfig
     simulate_config = SimulateConfig
+    import_config = ClimaXImportConfig
     forecast_suffixes = (".zarr", ".nc")
     headline_lead_h = 72.0  # at which the field compares medium-range forecasts
     baselines = BASELINES
@@ -122,6 +124,9 @@ class ClimateDomain:
 
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
+
+    def import_model(self, config: ClimaXImportConfig) -> ImportedModel:
+        return import_climax(config)
 
     def forecast_batches(self, spec: ClimateSpec, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
         assert isinstance(splits, ClimateSplits)

@@ -24,6 +24,7 @@ SUMMARIES = {
     "screen": "Search a space of candidates with a trained model, and rank what is found.",
     "compare": "Compare a run's model with those trained beside it: error, cost, confidence.",
     "report": "Draw the figures and the report of a run.",
+    "import": "Turn a published model into a run that can be opened and fine-tuned.",
     "prepare": "Turn data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
@@ -51,6 +52,10 @@ EXAMPLES = {
     "screen": ["run=latest elements=CoCuFeNiPd lattices=[fcc]", "run=latest elements=CrMnFeCoNi order=5 step=0.1"],
     "compare": ["run=latest", "run=latest rounds=15 num_threads=1"],
     "report": ["run=latest"],
+    "import": [
+        "climax=5.625deg.ckpt out=runs/climate/climax data.path=era5.zarr",
+        "climax=5.625deg.ckpt out=runs/climate/climax mean=normalize_mean.npz std=normalize_std.npz",
+    ],
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
     "simulate": ["domain=climate days=30 out=simulation.zarr", "domain=fluids count=200 out=flows.nc"],
     "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],

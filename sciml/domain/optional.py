@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from sciml.core.result import CommandResult
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
 from sciml.domain.score import Score
@@ -115,6 +117,32 @@ class Screens(Protocol):
     screen_config: type
 
     def screen(self, loaded: LoadedModel, config: Any) -> CommandResult: ...
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """Holds a model that was trained elsewhere, in a domain's terms.
+
+    Attributes:
+        model: keys of the group ``model``, as a run's configuration has them.
+        fitted: what the model is built from and normalized with.
+        weights: its parameters by name.
+    """
+
+    model: Mapping[str, Any]
+    fitted: FittedData
+    weights: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Imports(Protocol):
+    """Describes domains that read models trained elsewhere. ``import_config`` is its dataclass of keys."""
+
+    import_config: type
+
+    def import_model(self, config: Any) -> ImportedModel:
+        """Reads the model, all of it, before anything is written."""
+        ...
 
 
 @runtime_checkable

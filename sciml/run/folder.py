@@ -53,9 +53,13 @@ class RunFolder:
         if folder.path.exists():
             raise ConfigError(f"{folder.path} is there already", key="run", hint="choose another name, or resume=")
         folder.path.mkdir(parents=True)
-        record = {"domain": domain, "samples": samples, "config": config, "provenance": provenance()}
-        write_json(folder.path / "run.json", record)
+        folder.write_record(domain, config, samples)
         return folder
+
+    def write_record(self, domain: str, config: Mapping[str, Any], samples: Mapping[str, int]) -> None:
+        """Writes ``run.json``; takes what :meth:`create` takes."""
+        record = {"domain": domain, "samples": samples, "config": config, "provenance": provenance()}
+        write_json(self.path / "run.json", record)
 
     @classmethod
     def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:

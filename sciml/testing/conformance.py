@@ -19,7 +19,7 @@ from sciml.app.cli import main
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import Forecasts, Predicts, Prepares, Screens, Simulates
+from sciml.domain.optional import Forecasts, Imports, Predicts, Prepares, Screens, Simulates
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
@@ -33,7 +33,7 @@ from sciml.testing.sessions import start_session
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
 USING_A_RUN = {"forecast": Forecasts, "predict": Predicts, "screen": Screens}
-WRITING_DATA = {"prepare": Prepares, "simulate": Simulates}
+WRITING = {"import": Imports, "prepare": Prepares, "simulate": Simulates}
 """Verbs that only some domains have, and the protocols of those."""
 
 
@@ -184,10 +184,12 @@ class DomainConformance:
     ) -> None:
         self._run_or_refuse(verb, [*self._options(), *self._arguments(tmp_path)], None, tmp_path, capsys)
 
-    @pytest.mark.parametrize("verb", WRITING_DATA)
-    def test_every_verb_writes_data(self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("verb", WRITING)
+    def test_every_verb_writes_what_others_read(
+        self, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         domain = next(override for override in self.overrides if override.startswith("domain="))
-        self._run_or_refuse(verb, [*self._options(), domain], WRITING_DATA[verb], tmp_path, capsys)
+        self._run_or_refuse(verb, [*self._options(), domain], WRITING[verb], tmp_path, capsys)
 
     def _run_or_refuse(
         self,

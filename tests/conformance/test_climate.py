@@ -17,6 +17,7 @@ from sciml.run.loaded import load_run
 from sciml.testing.conformance import SMALL as QUICK
 from sciml.testing.conformance import DomainConformance
 from sciml.testing.sessions import start_session
+from tests.unit.climate.climax_files import tensors, write
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,7 @@ class TestClimate(DomainConformance):
         path = next(override for override in self.overrides if override.startswith("data.path="))
         own = {
             "forecast": ("lead_time=24h", f"out={folder / 'forecast.nc'}"),
+            "import": (f"climax={write(folder / 'climax.pt', tensors(48, dim=64))}", f"out={folder / 'run'}"),
             "prepare": (path.removeprefix("data."), f"out={folder / 'store.zarr'}"),
             "simulate": ("days=1", "spinup_days=0", f"out={folder / 'weather.zarr'}"),
         }
