@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -76,6 +77,7 @@ class ModelFacts:
         self.plan: ShardingPlan = getattr(self.whole, "plan", None) or ShardingPlan({})
         self.parameters = sum(parameter.numel() for parameter in self.whole.parameters())
         self.depth = len(block_list(self.whole, self.plan.stages))
+        self._small = self._of_few_blocks()
         recomputes = any(isinstance(getattr(module, "recompute", None), str) for module in self.whole.modules())
         self.recomputes: tuple[str, ...] = RECOMPUTES if recomputes else RECOMPUTES[:1]
         self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(batch(1))))
@@ -101,7 +103,8 @@ class ModelFacts:
 
     def _check(self, tp: int, sp: int, stages: int) -> ConfigError | None:
         try:
-            check_plan(self.whole, matrices=tp, tokens=sp, stages=stages)
+            # Blocks are alike: few tell which degrees cut matrices and tokens.
+            check_plan(self._small if stages == 1 else self.whole, matrices=tp, tokens=sp, stages=stages)
         except ConfigError as error:
             return error
         return None
@@ -201,14 +204,19 @@ class ModelFacts:
             batch, dtype = self._batch(samples), _DTYPES[precision]
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
-    @contextmanager
-    def _few_blocks(self, tp: int, sp: int, recompute: str) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
-        """Opens a model of the last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
+    def _of_few_blocks(self) -> nn.Module:
+        """Builds the model with its last blocks alone."""
         model, name = self.build(), self.plan.stages.blocks
         if name is not None:
             parent, _, key = name.rpartition(".")
             blocks = block_list(model, self.plan.stages)[-PROFILED_BLOCKS:]
             setattr(model.get_submodule(parent), key, nn.ModuleList(blocks))
+        return model
+
+    @contextmanager
+    def _few_blocks(self, tp: int, sp: int, recompute: str) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
+        """Opens a model of the last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
+        model = deepcopy(self._small)
         for module in model.modules():
             if isinstance(getattr(module, "recompute", None), str):
                 module.recompute = recompute  # type: ignore[assignment]
