@@ -269,10 +269,10 @@ SLOW: dict[str, dict[str, Any]] = {
     "sp2-zero2": {"sp": 2, "shard": 2, "zero": 2},
     "pp2-dp2": {"pp": 2, "dp": 2},
 }
+ALWAYS = {"none": tuple(FAST), "full": ("tp2", "sp2", "zero3"), "selective": ("tp2",)}
+"""Meshes that are always tried, by how activations are recomputed."""
 RUNS = [
-    *(pytest.param(degrees, "none", id=name) for name, degrees in FAST.items()),
-    *(pytest.param(FAST[name], "full", id=f"{name}-full") for name in ("tp2", "sp2", "zero3")),
-    pytest.param(FAST["tp2"], "selective", id="tp2-selective"),
+    *(pytest.param(FAST[name], how, id=f"{name}-{how}") for how, names in ALWAYS.items() for name in names),
     *(pytest.param(degrees, "none", id=name, marks=pytest.mark.slow) for name, degrees in SLOW.items()),
     pytest.param(SLOW["tp2-sp2"], "full", id="tp2-sp2-full", marks=pytest.mark.slow),
 ]

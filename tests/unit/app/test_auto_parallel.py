@@ -15,6 +15,7 @@ from sciml.distributed.world import World
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
+from tests.unit.planning.models import facts_found_once
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 120
@@ -25,6 +26,12 @@ CLUSTER = ClusterConfig(
 SMALL = ("domain=climate", "parallel=auto", "model.embed_dim=32", "model.depth=2", "model.num_heads=2")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _facts_found_once():
+    with facts_found_once("sciml.app.auto_parallel"):
+        yield
+
+
 @pytest.fixture
 def values(monkeypatch):
     monkeypatch.setattr(auto, "cluster_here", lambda *_: CLUSTER)
@@ -32,7 +39,7 @@ def values(monkeypatch):
 
 
 def test_the_best_is_a_configuration_that_trains_on_these_devices(values):
-    given = values("trainer.global_batch_size=8")
+    given = values("trainer.global_batch_size=8", "parallel.sp=1")
     found = auto.best(given.config, given.overrides, 4)
     given = given.config
     resolved = {**given, **{group: {**given[group], **found[group]} for group in ("parallel", "trainer", "model")}}
@@ -45,7 +52,7 @@ def test_the_best_is_a_configuration_that_trains_on_these_devices(values):
 
 
 def test_what_is_given_is_kept_and_so_is_the_precision(values):
-    given = values("parallel.tp=2", "trainer.micro_batch_size=1", "model.recompute=full")
+    given = values("parallel.tp=2", "parallel.sp=1", "trainer.micro_batch_size=1", "model.recompute=full")
     found = auto.best(given.config, given.overrides, 4)
     assert found["parallel"]["tp"] == 2
     assert found["trainer"] == {"micro_batch_size": 1}

@@ -19,7 +19,6 @@ import psutil
 import pytest
 
 from sciml.app.cli import main
-from sciml.app.plan import facts_of
 from sciml.app.tune import TuneConfig, choices_of, tune
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
@@ -30,6 +29,7 @@ from sciml.tuning.sampler import FIRST, build_sampler
 from sciml.tuning.space import Choice, Choices, overrides
 from sciml.tuning.study import TuningStudy, open_folder
 from sciml.tuning.trial import FAILED, MEASURED, Result, Trial, reason_of, warm_up
+from tests.unit.planning.models import facts_found_once
 
 DEGREES = {"pp": 1, "dp": 1, "shard": 1, "sp": 1, "tp": 1}
 FACTS = ["cluster.memory_gb=8", "cluster.memory_gb_per_s=20", "cluster.peak_tflops={fp32: 0.1, bf16: 0.1}",
@@ -206,21 +206,13 @@ def test_pictures_without_a_measurement_are_not_drawn(tmp_path):
 # What a study chooses from.
 
 
-@pytest.fixture(scope="module")
-def planned():
-    """Plans the same model each time, whose facts are found once."""
-    with pytest.MonkeyPatch.context() as patch:
-        facts = []
-
-        def facts_once(*spec):
-            facts.extend([] if facts else [facts_of(*spec)])
-            return facts[0]
-
-        patch.setattr("sciml.app.tune.facts_of", facts_once)
-        yield _planned
+@pytest.fixture(scope="module", autouse=True)
+def _facts_found_once():
+    with facts_found_once("sciml.app.tune"):
+        yield
 
 
-def _planned(*arguments, devices=2, **keys):
+def planned(*arguments, devices=2, **keys):
     composition = compose("tune", ["domain=climate", "model=vit_tiny", *FACTS, *arguments])
     values = composition.config
     own = {"cluster": values.pop("cluster"), "devices": devices, **keys}
@@ -234,7 +226,7 @@ FEW = ("trainer.precision=fp32", "model.recompute=none")
 
 
 @pytest.fixture(scope="module")
-def found(planned):
+def found():
     return planned("parallel.sp=1", "parallel.tp=1", tolerance=1.5)[0]
 
 
@@ -247,26 +239,26 @@ def test_choices_are_what_fits_and_is_not_far_behind(found):
     assert len({row.axes["recompute"] for row in found.rows}) > 1  # a plan would leave these out
 
 
-def test_less_tolerance_leaves_fewer(planned):
+def test_less_tolerance_leaves_fewer():
     wide, narrow = (planned(*FEW, tolerance=tolerance)[0] for tolerance in (2, 1.1))
     assert 0 < len(narrow) < len(wide)
     assert {row.line for row in narrow.rows} < {row.line for row in wide.rows}
 
 
-def test_choices_keep_what_is_given(planned):
+def test_choices_keep_what_is_given():
     found, _ = planned("parallel.tp=2", *FEW)
     axes = {(row.axes["tp"], row.axes["precision"], row.axes["recompute"]) for row in found.rows}
     assert axes == {(2, "fp32", "none")}
 
 
-def test_two_engines_are_chosen_from(planned):
+def test_two_engines_are_chosen_from():
     found, values = planned(*FEW, engines=("native", "deepspeed"), tolerance=3)
     assert {row.axes["engine"] for row in found.rows} == {"native", "deepspeed"}
     deepspeed = next(row for row in found.rows if row.axes["engine"] == "deepspeed")
     assert "engine=deepspeed" in overrides(deepspeed, values)
 
 
-def test_overrides_undo_what_an_experiment_has_set(planned):
+def test_overrides_undo_what_an_experiment_has_set():
     found, values = planned(*FEW)
     plain = next(row for row in found.rows if row.text == "tp=2" and row.axes["micro_batch"] == 16)
     assert overrides(plain, values)[0] == "parallel.tp=2"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
+import pytest
 import torch
 
 from domains.language.batch import TextBatch
+from sciml.app.plan import facts_of
 from sciml.core.config import build
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
@@ -19,12 +24,14 @@ from sciml.planning.parameters import MEGATRON_FP16
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import ThroughputModel
 from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 from tests.distributed.cases import FieldTask, fields
 from tests.distributed.test_volume import model
 
 SEQUENCE = 2048
 
 
+@cache
 def gpt(name: str) -> ModelFacts:
     """Facts of a published language model, as Megatron-DeepSpeed held its parameters."""
     config = build(GPTConfig, compose("train", ["domain=language", f"model={name}"]).config["model"], prefix="model")
@@ -39,15 +46,29 @@ def gpt(name: str) -> ModelFacts:
     return ModelFacts(name, partial(GPT, config), loss, batch, accounting=MEGATRON_FP16)
 
 
-GPT_22B, GPT_175B, GPT_1T = (gpt(name) for name in ("gpt_22b", "gpt_175b", "gpt_1t"))
-
-
 @cache
 def cluster(name: str) -> ClusterConfig:
     """A cluster of ``conf/cluster``."""
     return build(
         ClusterConfig, compose("launch", [f"cluster={name}", "launch=generic"]).config["cluster"], prefix="cluster"
     )
+
+
+@contextmanager
+def facts_found_once(module: str) -> Iterator[None]:
+    """Finds the facts of each model once, however many plans a module makes of it and of the domain's usual data."""
+    found: dict[str, ModelFacts] = {}
+
+    def facts(experiment: RunSpec, cluster: ClusterConfig, *accounting: Any) -> ModelFacts:
+        changes = {"recompute": "none"} if hasattr(experiment.model, "recompute") else {}
+        key = repr((experiment.domain.name, replace(experiment.model, **changes), cluster.device, accounting))
+        if key not in found:
+            found[key] = facts_of(experiment, cluster, *accounting)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{module}.facts_of", facts)
+        yield
 
 
 @cache

@@ -10,9 +10,16 @@ import pytest
 
 from sciml.app.cli import help_text, main
 from sciml.report.tables import WIDTH
+from tests.unit.planning.models import facts_found_once
 
 SMALL = ["domain=climate", "model=vit_tiny", "cluster=frontier", "scaling=[]"]
 FEW = ["precisions=[bf16]", "parallel.sp=1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _facts_found_once():
+    with facts_found_once("sciml.app.plan"):
+        yield
 
 
 @pytest.fixture
@@ -96,7 +103,10 @@ def test_json_is_one_document(planned):
 
 
 def test_hours_are_those_of_the_samples_that_are_asked_for(planned):
-    _, folder = planned("devices=2", "search=false", "pictures=false", "samples=1e6", "trainer.global_batch_size=64")
+    _, folder = planned(
+        "devices=2", "search=false", "pictures=false", "samples=1e6", "trainer.global_batch_size=64",
+        "trainer.precision=bf16",
+    )  # fmt: skip
     document = json.loads((folder / "plan.json").read_text())
     assert document["training"]["steps"] == 15_625
     assert document["best"]["hours"] == pytest.approx(15_625 * document["best"]["step_s"] / 3600)

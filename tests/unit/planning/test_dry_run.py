@@ -12,14 +12,14 @@ from sciml.parallel.config import ParallelConfig
 from sciml.planning.dry_run import dry_run
 from sciml.planning.memory import MemoryModel
 from sciml.planning.strategy import Strategy, TrainingSpec
-from tests.unit.planning.models import GPT_1T, cluster, recipe, small
+from tests.unit.planning.models import cluster, gpt, recipe, small
 
 FRONTIER = cluster("frontier")
 
 
 @pytest.mark.slow
 def test_the_trillion_is_cut_over_3072_devices_and_tensor_parallelism_stays_in_a_node():
-    memory = MemoryModel(GPT_1T, FRONTIER, TrainingSpec(9600))
+    memory = MemoryModel(gpt("gpt_1t"), FRONTIER, TrainingSpec(9600))
     built = dry_run(memory, recipe(8, 64, 6), FRONTIER)
     assert {0, 3071} <= {rank.rank for rank in built}
     assert {rank.coordinates["pp"] for rank in built} == {0, 1, 63}

@@ -3,7 +3,7 @@
 import pytest
 
 from sciml.planning.parameters import MEGATRON_FP16, MegatronMemory
-from tests.unit.planning.models import GPT_175B, recipe, throughput
+from tests.unit.planning.models import gpt, recipe, throughput
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_zero_shards_the_accounting_over_replicas(zero, bytes_of_one):
     parallel = type(strategy.parallel)(
         tp=4, pp=16, **({"dp": 16} if zero == 0 else {"dp": 1, "shard": 16, "zero": zero})
     )
-    model = throughput(GPT_175B, 10240).memory
+    model = throughput(gpt("gpt_175b"), 10240).memory
     chosen = type(strategy)(parallel, 1, "fp16", "full")
     parameters = model.rank_parameters(chosen, 1)
     state = model.state(chosen, parameters)

@@ -12,12 +12,12 @@ from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.search import Candidate, Search, TooLarge, scaling_curve, why_slower
 from sciml.planning.strategy import SearchConstraints, Space, TrainingSpec, divisors
-from tests.unit.planning.models import GPT_22B, GPT_175B, cluster, small
+from tests.unit.planning.models import cluster, gpt, small
 
 
-def gpt_search(batch=640, constraints=None, facts=GPT_175B, margin=0.1):
+def gpt_search(batch=640, constraints=None, name="gpt_175b", margin=0.1):
     return Search(
-        facts,
+        gpt(name),
         cluster("frontier"),
         TrainingSpec(batch),
         constraints or SearchConstraints(precisions=("fp16",)),
@@ -39,14 +39,14 @@ def test_every_strategy_divides_and_fits(plan):
         assert s.devices == 1024
         assert 640 % (s.data_ranks * s.micro_batch) == 0
         assert 96 % s.sizes["tp"] == 0
-        assert s.parallel.num_stages <= GPT_175B.depth
+        assert s.parallel.num_stages <= gpt("gpt_175b").depth
         assert candidate.memory.total <= 64e9
 
 
 @pytest.mark.slow
 def test_nothing_that_fits_is_left_out():
     """Against plain loops over all degrees, on a mesh small enough for them."""
-    search = gpt_search(batch=8, facts=GPT_22B)
+    search = gpt_search(batch=8, name="gpt_22b")
     found = {c.strategy for c in search.plan(16).ranked}
     for tp in divisors(16):
         for pp in divisors(16 // tp):
@@ -88,11 +88,9 @@ def test_losers_know_why(plan):
 
 @pytest.mark.slow
 def test_1t_needs_a_pipeline_and_the_published_cut_is_among_the_better_ones():
-    from tests.unit.planning.models import GPT_1T
-
     fixed = {"sp": 1, "micro_batch": 1, "recompute": "full", "schedule": "1f1b", "zero": 1}
     constraints = SearchConstraints(fixed=fixed, precisions=("fp16",))
-    degrees = Search(GPT_1T, cluster("frontier"), TrainingSpec(1536), constraints).plan(3072).by_degrees()
+    degrees = Search(gpt("gpt_1t"), cluster("frontier"), TrainingSpec(1536), constraints).plan(3072).by_degrees()
     assert all(isinstance(one, TooLarge) for (_, pp), one in degrees.items() if pp <= 2)
     assert isinstance(degrees[8, 64], Candidate)
     assert degrees[8, 64].memory.total < 64e9
@@ -192,6 +190,5 @@ def test_divisors():
 
 
 def test_a_share_that_is_not_whole_is_no_strategy():
-    assert not list(
-        Space(GPT_22B, replace(TrainingSpec(640), global_batch=7), SearchConstraints(fixed={"dp": 2})).strategies(2)
-    )
+    space = Space(gpt("gpt_22b"), replace(TrainingSpec(640), global_batch=7), SearchConstraints(fixed={"dp": 2}))
+    assert not list(space.strategies(2))
