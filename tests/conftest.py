@@ -14,6 +14,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # of the time.
 gc.set_threshold(100_000, 20, 20)
 
+pytest_plugins = ["tests.reports"]
+
 # `SCIML_CHECK_SHAPES=1 pytest` checks shapes in annotations; installed before anything of the suite is imported.
 if os.environ.get("SCIML_CHECK_SHAPES") == "1":
     from tests import shapes

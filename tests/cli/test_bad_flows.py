@@ -9,6 +9,7 @@ import pytest
 from domains.fluids.solver import SolverGrid
 from sciml.app.cli import main
 from sciml.run.folder import RunFolder
+from tests.reports import without_reports
 from tests.unit.fluids import flow_files
 
 GRID = SolverGrid(16, 8)
@@ -109,7 +110,8 @@ def test_training_refuses(refused, flows, arguments, says):
 
 @pytest.fixture
 def run(flows, tmp_path):
-    main("train", [*TINY, f"data.path={flows}", f"runs_dir={tmp_path / 'trained'}"])
+    with without_reports():
+        main("train", [*TINY, f"data.path={flows}", f"runs_dir={tmp_path / 'trained'}"])
     return RunFolder.find("latest", str(tmp_path / "trained")).path
 
 
@@ -127,6 +129,7 @@ def test_forecasts_and_evaluations_refuse(refused, run, tmp_path):
         assert re.search(says, said), said
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_grid_that_patches_do_not_divide_is_padded(tmp_path):
     folder = tmp_path / "flows"
     folder.mkdir()

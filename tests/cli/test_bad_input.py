@@ -9,6 +9,7 @@ import pytest
 
 from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
+from tests.reports import without_reports
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy"]
@@ -88,7 +89,8 @@ def trained(tmp_path_factory):
         "task.intervals=[24h]", "task.score_lead_times=[24h]", "trainer.num_threads=1", "run=one",
         f"runs_dir={folder / 'runs'}",
     ]  # fmt: skip
-    main("train", arguments)
+    with without_reports():
+        main("train", arguments)
     return folder
 
 

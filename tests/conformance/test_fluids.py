@@ -108,6 +108,7 @@ def test_a_forecast_is_its_own_first_part(runs, tmp_path):
     np.testing.assert_array_equal(short.read(), long.read(slice(0, 2)))
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_reference_models_are_trained_scored_and_compared(small, tmp_path, capsys):
     arguments = [f"runs_dir={tmp_path}", "trainer.max_steps=3", "trainer.num_threads=1", "seeds=2"]
     kept = [value for value in small if not value.startswith("~")]
@@ -129,6 +130,7 @@ def test_reference_models_are_trained_scored_and_compared(small, tmp_path, capsy
     assert (folder.path / "comparison" / "pareto.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_simulated_flows_can_be_trained_on(tmp_path, capsys):
     out = tmp_path / "mine.nc"
     asked = ["count=6", "nx=32", "nz=16", "frames=5", "interval=40", "compile=false", "output=json"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from sciml.app.cli import main
 from sciml.testing.conformance import DomainConformance
@@ -23,6 +24,7 @@ class TestLanguage(DomainConformance):
     meshes = ("parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_trained_model_scores_other_text(tmp_path, capsys):
     arguments = [f"runs_dir={tmp_path}", "output=json"]
     main("train", [*SMALL, *arguments, "trainer.max_steps=60", "trainer.num_threads=1"])

@@ -305,11 +305,8 @@ def test_all_figures_draw_the_most_telling_first(tmp_path):
         assert movie.info["loop"] == 0
 
 
-@pytest.mark.parametrize(
-    "data_set",
-    [CHANNEL, pytest.param(TALL, marks=pytest.mark.slow)],
-    ids=["an obstacle", "tall, periodic, hours"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("data_set", [CHANNEL, TALL], ids=["an obstacle", "tall, periodic, hours"])
 def test_other_flows_draw(data_set, tmp_path):
     schema = schema_of(data_set)
     example = example_of(data_set)
@@ -339,7 +336,7 @@ def test_one_step_is_no_motion():
 
 
 def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
-    schema, example = schema_of(AIR), example_of(AIR)
+    schema, example = schema_of(AIR), example_of(AIR, num_leads=3)
     example["forecast"][2:] = np.inf
     example["forecast"][1, :, 3] = np.nan
     scores = scores_of(schema)

@@ -9,6 +9,7 @@ from sciml.app.cli import main
 from sciml.core.config import build
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
+from tests.reports import without_reports
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +51,8 @@ def small_run(small_overrides, tmp_path_factory):
     def run(*more):
         if more not in made:
             runs = tmp_path_factory.mktemp("runs")
-            main("train", [*small_overrides, f"runs_dir={runs}", *more, "output=json"])
+            with without_reports():
+                main("train", [*small_overrides, f"runs_dir={runs}", *more, "output=json"])
             made[more] = RunFolder.find("latest", str(runs))
         return made[more]
 

@@ -11,6 +11,8 @@ import torch
 from domains.materials.training.calibration import Calibration
 from domains.materials.training.ensemble import combined
 from sciml.core.errors import ConfigError
+from sciml.domain.loading import load_domain
+from sciml.report.run_report import draw_report
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model
 from sciml.testing.sessions import start_session
@@ -77,6 +79,7 @@ def test_spreads_are_right_on_the_validation_split(ensemble):
     assert set(factors) == {"energy", "forces", "stress"}
     assert all(np.isfinite(value) and value > 0 for value in factors.values())
     assert load_model(ensemble).fitted.calibration == factors
+    draw_report(ensemble, load_domain(ensemble.record["config"]["domain"]))
     assert (ensemble.path / "figures" / "calibration.png").stat().st_size > 1000
 
 

@@ -43,6 +43,7 @@ def test_keys_of_a_model_of_another_kind_stand_alone():
     assert same.options.init_from == "runs/toy/earlier"
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     first = json.loads(capsys.readouterr().out)["scores"]
@@ -58,6 +59,7 @@ def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, caps
     assert RunFolder.find("latest", str(tmp_path)).path == folder
 
 
+@pytest.mark.usefixtures("no_reports")
 def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
     folder = RunFolder.find("latest", str(tmp_path)).path
