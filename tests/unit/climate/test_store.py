@@ -1,5 +1,7 @@
 import json
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,17 @@ from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError, DataError
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    source = write_wb2(synthetic_source(num_times=4 * 460, channels=("t2m", "msl")), folder / "w.zarr")
+    return prepare(PrepareConfig(path=str(source), out=str(folder / "store.zarr")))
+
+
 @pytest.fixture
-def store(tmp_path) -> ClimateStore:
-    source = write_wb2(synthetic_source(num_times=4 * 460, channels=("t2m", "msl")), tmp_path / "w.zarr")
-    return ClimateStore.open(prepare(PrepareConfig(path=str(source), out=str(tmp_path / "store.zarr"))))
+def store(prepared, tmp_path) -> ClimateStore:
+    """A copy, which a test may spoil."""
+    return ClimateStore.open(shutil.copytree(prepared, tmp_path / "store.zarr"))
 
 
 def test_reading_in_any_order(store):

@@ -76,13 +76,19 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(result_in(folder), FIGURES, folder / "report.html")
+
+
 @pytest.fixture
-def page(tmp_path) -> Page:
-    return Page(write_report(result_in(tmp_path), FIGURES, tmp_path / "report.html").read_text(encoding="utf-8"))
+def page(report) -> Page:
+    return Page(report.read_text(encoding="utf-8"))
 
 
-def test_images_are_embedded_and_nothing_is_loaded(page, tmp_path):
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_images_are_embedded_and_nothing_is_loaded(page, report):
+    text = report.read_text(encoding="utf-8")
     assert len(page.resources) == 2  # the dot and the loss curve
     for source in page.resources:
         kind, data = source.split(",", 1)
@@ -90,12 +96,12 @@ def test_images_are_embedded_and_nothing_is_loaded(page, tmp_path):
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
     for loading in ("http://", "https://", "@import", "url(", "<script", "<link"):
         assert loading not in text
-    assert (tmp_path / "figures" / "dot.png").exists()
-    assert (tmp_path / "figures" / "loss_curve.png").exists()
+    assert (report.parent / "figures" / "dot.png").exists()
+    assert (report.parent / "figures" / "loss_curve.png").exists()
 
 
-def test_it_reads_in_the_dark_and_on_a_phone(page, tmp_path):
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_it_reads_in_the_dark_and_on_a_phone(page, report):
+    text = report.read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
 
@@ -109,14 +115,14 @@ def test_it_says_what_the_scores_say(page):
     assert "A simple baseline is better for 1 of 2 variables: z500 (ridge)." in page.text
 
 
-def test_the_best_of_each_row_is_marked(page, tmp_path):
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+def test_the_best_of_each_row_is_marked(page, report):
+    text = report.read_text(encoding="utf-8")
     rows = {row.split("</th>")[0].split(">")[-1]: row for row in text.split("<table>")[1].split("<tr>")[2:]}
     best = {name: row.split(" best")[1].split(">")[1].split("<")[0] for name, row in rows.items()}
     assert best == {"t2m": "1.50", "z500": "2.00"}
 
 
-def test_training_card_provenance_and_next_commands_are_there(page, tmp_path):
+def test_training_card_provenance_and_next_commands_are_there(page, report):
     facts = ("100", "about 50 s", "0.011 at step 100", "vit, width 64", "abc123", "forecast.py", "lead_time=72h")
     for words in facts:
         assert words in page.text, words
