@@ -19,13 +19,9 @@ def work(runs_dir):
     note = RestartNote.of({"seed": 0}, runs_dir, world)
     other = RestartNote.of({"seed": 1}, runs_dir, world)
     attempt = launched().attempt
-    found = note.run()
+    found, others = note.run(), other.run()
     if world.is_main:
-        seen = {"attempt": attempt, "run": found and str(found.path), "other": other.run() and "found"}
-    else:
-        other.run()
-        seen = None
-    if world.is_main:
+        seen = {"attempt": attempt, "run": found and str(found.path), "other": others and "found"}
         with (Path(runs_dir) / "seen.jsonl").open("a") as file:
             file.write(json.dumps(seen) + "\n")
     if attempt == 0:
@@ -37,6 +33,8 @@ def work(runs_dir):
     if attempt == 1:
         world.barrier()
         note.remove()
+        world.barrier()
+        assert note.run() is None
         raise ConfigError("enough", key="seed")
 
 

@@ -22,7 +22,7 @@ from tests.distributed.cases import GLOBAL_BATCH, OPTIMIZERS, Samples, away_from
 from tests.distributed.test_parity import size_of
 
 BOUNDARY = Boundary.of("periodic", "wall")
-STEPS = 6
+STEPS = 3
 MESHES: dict[str, dict[str, Any]] = {
     "tp2": {"tp": 2},
     "sp2": {"sp": 2},

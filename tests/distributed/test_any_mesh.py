@@ -26,7 +26,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "tp2-zero2": {"tp": 2, "shard": 2, "zero": 2},
     "pp2-sp2-interleaved": {"pp": 2, "sp": 2, "schedule": "interleaved", "interleave": 2},
 }
-FIRST, LAST = 3, 7
+FIRST, LAST = 2, 4
 FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "one"), ("zero3", "tp2")}
 
 
