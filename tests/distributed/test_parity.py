@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sciml.distributed.world import World
-from tests.distributed.cases import OPTIMIZERS, train
+from tests.distributed.cases import OPTIMIZERS, STEPS, train
 
 MESHES: dict[str, dict[str, Any]] = {
     "dp2": {"dp": 2},
@@ -50,11 +50,11 @@ def size_of(degrees: dict[str, Any]) -> int:
 
 
 @lru_cache
-def alone(case: str, optimizer: str) -> torch.Tensor:
+def alone(case: str, optimizer: str, steps: int = STEPS) -> torch.Tensor:
     """The same training in one process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = torch.tensor(train(World(0, 1, torch.device("cpu")), case, {}, optimizer), dtype=torch.float64)
+    found = torch.tensor(train(World(0, 1, torch.device("cpu")), case, {}, optimizer, steps), dtype=torch.float64)
     torch.set_num_threads(threads)
     return found
 
@@ -78,3 +78,12 @@ def test_losses_and_gradient_norms_are_those_of_one_process(ranks, case, mesh, o
     tolerance = 1e-10 if case == "forces" else 1e-5
     for found in ranks(size_of(degrees)).run(train, case, degrees, optimizer):
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=tolerance, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("mesh", ["tp2-zero3", "tp2-pp2", "sp2"])
+def test_so_are_those_of_many_steps(ranks, mesh, optimizer):
+    expected = alone("vit", optimizer, 20)
+    for found in ranks(size_of(MESHES[mesh])).run(train, "vit", MESHES[mesh], optimizer, 20):
+        torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=1e-5, atol=0)
