@@ -21,3 +21,8 @@ if os.environ.get("SCIML_CHECK_SHAPES") == "1":
     from tests import shapes
 
     shapes.install()
+
+
+def pytest_collection_finish():
+    """Looks through what is imported and collected for cycles no more."""
+    gc.freeze()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import gc
 import os
 import tempfile
 import traceback
@@ -112,6 +113,7 @@ def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
     timeout = datetime.timedelta(seconds=TIMEOUT_S)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     world = World(rank, size, torch.device("cpu"))
+    gc.freeze()  # what is imported stays: to look through it for cycles takes longer than most tests
     while True:
         try:
             function, args = pipe.recv()
