@@ -32,7 +32,8 @@ class RunOptions:
         init_from: a run whose weights this one starts from, named likewise.
         reference_models: by name, the keys in which each differs from the run, e.g.
             ``{"wide": {"model": {"embed_dim": 256}}}``, and beside them its ``budget``: seconds of training, ``equal``
-            for as much as the run's own costs, or None for as many steps.
+            for as much as the run's own costs, or None for as many steps. None in place of all leaves one out that a
+            domain or an experiment has.
         seeds: how many seeds each model is trained from, the run's own first.
     """
 
@@ -51,7 +52,11 @@ class RunOptions:
     @classmethod
     def build(cls, config: Mapping[str, Any]) -> RunOptions:
         """Picks them out of a composed configuration and checks them."""
-        return build(cls, {f.name: config[f.name] for f in fields(cls) if f.name in config})
+        values = {f.name: config[f.name] for f in fields(cls) if f.name in config}
+        entries = values.get("reference_models")
+        if isinstance(entries, Mapping):  # null leaves one out that a domain or an experiment has
+            values["reference_models"] = {name: entry for name, entry in entries.items() if entry is not None}
+        return build(cls, values)
 
 
 @dataclass(frozen=True)

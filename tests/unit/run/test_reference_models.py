@@ -43,6 +43,12 @@ def test_keys_of_a_model_of_another_kind_stand_alone():
     assert same.options.init_from == "runs/toy/earlier"
 
 
+def test_null_leaves_one_out():
+    given = "reference_models={wide: null, short: {trainer: {max_steps: 2}}}"
+    toy = compose("train", [*TOY[2:], given], TOY[1])
+    assert [model.name for model in build_reference_models(RunSpec.build(toy.config))] == ["short"]
+
+
 @pytest.mark.usefixtures("no_reports")
 def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])
