@@ -204,7 +204,9 @@ class DomainConformance:
         capsys.readouterr()
         if protocol is None or isinstance(load_domain(config["domain"]), protocol):
             main(verb, [*arguments, *self.arguments_of(verb, folder), "output=json"])
-            assert json.loads(capsys.readouterr().out)
+            said = json.loads(capsys.readouterr().out)
+            assert said
+            assert all(Path(picture).stat().st_size > 1000 for picture in said.get("pictures", ()))
             return
         with pytest.raises(SystemExit) as ended:
             main(verb, arguments)

@@ -67,7 +67,7 @@ class TestClimate(DomainConformance):
             pytest.importorskip("dinosaur")
         path = next(override for override in self.overrides if override.startswith("data.path="))
         own = {
-            "forecast": ("lead_time=24h", f"out={folder / 'forecast.nc'}"),
+            "forecast": ("lead_time=24h", "members=3", f"out={folder / 'forecast.nc'}"),
             "import": (f"climax={write(folder / 'climax.pt', tensors(48, dim=64))}", f"out={folder / 'run'}"),
             "prepare": (path.removeprefix("data."), f"out={folder / 'store.zarr'}"),
             "simulate": ("days=1", "spinup_days=0", f"out={folder / 'weather.zarr'}"),
@@ -142,13 +142,13 @@ def test_a_state_is_predicted_as_its_increment(small, tmp_path):
     assert task.loss(oracle, batch).loss < 1e-6
 
 
-@pytest.mark.parametrize("suffix", ["zarr", pytest.param("nc", marks=pytest.mark.slow)])
-def test_a_forecast_file_reopens_in_weatherbenchs_layout(runs, suffix, tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["zarr", "nc"])
+def test_a_forecast_file_reopens_in_weatherbenchs_layout(runs, suffix, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ClimateDomain, "forecast_figures", lambda *_: [])  # another test draws them
     out = tmp_path / f"forecast.{suffix}"
     main("forecast", [f"runs_dir={runs}", f"out={out}", "lead_time=72h", "members=3", "output=json"])
     said = json.loads(capsys.readouterr().out)
     assert said["lead_times_h"] == [24, 48, 72]
-    assert all(Path(picture).stat().st_size > 1000 for picture in said["pictures"])
     with xr.open_dataset(out, engine="zarr" if suffix == "zarr" else "netcdf4") as forecast:
         assert forecast["geopotential"].dims[:3] == ("time", "prediction_timedelta", "number")
         assert forecast.sizes["prediction_timedelta"] == 3

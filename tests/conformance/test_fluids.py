@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from domains.fluids.data.readers import open_sources
+from domains.fluids.domain import FluidsDomain
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
@@ -61,7 +61,7 @@ class TestFluids(DomainConformance):
 
     def arguments_of(self, verb, folder):
         own = {
-            "forecast": ("lead_time=40s", f"out={folder / 'forecast.nc'}"),
+            "forecast": ("lead_time=80s", "members=3", f"out={folder / 'forecast.nc'}"),
             "simulate": ("count=2", "nx=32", "nz=16", "frames=2", "compile=false", f"out={folder / 'flows.nc'}"),
         }
         return own.get(verb) or super().arguments_of(verb, folder)
@@ -85,13 +85,13 @@ class TestFluids(DomainConformance):
                 assert moved[:, 0].mean().abs() < 1e-5 * moved[:, 0].abs().max()
 
 
-def test_a_forecast_is_read_as_a_flow(runs, tmp_path, capsys):
+def test_a_forecast_is_read_as_a_flow(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(FluidsDomain, "forecast_figures", lambda *_: [])  # another test draws them
     out = tmp_path / "forecast.nc"
     asked = ["lead_time=120s", "members=3", "init_time=1@40s"]
     main("forecast", [f"runs_dir={runs}", f"out={out}", *asked, "output=json"])
     said = json.loads(capsys.readouterr().out)
     np.testing.assert_allclose(said["lead_times_h"], [40 / 3600, 80 / 3600, 120 / 3600])
-    assert all(Path(picture).stat().st_size > 1000 for picture in said["pictures"])
     members = open_sources(str(out))
     assert [len(member) for member in members] == [4, 4, 4]
     assert members[0].boundary.names == {"x": ("periodic", "periodic"), "z": ("wall", "wall")}
