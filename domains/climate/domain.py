@@ -25,7 +25,7 @@ from domains.climate.forecast.forecast_file import ForecastFile
 from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
 from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.climax_import import ClimaXImportConfig, import_climax
-from domains.climate.model.field_forecaster import FieldForecaster
+from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
@@ -88,7 +88,7 @@ class ClimateDomain:
     def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
         forcings = forcing_names(spec.task.forcings)
         if isinstance(spec.model, FieldConfig):
-            return FieldForecaster.from_schema(spec.model, schema, forcings)
+            return ClimateFieldModel.from_schema(spec.model, schema, forcings)
         if isinstance(spec.model, ClimaXConfig):
             return ClimaX.from_schema(spec.model, schema, forcings)
         return ClimateViT.from_schema(spec.model, schema, forcings)

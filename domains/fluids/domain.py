@@ -18,7 +18,7 @@ from domains.fluids.data.datasets import Flows, open_flows
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
-from domains.fluids.field_forecaster import FlowForecaster
+from domains.fluids.field_model import FlowFieldModel
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
@@ -101,7 +101,7 @@ class FluidsDomain:
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
         if isinstance(spec.model, FieldConfig):
-            return FlowForecaster(spec.model, schema.channels)
+            return FlowFieldModel(spec.model, schema.channels)
         return AMRViT(spec.model, schema.channels)
 
     def task(self, spec: FluidsSpec, splits: Splits) -> FluidsTask:

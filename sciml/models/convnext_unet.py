@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
-from sciml.models.field_model import FieldModel, FieldModelConfig, Variables, widths_of
+from sciml.models.unet import UNet, UNetConfig
 from sciml.nn.conditioning import Modulation
-from sciml.nn.convolution import Coarsen, GridConv, Refine
+from sciml.nn.convolution import GridConv
 from sciml.nn.initialization import zeros
 from sciml.nn.topology import Topology
 
 
 @dataclass(frozen=True)
-class ConvNeXtUNetConfig(FieldModelConfig):
+class ConvNeXtUNetConfig(UNetConfig):
     """Configures a U-Net of ConvNeXt blocks.
 
     Attributes:
-        widths: channels of the levels, finest first; each level has half the resolution of the one before.
-        blocks: blocks of a level on the way down, and again on the way up.
         kernel: cells along a side of the depthwise convolutions, odd.
         mlp_ratio: inner over outer channels of a block.
     """
 
     kind: str = "convnext_unet"
-    widths: tuple[int, ...] = (32, 64, 128)
-    blocks: AtLeastOne = 1
     kernel: AtLeastOne = 7
     mlp_ratio: Positive[float] = 4.0
 
     def __post_init__(self) -> None:
-        widths_of(self.widths, "model.widths")
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise ConfigError(f"a kernel of {self.kernel} cells has no middle", key="model.kernel", hint="7")
 
 
 class ConvNeXtBlock(nn.Module):
@@ -65,7 +63,7 @@ class ConvNeXtBlock(nn.Module):
         return x + self.down(F.gelu(self.up(h))).movedim(-1, 1)
 
 
-class ConvNeXtUNet(FieldModel):
+class ConvNeXtUNet(UNet):
     """Maps fields to fields by ConvNeXt blocks on a few levels of resolution.
 
     Source: Liu et al. (2022), https://doi.org/10.48550/arXiv.2201.03545; as a U-Net, Ohana et al. (2024),
@@ -74,39 +72,5 @@ class ConvNeXtUNet(FieldModel):
 
     config: ConvNeXtUNetConfig
 
-    def __init__(self, config: ConvNeXtUNetConfig, variables: Variables) -> None:
-        super().__init__(config, variables, config.widths[0])
-
-        def level(width: int) -> nn.ModuleList:
-            return nn.ModuleList(ConvNeXtBlock(width, config) for _ in range(config.blocks))
-
-        *finer, coarsest = config.widths
-        self.down = nn.ModuleList(level(width) for width in finer)
-        self.coarsen = nn.ModuleList(Coarsen(fine, coarse) for fine, coarse in pairwise(config.widths))
-        self.bottom = level(coarsest)
-        self.refine = nn.ModuleList(Refine(coarse, fine) for fine, coarse in pairwise(config.widths))
-        self.up = nn.ModuleList(level(width) for width in finer)
-
-    @property
-    def multiple(self) -> int:
-        return self.config.square * 2 ** (len(self.config.widths) - 1)
-
-    def body(
-        self,
-        features: Float[Tensor, "batch feature _row _column"],
-        condition: Float[Tensor, "batch condition"] | None,
-        topology: Topology,
-    ) -> Float[Tensor, "batch feature _row _column"]:
-        skips = []
-        for blocks, coarsen in zip(self.down, self.coarsen, strict=True):
-            for block in blocks:  # type: ignore[attr-defined]
-                features = block(features, condition, topology)
-            skips.append(features)
-            features = coarsen(features)
-        for block in self.bottom:
-            features = block(features, condition, topology)
-        for level in reversed(range(len(skips))):
-            features = self.refine[level](features) + skips[level]
-            for block in self.up[level]:  # type: ignore[attr-defined]
-                features = block(features, condition, topology)
-        return features
+    def block(self, width: int) -> nn.Module:
+        return ConvNeXtBlock(width, self.config)

@@ -6,7 +6,7 @@ neither weather nor flows, so that one U-Net serves both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,10 +147,15 @@ class FieldModel(nn.Module):
 
     def forward(self, inputs: FieldInputs) -> Float[Tensor, "batch output row column"]:
         """Returns the predicted fields, float32 (or the weights' precision where that is higher)."""
-        return self.forward_pass(inputs).run(())
+        return self.forward_pass(inputs).run(self.blocks)
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """Returns the blocks between which the model can be cut; a model without tokens has none."""
+        return ()
 
     def forward_pass(self, inputs: FieldInputs) -> ForwardPass:
-        """Returns the way from fields to fields; a model without tokens has no blocks to be cut between."""
+        """Returns the way from fields to fields, in parts."""
 
         def embed() -> tuple[Float[Tensor, "batch feature _row _column"]]:
             condition = self.embed_condition(inputs.scalars)

@@ -42,10 +42,9 @@ class UNet(FieldModel):
 
     def __init__(self, config: UNetConfig, variables: Variables) -> None:
         super().__init__(config, variables, config.widths[0])
-        dim = config.condition_dim if config.condition_on else 0
 
         def level(width: int) -> nn.ModuleList:
-            return nn.ModuleList(ResidualConv(width, dim) for _ in range(config.blocks))
+            return nn.ModuleList(self.block(width) for _ in range(config.blocks))
 
         *finer, coarsest = config.widths
         self.down = nn.ModuleList(level(width) for width in finer)
@@ -55,6 +54,10 @@ class UNet(FieldModel):
         self.merge = nn.ModuleList(GridConv(2 * width, width, 1) for width in finer)
         self.up = nn.ModuleList(level(width) for width in finer)
         self.norm = norm_of(config.widths[0])
+
+    def block(self, width: int) -> nn.Module:
+        """Returns a block of some channels, to be called with features, condition and topology."""
+        return ResidualConv(width, self.config.condition_dim if self.config.condition_on else 0)
 
     @property
     def multiple(self) -> int:

@@ -6,6 +6,7 @@ the trunk returns is joined with the features it came from, and convolved once m
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from sciml.models.field_model import FieldInputs, FieldModel, Variables
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
 from sciml.nn.position import Rotary, coordinate_rotary
-from sciml.nn.staged import Activations, ForwardPass
+from sciml.nn.staged import Activations, ForwardPass, Place
 from sciml.parallel.plan import AllGather, Average, Scatter, ShardingPlan, Stages, Style
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
@@ -62,13 +63,6 @@ class UViTConfig(ViTConfig):
                 key="model.modes",
                 hint="[8, 12]",
             )
-
-
-class Place(nn.Module):
-    """Returns its input; a sharding plan names such a place to say what crosses ranks there."""
-
-    def forward(self, x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
-        return x
 
 
 class UViT(FieldModel):
@@ -121,9 +115,9 @@ class UViT(FieldModel):
     def multiple(self) -> int:
         return self.config.patch_size
 
-    def forward(self, inputs: FieldInputs) -> Float[Tensor, "batch output row column"]:
-        """Returns the predicted fields, float32 (or the weights' precision where that is higher)."""
-        return self.forward_pass(inputs).run(self.trunk.blocks)
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        return self.trunk.blocks
 
     def forward_pass(self, inputs: FieldInputs) -> ForwardPass:
         """Returns the way from fields to fields, which can be cut between the trunk's blocks.

@@ -14,6 +14,10 @@ Activations = tuple[Tensor, ...]
 depends on parameters and is needed further on."""
 
 
+class Place(nn.Identity):
+    """Marks where a sharding plan lets tensors cross ranks; on one device nothing happens."""
+
+
 @dataclass(frozen=True)
 class ForwardPass:
     """Holds a forward pass over given inputs, ready to be run at once or stage by stage.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domains.climate.model.climax import ClimaX, ClimaXConfig
-from domains.climate.model.field_forecaster import FieldForecaster
+from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
@@ -54,7 +54,7 @@ def uvit() -> nn.Module:
         embed_dim=16, depth=4, num_heads=4, patch_size=2, square=1, conv_width=8, token_convs=1, modes=(2, 3),
         condition_dim=8, position_features=("latitude",), rotary_axes=("longitude",), rotary_max_harmonic=2,
     )  # fmt: skip
-    return FieldForecaster(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+    return ClimateFieldModel(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
 
 
 def climax() -> nn.Module:

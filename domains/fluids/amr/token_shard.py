@@ -6,11 +6,7 @@ from typing import NamedTuple
 
 import torch.nn.functional as F
 from jaxtyping import Int, Shaped
-from torch import Tensor, nn
-
-
-class Place(nn.Identity):
-    """Marks where a plan lets tensors cross ranks; on one device nothing happens."""
+from torch import Tensor
 
 
 class TokenShard(NamedTuple):

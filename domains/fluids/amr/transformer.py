@@ -20,13 +20,13 @@ from domains.fluids.amr.merge import Merge
 from domains.fluids.amr.patch_edges import PatchEdgeFilter
 from domains.fluids.amr.positions import patch_angles
 from domains.fluids.amr.refinement import grow
-from domains.fluids.amr.token_shard import Place, TokenShard
+from domains.fluids.amr.token_shard import TokenShard
 from domains.fluids.amr.tokens import Tokenizer
 from domains.fluids.data.boundary import Boundary
 from sciml.distributed.axes import Role
 from sciml.models.grid_vit import GridViT
 from sciml.nn.initialization import initialize
-from sciml.nn.staged import ForwardPass
+from sciml.nn.staged import ForwardPass, Place
 from sciml.parallel.plan import AllGather, AllReduce, Scatter, ShardingPlan, Stages, Style
 
 

@@ -122,6 +122,17 @@ def test_unknown_coordinates_and_scalars_are_refused():
             build_field_model(UNetConfig(**changed), VARIABLES)
 
 
+def test_sizes_that_cannot_be_are_refused():
+    for make, says in (
+        (lambda: ConvNeXtUNetConfig(kernel=6), "a kernel of 6 cells has no middle"),
+        (lambda: UNetConfig(widths=()), "must be widths of at least 1"),
+        (lambda: UViTConfig(square=3, patch_size=4), "model.square"),
+        (lambda: UViTConfig(modes=(3,)), "must be two numbers of waves"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            make()
+
+
 def test_angles_of_squares_across_a_full_turn():
     angles = torch.tensor([350.0, 10.0], dtype=torch.float64).deg2rad().expand(2, 2)
     assert mean_angle(angles, 2).item() == pytest.approx(0.0, abs=1e-12)

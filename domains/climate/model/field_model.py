@@ -6,20 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import is_wind
 from domains.climate.model.forecaster import AXES, ENCODINGS
 from sciml.models.field_model import FieldInputs, Variables
-from sciml.models.field_models import FieldConfig, build_field_model
-from sciml.nn.initialization import initialize
+from sciml.models.field_models import FieldConfig, FieldForecaster
 from sciml.nn.staged import ForwardPass
 from sciml.nn.topology import Sphere
-from sciml.parallel.plan import ShardingPlan
 
 
-class FieldForecaster(nn.Module):
+class ClimateFieldModel(FieldForecaster):
     """Maps a standardized state to its normalized increment over a lead time, by any model from fields to fields.
 
     It is called as :class:`ClimateViT` is. An untrained model returns exactly zero, that is persistence.
@@ -44,52 +42,16 @@ class FieldForecaster(nn.Module):
         latitude: Sequence[float],
         longitude: Sequence[float],
     ) -> None:
-        super().__init__()
+        super().__init__(config, Variables((*channels, *constants), tuple(channels), ENCODINGS, AXES))
         self.channels, self.constants = tuple(channels), tuple(constants)
-        self.net = build_field_model(config, Variables((*channels, *constants), self.channels, ENCODINGS, AXES))
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
-        initialize(self, torch.initial_seed())
 
     @classmethod
-    def from_schema(cls, config: FieldConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> FieldForecaster:
+    def from_schema(cls, config: FieldConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateFieldModel:
         """Builds the model for a store: its channels are predicted, its statics and the forcings only read."""
         constants = (*schema.statics, *forcings)
         return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
-
-    @property
-    def plan(self) -> ShardingPlan | None:
-        """Returns how the model can be cut over a mesh; None where its kind cannot."""
-        plan: ShardingPlan | None = getattr(self.net, "plan", None)
-        return None if plan is None else plan.within("net")
-
-    def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
-
-        A model of other variables takes over the rows of those that it shares.
-        """
-        rows = {"net.stem.weight": (*self.channels, *self.constants)}
-        return rows | dict.fromkeys(("net.head.weight", "net.head.bias"), self.channels)
-
-    def forward(
-        self,
-        fields: Float[Tensor, "batch channel latitude longitude"],
-        channel_names: Sequence[str] | None,
-        lead_time: Float[Tensor, "batch"],
-        time: Float[Tensor, "batch"],
-        constants: Float[Tensor, "*batch constant latitude longitude"] | None = None,
-        *,
-        constant_names: Sequence[str] | None = None,
-        output_names: Sequence[str] | None = None,
-        latitude: Sequence[float] | None = None,
-        longitude: Sequence[float] | None = None,
-    ) -> Float[Tensor, "batch output latitude longitude"]:
-        """Returns the normalized increment; arguments as those of :meth:`ClimateViT.forward_pass`."""
-        return self.net(
-            self._inputs(
-                fields, channel_names, lead_time, time, constants, constant_names, output_names, latitude, longitude
-            )
-        )
 
     def forward_pass(
         self,
@@ -104,25 +66,7 @@ class FieldForecaster(nn.Module):
         latitude: Sequence[float] | None = None,
         longitude: Sequence[float] | None = None,
     ) -> ForwardPass:
-        """Returns the way from a state to its normalized increment, in parts."""
-        return self.net.forward_pass(
-            self._inputs(
-                fields, channel_names, lead_time, time, constants, constant_names, output_names, latitude, longitude
-            )
-        )
-
-    def _inputs(
-        self,
-        fields: Float[Tensor, "batch channel latitude longitude"],
-        channel_names: Sequence[str] | None,
-        lead_time: Float[Tensor, "batch"],
-        time: Float[Tensor, "batch"],
-        constants: Float[Tensor, "*batch constant latitude longitude"] | None,
-        constant_names: Sequence[str] | None,
-        output_names: Sequence[str] | None,
-        latitude: Sequence[float] | None,
-        longitude: Sequence[float] | None,
-    ) -> FieldInputs:
+        """Returns the way from a state to its normalized increment, in parts; see :meth:`ClimateViT.forward_pass`."""
         names = tuple(channel_names or self.channels)
         outputs = tuple(output_names or names)
         if constants is not None and constants.shape[-3]:
@@ -134,4 +78,5 @@ class FieldForecaster(nn.Module):
         angles = dict(zip(AXES, torch.meshgrid(rows, columns, indexing="ij"), strict=True))
         winds = [is_wind(name) for name in names]
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}
-        return FieldInputs(fields, names, outputs, scalars, angles, Sphere(), (winds, winds))
+        inputs = FieldInputs(fields, names, outputs, scalars, angles, Sphere(), (winds, winds))
+        return self.net.forward_pass(inputs)

@@ -8,21 +8,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from domains.fluids.amr.config import ENCODINGS
 from domains.fluids.amr.indicator_inputs import odd_winds
 from domains.fluids.amr.positions import AXES
 from domains.fluids.data.boundary import Boundary
 from sciml.models.field_model import FieldInputs, Variables
-from sciml.models.field_models import FieldConfig, build_field_model
-from sciml.nn.initialization import initialize
+from sciml.models.field_models import FieldConfig, FieldForecaster
 from sciml.nn.staged import ForwardPass
 from sciml.nn.topology import Planes, Side
-from sciml.parallel.plan import ShardingPlan
 
 
-class FlowForecaster(nn.Module):
+class FlowFieldModel(FieldForecaster):
     """Maps a normalized state of a flow to its normalized increment, by any model from fields to fields.
 
     It is called as :class:`AMRViT` is, and has no use for what tells where to refine. An untrained model returns
@@ -37,47 +35,10 @@ class FlowForecaster(nn.Module):
     """
 
     def __init__(self, config: FieldConfig, channels: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(config, Variables(tuple(channels), tuple(channels), ENCODINGS, AXES))
         self.channels = tuple(channels)
-        self.net = build_field_model(config, Variables(self.channels, self.channels, ENCODINGS, AXES))
-        initialize(self, torch.initial_seed())
-
-    @property
-    def plan(self) -> ShardingPlan | None:
-        """Returns how the model can be cut over a mesh; None where its kind cannot."""
-        plan: ShardingPlan | None = getattr(self.net, "plan", None)
-        return None if plan is None else plan.within("net")
-
-    def variable_rows(self) -> dict[str, tuple[str, ...]]:
-        """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
-
-        A model of other variables takes over the rows of those that it shares.
-        """
-        return dict.fromkeys(("net.stem.weight", "net.head.weight", "net.head.bias"), self.channels)
-
-    def forward(
-        self,
-        fields: Float[Tensor, "batch channel z x"],
-        channel_names: Sequence[str] | None,
-        lead_time: Float[Tensor, "batch"],
-        boundary: Boundary | Sequence[Boundary],
-        **options: Any,
-    ) -> Float[Tensor, "batch output z x"]:
-        """Returns the normalized increment; arguments as those of :meth:`AMRViT.forward_pass`."""
-        return self.net(self._inputs(fields, channel_names, lead_time, boundary, **options))
 
     def forward_pass(
-        self,
-        fields: Float[Tensor, "batch channel z x"],
-        channel_names: Sequence[str] | None,
-        lead_time: Float[Tensor, "batch"],
-        boundary: Boundary | Sequence[Boundary],
-        **options: Any,
-    ) -> ForwardPass:
-        """Returns the way from a state to its normalized increment, in parts."""
-        return self.net.forward_pass(self._inputs(fields, channel_names, lead_time, boundary, **options))
-
-    def _inputs(
         self,
         fields: Float[Tensor, "batch channel z x"],
         channel_names: Sequence[str] | None,
@@ -87,16 +48,17 @@ class FlowForecaster(nn.Module):
         cell_size: Float[Tensor, "batch"] | None = None,
         output_names: Sequence[str] | None = None,
         **unused: Any,
-    ) -> FieldInputs:
+    ) -> ForwardPass:
+        """Returns the way from a state to its normalized increment, in parts; see :meth:`AMRViT.forward_pass`."""
         samples = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
         names = tuple(channel_names or self.channels)
         scalars = {"lead_time": lead_time}
         if cell_size is not None:
             scalars["cell_size"] = cell_size.log2()
         angles = cell_angles(samples, fields.shape[-2:], fields.device)
-        return FieldInputs(
-            fields, names, tuple(output_names or names), scalars, angles, Planes(samples), odd_winds(names)
-        )
+        outputs = tuple(output_names or names)
+        inputs = FieldInputs(fields, names, outputs, scalars, angles, Planes(samples), odd_winds(names))
+        return self.net.forward_pass(inputs)
 
 
 def cell_angles(
