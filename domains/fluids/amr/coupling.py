@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from domains.fluids.amr.config import AMRConfig
 from domains.fluids.amr.forest import Forest
-from domains.fluids.amr.token_shard import Place, TokenShard
+from domains.fluids.amr.token_shard import TokenShard
 from sciml.models.vit import Block
 from sciml.nn.initialization import zeros
 from sciml.nn.position import Rotary
+from sciml.nn.staged import Place
 
 
 class Coupling(nn.Module):
