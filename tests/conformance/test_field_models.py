@@ -11,6 +11,8 @@ import torch
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
+from sciml.core.errors import ConfigError
+from sciml.parallel.model import check_plan
 from sciml.run.compose import compose
 from sciml.run.loaded import load_run
 from sciml.run.spec import RunSpec
@@ -90,16 +92,15 @@ def test_both_optimizers_train_convolutions(optimizer, tmp_path, flows):
 @pytest.mark.parametrize("kind", ["unet", "fno"])
 def test_what_cannot_be_cut_is_refused(kind, tmp_path, flows):
     config = configured("climate", kind, tmp_path, flows).config
-    from sciml.parallel.model import check_plan
-
     spec = RunSpec.build(config)
     with torch.device("meta"):
         model = spec.domain.model(spec, spec.domain.splits(spec).schema)
-    with pytest.raises(Exception, match="which has no sharding plan"):
+    with pytest.raises(ConfigError, match="which has no sharding plan"):
         check_plan(model, matrices=2, tokens=1, stages=1)
 
 
-def test_a_default_of_each_domain_plans_and_forecasts(tmp_path, capsys):
+@pytest.mark.slow
+def test_a_run_is_planned_trained_and_forecasts(tmp_path, capsys):
     main("plan", ["domain=climate", "model=uvit_tiny", "devices=2", "pictures=false", f"out={tmp_path}", "output=json"])
     assert json.loads(capsys.readouterr().out)
     main("train", ["domain=climate", "model=uvit_tiny", "optim=muon", *SHORT[:3], f"runs_dir={tmp_path}",
