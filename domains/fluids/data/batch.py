@@ -74,7 +74,8 @@ class FlowPart:
 
     def resampled(self, cells: tuple[int, int]) -> FlowPart:
         """Returns the states that a step starts from, on another grid of the same domain."""
-        changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in ("state", "previous")}
+        names = ("state", "previous", "initial")
+        changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in names}
         if self.targets is not None:
             changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
         if self.fluid is not None:

@@ -26,7 +26,7 @@ class MeshLines:
 
     cells: tuple[int, int]
     patch_sizes: tuple[int, ...]
-    refined: tuple[Bool[np.ndarray, "step patch_z patch_x"], ...] = ()
+    refined: tuple[Bool[np.ndarray, "step _patch_z _patch_x"], ...] = ()
 
     def __post_init__(self) -> None:
         root = self.patch_sizes[0]

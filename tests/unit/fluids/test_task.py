@@ -174,7 +174,8 @@ def test_pushforward_starts_from_as_many_steps_of_the_model(own):
     scales = one.statistics.scales["flow"].increments_over(seconds)
 
     def alone(state, previous):
-        plain = replace(batch, parts={"flow": replace(part, state=state, previous=previous, steps=part.steps[:, :1])})
+        next_step = replace(part, state=state, previous=previous, steps=part.steps[:, :1], targets=None)
+        plain = replace(batch, parts={"flow": next_step})
         return one.predict(made, plain).values["flow"]
 
     with torch.no_grad():
