@@ -137,7 +137,9 @@ class UViT(FieldModel):
             first = self.own(tokens.flatten(2).transpose(1, 2))
             return (first, features) if condition is None else (first, condition, features)
 
-        def head(tokens: Float[Tensor, "batch token embed"], *rest: Tensor) -> Float[Tensor, "batch output row column"]:
+        def head(
+            tokens: Float[Tensor, "batch token embed"], *rest: Float[Tensor, "batch ..."]
+        ) -> Float[Tensor, "batch output row column"]:
             *conditions, features = rest
             condition = conditions[0] if conditions else None
             tokens = self.whole(self.trunk.finish(tokens, condition))

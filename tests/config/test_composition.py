@@ -5,6 +5,7 @@ import pytest
 from sciml.app.cli import help_text
 from sciml.core.groups import CONF, options
 from sciml.run.compose import compose
+from sciml.run.reference_models import build_reference_models
 from sciml.run.spec import RunSpec
 
 
@@ -15,9 +16,18 @@ def test_every_experiment_is_valid(experiment):
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
-    domains = {"vit": "climate", "climax": "climate", "gnn": "materials", "amr": "fluids", "gpt": "language"}
-    domain = domains[model.split("_")[0]]
-    assert RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config).model.kind
+    domains = {"vit": "climate", "climax": "climate", "uvit": "climate", "uvit_flow": "fluids", "gnn": "materials",
+               "amr": "fluids", "gpt": "language"}  # fmt: skip
+    domain = domains[model.rpartition("_")[0]]
+    spec = RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config)
+    assert spec.model.kind
+    assert all(reference.spec.model.kind for reference in build_reference_models(spec))
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_reference_model_is_valid(experiment):
+    spec = RunSpec.build(compose("train", [f"experiment={experiment}"]).config)
+    assert all(reference.spec.model.kind for reference in build_reference_models(spec))
 
 
 @pytest.mark.parametrize("group", ["tracking", "optim", "engine"])
