@@ -28,6 +28,8 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]]) -> dic
 
     Intervals are percentiles of a bootstrap that draws seeds, and groups of cases that depend on one another (such as
     those of one simulation), with replacement. What a model's mean is to that of the first one is drawn in pairs.
+    Variables in different units have no mean: their errors are first divided by the first model's mean error of the
+    same variable and lead time.
 
     Args:
         cases: rows with ``model``, ``seed``, ``case``, ``group`` and what a score has.
@@ -36,20 +38,35 @@ def compare_models(cases: Rows, costs: Mapping[str, Mapping[str, float]]) -> dic
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 8 and 13.
     """
     metric = Metric.from_row(cases[0])
-    chosen = [row for row in cases if row["metric"] == metric.name]
+    chosen: Rows = [row for row in cases if row["metric"] == metric.name]
     models = list(dict.fromkeys(row["model"] for row in chosen))
-    groups = list(dict.fromkeys(row["group"] for row in chosen))
+    has_units = len({row["unit"] for row in chosen}) > 1
+    if has_units:
+        chosen = _in_errors_of(models[0], chosen)
     rows = []
     for lead in sorted({row["lead_time_h"] for row in chosen}, key=lambda hours: hours or 0.0):
-        errors = {m: _by_seed_and_group([r for r in chosen if r["lead_time_h"] == lead], m, groups) for m in models}
+        at_lead = [row for row in chosen if row["lead_time_h"] == lead]
+        groups = list(dict.fromkeys(row["group"] for row in at_lead))
+        errors = {m: _by_seed_and_group(at_lead, m, groups) for m in models}
         for model in models:
             own, reference = errors[model], errors[models[0]]
             shared = min(len(own), len(reference))
             value, relative = _bootstrap(own), _bootstrap(own[:shared], reference[:shared])
             rows.append({"model": model, "lead_time_h": lead, "seeds": len(own), "value": value, "relative": relative})
+    num_groups = len({row["group"] for row in chosen})
     return {
-        **metric.to_row(), "reference": models[0], "groups": len(groups), "scores": rows, "costs": dict(costs),
+        **metric.to_row(), "reference": models[0], "in_errors_of_reference": has_units, "groups": num_groups,
+        "scores": rows, "costs": dict(costs),
     }  # fmt: skip
+
+
+def _in_errors_of(model: str, rows: Rows) -> Rows:
+    """Returns rows whose values are divided by a model's mean error of the same variable at the same lead time."""
+    own: dict[tuple[str, Any], list[float]] = {}
+    for row in rows:
+        if row["model"] == model:
+            own.setdefault((row["variable"], row["lead_time_h"]), []).append(row["value"])
+    return [{**row, "value": row["value"] / np.mean(own[row["variable"], row["lead_time_h"]])} for row in rows]
 
 
 def _by_seed_and_group(rows: Rows, model: str, groups: Sequence[Any]) -> Float[np.ndarray, "seed group"]:
@@ -78,6 +95,8 @@ def _bootstrap(
 def markdown_table(document: Mapping[str, Any]) -> str:
     """Returns the comparison as a table in Markdown."""
     metric, reference, costs = document["label"], label_of(document["reference"]), document["costs"]
+    if document["in_errors_of_reference"]:
+        metric = f"{metric} in {reference}'s"
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     names = [_lead_name(lead) for lead in leads]
     heads = ["model", "seeds", "parameters", "train step, ms", "training, s", "step forward, ms"]

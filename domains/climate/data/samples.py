@@ -167,6 +167,11 @@ class ForecastSource:
     def __len__(self) -> int:
         return len(self._starts) if self.draw else len(self._pairs)
 
+    def group(self, index: int) -> str:
+        """Returns the ten days that a sample begins in: longer than weather is like itself."""
+        start = int(self._starts[index]) if self.draw else int(self._pairs[index][0])
+        return f"{self._minutes[start] // (10 * 24 * 60)}"
+
     def starts(self) -> np.ndarray:
         """Returns the positions in the store of the initial times that have the states of every path."""
         return self._positions[np.flatnonzero(self._fits.all(0))]

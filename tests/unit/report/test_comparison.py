@@ -37,6 +37,19 @@ def test_means_are_over_variables_cases_and_seeds():
     assert by_model["other"]["relative"][0] == pytest.approx(1 / 3)
 
 
+def test_variables_in_different_units_are_compared_in_the_first_models_errors():
+    cases = []
+    for model, factor in (("model", 1.0), ("other", 2.0)):
+        for lead, scale in ((1.0, 1.0), (2.0, 3.0)):
+            for variable, unit, size in (("z", "m2 s-2", 1000.0), ("t", "K", 2.0)):
+                score = Score(variable, Metric("rmse"), factor * scale * size, unit, lead).to_row()
+                group = {"model": model, "seed": 0, "case": int(lead), "group": f"{lead}"}  # each lead has its own
+                cases.append({**group, **score})
+    found = compare_models(cases, dict.fromkeys(("model", "other"), COST))
+    assert [row["value"][0] for row in found["scores"]] == pytest.approx([1, 2, 1, 2])
+    assert "in model's" in markdown_table(found)
+
+
 def test_what_does_not_vary_has_no_interval():
     found = compared({"model": [[2.0, 2.0]], "other": [[3.0, 3.0]]})
     assert found["scores"][1]["value"] == pytest.approx([3, 3, 3])
