@@ -14,6 +14,7 @@ from pathlib import Path
 from sciml.app import cli
 from sciml.core import provenance
 from sciml.core.errors import ConfigError
+from sciml.distributed import failure_report
 from sciml.distributed.world import join
 
 TIMEOUT_S = 8.0
@@ -66,6 +67,7 @@ def one_is_stuck(rank):
 
 
 def the_keeper_is_killed(rank):
+    failure_report.CONNECT_S = TIMEOUT_S
     world = join("cpu", TIMEOUT_S)
     world.barrier()
     if rank == 0:

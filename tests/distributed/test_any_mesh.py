@@ -27,7 +27,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "pp2-sp2-interleaved": {"pp": 2, "sp": 2, "schedule": "interleaved", "interleave": 2},
 }
 FIRST, LAST = 2, 4
-FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "one"), ("zero3", "tp2")}
+FAST = {("one", "tp2-zero2"), ("tp2-zero2", "pp2"), ("pp2", "zero3")}
 
 
 def _engine(
@@ -92,6 +92,13 @@ def written(ranks, tmp_path_factory):
     return by
 
 
+@pytest.fixture(scope="module")
+def average(ranks, written) -> float:
+    """What the average of a checkpoint holds that no mesh has cut."""
+    ((_, total),) = on(ranks, "one", go_on, written("one"))
+    return total
+
+
 def on(ranks: Any, mesh: str, function: Any, folder: Path, *more: Any) -> list[Any]:
     size = size_of(MESHES[mesh])
     if size == 1:
@@ -107,8 +114,7 @@ def on(ranks: Any, mesh: str, function: Any, folder: Path, *more: Any) -> list[A
         for other in MESHES
     ],
 )
-def test_training_goes_on_from_any_mesh_on_any_other(ranks, straight, written, writer, reader):
-    ((_, average),) = on(ranks, "one", go_on, written("one"))
+def test_training_goes_on_from_any_mesh_on_any_other(ranks, straight, average, written, writer, reader):
     for found, total in on(ranks, reader, go_on, written(writer)):
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), straight, rtol=1e-5, atol=0)
         assert total == pytest.approx(average, rel=1e-5)

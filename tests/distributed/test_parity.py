@@ -38,7 +38,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "tp2-pp2-zero3": {"tp": 2, "pp": 2, "shard": 2, "zero": 3},
 }
 FAST = {"dp2", "tp2", "sp2", "pp2", "zero3", "tp2-zero3", "tp2-pp2"}
-FAST_UVIT = {"tp2-pp2"}
+FAST_UVIT = {"muon": {"tp2-pp2"}}
 FAST_OF = {"adamw": {"tp2"}, "muon": {"tp2", "zero3"}}
 
 
@@ -60,7 +60,7 @@ def alone(case: str, optimizer: str, steps: int = STEPS) -> torch.Tensor:
 
 
 def marked(case: str, mesh: str, optimizer: str) -> Any:
-    fast = FAST_UVIT if case == "uvit" else FAST_OF.get(optimizer, FAST)
+    fast = FAST_UVIT.get(optimizer, set()) if case == "uvit" else FAST_OF.get(optimizer, FAST)
     slow = mesh not in FAST or mesh not in fast
     return pytest.param(case, mesh, optimizer, marks=[pytest.mark.slow] if slow else [])
 
