@@ -26,7 +26,7 @@ from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import LoadedRun, load_run
 from sciml.run.reference_models import OWN, build_reference_models
-from sciml.run.spec import RunSpec
+from sciml.run.spec import spec_of_run
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine_config import EngineConfig
 
@@ -93,7 +93,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
 def _trained(folder: RunFolder) -> list[tuple[str, int, RunFolder]]:
     """Returns all models of a run that are trained to their end: name, number of the seed, folder."""
     trained = [(OWN, 0, folder)]
-    for reference in build_reference_models(RunSpec.build(folder.record["config"])):
+    for reference in build_reference_models(spec_of_run(folder)):
         run = reference.folder_in(folder)
         if reference.spec.trainer.max_steps in CheckpointStore(run.checkpoints).steps():
             trained.append((reference.name, reference.number, run))

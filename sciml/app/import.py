@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from sciml.app.run_on_data import FOR_TRAINING
+from sciml.core.command_line import command
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory
@@ -51,7 +52,7 @@ def run(composition: Composition) -> CommandResult:
     count = sum(value.numel() for value in imported.weights.values())
     text = (
         f"made  {path}, {count:,} parameters\n"
-        f"next  python scripts/train.py domain={domain.name} init_from={path}, and the keys of its model and data"
+        f"next  {command('train', domain=domain.name, init_from=path)}, and the keys of its model and data"
     )
     return CommandResult({"path": str(path), "parameters": count}, text)
 

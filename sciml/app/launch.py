@@ -16,6 +16,7 @@ from typing import Literal
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.result import CommandResult, Output
+from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.planning.cluster import ClusterConfig
 from sciml.run.compose import Composition, root_of
@@ -27,6 +28,8 @@ TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SUBMIT_TIMEOUT_S = 60
 NOTICE_S = 120
 """How long before its end the job is told, so that a checkpoint can be written."""
+_NAME = re.compile(r"[\w.+@%-]+", re.ASCII)
+"""Names that cannot end their line of the batch script and begin an option of their own."""
 _TIME = re.compile(r"(\d+-)?\d{1,3}:\d{2}:\d{2}")
 
 
@@ -59,6 +62,13 @@ class LaunchConfig:
             raise ConfigError(f"{self.time!r} is no time that Slurm knows", key="time", hint="e.g. time=02:00:00")
         if self.account_needed and not self.account:
             raise ConfigError(f"{self.cluster.name} charges a project", key="account", hint="e.g. account=ABC123")
+        for key in ("job_name", "account", "partition"):
+            if not _NAME.fullmatch(getattr(self, key) or "-"):
+                got = plain(getattr(self, key), quoted=True)
+                raise ConfigError(f"must be a name of letters, digits and . _ - + @ %, got {got}", key=key)
+        for key in ("sbatch_options", "srun_options", "setup"):
+            if any(not line.isprintable() for line in getattr(self, key)):
+                raise ConfigError("must be printable lines, got one with another character", key=key)
 
     @property
     def num_processes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sciml.core.command_line import command
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult
@@ -26,5 +27,6 @@ def run_on_data(verb: str, protocol: type, config: Mapping[str, Any]) -> Command
         raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="domain", hint="see docs/add-a-domain.md")
     keys = {name: value for name, value in config.items() if name not in FOR_TRAINING}
     path = getattr(domain, verb)(build(getattr(domain, f"{verb}_config"), keys))
-    text = f"made  {path}\nnext  python scripts/train.py domain={domain.name} data.path={path}"
+    keys = {"domain": domain.name, "data.path": path}
+    text = f"made  {path}\nnext  {command('train', **keys)}"
     return CommandResult({"path": str(path)}, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sciml.app.auto_parallel import with_best_parallel
+from sciml.core.command_line import command
 from sciml.core.config import build
 from sciml.core.result import CommandResult
 from sciml.distributed.world import join
@@ -33,5 +34,5 @@ def run(composition: Composition) -> CommandResult | None:
         return result
     if not world.is_main:
         return None
-    text = f"stopped at step {session.trainer.step}; go on with: python scripts/train.py resume={folder.path}"
+    text = f"stopped at step {session.trainer.step}; go on with: {command('train', resume=folder.path)}"
     return CommandResult({"run": str(folder.path), "step": session.trainer.step, "finished": False}, text)

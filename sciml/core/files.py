@@ -73,13 +73,7 @@ def read_json(path: Path, kind: Any, *, advice: str | None = None) -> Any:
     Raises:
         DataError: there is no such file, it is no JSON, or it has another form; it says which part is wrong.
     """
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing{f'; {advice}' if advice else ''}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _corrupted(str(path), str(error), advice) from None
-    return _parsed(text, kind, str(path), advice)
+    return parse_json(_text_of(path, advice), kind, str(path), advice)
 
 
 def read_json_lines(path: Path, kind: Any) -> list[Any]:
@@ -88,19 +82,37 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
     Raises:
         DataError: a line is no JSON or has another form; it says which one.
     """
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [_parsed(line, kind, f"{path}, line {number},", None) for number, line in enumerate(lines, start=1)]
+    lines = [line for line in _text_of(path).splitlines(keepends=True) if line.endswith("\n")]
+    return [parse_json(line, kind, f"{path}, line {number},") for number, line in enumerate(lines, start=1)]
 
 
-def _parsed(text: str, kind: Any, where: str, advice: str | None) -> Any:
+def _text_of(path: Path, advice: str | None = None) -> str:
+    if not path.is_file():  # also a pipe or a device, which might never end
+        what = "is no plain file" if path.exists() else "is missing"
+        raise DataError(f"{path} {what}{f'; {advice}' if advice else ''}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _corrupted(str(path), str(error), advice) from None
+
+
+def parse_json(text: str, kind: Any, where: str, advice: str | None = None) -> Any:
+    """Returns a JSON document of a certain form; takes what :func:`read_json` takes.
+
+    Args:
+        where: the text stands, for the message.
+
+    Raises:
+        DataError: it is no JSON, or has another form.
+    """
     from pydantic import ValidationError
 
     try:
         (document,) = _adapter(kind).validate_python((json.loads(text),))
-    except json.JSONDecodeError as error:
-        raise _corrupted(where, f"it is no JSON ({error})", advice) from None
-    except ValidationError as error:
+    except ValidationError as error:  # which is a ValueError, too
         raise _corrupted(where, misfit(error), advice) from None
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
+        raise _corrupted(where, f"it is no JSON ({error})", advice) from None
     return document
 
 

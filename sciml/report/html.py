@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from sciml.core.command_line import command
 from sciml.core.duration import as_typed, format_hours
 from sciml.core.files import atomic_file
 from sciml.domain.protocol import NamedFigure, RunResult
@@ -78,13 +79,13 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
     """Returns what can be done with a run, as commands to copy."""
     run = result.directory
     commands = [
-        ("Score it again, perhaps on other data", f"python scripts/evaluate.py run={run}"),
-        ("Draw this report again", f"python scripts/report.py run={run}"),
-        ("Train on", f"python scripts/train.py resume={run} trainer.max_steps=..."),
+        ("Score it again, perhaps on other data", command("evaluate", run=run)),
+        ("Draw this report again", command("report", run=run)),
+        ("Train on", command("train", "trainer.max_steps=...", resume=run)),
     ]
     lead = Scores.of(result).main_lead_time
     if lead is not None:
-        commands.insert(0, ("Forecast", f"python scripts/forecast.py run={run} lead_time={as_typed(lead)}"))
+        commands.insert(0, ("Forecast", command("forecast", run=run, lead_time=as_typed(lead))))
     return commands
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
+from sciml.core.command_line import command
 from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
 from sciml.core.files import read_json
@@ -54,9 +55,7 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     path = path or folder.path
     example = path / EXAMPLE
     if not example.exists():
-        raise ConfigError(
-            f"{folder.path} was never scored", key="run", hint=f"python scripts/evaluate.py run={folder.path}"
-        )
+        raise ConfigError(f"{folder.path} was never scored", key="run", hint=command("evaluate", run=folder.path))
     result = RunResult(
         directory=folder.path,
         record=folder.record,
@@ -73,9 +72,9 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
 
 
 def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[str]:
-    commands = [*(command for _, command in _commands_of(domain, run)), f"python scripts/evaluate.py run={run}"]
+    commands = [*(command for _, command in _commands_of(domain, run)), command("evaluate", run=run)]
     if isinstance(domain, Forecasts) and lead_hours is not None:
-        commands.insert(0, f"python scripts/forecast.py run={run} lead_time={as_typed(lead_hours)}")
+        commands.insert(0, command("forecast", run=run, lead_time=as_typed(lead_hours)))
     return commands
 
 
@@ -83,7 +82,7 @@ def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
     """Returns uses of a trained model that only some domains have: what for, and the command."""
     commands = []
     if isinstance(domain, Predicts):
-        commands.append(("Predict cases of your own", f"python scripts/predict.py run={run} structures=FILE"))
+        commands.append(("Predict cases of your own", command("predict", "structures=FILE", run=run)))
     if isinstance(domain, Screens):
-        commands.append(("Search a space of candidates", f"python scripts/screen.py run={run}"))
+        commands.append(("Search a space of candidates", command("screen", run=run)))
     return commands

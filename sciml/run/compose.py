@@ -10,6 +10,7 @@ from typing import Any
 
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.groups import CONF, options
+from sciml.domain.trust import declare_domain
 
 USES_A_RUN = ("evaluate", "forecast")
 """Verbs whose dotted keys change the configuration that a run was trained with."""
@@ -49,8 +50,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     from omegaconf.errors import OmegaConfBaseException
 
     for argument in arguments:
-        if "=" not in argument and argument[0] != "~":
-            raise ConfigError("is no override", key=argument, hint="write key=value, e.g. trainer.max_steps=100")
+        if "=" not in argument and not argument.startswith("~"):
+            raise ConfigError(f"{argument!r} is no override", hint="write key=value, e.g. trainer.max_steps=100")
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
@@ -62,6 +63,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
                 raise ConfigError("must be one value, got several", key=one.key_or_group, hint="write a list as [a,b]")
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(verb, overrides=[*search, *composed])
+        _declare_domains(config, config_dir)
         return Composition(
             OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
             {one.key_or_group: one.value() for one in typed if "." in one.key_or_group and not one.is_delete()},
@@ -69,6 +71,15 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
         )
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, verb, arguments, config_dir) from None
+
+
+def _declare_domains(config: Any, config_dir: str | None) -> None:
+    """Lets runs of the user's own domains be opened: the one that was composed, and those in the user's folder."""
+    from omegaconf import OmegaConf
+
+    declare_domain(OmegaConf.to_container(config).get("domain"))  # type: ignore[union-attr]
+    for file in sorted(Path(config_dir).glob("domain/*.yaml")) if config_dir else ():
+        declare_domain(OmegaConf.to_container(OmegaConf.load(file)).get("domain"))  # type: ignore[union-attr]
 
 
 def root_of(argument: str) -> str:
@@ -96,8 +107,8 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
         return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
     for argument in arguments:
         key = argument.split("=", 1)[0].lstrip("+~")
-        if key in text:
-            known = keys_of(verb, config_dir)
+        known = keys_of(verb, config_dir) if key and key in text else [key]
+        if key not in known:
             parent = key.rpartition(".")[0]
             near = [name for name in known if name.rpartition(".")[0] == parent] or known
             return ConfigError("unknown key", key=key, hint=nearest(key, near))

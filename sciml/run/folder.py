@@ -15,7 +15,10 @@ from sciml.core.errors import ConfigError, nearest
 from sciml.core.files import read_json, read_json_lines, write_json
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
+from sciml.domain.trust import check_declared
 from sciml.training.callbacks import MetricsRow
+
+RECORD = "run.json"
 
 
 def new_path(runs_dir: str, domain: str, name: str | None) -> Path:
@@ -59,7 +62,7 @@ class RunFolder:
     def write_record(self, domain: str, config: Mapping[str, Any], samples: Mapping[str, int]) -> None:
         """Writes ``run.json``; takes what :meth:`create` takes."""
         record = {"domain": domain, "samples": samples, "config": config, "provenance": provenance()}
-        write_json(self.path / "run.json", record)
+        write_json(self.record_file, record)
 
     @classmethod
     def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:
@@ -71,14 +74,14 @@ class RunFolder:
         Raises:
             ConfigError: where there is none.
         """
-        runs = sorted(Path(runs_dir).glob("*/*/run.json"), key=lambda file: file.stat().st_mtime)
+        runs = sorted(Path(runs_dir).glob(f"*/*/{RECORD}"), key=lambda file: file.stat().st_mtime)
         if run == "latest":
             if not runs:
                 raise ConfigError(
                     f"there is no run under {runs_dir}/", key=key, hint="train one: python scripts/train.py"
                 )
             return cls(runs[-1].parent)
-        if (Path(run) / "run.json").exists():
+        if cls(Path(run)).exists:
             return cls(Path(run))
         named = {file.parent.name: file.parent for file in runs}
         if run in named:
@@ -86,9 +89,13 @@ class RunFolder:
         raise ConfigError(f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named]))
 
     @property
+    def record_file(self) -> Path:
+        return self.path / RECORD
+
+    @property
     def exists(self) -> bool:
         """Says whether a run was begun here."""
-        return (self.path / "run.json").exists()
+        return self.record_file.exists()
 
     @property
     def checkpoints(self) -> Path:
@@ -96,8 +103,13 @@ class RunFolder:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Returns the content of ``run.json``: domain, samples of each split, resolved configuration, provenance."""
-        record: dict[str, Any] = read_json(self.path / "run.json", RunRecord)
+        """Returns the content of ``run.json``: domain, samples of each split, resolved configuration, provenance.
+
+        Raises:
+            DataError: where it is corrupted, or names a domain that must not be imported.
+        """
+        record: dict[str, Any] = read_json(self.record_file, RunRecord)
+        check_declared(record["config"].get("domain"), self.record_file)
         return record
 
     def new_evaluation(self) -> Path:

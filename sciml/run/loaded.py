@@ -20,7 +20,8 @@ from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import local
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.folder import RunFolder
-from sciml.run.spec import RunSpec, with_overrides
+from sciml.run.sized_build import sized_build
+from sciml.run.spec import RunSpec, spec_of_run
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
 
 SCHEMA = "schema.json"
@@ -65,7 +66,7 @@ def load_model(
         ConfigError: where the run has no such checkpoint, or an override does not fit.
         DataError: where a file of the run is missing or corrupted.
     """
-    spec = RunSpec.build(with_overrides(folder.record["config"], overrides or {}))
+    spec = spec_of_run(folder, overrides)
     path = find_checkpoint(folder, checkpoint)
     fitted = read_fitted(folder, spec)
     mesh = mesh or Mesh.alone()
@@ -73,7 +74,7 @@ def load_model(
     def build() -> nn.Module:
         return spec.domain.model(spec, fitted.schema)
 
-    model = parallelize(build, mesh, parallel or ParallelConfig(), seed=None)
+    model = parallelize(sized_build(build, path), mesh, parallel or ParallelConfig(), seed=None)
     load_weights(model, path, CheckpointStore(folder.checkpoints, mesh.world).group)
     model.module.eval()
     return LoadedModel(folder.path, spec, fitted, model.whole, mesh.device)

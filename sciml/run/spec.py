@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sciml.core.config import build
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.result import Output
+from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.loading import load_domain
 from sciml.domain.protocol import Domain
 from sciml.parallel.config import ParallelConfig
+from sciml.run.folder import RunFolder
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 from sciml.training.tracking import TrackingConfig
@@ -93,6 +95,9 @@ class RunSpec:
         for name in config:
             if name not in known:
                 raise ConfigError("unknown key", key=name, hint=nearest(name, known))
+        for name in GROUPS:
+            if not isinstance(config.get(name), Mapping):
+                raise ConfigError(f"must be a group of keys, got {plain(config.get(name))}", key=name)
         domain = load_domain(config["domain"])
         spec = cls(
             domain=domain,
@@ -104,12 +109,30 @@ class RunSpec:
             parallel=build(ParallelConfig, config["parallel"], prefix="parallel"),
             engine=build(EngineConfig, config["engine"], prefix="engine"),
             tracking=build(TrackingConfig, config["tracking"], prefix="tracking"),
-            seed=build(_Seed, {"seed": config["seed"]}).seed,
+            seed=build(_Seed, {"seed": config.get("seed")}).seed,
             options=RunOptions.build(config),
             config=config,
         )
         domain.check(spec)
         return spec
+
+
+def spec_of_run(folder: RunFolder, overrides: Mapping[str, Any] | None = None) -> RunSpec:
+    """Builds the specification of a run from its ``run.json``.
+
+    Args:
+        overrides: values to change, by dotted key.
+
+    Raises:
+        DataError: where the file itself does not describe a run.
+        ConfigError: where the overrides do not fit.
+    """
+    config = folder.record["config"]
+    try:
+        spec = RunSpec.build(config)
+    except ConfigError as error:
+        raise DataError(f"{folder.record_file}: {error}") from None
+    return RunSpec.build(with_overrides(config, overrides)) if overrides else spec
 
 
 def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint, has_averages, read_fitted
-from sciml.run.spec import RunSpec
+from sciml.run.sized_build import sized_build
+from sciml.run.spec import RunSpec, spec_of_run
 from sciml.training.checkpoint import read_manifest, read_tensors
 
 
@@ -40,7 +41,7 @@ class SourceRun:
             ConfigError: where it has no checkpoint.
             DataError: where a file of it is missing or corrupted.
         """
-        spec = RunSpec.build(folder.record["config"])
+        spec = spec_of_run(folder)
         return cls(folder, spec, read_fitted(folder, spec), find_checkpoint(folder, "best"))
 
     def warm_start(self, build: Callable[[], nn.Module]) -> WarmStart:
@@ -49,8 +50,9 @@ class SourceRun:
         Args:
             build: the new model, for one device.
         """
+        older = sized_build(lambda: self.spec.domain.model(self.spec, self.fitted.schema), self.checkpoint)
         with torch.device("meta"):
-            return WarmStart(build(), self.spec.domain.model(self.spec, self.fitted.schema), self.checkpoint)
+            return WarmStart(build(), older(), self.checkpoint)
 
 
 class WarmStart:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,7 +116,21 @@ def _manifest(path: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = read_json(
         path / MANIFEST, Manifest, advice=f"use an earlier checkpoint of {path.parent}"
     )
+    for name in manifest["files"]:
+        # A manifest may come from a stranger: no other file is opened, and no device, which might never end.
+        if Path(name).name != name or not stat.S_ISREG(_mode(path / name)):
+            raise DataError(
+                f"{path / MANIFEST} names {name!r}, which is missing or no plain file in its folder; "
+                f"use an earlier checkpoint of {path.parent}"
+            )
     return manifest
+
+
+def _mode(file: Path) -> int:
+    try:
+        return file.lstat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 class Manifest(TypedDict):
@@ -132,8 +147,9 @@ def _my_share(names: list[str], group: Group) -> list[str]:
 def _verify(path: Path, checksums: Mapping[str, str], group: Group) -> None:
     for name in _my_share(sorted(checksums), group):
         file = path / name
-        if not file.exists() or sha256(file) != checksums[name]:
+        if sha256(file) != checksums[name]:
             raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
+        stored_pieces(file)  # a right checksum does not make it a file of tensors
 
 
 def read_metadata(path: Path, group: Group = None) -> Metadata:
@@ -165,7 +181,8 @@ def read_tensors(path: Path, template: Mapping[str, Tensor], group: Group = None
         DataError: where a file cannot be read.
     """
     metadata = read_metadata(path, group)
-    together(lambda: _check_fit(path, template, stored_tensors(metadata)), group)
+    shapes = {name: facts.size for name, facts in stored_tensors(metadata).items()}
+    together(lambda: refuse_other_shapes(path, {name: t.shape for name, t in template.items()}, shapes), group)
     state = {name: torch.empty_like(value) for name, value in template.items()}
     together(lambda: fill(state, path, metadata), group)
     return state
@@ -184,17 +201,21 @@ def _local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _check_fit(path: Path, template: Mapping[str, Tensor], stored: Mapping[str, TensorStorageMetadata]) -> None:
-    for name, wanted in template.items():
+def refuse_other_shapes(path: Path, wanted: Mapping[str, Sequence[int]], stored: Mapping[str, Sequence[int]]) -> None:
+    """Refuses a checkpoint that lacks a tensor that is wanted, or has it of another shape.
+
+    Raises:
+        ConfigError: naming the tensor.
+    """
+    for name, shape in wanted.items():
         if name not in stored:
-            raise ConfigError(f"the checkpoint {path} has no tensor {name!r}", key="model", hint=_SAME_MODEL)
-        if stored[name].size != wanted.shape:
+            raise ConfigError(f"the checkpoint {path} has no tensor {name!r}", key="model", hint=SAME_MODEL)
+        if tuple(stored[name]) != tuple(shape):
             raise ConfigError(
-                f"the checkpoint {path} has {name!r} of shape {tuple(stored[name].size)}, "
-                f"the model {tuple(wanted.shape)}",
+                f"the checkpoint {path} has {name!r} of shape {tuple(stored[name])}, the model {tuple(shape)}",
                 key="model",
-                hint=_SAME_MODEL,
+                hint=SAME_MODEL,
             )
 
 
-_SAME_MODEL = "use the model it was trained with, or init_from= to take over what fits"
+SAME_MODEL = "use the model it was trained with, or init_from= to take over what fits"

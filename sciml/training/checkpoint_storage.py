@@ -38,8 +38,10 @@ from torch.distributed.checkpoint.planner import (
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.futures import Future
+from typing_extensions import TypedDict
 
 from sciml.core.errors import DataError
+from sciml.core.files import parse_json
 from sciml.training.safetensors_file import DTYPES, write_safetensors
 
 T = TypeVar("T")
@@ -162,6 +164,14 @@ def _tensor_data(item: WriteItem) -> TensorWriteData:
     return item.tensor_data
 
 
+class _Offsets(TypedDict):
+    saved_offsets: list[int]
+
+
+ShardingInfo = dict[str, _Offsets]
+"""Where the pieces in a file begin in their whole tensors, by name."""
+
+
 @dataclass(frozen=True)
 class StoredPiece:
     """Describes a piece of a tensor in a file."""
@@ -181,15 +191,17 @@ def stored_pieces(file: Path) -> list[StoredPiece]:
     """
     try:
         with safe_open(file, framework="pt") as tensors:
-            info = json.loads((tensors.metadata() or {}).get("DCP_SHARDING_INFO", "{}"))
+            info = parse_json((tensors.metadata() or {}).get("DCP_SHARDING_INFO", "{}"), ShardingInfo, str(file))
             stored = []
             for name in tensors.keys():  # noqa: SIM118
                 head = tensors.get_slice(name)
                 sizes = tuple(head.get_shape())
                 offsets = tuple(info[name]["saved_offsets"]) if name in info else (0,) * len(sizes)
+                if len(offsets) != len(sizes) or min(offsets, default=0) < 0:
+                    raise DataError(f"{file} is corrupted: {name!r} of {len(sizes)} dims begins at {list(offsets)}")
                 stored.append(StoredPiece(name, DTYPES[head.get_dtype()], sizes, offsets, file.name))
             return stored
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file} is missing or corrupted ({error}); use an earlier checkpoint") from None
 
 
@@ -202,6 +214,8 @@ def assemble(stored: Iterable[StoredPiece]) -> Metadata:
         known = tensors.setdefault(
             piece.name, TensorStorageMetadata(TensorProperties(dtype=piece.dtype), torch.Size(end), [])
         )
+        if len(known.size) != len(end) or known.properties.dtype != piece.dtype:
+            raise DataError(f"{piece.file} is corrupted: {piece.name!r} differs in shape or type from its other pieces")
         known.size = torch.Size(map(max, known.size, end))
         known.chunks.append(ChunkStorageMetadata(torch.Size(piece.offsets), torch.Size(piece.sizes)))
         places[MetadataIndex(piece.name, torch.Size(piece.offsets))] = piece.file

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
 
@@ -195,9 +196,9 @@ class StoreAttributes(TypedDict):
 
 def _attributes(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise DataError(f"{path}: no such store; make one with scripts/prepare.py path=SOURCE out={path}")
+        raise DataError(f"{path}: no such store; make one with: {command('prepare', 'path=SOURCE', out=path)}")
     if not layout.is_store(path):
-        raise DataError(f"{path}: no climate store; make one with scripts/prepare.py path={path} out=STORE")
+        raise DataError(f"{path}: no climate store; make one with: {command('prepare', 'out=STORE', path=path)}")
     attrs: dict[str, Any] = read_json(path / ".zattrs", StoreAttributes, advice="prepare it again")
     if attrs["version"] != layout.VERSION:
         raise DataError(

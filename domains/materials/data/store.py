@@ -15,6 +15,7 @@ from domains.materials.data.batch import GraphSample
 from domains.materials.data.labels import NODE
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.structure import Structure
+from sciml.core.command_line import command
 from sciml.core.errors import DataError
 from sciml.core.files import read_json
 
@@ -109,9 +110,8 @@ class MaterialsStore:
         path = Path(path)
         header = layout.read_header(path)
         if header is None:
-            raise DataError(
-                f"{path}: no materials store; make one with scripts/prepare.py domain=materials path=SOURCE out={path}"
-            )
+            make = command("prepare", "path=SOURCE", domain="materials", out=path)
+            raise DataError(f"{path}: no materials store; make one with: {make}")
         version = header.get("version")
         if version != layout.VERSION:
             raise DataError(

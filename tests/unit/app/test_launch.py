@@ -72,6 +72,11 @@ def test_what_a_user_writes_is_never_taken_for_shell(printed):
         ([*TORCHRUN, "trainer.global_batch_size=12"], "trainer.global_batch_size: 12 samples cannot be shared"),
         ([*TORCHRUN, "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
         (["nods=3"], "nods: unknown key; did you mean 'nodes'"),
+        (["job_name='a\n#SBATCH --wrap=id'"], "job_name must be a name of letters"),
+        (["account='a --wrap=id'"], "account must be a name of letters"),
+        (["partition='a\rb'"], "partition must be a name of letters"),
+        (["sbatch_options=['--qos=a\n#SBATCH --wrap=id']"], "sbatch_options must be printable lines"),
+        (["setup=['module load a\n#SBATCH --wrap=id']"], "setup must be printable lines"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(capsys, arguments, says):

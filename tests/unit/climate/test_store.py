@@ -92,9 +92,9 @@ def test_statistics_as_tensors(store):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(DataError, match=r"nothing: no such store; make one with scripts/prepare\.py"):
+    with pytest.raises(DataError, match=r"nothing: no such store; make one with: python scripts/prepare\.py"):
         ClimateStore.open(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"no climate store; make one with scripts/prepare\.py path="):
+    with pytest.raises(DataError, match=r"no climate store; make one with: python scripts/prepare\.py path="):
         ClimateStore.open(tmp_path)
 
 

@@ -201,7 +201,7 @@ def test_keys_tell_frames_apart():
         (lambda p: (p / "positions.npy").unlink(), "positions.npy: a part of the store is missing or damaged"),
         (lambda p: (p / "positions.npy").write_bytes(b"x" * 200), "positions.npy: a part of the store is missing"),
         (lambda p: np.save(p / "cell.npy", np.zeros((3, 3, 3))), "cell has 3 of 12 rows, the store is damaged"),
-        (lambda p: (p / "store.json").unlink(), "no materials store; make one with scripts/prepare.py"),
+        (lambda p: (p / "store.json").unlink(), "no materials store; make one with: python scripts/prepare.py"),
         (lambda p: (p / "store.json").write_text('{"format": "sciml-materials-store", "version": 0}'), "of version 0"),
     ],
 )

@@ -19,7 +19,9 @@ from sciml.tuning.study import open_folder
 def report(folder):
     (folder / "example.safetensors").touch()
     (folder / "schema.json").write_text("{}")
-    (folder / "run.json").write_text('{"domain": "toy", "config": {}}')
+    (folder / "run.json").write_text(
+        '{"domain": "toy", "config": {"domain": {"_target_": "domains.climate.domain.ClimateDomain"}}}'
+    )
     draw_report(RunFolder(folder), None)
 
 

@@ -1,16 +1,21 @@
 import errno
 import hashlib
 import json
+import os
+import pickle
 import threading
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sciml.core.errors import ConfigError, DataError, RunError
+from sciml.core.files import sha256
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
+from sciml.training.checkpoint_files import MANIFEST
+from sciml.training.checkpoint_storage import stored_pieces
 
 
 def tensors(scale=1.0):
@@ -201,3 +206,39 @@ def test_every_type_is_read_by_safetensors_itself_and_the_checksum_is_that_of_th
             .equal(value[name].contiguous().flatten().view(torch.uint8))
         )
     assert checksum == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["../secret.txt", "/dev/zero", "link", "pipe", "sub/a.safetensors", ".", "a\0b"])
+def test_a_manifest_names_plain_files_of_its_folder_only(name, tmp_path):
+    folder = tmp_path / "step-00000001"
+    (folder / "sub").mkdir(parents=True)
+    for path in (tmp_path / "secret.txt", folder / "sub" / "a.safetensors"):
+        path.write_text("secret")
+    (folder / "link").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe")
+    (folder / MANIFEST).write_text(json.dumps({"step": 1, "files": {name: "0" * 64}}))
+    with pytest.raises(DataError, match="missing or no plain file in its folder"):
+        read_manifest(folder)
+
+
+def test_a_right_checksum_does_not_make_a_pickle_intact(tmp_path):
+    folder = tmp_path / "step-00000001"
+    folder.mkdir()
+    (folder / "a.safetensors").write_bytes(pickle.dumps({"model.a": [1.0]}))
+    (folder / MANIFEST).write_text(
+        json.dumps({"step": 1, "files": {"a.safetensors": sha256(folder / "a.safetensors")}})
+    )
+    with pytest.raises(DataError, match=r"a\.safetensors is missing or corrupted"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [("{", "it is no JSON"), ("[]", "it must be a group"), ('{"a": {"saved_offsets": [-1, 0]}}', "begins at"),
+     ('{"a": {"saved_offsets": [0]}}', "begins at"), ('{"a": {"saved_offsets": ["x"]}}', "a whole number")],
+)  # fmt: skip
+def test_wrong_offsets_are_named(info, says, tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_file({"a": torch.zeros(2, 2)}, file, {"DCP_SHARDING_INFO": info})
+    with pytest.raises(DataError, match=says):
+        stored_pieces(file)

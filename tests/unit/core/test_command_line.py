@@ -1,0 +1,30 @@
+import shlex
+import subprocess
+
+import pytest
+
+from sciml.core.command_line import command
+from sciml.run.compose import compose
+
+
+def test_plain_values_stay_as_they_are():
+    assert (
+        command("train", domain="climate", resume="runs/a-1")
+        == "python scripts/train.py domain=climate resume=runs/a-1"
+    )
+    assert command("predict", "structures=FILE", run="a") == "python scripts/predict.py run=a structures=FILE"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$(touch x)", "`id`", "a b", "it's", 'say "so"', "a;b", "a,b", "[a]", "{a: b}", "${oc.env:HOME}", "a\\", "a\\'b",
+     "a=b", "null", "1e3", "~", "#a", "a\nb", "ä/ö", "(a)", "*?"],
+)  # fmt: skip
+def test_the_shell_and_hydra_read_the_name_of_a_folder_as_it_is(name):
+    line = command("evaluate", run=f"runs/{name}")
+    words = subprocess.run(
+        ["sh", "-c", f'for w in {line}; do printf "%s\\0" "$w"; done'], capture_output=True, text=True
+    )
+    *_, argument = words.stdout.rstrip("\0").split("\0")
+    assert shlex.split(line)[-1] == argument
+    assert compose("evaluate", [argument]).config["run"] == f"runs/{name}"
