@@ -17,6 +17,7 @@ from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open_or_prepare
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.data.store import ClimateStore
+from domains.climate.data_defaults import data_defaults, scored_lead_times, trained_intervals
 from domains.climate.figures.report import climate_figures
 from domains.climate.forecast.baselines import BASELINES, baselines_of
 from domains.climate.forecast.ensemble import EnsembleTask
@@ -30,9 +31,9 @@ from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest, ImportedModel
+from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
-from sciml.forecast.intervals import parse_intervals, scoring_paths
+from sciml.forecast.intervals import scoring_paths
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
 from sciml.models.vit import ViTConfig
 
@@ -65,14 +66,15 @@ class ClimateDomain:
         if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
 
+    def data_defaults(self, spec: ClimateSpec) -> DataDefaults:
+        return data_defaults(spec)
+
     def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
         store = open_or_prepare(spec.data)
         schema, statistics = store.schema, store.statistics
         if fitted is not None:
             statistics = _as_trained(fitted, store)
-        step = schema.step_hours
-        intervals = parse_intervals(spec.task.intervals, step, "task.intervals")
-        scored = parse_intervals(spec.task.score_lead_times, step, "task.score_lead_times")
+        intervals, scored = trained_intervals(spec.task, store), scored_lead_times(spec.task, store)
         training = [(interval,) * spec.task.rollout_steps for interval in intervals]
         scoring = scoring_paths(scored, intervals, "task.score_lead_times")
         preload = spec.data.preload_gb
@@ -96,7 +98,7 @@ class ClimateDomain:
     def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
         assert isinstance(splits, ClimateSplits)
         store = splits.store
-        scored = parse_intervals(spec.task.score_lead_times, store.schema.step_hours, "task.score_lead_times")
+        scored = scored_lead_times(spec.task, store)
         members, perturbation = spec.task.members, spec.task.perturbation
         kind = ClimateTask if members == 1 else partial(EnsembleTask, members=members, perturbation=perturbation)
         return kind(
@@ -130,7 +132,7 @@ class ClimateDomain:
 
     def forecast_batches(self, spec: ClimateSpec, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
         assert isinstance(splits, ClimateSplits)
-        intervals = parse_intervals(spec.task.intervals, splits.schema.step_hours, "task.intervals")
+        intervals = trained_intervals(spec.task, splits.store)
         return initial_batches(splits.store, splits.statistics, intervals, request)
 
     def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FieldBatch]) -> ForecastFile:

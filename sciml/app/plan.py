@@ -29,7 +29,7 @@ from sciml.planning.strategy import FIXED, SearchConstraints, TrainingSpec
 from sciml.report.plan_summary import plan_document, plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
-from sciml.run.spec import RunSpec
+from sciml.run.spec import RunSpec, follow_data
 from sciml.training.config import Precision
 from sciml.training.engine_config import EngineConfig, EngineName
 
@@ -137,6 +137,7 @@ def run(composition: Composition) -> CommandResult:
 
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """Returns the facts of an experiment's model and of one typical sample of its data."""
+    experiment, _ = follow_data(experiment)
     splits = experiment.domain.splits(experiment)
     task = experiment.domain.task(experiment, splits)
     source = splits.train

@@ -33,6 +33,28 @@ class Calibrates(Task, Protocol):
 
 
 @dataclass(frozen=True)
+class DataDefaults:
+    """Holds what a configuration leaves to the data.
+
+    Attributes:
+        values: by dotted key, e.g. ``{"data.augment": "none"}``; empty where nothing was left open.
+        sentence: says in one line what was chosen, and why.
+    """
+
+    values: Mapping[str, Any]
+    sentence: str = ""
+
+
+@runtime_checkable
+class FollowsData(Protocol):
+    """Describes domains in which some keys are best decided by the data that a run begins with."""
+
+    def data_defaults(self, spec: DomainSpec[Any, Any, Any]) -> DataDefaults:
+        """Opens the data and returns the keys that the specification leaves to them."""
+        ...
+
+
+@dataclass(frozen=True)
 class ForecastRequest:
     """Says what forecast a user asks for.
 

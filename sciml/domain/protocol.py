@@ -71,6 +71,7 @@ class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
         parallel: how the model is sharded.
         engine: which engine trains it.
         seed: of everything that is drawn.
+        config: all keys as plain values, to see which were left out.
     """
 
     @property
@@ -90,6 +91,9 @@ class DomainSpec(Protocol[DataKeys, TaskKeys, ModelKeys]):
 
     @property
     def seed(self) -> int: ...
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

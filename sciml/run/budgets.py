@@ -19,7 +19,7 @@ from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.reference_models import OWN, ReferenceModel, budget_of, build_reference_models
 from sciml.run.session import check_degrees, find_source, load_data, say
-from sciml.run.spec import RunSpec, with_overrides
+from sciml.run.spec import RunSpec, follow_data, with_overrides
 
 ROUNDS = 7
 LEAVE_OUT = "leave one of them out"
@@ -83,7 +83,8 @@ def _measure(specs: Mapping[str, RunSpec], world: World) -> dict[str, float]:
     if num_threads:
         torch.set_num_threads(num_threads)
     steps: dict[str, Step] = {}
-    for name, spec in specs.items():
+    for name, open_spec in specs.items():
+        spec, _ = follow_data(open_spec)
         mesh = Mesh(world, check_degrees(spec, world.size))
         splits = load_data(spec, None, find_source(spec, None))
         task = spec.domain.task(spec, splits).to(world.device)

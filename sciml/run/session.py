@@ -25,7 +25,7 @@ from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
 from sciml.run.restart import RestartNote
-from sciml.run.spec import RunOptions, RunSpec, with_overrides
+from sciml.run.spec import RunOptions, RunSpec, follow_data, with_overrides
 from sciml.run.warm_start import SourceRun
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
@@ -103,6 +103,10 @@ class TrainingSession:
         check_tracking(spec.tracking)
         if spec.trainer.num_threads:
             torch.set_num_threads(spec.trainer.num_threads)
+        if folder is None:
+            spec, sentence = follow_data(spec)
+            if sentence:
+                say(world, sentence)
         source = find_source(spec, folder)
         splits = load_data(spec, folder, source)
         task = spec.domain.task(spec, splits).to(world.device)

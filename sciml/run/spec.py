@@ -12,6 +12,7 @@ from sciml.core.result import Output
 from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.loading import load_domain
+from sciml.domain.optional import FollowsData
 from sciml.domain.protocol import Domain
 from sciml.parallel.config import ParallelConfig
 from sciml.run.folder import RunFolder
@@ -133,6 +134,20 @@ def spec_of_run(folder: RunFolder, overrides: Mapping[str, Any] | None = None) -
     except ConfigError as error:
         raise DataError(f"{folder.record_file}: {error}") from None
     return RunSpec.build(with_overrides(config, overrides)) if overrides else spec
+
+
+def follow_data(spec: RunSpec) -> tuple[RunSpec, str]:
+    """Returns a specification in which the data have decided what was left to them, and the sentence that says so.
+
+    Raises:
+        ConfigError, DataError: where the data do not fit.
+    """
+    if not isinstance(spec.domain, FollowsData):
+        return spec, ""
+    chosen = spec.domain.data_defaults(spec)
+    if not chosen.values:
+        return spec, ""
+    return RunSpec.build(with_overrides(spec.config, chosen.values)), chosen.sentence
 
 
 def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

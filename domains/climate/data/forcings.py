@@ -14,6 +14,9 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+AUTO = "auto"
+"""Leaves a key to the data, see :mod:`domains.climate.data_defaults`."""
+
 SOLAR_CONSTANT = 1360.8
 """W/m2 at one astronomical unit."""
 
@@ -29,9 +32,14 @@ FORCINGS: dict[str, tuple[str, ...]] = {
 """Forcings by name, each with the names of its fields."""
 
 
+def chosen(forcings: Sequence[str]) -> tuple[str, ...]:
+    """Returns forcings by name; none where they were left to data that never came, as of an imported model."""
+    return () if AUTO in forcings else tuple(forcings)
+
+
 def forcing_names(forcings: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the fields of some forcings, in order."""
-    return tuple(field for forcing in forcings for field in FORCINGS[forcing])
+    return tuple(field for forcing in chosen(forcings) for field in FORCINGS[forcing])
 
 
 def forcing_fields(

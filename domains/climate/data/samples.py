@@ -13,19 +13,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch, FieldSample, collate
+from domains.climate.data.forcings import AUTO
 from domains.climate.data.prepare import PrepareConfig, prepare, store_fingerprint
 from domains.climate.data.readers.files import locate
+from domains.climate.data.schema import is_mirrored
 from domains.climate.data.selection import Selection
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.variables import parse_channel
 from domains.climate.data.zarr_layout import is_store
 from sciml.core.config import one_of
-from sciml.core.duration import format_hours
+from sciml.core.duration import as_typed, format_hours
 from sciml.core.errors import ConfigError
 from sciml.core.types import NonNegative, Positive
 from sciml.data.files import source_stem
 
-AugmentationName = Literal["none", "roll", "roll_mirror"]
+AugmentationName = Literal["auto", "none", "roll", "roll_mirror"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ClimateDataConfig(Selection):
         max_memory_gb: memory for preparing.
         preload_gb: a split up to this size is kept in memory, a larger one read as it is needed.
         augment: for planets that are the same at every longitude: ``roll`` turns each sample by a random angle,
-            ``roll_mirror`` also swaps the hemispheres at random.
+            ``roll_mirror`` also swaps the hemispheres at random; ``auto`` does so only where the data say that they
+            are such a simulation.
     """
 
     key_prefix: ClassVar[str] = "data."
@@ -47,7 +50,7 @@ class ClimateDataConfig(Selection):
     cache: str = "data/cache"
     max_memory_gb: Positive[float] = 2.0
     preload_gb: NonNegative[float] = 2.0
-    augment: AugmentationName = "none"
+    augment: AugmentationName = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,9 +65,10 @@ def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
         ConfigError: a selection that the data do not have, or one asked of a finished store.
         DataError: missing, damaged or incomplete data.
     """
+    store = ClimateStore.open(ensure_store(config.path, config.cache, config, max_memory_gb=config.max_memory_gb))
     if is_store(config.path):
-        _refuse_selection(config)
-    return ClimateStore.open(ensure_store(config.path, config.cache, config, max_memory_gb=config.max_memory_gb))
+        _refuse_selection(config, store)
+    return store
 
 
 def ensure_store(
@@ -85,11 +89,12 @@ def ensure_store(
     return out
 
 
-def _refuse_selection(config: ClimateDataConfig) -> None:
-    """Refuses keys that were decided when a store was made: channels, grid and splits."""
-    plain = Selection().selected()
+def _refuse_selection(config: ClimateDataConfig, store: ClimateStore) -> None:
+    """Refuses keys that were decided when a store was made, channels, grid and splits, unless they are what it has."""
+    plain, schema = Selection().selected(), store.schema
+    own = {"grid": f"{schema.grid_shape[1]}x{schema.grid_shape[0]}", "step": as_typed(schema.step_hours)}
     for name, value in config.selected().items():
-        if value != plain[name]:
+        if value not in (plain[name], own.get(name)):
             raise ConfigError(
                 f"{config.path} is a finished store and keeps its own {name}",
                 key=config.key(name),
@@ -213,7 +218,7 @@ class Augmentation:
 
     Args:
         store: whose channels and grid are turned.
-        kind: ``none``, ``roll`` or ``roll_mirror``.
+        kind: ``none``, ``roll``, ``roll_mirror`` or ``auto``.
 
     Raises:
         ConfigError: an unknown kind; a planet with constant fields; a grid that is no mirror image of itself.
@@ -221,6 +226,7 @@ class Augmentation:
 
     def __init__(self, store: ClimateStore, kind: str) -> None:
         one_of(kind, get_args(AugmentationName), "data.augment")
+        kind = store.augmentation if kind == AUTO else kind
         latitude = np.asarray(store.schema.latitude)
         if kind != "none" and store.schema.statics:
             raise ConfigError(
@@ -228,7 +234,7 @@ class Augmentation:
                 key="data.augment",
                 hint="use none",
             )
-        if kind == "roll_mirror" and np.abs(latitude + latitude[::-1]).max() > 1e-4:
+        if kind == "roll_mirror" and not is_mirrored(latitude):
             raise ConfigError("the grid's hemispheres are no mirror images", key="data.augment", hint="use roll")
         self.kind = kind
         odd = [parse_channel(name).variable.odd_under_mirror for name in store.schema.channels]

@@ -85,6 +85,12 @@ class ClimateStatistics:
         return cls(**{name: tensors[name] for name in cls.__dataclass_fields__})
 
 
+def is_mirrored(latitude: np.ndarray | tuple[float, ...]) -> bool:
+    """Says whether the rows of the two hemispheres are mirror images."""
+    degrees = np.asarray(latitude)
+    return bool(np.abs(degrees + degrees[::-1]).max() < 1e-4)
+
+
 def cell_area_weights(latitude: np.ndarray | tuple[float, ...]) -> np.ndarray:
     """Returns the exact area of each latitude row's cells, sin(upper edge) - sin(lower edge), with mean 1.
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
-from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
@@ -31,6 +31,8 @@ class ClimateStore:
         schema: channels, grid, step and title.
         times: datetime64[m], increasing; evenly spaced unless the store was prepared with ``allow_gaps``.
         source: where the data come from and their license, as far as their makers say.
+        symmetries: ``longitude`` and ``equator`` where the data are a simulation that is the same in every direction;
+            empty for all other data.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,6 +40,7 @@ class ClimateStore:
         attrs = _attributes(self.path)
         self._splits: dict[str, list[str]] = attrs["splits"]
         self.source: str = attrs["source"]
+        self.symmetries: tuple[str, ...] = tuple(attrs["symmetries"])
         with self._readable("coordinates"):
             group = self._group
             _check_whole(self.path, group["fields"])
@@ -84,6 +87,13 @@ class ClimateStore:
     def _statics(self) -> np.ndarray:
         shape = (len(self.schema.statics), *self.schema.grid_shape)
         return self._group["static"][:] if self.schema.statics else np.zeros(shape, dtype=np.float32)
+
+    @property
+    def augmentation(self) -> str:
+        """Returns how samples may be turned without becoming impossible: ``none``, ``roll`` or ``roll_mirror``."""
+        if "longitude" not in self.symmetries or self.schema.statics:
+            return "none"
+        return "roll_mirror" if "equator" in self.symmetries and is_mirrored(self.schema.latitude) else "roll"
 
     @property
     def hours(self) -> np.ndarray:

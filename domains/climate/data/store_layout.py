@@ -50,6 +50,7 @@ class PreparePlan:
             "version": layout.VERSION,
             "title": self.source.title,
             "source": self.source.attribution,
+            "symmetries": self.source.symmetries,
             "step_hours": self.step_hours,
             "splits": {name: [show(self.times[a]), show(self.times[b])] for name, (a, b) in self.splits.items()},
         }

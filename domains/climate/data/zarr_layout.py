@@ -16,7 +16,7 @@ from sciml.core.errors import DataError
 from sciml.core.files import read_json
 
 FORMAT = "sciml-climate-store"
-VERSION = 1
+VERSION = 2
 CHUNK_BYTES = 2**18
 MAX_CHUNK_BYTES = 2**25
 TIME_UNITS = "minutes since 1970-01-01"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from domains.climate.data.forcings import AUTO
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.tokenizer import VariableTokenizer
 from sciml.distributed.axes import Role
@@ -194,4 +196,6 @@ def check_options(config: ViTConfig) -> None:
     Raises:
         ConfigError: naming the key and the nearest known name.
     """
-    check_grid_options(config, "climate", AXES, ENCODINGS)
+    blind: dict[str, Any] = {"position_features": ("latitude",), "condition_on": ("lead_time",)}
+    left_open = {name: least for name, least in blind.items() if getattr(config, name) == (AUTO,)}
+    check_grid_options(replace(config, **left_open), "climate", AXES, ENCODINGS)

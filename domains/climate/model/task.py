@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.climate.data.batch import FieldBatch
-from domains.climate.data.forcings import FORCINGS, forcing_fields
+from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
@@ -29,10 +29,13 @@ class ClimateTaskConfig:
 
     Attributes:
         intervals: hours of one model step; one of them is drawn for each training sample. ``[72h]`` is a direct
-            forecast, ``[6h..168h]`` one of continuous lead time, ``[6h, 12h, 24h]`` one to be iterated.
+            forecast, ``[6h..168h]`` one of continuous lead time (as far as the data are long enough),
+            ``[6h, 12h, 24h]`` one to be iterated.
         rollout_steps: steps taken in training; the gradient flows through all of them.
-        score_lead_times: lead times at which forecasts are scored; each must be reached by equal intervals.
-        forcings: computed inputs, see ``domains.climate.data.forcings``.
+        score_lead_times: lead times at which forecasts are scored; each must be reached by equal intervals. ``[auto]``
+            takes those nearest to each of five days.
+        forcings: computed inputs, see ``domains.climate.data.forcings``; ``[auto]`` takes the sun's radiation, but for
+            simulations without a day.
         members: perturbed starts that a scored forecast is the mean of; 1 is no ensemble.
         perturbation: size of their perturbations, in standard deviations of each channel.
     """
@@ -40,13 +43,14 @@ class ClimateTaskConfig:
     intervals: list[str] = field(default_factory=lambda: ["72h"])
     rollout_steps: AtLeastOne = 1
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
-    forcings: list[str] = field(default_factory=list)
+    forcings: list[str] = field(default_factory=lambda: [AUTO])
     members: AtLeastOne = 1
     perturbation: NonNegative[float] = 0.05
 
     def __post_init__(self) -> None:
         for name in self.forcings:
-            one_of(name, FORCINGS, "task.forcings")
+            if self.forcings != [AUTO]:
+                one_of(name, FORCINGS, "task.forcings")
 
 
 class ClimateTask:
@@ -81,7 +85,7 @@ class ClimateTask:
     ) -> None:
         self.schema, self.statistics = schema, statistics
         self.score_lead_times = tuple(score_lead_times)
-        self.forcings, self.predicts = tuple(forcings), predicts
+        self.forcings, self.predicts = chosen(forcings), predicts
         self.climatology = climatology
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None

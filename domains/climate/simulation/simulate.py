@@ -169,6 +169,7 @@ def _attributes(config: SimulateConfig) -> dict[str, str]:
     settings = settings.replace("(", "[").replace(")", "]").replace(", ", ",")
     return {
         "title": "Simulation (Held-Suarez), not ERA5",
+        "symmetries": "longitude, equator",
         "summary": (
             "Weather of an idealized dry atmosphere without mountains, seasons or a day, simulated for training and "
             "testing forecast models. No observation and no reanalysis went into it; its dates are labels."

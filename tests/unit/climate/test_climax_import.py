@@ -101,7 +101,7 @@ def test_an_imported_run_forecasts_and_starts_another(run, tmp_path):
     synthetic_source(num_times=40, step_hours=12).to_zarr(tmp_path / "waves.zarr", zarr_format=2)
     data = [f"data.path={tmp_path / 'waves.zarr'}", f"data.cache={tmp_path / 'cache'}",
             "data.channels=[z500,t2m,t850]", "data.statics=[latitude]", "data.augment=none"]  # fmt: skip
-    task = ["task.intervals=[24h]", "task.score_lead_times=[24h]"]
+    task = ["task.intervals=[24h]", "task.score_lead_times=[24h]", "task.forcings=[]"]
     folder = run(*data, *task)
     loaded = load_run(folder)
     batch = loaded.splits.test.collate([loaded.splits.test.sample(0, np.random.default_rng(0))])

@@ -224,7 +224,8 @@ def test_sizes_match_climax_form(name, billions):
 
 @pytest.mark.parametrize("name", ["vit_tiny", "vit_small"])
 def test_small_sizes_run(name):
-    model = ClimateViT(load(name), CHANNELS, **grid(32, 64))
+    config = replace(load(name), condition_on=("lead_time",), position_features=("latitude",))
+    model = ClimateViT(config, CHANNELS, **grid(32, 64))
     assert model(**inputs(rows=32, columns=64)).shape == (2, 3, 32, 64)
 
 

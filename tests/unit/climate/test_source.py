@@ -267,7 +267,7 @@ def test_a_finished_store_keeps_its_choices(store):
     [
         ({"path": ""}, r"data\.path: no data are named"),
         ({"preload_gb": -1.0}, r"data\.preload_gb must be at least 0, got -1\.0"),
-        ({"augment": "spin"}, r"data\.augment must be one of none, roll, roll_mirror, got 'spin'"),
+        ({"augment": "spin"}, r"data\.augment must be one of auto, none, roll, roll_mirror, got 'spin'"),
         ({"channels": ["tt2"]}, r"data\.channels: unknown channel 'tt2'"),
         ({"splits": {"train": 1.0}}, r"data\.splits: the split 'valid' is missing"),
     ],

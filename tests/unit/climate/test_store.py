@@ -8,6 +8,7 @@ import pytest
 import torch
 from weather_files import write_wb2
 
+from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import day_of_year, week_of_year
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.store import ClimateStore
@@ -101,7 +102,7 @@ def test_no_store(tmp_path):
 def test_another_version(store):
     attrs = json.loads((store.path / ".zattrs").read_text())
     (store.path / ".zattrs").write_text(json.dumps({**attrs, "version": 99}))
-    with pytest.raises(DataError, match="a store of version 99, this program reads 1"):
+    with pytest.raises(DataError, match=f"a store of version 99, this program reads {layout.VERSION}"):
         ClimateStore.open(store.path)
 
 

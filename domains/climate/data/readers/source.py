@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from domains.climate.data.variables import Role, find
 from sciml.core.errors import DataError, nearest
 
 GRID_TOLERANCE_DEGREES = 1e-3
+SYMMETRIES = ("longitude", "equator")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Source:
         statics: by long name; constant fields.
         title: what the data say of themselves.
         attribution: their source and license, as far as they say.
+        symmetries: what they say of themselves in the attribute ``symmetries``: ``longitude`` (the same climate at all
+            of them) and ``equator`` (mirrored hemispheres).
     """
 
     files: tuple[str, ...]
@@ -43,6 +46,7 @@ class Source:
     statics: dict[str, Field]
     title: str
     attribution: str
+    symmetries: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Sequence[str], member: int = 0) -> Source:
@@ -50,6 +54,7 @@ class Source:
         files = locate(path)
         pieces: list[FieldPiece] = []
         attrs: dict[str, Any] = {}
+        symmetries = set(SYMMETRIES)
         num_members = 1
         for file in files:
             for dataset in open_file(file):
@@ -57,12 +62,14 @@ class Source:
                 pieces.extend(reading.pieces)
                 num_members = max(num_members, reading.num_members)
                 attrs = {**dataset.attrs, **attrs}
+                symmetries &= {word.strip() for word in str(dataset.attrs.get("symmetries", "")).split(",")}
         if not pieces:
             raise DataError(f"{', '.join(files)}: no variable that is known here; {_found(files)}")
         members = f" (ensemble member {member} of {num_members})" if num_members > 1 else ""
         title = str(attrs.get("title") or ("ERA5" if _is_ecmwf(attrs) else _stem(files[0]))) + members
         attribution = str(attrs.get("source") or attrs.get("institution") or "")
-        return cls._assemble(tuple(files), pieces, title, attribution)
+        source = cls._assemble(tuple(files), pieces, title, attribution)
+        return replace(source, symmetries=tuple(sorted(symmetries)))
 
     @classmethod
     def _assemble(cls, files: tuple[str, ...], pieces: list[FieldPiece], title: str, attribution: str) -> Source:
