@@ -14,6 +14,7 @@ import xarray as xr
 
 from sciml.core.errors import DataError
 from sciml.core.files import read_json
+from sciml.data.zarr_codecs import check_codecs
 
 FORMAT = "sciml-climate-store"
 VERSION = 2
@@ -61,9 +62,15 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
 
 
 def open_group(path: Path, mode: str) -> Any:
-    """Opens a group; mode ``w`` empties it."""
+    """Opens a group; mode ``w`` empties it.
+
+    Raises:
+        DataError: where an array that is to be read could run code.
+    """
     import zarr
 
+    if mode == "r":
+        check_codecs(str(path))
     new: dict[str, Any] = {"zarr_format": 2} if mode == "w" and int(zarr.__version__.split(".")[0]) >= 3 else {}
     open_any: Any = zarr.open_group
     return open_any(str(path), mode=mode, **new)

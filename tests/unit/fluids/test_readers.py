@@ -6,6 +6,7 @@ import pickle
 import tracemalloc
 from pathlib import Path
 
+import h5py
 import netCDF4
 import numpy as np
 import pytest
@@ -13,16 +14,11 @@ import pytest
 from domains.fluids.data.boundary import Boundary, Side
 from domains.fluids.data.readers import FlowSource, open_sources
 from domains.fluids.solver import VARIABLES, Background, SolverGrid
-from sciml.core.errors import DataError, MissingExtraError
+from sciml.core.errors import DataError
 
 from . import flow_files as files
 
 ORIGINAL = Path(__file__).parents[3].parent / "shared" / "data" / "miniweather"
-
-
-@pytest.fixture
-def h5py():
-    return pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
 
 
 def only(path: Path, **options) -> FlowSource:
@@ -120,13 +116,13 @@ class TestFolder:
         with pytest.raises(DataError, match=r"20 x 8 cells of 0\.21.*20 x 8 cells of 0\.2 x"):
             open_sources(str(tmp_path))
 
-    def test_mixed_variables(self, tmp_path, h5py):
+    def test_mixed_variables(self, tmp_path):
         for name, num_variables in (("a.h5", 1), ("b.h5", 2)):
             files.pdebench_by_sample(tmp_path / name, num_variables)
         with pytest.raises(DataError, match=r"different variables \(v0, and v0, v1\)"):
             open_sources(str(tmp_path))
 
-    def test_mixed_boundaries(self, tmp_path, h5py):
+    def test_mixed_boundaries(self, tmp_path):
         files.well(tmp_path / "a.hdf5")
         files.well(tmp_path / "b.hdf5", (("x", "OPEN"), ("y", "WALL")))
         with pytest.raises(DataError, match="different boundaries"):
@@ -259,7 +255,7 @@ class TestAmira:
 
 
 class TestWell:
-    def test_what_was_written_comes_back(self, tmp_path, h5py):
+    def test_what_was_written_comes_back(self, tmp_path):
         fields = files.well(tmp_path / "a.hdf5")
         first, second = open_sources(str(tmp_path / "a.hdf5"))
         assert second.name.endswith("a.hdf5@1")
@@ -273,42 +269,34 @@ class TestWell:
         np.testing.assert_array_equal(read[:, 1], fields["density"][1, 1:3].swapaxes(1, 2))
         np.testing.assert_array_equal(read[:, 2], fields["stress"][1, 1:3, ..., 1, 0].swapaxes(1, 2))
 
-    def test_typed_boundaries_and_obstacles(self, tmp_path, h5py):
+    def test_typed_boundaries_and_obstacles(self, tmp_path):
         files.well(tmp_path / "a.hdf5", (("x", "open"), ("y", "WALL")), obstacle=True)
         source = open_sources(str(tmp_path / "a.hdf5"))[0]
         assert source.boundary == Boundary.of("open", "wall")
         assert np.argwhere(source.mask).tolist() == [[3, 2], [3, 3]]
         assert not source.read()[..., 3, 2:4].any()
 
-    def test_an_unknown_boundary(self, tmp_path, h5py):
+    def test_an_unknown_boundary(self, tmp_path):
         files.well(tmp_path / "a.hdf5", (("x", "WAL"), ("y", "WALL")))
         with pytest.raises(DataError, match=r"unknown boundary 'wal' of x_WAL; did you mean 'wall'"):
             open_sources(str(tmp_path / "a.hdf5"))
 
-    def test_a_boundary_that_is_not_told(self, tmp_path, h5py):
+    def test_a_boundary_that_is_not_told(self, tmp_path):
         files.well(tmp_path / "a.hdf5", (("x", "PERIODIC"),))
         with pytest.raises(DataError, match="no boundary condition at an end of y"):
             open_sources(str(tmp_path / "a.hdf5"))
         assert open_sources(str(tmp_path / "a.hdf5"), Boundary.of("periodic", "open"))
 
-    def test_a_file_that_is_cut_off(self, tmp_path, h5py):
+    def test_a_file_that_is_cut_off(self, tmp_path):
         files.well(tmp_path / "a.hdf5")
         whole = (tmp_path / "a.hdf5").read_bytes()
         (tmp_path / "a.hdf5").write_bytes(whole[:-1000])
         with pytest.raises(DataError, match="damaged"):
             open_sources(str(tmp_path / "a.hdf5"))
 
-    def test_without_the_library(self, tmp_path, monkeypatch):
-        import sys
-
-        (tmp_path / "a.hdf5").touch()
-        monkeypatch.setitem(sys.modules, "h5py", None)
-        with pytest.raises(MissingExtraError, match=r"h5py is needed to read .*a\.hdf5"):
-            open_sources(str(tmp_path / "a.hdf5"))
-
 
 class TestPDEBench:
-    def test_by_variable(self, tmp_path, h5py):
+    def test_by_variable(self, tmp_path):
         fields = files.pdebench_by_variable(tmp_path / "a.h5")
         source = open_sources(str(tmp_path / "a.h5"))[1]
         assert source.times.tolist() == [0, 0.25, 0.5]
@@ -317,20 +305,20 @@ class TestPDEBench:
         np.testing.assert_array_equal(read[0, 0], fields["pressure"][1, 1].T)
         np.testing.assert_array_equal(read[0, 1], fields["Vx"][1, 1].T)
 
-    def test_by_sample(self, tmp_path, h5py):
+    def test_by_sample(self, tmp_path):
         data = files.pdebench_by_sample(tmp_path / "a.h5")
         source = open_sources(str(tmp_path / "a.h5"))[1]
         assert source.variables == ("v0", "v1")
         np.testing.assert_array_equal(source.read(), data[1].transpose(0, 3, 2, 1))
 
-    def test_a_missing_variable(self, tmp_path, h5py):
+    def test_a_missing_variable(self, tmp_path):
         files.pdebench_by_variable(tmp_path / "a.h5")
         with h5py.File(tmp_path / "a.h5", "a") as file:
             del file["Vy"]
         with pytest.raises(DataError, match="no variable Vy"):
             open_sources(str(tmp_path / "a.h5"))
 
-    def test_other_hdf5(self, tmp_path, h5py):
+    def test_other_hdf5(self, tmp_path):
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file["salt"] = [1.0]
         with pytest.raises(DataError, match="neither The Well's nor PDEBench's layout of a flow; found salt"):

@@ -121,8 +121,6 @@ class TestDrawing:
 class TestSimulate:
     @pytest.mark.parametrize("out", ["some.nc", "some.hdf5", "some"])
     def test_all_kinds_hold_the_same(self, tmp_path, out):
-        if out.endswith("hdf5"):
-            pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
         config = small(tmp_path, out=str(tmp_path / out), cases=["collision", "gravity", "injection"])
         path = simulate(config)
         sources = open_sources(str(path))

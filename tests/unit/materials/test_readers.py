@@ -1,5 +1,8 @@
+import contextlib
 import gzip
 import lzma
+import pickle
+import sqlite3
 
 import numpy as np
 import pytest
@@ -328,3 +331,33 @@ def test_a_calculator_that_could_compute_is_not_asked(tmp_path):
     atoms = alloy(0)
     atoms.calc = SinglePointCalculator(atoms, energy=1.0)
     assert set(read(extxyz(tmp_path / "a.extxyz", [atoms]))[0].labels) == {"energy"}
+
+
+@pytest.mark.parametrize("name", ["a.traj", "a.trj", "a", "a.json"])
+def test_a_trajectory_of_pickles_is_not_opened(name, tmp_path):
+    class Ran:
+        def __reduce__(self):
+            return ((tmp_path / "ran").touch, ())
+
+    (tmp_path / name).write_bytes(b"PickleTrajectory" + pickle.dumps(Ran()))
+    for options in ({}, {"format": "trj"}):
+        with pytest.raises(DataError, match="is an old trajectory of pickles"):
+            read(tmp_path / name, **options)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("energy", b"abc"), ("energy", "x"), ("numbers", b"abc"), ("positions", b""), ("cell", "x"), ("pbc", None),
+        ("forces", b"\0" * 999), ("constraints", "[1,2"), ("constraints", '{"__ase_objtype__": "os.system"}'),
+        ("key_value_pairs", '{"__ase_objtype__": "vibrationsdata"}'), ("key_value_pairs", '{"stress": [1, 2]}'),
+    ],
+)  # fmt: skip
+def test_a_crafted_database_ends_in_one_sentence(column, value, tmp_path):
+    connect(tmp_path / "a.db").write(relabeled(alloy(0), stress=None))
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute(f"update systems set {column} = ?", (value,))
+        database.commit()
+    with pytest.raises((DataError, ConfigError), match=r"a\.db@0"):
+        read(tmp_path / "a.db")

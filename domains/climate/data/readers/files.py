@@ -13,6 +13,8 @@ from sciml.core.errors import DataError, MissingExtraError
 from sciml.data import files
 from sciml.data.classic_netcdf import check_whole
 from sciml.data.files import is_remote
+from sciml.data.hdf5_check import check_hdf5
+from sciml.data.zarr_codecs import check_codecs
 
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 GRIB = (".grib", ".grb", ".grib2", ".grb2")
@@ -72,6 +74,7 @@ def open_file(file: str) -> list[xr.Dataset]:
             return [_open_zarr(file)]
         local = _fetch(file)
         check_whole(local)
+        check_hdf5(local)
         return [xr.open_dataset(local, engine="netcdf4", cache=False, decode_timedelta=False)]
     except (DataError, MissingExtraError):
         raise
@@ -85,6 +88,7 @@ def open_file(file: str) -> list[xr.Dataset]:
 def _open_zarr(file: str) -> xr.Dataset:
     if is_remote(file):
         _filesystem(file)  # to say what is missing in our own words
+    check_codecs(file)
     return xr.open_zarr(file, chunks=None, decode_timedelta=False)
 
 

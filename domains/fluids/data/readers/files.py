@@ -42,7 +42,6 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
 
     Raises:
         DataError: missing or damaged files, files of an unknown kind, or grids that differ.
-        MissingExtraError: HDF5 without h5py.
     """
     sources = [source for file in locate(path) for source in _opener(file)(file, boundary)]
     for source in sources[1:]:

@@ -1,24 +1,15 @@
-"""HDF5 files, opened once a process."""
+"""HDF5 files, opened once a process.
+
+NetCDF's library cannot open The Well's files: their attributes are logical values.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from domains.fluids.data.readers.kept_open import kept_open
-from sciml.core.errors import DataError, MissingExtraError
-
-
-def open_library(purpose: str) -> Any:
-    """Returns the package h5py. NetCDF's library cannot open The Well's files: their attributes are logical values.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("h5py", extra="hdf5", purpose=purpose) from error
-    return h5py
+from sciml.core.errors import DataError
+from sciml.data.hdf5_check import check_hdf5
 
 
 @kept_open
@@ -27,9 +18,10 @@ def opened(file: str) -> Any:
 
     Raises:
         DataError: it is missing, damaged or no HDF5 file.
-        MissingExtraError: h5py is not installed.
     """
-    h5py = open_library(f"to read {file}")
+    import h5py
+
+    check_hdf5(file)
     try:
         return h5py.File(file, "r")
     except OSError as error:

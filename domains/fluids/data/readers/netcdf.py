@@ -11,6 +11,7 @@ import numpy as np
 from domains.fluids.data.readers.kept_open import kept_open
 from sciml.core.errors import DataError, nearest
 from sciml.data.classic_netcdf import check_whole
+from sciml.data.hdf5_check import check_hdf5
 
 
 @kept_open
@@ -23,6 +24,7 @@ def opened(file: str) -> Any:
     import netCDF4
 
     check_whole(file)
+    check_hdf5(file)
     try:
         return netCDF4.Dataset(file)
     except (OSError, RuntimeError) as error:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-from domains.fluids.data.readers.hdf5 import open_library
 from domains.fluids.data.writers.ensemble import BOUNDARY, Ensemble
 from sciml.core.files import atomic_file
 
@@ -21,31 +21,30 @@ WINDS = slice(1, 3)
 
 def write_well(path: Path, ensemble: Ensemble) -> None:
     """Writes one file, whole or not at all."""
-    h5py = open_library(f"to write {path}")
     grid = ensemble.grid
     with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["dataset_name"] = "miniweather_ensemble"
         file.attrs["grid_type"] = "cartesian"
         file.attrs["n_spatial_dims"] = 2
         file.attrs["n_trajectories"] = len(ensemble.flows)
-        _names(file, "simulation_parameters", [], h5py)
+        _names(file, "simulation_parameters", [])
         for name in ("title", "source", "license"):
             file.attrs[name] = ensemble.record[name]
         dimensions = file.create_group("dimensions")
-        _names(dimensions, "spatial_dims", ["x", "z"], h5py)
+        _names(dimensions, "spatial_dims", ["x", "z"])
         for name, values in (("time", ensemble.times), ("x", grid.x), ("z", grid.z)):
             _varying(dimensions.create_dataset(name, data=values.astype(np.float32)), sample=False, time=False)
-        _write_boundary(file.create_group("boundary_conditions"), {"x": grid.nx, "z": grid.nz}, h5py)
-        _names(file.create_group("scalars"), "field_names", [], h5py)
-        _write_fields(file, ensemble, h5py)
+        _write_boundary(file.create_group("boundary_conditions"), {"x": grid.nx, "z": grid.nz})
+        _names(file.create_group("scalars"), "field_names", [])
+        _write_fields(file, ensemble)
 
 
-def _write_boundary(group: Any, sizes: dict[str, int], h5py: Any) -> None:
+def _write_boundary(group: Any, sizes: dict[str, int]) -> None:
     """Writes one condition for both ends of each axis."""
     for axis, (side, _) in BOUNDARY.names.items():
         condition = group.create_group(f"{axis}_{side}")
-        _names(condition, "associated_dims", [axis], h5py)
-        _names(condition, "associated_fields", [], h5py)
+        _names(condition, "associated_dims", [axis])
+        _names(condition, "associated_fields", [])
         condition.attrs["bc_type"] = side.upper()
         _varying(condition, sample=False, time=False)
         mask = np.zeros(sizes[axis], dtype=bool)
@@ -54,12 +53,12 @@ def _write_boundary(group: Any, sizes: dict[str, int], h5py: Any) -> None:
         condition.create_dataset("values", data=np.zeros(int(mask.sum()), dtype=np.float32))
 
 
-def _write_fields(file: Any, ensemble: Ensemble, h5py: Any) -> None:
+def _write_fields(file: Any, ensemble: Ensemble) -> None:
     grid = ensemble.grid
     scalars, vectors, tensors = (file.create_group(f"t{order}_fields") for order in range(3))
-    _names(scalars, "field_names", [*SCALARS, "hy_dens", "hy_theta"], h5py)
-    _names(vectors, "field_names", ["velocity"], h5py)
-    _names(tensors, "field_names", [], h5py)
+    _names(scalars, "field_names", [*SCALARS, "hy_dens", "hy_theta"])
+    _names(vectors, "field_names", ["velocity"])
+    _names(tensors, "field_names", [])
     shape = (len(ensemble.flows), len(ensemble.times), grid.nx, grid.nz)
     datasets = {name: scalars.create_dataset(name, shape, "f4", chunks=(1, 1, *shape[2:])) for name in SCALARS}
     velocity = vectors.create_dataset("velocity", (*shape, 2), "f4", chunks=(1, 1, *shape[2:], 2))
@@ -82,5 +81,5 @@ def _varying(target: Any, *, sample: bool, time: bool, along: list[bool] | None 
         target.attrs["dim_varying"] = np.array(along)
 
 
-def _names(group: Any, key: str, names: list[str], h5py: Any) -> None:
+def _names(group: Any, key: str, names: list[str]) -> None:
     group.attrs.create(key, names, shape=(len(names),), dtype=h5py.string_dtype())

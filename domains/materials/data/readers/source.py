@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 MAX_NUMBER = 118
+PICKLED = b"PickleTrajectory"
+"""How trajectories of ASE before version 3.11 begin."""
 GROUP_KEYS = ("group", "config_type")
 
 
@@ -86,7 +89,9 @@ def read_structures(
         first = start[1] if number == start[0] else 0
         count = first
         for atoms in read_frames(file, options, first):
-            yield (number, count), reader.structure(atoms, file, count, branch)
+            with _one_sentence(f"{file}@{count}"):
+                structure = reader.structure(atoms, file, count, branch)
+            yield (number, count), structure
             count += 1
         if count == 0:
             raise DataError(f"{file}: the file is empty, no structure is in it")
@@ -98,19 +103,33 @@ def read_frames(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
     """Yields a file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
     if Path(file).stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
-    count = start
+    frames: Iterator[Atoms] = iter(())
+    for count in itertools.count(start):
+        with _one_sentence(f"{file}@{count}"):
+            frames = _opened(file, options, start) if count == start else frames
+            atoms = next(frames, None)
+        if atoms is None:
+            return
+        yield atoms
+
+
+@contextlib.contextmanager
+def _one_sentence(where: str) -> Iterator[None]:
+    """Says in one sentence whatever a library finds wrong, and each has errors of its own.
+
+    Raises:
+        DataError: naming the file and number.
+    """
     try:
-        for atoms in _opened(file, options, start):
-            yield atoms
-            count += 1
-    except (SciMLError, GeneratorExit):
+        yield
+    except SciMLError:
         raise
     except KeyError as error:
         name = error.args[0] if error.args else "?"
-        raise DataError(f"{file}@{count}: unknown element or entry {name!r}; elements are H to Og") from error
+        raise DataError(f"{where}: unknown element or entry {name!r}; elements are H to Og") from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{file}@{count}: cannot be read, it is damaged or of an unknown format ({reason})") from error
+        raise DataError(f"{where}: cannot be read, it is damaged or of an unknown format ({reason})") from error
 
 
 def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
@@ -131,6 +150,12 @@ def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
 def _by_ase(file: str, kind: str | None) -> Iterator[Atoms]:
     from ase.io import iread
 
+    with Path(file).open("rb") as opened:
+        if kind == "trj" or opened.read(len(PICKLED)) == PICKLED:
+            raise DataError(
+                f"{file} is an old trajectory of pickles, which may run any program; "
+                "whoever trusts it can convert it with: python -m ase.io.trajectory FILE"
+            )
     return iter(iread(file, index=":", format=kind))
 
 
