@@ -349,7 +349,7 @@ def test_a_trajectory_of_pickles_is_not_opened(name, tmp_path):
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("energy", b"abc"), ("energy", "x"), ("numbers", b"abc"), ("positions", b""), ("cell", "x"), ("pbc", None),
+        ("energy", b"abc"), ("energy", "x"), ("numbers", b"abc"), ("positions", b""), ("cell", "x"), ("cell", b"abc"),
         ("forces", b"\0" * 999), ("constraints", "[1,2"), ("constraints", '{"__ase_objtype__": "os.system"}'),
         ("key_value_pairs", '{"__ase_objtype__": "vibrationsdata"}'), ("key_value_pairs", '{"stress": [1, 2]}'),
     ],
