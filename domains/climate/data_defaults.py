@@ -14,7 +14,7 @@ import numpy as np
 from domains.climate.data.forcings import AUTO
 from domains.climate.data.samples import ClimateDataConfig, open_or_prepare
 from domains.climate.data.selection import SPLITS
-from domains.climate.data.store import ClimateStore
+from domains.climate.data.states import States
 from domains.climate.model.task import ClimateTaskConfig
 from sciml.core.duration import as_typed
 from sciml.domain.optional import DataDefaults
@@ -26,6 +26,8 @@ Spec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, Any]
 SYMMETRIC = {"position_features": ("latitude",), "condition_on": ("lead_time",)}
 EARTH = {"position_features": ("latitude", "longitude"), "condition_on": ("lead_time", "time_of_day", "time_of_year")}
 SUN = "toa_incident_solar_radiation"
+FEW = 3
+"""Intervals at most of a model that is iterated; with more it knows its lead times directly."""
 SCORED_DAYS = (24.0, 48.0, 72.0, 96.0, 120.0)
 
 
@@ -56,7 +58,7 @@ def data_defaults(spec: Spec) -> DataDefaults:
     return DataDefaults(values, _sentence(store, values))
 
 
-def trained_intervals(task: ClimateTaskConfig, store: ClimateStore) -> tuple[float, ...]:
+def trained_intervals(task: ClimateTaskConfig, store: States) -> tuple[float, ...]:
     """Returns the hours of the intervals; of ranges those that every split is long enough for, if there are any."""
     step = store.schema.step_hours
     single = [text for text in task.intervals if ".." not in str(text)]
@@ -71,7 +73,7 @@ def trained_intervals(task: ClimateTaskConfig, store: ClimateStore) -> tuple[flo
     return tuple(sorted({*fixed, *(met or within)}))
 
 
-def scored_lead_times(task: ClimateTaskConfig, store: ClimateStore) -> tuple[float, ...]:
+def scored_lead_times(task: ClimateTaskConfig, store: States) -> tuple[float, ...]:
     """Returns the hours at which forecasts are scored; where that is left open, each of five days, or the intervals
     nearest to them, as far as the test period is long enough.
     """
@@ -79,7 +81,8 @@ def scored_lead_times(task: ClimateTaskConfig, store: ClimateStore) -> tuple[flo
         return parse_intervals(task.score_lead_times, store.schema.step_hours, "task.score_lead_times")
     intervals = trained_intervals(task, store)
     longest = max(intervals)
-    reached = {*intervals, *(longest * n for n in range(1, int(SCORED_DAYS[-1] / longest) + 1))}
+    iterated = () if len(intervals) > FEW else range(1, int(SCORED_DAYS[-1] / longest) + 1)
+    reached = {*intervals, *(longest * n for n in iterated)}
     met = [hours for hours in sorted(reached) if _is_met(store, "test", hours)]
     if not met:
         return (min(intervals),)
@@ -92,7 +95,7 @@ def _multiples(hours: set[float], interval: float) -> set[float]:
     return {lead for lead in hours if abs(lead / interval - round(lead / interval)) < 1e-6} or {interval}
 
 
-def _is_met(store: ClimateStore, split: str, hours: float) -> bool:
+def _is_met(store: States, split: str, hours: float) -> bool:
     """Says whether two times of a split are so far apart."""
     minutes = store.times[store.indices(split)].astype(np.int64)
     return bool(np.isin(minutes + round(60 * hours), minutes).any())
@@ -109,7 +112,7 @@ def _typed(spec: Spec, open_keys: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(spec.model, name, ()) for name in SYMMETRIC if name not in open_keys}
 
 
-def _forcings(spec: Spec, store: ClimateStore, told: Mapping[str, Any]) -> list[str]:
+def _forcings(spec: Spec, store: States, told: Mapping[str, Any]) -> list[str]:
     """Returns the computed inputs: the sun's radiation, and the time as fields where no block is conditioned on it."""
     if store.augmentation != "none":
         return []
@@ -117,7 +120,7 @@ def _forcings(spec: Spec, store: ClimateStore, told: Mapping[str, Any]) -> list[
     return [SUN] if knows_time else [SUN, "time_of_day", "time_of_year"]
 
 
-def _sentence(store: ClimateStore, values: Mapping[str, Any]) -> str:
+def _sentence(store: States, values: Mapping[str, Any]) -> str:
     chosen = ", ".join(
         f"{key}=[{','.join(map(str, value))}]" if isinstance(value, list) else f"{key}={value}"
         for key, value in values.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from domains.climate.data.batch import FieldBatch
 from domains.climate.data.forcings import forcing_names
 from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.run_data import is_own, reference_of, states_of
 from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open_or_prepare
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from domains.climate.data.states import States
 from domains.climate.data.store import ClimateStore
 from domains.climate.data_defaults import data_defaults, scored_lead_times, trained_intervals
 from domains.climate.figures.report import climate_figures
@@ -23,16 +24,16 @@ from domains.climate.forecast.baselines import BASELINES, baselines_of
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
-from domains.climate.forecast.initial_conditions import forecast_figures, initial_batches
-from domains.climate.model.climax import ClimaX, ClimaXConfig
+from domains.climate.forecast.initial_conditions import forecast_figures, initial_batch
+from domains.climate.model.climax import ClimaX, ClimaXConfig, Predicts
 from domains.climate.model.climax_import import ClimaXImportConfig, import_climax
 from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel
-from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
+from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel, PreparedForecast
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.intervals import scoring_paths
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
 from sciml.models.vit import ViTConfig
@@ -42,9 +43,13 @@ ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig | Clima
 
 @dataclass(frozen=True)
 class ClimateSplits(Splits):
-    """Holds the samples of a store, and the store itself for baselines and forecasts."""
+    """Holds the samples of a store.
 
-    store: ClimateStore
+    Attributes:
+        reference: the store that the run was trained on, for climatologies and baselines; None where it is gone.
+    """
+
+    reference: ClimateStore | None
     test: ForecastSource
 
 
@@ -70,10 +75,11 @@ class ClimateDomain:
         return data_defaults(spec)
 
     def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
+        """Opens the data; those that a run was not trained on are all for testing, beside the run's own baselines."""
+        if fitted is not None and not is_own(spec.data, fitted):
+            return self._other_splits(spec, fitted)
         store = open_or_prepare(spec.data)
-        schema, statistics = store.schema, store.statistics
-        if fitted is not None:
-            statistics = _as_trained(fitted, store)
+        statistics = store.statistics if fitted is None else _as_trained(fitted, store)
         intervals, scored = trained_intervals(spec.task, store), scored_lead_times(spec.task, store)
         training = [(interval,) * spec.task.rollout_steps for interval in intervals]
         scoring = scoring_paths(scored, intervals, "task.score_lead_times")
@@ -82,10 +88,17 @@ class ClimateDomain:
             train=ForecastSource(store, "train", training, augment=spec.data.augment, preload_gb=preload),
             valid=ForecastSource(store, "valid", training, draw=True, preload_gb=preload),
             test=ForecastSource(store, "test", scoring, preload_gb=preload),
-            schema=schema,
+            schema=store.schema,
             statistics=statistics,
-            store=store,
+            reference=store,
         )
+
+    def _other_splits(self, spec: ClimateSpec, fitted: FittedData) -> ClimateSplits:
+        states = states_of(spec.data, fitted)
+        intervals, scored = trained_intervals(spec.task, states), scored_lead_times(spec.task, states)
+        paths = scoring_paths(scored, intervals, "task.score_lead_times")
+        test = ForecastSource(states, "test", paths, preload_gb=spec.data.preload_gb)
+        return ClimateSplits(test, test, test, states.schema, states.statistics, reference=reference_of(fitted))
 
     def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
         forcings = forcing_names(spec.task.forcings)
@@ -97,18 +110,18 @@ class ClimateDomain:
 
     def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
         assert isinstance(splits, ClimateSplits)
-        store = splits.store
-        scored = scored_lead_times(spec.task, store)
+        scored = scored_lead_times(spec.task, splits.test.store)
         members, perturbation = spec.task.members, spec.task.perturbation
-        kind = ClimateTask if members == 1 else partial(EnsembleTask, members=members, perturbation=perturbation)
-        return kind(
+        ensemble = partial(EnsembleTask, members=members, perturbation=perturbation, seed=spec.seed)
+        reference = splits.reference
+        return (ClimateTask if members == 1 else ensemble)(
             splits.schema,
             splits.statistics,
             score_lead_times=scored,
             forcings=spec.task.forcings,
-            predicts=spec.model.predicts if isinstance(spec.model, ClimaXConfig) else "increment",
-            climatology=store.climatology,
-            baselines=lambda: baselines_of(store, scored),
+            predicts=_predicts(spec),
+            climatology=None if reference is None else reference.climatology,
+            baselines=lambda: baselines_of(reference, scored),
         )
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
@@ -130,20 +143,34 @@ class ClimateDomain:
     def import_model(self, config: ClimaXImportConfig) -> ImportedModel:
         return import_climax(config)
 
-    def forecast_batches(self, spec: ClimateSpec, splits: Splits, request: ForecastRequest) -> list[FieldBatch]:
-        assert isinstance(splits, ClimateSplits)
-        intervals = trained_intervals(spec.task, splits.store)
-        return initial_batches(splits.store, splits.statistics, intervals, request)
+    def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
+        spec, fitted = loaded.spec, loaded.fitted
+        if is_own(spec.data, fitted):
+            states: States = open_or_prepare(spec.data)
+            statistics = _as_trained(fitted, states)
+        else:
+            states = states_of(spec.data, fitted)
+            statistics = states.statistics
+        starts = request.starts(spec.task.members, spec.task.perturbation, spec.seed)
+        batch = initial_batch(states, statistics, request.init_time, starts)
+        task = ClimateTask(
+            states.schema, statistics, score_lead_times=(), forcings=spec.task.forcings, predicts=_predicts(spec)
+        )
+        return PreparedForecast(
+            task=task,
+            batch=batch,
+            intervals=trained_intervals(spec.task, states),
+            step_hours=states.schema.step_hours,
+            writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0])),
+            figures=lambda path: forecast_figures(path, states),
+        )
 
-    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FieldBatch]) -> ForecastFile:
-        return ForecastFile(path, splits.schema, float(batches[0].init_time[0]))
 
-    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
-        assert isinstance(splits, ClimateSplits)
-        return forecast_figures(path, splits.store)
+def _predicts(spec: ClimateSpec) -> Predicts:
+    return spec.model.predicts if isinstance(spec.model, ClimaXConfig) else "increment"
 
 
-def _as_trained(trained: FittedData, store: ClimateStore) -> ClimateStatistics:
+def _as_trained(trained: FittedData, store: States) -> ClimateStatistics:
     """Returns the statistics that the model was trained with, beside the store's own constant fields."""
     wanted: ClimateSchema = trained.schema
     for kind in ("channels", "statics"):

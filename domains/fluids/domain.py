@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from domains.fluids.amr.config import AMRConfig
 from domains.fluids.amr.transformer import AMRViT
-from domains.fluids.data.batch import FlowBatch
 from domains.fluids.data.data_config import FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
 from domains.fluids.data.samples import FlowSamples
@@ -23,13 +22,14 @@ from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
-from domains.fluids.forecast.initial_conditions import initial_batches
+from domains.fluids.forecast.initial_conditions import initial_batch
 from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest
-from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
+from sciml.domain.optional import ForecastRequest, PreparedForecast
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
+from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
 
 FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig | FieldConfig]
@@ -120,19 +120,26 @@ class FluidsDomain:
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
-    def forecast_batches(self, spec: FluidsSpec, splits: Splits, request: ForecastRequest) -> list[FlowBatch]:
-        assert isinstance(splits, FluidsSplits)
-        return initial_batches(splits.test, splits.statistics, spec.task, request)
+    def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
+        spec = loaded.spec
+        splits = self.splits(spec, loaded.fitted)
+        starts = request.starts(members=1, perturbation=PERTURBATION, seed=spec.seed)
+        batch, frame_hours = initial_batch(splits.test, splits.statistics, request.init_time, starts)
+        return PreparedForecast(
+            task=self.task(spec, splits),
+            batch=batch,
+            intervals=[stride * frame_hours for stride in spec.task.strides],
+            step_hours=frame_hours,
+            writer=lambda path: ForecastFile(path, splits.schema, batch),
+            figures=lambda path: forecast_figures(path, splits.schema, splits.test),
+        )
 
-    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[FlowBatch]) -> ForecastFile:
-        assert isinstance(splits, FluidsSplits)
-        return ForecastFile(path, splits.schema, batches[0])
 
-    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
-        assert isinstance(splits, FluidsSplits)
-        example = FlowExample.of(splits.schema, read_example(path, splits.test))
-        assert example is not None
-        return example_figures(example, None, None)
+def forecast_figures(path: Path, schema: FluidsSchema, source: FlowSamples) -> Iterator[NamedFigure]:
+    """Yields pictures of a written forecast, beside the truth where the flow lasts as long."""
+    example = FlowExample.of(schema, read_example(path, source))
+    assert example is not None
+    return example_figures(example, None, None)
 
 
 def _indicator(model: AMRConfig | FieldConfig) -> str | None:

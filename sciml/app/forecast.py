@@ -18,8 +18,10 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.forecast.ensemble import ensemble_rollout
+from sciml.forecast.intervals import requested_trees
 from sciml.run.compose import Composition
-from sciml.run.loaded import load_run
+from sciml.run.loaded import load_model
+from sciml.run.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class ForecastConfig(RunChoice):
     init_time: str | None = None
     lead_time: str | float = "72h"
     every: str | float | None = None
-    members: AtLeastOne = 1
-    perturbation: NonNegative[float] = 0.02
+    members: AtLeastOne | None = None
+    perturbation: NonNegative[float] | None = None
     combine_intervals: bool = False
-    seed: NonNegative[int] = 0
+    seed: NonNegative[int] | None = None
     out: str | None = None
 
     @property
@@ -54,23 +56,26 @@ def run(composition: Composition) -> CommandResult:
     request = config.request
     mesh = Mesh.alone(pick_device(config.device))
     folder = config.folder
-    loaded = load_run(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
+    loaded = load_model(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
+    assert isinstance(loaded.spec, RunSpec)
     domain = loaded.spec.domain
     if not isinstance(domain, Forecasts):
         raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
-    batches = [batch.to(mesh.device) for batch in domain.forecast_batches(loaded.spec, loaded.splits, request)]
+    prepared = domain.prepare_forecast(loaded, request)
+    task, batch = prepared.task.to(mesh.device), prepared.batch.to(mesh.device)
+    trees = requested_trees(request, prepared.intervals, prepared.step_hours)
     path = _new_path(config.out, folder.path, domain.forecast_suffixes)
     leads = []
     with disk_errors(path):
-        writer = domain.forecast_writer(path, loaded.splits, batches)
+        writer = prepared.writer(path)
         try:
-            for lead, prediction in ensemble_rollout(loaded.task, loaded.model, batches):
+            for lead, prediction in ensemble_rollout(task, loaded.model, batch, trees):
                 writer.append(lead, prediction)
                 leads.append(lead)
                 print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
         finally:
             writer.close()
-    figures = domain.forecast_figures(path, loaded.splits)
+    figures = prepared.figures(path)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
     document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Task
 from sciml.domain.score import Score
 
 
@@ -62,18 +62,36 @@ class ForecastRequest:
         init_time: as the domain writes times, e.g. ``2001-12-01T00``; None takes the first of the test period.
         lead_hours: how far ahead.
         every_hours: interval of one model step; None takes the longest known one that fits.
-        members: ensemble size of perturbed starts.
-        perturbation: their size in standard deviations.
+        members: ensemble size of perturbed starts; None takes the run's.
+        perturbation: their size in standard deviations; None takes the run's.
+        seed: of the perturbations; None takes the run's.
         combine_intervals: one more kind of ensemble: a member for each known interval that fits.
     """
 
     init_time: str | None
     lead_hours: float
     every_hours: float | None = None
-    members: int = 1
-    perturbation: float = 0.0
+    members: int | None = None
+    perturbation: float | None = None
     combine_intervals: bool = False
-    seed: int = 0
+    seed: int | None = None
+
+    def starts(self, members: int, perturbation: float, seed: int) -> PerturbedStarts:
+        """Returns the starts of the ensemble, with what the request leaves to the run."""
+        return PerturbedStarts(
+            members if self.members is None else self.members,
+            perturbation if self.perturbation is None else self.perturbation,
+            seed if self.seed is None else self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class PerturbedStarts:
+    """Says how the members of an ensemble begin: with white noise of a size in standard deviations of each channel."""
+
+    members: int
+    size: float
+    seed: int
 
 
 class Writer(Protocol):
@@ -84,6 +102,27 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class PreparedForecast:
+    """Holds a forecast that can begin.
+
+    Attributes:
+        task: predicts and advances.
+        batch: the initial conditions; samples are members of the ensemble.
+        intervals: hours of the steps that the model was trained on.
+        step_hours: of the data, of which all intervals are multiples.
+        writer: opens the forecast's file.
+        figures: yields pictures of the written forecast, beside the truth where the data hold it.
+    """
+
+    task: Task
+    batch: Any
+    intervals: Sequence[float]
+    step_hours: float
+    writer: Callable[[Path], Writer]
+    figures: Callable[[Path], Iterator[NamedFigure]]
 
 
 @runtime_checkable
@@ -109,14 +148,8 @@ class Forecasts(Protocol):
     forecast_suffixes: Sequence[str]
     headline_lead_h: float | None
 
-    def forecast_batches(self, spec: DomainSpec[Any, Any, Any], splits: Splits, request: ForecastRequest) -> list[Any]:
-        """Returns batches to roll out, one for each path of model steps to the lead time; members are samples."""
-        ...
-
-    def forecast_writer(self, path: Path, splits: Splits, batches: Sequence[Any]) -> Writer: ...
-
-    def forecast_figures(self, path: Path, splits: Splits) -> Iterator[NamedFigure]:
-        """Yields pictures of a written forecast, beside the truth where the data hold it."""
+    def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
+        """Reads the initial conditions; the model, its schema and its statistics come with it."""
         ...
 
 

@@ -43,11 +43,13 @@ class FittedData:
 
     Attributes:
         calibration: factors of its spreads, by name; see :class:`Calibrates`.
+        data: keys under ``data`` that it was trained with; None where that is the run's own training.
     """
 
     schema: Any
     statistics: Any
     calibration: Mapping[str, float] = field(default_factory=dict)
+    data: Any = None
 
 
 DataKeys = TypeVar("DataKeys", covariant=True)

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.seeding import seed_of
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.optional import PerturbedStarts
 from sciml.domain.protocol import Prediction, Task
-from sciml.forecast.rollout import rollout
+from sciml.forecast.intervals import LeadTree
+from sciml.forecast.rollout import SteppingBatch, tree_rollout
 
 TOLERANCE_H = 1e-6
 
 
-class TimedBatch(Protocol):
-    """Describes a batch that knows when its next step ends."""
-
-    next_lead_time: Float[Tensor, "batch"]
+PERTURBATION = 0.05
+"""Usual size of perturbed starts, in standard deviations of each channel."""
 
 
-def ensemble_rollout(task: Task, model: nn.Module, batches: Sequence[Any]) -> Iterator[tuple[float, Prediction]]:
+def ensemble_rollout(
+    task: Task, model: nn.Module, batch: SteppingBatch, trees: Sequence[LeadTree]
+) -> Iterator[tuple[float, Prediction]]:
     """Yields (lead time in hours, predictions of all members) in constant memory.
 
     Args:
-        batches: one for each path of model steps; samples are members. Where paths differ in their steps, the
-            ensemble is met at the lead times that all of them reach.
+        batch: samples are members.
+        trees: of model steps; of several each makes members of its own, which are met at the lead times that all of
+            them reach.
     """
-    members = [_timed(task, model, batch) for batch in batches]
+    members = [tree_rollout(task, model, batch, tree) for tree in trees]
     try:
         current = [next(member) for member in members]
         while True:
@@ -60,16 +61,10 @@ def perturbed(
 
 
 def perturbed_members(
-    state: Float[Tensor, "channel row column"], std: Float[Tensor, "channel"], request: ForecastRequest
+    state: Float[Tensor, "channel row column"], std: Float[Tensor, "channel"], starts: PerturbedStarts
 ) -> Float[Tensor, "member channel row column"]:
     """Returns the initial conditions of the ensemble that a user asks for; the first member is the state itself."""
-    size, members = request.perturbation, request.members
-    return perturbed(state[None], std, members=members, size=size, seed=request.seed)[0]
-
-
-def _timed(task: Task, model: nn.Module, batch: TimedBatch) -> Iterator[tuple[float, Prediction]]:
-    for step, prediction in rollout(task, model, batch):
-        yield float(step.next_lead_time[0]), prediction
+    return perturbed(state[None], std, members=starts.members, size=starts.size, seed=starts.seed)[0]
 
 
 def _together(predictions: Sequence[Prediction]) -> Prediction:

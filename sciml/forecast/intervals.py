@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sciml.core.duration import as_typed, format_hours, parse_hours
 from sciml.core.errors import ConfigError
@@ -53,15 +54,33 @@ def multiple_of_step(hours: float, step_hours: float, key: str) -> float:
     return float(round(hours / step_hours) * step_hours)
 
 
-def requested_paths(request: ForecastRequest, intervals: Sequence[float], step_hours: float) -> list[Path]:
-    """Returns the paths of model steps that a forecast takes to its lead time.
+@dataclass(frozen=True)
+class LeadTree:
+    """Says by which model steps lead times are reached; times are counted in steps of the data.
+
+    Attributes:
+        step_hours: of the data.
+        parents: for each lead time that is computed, the one that its last step starts from; 0 is the start.
+        wanted: lead times that are asked for, increasing.
+    """
+
+    step_hours: float
+    parents: Mapping[int, int]
+    wanted: tuple[int, ...]
+
+
+def requested_trees(request: ForecastRequest, intervals: Sequence[float], step_hours: float) -> list[LeadTree]:
+    """Returns the model steps of a forecast: one tree, or one for each interval where these are combined.
+
+    All multiples of the shortest interval are forecast that can be reached, and the lead time itself; each by the
+    fewest steps, so directly where the model has learned to.
 
     Args:
         intervals: hours of the steps that the model was trained on.
         step_hours: of the data.
 
     Raises:
-        ConfigError: for a lead time that is no multiple of the data's step or that no interval divides, or an interval
+        ConfigError: for a lead time that is no multiple of the data's step or that no steps reach, or an interval
             that the model was not trained on.
     """
     lead = multiple_of_step(request.lead_hours, step_hours, "lead_time")
@@ -74,8 +93,41 @@ def requested_paths(request: ForecastRequest, intervals: Sequence[float], step_h
         intervals = chosen
     dividing = [interval for interval in intervals if _divides(interval, lead)]
     if request.combine_intervals and dividing:
-        return [path_to(lead, [interval]) for interval in dividing]
-    return [path_to(lead, intervals)]
+        return [lead_tree(lead, [interval], step_hours) for interval in dividing]
+    return [lead_tree(lead, intervals, step_hours)]
+
+
+def lead_tree(lead_hours: float, intervals: Sequence[float], step_hours: float) -> LeadTree:
+    """Returns the tree of the fewest steps to a lead time and to all multiples of the shortest interval before it.
+
+    Of several ways with as few steps the one with the shortest last step is taken, so that forecasts further ahead
+    than the longest interval start from the same few states.
+
+    Raises:
+        ConfigError: where no steps reach the lead time; the nearest one that is reached is offered.
+    """
+    last, sizes = round(lead_hours / step_hours), sorted({round(hours / step_hours) for hours in intervals})
+    counts, parents = {0: 0}, {}
+    for lead in range(1, last + 1):
+        ways = [(counts[lead - size], size) for size in sizes if lead - size in counts]
+        if ways:
+            count, size = min(ways)
+            counts[lead], parents[lead] = count + 1, lead - size
+    if last not in parents:
+        reached = max(parents, default=sizes[0]) * step_hours
+        raise ConfigError(
+            f"no steps that the model was trained on ({_listed(intervals)}) lead to {format_hours(lead_hours)}",
+            key="lead_time",
+            hint=f"for example {as_typed(reached)}",
+        )
+    wanted = tuple(lead for lead in parents if lead % sizes[0] == 0 or lead == last)
+    needed, pending = {}, list(wanted)
+    while pending:
+        lead = pending.pop()
+        if lead and lead not in needed:
+            needed[lead] = parents[lead]
+            pending.append(parents[lead])
+    return LeadTree(step_hours, dict(sorted(needed.items())), wanted)
 
 
 def path_to(lead_hours: float, intervals: Sequence[float], key: str = "lead_time") -> Path:

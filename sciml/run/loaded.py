@@ -162,4 +162,4 @@ def read_fitted(folder: RunFolder, spec: RunSpec) -> FittedData:
         statistics = load_file(folder.path / STATISTICS)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{folder.path / STATISTICS} is missing or corrupted ({error})") from None
-    return replace(spec.domain.restore(schema, statistics), calibration=factors)
+    return replace(spec.domain.restore(schema, statistics), calibration=factors, data=spec_of_run(folder).data)

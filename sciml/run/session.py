@@ -136,7 +136,7 @@ def find_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:
 def load_data(spec: RunSpec, folder: RunFolder | None, source: SourceRun | None) -> Splits:
     """Loads the splits: those that a run began with, or new ones, in the source's units where its weights need them."""
     if folder is not None:
-        return spec.domain.splits(spec, read_fitted(folder, spec))
+        return spec.domain.splits(spec, replace(read_fitted(folder, spec), data=None))
     splits = spec.domain.splits(spec)
     if source is None or not isinstance(spec.domain, WarmStarts):
         return splits

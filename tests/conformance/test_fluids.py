@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from domains.fluids.data.readers import open_sources
-from domains.fluids.domain import FluidsDomain
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
@@ -86,7 +85,7 @@ class TestFluids(DomainConformance):
 
 
 def test_a_forecast_is_read_as_a_flow(runs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(FluidsDomain, "forecast_figures", lambda *_: [])  # another test draws them
+    monkeypatch.setattr("domains.fluids.domain.forecast_figures", lambda *_: [])  # another test draws them
     out = tmp_path / "forecast.nc"
     asked = ["lead_time=120s", "members=3", "init_time=1@40s"]
     main("forecast", [f"runs_dir={runs}", f"out={out}", *asked, "output=json"])

@@ -56,6 +56,11 @@ class FieldBatch:
         moved = {name: t.to(device, non_blocking=True) for name, t in tensors.items() if t is not None}
         return replace(self, **moved)
 
+    def with_steps(self, hours: Sequence[float]) -> FieldBatch:
+        """Returns the same states with other steps ahead and without targets."""
+        steps = torch.tensor([tuple(hours)], dtype=self.intervals.dtype, device=self.intervals.device)
+        return replace(self, intervals=steps.expand(self.num_samples, -1), targets=None)
+
     def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:
         """Returns the batch after its next step, standing on ``state``; None after the last step."""
         if self.intervals.shape[1] == 1:

@@ -18,6 +18,7 @@ from domains.climate.data.prepare import PrepareConfig, prepare, store_fingerpri
 from domains.climate.data.readers.files import locate
 from domains.climate.data.schema import is_mirrored
 from domains.climate.data.selection import Selection
+from domains.climate.data.states import States
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.variables import parse_channel
 from domains.climate.data.zarr_layout import is_store
@@ -125,7 +126,7 @@ class ForecastSource:
 
     def __init__(
         self,
-        store: ClimateStore,
+        store: States,
         split: str,
         paths: Sequence[Sequence[float]],
         *,
@@ -224,7 +225,7 @@ class Augmentation:
         ConfigError: an unknown kind; a planet with constant fields; a grid that is no mirror image of itself.
     """
 
-    def __init__(self, store: ClimateStore, kind: str) -> None:
+    def __init__(self, store: States, kind: str) -> None:
         one_of(kind, get_args(AugmentationName), "data.augment")
         kind = store.augmentation if kind == AUTO else kind
         latitude = np.asarray(store.schema.latitude)

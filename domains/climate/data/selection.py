@@ -157,6 +157,23 @@ def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[
     return first, last
 
 
+def resolve_split(selection: Selection, times: np.ndarray, name: str) -> tuple[int, int]:
+    """Returns first position and that behind the last of a split that is given by dates, among the times.
+
+    Raises:
+        ConfigError: a split without a single time.
+    """
+    first, last = date_range(selection.splits, name, selection.key("splits"))
+    inside = np.flatnonzero((times >= first) & (times <= last))
+    if not len(inside):
+        raise ConfigError(
+            f"no data lie between {first} and {last}",
+            key=selection.key(f"splits.{name}"),
+            hint=f"the data reach from {times[0]} to {times[-1]}",
+        )
+    return int(inside[0]), int(inside[-1]) + 1
+
+
 def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[int, int]]:
     """Returns first and last position, both included, of each split among the times.
 
@@ -167,15 +184,8 @@ def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[i
         return _splits_by_share(selection, times)
     resolved = {}
     for name in SPLITS:
-        first, last = date_range(selection.splits, name, selection.key("splits"))
-        inside = np.flatnonzero((times >= first) & (times <= last))
-        if not len(inside):
-            raise ConfigError(
-                f"no data lie between {first} and {last}",
-                key=selection.key(f"splits.{name}"),
-                hint=f"the data reach from {times[0]} to {times[-1]}",
-            )
-        resolved[name] = (int(inside[0]), int(inside[-1]))
+        first, behind = resolve_split(selection, times, name)
+        resolved[name] = (first, behind - 1)
     return resolved
 
 

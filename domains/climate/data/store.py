@@ -13,14 +13,13 @@ from typing_extensions import TypedDict
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
+from domains.climate.data.states import MINUTES_PER_HOUR, States
 from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
 
-MINUTES_PER_HOUR = 60
 
-
-class ClimateStore:
+class ClimateStore(States):
     """Reads a store that :func:`domains.climate.data.prepare.prepare` made.
 
     The files are opened when they are first read, in each process for itself, so that a store may be handed to
@@ -94,23 +93,6 @@ class ClimateStore:
         if "longitude" not in self.symmetries or self.schema.statics:
             return "none"
         return "roll_mirror" if "equator" in self.symmetries and is_mirrored(self.schema.latitude) else "roll"
-
-    @property
-    def hours(self) -> np.ndarray:
-        """Returns times as float64 hours since 1970-01-01 00:00 UTC."""
-        return self.times.astype(np.int64) / MINUTES_PER_HOUR
-
-    @property
-    def is_even(self) -> bool:
-        """Says whether all times are one step apart."""
-        return bool(
-            (np.diff(self.times) == np.timedelta64(round(self.schema.step_hours * MINUTES_PER_HOUR), "m")).all()
-        )
-
-    @property
-    def state_bytes(self) -> int:
-        """Returns the bytes of one state in float32."""
-        return 4 * len(self.schema.channels) * int(np.prod(self.schema.grid_shape))
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions of a split's times, increasing.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from domains.climate.data import zarr_layout as layout
+from domains.climate.data.channel_reader import ChannelReader
 from domains.climate.data.readers import Source
-from domains.climate.data.readers.field import Field, show
+from domains.climate.data.readers.field import show
 from domains.climate.data.regrid import LatLonGrid, Regridder
 from domains.climate.data.selection import SPLITS, Selection, moment, resolve_splits
 from domains.climate.data.variables import VARIABLES, Channel, Role, find, parse_channels
@@ -55,13 +57,15 @@ class PreparePlan:
             "splits": {name: [show(self.times[a]), show(self.times[b])] for name, (a, b) in self.splits.items()},
         }
 
+    @cached_property
+    def reader(self) -> ChannelReader:
+        """Reads the source's channels on the target grid."""
+        return ChannelReader(self.source, self.channels, self.regridder)
+
     def block_size(self, max_bytes: float, multiple: int, *, regridded: bool = False) -> int:
         """Returns the number of times per block that fit into memory, a multiple of the store's chunk."""
-        rows, columns = self.source.orientation.latitude, self.source.orientation.longitude
         target = len(self.channels) * self.grid.shape[0] * self.grid.shape[1]
-        levels = Counter(channel.variable.name for channel in self.channels).most_common(1)[0][1]
-        # decoding a variable takes its float64 values, a reordered copy and the float32 result
-        per_time = 2 * 4 * target + (0 if regridded else levels * len(rows) * len(columns) * (8 + 8 + 8 + 4 + 4))
+        per_time = 2 * 4 * target + (0 if regridded else self.reader.bytes_per_time())
         return max(1, int(max_bytes / per_time) // multiple) * multiple
 
     def read(self, part: slice) -> np.ndarray:
@@ -70,40 +74,7 @@ class PreparePlan:
         Raises:
             DataError: not a number, or a value that cannot be.
         """
-        positions = self.positions[part]
-        out = np.empty((len(positions), len(self.channels), *self.grid.shape), dtype=np.float32)
-        for name in dict.fromkeys(channel.variable.name for channel in self.channels):
-            field = self.source.fields[name]
-            mine = [i for i, channel in enumerate(self.channels) if channel.variable.name == name]
-            # increasing, as files have them
-            mine.sort(key=lambda i: self.channels[i].level or 0)
-            levels = np.array([_level_position(field, self.channels[i].level) for i in mine])
-            values = field.read(positions, levels)
-            for number, i in enumerate(mine):
-                self._check(values[:, number], self.channels[i], positions)
-            out[:, mine] = self.regridder(values)
-        return out
-
-    def _check(self, values: np.ndarray, channel: Channel, positions: np.ndarray) -> None:
-        """Checks values (time, latitude, longitude) of one channel."""
-        lowest, highest = values.min(axis=(1, 2)), values.max(axis=(1, 2))
-        low, high = channel.variable.valid_range
-        wrong = ~((lowest >= low) & (highest <= high))  # true for NaN, too
-        if not wrong.any():
-            return
-        at = int(wrong.argmax())
-        when = show(self.source.times[positions[at]])
-        file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
-        what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
-        share = np.mean(~np.isfinite(values[at]))
-        if share:
-            raise DataError(
-                f"{what} is not a number in {share:.1%} of the grid; leave the channel out or choose other dates"
-            )
-        raise DataError(
-            f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "
-            f"possible {low:g} to {high:g}; is its unit what the file says?"
-        )
+        return self.reader.read(self.positions[part])
 
     def read_statics(self) -> np.ndarray:
         """Reads constant fields (static, latitude, longitude) in float64 on the target grid."""
@@ -258,10 +229,6 @@ def _check_there(source: Source, channel: Channel, positions: np.ndarray) -> Non
             f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) is missing at "
             f"{show(source.times[positions[missing.argmax()]])}, where other variables are there"
         )
-
-
-def _level_position(field: Field, level: int | None) -> int:
-    return 0 if level is None else field.levels.index(level)
 
 
 __all__ = ["SPLITS", "PreparePlan", "make_plan"]

@@ -43,8 +43,10 @@ CHUNK = 64
 FORMAT = "sciml-climate-ridge-1"
 
 
-def baselines_of(store: ClimateStore, lead_times: Sequence[float]) -> dict[Baseline, Predictor]:
+def baselines_of(store: ClimateStore | None, lead_times: Sequence[float]) -> dict[Baseline, Predictor]:
     """Returns the baselines that the training period of a store allows, fitted when they are first asked."""
+    if store is None:
+        return {PERSISTENCE: persistence}
     train = store.indices("train")
     cache = store.path / "ridge.safetensors"
     ridge = RidgeBaseline(

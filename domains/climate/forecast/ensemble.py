@@ -21,17 +21,18 @@ class EnsembleTask(ClimateTask):
     Args:
         members: size of the ensemble, the unperturbed member included.
         perturbation: standard deviation of the noise in units of each channel's.
+        seed: of the noise.
     """
 
-    def __init__(self, *arguments: Any, members: int, perturbation: float, **options: Any) -> None:
+    def __init__(self, *arguments: Any, members: int, perturbation: float, seed: int, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.members, self.perturbation = members, perturbation
+        self.members, self.perturbation, self.seed = members, perturbation, seed
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
         states = batch.members
         if states is None:
             size = self.perturbation
-            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=0)
+            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=self.seed)
         alone = [self._member(batch, states, number) for number in range(states.shape[1])]
         ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
         return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})

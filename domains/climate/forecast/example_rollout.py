@@ -11,7 +11,7 @@ from torch import nn
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.samples import ForecastSource
-from domains.climate.data.store import ClimateStore
+from domains.climate.data.states import States
 from domains.climate.data.variables import parse_channel
 from domains.climate.forecast.example import WeatherExample
 from domains.climate.model.task import ClimateTask
@@ -48,7 +48,7 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     }
 
 
-def read_example(path: Path, store: ClimateStore) -> WeatherExample:
+def read_example(path: Path, store: States) -> WeatherExample:
     """Returns a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
     with xr.open_dataset(path, engine="zarr" if path.suffix == ".zarr" else "netcdf4") as dataset:
         if "number" in dataset.dims:
@@ -67,7 +67,7 @@ def read_example(path: Path, store: ClimateStore) -> WeatherExample:
     )  # fmt: skip
 
 
-def land_sea_mask(store: ClimateStore) -> np.ndarray | None:
+def land_sea_mask(store: States) -> np.ndarray | None:
     """Returns the store's land-sea mask, to draw coasts from; None where it has none."""
     if "lsm" not in store.schema.statics:
         return None

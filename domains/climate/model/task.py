@@ -21,6 +21,7 @@ from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
+from sciml.forecast.ensemble import PERTURBATION
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class ClimateTaskConfig:
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
     forcings: list[str] = field(default_factory=lambda: [AUTO])
     members: AtLeastOne = 1
-    perturbation: NonNegative[float] = 0.05
+    perturbation: NonNegative[float] = PERTURBATION
 
     def __post_init__(self) -> None:
         for name in self.forcings:

@@ -114,6 +114,15 @@ class FlowBatch:
         """Returns the lead time of all samples after the next step, in hours as the suite counts."""
         return torch.cat([part.next_lead_time for part in self.parts.values()]) / 3600
 
+    def with_steps(self, hours: Sequence[float]) -> FlowBatch:
+        """Returns the same states with other steps ahead and without targets."""
+
+        def stepping(part: FlowPart) -> FlowPart:
+            steps = torch.tensor([[3600 * step for step in hours]], dtype=part.steps.dtype, device=part.steps.device)
+            return replace(part, steps=steps.expand(len(part.state), -1), targets=None)
+
+        return FlowBatch({name: stepping(part) for name, part in self.parts.items()})
+
     def to(self, device: torch.device | str) -> FlowBatch:
         moved = {}
         for name, part in self.parts.items():

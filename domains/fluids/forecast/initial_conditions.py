@@ -10,35 +10,30 @@ import numpy as np
 from domains.fluids.data.batch import FlowBatch, Start
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsStatistics
-from domains.fluids.forecast.task import FluidsTaskConfig
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.optional import PerturbedStarts
 from sciml.forecast.ensemble import perturbed_members
-from sciml.forecast.intervals import requested_paths
 
 EXAMPLE = "for example 0@100s: flow 0 of the test split at 100 s"
 
 
-def initial_batches(
-    source: FlowSamples, statistics: FluidsStatistics, task: FluidsTaskConfig, request: ForecastRequest
-) -> list[FlowBatch]:
-    """Returns a batch for each path of model steps to the lead time; its samples are the perturbed initial conditions.
+def initial_batch(
+    source: FlowSamples, statistics: FluidsStatistics, init_time: str | None, starts: PerturbedStarts
+) -> tuple[FlowBatch, float]:
+    """Returns a batch whose samples are the perturbed initial conditions, and the hours between two frames.
 
     Args:
-        request: ``init_time`` is ``TIME`` or ``NUMBER@TIME``: seconds since the start of a flow of the test split.
+        init_time: ``TIME`` or ``NUMBER@TIME``: seconds since the start of a flow of the test split.
 
     Raises:
-        ConfigError: for a flow or a time that the data do not have, or a lead time that no step divides.
+        ConfigError: for a flow or a time that the data do not have.
     """
-    start = _start(source, request.init_time)
+    start = _start(source, init_time)
     frame_hours = source.flows[start.data_set].data_set.interval / 3600
-    batches = []
-    for path in requested_paths(request, [stride * frame_hours for stride in task.strides], frame_hours):
-        sample = source.at(start, round(path[0] / frame_hours), len(path))
-        members = perturbed_members(sample.state, statistics.scales[start.data_set].std, request)
-        batches.append(source.collate([replace(sample, state=state) for state in members]))
-    return batches
+    sample = source.at(start, 1, 0)
+    members = perturbed_members(sample.state, statistics.scales[start.data_set].std, starts)
+    return source.collate([replace(sample, state=state) for state in members]), frame_hours
 
 
 def _start(source: FlowSamples, wanted: str | None) -> Start:

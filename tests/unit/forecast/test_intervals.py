@@ -6,7 +6,7 @@ import pytest
 
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest
-from sciml.forecast.intervals import multiple_of_step, parse_intervals, requested_paths, scoring_paths
+from sciml.forecast.intervals import multiple_of_step, parse_intervals, requested_trees, scoring_paths
 
 SECONDS = 1 / 3600
 
@@ -25,29 +25,56 @@ def test_intervals_and_ranges():
         parse_intervals([], 20 * SECONDS, "task.intervals")
 
 
-def test_the_longest_interval_that_divides_is_taken():
-    assert requested_paths(asked(72.0), (6.0, 24.0, 48.0), 6.0) == [(24.0, 24.0, 24.0)]
+def steps_to(lead_hours, intervals, step_hours, **options):
+    """Returns the steps to each lead time of the only tree, in hours."""
+    (tree,) = requested_trees(asked(lead_hours, **options), intervals, step_hours)
+    found = {}
+    for lead in tree.wanted:
+        steps, at = [], lead
+        while at:
+            steps.append((at - tree.parents[at]) * step_hours)
+            at = tree.parents[at]
+        found[lead * step_hours] = tuple(reversed(steps))
+    return found
+
+
+def test_every_lead_time_is_reached_by_the_fewest_steps():
+    assert steps_to(72.0, (6.0, 24.0, 48.0), 6.0)[72.0] == (48.0, 24.0)
+    leads = steps_to(36.0, (6.0, 12.0, 18.0, 24.0), 6.0)
+    assert leads == {6.0: (6.0,), 12.0: (12.0,), 18.0: (18.0,), 24.0: (24.0,), 30.0: (24.0, 6.0), 36.0: (24.0, 12.0)}
+
+
+def test_days_far_ahead_start_from_the_same_few_states():
+    leads = steps_to(720.0, [12.0 * n for n in range(1, 11)], 12.0)
+    assert list(leads) == [12.0 * n for n in range(1, 61)]
+    assert leads[720.0] == (120.0,) * 6
+    assert leads[708.0] == (*(120.0,) * 5, 108.0)
+    assert max(map(len, leads.values())) == 6
+
+
+def test_a_lead_time_beside_the_multiples_is_reached_too():
+    assert steps_to(30.0, (12.0, 18.0), 6.0) == {12.0: (12.0,), 24.0: (12.0, 12.0), 30.0: (18.0, 12.0)}
 
 
 def test_a_wanted_interval_is_taken():
-    assert requested_paths(asked(24.0, every_hours=6.0), (6.0, 24.0), 6.0) == [(6.0,) * 4]
+    assert steps_to(24.0, (6.0, 24.0), 6.0, every_hours=6.0)[24.0] == (6.0,) * 4
     with pytest.raises(ConfigError, match="not trained on this interval; one of 6h, 24h"):
-        requested_paths(asked(24.0, every_hours=12.0), (6.0, 24.0), 6.0)
+        steps_to(24.0, (6.0, 24.0), 6.0, every_hours=12.0)
 
 
 def test_combined_are_all_intervals_that_divide():
-    paths = requested_paths(asked(48.0, combine_intervals=True), (6.0, 18.0, 24.0), 6.0)
-    assert paths == [(6.0,) * 8, (24.0, 24.0)]
+    trees = requested_trees(asked(48.0, combine_intervals=True), (6.0, 18.0, 24.0), 6.0)
+    assert [tree.wanted for tree in trees] == [tuple(range(1, 9)), (4, 8)]
 
 
 def test_steps_of_seconds_are_counted_and_named_in_seconds():
     steps = (20 * SECONDS, 60 * SECONDS)
-    (path,) = requested_paths(asked(180 * SECONDS), steps, 20 * SECONDS)
-    assert path == (60 * SECONDS,) * 3
+    leads = steps_to(180 * SECONDS, steps, 20 * SECONDS)
+    assert leads[max(leads)] == pytest.approx((60 * SECONDS,) * 3)
     with pytest.raises(ConfigError, match=r"90 s is not a multiple of the data's step of 20 s; .*: 80s"):
-        requested_paths(asked(90 * SECONDS), steps, 20 * SECONDS)
-    with pytest.raises(ConfigError, match=r"no interval .*\(60s\) divides 80 s; for example 60s"):
-        requested_paths(asked(80 * SECONDS), steps[1:], 20 * SECONDS)
+        steps_to(90 * SECONDS, steps, 20 * SECONDS)
+    with pytest.raises(ConfigError, match=r"no steps .*\(60s\) lead to 80 s; for example 60s"):
+        steps_to(80 * SECONDS, steps[1:], 20 * SECONDS)
 
 
 def test_times_of_files_need_not_be_exact():

@@ -14,7 +14,7 @@ from xarray.core import indexing
 from domains.climate.data.readers.canonical import canonical_pieces
 from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
 from domains.climate.data.readers.files import locate, open_file
-from domains.climate.data.variables import Role, find
+from domains.climate.data.variables import Channel, Role, find
 from sciml.core.errors import DataError, nearest
 
 GRID_TOLERANCE_DEGREES = 1e-3
@@ -99,6 +99,14 @@ class Source:
         if variable.name not in self.fields:
             raise DataError(f"{self.label}: no variable {variable.name}; {nearest(variable.name, self.fields)}")
         return self.fields[variable.name]
+
+    def channel_names(self) -> list[str]:
+        """Returns the short names of all channels that change in time."""
+        return [
+            Channel(field.variable, level).name
+            for field in self.fields.values()
+            for level in (field.available_levels() or (None,))
+        ]
 
     @property
     def label(self) -> str:

@@ -1,0 +1,80 @@
+"""Reads the chosen channels of a source, checked and on another grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from domains.climate.data.readers import Source
+from domains.climate.data.readers.field import Field, show
+from domains.climate.data.regrid import Regridder
+from domains.climate.data.variables import Channel
+from sciml.core.errors import DataError
+
+
+@dataclass(frozen=True)
+class ChannelReader:
+    """Reads states of a source, a few times at a go.
+
+    Attributes:
+        channels: in the order in which they are returned.
+        regridder: from the source's grid to the wanted one.
+    """
+
+    source: Source
+    channels: Sequence[Channel]
+    regridder: Regridder
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Reads fields (time, channel, latitude, longitude) at positions of the source's times.
+
+        Raises:
+            DataError: not a number, or a value that cannot be.
+        """
+        out = np.empty((len(positions), len(self.channels), *self.regridder.shape), dtype=np.float32)
+        for name in dict.fromkeys(channel.variable.name for channel in self.channels):
+            field = self.source.fields[name]
+            mine = [i for i, channel in enumerate(self.channels) if channel.variable.name == name]
+            # increasing, as files have them
+            mine.sort(key=lambda i: self.channels[i].level or 0)
+            levels = np.array([_level_position(field, self.channels[i].level) for i in mine])
+            values = field.read(positions, levels)
+            for number, i in enumerate(mine):
+                self._check(values[:, number], self.channels[i], positions)
+            out[:, mine] = self.regridder(values)
+        return out
+
+    def bytes_per_time(self) -> int:
+        """Returns the memory that reading one time takes, beside its result."""
+        rows, columns = self.source.orientation.latitude, self.source.orientation.longitude
+        levels = Counter(channel.variable.name for channel in self.channels).most_common(1)[0][1]
+        # decoding a variable takes its float64 values, a reordered copy and the float32 result
+        return levels * len(rows) * len(columns) * (8 + 8 + 8 + 4 + 4)
+
+    def _check(self, values: np.ndarray, channel: Channel, positions: np.ndarray) -> None:
+        """Checks values (time, latitude, longitude) of one channel."""
+        lowest, highest = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+        low, high = channel.variable.valid_range
+        wrong = ~((lowest >= low) & (highest <= high))  # true for NaN, too
+        if not wrong.any():
+            return
+        at = int(wrong.argmax())
+        when = show(self.source.times[positions[at]])
+        file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
+        what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
+        share = np.mean(~np.isfinite(values[at]))
+        if share:
+            raise DataError(
+                f"{what} is not a number in {share:.1%} of the grid; leave the channel out or choose other dates"
+            )
+        raise DataError(
+            f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "
+            f"possible {low:g} to {high:g}; is its unit what the file says?"
+        )
+
+
+def _level_position(field: Field, level: int | None) -> int:
+    return 0 if level is None else field.levels.index(level)

@@ -1,0 +1,193 @@
+"""States to start from and to score on, in the terms of a trained run: its channels, its grid, its units.
+
+A training needs a store with statistics and climatologies. A forecast needs one analysis, whatever file it comes in,
+and the schema and statistics that the run has kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from domains.climate.data.channel_reader import ChannelReader
+from domains.climate.data.readers import Source
+from domains.climate.data.readers.field import show
+from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.data.selection import Selection, resolve_split
+from domains.climate.data.variables import channel_unit, parse_channels
+from sciml.core.errors import DataError, nearest
+
+MINUTES_PER_HOUR = 60
+MAX_DEVIATIONS = 6.0
+"""Standard deviations by which the mean of a field may lie beside that of the training; more is another unit."""
+
+Read = Callable[[np.ndarray], np.ndarray]
+
+
+class States(ABC):
+    """Holds states of the atmosphere in order of time.
+
+    Attributes:
+        schema: channels, grid, step and title.
+        statistics: of a training period, and the constant fields.
+        times: datetime64[m], increasing.
+    """
+
+    schema: ClimateSchema
+    times: np.ndarray
+
+    @property
+    @abstractmethod
+    def statistics(self) -> ClimateStatistics: ...
+
+    @abstractmethod
+    def read(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Reads states (n, channel, latitude, longitude) in float32 and physical units at positions in time."""
+
+    @abstractmethod
+    def indices(self, split: str) -> np.ndarray:
+        """Returns the positions of a split's times, increasing."""
+
+    @property
+    def augmentation(self) -> str:
+        """Returns how samples may be turned without becoming impossible: ``none``, ``roll`` or ``roll_mirror``."""
+        return "none"
+
+    def period(self, split: str) -> tuple[str, str]:
+        """Returns first and last time of a split, as ISO dates."""
+        times = self.times[self.indices(split)]
+        return show(times[0]), show(times[-1])
+
+    @property
+    def hours(self) -> np.ndarray:
+        """Returns times as float64 hours since 1970-01-01 00:00 UTC."""
+        return self.times.astype(np.int64) / MINUTES_PER_HOUR
+
+    @property
+    def is_even(self) -> bool:
+        """Says whether all times are one step apart."""
+        return bool(
+            (np.diff(self.times) == np.timedelta64(round(self.schema.step_hours * MINUTES_PER_HOUR), "m")).all()
+        )
+
+    @property
+    def state_bytes(self) -> int:
+        """Returns the bytes of one state in float32."""
+        return 4 * len(self.schema.channels) * int(np.prod(self.schema.grid_shape))
+
+
+class OtherStates(States):
+    """Reads states that a run was not trained on; all of them may be scored.
+
+    Args:
+        label: the files, for messages.
+        read: reads states on the run's channels and grid at positions among the times.
+        times: datetime64[m], increasing.
+        test: positions of the times to score on; None takes all.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        title: str,
+        read: Read,
+        times: np.ndarray,
+        schema: ClimateSchema,
+        statistics: ClimateStatistics,
+        test: np.ndarray | None = None,
+    ) -> None:
+        self.label, self.times, self._read, self._statistics = label, times, read, statistics
+        self.schema = replace(schema, title=title)
+        self._test = np.arange(len(times)) if test is None else test
+
+    @classmethod
+    def from_source(
+        cls, source: Source, schema: ClimateSchema, statistics: ClimateStatistics, selection: Selection | None = None
+    ) -> OtherStates:
+        """Takes a source as it comes: channels are selected, fields are regridded where their grid is another.
+
+        Args:
+            selection: whose dates of the test split are scored on; None scores all times.
+
+        Raises:
+            DataError: a channel of the run is missing; no time has all of them.
+        """
+        channels = parse_channels(schema.channels)
+        for channel in channels:
+            field = source.fields.get(channel.variable.name)
+            if field is None or (channel.level is not None and channel.level not in field.available_levels()):
+                has = [c for c in source.channel_names() if c not in schema.channels]
+                raise DataError(
+                    f"{source.label}: the run needs {', '.join(schema.channels)}, and {channel.name} is not there; "
+                    f"{nearest(channel.name, has)}"
+                )
+        there = np.all([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
+        positions = np.flatnonzero(there)
+        if not len(positions):
+            raise DataError(f"{source.label}: there is no time at which all of {', '.join(schema.channels)} are there")
+        grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
+        grid.check_global(source.label)
+        reader = ChannelReader(source, channels, Regridder(grid, _grid_of(schema)))
+        times = source.times[positions]
+        test = None if selection is None else np.arange(*resolve_split(selection, times, "test"))
+        return cls(source.label, source.title, lambda at: reader.read(positions[at]), times, schema, statistics, test)
+
+    @classmethod
+    def from_store(cls, store: States, label: str, schema: ClimateSchema, statistics: ClimateStatistics) -> OtherStates:
+        """Takes another store: its test split, its channels selected and its fields regridded.
+
+        Raises:
+            DataError: a channel of the run is missing.
+        """
+        have = store.schema.channels
+        for name in schema.channels:
+            if name not in have:
+                raise DataError(
+                    f"{label}: the run needs {', '.join(schema.channels)}, and {name} is not there; "
+                    f"{nearest(name, have)}"
+                )
+        index = [have.index(name) for name in schema.channels]
+        regrid = Regridder(_grid_of(store.schema), _grid_of(schema))
+        test = store.indices("test")
+
+        def read(positions: np.ndarray) -> np.ndarray:
+            return regrid(store.read(positions)[:, index])
+
+        return cls(label, store.schema.title, read, store.times, schema, statistics, test)
+
+    @property
+    def statistics(self) -> ClimateStatistics:
+        return self._statistics
+
+    def indices(self, split: str) -> np.ndarray:
+        return self._test
+
+    def read(self, indices: np.ndarray | slice) -> np.ndarray:
+        """Reads states.
+
+        Raises:
+            DataError: a field that cannot be of this planet, most often because its unit is another.
+        """
+        positions = np.arange(len(self.times))[indices]
+        states = self._read(positions)
+        area = cell_area_weights(self.schema.latitude)[:, None]
+        means = (states * area).mean((-2, -1), dtype=np.float64)
+        normal, spread = self.statistics.mean.cpu().numpy(), self.statistics.std.cpu().numpy()
+        away = np.abs(means - normal) / spread
+        if (away > MAX_DEVIATIONS).any():
+            time, channel = np.argwhere(away > MAX_DEVIATIONS)[0]
+            name = self.schema.channels[channel]
+            raise DataError(
+                f"{self.label}: {name} at {show(self.times[positions[time]])} has the mean "
+                f"{means[time, channel]:.5g} {channel_unit(name)}, {away[time, channel]:.0f} standard deviations from "
+                f"that of the training, {normal[channel]:.5g}; is its unit what the file says?"
+            )
+        return states
+
+
+def _grid_of(schema: ClimateSchema) -> LatLonGrid:
+    return LatLonGrid(np.asarray(schema.latitude), np.asarray(schema.longitude))

@@ -1,0 +1,163 @@
+"""A trained run takes states from any source: another time, file, layout, grid or selection of levels."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from domains.climate.data.prepare import PrepareConfig, prepare
+from domains.climate.data.readers import Source
+from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.run_data import is_own, states_of
+from domains.climate.data.samples import ClimateDataConfig
+from domains.climate.data.states import OtherStates
+from domains.climate.data.store import ClimateStore
+from domains.climate.data.synthetic import synthetic_source
+from sciml.app.cli import main
+from sciml.core.errors import DataError
+from sciml.domain.protocol import FittedData
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import load_run
+from tests.unit.climate.weather_files import canonical, write_cds_new, write_cds_old
+
+CHANNELS = ["z500", "t850", "t2m", "u10"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("states")
+
+
+@pytest.fixture(scope="module")
+def fitted(folder):
+    """Returns what a run on 16x8 cells has kept of its data."""
+    path = write_cds_new(synthetic_source(num_times=120, step_hours=12), folder / "training.nc")
+    store = ClimateStore.open(prepare(PrepareConfig(path=str(path), out=str(folder / "s.zarr"), channels=CHANNELS)))
+    return FittedData(store.schema, store.statistics, data=ClimateDataConfig(path=str(path), channels=CHANNELS))
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    """Returns one time of the same weather that the training never saw, on twice as fine a grid."""
+    return synthetic_source(num_times=121, step_hours=12, grid="32x16").isel(time=[-1])
+
+
+def on_the_run(dataset, schema):
+    """Returns the channels of a schema on its grid, computed from the dataset by hand."""
+    ordered = canonical(dataset)
+    source = LatLonGrid(ordered.latitude.values, ordered.longitude.values)
+    regrid = Regridder(source, LatLonGrid(np.asarray(schema.latitude), np.asarray(schema.longitude)))
+    fields = [ordered.geopotential.sel(level=500), ordered.temperature.sel(level=850), ordered["2m_temperature"],
+              ordered["10m_u_component_of_wind"]]  # fmt: skip
+    return regrid(np.stack([field.values for field in fields], axis=1))
+
+
+@pytest.mark.parametrize("layout", ["new", "old", "zarr"])
+def test_one_time_of_any_layout_is_brought_to_the_channels_and_the_grid_of_the_run(folder, fitted, analysis, layout):
+    path = folder / f"one-{layout}.{'zarr' if layout == 'zarr' else 'nc'}"
+    if layout == "zarr":
+        analysis.to_zarr(path, zarr_format=2)
+    else:
+        (write_cds_new if layout == "new" else write_cds_old)(analysis, path)
+    states = states_of(ClimateDataConfig(path=str(path)), fitted)
+    assert len(states.times) == 1
+    expected = on_the_run(analysis, fitted.schema)
+    packed = (np.ptp(expected, axis=(2, 3), keepdims=True) if layout == "old" else 1) * 1e-4
+    assert (np.abs(states.read(np.array([0])) - expected) <= np.maximum(packed, 1e-6 * np.abs(expected))).all()
+    assert not list(folder.glob("**/*.partial"))
+
+
+def test_a_channel_that_is_missing_is_named_with_those_of_the_run(folder, fitted, analysis):
+    path = write_cds_new(analysis.drop_vars("geopotential"), folder / "no-z.nc")
+    with pytest.raises(
+        DataError, match=r"no-z\.nc: the run needs z500, t850, t2m, u10, and z500 is not there; did you mean"
+    ):
+        states_of(ClimateDataConfig(path=str(path)), fitted)
+    path = write_cds_new(analysis.sel(level=[850]), folder / "no-500.nc")
+    with pytest.raises(DataError, match=r"z500 is not there; did you mean 'z850'"):
+        states_of(ClimateDataConfig(path=str(path)), fitted)
+
+
+def test_units_of_another_planet_are_refused(folder, fitted, analysis):
+    heights = analysis.assign(geopotential=analysis.geopotential / 9.80665)  # says m2 s-2, and is m
+    path = write_cds_new(
+        heights.assign(geopotential=heights.geopotential.assign_attrs(units="m2 s-2")), folder / "m.nc"
+    )
+    states = states_of(ClimateDataConfig(path=str(path)), fitted)
+    with pytest.raises(DataError, match=r"m\.nc: z500 at 2001-03-02T00:00 has the mean .* m2 s-2, \d+ standard dev.*"):
+        states.read(np.array([0]))
+
+
+def test_the_same_source_with_the_same_selection_is_the_runs_own(fitted):
+    own = fitted.data
+    assert is_own(replace(own, preload_gb=0), fitted)
+    assert not is_own(replace(own, path="other.nc"), fitted)
+    assert not is_own(replace(own, splits={"train": 0.5, "valid": 0.2, "test": 0.3}), fitted)
+    assert is_own(replace(own, path="other.nc"), replace(fitted, data=None))
+
+
+def test_dates_of_the_test_split_choose_what_is_scored(fitted):
+    path = fitted.data.path
+    splits = {"train": ["2001-01-01", "2001-01-20"], "valid": ["2001-01-21", "2001-01-25"],
+              "test": ["2001-02-01", "2001-02-05"]}  # fmt: skip
+    states = states_of(ClimateDataConfig(path=path, splits=splits), fitted)
+    assert len(states.indices("test")) == 10
+    assert states.period("test") == ("2001-02-01T00:00", "2001-02-05T12:00")
+    assert len(states_of(ClimateDataConfig(path=path), fitted).indices("test")) == 120
+
+
+def test_another_store_is_selected_and_regridded(folder, fitted, analysis):
+    more = synthetic_source(num_times=60, step_hours=12, grid="32x16")
+    path = write_cds_new(more, folder / "more.nc")
+    store = prepare(PrepareConfig(path=str(path), out=str(folder / "more.zarr")))
+    states = states_of(ClimateDataConfig(path=str(store)), fitted)
+    at = states.indices("test")[:2]
+    np.testing.assert_allclose(states.read(at), on_the_run(more.isel(time=at), fitted.schema), rtol=1e-5, atol=1e-3)
+    assert isinstance(states, OtherStates)
+    assert Source.open(str(path)).channel_names() != list(fitted.schema.channels)
+
+
+@pytest.fixture(scope="module")
+def run(folder, fitted):
+    """Returns the folder of a run, trained for a moment."""
+    main("train", [f"data.path={fitted.data.path}", f"data.cache={folder / 'cache'}", f"data.channels={CHANNELS}",
+                   "model=vit_tiny", "model.embed_dim=32", "model.depth=1", "task.intervals=[12h..48h]",
+                   "trainer.max_steps=2", "trainer.num_threads=1", f"runs_dir={folder / 'runs'}"])  # fmt: skip
+    return RunFolder.find("latest", str(folder / "runs"))
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_forecast_from_one_time_needs_no_training_data(run, folder, analysis, fitted, capsys):
+    path = write_cds_new(analysis, folder / "one.nc")
+    out = folder / "forecast.nc"
+    options = [f"data.path={path}", f"out={out}", "lead_time=72h", "members=2", "seed=3", "output=json"]
+    main("forecast", [f"run={run.path}", f"data.cache={folder / 'empty'}", *options])
+    assert json.loads(capsys.readouterr().out)["lead_times_h"] == [12, 24, 36, 48, 60, 72]
+    assert not (folder / "empty").exists()
+    with xr.open_dataset(out) as forecast:
+        assert forecast["time"].values == analysis.time.values
+        assert forecast.sizes["number"] == 2
+        assert np.isfinite(forecast["2m_temperature"].values).all()
+    with pytest.raises(SystemExit) as ended:
+        main("forecast", [f"run={run.path}", f"data.path={folder / 'no-z.nc'}", f"out={folder / 'bad.nc'}"])
+    assert ended.value.code == 2
+    assert not (folder / "bad.nc").exists()
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_an_evaluation_on_other_data_keeps_the_runs_climatology_and_ridge(run, folder):
+    later = synthetic_source(num_times=40, step_hours=12, seed=5, start="2003-01-01")
+    path = write_cds_new(later, folder / "later.nc")
+    own = load_run(run)
+    other = load_run(run, overrides={"data.path": str(path)})
+    when = np.array([float(later.time.values[3].astype("datetime64[h]").astype(int))])
+    np.testing.assert_array_equal(other.task.climatology(when), own.task.climatology(when))
+    batch = other.splits.test.collate([other.splits.test.sample(0, np.random.default_rng(0))])
+    for baseline, predict in other.task.baselines().items():
+        expected = {b.name: p for b, p in own.task.baselines().items()}[baseline.name](batch).values["fields"]
+        assert torch.equal(predict(batch).values["fields"], expected), baseline.name
+    assert {"ridge", "climatology"} <= {baseline.name for baseline in other.task.baselines()}
+    assert len(other.splits.test.starts()) == 40 - 4  # all of the other data are scored
