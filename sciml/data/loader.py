@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -28,28 +28,38 @@ class SampleIndex:
 class ShuffledSampler:
     """Draws samples without end: one permutation of all samples after the other, cut into global batches.
 
-    The position is the step number alone. No sample is dropped at an epoch's end, since batches run on into
-    the next permutation; and the global batch of a step is the same for any number of ranks.
+    The position is a function of the step number alone. No sample is dropped at an epoch's end, since batches run on
+    into the next permutation; and the global batch of a step is the same for any number of ranks.
 
     Attributes:
         num_samples: size of the data set.
         global_batch_size: samples a step, over all ranks.
         seed: the run's seed.
+        offset: samples drawn besides ``global_batch_size`` a step; not 0 after steps of another size.
     """
 
     num_samples: int
     global_batch_size: int
     seed: int
+    offset: int = 0
+
+    def resumed(self, step: int, samples: int) -> ShuffledSampler:
+        """Returns the sampler that goes on at a step where so many samples have been drawn."""
+        return replace(self, offset=samples - step * self.global_batch_size)
+
+    def samples(self, step: int) -> int:
+        """Returns the number of samples that are drawn before a step."""
+        return step * self.global_batch_size + self.offset
 
     def draws(self, step: int, rank: int = 0, num_ranks: int = 1) -> list[SampleIndex]:
         """Returns the sample indices of one rank at one step; the ranks' parts are disjoint and equal."""
         share = self.global_batch_size // num_ranks
-        first = step * self.global_batch_size + rank * share
+        first = self.samples(step) + rank * share
         return [self._draw(position) for position in range(first, first + share)]
 
     def epoch_of(self, step: int) -> float:
         """Returns the number of epochs that are complete before a step."""
-        return step * self.global_batch_size / self.num_samples
+        return self.samples(step) / self.num_samples
 
     def _draw(self, position: int) -> SampleIndex:
         epoch, place = divmod(position, self.num_samples)

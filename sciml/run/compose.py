@@ -24,11 +24,13 @@ class Composition:
         config: the defaults of the command with what was typed, as plain dicts and lists.
         overrides: what was typed of keys within groups, by dotted key, e.g. ``{"trainer.max_steps": 100}``.
         arguments: the command line itself, for commands that start trainings of their own.
+        selected: names of the groups, and of the keys outside of groups, that were typed.
     """
 
     config: dict[str, Any]
     overrides: dict[str, Any]
     arguments: tuple[str, ...] = ()
+    selected: frozenset[str] = frozenset()
 
 
 def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) -> Composition:
@@ -68,6 +70,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
             OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
             {one.key_or_group: one.value() for one in typed if "." in one.key_or_group and not one.is_delete()},
             (*([f"--config-dir={config_dir}"] if config_dir else []), *arguments),
+            frozenset(one.key_or_group for one in typed if "." not in one.key_or_group),
         )
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, verb, arguments, config_dir) from None

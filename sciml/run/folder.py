@@ -11,6 +11,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from sciml.core.config import flat
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.files import read_json, read_json_lines, write_json
 from sciml.core.provenance import now, provenance
@@ -63,6 +64,15 @@ class RunFolder:
         """Writes ``run.json``; takes what :meth:`create` takes."""
         record = {"domain": domain, "samples": samples, "config": config, "provenance": provenance()}
         write_json(self.record_file, record)
+
+    def note_resume(self, config: Mapping[str, Any], step: int) -> None:
+        """Writes the configuration that the run goes on with from a step, and notes which keys differ from before."""
+        record = self.record
+        now, before = flat(config), flat(record["config"])
+        changed = {key: [before.get(key), now.get(key)] for key in {**before, **now} if before.get(key) != now.get(key)}
+        if changed:
+            resumes = [*record.get("resumes", []), {"step": step, "changed": changed, "provenance": provenance()}]
+            write_json(self.record_file, {**record, "config": config, "resumes": resumes})
 
     @classmethod
     def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:

@@ -25,11 +25,14 @@ from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
 from sciml.run.restart import RestartNote
-from sciml.run.spec import RunOptions, RunSpec, follow_data, with_overrides
+from sciml.run.resume import resumed_config
+from sciml.run.sized_build import sized_build
+from sciml.run.spec import RunOptions, RunSpec, follow_data
 from sciml.run.warm_start import SourceRun
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine_config import build_engine
+from sciml.training.schedule import rest_of_schedule
 from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
@@ -61,11 +64,12 @@ def find_run(composition: Composition, world: World) -> RunStart:
     options = RunOptions.build(config)
     note = RestartNote.of(config, options.runs_dir, world)
     folder = note.run()
+    restarted = folder is not None
     if folder is None and options.resume:
         folder = RunFolder.find(options.resume, options.runs_dir, "resume")
         find_checkpoint(folder, "latest")  # a run without any is refused before data are read
     if folder is not None:
-        return RunStart(with_overrides(folder.record["config"], composition.overrides), folder, note)
+        return RunStart(resumed_config(folder, composition, restarted=restarted), folder, note)
     if options.init_from:  # what "latest" is now
         config = {**config, "init_from": str(RunFolder.find(options.init_from, options.runs_dir, "init_from").path)}
     return RunStart(config, None, note)
@@ -110,12 +114,21 @@ class TrainingSession:
         source = find_source(spec, folder)
         splits = load_data(spec, folder, source)
         task = spec.domain.task(spec, splits).to(world.device)
-        model = build_model(spec, splits, task, source, mesh)
+        store = None if folder is None else open_checkpoints(spec, world, folder)
+        checkpoint = None if store is None else store.newest_intact()
+        model = build_model(spec, splits, task, source, mesh, checkpoint)
         if folder is None:
             folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
         if note is not None:
             note.write(folder)
-        trainer = restore(spec, model, task, splits, folder)
+        trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder))
+        if checkpoint is not None:
+            for sentence in trainer.resume(checkpoint):
+                say(world, sentence)
+            if trainer.step < spec.trainer.max_steps:
+                say(world, rest_of_schedule(spec.optim, trainer.step, spec.trainer.max_steps))
+            if world.is_main:
+                folder.note_resume(spec.config, trainer.step)
         size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
         say(world, f"{spec.domain.name}: {size} -> {folder.path}")
         return cls(folder, spec, trainer)
@@ -144,11 +157,20 @@ def load_data(spec: RunSpec, folder: RunFolder | None, source: SourceRun | None)
     return replace(splits, schema=fitted.schema, statistics=fitted.statistics)
 
 
-def build_model(spec: RunSpec, splits: Splits, task: Task, source: SourceRun | None, mesh: Mesh) -> ParallelModel:
-    """Builds the model, sharded over the mesh, with weights drawn from the seed or taken from the source."""
+def build_model(
+    spec: RunSpec, splits: Splits, task: Task, source: SourceRun | None, mesh: Mesh, checkpoint: Path | None = None
+) -> ParallelModel:
+    """Builds the model, sharded over the mesh, with weights drawn from the seed or taken from the source.
+
+    Args:
+        checkpoint: that will be loaded into it; a model of other sizes is refused.
+    """
 
     def build() -> nn.Module:
         return spec.domain.model(spec, splits.schema)
+
+    if checkpoint is not None:
+        build = sized_build(build, checkpoint)
 
     start = None
     if source is not None:
@@ -158,29 +180,28 @@ def build_model(spec: RunSpec, splits: Splits, task: Task, source: SourceRun | N
     return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start)
 
 
-def restore(spec: RunSpec, model: ParallelModel, task: Task, splits: Splits, folder: RunFolder) -> Trainer:
-    """Builds the trainer of a run, which stands where the run's newest intact checkpoint stands."""
+def open_checkpoints(spec: RunSpec, world: World, folder: RunFolder) -> CheckpointStore:
+    """Opens the checkpoints of a run for writing, by all ranks together."""
     config = spec.trainer
-    checkpoints = CheckpointStore(
-        folder.checkpoints,
-        model.mesh.world,
-        config.keep_last,
-        asynchronous=config.async_save,
-        timeout_s=config.timeout_s,
+    return CheckpointStore(
+        folder.checkpoints, world, config.keep_last, asynchronous=config.async_save, timeout_s=config.timeout_s
     )
-    trainer = Trainer(
-        config,
+
+
+def build_trainer(
+    spec: RunSpec, model: ParallelModel, task: Task, splits: Splits, checkpoints: CheckpointStore
+) -> Trainer:
+    """Builds the trainer of a run, at its first step."""
+    return Trainer(
+        spec.trainer,
         spec.optim,
         seed=spec.seed,
         mesh=model.mesh,
-        engine=build_engine(spec.engine, model, spec.optim, config, task),
+        engine=build_engine(spec.engine, model, spec.optim, spec.trainer, task),
         task=task,
         splits=splits,
         checkpoints=checkpoints,
     )
-    if (checkpoint := checkpoints.newest_intact()) is not None:
-        trainer.resume(checkpoint)
-    return trainer
 
 
 def check_degrees(spec: RunSpec, num_processes: int) -> dict[str, int]:

@@ -84,12 +84,13 @@ class CheckpointStore:
         self._best: BestCheckpoint | None = None
         self._lock = threading.Lock()
 
-    def save(self, step: int, tensors: Mapping[str, Tensor]) -> Path:
+    def save(self, step: int, tensors: Mapping[str, Tensor], **facts: int | str) -> Path:
         """Writes a checkpoint and removes the oldest ones beyond ``keep_last``.
 
         Args:
             tensors: by name. A DTensor is what each process holds of it; any other tensor is the same in all
                 processes that know its name.
+            facts: further entries of the manifest.
 
         Raises:
             RunError: where it, or the one before it, cannot be written; earlier checkpoints are kept.
@@ -104,9 +105,9 @@ class CheckpointStore:
         except Exception as error:
             shards = error  # raised where the others can hear of it
         if self.asynchronous:
-            self._pending = self._thread.submit(self._write, step, shards)
+            self._pending = self._thread.submit(self._write, step, shards, facts)
         else:
-            self._write(step, shards)
+            self._write(step, shards, facts)
         return self.path(step)
 
     def finish(self) -> None:
@@ -133,7 +134,7 @@ class CheckpointStore:
         self._copies = copies
         return {name: replace(piece, local=copies[name]) for name, piece in held.items()}
 
-    def _write(self, step: int, held: Mapping[str, ShardPiece] | Exception) -> None:
+    def _write(self, step: int, held: Mapping[str, ShardPiece] | Exception, facts: Mapping[str, int | str]) -> None:
         path = self.path(step)
         partial = self.directory / f".{path.name}.partial"
 
@@ -147,7 +148,7 @@ class CheckpointStore:
 
         def commit() -> None:
             if self.world.is_main:
-                manifest = {"format": FORMAT, "step": step, "files": files}
+                manifest = {"format": FORMAT, "step": step, **facts, "files": files}
                 (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
                 _remove(path)
                 partial.rename(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.core.files import read_json, sha256
@@ -118,26 +117,26 @@ def _manifest(path: Path) -> dict[str, Any]:
     )
     for name in manifest["files"]:
         # A manifest may come from a stranger: no other file is opened, and no device, which might never end.
-        if Path(name).name != name or not stat.S_ISREG(_mode(path / name)):
-            raise DataError(
-                f"{path / MANIFEST} names {name!r}, which is missing or no plain file in its folder; "
-                f"use an earlier checkpoint of {path.parent}"
-            )
+        if Path(name).name != name or "\0" in name:
+            raise DataError(f"{path / MANIFEST} names {name!r}, which is no file in its folder")
+        file = path / name
+        if not file.is_file() or file.is_symlink():
+            raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
     return manifest
 
 
-def _mode(file: Path) -> int:
-    try:
-        return file.lstat().st_mode
-    except (OSError, ValueError):
-        return 0
-
-
 class Manifest(TypedDict):
-    """Says what ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name."""
+    """Says what ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name.
+
+    Attributes:
+        samples: drawn so far.
+        optimizer: the name of the one whose tensors are in it.
+    """
 
     step: int
     files: dict[str, str]
+    samples: NotRequired[int]
+    optimizer: NotRequired[str]
 
 
 def _my_share(names: list[str], group: Group) -> list[str]:
@@ -159,9 +158,9 @@ def read_metadata(path: Path, group: Group = None) -> Metadata:
     return assemble(piece for of_rank in stored for of_file in of_rank for piece in of_file)
 
 
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(path: Path, group: Group = None) -> dict[str, tuple[int, ...]]:
     """Returns names and shapes of the tensors in a checkpoint."""
-    return {name: tuple(facts.size) for name, facts in stored_tensors(read_metadata(path)).items()}
+    return {name: tuple(facts.size) for name, facts in stored_tensors(read_metadata(path, group)).items()}
 
 
 def stored_tensors(metadata: Metadata) -> dict[str, TensorStorageMetadata]:

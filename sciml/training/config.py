@@ -9,6 +9,7 @@ from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
 from sciml.training.optimizer import OPTIMIZERS
+from sciml.training.schedule import Schedule
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -81,13 +82,17 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Describes an optimizer with warm-up and cosine decay, clipping and an average of the weights.
+    """Describes an optimizer with the schedule of its learning rate, clipping and an average of the weights.
 
     Attributes:
         name: ``adamw``, ``muon`` (matrices inside of blocks by Muon, the rest by AdamW) or ``sgd``.
         lr: peak learning rate.
-        min_lr_ratio: learning rate after the last step, as a share of the peak.
+        min_lr_ratio: learning rate after the decay, as a share of the peak.
         warmup_steps: steps of linear warm-up.
+        schedule: ``cosine`` decays from the end of the warm-up on; ``wsd`` (warm-up, stable, decay) keeps the peak and
+            decays at the end, so that a training may be prolonged, and decayed from any checkpoint.
+        decay_steps: steps of the decay. None: the cosine's are all from the warm-up to ``max_steps`` when the run
+            begins, those of ``wsd`` the last tenth.
         betas, eps: of AdamW.
         momentum: of Muon and SGD.
         weight_decay: decoupled decay of matrices; vectors (biases, norms) are not decayed.
@@ -99,6 +104,8 @@ class OptimConfig:
     lr: Positive[float] = 1e-3
     min_lr_ratio: Fraction = 0.01
     warmup_steps: NonNegative[int] = 100
+    schedule: Schedule = "cosine"
+    decay_steps: AtLeastOne | None = None
     betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.95)
     eps: Positive[float] = 1e-8
     momentum: FractionBelowOne = 0.9

@@ -108,11 +108,13 @@ class ShardedState(TrainingState, ABC):
         return moments
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the optimizer's tensors, and the weights that have been loaded, for the next steps."""
+        """Takes over the optimizer's tensors, as far as there are any, and the weights that have been loaded."""
         for name, parameter in self.parameters.items():
             vector = self.flat[parameter]
             for key in self.keys[parameter]:
-                own, stored = self.optimizer.state[vector][key], state[f"optim.{name}.{key}"]
+                own, stored = self.optimizer.state[vector][key], state.get(f"optim.{name}.{key}")
+                if stored is None:
+                    continue
                 if own.shape == vector.shape:
                     self.set_moment(name, key, stored)
                 else:

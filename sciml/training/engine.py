@@ -85,7 +85,7 @@ class Engine(ABC):
         return state | self.tensors.moments() | self.math.scale.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over a state of the same names and shapes."""
+        """Takes over a state: all weights and buffers, and of the optimizer and the loss scale what there is."""
         for name, value in self.weights().items():
             value.copy_(self.part(name, state[f"model.{name}"]))
         for name, value in self.model.buffers().items():

@@ -5,7 +5,6 @@ torch is imported only where an optimizer is built, so that configurations are c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,18 +165,6 @@ ADAMW = UpdateRule(("exp_avg", "exp_avg_sq"), moved=84, counts_steps=True)
 
 OPTIMIZERS: Mapping[str, Callable[[OptimConfig], OptimizerSpec]] = {"adamw": _adamw, "muon": _muon, "sgd": _sgd}
 """By the name that ``optim.name`` takes."""
-
-
-def learning_rate(config: OptimConfig, step: int, max_steps: int) -> float:
-    """Returns the learning rate of a step: linear warm-up, then half a cosine down to ``min_lr_ratio``.
-
-    A function of the step alone, so that a resumed run follows the same curve with nothing to restore.
-    """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    progress = min(1.0, (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps))
-    floor = config.min_lr_ratio
-    return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def state_of(optimizer: torch.optim.Optimizer, parameter: Float[Tensor, "..."], rule: UpdateRule) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from sciml.distributed.axes import Role
 from sciml.domain.protocol import LossOutput
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
-from sciml.training.loss_scale import LossScale
+from sciml.training.loss_scale import MOST_SKIPPED, LossScale
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -157,7 +157,7 @@ class StepMath:
         Raises:
             NotFiniteError: naming the first parameter.
         """
-        if self.scale.enabled:
+        if self.scale.may_help:
             return
         name = first_non_finite(gradients)
         where = (
@@ -165,7 +165,8 @@ class StepMath:
             if name is None
             else f"first in the parameter {name!r}"
         )
-        raise NotFiniteError(f"the gradient is not finite: {where}")
+        often = f", {MOST_SKIPPED + 1} steps in a row and at a loss scale of {self.scale.value:g}"
+        raise NotFiniteError(f"the gradient is not finite{often * self.scale.enabled}: {where}")
 
     def finish(self, means: Means, norm: float) -> StepOutput:
         """Returns the result of a step whose gradients had some norm, and adapts the loss scale to it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,12 @@ from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
-from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
+from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.ema import WeightAverage
 from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
-from sciml.training.optimizer import learning_rate
+from sciml.training.schedule import learning_rate
 from sciml.training.step_math import NotFiniteError
 
 
@@ -131,6 +132,7 @@ class Trainer:
             **output.parts,
             "lr": lr,
             "grad_norm": output.grad_norm,
+            **self.engine.math.scale.record(),
             "epoch": self.stream.epoch_of(self.step),
             "samples_per_s": self.config.global_batch_size / elapsed,
             "data_wait": waited / elapsed,
@@ -182,28 +184,66 @@ class Trainer:
 
     def save(self) -> Path:
         """Saves weights, optimizer, average and position."""
-        return self.checkpoints.save(self.step, self._state())
+        samples, optimizer = self.stream.samples(self.step), self.optim.name
+        return self.checkpoints.save(self.step, self._state(), samples=samples, optimizer=optimizer)
 
     def _keep_if_best(self, record: Mapping[str, float], *, saved: bool) -> None:
         best = self.mesh.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed
-        if "loss" in record and (best is None or record["loss"] < best):
+        loss = record.get("loss", math.nan)
+        if math.isfinite(loss) and (best is None or loss < best):
             if not saved:
                 self.save()
-            self.checkpoints.mark_best(self.step, record["loss"])
+            self.checkpoints.mark_best(self.step, loss)
 
-    def resume(self, path: Path) -> None:
-        """Takes over everything from an intact checkpoint and stands where it stood."""
+    def resume(self, path: Path) -> list[str]:
+        """Takes over everything from an intact checkpoint and stands where it stood.
+
+        What the checkpoint does not have, since another optimizer, another precision or no average was trained with,
+        begins anew.
+
+        Returns:
+            What begins anew, in sentences.
+
+        Raises:
+            ConfigError: where its weights are those of another model.
+        """
         manifest = read_manifest(path, self.checkpoints.group, verify=False)
-        state = read_tensors(path, self._state(), self.checkpoints.group)
+        self.step = manifest["step"]
+        self.stream = self.stream.resumed(self.step, manifest.get("samples", self.stream.samples(self.step)))
+        template, before = self._state(), manifest.get("optimizer", self.optim.name)
+        stored = tensor_shapes(path, self.checkpoints.group)
+        wanted = {
+            name: tensor
+            for name, tensor in template.items()
+            if name.startswith("model.")
+            or (name in stored and (before == self.optim.name or not name.startswith("optim.")))
+        }
+        state = read_tensors(path, wanted, self.checkpoints.group)
         self.engine.load_state(state)
         if self.average is not None:
+            weights = self.engine.weights()
             for name, value in self.average.averages.items():
-                value.copy_(self.engine.part(name, state[f"ema.{name}"]))
-        self.step = manifest["step"]
+                average = state.get(f"ema.{name}")
+                value.copy_(weights[name] if average is None else self.engine.part(name, average))
+        return _begun_anew(set(template) - set(state), before, self.optim.name)
 
     def _state(self) -> Mapping[str, Any]:
         averages = self.average.averages if self.average is not None else {}
         return {**self.engine.state(), **{f"ema.{name}": self.engine.stored(name, v) for name, v in averages.items()}}
+
+
+def _begun_anew(missing: set[str], before: str, optimizer: str) -> list[str]:
+    """Says what a resumed training begins anew, by the tensors that were not taken from its checkpoint."""
+    parts = {name.partition(".")[0] for name in missing}
+    moments = f"the optimizer's moments begin anew: {optimizer} takes over from {before}"
+    if before == optimizer:
+        moments = f"moments of {optimizer} that the checkpoint lacks begin anew"
+    said = {
+        "optim": moments,
+        "ema": "the average of the weights begins from the weights, since the checkpoint has none",
+        "scaler": "the loss scale of fp16 begins anew",
+    }
+    return [sentence for part, sentence in said.items() if part in parts]
 
 
 @contextmanager

@@ -41,9 +41,10 @@ class TrainingState:
         return {key: self.stored(name, value) for key, (name, value) in self._moments().items()}
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the optimizer's tensors."""
+        """Takes over the optimizer's tensors, as far as there are any."""
         for key, (_, value) in self._moments().items():
-            local(value).copy_(local(state[key]))
+            if key in state:
+                local(value).copy_(local(state[key]))
 
     def _moments(self) -> dict[str, tuple[str, Tensor]]:
         """Returns the optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""

@@ -1,0 +1,69 @@
+"""What a resumed run trains with: its own configuration, with what was typed applied or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sciml.core.config import flat
+from sciml.core.errors import ConfigError
+from sciml.core.sentences import plain
+from sciml.run.compose import Composition
+from sciml.run.folder import RunFolder
+from sciml.run.spec import with_overrides
+
+KEPT = ("domain", "data", "task", "model", "seed")
+"""What a run is: its weights and its order of samples mean nothing with another one."""
+CHOSEN = ("trainer", "optim", "parallel", "engine", "tracking", "reference_models", "seeds")
+"""What may be chosen anew whenever a run resumes."""
+
+
+def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bool = False) -> dict[str, Any]:
+    """Returns the configuration that a run goes on with.
+
+    Single keys that were typed are changed. Groups that were chosen, by themselves or within an experiment, are taken
+    as a whole where a run may change them, and refused where they differ in what the run is.
+
+    Args:
+        restarted: whether its job was restarted with the command line that began it.
+
+    Raises:
+        ConfigError: naming the first key that differs.
+    """
+    before = folder.record["config"]
+    config, typed = with_overrides(before, composition.overrides), set(composition.selected)
+    if not restarted:
+        if "experiment" in typed:
+            typed |= {*KEPT, *CHOSEN}
+        for group in sorted(typed & set(KEPT)):
+            _refuse_other(group, config.get(group), composition.config[group], folder)
+        config |= {group: composition.config[group] for group in sorted(typed & set(CHOSEN))}
+    return _with_own_decay(config, before)
+
+
+def _refuse_other(group: str, own: Any, chosen: Any, folder: RunFolder) -> None:
+    """Refuses a group, or a value, that differs from the run's; null leaves it to the data, and so to the run."""
+    mine = flat(own, group)
+    for key, value in flat(chosen, group).items():
+        if value is not None and _comparable(mine.get(key)) != _comparable(value):
+            raise ConfigError(
+                f"{folder.path} was begun with {plain(mine.get(key), quoted=True)} and cannot resume with "
+                f"{plain(value, quoted=True)}",
+                key=key,
+                hint=f"leave {group}= out, or begin a new run, with init_from= if its weights are to be taken over",
+            )
+
+
+def _comparable(value: Any) -> Any:
+    return [_comparable(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _with_own_decay(config: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Fixes the length of a cosine to what it was when the run began: in a longer training the rate must not jump."""
+    optim, old = config.get("optim"), before.get("optim")
+    if not isinstance(optim, Mapping) or not isinstance(old, Mapping):
+        return config  # refused when the specification is built
+    if optim.get("decay_steps") is not None or "wsd" in (optim.get("schedule"), old.get("schedule")):
+        return config
+    steps = before["trainer"]["max_steps"] - old["warmup_steps"]
+    return with_overrides(config, {"optim.decay_steps": old.get("decay_steps") or max(1, steps)})

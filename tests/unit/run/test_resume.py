@@ -1,0 +1,174 @@
+"""A run that resumes does what was asked, or refuses it by name."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml.core.errors import ConfigError
+from sciml.run.compose import compose
+from sciml.run.folder import RunFolder
+from sciml.run.resume import resumed_config
+from sciml.run.session import TrainingSession
+from sciml.testing.sessions import start_session
+
+CONF = str(Path(__file__).resolve().parents[2] / "conformance" / "toy" / "conf")
+TOY = (
+    "domain=toy", "data.num_samples=20", "trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3",
+    "trainer.global_batch_size=4", "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7",
+)  # fmt: skip
+
+
+def composed(*arguments):
+    return compose("train", ["domain=toy", *arguments], CONF)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    session = start_session(compose("train", [*TOY, f"runs_dir={tmp_path_factory.mktemp('runs')}"], CONF))
+    session.fit()
+    return session
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Returns the folder of a finished run, which a test may change."""
+    import shutil
+
+    path = tmp_path / "runs" / "toy" / "one"
+    shutil.copytree(trained.folder.path, path)
+    return RunFolder(path)
+
+
+def resume(run, *arguments) -> TrainingSession:
+    return start_session(composed(f"resume={run.path}", f"runs_dir={run.path.parents[1]}", *arguments))
+
+
+def rows(run, split):
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def test_groups_that_a_run_may_change_are_taken_as_a_whole(trained):
+    config = resumed_config(
+        trained.folder, composed("optim=muon", "engine=deepspeed", "parallel=auto", "tracking=tensorboard", "seeds=2")
+    )
+    assert config["optim"]["name"] == "muon"
+    assert config["engine"]["name"] == "deepspeed"
+    assert config["parallel"]["auto"] is True
+    assert config["tracking"]["kind"] == "tensorboard"
+    assert config["seeds"] == 2
+    assert config["trainer"] == trained.spec.config["trainer"]
+    assert resumed_config(trained.folder, composed("trainer=default"))["trainer"]["max_steps"] == 800
+
+
+def test_what_a_run_is_may_be_named_again(trained):
+    again = resumed_config(trained.folder, composed("model=vit_ring", "data.num_samples=20", "task=drift", "seed=7"))
+    assert {key: again[key] for key in ("data", "model", "task", "seed")} == {
+        key: trained.spec.config[key] for key in ("data", "model", "task", "seed")
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["model=vit_tiny"], "model."),
+        (["data=text"], "data.path"),
+        (["task=next_token"], "task"),
+        (["seed=8"], "seed"),
+        (["domain=climate"], "domain._target_"),
+        (["experiment=climate_archive"], "d"),
+    ],
+)
+def test_what_a_run_is_cannot_be_changed(arguments, key, trained):
+    composition = compose("train", arguments if "=climate" in arguments[0] else ["domain=toy", *arguments], CONF)
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}.*: .* was begun with .*cannot resume with"):
+        resumed_config(trained.folder, composition)
+
+
+def test_a_restarted_job_is_not_taken_for_another_command(trained):
+    composition = composed("trainer=default", "trainer.max_steps=9")
+    assert resumed_config(trained.folder, composition, restarted=True)["trainer"] == {
+        **trained.spec.config["trainer"], "max_steps": 9
+    }  # fmt: skip
+
+
+def test_the_position_is_counted_in_samples(trained, run):
+    resumed = resume(run, "trainer.global_batch_size=8", "trainer.max_steps=8")
+    stream, drawn = resumed.trainer.stream, []
+    for step in range(6):
+        drawn += trained.trainer.stream.draws(step)
+    for step in range(6, 8):
+        drawn += stream.draws(step)
+    straight = [draw for step in range(10) for draw in trained.trainer.stream.draws(step)]
+    assert drawn == straight
+    resumed.fit()
+    assert [row["epoch"] for row in rows(run, "train")[-2:]] == [32 / 20, 40 / 20]
+    again = resume(run, "trainer.global_batch_size=4", "trainer.max_steps=9")
+    assert again.trainer.stream.samples(again.trainer.step) == 40
+
+
+def test_a_longer_training_does_not_raise_the_rate_again(run, capsys):
+    resumed = resume(run, "trainer.max_steps=12")
+    said = capsys.readouterr().err
+    assert "the learning rate stays at its floor of 2e-05, since its decay ended with step 6" in said
+    assert "optim.decay_steps=10 would decay it until step 12" in said
+    resumed.fit()
+    rates = [row["lr"] for row in rows(run, "train")]
+    assert max(rates[6:]) == pytest.approx(2e-5)
+    kept = RunFolder(run.path).record
+    assert kept["config"]["trainer"]["max_steps"] == 12
+    assert kept["resumes"][0]["changed"]["trainer.max_steps"] == [6, 12]
+    again = resume(run, "trainer.max_steps=18", "optim.decay_steps=16")
+    assert again.spec.optim.decay_steps == 16
+    assert "falls to 2e-05 at step 18" in capsys.readouterr().err
+
+
+def test_a_decay_can_be_run_from_any_checkpoint(run):
+    resume(run, "optim.schedule=wsd", "optim.decay_steps=4", "trainer.max_steps=10").fit()
+    rates = [row["lr"] for row in rows(run, "train")[-4:]]
+    assert rates[0] == pytest.approx(2e-3)
+    assert sorted(rates, reverse=True) == rates
+    assert len(set(rates)) == 4
+
+
+def test_another_optimizer_begins_its_moments(run, capsys):
+    resumed = resume(run, "optim=sgd", "trainer.max_steps=8")
+    assert "the optimizer's moments begin anew: sgd takes over from adamw" in capsys.readouterr().err
+    moments = {name: v for name, v in resumed.trainer._state().items() if name.startswith("optim.")}
+    assert moments
+    assert all(not value.any() for value in moments.values())
+    resumed.fit()
+    back = resume(run, "trainer.max_steps=8")
+    assert back.spec.optim.name == "sgd"
+    assert any(value.any() for name, value in back.trainer._state().items() if name.startswith("optim."))
+
+
+def test_another_precision_begins_its_loss_scale_and_an_average_begins_from_the_weights(run, capsys):
+    plain = resume(run, "optim.ema_decay=null", "trainer.max_steps=7")
+    plain.fit()
+    capsys.readouterr()
+    resumed = resume(run, "trainer.precision=fp16", "optim.ema_decay=0.9", "trainer.max_steps=8")
+    said = capsys.readouterr().err
+    assert "the loss scale of fp16 begins anew" in said
+    assert "the average of the weights begins from the weights" in said
+    assert resumed.trainer.average is not None
+    for name, weight in resumed.trainer.engine.weights().items():
+        assert torch.equal(weight, resumed.trainer.average.averages[name])
+    resumed.fit()
+    last = rows(run, "train")[-1]
+    assert last["loss_scale"] == 2.0 ** (16 - last["skipped"])
+    assert "loss_scale" not in rows(run, "train")[0]
+
+
+def test_a_validation_that_is_no_number_is_never_the_best(run):
+    trainer = resume(run).trainer
+    (run.path / "checkpoints" / "best.json").unlink()
+    trainer._keep_if_best({"loss": math.nan}, saved=True)
+    assert trainer.checkpoints.best_loss() is None
+    trainer._keep_if_best({"loss": 3.0}, saved=True)
+    trainer._keep_if_best({"loss": math.inf}, saved=True)
+    assert trainer.checkpoints.best_loss() == 3.0
