@@ -14,10 +14,26 @@ def seed_of(seed: int, *parts: int | str) -> int:
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
+_shared = torch.Generator()
+
+
+def seed_step(seed: int, step: int, rank: int = 0, *, shared: tuple[int, ...] = ()) -> None:
     """Seeds dropout and the like for one training step.
 
     With a seed of its own for every step there is no generator state to save: a resumed run draws what the
     straight run would have drawn.
+
+    Args:
+        rank: number of this process: each draws masks of its own, for tokens and heads that others do not have.
+        shared: what ranks have in common that must draw alike from :func:`shared_generator`.
     """
     torch.manual_seed(seed_of(seed, "step", step, rank))
+    _shared.manual_seed(seed_of(seed, "shared", step, *shared))
+
+
+def shared_generator() -> torch.Generator:
+    """Returns a generator on the CPU that draws alike on all ranks that compute the same samples together.
+
+    Of use for what concerns whole samples, in modules that these ranks call in the same order.
+    """
+    return _shared

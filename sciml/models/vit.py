@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sciml.core.config import divides
 from sciml.core.errors import ConfigError
+from sciml.core.seeding import shared_generator
 from sciml.core.types import AtLeastOne, FractionBelowOne, NonNegative, Positive
 from sciml.nn.attention import SelfAttention
 from sciml.nn.conditioning import Conditioning, Modulation, modulate
@@ -102,11 +103,16 @@ class DropPath(nn.Module):
         super().__init__()
         self.probability = probability
 
-    def forward(self, x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
+    def forward(self, x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch 1 1"] | None:
+        """Draws the factor of each sample's branch, 0 or what makes up for it; None where all are left in.
+
+        Ranks with different tokens of a sample draw alike. It is drawn before what may be computed again.
+        """
         if not self.training or self.probability == 0:
-            return x
+            return None
         keep = 1 - self.probability
-        return x * (torch.rand(len(x), 1, 1, device=x.device) < keep).to(x.dtype) / keep
+        drawn = torch.rand(len(x), 1, 1, generator=shared_generator(), device="cpu")
+        return ((drawn < keep).to(x.dtype) / keep).to(x.device)
 
 
 class Block(nn.Module):
@@ -138,7 +144,8 @@ class Block(nn.Module):
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """Returns the block's tokens; ``condition`` is needed where the configuration has a conditioning."""
-        return recompute(self.recompute, self._tokens, x, condition, rotary, mask)
+        paths = (self.drop_path(x), self.drop_path(x))
+        return recompute(self.recompute, self._tokens, x, condition, rotary, mask, *paths)
 
     def _tokens(
         self,
@@ -146,18 +153,23 @@ class Block(nn.Module):
         condition: Float[Tensor, "batch condition"] | None,
         rotary: Rotary | None,
         mask: Bool[Tensor, "batch token"] | None,
+        attention_path: Float[Tensor, "batch 1 1"] | None,
+        mlp_path: Float[Tensor, "batch 1 1"] | None,
     ) -> Float[Tensor, "batch token embed"]:
         if self.modulation is None:
-            x = x + self._drop(self.attention(self.attention_norm(x), rotary, mask))
-            return x + self._drop(self.mlp(self.mlp_norm(x)))
+            x = x + self._drop(self.attention(self.attention_norm(x), rotary, mask), attention_path)
+            return x + self._drop(self.mlp(self.mlp_norm(x)), mlp_path)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)
         mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotary, mask)
-        x = torch.addcmul(x, gate_a, self._drop(mixed))
+        x = torch.addcmul(x, gate_a, self._drop(mixed, attention_path))
         fed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
-        return torch.addcmul(x, gate_m, self._drop(fed))
+        return torch.addcmul(x, gate_m, self._drop(fed, mlp_path))
 
-    def _drop(self, branch: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token embed"]:
-        return self.drop_path(self.dropout(branch))
+    def _drop(
+        self, branch: Float[Tensor, "batch token embed"], path: Float[Tensor, "batch 1 1"] | None
+    ) -> Float[Tensor, "batch token embed"]:
+        branch = self.dropout(branch)
+        return branch if path is None else branch * path.to(branch.dtype)
 
 
 class ViT(nn.Module):

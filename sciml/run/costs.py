@@ -70,7 +70,7 @@ def training_step(spec: RunSpec, task: Task, splits: Splits, mesh: Mesh, rounds:
 
     def prepare(number: int) -> Callable[[], Any]:
         micro_batches = [next(batches).to(mesh.device) for _ in range(share // micro_batch)]
-        seed_step(spec.seed, number, mesh.data_rank)
+        seed_step(spec.seed, number, mesh.world.rank, shared=(mesh.data_rank,))
         # At a learning rate of 0 an update costs what it always costs, and nothing can diverge.
         return lambda: engine.train_step(task, micro_batches, lr=0.0)
 

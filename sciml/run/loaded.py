@@ -75,7 +75,8 @@ def load_model(
         return spec.domain.model(spec, fitted.schema)
 
     model = parallelize(sized_build(build, path), mesh, parallel or ParallelConfig(), seed=None)
-    load_weights(model, path, CheckpointStore(folder.checkpoints, mesh.world).group)
+    group = CheckpointStore(folder.checkpoints, mesh.world).group
+    load_weights(model, path, group, verify=spec.trainer.verify_checksums)
     model.module.eval()
     return LoadedModel(folder.path, spec, fitted, model.whole, mesh.device)
 
@@ -120,13 +121,14 @@ def find_checkpoint(folder: RunFolder, which: str) -> Path:
     return store.path(int(which))
 
 
-def load_weights(model: ParallelModel, path: Path, group: Any = None) -> None:
+def load_weights(model: ParallelModel, path: Path, group: Any = None, *, verify: bool = True) -> None:
     """Loads the averaged weights of a checkpoint into a model, or the plain ones where no average was kept.
 
     Args:
         group: the processes that share the reading, on the CPU.
+        verify: whether its files are compared with their checksums.
     """
-    read_manifest(path, group)
+    read_manifest(path, group, verify=verify)
     averaged = has_averages(path)
     parameters = {name: local(p.detach()) for name, p in model.named_parameters()}
     targets = {f"{'ema' if averaged else 'model'}.{name}": value for name, value in parameters.items()}

@@ -115,7 +115,7 @@ class TrainingSession:
         splits = load_data(spec, folder, source)
         task = spec.domain.task(spec, splits).to(world.device)
         store = None if folder is None else open_checkpoints(spec, world, folder)
-        checkpoint = None if store is None else store.newest_intact()
+        checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
         model = build_model(spec, splits, task, source, mesh, checkpoint)
         if folder is None:
             folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)

@@ -52,7 +52,7 @@ class SourceRun:
         """
         older = sized_build(lambda: self.spec.domain.model(self.spec, self.fitted.schema), self.checkpoint)
         with torch.device("meta"):
-            return WarmStart(build(), older(), self.checkpoint)
+            return WarmStart(build(), older(), self.checkpoint, verify=self.spec.trainer.verify_checksums)
 
 
 class WarmStart:
@@ -64,6 +64,7 @@ class WarmStart:
     Args:
         model, older: both models, whole; only names, shapes and rows are read.
         path: checkpoint of the older one.
+        verify: whether its files are compared with their checksums.
 
     Attributes:
         fresh: names of the parameters that found no counterpart and stay as initialized.
@@ -72,8 +73,8 @@ class WarmStart:
         ConfigError: where less than half of the model finds its weights: it was not meant for this one.
     """
 
-    def __init__(self, model: nn.Module, older: nn.Module, path: Path) -> None:
-        read_manifest(path)
+    def __init__(self, model: nn.Module, older: nn.Module, path: Path, *, verify: bool = True) -> None:
+        read_manifest(path, verify=verify)
         self.path, self.kind = path, "ema" if has_averages(path) else "model"
         self.shapes = {name: p.shape for name, p in older.named_parameters()}
         self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)

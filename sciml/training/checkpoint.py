@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from sciml.training.checkpoint_files import (
     expect_one_process,
     read_manifest,
     read_tensors,
+    share_out,
     tensor_shapes,
     together,
     write_tensors,
@@ -81,6 +82,8 @@ class CheckpointStore:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._copies: dict[str, Tensor] = {}
+        self._outline: Mapping[str, tuple[torch.Size, int]] | None = None
+        self._share: Sequence[str] = ()
         self._best: BestCheckpoint | None = None
         self._lock = threading.Lock()
 
@@ -97,13 +100,12 @@ class CheckpointStore:
         """
         self.finish()
         expect_one_process()
-        shards: Mapping[str, ShardPiece] | Exception
+        held: Mapping[str, ShardPiece] | Exception
         try:
-            shards = pieces(tensors)
-            if self.asynchronous:
-                shards = self._copied(shards)
+            held = pieces(tensors)
         except Exception as error:
-            shards = error  # raised where the others can hear of it
+            held = error  # raised where the others can hear of it
+        shards = self._own_share(held)
         if self.asynchronous:
             self._pending = self._thread.submit(self._write, step, shards, facts)
         else:
@@ -119,6 +121,23 @@ class CheckpointStore:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
+
+    def _own_share(self, held: Mapping[str, ShardPiece] | Exception) -> Mapping[str, ShardPiece] | Exception:
+        """Returns the pieces that this process writes, as copies where training goes on meanwhile.
+
+        They are shared out anew where some process holds others than at the last time.
+        """
+        known = {} if isinstance(held, Exception) else held
+        outline = {name: (piece.offsets, piece.local.nbytes) for name, piece in known.items()}
+        if any(together(lambda: outline != self._outline, self.group)):
+            self._outline, self._share = outline, share_out(known, self.group)
+        if isinstance(held, Exception):
+            return held
+        shards = {name: held[name] for name in self._share}
+        try:
+            return self._copied(shards) if self.asynchronous else shards
+        except Exception as error:
+            return error
 
     def _copied(self, held: Mapping[str, ShardPiece]) -> dict[str, ShardPiece]:
         """Copies on the CPU, in memory that is kept from one checkpoint to the next."""
@@ -182,8 +201,11 @@ class CheckpointStore:
         steps = self.steps()
         return self.path(steps[-1]) if steps else None
 
-    def newest_intact(self) -> Path | None:
+    def newest_intact(self, *, verify: bool = True) -> Path | None:
         """Returns the last checkpoint whose files agree with their checksums; warns of those that do not.
+
+        Args:
+            verify: whether files are hashed; else only their headers are read.
 
         Raises:
             DataError: where there are checkpoints and none is intact.
@@ -192,7 +214,7 @@ class CheckpointStore:
         steps = together(self.steps, self.group)[0]
         for step in reversed(steps):
             try:
-                read_manifest(self.path(step), self.group)
+                read_manifest(self.path(step), self.group, verify=verify)
             except DataError as error:
                 if self.world.is_main:
                     print(f"warning: {error}", file=sys.stderr)

@@ -81,6 +81,29 @@ def expect_one_process() -> None:
     warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 
 
+def share_out(held: Mapping[str, ShardPiece], group: Group) -> list[str]:
+    """Returns the names of the pieces that this process writes: of equal ones that several hold, one writes each.
+
+    Pieces go to the process that has least to write so far; all processes of the group call this.
+    """
+    if group is None:
+        return list(held)
+    mine = [(name, tuple(piece.offsets), piece.local.nbytes) for name, piece in held.items()]
+    holders: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    sizes = {}
+    for rank, of_rank in enumerate(together(lambda: mine, group)):
+        for name, offsets, size in of_rank:
+            holders.setdefault((name, offsets), []).append(rank)
+            sizes[name, offsets] = size
+    loads, chosen = [0] * group.size(), []
+    for key in sorted(holders, key=lambda key: (-sizes[key], key)):
+        writer = min(holders[key], key=lambda rank: (loads[rank], rank))
+        loads[writer] += sizes[key]
+        if writer == group.rank():
+            chosen.append(key[0])
+    return chosen
+
+
 def write_tensors(folder: Path, held: Mapping[str, ShardPiece], group: Group = None) -> dict[str, str]:
     """Writes what the processes of a group hold into a folder.
 
@@ -94,18 +117,17 @@ def write_tensors(folder: Path, held: Mapping[str, ShardPiece], group: Group = N
 
 
 def read_manifest(path: Path, group: Group = None, *, verify: bool = True) -> dict[str, Any]:
-    """Returns the manifest of a checkpoint, after its files were checked against their checksums.
+    """Returns the manifest of a checkpoint, after its files were checked.
 
     Args:
         group: processes that all call this and share the files among them.
-        verify: whether to check the files.
+        verify: whether files are compared with their checksums; else only their headers are read.
 
     Raises:
         DataError: where a file is missing or changed; in all processes.
     """
     manifest = together(lambda: _manifest(path), group)[0]
-    if verify:
-        together(lambda: _verify(path, manifest["files"], group), group)
+    together(lambda: _verify(path, manifest["files"], group, hashed=verify), group)
     return manifest
 
 
@@ -143,10 +165,10 @@ def _my_share(names: list[str], group: Group) -> list[str]:
     return names if group is None else names[group.rank() :: group.size()]
 
 
-def _verify(path: Path, checksums: Mapping[str, str], group: Group) -> None:
+def _verify(path: Path, checksums: Mapping[str, str], group: Group, *, hashed: bool) -> None:
     for name in _my_share(sorted(checksums), group):
         file = path / name
-        if sha256(file) != checksums[name]:
+        if hashed and sha256(file) != checksums[name]:
             raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
         stored_pieces(file)  # a right checksum does not make it a file of tensors
 

@@ -34,6 +34,7 @@ class TrainerConfig:
         num_threads: CPU threads of one process; None leaves torch's choice.
         device: ``auto``, ``cpu``, ``cuda``, ...
         async_save: whether training goes on while a checkpoint is written.
+        verify_checksums: whether files of a checkpoint are hashed before they are loaded; headers always are read.
         timeout_s: longest wait for another process; after it the run ends and says whom it waited for.
         trace_steps: steps traced by torch.profiler near the start; the trace lies in the run's folder.
     """
@@ -52,6 +53,7 @@ class TrainerConfig:
     num_threads: AtLeastOne | None = None
     device: str = "auto"
     async_save: bool = True
+    verify_checksums: bool = True
     timeout_s: Positive[float] = 600.0
     trace_steps: NonNegative[int] = 0
 

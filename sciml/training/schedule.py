@@ -58,7 +58,8 @@ def rest_of_schedule(config: OptimConfig, step: int, max_steps: int) -> str:
         )
     parts = [f"the learning rate is {now} at step {step}"]
     if step < config.warmup_steps:
-        parts.append(f"rises to {config.lr:.3g} until step {config.warmup_steps}")
+        top = min(config.warmup_steps, max_steps)
+        parts.append(f"rises to {learning_rate(config, top - 1, max_steps):.3g} until step {top}")
     if max(step, config.warmup_steps) < first < max_steps:
         parts.append(f"stays until step {first}")
     until = f", and stays there from step {last} on" if last < max_steps else f" at step {max_steps}"

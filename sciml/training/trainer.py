@@ -15,6 +15,7 @@ import torch
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.seeding import seed_step
 from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
+from sciml.distributed.axes import Role
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import Splits, Task
@@ -110,7 +111,7 @@ class Trainer:
         began = time.monotonic()
         micro_batches = [next(batches).to(self.mesh.device) for _ in range(num_micro)]
         waited = time.monotonic() - began
-        seed_step(self.seed, self.step, self.mesh.data_rank)
+        seed_step(self.seed, self.step, self.mesh.world.rank, shared=(self.mesh.data_rank, self.mesh.rank(Role.STAGE)))
         lr = learning_rate(self.optim, self.step, self.config.max_steps)
         logged = is_logged(self.step + 1, self.config.log_every)
         try:

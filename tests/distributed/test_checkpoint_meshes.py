@@ -76,3 +76,19 @@ def test_a_process_that_died_leaves_the_earlier_checkpoint_and_its_half_is_clear
     store.save(2, whole())
     assert sorted(p.name for p in store.directory.iterdir()) == ["step-00000001", "step-00000002"]
     expect(read_tensors(store.path(2), whole()), whole())
+
+
+def copied(world, folder):
+    """Bytes that each process copies of tensors that all of them hold, and the files of two checkpoints."""
+    store = CheckpointStore(Path(folder), world, asynchronous=True)
+    for step in (1, 2):
+        store.save(step, {name: torch.full((100 + n,), step) for n, name in enumerate("abcdef")})
+        store.finish()
+    sizes = [sum(copy.nbytes for copy in store._copies.values()), len(store._copies)]
+    whole = read_tensors(store.path(2), {name: torch.zeros(100 + n) for n, name in enumerate("abcdef")})
+    assert all((value == 2).all() for value in whole.values())
+    return sizes
+
+
+def test_a_process_copies_only_what_it_writes(ranks, tmp_path):
+    assert [count for _, count in ranks(2).run(copied, tmp_path)] == [3, 3]

@@ -47,6 +47,7 @@ def test_every_length_has_rates_between_the_floor_and_the_peak(config, max_steps
     ("config", "step", "max_steps", "says"),
     [
         (COSINE, 60, 110, "the learning rate is 1.1 at step 60, falls to 0.2 at step 110"),
+        (COSINE, 5, 8, "is 1.2 at step 5, rises to 1.6 until step 8"),
         (COSINE, 5, 110, "is 1.2 at step 5, rises to 2 until step 10, falls to 0.2 at step 110"),
         (OptimConfig(lr=2.0, warmup_steps=10, min_lr_ratio=0.1, decay_steps=100), 110, 300,
          "stays at its floor of 0.2, since its decay ended with step 110; optim.decay_steps=290 would decay it until"),
