@@ -14,8 +14,12 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def source_stem(path: str) -> str:
-    """Returns what an output is named after: ``era5`` for ``/data/era5.nc`` and for ``gs://bucket/era5.zarr``."""
+def source_stem(path: str | Sequence[str]) -> str:
+    """Returns what an output is named after: ``era5`` for ``/data/era5.nc`` and for ``gs://bucket/era5.zarr``; the
+    first of several.
+    """
+    if not isinstance(path, str):
+        path = path[0]
     name = path.rstrip("/").rsplit("/", 1)[-1]
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name.split(".")[0]) or "data"
 

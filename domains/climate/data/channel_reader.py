@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from domains.climate.data.accumulation import read_over
 from domains.climate.data.readers import Source
-from domains.climate.data.readers.field import Field, show
+from domains.climate.data.readers.field import Field
 from domains.climate.data.regrid import Regridder
 from domains.climate.data.variables import Channel
 from sciml.core.errors import DataError
@@ -22,11 +23,13 @@ class ChannelReader:
     Attributes:
         channels: in the order in which they are returned.
         regridder: from the source's grid to the wanted one.
+        window: minutes over which sums, means and extremes are taken; 0 takes them as they are.
     """
 
     source: Source
     channels: Sequence[Channel]
     regridder: Regridder
+    window: int = 0
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Reads fields (time, channel, latitude, longitude) at positions of the source's times.
@@ -41,7 +44,7 @@ class ChannelReader:
             # increasing, as files have them
             mine.sort(key=lambda i: self.channels[i].level or 0)
             levels = np.array([_level_position(field, self.channels[i].level) for i in mine])
-            values = field.read(positions, levels)
+            values = read_over(field, positions, levels, self.window)
             for number, i in enumerate(mine):
                 self._check(values[:, number], self.channels[i], positions)
             out[:, mine] = self.regridder(values)
@@ -62,7 +65,7 @@ class ChannelReader:
         if not wrong.any():
             return
         at = int(wrong.argmax())
-        when = show(self.source.times[positions[at]])
+        when = self.source.calendar.show(self.source.times[positions[at]])
         file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
         what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
         share = np.mean(~np.isfinite(values[at]))

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.statistics import ReadFields
 
 DAYS, WEEKS = 366, 53
@@ -33,17 +34,19 @@ _MINUTES = np.timedelta64(1, "m")
 
 
 @dataclass(frozen=True)
-class Calendar:
+class DayTimes:
     """Says where times stand in the day and the year.
 
     Attributes:
         hours: hours of the day with a climatology of their own, increasing.
+        calendar: that times are counted in.
     """
 
     hours: tuple[float, ...]
+    calendar: Calendar = WORLD
 
     @classmethod
-    def of(cls, times: np.ndarray) -> Calendar:
+    def of(cls, times: np.ndarray, calendar: Calendar = WORLD) -> DayTimes:
         """Takes every hour of the day that occurs; or 0, 6, 12 and 18 where the step does not divide the day.
 
         In the latter case (7-hourly data, say) each time counts at the nearest of the four.
@@ -52,7 +55,7 @@ class Calendar:
         spacings, counts = np.unique(np.diff(times) // _MINUTES, return_counts=True)
         step = int(spacings[counts.argmax()])
         regular = 1440 % step == 0 or step % 1440 == 0
-        return cls(tuple(minutes / 60) if regular and len(minutes) <= 24 else (0.0, 6.0, 12.0, 18.0))
+        return cls(tuple(minutes / 60) if regular and len(minutes) <= 24 else (0.0, 6.0, 12.0, 18.0), calendar)
 
     def locate(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the positions of the nearest hour and its day of the year (0 for January 1st) of
@@ -62,21 +65,15 @@ class Calendar:
         ahead = np.mod(bins[None] - minute_of_day(times)[:, None] + 720, 1440) - 720
         hour = np.abs(ahead).argmin(1)
         shift = np.round(ahead[np.arange(len(times)), hour]).astype(np.int64)
-        return hour, day_of_year(times + shift * _MINUTES)
+        return hour, self.calendar.day_of_year(times + shift * _MINUTES)
+
+    def week(self, times: np.ndarray) -> np.ndarray:
+        """Returns the week of the year, 0 for January 1st to 7th."""
+        return np.minimum(self.calendar.day_of_year(times) // 7, WEEKS - 1)
 
 
 def minute_of_day(times: np.ndarray) -> np.ndarray:
-    return (times.astype("datetime64[m]") - times.astype("datetime64[D]")).astype(np.int64)
-
-
-def day_of_year(times: np.ndarray) -> np.ndarray:
-    """Returns 0 for January 1st, 365 for December 31st of a leap year."""
-    return (times.astype("datetime64[D]") - times.astype("datetime64[Y]").astype("datetime64[D]")).astype(np.int64)
-
-
-def week_of_year(times: np.ndarray) -> np.ndarray:
-    """Returns 0 for January 1st to 7th."""
-    return day_of_year(times) // 7
+    return np.mod(times.astype("datetime64[m]").astype(np.int64), 1440)
 
 
 class DailyMeans:
@@ -85,13 +82,13 @@ class DailyMeans:
     Args:
         folder: where they lie if they do not fit into memory; they take (hours * 366 + 53) states.
         max_bytes: memory they may take.
-        calendar: the hours.
+        day_times: hours of the day, and the calendar.
         shape: (channel, latitude, longitude).
     """
 
-    def __init__(self, folder: Path, calendar: Calendar, shape: tuple[int, int, int], max_bytes: float) -> None:
-        num_hours = len(calendar.hours)
-        self.calendar, self.shape = calendar, shape
+    def __init__(self, folder: Path, day_times: DayTimes, shape: tuple[int, int, int], max_bytes: float) -> None:
+        num_hours = len(day_times.hours)
+        self.day_times, self.shape = day_times, shape
         self.daily = _array(folder / "daily.npy", (num_hours, DAYS, *shape), max_bytes)
         self.weekly = _array(folder / "weekly.npy", (WEEKS, *shape), max_bytes)
         self.overall = np.zeros((num_hours, *shape))
@@ -101,8 +98,8 @@ class DailyMeans:
 
     def update(self, times: np.ndarray, fields: np.ndarray) -> None:
         """Adds fields (time, channel, latitude, longitude) valid at datetime64[m] times."""
-        hours, days = self.calendar.locate(times)
-        weeks = week_of_year(times)
+        hours, days = self.day_times.locate(times)
+        weeks = self.day_times.week(times)
         for number, field in enumerate(fields):
             hour, day, week = hours[number], days[number], weeks[number]
             _add(self.daily[hour, day], self.daily_count, (hour, day), field)
@@ -130,7 +127,7 @@ class DailyMeans:
         window = window_weights()
         # states of one hour in one day
         full = window.sum(1, keepdims=True) * min(1.0, states_per_day / (self.overall_count > 0).sum())
-        for hour in range(len(self.calendar.hours)):
+        for hour in range(len(self.day_times.hours)):
             weights = window * self.daily_count[hour]
             have = weights.sum(1, keepdims=True)
             lacking = np.clip(full - have, 0, None)
@@ -164,14 +161,14 @@ def window_weights() -> np.ndarray:
 def daily_means(
     read: ReadFields,
     times: np.ndarray,
-    calendar: Calendar,
+    day_times: DayTimes,
     shape: tuple[int, int, int],
     folder: Path,
     block: int,
     max_bytes: float,
 ) -> DailyMeans:
     """Makes one pass over a period, a block of times after the other."""
-    means = DailyMeans(folder, calendar, shape, max_bytes)
+    means = DailyMeans(folder, day_times, shape, max_bytes)
     for start in range(0, len(times), block):
         part = slice(start, min(start + block, len(times)))
         means.update(times[part], read(part, slice(0, shape[0])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import numpy as np
 import xarray as xr
 
 from domains.climate.data import zarr_layout as layout
-from domains.climate.data.climatology import DAYS, HALF_WINDOW_DAYS, WEEKS, Calendar, daily_means
+from domains.climate.data.climatology import DAYS, HALF_WINDOW_DAYS, WEEKS, DayTimes, daily_means
 from domains.climate.data.readers import Source
 from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.selection import Selection
 from domains.climate.data.statistics import ReadFields, compute_statistics
-from domains.climate.data.store_layout import PreparePlan, make_plan
+from domains.climate.data.store_layout import PreparePlan, make_plan, wanted_names
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
 from sciml.core.lock import lock_output
@@ -30,13 +31,13 @@ class PrepareConfig(Selection):
     """Holds the keys of ``scripts/prepare.py domain=climate``.
 
     Attributes:
-        path: source: a file, folder, pattern or URL.
+        path: source: a file, folder, pattern or URL, or several of them.
         out: the store to write; null makes one named after the source in the current folder.
         overwrite: whether a store that is there may be replaced.
         max_memory_gb: memory for blocks of fields; more is faster where data are large.
     """
 
-    path: str = ""
+    path: str | list[str] = ""
     out: str | None = None
     overwrite: bool = False
     max_memory_gb: Positive[float] = 2.0
@@ -70,8 +71,9 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
     with lock_output(out, layout.is_store, overwrite=config.overwrite, keep_existing=keep_existing) as needed:
         if not needed:
             return out
-        source = Source.open(config.path, config.member)
+        source = Source.open(config.path, config.member, wanted_names(config))
         plan = make_plan(source, config)
+        _say_what_is_left_out(source, plan)
         staging = Staging(out, store_fingerprint(source.files, config))
         max_bytes = config.max_memory_gb * 2**30
         try:
@@ -88,6 +90,16 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
             layout.consolidate(staging.store)
             staging.publish()
     return out
+
+
+def _say_what_is_left_out(source: Source, plan: PreparePlan) -> None:
+    """Writes one line to stderr on what the source has and the store will not."""
+    read = {channel.variable.name for channel in plan.channels}
+    unread = [one.variable.short for name, one in source.fields.items() if name not in read]
+    unused = [f"{name} (name it under channels)" for name in unread]
+    names = [*(f"{name} ({why})" for name, why in sorted(source.left_out.items())), *unused]
+    if names:
+        print(f"left out of {source.label}: {', '.join(names)}", file=sys.stderr, flush=True)
 
 
 def store_fingerprint(files: tuple[str, ...], selection: Selection) -> str:
@@ -135,10 +147,10 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
     increment_std = np.concatenate([r.increment_std for r in results], axis=1)
     constant = ~((std > 0) & (increment_std > 0).all(0))
     if constant.any():
-        channel = plan.channels[int(constant.argmax())]
+        channel, show = plan.channels[int(constant.argmax())], plan.source.calendar.show
         raise DataError(
             f"{plan.source.label}: {channel.variable.name} ({channel.name}) is the same at all times from "
-            f"{plan.times[first]} to {plan.times[last]}; leave it out"
+            f"{show(plan.times[first])} to {show(plan.times[last])}; leave it out"
         )
     dataset = xr.Dataset(
         {
@@ -148,7 +160,7 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
             "static": (("static", "latitude", "longitude"), standardized(plan.read_statics(), plan.grid.latitude)),
         },
         {
-            "time": plan.times.astype("datetime64[ns]"),
+            "time": layout.time_coordinate(plan.times, plan.source.calendar),
             "channel": [channel.name for channel in plan.channels],
             "latitude": ("latitude", plan.grid.latitude, {"units": "degrees_north"}),
             "longitude": ("longitude", plan.grid.longitude, {"units": "degrees_east"}),
@@ -175,17 +187,17 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
     first, last = plan.splits["train"]
     times = plan.times[first : last + 1]
     shape = (len(plan.channels), *plan.grid.shape)
-    calendar = Calendar.of(plan.times)
+    day_times = DayTimes.of(plan.times, plan.source.calendar)
     shutil.rmtree(staging.scratch, ignore_errors=True)
     staging.scratch.mkdir()
     block = plan.block_size(max_bytes / 4, 1, regridded=True)
-    means = daily_means(_training_reader(plan, staging), times, calendar, shape, staging.scratch, block, max_bytes)
+    means = daily_means(_training_reader(plan, staging), times, day_times, shape, staging.scratch, block, max_bytes)
     group = layout.open_group(staging.store, "r+")
     chunks = layout.field_chunks(shape, layout.times_per_chunk(shape))
     target = layout.create_array(
         group,
         "climatology",
-        (len(calendar.hours), DAYS, *shape),
+        (len(day_times.hours), DAYS, *shape),
         (1, *chunks),
         ("hour", "dayofyear", "channel", "latitude", "longitude"),
     )
@@ -193,7 +205,7 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
     # a window is 61 days: blocks as long are read twice, shorter ones more often
     days = max(1, int(min(2 * HALF_WINDOW_DAYS, max_bytes / 4 / (4 * np.prod(shape)))) // chunks[0]) * chunks[0]
     parts = means.smoothed(states_per_day, days)
-    total = len(calendar.hours) * -(-DAYS // days)
+    total = len(day_times.hours) * -(-DAYS // days)
     for hour, which, values in track(parts, "climatology by day of year and hour", total):
         target[hour, which] = values
     weekly = layout.create_array(
@@ -201,7 +213,7 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
     )
     for start in range(0, WEEKS, chunks[0]):
         weekly[start : start + chunks[0]] = means.weekly[start : start + chunks[0]]
-    coords = {"hour": np.asarray(calendar.hours), "dayofyear": np.arange(1, DAYS + 1), "week": np.arange(WEEKS)}
+    coords = {"hour": np.asarray(day_times.hours), "dayofyear": np.arange(1, DAYS + 1), "week": np.arange(WEEKS)}
     mean = (("channel", "latitude", "longitude"), means.all_time().astype(np.float32))
     layout.write_dataset(staging.store, xr.Dataset({"mean_climatology": mean}, coords))
 

@@ -36,7 +36,8 @@ class ClimateDataConfig(Selection):
     """Holds the ``data`` keys of a climate run.
 
     Attributes:
-        path: a store, or any source that :mod:`domains.climate.data.readers` reads, which is then prepared once.
+        path: a store, or any source (or several) that :mod:`domains.climate.data.readers` reads, which is then
+            prepared once.
         cache: where stores prepared on the way are kept.
         max_memory_gb: memory for preparing.
         preload_gb: a split up to this size is kept in memory, a larger one read as it is needed.
@@ -47,7 +48,7 @@ class ClimateDataConfig(Selection):
 
     key_prefix: ClassVar[str] = "data."
 
-    path: str = "data/climate/simulated_archive.zarr"
+    path: str | list[str] = "data/climate/simulated_archive.zarr"
     cache: str = "data/cache"
     max_memory_gb: Positive[float] = 2.0
     preload_gb: NonNegative[float] = 2.0
@@ -67,20 +68,20 @@ def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
         DataError: missing, damaged or incomplete data.
     """
     store = ClimateStore.open(ensure_store(config.path, config.cache, config, max_memory_gb=config.max_memory_gb))
-    if is_store(config.path):
+    if isinstance(config.path, str) and is_store(config.path):
         _refuse_selection(config, store)
     return store
 
 
 def ensure_store(
-    path: str, cache: str | Path, selection: Selection | None = None, *, max_memory_gb: float = 2.0
+    path: str | list[str], cache: str | Path, selection: Selection | None = None, *, max_memory_gb: float = 2.0
 ) -> Path:
     """Returns a store's own path, or that of the store prepared from a source, now or by an earlier run.
 
     The name in the cache has the source's name and a hash of its files and of the selection, so that changed
     files or choices make a new store. Several processes may ask at once: one prepares, the others wait.
     """
-    if is_store(path):
+    if isinstance(path, str) and is_store(path):
         return Path(path)
     selection = selection or Selection()
     out = Path(cache) / f"{source_stem(path)}-{store_fingerprint(tuple(locate(path)), selection)}.zarr"

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from domains.climate.data.calendar import STANDARD
+
 
 @dataclass(frozen=True)
 class ClimateSchema:
@@ -25,6 +27,7 @@ class ClimateSchema:
         longitude: degrees east in [0, 360), increasing.
         step_hours: hours between two stored times.
         title: what the data are, e.g. "Simulation (Held-Suarez), not ERA5"; shown on pictures.
+        calendar: that the times are counted in, see :mod:`domains.climate.data.calendar`.
     """
 
     channels: tuple[str, ...]
@@ -33,6 +36,7 @@ class ClimateSchema:
     longitude: tuple[float, ...]
     step_hours: float
     title: str = ""
+    calendar: str = STANDARD
 
     @property
     def grid_shape(self) -> tuple[int, int]:

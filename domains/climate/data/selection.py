@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.regrid import LatLonGrid
 from domains.climate.data.variables import Role, find, parse_channels
 from sciml.core.duration import parse_hours
@@ -68,7 +69,7 @@ class Selection:
             parse_hours(self.gap, key=key("gap"))
         for name, date in (("start", self.start), ("end", self.end)):
             if date is not None:
-                moment(date, key=key(name))
+                check_date(date, key=key(name))
         check_splits(self.splits, key("splits"))
 
     def _check_names(self) -> None:
@@ -91,21 +92,18 @@ class Selection:
         return {field.name: getattr(self, field.name) for field in fields(Selection)}
 
 
-def moment(text: str | int, *, last: bool = False, key: str | None = None) -> np.datetime64:
-    """Returns the first (or last) minute of a date: ``2016`` as a last date is 2016-12-31T23:59.
+def check_date(text: str | int, *, last: bool = False, key: str | None = None) -> np.datetime64:
+    """Returns the first (or last) minute of a date in whichever calendar has it, to see that it can be one.
 
     Raises:
         ConfigError: where it is no date.
     """
     try:
-        date = np.datetime64(str(text).replace(" ", "T").removesuffix("Z"))
-        if np.isnat(date):
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            f"{text!r} is no date", key=key, hint="write e.g. 2016, 2016-12-31 or 2016-12-31T18:00"
-        ) from None
-    return (date + 1).astype("datetime64[m]") - 1 if last else date.astype("datetime64[m]")
+        return WORLD.moment(text, last=last, key=key)
+    except ConfigError:
+        if "-02-" in str(text):  # of models whose months all have 30 days
+            return Calendar("360_day").moment(text, last=last, key=key)
+        raise
 
 
 def check_splits(splits: dict[str, Any], key: str = "splits") -> None:
@@ -142,8 +140,10 @@ def by_share(splits: dict[str, Any]) -> bool:
     return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in splits.values())
 
 
-def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[np.datetime64, np.datetime64]:
-    """Returns first and last minute of a split that is given by dates."""
+def date_range(
+    splits: dict[str, Any], name: str, key: str = "splits", calendar: Calendar | None = None
+) -> tuple[np.datetime64, np.datetime64]:
+    """Returns first and last minute of a split that is given by dates; without a calendar, to compare them alone."""
     value, key = splits[name], f"{key}.{name}"
     if isinstance(value, (str, int, float)) or len(value) != 2:
         raise ConfigError(
@@ -151,30 +151,31 @@ def date_range(splits: dict[str, Any], name: str, key: str = "splits") -> tuple[
             key=key,
             hint="give all three as shares (0.8) or all three as dates ([2010-01-01,2016-12-31])",
         )
+    moment = check_date if calendar is None else calendar.moment
     first, last = moment(value[0], key=key), moment(value[1], last=True, key=key)
     if last < first:
         raise ConfigError(f"it ends ({value[1]}) before it starts ({value[0]})", key=key, hint="swap the dates")
     return first, last
 
 
-def resolve_split(selection: Selection, times: np.ndarray, name: str) -> tuple[int, int]:
+def resolve_split(selection: Selection, times: np.ndarray, name: str, calendar: Calendar) -> tuple[int, int]:
     """Returns first position and that behind the last of a split that is given by dates, among the times.
 
     Raises:
         ConfigError: a split without a single time.
     """
-    first, last = date_range(selection.splits, name, selection.key("splits"))
+    first, last = date_range(selection.splits, name, selection.key("splits"), calendar)
     inside = np.flatnonzero((times >= first) & (times <= last))
     if not len(inside):
         raise ConfigError(
-            f"no data lie between {first} and {last}",
+            f"no data lie between {calendar.show(first)} and {calendar.show(last)}",
             key=selection.key(f"splits.{name}"),
-            hint=f"the data reach from {times[0]} to {times[-1]}",
+            hint=f"the data reach from {calendar.show(times[0])} to {calendar.show(times[-1])}",
         )
     return int(inside[0]), int(inside[-1]) + 1
 
 
-def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[int, int]]:
+def resolve_splits(selection: Selection, times: np.ndarray, calendar: Calendar) -> dict[str, tuple[int, int]]:
     """Returns first and last position, both included, of each split among the times.
 
     Raises:
@@ -184,7 +185,7 @@ def resolve_splits(selection: Selection, times: np.ndarray) -> dict[str, tuple[i
         return _splits_by_share(selection, times)
     resolved = {}
     for name in SPLITS:
-        first, behind = resolve_split(selection, times, name)
+        first, behind = resolve_split(selection, times, name, calendar)
         resolved[name] = (first, behind - 1)
     return resolved
 

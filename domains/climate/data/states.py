@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.channel_reader import ChannelReader
 from domains.climate.data.readers import Source
-from domains.climate.data.readers.field import show
 from domains.climate.data.regrid import LatLonGrid, Regridder
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.data.selection import Selection, resolve_split
@@ -60,11 +60,16 @@ class States(ABC):
     def period(self, split: str) -> tuple[str, str]:
         """Returns first and last time of a split, as ISO dates."""
         times = self.times[self.indices(split)]
-        return show(times[0]), show(times[-1])
+        return self.calendar.show(times[0]), self.calendar.show(times[-1])
+
+    @property
+    def calendar(self) -> Calendar:
+        """Returns the calendar that the times are counted in."""
+        return Calendar(self.schema.calendar)
 
     @property
     def hours(self) -> np.ndarray:
-        """Returns times as float64 hours since 1970-01-01 00:00 UTC."""
+        """Returns times as float64 hours since 1970-01-01 00:00 UTC of their calendar."""
         return self.times.astype(np.int64) / MINUTES_PER_HOUR
 
     @property
@@ -88,6 +93,7 @@ class OtherStates(States):
         read: reads states on the run's channels and grid at positions among the times.
         times: datetime64[m], increasing.
         test: positions of the times to score on; None takes all.
+        calendar: that the times are counted in.
     """
 
     def __init__(
@@ -99,9 +105,10 @@ class OtherStates(States):
         schema: ClimateSchema,
         statistics: ClimateStatistics,
         test: np.ndarray | None = None,
+        calendar: Calendar = WORLD,
     ) -> None:
         self.label, self.times, self._read, self._statistics = label, times, read, statistics
-        self.schema = replace(schema, title=title)
+        self.schema = replace(schema, title=title, calendar=calendar.name)
         self._test = np.arange(len(times)) if test is None else test
 
     @classmethod
@@ -133,8 +140,12 @@ class OtherStates(States):
         grid.check_global(source.label)
         reader = ChannelReader(source, channels, Regridder(grid, _grid_of(schema)))
         times = source.times[positions]
-        test = None if selection is None else np.arange(*resolve_split(selection, times, "test"))
-        return cls(source.label, source.title, lambda at: reader.read(positions[at]), times, schema, statistics, test)
+        test = None if selection is None else np.arange(*resolve_split(selection, times, "test", source.calendar))
+
+        def read(at: np.ndarray) -> np.ndarray:
+            return reader.read(positions[at])
+
+        return cls(source.label, source.title, read, times, schema, statistics, test, source.calendar)
 
     @classmethod
     def from_store(cls, store: States, label: str, schema: ClimateSchema, statistics: ClimateStatistics) -> OtherStates:
@@ -157,7 +168,7 @@ class OtherStates(States):
         def read(positions: np.ndarray) -> np.ndarray:
             return regrid(store.read(positions)[:, index])
 
-        return cls(label, store.schema.title, read, store.times, schema, statistics, test)
+        return cls(label, store.schema.title, read, store.times, schema, statistics, test, store.calendar)
 
     @property
     def statistics(self) -> ClimateStatistics:
@@ -182,7 +193,7 @@ class OtherStates(States):
             time, channel = np.argwhere(away > MAX_DEVIATIONS)[0]
             name = self.schema.channels[channel]
             raise DataError(
-                f"{self.label}: {name} at {show(self.times[positions[time]])} has the mean "
+                f"{self.label}: {name} at {self.calendar.show(self.times[positions[time]])} has the mean "
                 f"{means[time, channel]:.5g} {channel_unit(name)}, {away[time, channel]:.0f} standard deviations from "
                 f"that of the training, {normal[channel]:.5g}; is its unit what the file says?"
             )

@@ -11,7 +11,8 @@ import torch
 from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
-from domains.climate.data.climatology import WEEKS, Calendar, week_of_year
+from domains.climate.data.calendar import Calendar
+from domains.climate.data.climatology import DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
 from sciml.core.command_line import command
@@ -44,7 +45,7 @@ class ClimateStore(States):
             group = self._group
             _check_whole(self.path, group["fields"])
             self.times = group["time"][:].astype("datetime64[m]")
-            self._calendar = Calendar(tuple(float(h) for h in group["hour"][:]))
+            self._day_times = DayTimes(tuple(float(h) for h in group["hour"][:]), Calendar(attrs["calendar"]))
             self.schema = ClimateSchema(
                 channels=tuple(str(name) for name in group["channel"][:]),
                 statics=tuple(str(name) for name in group["static_name"][:]),
@@ -52,6 +53,7 @@ class ClimateStore(States):
                 longitude=tuple(float(v) for v in group["longitude"][:]),
                 step_hours=float(attrs["step_hours"]),
                 title=attrs["title"],
+                calendar=attrs["calendar"],
             )
 
     @classmethod
@@ -102,7 +104,7 @@ class ClimateStore(States):
         """
         if split not in self._splits:
             raise ConfigError(f"unknown split {split!r}", key="split", hint=nearest(split, self._splits))
-        first, last = (np.datetime64(date, "m") for date in self._splits[split])
+        first, last = (self.calendar.moment(date) for date in self._splits[split])
         return np.flatnonzero((self.times >= first) & (self.times <= last))
 
     def period(self, split: str) -> tuple[str, str]:
@@ -132,7 +134,7 @@ class ClimateStore(States):
 
     def climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""
-        hour, day = self._calendar.locate(_minutes(valid_times))
+        hour, day = self._day_times.locate(_minutes(valid_times))
         flat = [self._climatology_at(int(h), int(d)) for h, d in zip(hour, day, strict=True)]
         return np.stack(flat) if flat else np.empty((0, len(self.schema.channels), *self.schema.grid_shape), np.float32)
 
@@ -142,7 +144,7 @@ class ClimateStore(States):
 
     def weekly_climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
-        weeks = np.minimum(week_of_year(_minutes(valid_times)), WEEKS - 1)
+        weeks = self._day_times.week(_minutes(valid_times))
         with self._readable("weekly_climatology"):
             unique, back = np.unique(weeks, return_inverse=True)
             return np.asarray(self._group["weekly_climatology"].oindex[unique])[back]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.channel_reader import ChannelReader
+from domains.climate.data.chosen_times import choose_times
 from domains.climate.data.readers import Source
-from domains.climate.data.readers.field import show
 from domains.climate.data.regrid import LatLonGrid, Regridder
-from domains.climate.data.selection import SPLITS, Selection, moment, resolve_splits
+from domains.climate.data.selection import SPLITS, Selection, resolve_splits
 from domains.climate.data.variables import VARIABLES, Channel, Role, find, parse_channels
-from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError, DataError, nearest
 
 MIN_TRAINING_TIMES = 3
@@ -47,6 +45,7 @@ class PreparePlan:
 
     def attributes(self) -> dict[str, Any]:
         """Returns what a store says of itself."""
+        show = self.source.calendar.show
         return {
             "format": layout.FORMAT,
             "version": layout.VERSION,
@@ -54,13 +53,14 @@ class PreparePlan:
             "source": self.source.attribution,
             "symmetries": self.source.symmetries,
             "step_hours": self.step_hours,
+            "calendar": self.source.calendar.name,
             "splits": {name: [show(self.times[a]), show(self.times[b])] for name, (a, b) in self.splits.items()},
         }
 
     @cached_property
     def reader(self) -> ChannelReader:
         """Reads the source's channels on the target grid."""
-        return ChannelReader(self.source, self.channels, self.regridder)
+        return ChannelReader(self.source, self.channels, self.regridder, round(60 * self.step_hours))
 
     def block_size(self, max_bytes: float, multiple: int, *, regridded: bool = False) -> int:
         """Returns the number of times per block that fit into memory, a multiple of the store's chunk."""
@@ -93,6 +93,17 @@ class PreparePlan:
         return fields
 
 
+def wanted_names(selection: Selection) -> set[str] | None:
+    """Returns the long names of the variables that a selection names; None where it takes what there is."""
+    if selection.channels is None:
+        return None
+    names = {channel.variable.name for channel in parse_channels(selection.channels)}
+    statics = [v.name for v in VARIABLES if v.role is Role.STATIC]
+    if selection.statics is not None:
+        statics = [find(name).name for name in selection.statics if name not in COMPUTED_STATICS]
+    return {*names, *statics}
+
+
 def make_plan(source: Source, selection: Selection) -> PreparePlan:
     """Decides and checks everything that can be known without reading fields.
 
@@ -104,11 +115,9 @@ def make_plan(source: Source, selection: Selection) -> PreparePlan:
     grid.check_global(source.label)
     target = grid if selection.grid is None else LatLonGrid.parse(selection.grid, key=selection.key("grid"))
     channels = _channels(source, selection)
-    positions, step_hours = _even_times(source, selection, channels)
-    for channel in channels:
-        _check_there(source, channel, positions)
+    positions, step_hours = choose_times(source, selection, channels)
     times = source.times[positions]
-    splits = resolve_splits(selection, times)
+    splits = resolve_splits(selection, times, source.calendar)
     if splits["train"][1] - splits["train"][0] + 1 < MIN_TRAINING_TIMES:
         raise ConfigError(
             f"the training period has fewer than {MIN_TRAINING_TIMES} times",
@@ -170,65 +179,6 @@ def _statics(source: Source, selection: Selection) -> tuple[str, ...]:
             )
         names.append(name if name in COMPUTED_STATICS else find(name).short)
     return tuple(names)
-
-
-def _even_times(source: Source, selection: Selection, channels: tuple[Channel, ...]) -> tuple[np.ndarray, float]:
-    """Returns the positions of the chosen times and their step in hours."""
-    # times of variables that are not wanted say nothing
-    there = np.any([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
-    if selection.start is not None:
-        there &= source.times >= moment(selection.start)
-    if selection.end is not None:
-        there &= source.times <= moment(selection.end, last=True)
-    positions = np.flatnonzero(there)
-    if len(positions) < 2:
-        raise ConfigError(
-            f"{len(positions)} of the times from {show(source.times[0])} to {show(source.times[-1])} are chosen",
-            key=selection.key("start" if selection.start else "end"),
-            hint="choose a longer period",
-        )
-    gaps = np.diff(source.times[positions]).astype(np.int64)
-    own_step = Counter(gaps.tolist()).most_common(1)[0][0]
-    step = own_step if selection.step is None else round(60 * parse_hours(selection.step))
-    if step % own_step:
-        raise ConfigError(
-            f"{format_hours(step / 60)} is no multiple of the data's step of {format_hours(own_step / 60)}",
-            key=selection.key("step"),
-            hint=f"e.g. step={max(step // own_step, 1) * own_step / 60:g}h",
-        )
-    minutes = (source.times[positions] - source.times[positions[0]]).astype(np.int64)
-    if selection.step is not None:
-        positions = positions[minutes % step == 0]
-    if selection.allow_gaps:
-        spacings = np.diff(source.times[positions]).astype(np.int64)
-        return positions, float(np.gcd.reduce(spacings)) / 60
-    _check_even(source, channels[0], positions, step)
-    return positions, step / 60
-
-
-def _check_even(source: Source, channel: Channel, positions: np.ndarray, step: int) -> None:
-    times = source.times[positions]
-    gaps = np.diff(times).astype(np.int64)
-    if (gaps == step).all():
-        return
-    at = int((gaps != step).argmax())
-    missing = show(times[at] + np.timedelta64(step, "m"))
-    field = source.fields[channel.variable.name]
-    raise DataError(
-        f"{field.file_at(int(positions[at]), channel.level)}: {channel.variable.name} is missing at {missing}; after "
-        f"{show(times[at])} comes {show(times[at + 1])}, though the step is {format_hours(step / 60)} "
-        "(choose a part without gaps with start and end, or say allow_gaps=true)"
-    )
-
-
-def _check_there(source: Source, channel: Channel, positions: np.ndarray) -> None:
-    field = source.fields[channel.variable.name]
-    missing = ~field.has(channel.level)[positions]
-    if missing.any():
-        raise DataError(
-            f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) is missing at "
-            f"{show(source.times[positions[missing.argmax()]])}, where other variables are there"
-        )
 
 
 __all__ = ["SPLITS", "PreparePlan", "make_plan"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from domains.climate.data.calendar import WORLD, Calendar
 from sciml.core.errors import DataError
 from sciml.core.files import read_json
 from sciml.data.zarr_codecs import check_codecs
@@ -57,8 +58,13 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Writes small variables into a store, in place of what an interrupted run left of them."""
     for name in dataset.variables:
         shutil.rmtree(path / str(name), ignore_errors=True)
-    encoding = {"time": {"units": TIME_UNITS, "dtype": "int64"}} if "time" in dataset.variables else {}
-    dataset.to_zarr(path, mode="a", zarr_format=2, consolidated=False, encoding=encoding)
+    dataset.to_zarr(path, mode="a", zarr_format=2, consolidated=False)
+
+
+def time_coordinate(times: np.ndarray, calendar: Calendar) -> tuple[str, np.ndarray, dict[str, str]]:
+    """Returns a coordinate as the CF conventions write it, in any calendar."""
+    name = "proleptic_gregorian" if calendar == WORLD else calendar.name
+    return ("time", times.astype("datetime64[m]").astype(np.int64), {"units": TIME_UNITS, "calendar": name})
 
 
 def open_group(path: Path, mode: str) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from domains.climate.data.calendar import Calendar
 from domains.climate.data.schema import ClimateSchema, cell_area_weights
 from domains.climate.data.variables import parse_channel
 from sciml.forecast.example import ForecastExample
@@ -43,9 +44,8 @@ class WeatherExample(ForecastExample):
 
     def valid_text(self, lead_hours: float) -> str:
         """Returns the valid time as text: ``2017-01-04 02:00 UTC, lead 72 h``."""
-        minutes = round((self.init_time + lead_hours) * 60)
-        time = np.datetime64(0, "m") + np.timedelta64(minutes, "m")
-        return f"{str(time).replace('T', ' ')} UTC, lead {lead_hours:g} h"
+        time = np.datetime64(round((self.init_time + lead_hours) * 60), "m")
+        return f"{Calendar(self.schema.calendar).show(time).replace('T', ' ')} UTC, lead {lead_hours:g} h"
 
     def rmse(self, error: Float[np.ndarray, "latitude longitude"]) -> float:
         """Returns the area-weighted root mean square of one map."""

@@ -50,13 +50,13 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
 
 def read_example(path: Path, store: States) -> WeatherExample:
     """Returns a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
-    with xr.open_dataset(path, engine="zarr" if path.suffix == ".zarr" else "netcdf4") as dataset:
+    engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
+    with xr.open_dataset(path, engine=engine, decode_times=False, decode_timedelta=False) as dataset:
         if "number" in dataset.dims:
             dataset = dataset.mean("number", keep_attrs=True)
         fields = np.stack([_channel(dataset, name) for name in store.schema.channels], axis=1)
-        init = dataset["time"].values[0]
-        leads = dataset["prediction_timedelta"].values / np.timedelta64(1, "h")
-    hours = float((init - np.datetime64(0, "ns")) / np.timedelta64(1, "h"))
+        hours = float(dataset["time"].values[0]) / 60
+        leads = dataset["prediction_timedelta"].values / 60
     known = {round(float(hour) * 60): position for position, hour in enumerate(store.hours)}
     start, *ahead = [known.get(round((hours + lead) * 60)) for lead in (0.0, *leads)]
     truth = store.read(np.array(ahead)) if None not in ahead else None

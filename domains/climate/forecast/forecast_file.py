@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import parse_channel
-from domains.climate.data.zarr_layout import consolidate
+from domains.climate.data.zarr_layout import TIME_UNITS, consolidate
 from sciml import __version__
 from sciml.domain.protocol import Prediction
 
 STEP_DIM = "prediction_timedelta"
+STEP_ENCODING: dict[Hashable, Any] = {STEP_DIM: {"units": "minutes", "dtype": "int64"}}
 
 
 class ForecastFile:
@@ -42,9 +44,7 @@ class ForecastFile:
             self._append_netcdf(dataset)
         elif not self.started:
             encoding: dict[Hashable, Any] = {name: {"chunks": field.shape} for name, field in dataset.data_vars.items()}
-            dataset.to_zarr(
-                self.path, mode="w", zarr_format=2, consolidated=False, encoding=encoding | _time_encoding()
-            )
+            dataset.to_zarr(self.path, mode="w", zarr_format=2, consolidated=False, encoding=encoding | STEP_ENCODING)
         else:
             dataset.to_zarr(self.path, append_dim=STEP_DIM, consolidated=False)
         self.started = True
@@ -55,8 +55,6 @@ class ForecastFile:
             consolidate(self.path)
 
     def _dataset(self, lead_hours: float, fields: np.ndarray) -> xr.Dataset:
-        init = np.datetime64(0, "m") + np.timedelta64(round(self.init_time * 60), "m")
-        lead = np.timedelta64(round(lead_hours * 60), "m")
         members = len(fields)
         variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
         levels: dict[str, list[int]] = defaultdict(list)
@@ -80,18 +78,23 @@ class ForecastFile:
             if members == 1:
                 dims, values = dims[1:], values[0]
             variables[name] = (("time", STEP_DIM, *dims), values[None, None], {"units": units[name]})
+        lead = round(lead_hours * 60)
+        init = round(self.init_time * 60)
+        calendar = Calendar(self.schema.calendar)
+        name = "proleptic_gregorian" if calendar == WORLD else calendar.name
+        clock = {"units": TIME_UNITS, "calendar": name}
         coords: dict[str, Any] = {
             "time": (
                 "time",
-                [init.astype("datetime64[ns]")],
-                {"standard_name": "forecast_reference_time", "long_name": "init_time"},
+                np.array([init]),
+                {**clock, "standard_name": "forecast_reference_time", "long_name": "init_time"},
             ),
             STEP_DIM: (
                 STEP_DIM,
-                [lead.astype("timedelta64[ns]")],
+                np.array([lead], "timedelta64[m]").astype("timedelta64[ns]"),
                 {"standard_name": "forecast_period", "long_name": "lead_time"},
             ),
-            "valid_time": (("time", STEP_DIM), [[(init + lead).astype("datetime64[ns]")]], {"standard_name": "time"}),
+            "valid_time": (("time", STEP_DIM), np.array([[init + lead]]), {**clock, "standard_name": "time"}),
             "latitude": (
                 "latitude",
                 list(self.schema.latitude),
@@ -116,7 +119,7 @@ class ForecastFile:
 
     def _append_netcdf(self, dataset: xr.Dataset) -> None:
         if not self.started:
-            dataset.to_netcdf(self.path, unlimited_dims=[STEP_DIM], encoding=_time_encoding())
+            dataset.to_netcdf(self.path, unlimited_dims=[STEP_DIM], encoding=STEP_ENCODING)
             return
         import netCDF4
 
@@ -127,22 +130,9 @@ class ForecastFile:
                     axis = variable.dimensions.index(STEP_DIM)
                     index = [slice(None)] * variable.ndim
                     index[axis] = slice(position, position + 1)
-                    variable[tuple(index)] = _encoded(dataset[name])
+                    variable[tuple(index)] = _encoded(dataset[name].values)
 
 
-def _time_encoding() -> dict[str, dict[str, str]]:
-    minutes = {"dtype": "int64"}
-    return {
-        "time": {"units": "minutes since 1970-01-01", **minutes},
-        "valid_time": {"units": "minutes since 1970-01-01", **minutes},
-        STEP_DIM: {"units": "minutes", **minutes},
-    }
-
-
-def _encoded(values: xr.DataArray) -> np.ndarray:
-    """Returns numbers as they stand in the file: times in minutes."""
-    if values.dtype.kind == "M":
-        return (values.values - np.datetime64(0, "m")) // np.timedelta64(1, "m")
-    if values.dtype.kind == "m":
-        return values.values // np.timedelta64(1, "m")
-    return values.values
+def _encoded(values: np.ndarray) -> np.ndarray:
+    """Returns numbers as they stand in the file: lead times in minutes."""
+    return values // np.timedelta64(1, "m") if values.dtype.kind == "m" else values

@@ -38,15 +38,15 @@ def initial_batch(
 def _position(states: States, init_time: str | None) -> int:
     if init_time is None:
         return int(states.indices("test")[-1 if isinstance(states, OtherStates) else 0])
-    try:
-        wanted = np.datetime64(init_time.removesuffix("Z"), "m")
-    except ValueError:
-        raise ConfigError(f"{init_time!r} is no time", key="init_time", hint="for example 2001-12-01T00") from None
-    times = states.times.astype("datetime64[m]")
-    positions = np.flatnonzero(times == wanted)
+    wanted = states.calendar.moment(init_time, key="init_time")
+    positions = np.flatnonzero(states.times == wanted)
     if len(positions) == 0:
-        nearest = times[np.abs(times - wanted).argmin()]
-        raise ConfigError(f"the data have no state at {wanted}", key="init_time", hint=f"the nearest is {nearest}")
+        nearest = states.calendar.show(states.times[np.abs(states.times - wanted).argmin()])
+        raise ConfigError(
+            f"the data have no state at {states.calendar.show(wanted)}",
+            key="init_time",
+            hint=f"the nearest is {nearest}",
+        )
     return int(positions[0])
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.climate.data.batch import FieldBatch
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
@@ -129,7 +130,8 @@ class ClimateTask:
         state = (batch.state - mean) / std
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
         interval = batch.intervals[:, 0]
-        output = model(state, self.schema.channels, interval, batch.time, self._constants(batch), **grid).float()
+        time = self._world_time(batch.time)
+        output = model(state, self.schema.channels, interval, time, self._constants(batch), **grid).float()
         return output if self.predicts == "increment" else (output - state) * std / self._scale(batch)
 
     def metrics(self) -> ClimateMetrics:
@@ -148,5 +150,13 @@ class ClimateTask:
         if not self.forcings:
             return statics if statics.shape[1] else None
         grid = self.schema.latitude, self.schema.longitude
-        computed = [forcing_fields(name, batch.time, batch.valid_time, *grid) for name in self.forcings]
+        time, valid_time = self._world_time(batch.time), self._world_time(batch.valid_time)
+        computed = [forcing_fields(name, time, valid_time, *grid) for name in self.forcings]
         return torch.cat([statics, *computed], dim=1)
+
+    def _world_time(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """Returns hours since 1970 of the world's calendar, which the sun follows, of hours in that of the data."""
+        calendar = Calendar(self.schema.calendar)
+        if calendar == WORLD:
+            return hours
+        return torch.from_numpy(calendar.standard_hours(hours.detach().cpu().double().numpy())).to(hours)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from domains.climate.data.climatology import DAYS, Calendar, daily_means, day_of_year, week_of_year, window_weights
+from domains.climate.data.calendar import WORLD
+from domains.climate.data.climatology import DAYS, DayTimes, daily_means, window_weights
 
 SHAPE = (2, 3, 4)
 
@@ -13,12 +14,12 @@ def times_every(hours: int, first: str, last: str) -> np.ndarray:
 
 
 def fields_of(times: np.ndarray, seed: int = 0) -> np.ndarray:
-    season = np.cos(2 * np.pi * day_of_year(times) / 365.25)[:, None, None, None]
+    season = np.cos(2 * np.pi * WORLD.day_of_year(times) / 365.25)[:, None, None, None]
     return (280 + 10 * season + np.random.default_rng(seed).standard_normal((len(times), *SHAPE))).astype(np.float32)
 
 
 def computed(times: np.ndarray, fields: np.ndarray, tmp_path, max_bytes: float = 2**30):
-    calendar = Calendar.of(times)
+    calendar = DayTimes.of(times)
     means = daily_means(lambda t, c: fields[t, c], times, calendar, SHAPE, tmp_path, 17, max_bytes)
     per_day = (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D"))
     smooth = np.full((len(calendar.hours), DAYS, *SHAPE), np.nan)
@@ -32,7 +33,7 @@ def brute_force(times: np.ndarray, fields: np.ndarray, hour: int, day: int) -> n
     at_hour = (times.astype("datetime64[h]").astype(int) % 24) == hour
     total, weight = np.zeros(SHAPE), 0.0
     for time, field in zip(times[at_hour], fields[at_hour].astype(np.float64), strict=True):
-        distance = abs(int(day_of_year(np.array([time]))[0]) - day)
+        distance = abs(int(WORLD.day_of_year(np.array([time]))[0]) - day)
         closeness = max(0.0, 1 - min(distance, 366 - distance) / 30)
         total, weight = total + closeness * field, weight + closeness
     return total / weight
@@ -96,7 +97,7 @@ def test_weeks(tmp_path):
     times = times_every(6, "2003-01-01", "2005-01-01")
     fields = fields_of(times)
     _, _, means = computed(times, fields, tmp_path)
-    weeks = week_of_year(times)
+    weeks = DayTimes((0.0,)).week(times)
     assert weeks.max() == 52
     for week in (0, 8, 51, 52):
         np.testing.assert_allclose(means.weekly[week], fields[weeks == week].astype(np.float64).mean(0), rtol=1e-6)

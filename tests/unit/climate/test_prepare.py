@@ -10,9 +10,10 @@ from weather_files import as_cds, canonical, write_cds_new, write_wb2
 from domains.climate.data import prepare as module
 from domains.climate.data import store_layout as plan
 from domains.climate.data import zarr_layout as layout
+from domains.climate.data.calendar import WORLD
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.regrid import LatLonGrid, Regridder
-from domains.climate.data.selection import Selection, moment
+from domains.climate.data.selection import Selection
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import ConfigError, DataError, RunError
@@ -353,7 +354,7 @@ def test_splits_by_share_are_in_order_with_a_gap(source, tmp_path):
 
 
 def test_dates_include_their_last_day():
-    assert str(moment("2016", last=True)) == "2016-12-31T23:59"
-    assert str(moment(2016)) == "2016-01-01T00:00"
-    assert str(moment("2016-02", last=True)) == "2016-02-29T23:59"
-    assert str(moment("2016-02-03T06:00", last=True)) == "2016-02-03T06:00"
+    assert str(WORLD.moment("2016", last=True)) == "2016-12-31T23:59"
+    assert str(WORLD.moment(2016)) == "2016-01-01T00:00"
+    assert str(WORLD.moment("2016-02", last=True)) == "2016-02-29T23:59"
+    assert str(WORLD.moment("2016-02-03T06:00", last=True)) == "2016-02-03T06:00"

@@ -9,7 +9,8 @@ import torch
 from weather_files import write_wb2
 
 from domains.climate.data import zarr_layout as layout
-from domains.climate.data.climatology import day_of_year, week_of_year
+from domains.climate.data.calendar import WORLD
+from domains.climate.data.climatology import DayTimes
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
@@ -56,11 +57,11 @@ def test_climatology_at_valid_times(store):
     hours = times.astype(np.int64) / 60
     found = store.climatology(hours)
     for number, (time, hour) in enumerate(zip(times, (3, 0, 2), strict=True)):
-        expected = table["climatology"][hour, int(day_of_year(np.array([time]))[0])]
+        expected = table["climatology"][hour, int(WORLD.day_of_year(np.array([time]))[0])]
         np.testing.assert_array_equal(found[number], expected)
     np.testing.assert_array_equal(store.climatology(torch.tensor(hours)), found)
     weekly = store.weekly_climatology(hours)
-    for number, week in enumerate(week_of_year(times)):
+    for number, week in enumerate(DayTimes((0.0,)).week(times)):
         np.testing.assert_array_equal(weekly[number], table["weekly_climatology"][int(week)])
     assert store.climatology(np.empty(0)).shape == (0, 2, 8, 16)
     everything = store.read(store.indices("train")).astype(np.float64).mean(0)

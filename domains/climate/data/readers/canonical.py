@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
-from domains.climate.data.readers.field import FieldPiece, Orientation, show
-from domains.climate.data.variables import Conversion, Role, Variable, find, identify
+from domains.climate.data.calendar import WORLD, Calendar
+from domains.climate.data.readers.field import FieldPiece, Orientation
+from domains.climate.data.readers.times import steps_of, times_of
+from domains.climate.data.readers.vertical import Vertical, vertical_of
+from domains.climate.data.variables import Conversion, Role, Variable, identify, of_standard_name
 from sciml.core.errors import DataError
 
 _DIMS = {
     "latitude": ("latitude", "lat", "y"),
     "longitude": ("longitude", "lon", "x"),
     "time": ("time", "valid_time", "forecast_reference_time"),
-    "level": ("level", "pressure_level", "isobaricInhPa", "plev", "pressure", "lev"),
     "expver": ("expver",),
     "member": ("number", "member", "realization", "ensemble"),
     "step": ("step", "forecast_period", "prediction_timedelta", "lead_time"),
 }
-_MINUTES = {"day": 1440, "hour": 60, "h": 60, "minute": 1, "second": 1 / 60, "nanosecond": 1 / 60e9}
 LONGITUDE_TOLERANCE = 1e-3
+UNKNOWN = "unknown here"
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,31 @@ class Reading:
     """Holds what was found in one dataset.
 
     Attributes:
-        pieces: of all variables that are known.
+        pieces: of all variables that are known and wanted.
         num_members: how many ensemble members there are to choose from.
+        calendar: that the times are counted in.
+        left_out: why other fields on the grid were not read, by name.
     """
 
     pieces: list[FieldPiece]
-    num_members: int
+    num_members: int = 1
+    calendar: Calendar = WORLD
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
-def canonical_pieces(dataset: xr.Dataset, file: str, member: int) -> Reading:
-    """Returns all known variables of a dataset.
+def canonical_pieces(dataset: xr.Dataset, file: str, member: int, wanted: Collection[str] | None = None) -> Reading:
+    """Returns the variables of a dataset that are known and wanted.
+
+    Args:
+        wanted: long names; None for all. Only what is wanted is checked.
 
     Raises:
         DataError: no grid, times that cannot be understood, a unit that cannot be converted.
     """
     dataset = _with_our_dims(dataset)
+    chosen, left_out = _choose(dataset, wanted)
+    if not chosen:
+        return Reading([], left_out=left_out)
     for dim in ("latitude", "longitude"):
         if dim not in dataset.dims:
             raise DataError(
@@ -58,11 +70,28 @@ def canonical_pieces(dataset: xr.Dataset, file: str, member: int) -> Reading:
             raise DataError(f"{file}: there is no ensemble member {member}; it has 0 to {num_members - 1}")
         dataset = dataset.isel(member=member)
     pieces: list[FieldPiece] = []
+    for name, (variable, vertical) in chosen.items():
+        pieces += _pieces_of(variable, vertical, dataset[name], dataset, file, orientation)
+    calendar = next((piece.calendar for piece in pieces if len(piece.times)), WORLD)
+    return Reading(pieces, num_members, calendar, left_out)
+
+
+def _choose(
+    dataset: xr.Dataset, wanted: Collection[str] | None
+) -> tuple[dict[str, tuple[Variable, Vertical]], dict[str, str]]:
+    """Returns the fields that are known and wanted, and why the others are not read."""
+    chosen: dict[str, tuple[Variable, Vertical]] = {}
+    left_out: dict[str, str] = {}
     for name, array in dataset.data_vars.items():
-        variable = _variable_of(str(name), array)
-        if variable is not None and {"latitude", "longitude"} <= set(array.dims):
-            pieces.extend(_pieces_of(variable, array, dataset, file, orientation))
-    return Reading(pieces, num_members)
+        if not {"latitude", "longitude"} <= set(array.dims) and "latitude" in dataset.dims:
+            continue  # bounds of cells, attributes of the grid
+        vertical = vertical_of(array)
+        variable = _variable_of(str(name), array, vertical)
+        if isinstance(variable, str):
+            left_out[str(name)] = variable
+        elif wanted is None or variable.name in wanted:
+            chosen[str(name)] = (variable, vertical)
+    return chosen, left_out
 
 
 def _with_our_dims(dataset: xr.Dataset) -> xr.Dataset:
@@ -80,39 +109,57 @@ def _with_our_dims(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.rename(names)
 
 
-def _variable_of(name: str, array: xr.DataArray) -> Variable | None:
-    attributes = (array.attrs.get(key) for key in ("GRIB_shortName", "short_name", "standard_name"))
-    variable = next((v for v in map(identify, [name, *(a for a in attributes if a)]) if v is not None), None)
-    if (
-        variable is not None
-        and variable.name == "geopotential"
-        and "level" not in array.dims
-        and "level" not in array.coords
-    ):
-        return find("geopotential_at_surface")  # z without a level is the orography, in GRIB and in CDS
+def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable | str:
+    """Returns the variable that a field is, or why it is not read."""
+    names = [name, *(str(array.attrs[key]) for key in ("GRIB_shortName", "short_name") if key in array.attrs)]
+    variable = next((found for found in map(identify, names) if found is not None), None)
+    standard_name = str(array.attrs.get("standard_name", ""))
+    if variable is None:
+        height = vertical.values[0] if vertical.kind == "height" and len(vertical.values) == 1 else None
+        variable = of_standard_name(standard_name, vertical.kind == "pressure", height) or identify(standard_name)
+    if variable is None:
+        return UNKNOWN
+    if variable.name == "geopotential" and vertical.kind == "none":
+        return identify("geopotential_at_surface") or UNKNOWN  # z without a level is the orography, in GRIB and in CDS
+    if vertical.kind == "other":
+        return vertical.reason
+    if variable.on_levels and vertical.kind != "pressure":
+        height = vertical.values[0] if len(vertical.values) == 1 else None
+        at_height = of_standard_name(variable.standard_name, False, height)
+        if at_height is not None:
+            return at_height
+        return "on heights above the ground" if vertical.kind == "height" else "says nothing of its pressure level"
     return variable
 
 
 def _pieces_of(
-    variable: Variable, array: xr.DataArray, dataset: xr.Dataset, file: str, orientation: Orientation
+    variable: Variable,
+    vertical: Vertical,
+    array: xr.DataArray,
+    dataset: xr.Dataset,
+    file: str,
+    orientation: Orientation,
 ) -> Iterator[FieldPiece]:
     conversion = _conversion(variable, array, file)
-    levels = _levels(variable, array, file)
-    strange = [d for d in array.dims if d not in (*_DIMS, "member") and array.sizes[d] > 1]
+    if vertical.dim is not None and vertical.dim in array.dims:
+        array = array.rename({vertical.dim: "level"})
+    levels = _levels(variable, vertical, array, file)
+    dims = (*_DIMS, "level")
+    strange = [d for d in array.dims if d not in dims and array.sizes[d] > 1]
     if strange:
         raise DataError(
             f"{file}: {variable.name} has a dimension {strange[0]!r} of {array.sizes[strange[0]]} "
             "that is not understood; select one of them beforehand"
         )
-    array = array.isel({d: 0 for d in array.dims if d not in _DIMS})
+    array = array.isel({d: 0 for d in array.dims if d not in dims})
     if variable.role is Role.STATIC:
         array = array.isel({d: 0 for d in ("time", "step", "expver") if d in array.dims})
         yield FieldPiece(file, variable, array, np.empty(0, "datetime64[m]"), (), conversion, orientation)
         return
-    times = _times(variable, dataset, file)
-    for number, step in enumerate(_steps(variable, array, file)):
+    times, calendar = times_of(variable.name, dataset, file)
+    for number, step in enumerate(steps_of(array, variable.name, file)):
         part = array.isel(step=number) if "step" in array.dims else array
-        yield FieldPiece(file, variable, part, times + step, levels, conversion, orientation)
+        yield FieldPiece(file, variable, part, times + step, levels, conversion, orientation, calendar)
 
 
 def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversion:
@@ -128,52 +175,18 @@ def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversio
     return conversion
 
 
-def _levels(variable: Variable, array: xr.DataArray, file: str) -> tuple[int, ...]:
+def _levels(variable: Variable, vertical: Vertical, array: xr.DataArray, file: str) -> tuple[int, ...]:
     if not variable.on_levels:
         if "level" in array.dims and array.sizes["level"] > 1:
             raise DataError(f"{file}: {variable.name} is a surface variable but has {array.sizes['level']} levels")
         return ()
-    if "level" not in array.coords:
-        raise DataError(f"{file}: {variable.name} says nothing of its pressure level; add a coordinate 'level' in hPa")
-    values = np.atleast_1d(array["level"].values).astype(np.float64)
-    if str(array["level"].attrs.get("units", "")).strip() == "Pa":
-        values = values / 100
-    return tuple(round(float(v)) for v in values)
-
-
-def _times(variable: Variable, dataset: xr.Dataset, file: str) -> np.ndarray:
-    if "time" not in dataset.variables:
-        raise DataError(f"{file}: {variable.name} says nothing of its time; add a coordinate 'time'")
-    times = np.atleast_1d(dataset["time"].values)
-    if not np.issubdtype(times.dtype, np.datetime64):
-        calendar = dataset["time"].encoding.get("calendar") or dataset["time"].attrs.get("calendar")
-        reason = f"are in the calendar {calendar!r}" if calendar else f"are plain numbers ({times[0]} ...)"
+    levels = tuple(round(value) for value in vertical.values)
+    if len(set(levels)) < len(levels):
+        twice = next(level for level in levels if levels.count(level) > 1)
         raise DataError(
-            f"{file}: the times {reason}; give them as CF times in the standard calendar, "
-            "e.g. units='hours since 1970-01-01'"
+            f"{file}: {variable.name} has several levels at about {twice} hPa; select one of them beforehand"
         )
-    minutes = times.astype("datetime64[m]")
-    if np.isnat(minutes).any():
-        raise DataError(f"{file}: time number {int(np.isnat(minutes).argmax())} is missing (NaT)")
-    if (minutes != times).any():
-        raise DataError(
-            f"{file}: the time {times[(minutes != times).argmax()]} is not on a full minute; "
-            f"did you mean {show(times[(minutes != times).argmax()])}?"
-        )
-    return minutes
-
-
-def _steps(variable: Variable, array: xr.DataArray, file: str) -> np.ndarray:
-    """Returns forecast steps, as GRIB has them for accumulated fields; zero for analyses."""
-    if "step" not in array.coords:
-        return np.zeros(1, "timedelta64[m]")
-    steps = np.atleast_1d(array["step"].values)
-    if not np.issubdtype(steps.dtype, np.timedelta64):
-        unit = str(array["step"].attrs.get("units", ""))
-        if unit.rstrip("s") not in _MINUTES:
-            raise DataError(f"{file}: the forecast steps of {variable.name} are in {unit!r}; give them in hours")
-        return np.round(steps * _MINUTES[unit.rstrip("s")]).astype("timedelta64[m]")
-    return np.where(np.isnat(steps), np.timedelta64(0, "m"), steps).astype("timedelta64[m]")
+    return levels
 
 
 def orient(latitude: np.ndarray, longitude: np.ndarray, file: str) -> Orientation:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.variables import Conversion, Variable
 from sciml.core.errors import DataError
 
@@ -43,6 +44,7 @@ class FieldPiece:
         times: datetime64[m] of its times; empty where it has no time.
         levels: hPa; empty where it has none.
         conversion: from the file's unit to the variable's.
+        calendar: that the times are counted in.
     """
 
     file: str
@@ -52,6 +54,7 @@ class FieldPiece:
     levels: tuple[int, ...]
     conversion: Conversion
     orientation: Orientation
+    calendar: Calendar = WORLD
 
     def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Reads values (time, level, latitude, longitude) in float32 and the variable's unit.
@@ -67,7 +70,7 @@ class FieldPiece:
         try:
             values = np.asarray(part.values, dtype=np.float64)
         except Exception as error:  # whatever a broken file makes the libraries raise
-            when = f" at {show(self.times[times[0]])}" if len(self.times) else ""
+            when = f" at {self.calendar.show(self.times[times[0]])}" if len(self.times) else ""
             raise DataError(
                 f"{self.file}: {self.variable.name}{when} cannot be read, the file seems damaged "
                 f"({type(error).__name__}: {error})"
@@ -110,13 +113,16 @@ class Field:
         pieces: of one variable, all on one grid.
         times: all times of the source, increasing.
         levels: all levels of the source in hPa, increasing; empty for a variable without levels.
+        calendar: that the times are counted in, for messages.
 
     Raises:
         DataError: the same time (and level) twice.
     """
 
-    def __init__(self, pieces: Sequence[FieldPiece], times: np.ndarray, levels: tuple[int, ...]) -> None:
-        self.pieces = list(pieces)
+    def __init__(
+        self, pieces: Sequence[FieldPiece], times: np.ndarray, levels: tuple[int, ...], calendar: Calendar = WORLD
+    ) -> None:
+        self.pieces, self.calendar = list(pieces), calendar
         self.variable = pieces[0].variable
         self.times, self.levels = times, levels
         shape = (max(len(times), 1), max(len(levels), 1))
@@ -142,7 +148,7 @@ class Field:
         self.column[cells] = np.arange(len(columns))[None]
 
     def _refuse_twice(self, time: int, first: FieldPiece, second: FieldPiece) -> None:
-        when = f" at {show(self.times[time])}" if len(self.times) else ""
+        when = f" at {self.calendar.show(self.times[time])}" if len(self.times) else ""
         where = first.file if first.file == second.file else f"{first.file} and {second.file}"
         raise DataError(f"{where}: {self.variable.name}{when} is there twice; keep one of the two")
 
@@ -176,9 +182,8 @@ class Field:
         if (owner < 0).any():
             time, level = np.argwhere(owner < 0)[0]
             at = f" at {self.levels[levels[level]]} hPa" if self.levels else ""
-            raise DataError(
-                f"{self.pieces[0].file}: {self.variable.name}{at} is missing at {show(self.times[times[time]])}"
-            )
+            when = self.calendar.show(self.times[times[time]])
+            raise DataError(f"{self.pieces[0].file}: {self.variable.name}{at} is missing at {when}")
         for number in np.unique(owner):
             rows, columns = np.flatnonzero((owner == number).any(1)), np.flatnonzero((owner == number).any(0))
             block = self.pieces[number].read(
@@ -189,8 +194,3 @@ class Field:
             target[mine] = block[mine]
             out[np.ix_(rows, columns)] = target
         return out
-
-
-def show(time: np.datetime64) -> str:
-    """Returns a time for messages: ``2020-01-31T06:00``."""
-    return str(time.astype("datetime64[m]"))

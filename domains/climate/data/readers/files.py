@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from domains.climate.data.readers.grib_messages import START, check_messages
 from sciml.core.errors import DataError, MissingExtraError
 from sciml.data import files
 from sciml.data.classic_netcdf import check_whole
@@ -18,6 +25,8 @@ from sciml.data.zarr_codecs import check_codecs
 
 NETCDF = (".nc", ".nc4", ".cdf", ".netcdf")
 GRIB = (".grib", ".grb", ".grib2", ".grb2")
+ZIP = (".zip",)
+_ZIP_MAGIC = b"PK\x03\x04"
 _CLOUD_PACKAGES = {
     "gs": "gcsfs",
     "gcs": "gcsfs",
@@ -57,22 +66,25 @@ def _is_whole(path: str) -> bool:
 
 def _in_folder(folder: Path) -> list[str]:
     inside = [str(entry) for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    return [file for file in inside if file.lower().endswith(NETCDF + GRIB) or is_zarr(file)]
+    return [file for file in inside if file.lower().endswith(NETCDF + GRIB + ZIP) or is_zarr(file)]
 
 
 def open_file(file: str) -> list[xr.Dataset]:
-    """Opens a file without reading its fields; GRIB may come as several datasets.
+    """Opens a file without reading its fields; GRIB and ZIP, as CDS delivers both, may come as several datasets.
 
     Raises:
         DataError: damaged or of an unknown format.
         MissingExtraError: an optional package is needed.
     """
     try:
-        if file.lower().endswith(GRIB):
-            return _open_grib(_fetch(file))
         if is_zarr(file):
             return [_open_zarr(file)]
         local = _fetch(file)
+        magic = _first_bytes(local)
+        if magic == _ZIP_MAGIC:
+            return [dataset for part in _unzipped(local) for dataset in open_file(part)]
+        if file.lower().endswith(GRIB) or magic == START:
+            return _open_grib(local)
         check_whole(local)
         check_hdf5(local)
         return [xr.open_dataset(local, engine="netcdf4", cache=False, decode_timedelta=False)]
@@ -94,14 +106,47 @@ def _open_zarr(file: str) -> xr.Dataset:
 
 def _open_grib(file: str) -> list[xr.Dataset]:
     try:
-        import cfgrib
+        from cfgrib import xarray_store
     except Exception as error:  # cfgrib raises RuntimeError where its C library is not found
         raise MissingExtraError("cfgrib", extra="grib", purpose=f"to read {file}") from error
+    check_messages(file)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # cfgrib merges with xarray's old defaults
-        # no index files beside the user's data
-        datasets: list[xr.Dataset] = cfgrib.open_datasets(file, backend_kwargs={"indexpath": ""}, cache=False)
+        warnings.simplefilter("ignore")  # of cfgrib and of xarray's old defaults in it
+        # one variable and type of level at a time; no index files beside the user's data
+        datasets: list[xr.Dataset] = xarray_store.open_variable_datasets(
+            file, backend_kwargs={"indexpath": ""}, cache=False, decode_timedelta=True
+        )
     return datasets
+
+
+def _first_bytes(file: str) -> bytes:
+    with Path(file).open("rb") as opened:
+        return opened.read(4)
+
+
+@cache
+def _unzipped(file: str) -> tuple[str, ...]:
+    """Unpacks an archive into a temporary folder, which lasts as long as the process, and returns its data files.
+
+    Raises:
+        DataError: it is damaged, or there are no data in it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sciml-unzipped-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{file}: the archive is damaged ({error}); download it again") from None
+    if is_zarr(str(folder)):
+        return (str(folder),)
+    parts: list[str] = []
+    for place in (folder, *sorted(entry for entry in folder.rglob("*") if entry.is_dir())):
+        if not any(is_zarr(str(above)) for above in (place, *place.parents) if folder in (above, *above.parents)):
+            parts += _in_folder(place)
+    if not parts:
+        raise DataError(f"{file}: the archive has no NetCDF, GRIB or zarr data in it")
+    return tuple(parts)
 
 
 def _fetch(file: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from domains.climate.data.readers.canonical import canonical_pieces
+from domains.climate.data.calendar import WORLD, Calendar
+from domains.climate.data.readers.canonical import UNKNOWN, Reading, canonical_pieces
 from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
 from domains.climate.data.readers.files import locate, open_file
-from domains.climate.data.variables import Channel, Role, find
+from domains.climate.data.variables import Channel, Role, find, identify
 from sciml.core.errors import DataError, nearest
 
 GRID_TOLERANCE_DEGREES = 1e-3
@@ -36,6 +38,8 @@ class Source:
         attribution: their source and license, as far as they say.
         symmetries: what they say of themselves in the attribute ``symmetries``: ``longitude`` (the same climate at all
             of them) and ``equator`` (mirrored hemispheres).
+        calendar: that the times are counted in.
+        left_out: why other fields in the files are not read, by name.
     """
 
     files: tuple[str, ...]
@@ -46,36 +50,48 @@ class Source:
     statics: dict[str, Field]
     title: str
     attribution: str
+    calendar: Calendar = WORLD
     symmetries: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: str | Sequence[str], member: int = 0) -> Source:
-        """Opens what a path stands for (see :func:`open_source`)."""
+    def open(cls, path: str | Sequence[str], member: int = 0, wanted: Collection[str] | None = None) -> Source:
+        """Opens what a path stands for (see :func:`open_source`).
+
+        Args:
+            wanted: long names of the variables that are read and checked; None takes all that are known.
+        """
         files = locate(path)
-        pieces: list[FieldPiece] = []
+        readings: list[Reading] = []
         attrs: dict[str, Any] = {}
         symmetries = set(SYMMETRIES)
-        num_members = 1
         for file in files:
             for dataset in open_file(file):
-                reading = canonical_pieces(dataset, file, member)
-                pieces.extend(reading.pieces)
-                num_members = max(num_members, reading.num_members)
+                readings.append(canonical_pieces(dataset, file, member, wanted))
                 attrs = {**dataset.attrs, **attrs}
                 symmetries &= {word.strip() for word in str(dataset.attrs.get("symmetries", "")).split(",")}
+        pieces = [piece for reading in readings for piece in reading.pieces]
+        reasons: dict[str, dict[str, None]] = defaultdict(dict)
+        for name, why in ((name, why) for reading in readings for name, why in reading.left_out.items()):
+            reasons[name][why] = None
+        left_out = {name: ", ".join(several) for name, several in reasons.items()}
         if not pieces:
-            raise DataError(f"{', '.join(files)}: no variable that is known here; {_found(files)}")
+            raise DataError(f"{', '.join(files)}: {_nothing(files, left_out, wanted)}")
+        num_members = max(reading.num_members for reading in readings)
         members = f" (ensemble member {member} of {num_members})" if num_members > 1 else ""
         title = str(attrs.get("title") or ("ERA5" if _is_ecmwf(attrs) else _stem(files[0]))) + members
         attribution = str(attrs.get("source") or attrs.get("institution") or "")
-        source = cls._assemble(tuple(files), pieces, title, attribution)
-        return replace(source, symmetries=tuple(sorted(symmetries)))
+        calendar = _common_calendar(files, [reading for reading in readings if reading.pieces])
+        source = cls._assemble(tuple(files), pieces, calendar, title, attribution)
+        return replace(source, symmetries=tuple(sorted(symmetries)), left_out=left_out)
 
     @classmethod
-    def _assemble(cls, files: tuple[str, ...], pieces: list[FieldPiece], title: str, attribution: str) -> Source:
+    def _assemble(
+        cls, files: tuple[str, ...], pieces: list[FieldPiece], calendar: Calendar, title: str, attribution: str
+    ) -> Source:
+        changing = [piece for piece in pieces if piece.variable.role is not Role.STATIC]
         for piece in pieces:
             _check_same_grid(pieces[0], piece)
-        changing = [piece for piece in pieces if piece.variable.role is not Role.STATIC]
         times = np.unique(np.concatenate([np.empty(0, "datetime64[m]"), *(piece.times for piece in changing)]))
         levels = tuple(sorted({level for piece in pieces for level in piece.levels}))
         fields: dict[str, Field] = {}
@@ -83,10 +99,10 @@ class Source:
         for name in dict.fromkeys(piece.variable.name for piece in pieces):
             mine = [piece for piece in pieces if piece.variable.name == name]
             if mine[0].variable.role is Role.STATIC:  # the same in every file: the first will do
-                statics[name] = Field(mine[:1], np.empty(0, "datetime64[m]"), ())
+                statics[name] = Field(mine[:1], np.empty(0, "datetime64[m]"), (), calendar)
             else:
-                fields[name] = Field(mine, times, levels if mine[0].variable.on_levels else ())
-        return cls(files, times, levels, pieces[0].orientation, fields, statics, title, attribution)
+                fields[name] = Field(mine, times, levels if mine[0].variable.on_levels else (), calendar)
+        return cls(files, times, levels, pieces[0].orientation, fields, statics, title, attribution, calendar)
 
     def field(self, name: str) -> Field:
         """Returns a variable that changes in time, by any of its names.
@@ -97,15 +113,17 @@ class Source:
         """
         variable = find(name)
         if variable.name not in self.fields:
-            raise DataError(f"{self.label}: no variable {variable.name}; {nearest(variable.name, self.fields)}")
+            reasons = [f"{own} is there, but {why}" for own, why in self.left_out.items() if identify(own) is variable]
+            advice = "; ".join(reasons) or nearest(variable.name, self.fields)
+            raise DataError(f"{self.label}: no variable {variable.name}; {advice}")
         return self.fields[variable.name]
 
     def channel_names(self) -> list[str]:
         """Returns the short names of all channels that change in time."""
         return [
-            Channel(field.variable, level).name
-            for field in self.fields.values()
-            for level in (field.available_levels() or (None,))
+            Channel(one.variable, level).name
+            for one in self.fields.values()
+            for level in (one.available_levels() or (None,))
         ]
 
     @property
@@ -116,16 +134,19 @@ class Source:
     def to_dataset(self) -> xr.Dataset:
         """Returns the source as a lazy dataset; indexing reads only what is asked for."""
         coords: dict[str, Any] = {
-            "time": self.times.astype("datetime64[ns]"),
+            "time": (
+                "time",
+                self.times.astype("datetime64[ns]") if self.calendar == WORLD else self.calendar.dates(self.times),
+            ),
             "latitude": ("latitude", self.orientation.latitude, {"units": "degrees_north"}),
             "longitude": ("longitude", self.orientation.longitude, {"units": "degrees_east"}),
         }
         if self.levels:
             coords["level"] = ("level", np.asarray(self.levels), {"units": "hPa"})
         variables = {}
-        for name, field in {**self.fields, **self.statics}.items():
-            lazy = _LazyArray(field)
-            attrs = {"units": field.variable.unit, "short_name": field.variable.short}
+        for name, one in {**self.fields, **self.statics}.items():
+            lazy = _LazyArray(one)
+            attrs = {"units": one.variable.unit, "short_name": one.variable.short}
             variables[name] = xr.Variable(lazy.dims, indexing.LazilyIndexedArray(lazy), attrs)
         return xr.Dataset(variables, coords, {"title": self.title, "source": self.attribution})
 
@@ -134,8 +155,8 @@ def open_source(path: str | Sequence[str], member: int = 0) -> xr.Dataset:
     """Opens weather data of any supported kind as one lazy dataset in this project's words.
 
     Args:
-        path: NetCDF as CDS delivers it (old or new names), GRIB, zarr in WeatherBench 2's or ARCO's layout;
-            a file, a folder, a pattern, several of them, or a URL (``gs://``, ``s3://``, ``https://``).
+        path: NetCDF as CDS delivers it (old or new names), GRIB, archives of both, zarr in WeatherBench 2's or ARCO's
+            layout; a file, a folder, a pattern, several of them, or a URL (``gs://``, ``s3://``, ``https://``).
         member: which one of an ensemble, counted from 0.
 
     Returns:
@@ -193,6 +214,16 @@ def _stem(file: str) -> str:
     return file.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _found(files: list[str]) -> str:
-    names = sorted({str(name) for file in files for dataset in open_file(file) for name in dataset.data_vars})
-    return "found " + (", ".join(names) if names else "none at all")
+def _common_calendar(files: Sequence[str], readings: Sequence[Reading]) -> Calendar:
+    calendars = {reading.calendar for reading in readings if any(len(piece.times) for piece in reading.pieces)}
+    if len(calendars) > 1:
+        names = " and ".join(sorted(calendar.name for calendar in calendars))
+        raise DataError(f"{files[0]} and others: their times are in the calendars {names}; prepare them one by one")
+    return calendars.pop() if calendars else WORLD
+
+
+def _nothing(files: Sequence[str], left_out: Mapping[str, str], wanted: Collection[str] | None) -> str:
+    if wanted is not None:
+        return f"there is nothing of {', '.join(sorted(wanted))}"
+    reasons = [name if why == UNKNOWN else f"{name} ({why})" for name, why in sorted(left_out.items())]
+    return "no variable that is known here; found " + (", ".join(reasons) if reasons else "none at all")

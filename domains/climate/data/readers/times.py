@@ -1,0 +1,72 @@
+"""Times and forecast steps of a dataset, in minutes of its own calendar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from domains.climate.data.calendar import WORLD, Calendar
+from sciml.core.errors import DataError
+
+TOLERANCE = np.timedelta64(1, "s")
+"""By which a time may lie beside a full minute: files count days in floating point."""
+_MINUTES = {"day": 1440, "hour": 60, "h": 60, "minute": 1, "second": 1 / 60, "nanosecond": 1 / 60e9}
+
+
+def times_of(what: str, dataset: xr.Dataset, file: str) -> tuple[np.ndarray, Calendar]:
+    """Returns datetime64[m] times and the calendar that they are counted in.
+
+    Args:
+        what: variable, for messages.
+
+    Raises:
+        DataError: there are none, or they cannot be understood.
+    """
+    if "time" not in dataset.variables:
+        raise DataError(f"{file}: {what} says nothing of its time; add a coordinate 'time'")
+    values = np.atleast_1d(dataset["time"].values)
+    calendar = WORLD
+    if values.dtype == object and len(values) and hasattr(values[0], "calendar"):
+        found = Calendar.of(str(values[0].calendar))
+        if found is None:
+            raise DataError(f"{file}: the times are in the calendar {values[0].calendar!r}, which is not known")
+        calendar, values = found, found.count(list(values))
+    if not np.issubdtype(values.dtype, np.datetime64):
+        raise DataError(
+            f"{file}: the times are plain numbers ({values[0]} ...); give them as CF times, "
+            "e.g. units='hours since 1970-01-01'"
+        )
+    if np.isnat(values).any():
+        raise DataError(f"{file}: time number {int(np.isnat(values).argmax())} is missing (NaT)")
+    minutes = _rounded(values)
+    off = np.abs(values - minutes) > TOLERANCE
+    if off.any():
+        at = int(off.argmax())
+        raise DataError(
+            f"{file}: the time {values[at]} is not on a full minute; did you mean {calendar.show(minutes[at])}?"
+        )
+    return minutes, calendar
+
+
+def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
+    """Returns forecast steps, as GRIB has them for accumulated fields; zero for analyses.
+
+    Raises:
+        DataError: steps in a unit that is not known.
+    """
+    if "step" not in array.coords:
+        return np.zeros(1, "timedelta64[m]")
+    steps: Any = np.atleast_1d(array["step"].values)
+    if not np.issubdtype(steps.dtype, np.timedelta64):
+        unit = str(array["step"].attrs.get("units", ""))
+        if unit.rstrip("s") not in _MINUTES:
+            raise DataError(f"{file}: the forecast steps of {what} are in {unit!r}; give them in hours")
+        return np.round(steps * _MINUTES[unit.rstrip("s")]).astype("timedelta64[m]")
+    return np.where(np.isnat(steps), np.timedelta64(0, "m"), steps).astype("timedelta64[m]")
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    half = np.timedelta64(30, "s")
+    return (values + half).astype("datetime64[m]")
