@@ -24,12 +24,14 @@ class ChannelReader:
         channels: in the order in which they are returned.
         regridder: from the source's grid to the wanted one.
         window: minutes over which sums, means and extremes are taken; 0 takes them as they are.
+        allow_gaps: whether a channel may have no value at all at some times.
     """
 
     source: Source
     channels: Sequence[Channel]
     regridder: Regridder
     window: int = 0
+    allow_gaps: bool = False
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Reads fields (time, channel, latitude, longitude) at positions of the source's times.
@@ -58,20 +60,28 @@ class ChannelReader:
         return levels * len(rows) * len(columns) * (8 + 8 + 8 + 4 + 4)
 
     def _check(self, values: np.ndarray, channel: Channel, positions: np.ndarray) -> None:
-        """Checks values (time, latitude, longitude) of one channel."""
-        lowest, highest = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+        """Checks values (time, latitude, longitude) of one channel; a time without any value may be a gap."""
+        unknown = np.isnan(values)
+        nowhere = unknown.all(axis=(1, 2))
+        lowest = np.where(unknown, np.inf, values).min(axis=(1, 2))
+        highest = np.where(unknown, -np.inf, values).max(axis=(1, 2))
         low, high = channel.variable.valid_range
-        wrong = ~((lowest >= low) & (highest <= high))  # true for NaN, too
+        wrong = ~((lowest >= low) & (highest <= high))
+        if not channel.variable.has_gaps:
+            wrong |= unknown.any(axis=(1, 2))
+        wrong = wrong & ~nowhere if self.allow_gaps else wrong | nowhere
         if not wrong.any():
             return
         at = int(wrong.argmax())
         when = self.source.calendar.show(self.source.times[positions[at]])
         file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
         what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
-        share = np.mean(~np.isfinite(values[at]))
-        if share:
+        if nowhere[at]:
+            raise DataError(f"{what} is not a number anywhere; choose other dates, or say allow_gaps=true")
+        if lowest[at] >= low and highest[at] <= high:
             raise DataError(
-                f"{what} is not a number in {share:.1%} of the grid; leave the channel out or choose other dates"
+                f"{what} is not a number in {unknown[at].mean():.1%} of the grid; leave the channel out or choose "
+                "other dates"
             )
         raise DataError(
             f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "

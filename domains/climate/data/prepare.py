@@ -86,7 +86,8 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
             raise
         with disk_errors(out):
             _write_climatology(plan, staging, max_bytes)
-            layout.open_group(staging.store, "r+").attrs.update(plan.attributes())
+            missing = staging.journal.get("missing", [])
+            layout.open_group(staging.store, "r+").attrs.update({**plan.attributes(), "missing": missing})
             layout.consolidate(staging.store)
             staging.publish()
     return out
@@ -129,15 +130,18 @@ def _write_fields(plan: PreparePlan, staging: Staging, max_bytes: float) -> None
     rest = starts[staging.journal.get("blocks", 0) :]
     for start in track(rest, f"reading {len(plan.positions)} times of {len(plan.channels)} channels"):
         values = plan.read(slice(start, start + block))
+        unknown = np.isnan(values).all(axis=(2, 3)).any(axis=1)
         with disk_errors(staging.folder):
             fields[start : start + len(values)] = values
-            staging.record(blocks=start // block + 1)
+            missing = [*staging.journal.get("missing", []), *(start + np.flatnonzero(unknown)).tolist()]
+            staging.record(blocks=start // block + 1, missing=missing)
 
 
 def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
     """Writes everything that is small: coordinates, statistics of the training period, constant fields."""
     first, last = plan.splits["train"]
-    minutes = plan.times[first : last + 1].astype(np.int64)
+    rows = _training_rows(plan, staging)
+    minutes = plan.times[rows].astype(np.int64)
     read = _training_reader(plan, staging)
     parts = compute_statistics(
         read, minutes, len(plan.channels), plan.grid.latitude, len(plan.grid.longitude), max_bytes
@@ -184,8 +188,7 @@ def standardized(fields: np.ndarray, latitude: np.ndarray) -> np.ndarray:
 
 
 def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
-    first, last = plan.splits["train"]
-    times = plan.times[first : last + 1]
+    times = plan.times[_training_rows(plan, staging)]
     shape = (len(plan.channels), *plan.grid.shape)
     day_times = DayTimes.of(plan.times, plan.source.calendar)
     shutil.rmtree(staging.scratch, ignore_errors=True)
@@ -218,12 +221,18 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
     layout.write_dataset(staging.store, xr.Dataset({"mean_climatology": mean}, coords))
 
 
+def _training_rows(plan: PreparePlan, staging: Staging) -> np.ndarray:
+    """Returns the positions of the training period's times, without those at which a channel has no value."""
+    first, last = plan.splits["train"]
+    return np.setdiff1d(np.arange(first, last + 1), np.asarray(staging.journal.get("missing", []), dtype=np.int64))
+
+
 def _training_reader(plan: PreparePlan, staging: Staging) -> ReadFields:
     """Reads what was written of the training period, counted from its first time."""
-    offset = plan.splits["train"][0]
+    rows = _training_rows(plan, staging)
     fields = layout.open_group(staging.store, "r")["fields"]
 
     def read(times: slice, channels: slice) -> np.ndarray:
-        return np.asarray(fields[offset + times.start : offset + times.stop, channels])
+        return layout.read_rows(fields, rows[times], channels)
 
     return read

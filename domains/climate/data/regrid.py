@@ -17,6 +17,8 @@ import numpy as np
 from sciml.core.errors import ConfigError, DataError
 
 SAME_GRID_DEGREES = 1e-4
+LEAST_SHARE = 0.5 - 1e-6
+"""Share of a cell that must be known for its mean to be."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,20 @@ class Regridder:
             self.columns = _bands(longitude_weights(source.longitude, target.longitude))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Returns fields (..., latitude, longitude) on the target grid, computed in float64, in the dtype that came."""
+        """Returns fields (..., latitude, longitude) on the target grid, computed in float64, in the dtype that came.
+
+        Of a cell that is partly unknown (not a number) the mean of the known part is taken where it is at least half.
+        """
         if self.identity:
             return values
+        unknown = np.isnan(values)
+        if not unknown.any():
+            return self._means(values)
+        share = self._means((~unknown).astype(values.dtype))
+        means = self._means(np.where(unknown, 0, values))
+        return np.where(share >= LEAST_SHARE, means / np.maximum(share, LEAST_SHARE), np.nan).astype(values.dtype)
+
+    def _means(self, values: np.ndarray) -> np.ndarray:
         out = np.empty((*values.shape[:-2], *self.shape), dtype=values.dtype)
         narrow = np.empty((self.shape[0], values.shape[-1]))
         for index in np.ndindex(*values.shape[:-2]):  # one field at a time bounds the memory

@@ -188,7 +188,7 @@ class ForecastSource:
         return {**self.__dict__, "_states": None}
 
     def _load(self) -> Float[Tensor, "time channel latitude longitude"]:
-        return torch.from_numpy(self.store.read(slice(int(self._positions[0]), int(self._positions[-1]) + 1)))
+        return torch.from_numpy(self.store.read(self._positions))
 
     def _read(self, rows: np.ndarray) -> Float[Tensor, "time channel latitude longitude"]:
         """Reads states at positions within the split."""

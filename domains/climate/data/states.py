@@ -186,9 +186,11 @@ class OtherStates(States):
         positions = np.arange(len(self.times))[indices]
         states = self._read(positions)
         area = cell_area_weights(self.schema.latitude)[:, None]
-        means = (states * area).mean((-2, -1), dtype=np.float64)
+        known = np.isfinite(states)
+        sums = np.where(known, states, 0).astype(np.float64) * area
+        means = sums.sum((-2, -1)) / np.maximum((known * area).sum((-2, -1)), np.finfo(float).tiny)
         normal, spread = self.statistics.mean.cpu().numpy(), self.statistics.std.cpu().numpy()
-        away = np.abs(means - normal) / spread
+        away = np.where(known.any((-2, -1)), np.abs(means - normal) / spread, 0.0)
         if (away > MAX_DEVIATIONS).any():
             time, channel = np.argwhere(away > MAX_DEVIATIONS)[0]
             name = self.schema.channels[channel]

@@ -29,32 +29,48 @@ class Moments:
     """
 
     def __init__(self, num_channels: int) -> None:
-        self.weight = 0.0
+        self.weight = np.zeros(num_channels)
         self.mean = np.zeros(num_channels)
         self.squares = np.zeros(num_channels)
 
     def update(self, fields: np.ndarray, row_weights: np.ndarray) -> None:
-        """Adds fields (time, channel, latitude, longitude), each row with its area; rows' mean weight is 1."""
+        """Adds fields (time, channel, latitude, longitude), each row with its area; rows' mean weight is 1.
+
+        What is not a number does not count.
+        """
         share = row_weights / row_weights.sum()
         part = max(1, CACHED_VALUES // fields[0].size)
         for start in range(0, len(fields), part):
             values = fields[start : start + part].astype(np.float64)
+            if np.isnan(values).any():
+                self._update_known(values, row_weights)
+                continue
             mean = values.mean(axis=(0, 3)) @ share
             values -= mean[:, None, None]
             squares = np.einsum("tcyx,tcyx->cy", values, values) @ row_weights
-            self.merge(float(values.shape[0] * values.shape[3] * row_weights.sum()), mean, squares)
+            weight = float(values.shape[0] * values.shape[3] * row_weights.sum())
+            self.merge(np.full(len(mean), weight), mean, squares)
 
-    def merge(self, weight: float, mean: np.ndarray, squares: np.ndarray) -> None:
+    def _update_known(self, values: np.ndarray, row_weights: np.ndarray) -> None:
+        known = ~np.isnan(values)
+        weight = np.einsum("tcyx->cy", known.astype(np.float64)) @ row_weights
+        values = np.where(known, values, 0.0)
+        mean = np.einsum("tcyx->cy", values) @ row_weights / np.maximum(weight, np.finfo(float).tiny)
+        values = np.where(known, values - mean[:, None, None], 0.0)
+        self.merge(weight, mean, np.einsum("tcyx,tcyx->cy", values, values) @ row_weights)
+
+    def merge(self, weight: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> None:
         """Adds what another stream has gathered."""
         total = self.weight + weight
+        share = weight / np.maximum(total, np.finfo(float).tiny)
         delta = mean - self.mean
-        self.mean = self.mean + delta * (weight / total)
-        self.squares = self.squares + squares + delta**2 * (self.weight * weight / total)
+        self.mean = self.mean + delta * share
+        self.squares = self.squares + squares + delta**2 * (self.weight * share)
         self.weight = total
 
     @property
     def std(self) -> np.ndarray:
-        return np.sqrt(self.squares / self.weight)
+        return np.sqrt(self.squares / np.maximum(self.weight, np.finfo(float).tiny))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from domains.climate.data.calendar import Calendar
 from domains.climate.data.climatology import DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
+from domains.climate.data.variables import may_have_gaps
 from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
@@ -44,7 +45,9 @@ class ClimateStore(States):
         with self._readable("coordinates"):
             group = self._group
             _check_whole(self.path, group["fields"])
-            self.times = group["time"][:].astype("datetime64[m]")
+            times = group["time"][:].astype("datetime64[m]")
+            self._rows = np.setdiff1d(np.arange(len(times)), np.asarray(attrs["missing"], dtype=np.int64))
+            self.times = times[self._rows]
             self._day_times = DayTimes(tuple(float(h) for h in group["hour"][:]), Calendar(attrs["calendar"]))
             self.schema = ClimateSchema(
                 channels=tuple(str(name) for name in group["channel"][:]),
@@ -118,19 +121,21 @@ class ClimateStore(States):
         Raises:
             DataError: the store is damaged there.
         """
-        if not isinstance(indices, slice):
-            indices = np.asarray(indices)
-            if len(indices) > 1 and (np.diff(indices) == 1).all():
-                indices = slice(int(indices[0]), int(indices[-1]) + 1)
         with self._readable("fields"):
-            fields = self._group["fields"]
-            values = fields[indices] if isinstance(indices, slice) else fields.oindex[indices]
-        wrong = np.isnan(values).any(axis=(1, 2, 3))
+            values = layout.read_rows(self._group["fields"], self._rows[indices])
+        wrong = np.isnan(values[:, self._whole]).any(axis=(1, 2, 3))
         if wrong.any():
-            at = self.times[indices][int(wrong.argmax())]
-            channel = self.schema.channels[int(np.isnan(values[int(wrong.argmax())]).any(axis=(1, 2)).argmax())]
-            raise DataError(f"{self.path}: {channel} at {at} is gone from the store; prepare it again")
+            number = int(wrong.argmax())
+            when = self.calendar.show(self.times[indices][number])
+            lost = np.isnan(values[number]).any(axis=(1, 2)) & self._whole
+            channel = self.schema.channels[int(lost.argmax())]
+            raise DataError(f"{self.path}: {channel} at {when} is gone from the store; prepare it again")
         return np.asarray(values, dtype=np.float32)
+
+    @cached_property
+    def _whole(self) -> np.ndarray:
+        """Says which channels must be known everywhere."""
+        return np.array([not may_have_gaps(name) for name in self.schema.channels])
 
     def climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""

@@ -31,6 +31,7 @@ class PreparePlan:
         step_hours: their spacing, or the longest span of which all spacings are multiples.
         statics: short names of the constant fields.
         splits: first and last position among ``times``, both included.
+        allow_gaps: whether a channel may have no value at all at some times, which are then left out.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class PreparePlan:
     grid: LatLonGrid
     regridder: Regridder
     splits: dict[str, tuple[int, int]]
+    allow_gaps: bool = False
 
     def attributes(self) -> dict[str, Any]:
         """Returns what a store says of itself."""
@@ -60,7 +62,7 @@ class PreparePlan:
     @cached_property
     def reader(self) -> ChannelReader:
         """Reads the source's channels on the target grid."""
-        return ChannelReader(self.source, self.channels, self.regridder, round(60 * self.step_hours))
+        return ChannelReader(self.source, self.channels, self.regridder, round(60 * self.step_hours), self.allow_gaps)
 
     def block_size(self, max_bytes: float, multiple: int, *, regridded: bool = False) -> int:
         """Returns the number of times per block that fit into memory, a multiple of the store's chunk."""
@@ -125,9 +127,8 @@ def make_plan(source: Source, selection: Selection) -> PreparePlan:
             hint="make it longer",
         )
     regridder = Regridder(grid, target)
-    return PreparePlan(
-        source, channels, _statics(source, selection), positions, times, step_hours, target, regridder, splits
-    )
+    statics, gaps = _statics(source, selection), selection.allow_gaps
+    return PreparePlan(source, channels, statics, positions, times, step_hours, target, regridder, splits, gaps)
 
 
 def _channels(source: Source, selection: Selection) -> tuple[Channel, ...]:

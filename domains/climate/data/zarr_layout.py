@@ -54,6 +54,13 @@ def field_chunks(shape: tuple[int, int, int], times: int) -> tuple[int, int, int
     return (times, max(1, min(shape[0], MAX_CHUNK_BYTES // channel_bytes)), shape[1], shape[2])
 
 
+def read_rows(array: Any, rows: np.ndarray, channels: slice = slice(None)) -> np.ndarray:
+    """Reads rows and channels of an array; rows that follow one another at once."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return np.asarray(array[int(rows[0]) : int(rows[-1]) + 1, channels])
+    return np.asarray(array.oindex[rows, channels])
+
+
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Writes small variables into a store, in place of what an interrupted run left of them."""
     for name in dataset.variables:

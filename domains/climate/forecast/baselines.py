@@ -158,7 +158,7 @@ class RidgeBaseline:
         positions = np.unique(np.linspace(0, len(self.times) - 1, count).round().astype(np.int64))
         states = torch.cat([self._states(part) for part in _chunks(positions)])
         mean = states.mean(dim=0, dtype=torch.float64).float()
-        anomalies = states.sub_(mean).mul_(self._scale).flatten(1)
+        anomalies = states.sub_(mean).mul_(self._scale).flatten(1).nan_to_num_(0.0)
         variance, vectors = torch.linalg.eigh((anomalies @ anomalies.T).double())
         # A state set of rank r has r components; what lies below is rounding noise blown up by normalization.
         rank = int((variance > variance[-1] * 1e-6).sum())
@@ -199,7 +199,7 @@ class RidgeBaseline:
 
     def _project(self, states: Float[Tensor, "batch channel latitude longitude"]) -> Float[Tensor, "batch component"]:
         mean, patterns, scale = (t.to(states.device) for t in (self._tensors["mean"], self._patterns, self._scale))
-        return ((states.float() - mean) * scale).flatten(1) @ patterns.T
+        return ((states.float() - mean) * scale).flatten(1).nan_to_num(0.0) @ patterns.T
 
     def _reconstruct(
         self, scores: Float[Tensor, "batch component"]

@@ -50,7 +50,9 @@ class WeatherExample(ForecastExample):
     def rmse(self, error: Float[np.ndarray, "latitude longitude"]) -> float:
         """Returns the area-weighted root mean square of one map."""
         weights = cell_area_weights(self.schema.latitude)[:, None]
-        return float(np.sqrt((weights * np.asarray(error) ** 2).mean()))
+        squares = np.asarray(error) ** 2
+        known = np.isfinite(squares)
+        return float(np.sqrt(np.where(known, weights * squares, 0).sum() / (weights * known).sum()))
 
 
 def long_name(channel: str) -> str:

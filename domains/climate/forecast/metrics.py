@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.schema import ClimateSchema, cell_area_weights
-from domains.climate.data.variables import channel_unit
+from domains.climate.data.variables import channel_unit, may_have_gaps
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
 from sciml.forecast.lead_time_sums import LeadTimeSums
@@ -67,6 +67,7 @@ class ClimateMetrics:
         device: torch.device | str = "cpu",
     ) -> None:
         self.climatology = climatology
+        self._has_gaps = any(may_have_gaps(name) for name in schema.channels)
         cosine = np.cos(np.deg2rad(schema.latitude))
         self._area = _column(cell_area_weights(schema.latitude), device)
         self._cosine = _column(cosine / cosine.mean(), device)
@@ -98,9 +99,10 @@ class ClimateMetrics:
             return fields[chosen.to(fields.device)].to(device).double()
 
         truth = scored(batch.targets[:, 0])
-        values = self._deterministic(scored(prediction.values["fields"]), truth, batch.valid_time[chosen])
+        known = (truth + scored(batch.initial)).isfinite() if self._has_gaps else None
+        values = self._deterministic(scored(prediction.values["fields"]), truth, known, batch.valid_time[chosen])
         if "ensemble" in prediction.values:
-            values |= self._probabilistic(scored(prediction.values["ensemble"]), truth)
+            values |= self._probabilistic(scored(prediction.values["ensemble"]), truth, known)
         for metric, of_samples in values.items():
             self._table.add(metric, lead, of_samples)
 
@@ -115,41 +117,61 @@ class ClimateMetrics:
                 scores.append(Score(score.variable, SPREAD_SKILL, ratio, "1", score.lead_time_h))
         return scores
 
-    def _mean(self, fields: Float[Tensor, "... latitude longitude"]) -> Float[Tensor, "..."]:
-        return (fields * self._area).mean(dim=(-2, -1))
+    def _mean(
+        self,
+        fields: Float[Tensor, "batch channel latitude longitude"],
+        known: Bool[Tensor, "batch channel latitude longitude"] | None,
+        weights: Float[Tensor, "latitude 1"] | None = None,
+    ) -> Float[Tensor, "batch channel"]:
+        """Returns the weighted mean, over area where no weights are given.
+
+        Args:
+            known: cells that count; None for all. A field that is not a number there has no mean.
+        """
+        weights = self._area if weights is None else weights
+        if known is None:
+            return (fields * weights).mean(dim=(-2, -1))
+        return (torch.where(known, fields, 0.0) * weights).sum((-2, -1)) / (known * weights).sum((-2, -1))
 
     def _deterministic(
         self,
         fields: Float[Tensor, "batch channel latitude longitude"],
         truth: Float[Tensor, "batch channel latitude longitude"],
+        known: Bool[Tensor, "batch channel latitude longitude"] | None,
         valid_time: Float[Tensor, "batch"],
     ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns what is averaged over samples, each (batch, channel)."""
         error = fields - truth
         values = {
-            RMSE: self._mean(error.square()),
-            MAE: self._mean(error.abs()),
-            BIAS: self._mean(error),
-            WRMSE_CLIMAX: (error.square() * self._cosine).mean(dim=(-2, -1)).sqrt(),
+            RMSE: self._mean(error.square(), known),
+            MAE: self._mean(error.abs(), known),
+            BIAS: self._mean(error, known),
+            WRMSE_CLIMAX: self._mean(error.square(), known, self._cosine).sqrt(),
         }
         if self.climatology is not None:
             normal = as_fields(self.climatology, valid_time).to(fields)
-            values[ACC] = self._correlation(fields - normal, truth - normal)
+            values[ACC] = self._correlation(
+                fields - normal, truth - normal, None if known is None else known & normal.isfinite()
+            )
         return values
 
     def _correlation(
         self,
         forecast: Float[Tensor, "batch channel latitude longitude"],
         truth: Float[Tensor, "batch channel latitude longitude"],
+        known: Bool[Tensor, "batch channel latitude longitude"] | None,
     ) -> Float[Tensor, "batch channel"]:
         """Returns the correlation of anomalies, not centered; 0 where one vanishes, as for climatology itself."""
-        norm = (self._mean(forecast.square()) * self._mean(truth.square())).sqrt()
-        return torch.where(norm > 0, self._mean(forecast * truth) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0)
+        norm = (self._mean(forecast.square(), known) * self._mean(truth.square(), known)).sqrt()
+        return torch.where(
+            norm > 0, self._mean(forecast * truth, known) / norm.clamp_min(torch.finfo(norm.dtype).tiny), 0.0
+        )
 
     def _probabilistic(
         self,
         ensemble: Float[Tensor, "batch member channel latitude longitude"],
         truth: Float[Tensor, "batch channel latitude longitude"],
+        known: Bool[Tensor, "batch channel latitude longitude"] | None,
     ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
         members = ensemble.shape[1]
@@ -161,7 +183,8 @@ class ClimateMetrics:
         crps = skill - (ranked * weight).sum(dim=1)
         variance = ensemble.var(dim=1, correction=1) if members > 1 else torch.zeros_like(skill)
         squared = (ensemble.mean(dim=1) - truth).square()
-        return {CRPS: self._mean(crps), SPREAD: self._mean(variance), RMSE_OF_MEAN: self._mean(squared)}
+        values = {CRPS: crps, SPREAD: variance, RMSE_OF_MEAN: squared}
+        return {metric: self._mean(of_cells, known) for metric, of_cells in values.items()}
 
 
 def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"]:

@@ -16,6 +16,7 @@ from domains.climate.data.batch import FieldBatch
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.data.variables import may_have_gaps
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from sciml.core.config import one_of
@@ -89,6 +90,7 @@ class ClimateTask:
         self.score_lead_times = tuple(score_lead_times)
         self.forcings, self.predicts = chosen(forcings), predicts
         self.climatology = climatology
+        self.has_gaps = any(may_have_gaps(name) for name in schema.channels)
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
         self.to("cpu")
@@ -112,11 +114,23 @@ class ClimateTask:
             scale = self._scale(step)
             increment = self.increment(model, step)
             truth = (step.targets[:, 0] - step.state) / scale
-            losses.append(((increment - truth).square() * self.area).mean())
+            losses.append(self._mean_square(increment, truth))
             step = step.advance(step.state + increment * scale)
         loss = torch.stack(losses).mean()
         parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
         return LossOutput(loss, parts, weight=float(batch.num_samples))
+
+    def _mean_square(
+        self,
+        increment: Float[Tensor, "batch channel latitude longitude"],
+        truth: Float[Tensor, "batch channel latitude longitude"],
+    ) -> Float[Tensor, ""]:
+        """Returns the area-weighted mean square error; of channels with gaps over what is known of the truth."""
+        if not self.has_gaps:
+            return ((increment - truth).square() * self.area).mean()
+        known = truth.isfinite()
+        squares = (torch.where(known, increment - truth, 0.0).square() * self.area).sum((0, 2, 3))
+        return (squares / (known * self.area).sum((0, 2, 3)).clamp_min(torch.finfo(squares.dtype).tiny)).mean()
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
         return Prediction({"fields": batch.state + self.increment(model, batch) * self._scale(batch)})
@@ -128,6 +142,8 @@ class ClimateTask:
         """Returns the increment over the next interval, in standard deviations of such increments."""
         mean, std = self.statistics.mean[:, None, None], self.statistics.std[:, None, None]
         state = (batch.state - mean) / std
+        if self.has_gaps:
+            state = state.nan_to_num(0.0)  # the mean, where nothing is known
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
         interval = batch.intervals[:, 0]
         time = self._world_time(batch.time)
