@@ -6,7 +6,8 @@ Each state counts at its own day of the year, 1 to 366.
 
 A training period of less than a year leaves windows empty or thin. What a window lacks of the weight that one
 full year would give it is filled with the mean of the whole training period at that hour. So every day is
-defined, the passage is smooth, and with a year or more nothing is filled.
+defined, the passage is smooth, and with a year or more nothing is filled. Of less than half a year the means of single
+days are kept and smoothed as they are asked for: so a climatology takes no more room than the data that it is made of.
 
 Week: the plain mean of each of the weeks 0 to 52 of the year (day of year 1 to 7 is week 0), as in WeatherBench 1;
 a week without data has the mean of the whole training period.
@@ -18,8 +19,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -76,30 +78,74 @@ def minute_of_day(times: np.ndarray) -> np.ndarray:
     return np.mod(times.astype("datetime64[m]").astype(np.int64), 1440)
 
 
+@dataclass(frozen=True)
+class DailyWindow:
+    """Smooths means by day of the year at one hour over the window of 61 days.
+
+    Attributes:
+        days: of the year that have data, increasing; 0 for January 1st.
+        counts: of states on each of them.
+        states_per_day: at this hour in a full year, which says how much weight a full window has.
+    """
+
+    days: np.ndarray
+    counts: np.ndarray
+    states_per_day: float
+
+    def weights(self, days: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the weights (day, day with data) of some days, and what their windows lack: (day, 1)."""
+        window = window_weights()[days]
+        weights = window[:, self.days] * self.counts
+        lacking = np.clip(window.sum(1, keepdims=True) * self.states_per_day - weights.sum(1, keepdims=True), 0, None)
+        lacking[lacking < 1e-9] = 0.0
+        return weights, lacking
+
+    def smooth(self, day: int, read: Callable[[np.ndarray], np.ndarray], overall: np.ndarray) -> np.ndarray:
+        """Returns the climatology of one day.
+
+        Args:
+            read: returns the means (day, ...) of some of the days with data, by position.
+            overall: mean (...) of all days, for what is lacking.
+        """
+        weights, lacking = self.weights(np.array([day]))
+        near = np.flatnonzero(weights[0])
+        total = lacking[0, 0] * overall.astype(np.float64)
+        if len(near):
+            total = total + np.tensordot(weights[0, near], read(near).astype(np.float64), axes=1)
+        return (total / (weights.sum() + lacking[0, 0])).astype(np.float32)
+
+
 class DailyMeans:
     """Accumulates means of a period by hour and day of year, by week, and at each hour.
 
     Args:
-        folder: where they lie if they do not fit into memory; they take (hours * 366 + 53) states.
-        max_bytes: memory they may take.
+        folder: where they lie if they do not fit into memory; they take at most (hours * 366 + 53) states.
         day_times: hours of the day, and the calendar.
+        times: datetime64[m] of all states that will come.
         shape: (channel, latitude, longitude).
+        max_bytes: memory they may take.
+
+    Attributes:
+        days, weeks: of the year, those that occur, increasing.
     """
 
-    def __init__(self, folder: Path, day_times: DayTimes, shape: tuple[int, int, int], max_bytes: float) -> None:
+    def __init__(
+        self, folder: Path, day_times: DayTimes, times: np.ndarray, shape: tuple[int, int, int], max_bytes: float
+    ) -> None:
         num_hours = len(day_times.hours)
         self.day_times, self.shape = day_times, shape
-        self.daily = _array(folder / "daily.npy", (num_hours, DAYS, *shape), max_bytes)
-        self.weekly = _array(folder / "weekly.npy", (WEEKS, *shape), max_bytes)
+        self.days, self.weeks = np.unique(day_times.locate(times)[1]), np.unique(day_times.week(times))
+        self.daily = _array(folder / "daily.npy", (num_hours, len(self.days), *shape), max_bytes)
+        self.weekly = _array(folder / "weekly.npy", (len(self.weeks), *shape), max_bytes)
         self.overall = np.zeros((num_hours, *shape))
-        self.daily_count = np.zeros((num_hours, DAYS))
-        self.weekly_count = np.zeros(WEEKS)
+        self.daily_count = np.zeros((num_hours, len(self.days)))
+        self.weekly_count = np.zeros(len(self.weeks))
         self.overall_count = np.zeros(num_hours)
 
     def update(self, times: np.ndarray, fields: np.ndarray) -> None:
         """Adds fields (time, channel, latitude, longitude) valid at datetime64[m] times."""
         hours, days = self.day_times.locate(times)
-        weeks = self.day_times.week(times)
+        days, weeks = np.searchsorted(self.days, days), np.searchsorted(self.weeks, self.day_times.week(times))
         for number, field in enumerate(fields):
             hour, day, week = hours[number], days[number], weeks[number]
             _add(self.daily[hour, day], self.daily_count, (hour, day), field)
@@ -107,15 +153,18 @@ class DailyMeans:
             _add(self.overall[hour], self.overall_count, (hour,), field)
 
     def complete(self) -> None:
-        """Gives hours and weeks that never occurred the mean over those that did."""
-        mean = self.all_time()
-        self.overall[self.overall_count == 0] = mean
-        self.weekly[self.weekly_count == 0] = mean.astype(np.float32)
+        """Gives hours that never occurred the mean over those that did."""
+        self.overall[self.overall_count == 0] = self.all_time()
 
     def all_time(self) -> np.ndarray:
         """Returns the mean over all states (channel, latitude, longitude)."""
         seen = self.overall_count > 0
         return np.average(self.overall[seen], axis=0, weights=self.overall_count[seen])
+
+    def window(self, hour: int, states_per_day: float) -> DailyWindow:
+        """Returns the window at an hour; ``states_per_day`` is how many a full year has."""
+        of_hour = min(1.0, states_per_day / (self.overall_count > 0).sum())
+        return DailyWindow(self.days, self.daily_count[hour], of_hour)
 
     def smoothed(self, states_per_day: float, days_at_once: int) -> Iterator[tuple[int, slice, np.ndarray]]:
         """Yields hour, range of days and the climatology (day, channel, latitude, longitude) there.
@@ -124,24 +173,19 @@ class DailyMeans:
             states_per_day: how many a full year has, which says how much weight a full window has.
             days_at_once: each block of days takes the memory of as many states, and a little more.
         """
-        window = window_weights()
-        # states of one hour in one day
-        full = window.sum(1, keepdims=True) * min(1.0, states_per_day / (self.overall_count > 0).sum())
         for hour in range(len(self.day_times.hours)):
-            weights = window * self.daily_count[hour]
-            have = weights.sum(1, keepdims=True)
-            lacking = np.clip(full - have, 0, None)
-            lacking[lacking < 1e-9] = 0.0
+            weights, lacking = self.window(hour, states_per_day).weights(slice(None))
             for start in range(0, DAYS, days_at_once):
                 days = slice(start, min(start + days_at_once, DAYS))
-                yield hour, days, self._smooth(hour, days, weights[days], lacking[days], have[days])
+                yield hour, days, self._smooth(hour, weights[days], lacking[days])
 
-    def _smooth(self, hour: int, days: slice, weights: np.ndarray, lacking: np.ndarray, have: np.ndarray) -> np.ndarray:
-        """Smooths one block of days; weights (day, 366) of each day, and what is lacking and present of each sum."""
+    def _smooth(self, hour: int, weights: np.ndarray, lacking: np.ndarray) -> np.ndarray:
+        """Smooths one block of days; weights (day, day with data) of each day, and what is lacking of each sum."""
         near = np.flatnonzero(weights.any(0))
-        out = np.empty((days.stop - days.start, *self.shape), dtype=np.float32)
+        out = np.empty((len(weights), *self.shape), dtype=np.float32)
         _, num_rows, num_columns = self.shape
         slab = max(1, SLAB_VALUES // (max(1, len(near)) * num_columns))
+        have = weights.sum(1, keepdims=True)
         for channel, row in itertools.product(range(self.shape[0]), range(0, num_rows, slab)):
             rows = slice(row, row + slab)
             daily = self.daily[hour, near, channel, rows].astype(np.float64)
@@ -151,6 +195,7 @@ class DailyMeans:
         return out
 
 
+@cache
 def window_weights() -> np.ndarray:
     """Returns the weight of each day of the year (column) in the window about each day (row): (366, 366)."""
     distance = np.abs(np.arange(DAYS)[:, None] - np.arange(DAYS)[None])
@@ -168,7 +213,7 @@ def daily_means(
     max_bytes: float,
 ) -> DailyMeans:
     """Makes one pass over a period, a block of times after the other."""
-    means = DailyMeans(folder, day_times, shape, max_bytes)
+    means = DailyMeans(folder, day_times, times, shape, max_bytes)
     for start in range(0, len(times), block):
         part = slice(start, min(start + block, len(times)))
         means.update(times[part], read(part, slice(0, shape[0])))

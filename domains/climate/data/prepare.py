@@ -6,12 +6,13 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from domains.climate.data import zarr_layout as layout
-from domains.climate.data.climatology import DAYS, HALF_WINDOW_DAYS, WEEKS, DayTimes, daily_means
+from domains.climate.data.climatology import DAYS, HALF_WINDOW_DAYS, DailyMeans, DayTimes, daily_means
 from domains.climate.data.readers import Source
 from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.selection import Selection
@@ -85,9 +86,11 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
                 staging.remove()
             raise
         with disk_errors(out):
-            _write_climatology(plan, staging, max_bytes)
+            windows = _write_climatology(plan, staging, max_bytes)
             missing = staging.journal.get("missing", [])
-            layout.open_group(staging.store, "r+").attrs.update({**plan.attributes(), "missing": missing})
+            layout.open_group(staging.store, "r+").attrs.update(
+                {**plan.attributes(), "missing": missing, "windows": windows}
+            )
             layout.consolidate(staging.store)
             staging.publish()
     return out
@@ -187,7 +190,8 @@ def standardized(fields: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     return (centered / np.where(spread > 0, spread, 1)).astype(np.float32)
 
 
-def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:
+def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) -> dict[str, Any] | None:
+    """Writes climatologies by day, by week and of all times; returns what it takes to smooth means of few days."""
     times = plan.times[_training_rows(plan, staging)]
     shape = (len(plan.channels), *plan.grid.shape)
     day_times = DayTimes.of(plan.times, plan.source.calendar)
@@ -195,30 +199,52 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
     staging.scratch.mkdir()
     block = plan.block_size(max_bytes / 4, 1, regridded=True)
     means = daily_means(_training_reader(plan, staging), times, day_times, shape, staging.scratch, block, max_bytes)
-    group = layout.open_group(staging.store, "r+")
-    chunks = layout.field_chunks(shape, layout.times_per_chunk(shape))
-    target = layout.create_array(
-        group,
-        "climatology",
-        (len(day_times.hours), DAYS, *shape),
-        (1, *chunks),
-        ("hour", "dayofyear", "channel", "latitude", "longitude"),
-    )
     states_per_day = (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D"))
-    # a window is 61 days: blocks as long are read twice, shorter ones more often
-    days = max(1, int(min(2 * HALF_WINDOW_DAYS, max_bytes / 4 / (4 * np.prod(shape)))) // chunks[0]) * chunks[0]
-    parts = means.smoothed(states_per_day, days)
-    total = len(day_times.hours) * -(-DAYS // days)
-    for hour, which, values in track(parts, "climatology by day of year and hour", total):
-        target[hour, which] = values
-    weekly = layout.create_array(
-        group, "weekly_climatology", (WEEKS, *shape), chunks, ("week", "channel", "latitude", "longitude")
-    )
-    for start in range(0, WEEKS, chunks[0]):
+    group = layout.open_group(staging.store, "r+")
+    windows = None
+    if len(means.days) < DAYS / 2:
+        windows = _write_daily(group, means, states_per_day)
+    else:
+        _write_smoothed(group, means, states_per_day, max_bytes)
+    chunks = layout.field_chunks(shape, layout.times_per_chunk(shape))
+    dims = ("channel", "latitude", "longitude")
+    weekly = layout.create_array(group, "weekly_climatology", means.weekly.shape, chunks, ("week", *dims))
+    for start in range(0, len(means.weeks), chunks[0]):
         weekly[start : start + chunks[0]] = means.weekly[start : start + chunks[0]]
-    coords = {"hour": np.asarray(day_times.hours), "dayofyear": np.arange(1, DAYS + 1), "week": np.arange(WEEKS)}
-    mean = (("channel", "latitude", "longitude"), means.all_time().astype(np.float32))
+    coords = {"hour": np.asarray(day_times.hours), "week": means.weeks}
+    mean = (dims, means.all_time().astype(np.float32))
     layout.write_dataset(staging.store, xr.Dataset({"mean_climatology": mean}, coords))
+    return windows
+
+
+def _write_smoothed(group: Any, means: DailyMeans, states_per_day: float, max_bytes: float) -> None:
+    """Writes the climatology of every hour and day of the year."""
+    chunks = layout.field_chunks(means.shape, layout.times_per_chunk(means.shape))
+    hours = len(means.day_times.hours)
+    dims = ("hour", "dayofyear", "channel", "latitude", "longitude")
+    target = layout.create_array(group, "climatology", (hours, DAYS, *means.shape), (1, *chunks), dims)
+    # a window is 61 days: blocks as long are read twice, shorter ones more often
+    fitting = int(min(2 * HALF_WINDOW_DAYS, max_bytes / 4 / (4 * np.prod(means.shape))))
+    days = max(1, fitting // chunks[0]) * chunks[0]
+    total = hours * -(-DAYS // days)
+    for hour, which, values in track(means.smoothed(states_per_day, days), "climatology by day of year", total):
+        target[hour, which] = values
+
+
+def _write_daily(group: Any, means: DailyMeans, states_per_day: float) -> dict[str, Any]:
+    """Writes the means of the few days that there are; returns what it takes to smooth them."""
+    chunks = layout.field_chunks(means.shape, layout.times_per_chunk(means.shape))
+    dims = ("hour", "day_with_data", "channel", "latitude", "longitude")
+    daily = layout.create_array(group, "daily_means", means.daily.shape, (1, *chunks), dims)
+    hourly = layout.create_array(group, "hourly_means", means.overall.shape, chunks, (dims[0], *dims[2:]))
+    for hour in range(len(means.day_times.hours)):
+        daily[hour], hourly[hour] = means.daily[hour], means.overall[hour]
+    windows = [means.window(hour, states_per_day) for hour in range(len(means.day_times.hours))]
+    return {
+        "days": means.days.tolist(),
+        "counts": [window.counts.tolist() for window in windows],
+        "states_per_day": windows[0].states_per_day,
+    }
 
 
 def _training_rows(plan: PreparePlan, staging: Staging) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.calendar import Calendar
-from domains.climate.data.climatology import DayTimes
+from domains.climate.data.climatology import DailyWindow, DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
 from domains.climate.data.variables import may_have_gaps
@@ -45,6 +45,7 @@ class ClimateStore(States):
         with self._readable("coordinates"):
             group = self._group
             _check_whole(self.path, group["fields"])
+            self._windows: dict[str, Any] | None = attrs.get("windows")
             times = group["time"][:].astype("datetime64[m]")
             self._rows = np.setdiff1d(np.arange(len(times)), np.asarray(attrs["missing"], dtype=np.int64))
             self.times = times[self._rows]
@@ -145,14 +146,27 @@ class ClimateStore(States):
 
     def _climatology_at(self, hour: int, day: int) -> np.ndarray:
         with self._readable("climatology"):
-            return np.asarray(self._group["climatology"][hour, day])
+            group = self._group
+            if self._windows is None:
+                return np.asarray(group["climatology"][hour, day])
+            days, counts = np.asarray(self._windows["days"]), np.asarray(self._windows["counts"][hour])
+            window = DailyWindow(days, counts, self._windows["states_per_day"])
+
+            def read(positions: np.ndarray) -> np.ndarray:
+                return np.asarray(group["daily_means"].oindex[hour, positions])
+
+            return window.smooth(day, read, np.asarray(group["hourly_means"][hour]))
 
     def weekly_climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
         weeks = self._day_times.week(_minutes(valid_times))
+        out = self.mean_climatology(valid_times)  # where the week never occurred
         with self._readable("weekly_climatology"):
-            unique, back = np.unique(weeks, return_inverse=True)
-            return np.asarray(self._group["weekly_climatology"].oindex[unique])[back]
+            have = np.asarray(self._group["week"][:])
+            for week in np.intersect1d(weeks, have):
+                row = int(np.searchsorted(have, week))
+                out[weeks == week] = np.asarray(self._group["weekly_climatology"][row])
+        return out
 
     def mean_climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields of the whole training period (n, channel, latitude, longitude), the same at all times.

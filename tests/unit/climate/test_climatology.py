@@ -101,6 +101,16 @@ def test_weeks(tmp_path):
     assert weeks.max() == 52
     for week in (0, 8, 51, 52):
         np.testing.assert_allclose(means.weekly[week], fields[weeks == week].astype(np.float64).mean(0), rtol=1e-6)
-    few = times_every(6, "2003-01-01", "2003-02-01")
-    _, _, short = computed(few, fields[: len(few)], tmp_path)
-    np.testing.assert_allclose(short.weekly[30], fields[: len(few)].astype(np.float64).mean(0), rtol=1e-6)
+
+
+def test_days_that_are_smoothed_when_asked_for_are_those_smoothed_beforehand(tmp_path):
+    times = times_every(6, "2003-12-20", "2004-02-10")
+    fields = fields_of(times)
+    _, smooth, means = computed(times, fields, tmp_path)
+    per_day = (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D"))
+    assert means.daily.shape[1] == 52  # the days that occur
+    for hour in range(4):
+        window = means.window(hour, per_day)
+        for day in (0, 10, 39, 41, 60, 200, 355):
+            one = window.smooth(day, lambda near, hour=hour: means.daily[hour, near], means.overall[hour])
+            np.testing.assert_allclose(one, smooth[hour, day], rtol=1e-6)

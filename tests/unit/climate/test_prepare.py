@@ -77,7 +77,9 @@ def test_xarray_opens_it(source, tmp_path):
     store = store_of(source, tmp_path)
     with xr.open_zarr(store.path, chunks=None) as opened:
         assert opened.fields.dims == ("time", "channel", "latitude", "longitude")
-        assert opened.climatology.sizes == {"hour": 4, "dayofyear": 366, "channel": 8, "latitude": 8, "longitude": 16}
+        sizes = {"channel": 8, "latitude": 8, "longitude": 16}
+        assert opened.daily_means.sizes == {"hour": 4, "day_with_data": 39, **sizes}  # not 366: days that occur
+        assert opened.weekly_climatology.sizes == {"week": 6, **sizes}
         np.testing.assert_array_equal(
             opened.fields.sel(channel="t2m", time="2001-01-02T06").values, store.read([5])[0, 6]
         )
@@ -197,7 +199,7 @@ def test_a_full_disk_says_so_and_nothing_is_lost(source, tmp_path, monkeypatch):
     full = [True]
 
     def setitem(self, key, value):
-        if full[0] and self.basename == "climatology":
+        if full[0] and self.basename == "daily_means":
             raise OSError(errno.ENOSPC, "No space left on device")
         original(self, key, value)
 
