@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from sciml.core.errors import SciMLError
+from sciml.core.files import in_a_sentence
 from sciml.core.result import CommandResult, Output
 from sciml.distributed.launcher import launched, leave
 
@@ -95,6 +96,7 @@ def _end(error: BaseException) -> NoReturn:
     """Ends with one sentence for what a user can mend, a traceback for a bug; of many processes only the first
     to fail speaks.
     """
+    error = in_a_sentence(error)
     if isinstance(error, KeyboardInterrupt):
         if not _is_one_of_many() or launched().rank == 0:
             print("interrupted", file=sys.stderr)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from sciml.core.config import build
-from sciml.core.files import read_json, write_json
+from sciml.core.files import check_writable, read_json, write_json, write_text
 from sciml.core.progress import track
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne
 from sciml.data.source import GroupedSource
 from sciml.data.staging import StagedParts
 from sciml.distributed.mesh import Mesh
-from sciml.distributed.world import pick_device
+from sciml.distributed.world import pick_device, use_threads
 from sciml.forecast.evaluation import score_model
 from sciml.parallel.config import ParallelConfig
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
@@ -52,14 +52,14 @@ class CompareConfig:
 def run(composition: Composition) -> CommandResult:
     """Compares what is trained by now, and prints where the table and the pictures are."""
     config = build(CompareConfig, composition.config)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    use_threads(config.num_threads, "num_threads")
     folder = RunFolder.find(config.run, config.runs_dir)
     return compare(folder, config)
 
 
 def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
     """Scores and measures the trained models of a run and its reference models; what is scored already is kept."""
+    check_writable(folder.path)
     mesh = Mesh.alone(pick_device(config.device))
     runs = {
         (name, number): load_run(run, checkpoint=str(config.checkpoint), mesh=mesh)
@@ -80,10 +80,9 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         cost["train_steps"] = run.spec.trainer.max_steps
         cost["train_s"] = cost["train_step_s"] * run.spec.trainer.max_steps
     document = compare_models(cases, costs)
-    path.mkdir(parents=True, exist_ok=True)
     write_json(path / "comparison.json", document)
     table = markdown_table(document)
-    (path / "comparison.md").write_text(table)
+    write_text(path / "comparison.md", table)
     pictures = draw_comparison(document, path)
     parts.remove()
     lines = [table, f"comparison  {path / 'comparison.json'}", *(f"picture     {picture}" for picture in pictures)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
 from sciml.core.duration import format_hours, parse_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
+from sciml.core.outputs import new_output
 from sciml.core.result import CommandResult
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.mesh import Mesh
@@ -64,36 +64,20 @@ def run(composition: Composition) -> CommandResult:
     prepared = domain.prepare_forecast(loaded, request)
     task, batch = prepared.task.to(mesh.device), prepared.batch.to(mesh.device)
     trees = requested_trees(request, prepared.intervals, prepared.step_hours)
-    path = _new_path(config.out, folder.path, domain.forecast_suffixes)
     leads = []
-    with disk_errors(path):
-        writer = prepared.writer(path)
-        try:
-            for lead, prediction in ensemble_rollout(task, loaded.model, batch, trees):
-                writer.append(lead, prediction)
-                leads.append(lead)
-                print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
-        finally:
-            writer.close()
+    forecasts = folder.path / "forecasts"
+    with (
+        new_output(config.out, forecasts, "forecast", domain.forecast_suffixes) as output,
+        disk_errors(output.path),
+        contextlib.closing(prepared.writer(output.temporary)) as writer,
+    ):
+        for lead, prediction in ensemble_rollout(task, loaded.model, batch, trees):
+            writer.append(lead, prediction)
+            leads.append(lead)
+            print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
+    path = output.path
     figures = prepared.figures(path)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
     document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
     return CommandResult(document, "\n".join(lines))
-
-
-def _new_path(out: str | None, run: Path, suffixes: Sequence[str]) -> Path:
-    """Returns the path of the forecast; refuses to write over an earlier one that was named."""
-    if out is not None:
-        path = Path(out)
-        if path.suffix not in suffixes:
-            known = " or ".join(suffixes)
-            raise ConfigError(
-                f"{out!r} does not end in {known}", key="out", hint=f"for example {path.stem}{suffixes[0]}"
-            )
-        if path.exists():
-            raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
-        return path
-    forecasts = run / "forecasts"
-    number = len(list(forecasts.glob(f"forecast-*{suffixes[0]}"))) + 1
-    return forecasts / f"forecast-{number:03d}{suffixes[0]}"

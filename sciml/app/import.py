@@ -10,7 +10,7 @@ from sciml.app.run_on_data import FOR_TRAINING
 from sciml.core.command_line import command
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.files import atomic_directory
+from sciml.core.files import atomic_directory, check_writable
 from sciml.core.result import CommandResult
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import ImportedModel, Imports
@@ -37,6 +37,7 @@ def run(composition: Composition) -> CommandResult:
     path = Path(config["out"]) if config["out"] else new_path(config["runs_dir"], domain.name, None)
     if path.exists():
         raise ConfigError(f"{path} is there already", key="out", hint="choose another name")
+    check_writable(path.parent)
     keys = {name: value for name, value in config.items() if name not in (*FOR_TRAINING, *OWN)}
     imported = domain.import_model(build(domain.import_config, keys))
     typed = {key: value for key, value in composition.overrides.items() if key.startswith("model.")}

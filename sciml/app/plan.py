@@ -13,7 +13,7 @@ from torch import nn
 
 from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
-from sciml.core.files import write_json
+from sciml.core.files import check_writable, write_json
 from sciml.core.provenance import now
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
@@ -120,15 +120,15 @@ def run(composition: Composition) -> CommandResult:
     constraints = constraints_of(config, experiment, given)
     training = _training(config, experiment, given)
     facts = facts_of(experiment, config.cluster, ACCOUNTINGS[config.accounting])
+    out = Path(config.out) if config.out else _new_folder(str(values["runs_dir"]), experiment, config)
+    check_writable(out)
     search = Search(facts, config.cluster, training, constraints, config.efficiency, config.margin)
     plan = search.plan(config.devices)
     if not plan.ranked:
         raise nothing_fits(plan, search, config)
     built = dry_run(search.memory, plan.best.strategy, config.cluster) if config.dry_run else []
     curve = scaling_curve(search, plan, _curve_numbers(config))
-    out = Path(config.out) if config.out else _new_folder(str(values["runs_dir"]), experiment, config)
     document = plan_document(search, plan, curve, built)
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "plan.json", document)
     pictures = draw_plan(out, search, plan, curve) if config.pictures else []
     document = {**document, "folder": str(out), "pictures": [str(path) for path in pictures]}

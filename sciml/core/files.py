@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sciml.core.errors import DataError, RunError
+from sciml.core.errors import DataError, RunError, SciMLError
 from sciml.core.sentences import misfit
 
 
@@ -25,39 +26,74 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         RunError: where the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
-        with disk_errors(path):
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            temporary.chmod(0o755)
             yield temporary
             if path.exists():
                 shutil.rmtree(path)
             temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary file to write; it replaces ``path`` when the block ends well, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        with disk_errors(path):
+    """Yields a temporary file to write; it replaces ``path`` when the block ends well, else it is removed.
+
+    Raises:
+        RunError: where the disk is full or the folder cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
             yield temporary
             temporary.chmod(0o644)  # temporary files are private, and some writers make theirs so too
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Tries to write into a folder, or where it is to be made, before work whose result is to go there.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with disk_errors(folder):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"\0")
+            file.flush()
+
+
+def allocate(path: Path, size: int) -> None:
+    """Takes the bytes of a file from the disk, so that writing into a map of it cannot fail: a full disk kills then.
+
+    Raises:
+        RunError: where there is no room for it.
+    """
+    with disk_errors(path), path.open("r+b" if path.exists() else "x+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS, whose maps grow on demand
+            file.truncate(size)
 
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a JSON document atomically."""
+    write_text(path, json.dumps(document, indent=2, default=str) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, default=str) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, kind: Any, *, advice: str | None = None) -> Any:
@@ -130,23 +166,52 @@ def _corrupted(where: str, why: str, advice: str | None) -> DataError:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Says in one sentence that a file could not be written; wherever the cause hides in a chain of errors."""
+    """Says in one sentence that a file or folder could not be written; wherever the cause hides in a chain of errors.
+
+    Errors that are a sentence already pass through.
+
+    Raises:
+        RunError: in place of an operating system's error, or that of a library that hides it.
+    """
     try:
         yield
+    except SciMLError:
+        raise
     except Exception as error:
-        cause = _os_error(error)
-        if cause is None:
+        reason = _disk_reason(error)
+        if reason is None:
             raise
-        reason = "the disk is full" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else str(cause)
         raise RunError(f"could not write {path}: {reason}; what was there before is kept") from error
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
+def in_a_sentence(error: BaseException) -> BaseException:
+    """Returns an error that a user can mend as a sentence, if the operating system raised it; any other as it is."""
+    if isinstance(error, SciMLError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, MemoryError):
+        return RunError("the memory is not enough; try less at once")
+    if isinstance(error, BrokenPipeError | ConnectionError | TimeoutError):
+        return error
+    reason = _disk_reason(error)
+    return error if reason is None else RunError(f"a file cannot be read or written: {reason}")
+
+
+def _disk_reason(error: BaseException | None) -> str | None:
+    """Returns what an operating system said; None where the chain of errors has nothing of it."""
     while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "the disk is full"
+        text = str(error)
         if isinstance(error, OSError):
-            return error
+            return text
+        if match := _HIDDEN.search(f"{type(error).__name__}: {text}"):
+            return "the disk is full" if "No space left" in text else match[0]
         error = error.__cause__ or error.__context__
     return None
+
+
+_HIDDEN = re.compile(r"SafetensorError: .*(I/O|os error).*|RuntimeError: NetCDF: .*|.*No space left on device.*", re.S)
+"""What libraries make of an error of the operating system."""
 
 
 def sha256(path: Path) -> str:

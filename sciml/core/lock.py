@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
@@ -17,12 +18,13 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: where another process holds it and ``wait`` is false.
+        RunError: where its folder cannot be written.
     """
     import fcntl
 
     lock = out.with_name(f".{out.name}.lock")
     while True:
-        with lock.open("w") as file:
+        with _opened(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             # the process before removed the file when it was done: then this lock guards nothing
             if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
@@ -32,6 +34,12 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
             finally:
                 lock.unlink(missing_ok=True)
             return
+
+
+def _opened(lock: Path) -> IO[str]:
+    with disk_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("w")
 
 
 @contextlib.contextmanager
@@ -52,8 +60,6 @@ def lock_output(out: Path, is_store: Callable[[Path], bool], *, overwrite: bool,
     """
     if not keep_existing:
         _refuse_existing(out, is_store, overwrite)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(out):
         done = keep_existing and is_store(out)
         if not done:

@@ -70,9 +70,10 @@ class Staging:
     def publish(self) -> None:
         """Puts the finished store in the output's place and removes the staging folder."""
         old = self.out.with_name(f".{self.out.name}.old")
-        if self.out.exists():
-            self.out.rename(old)
-        self.store.rename(self.out)
+        with disk_errors(self.out):
+            if self.out.exists():
+                self.out.rename(old)
+            self.store.rename(self.out)
         shutil.rmtree(old, ignore_errors=True)
         self.remove()
 

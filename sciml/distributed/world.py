@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,6 +132,20 @@ def _own_device(launch: Launch) -> int:
         key="trainer.device",
         hint=f"start {count} a node, e.g. torchrun --nproc-per-node {count}, or use trainer.device=cpu",
     )
+
+
+def use_threads(count: int | None, key: str) -> None:
+    """Lets torch compute on a number of threads; None leaves its choice.
+
+    Raises:
+        ConfigError: for many more than the machine has cores, which would end the process.
+    """
+    if count is None:
+        return
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if count > most:
+        raise ConfigError(f"must be at most {most} on this machine, got {count}", key=key, hint=f"try {key}=1")
+    torch.set_num_threads(count)
 
 
 def pick_device(device: str) -> str:

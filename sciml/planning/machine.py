@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
-from sciml.core.files import atomic_file, read_json
+from sciml.core.files import read_json, write_text
 from sciml.core.groups import CONF, options
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
@@ -96,8 +96,7 @@ def save_cluster(cluster: ClusterConfig, path: Path) -> None:
     here = machine()
     about = ", ".join(here["accelerators"]) or f"{here['processor']}, {here['cores']} cores"
     header = f"# {about}: measured {now():%Y-%m-%d} with {count_of(cluster.devices_per_node)} at work.\n"
-    with atomic_file(path) as temporary:
-        temporary.write_text(header + OmegaConf.to_yaml(OmegaConf.create(asdict(cluster))))
+    write_text(path, header + OmegaConf.to_yaml(OmegaConf.create(asdict(cluster))))
 
 
 def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) -> ClusterConfig:

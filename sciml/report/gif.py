@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sciml.core.files import atomic_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,12 +38,12 @@ def draw_gif(
     """
     frames = _frames(figure, update, spread_out(count, most).tolist(), _palette(cmaps))
     written = path.with_suffix(".gif")
-    written.parent.mkdir(parents=True, exist_ok=True)
     duration = FRAME_MS
-    _save(frames, duration, written)
-    while written.stat().st_size > LIMIT_BYTES and len(frames) > MIN_FRAMES:
-        frames, duration = [*frames[:-1:2], frames[-1]], 2 * duration
-        _save(frames, duration, written)
+    with atomic_file(written) as temporary:
+        _save(frames, duration, temporary)
+        while temporary.stat().st_size > LIMIT_BYTES and len(frames) > MIN_FRAMES:
+            frames, duration = [*frames[:-1:2], frames[-1]], 2 * duration
+            _save(frames, duration, temporary)
     return written
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any
 
 from sciml.core.command_line import command
 from sciml.core.duration import as_typed, format_hours
-from sciml.core.files import atomic_file
+from sciml.core.files import atomic_file, disk_errors
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.domain.score import Metric
 from sciml.report.loss_curve import loss_curve
@@ -56,7 +57,8 @@ def write_report(
         RunError: where it cannot be written; an earlier report is then kept.
     """
     folder = out.parent / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     loss = loss_curve(result.history, result.baselines)
     context = {
         "title": f"{result.record.get('domain', 'run')} · {result.directory.name}",
@@ -133,7 +135,9 @@ def _chip(lines: Sequence[ScoreLine], baseline: str) -> dict[str, Any]:
 
 
 def _draw(figure: NamedFigure, folder: Path) -> Picture:
-    written = figure.render(folder / figure.name)
+    with disk_errors(folder / figure.name), tempfile.TemporaryDirectory(prefix=".", dir=folder) as hidden:
+        drawn = figure.render(Path(hidden) / figure.name)
+        written = drawn.replace(folder / drawn.name)  # an interrupted report leaves earlier pictures whole
     data = base64.b64encode(written.read_bytes()).decode("ascii")
     return Picture(figure.name, figure.title, figure.caption, f"data:{MIME[written.suffix]};base64,{data}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sciml.core.files import atomic_file
 from sciml.domain.score import Baseline
 
 if TYPE_CHECKING:
@@ -95,10 +96,10 @@ def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
 
 
 def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
-    """Writes a figure as PNG next to the given stem."""
+    """Writes a figure as PNG next to the given stem, whole or not at all."""
     written = path.with_suffix(".png")
-    written.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(written, dpi=dpi)
+    with atomic_file(written) as temporary:
+        figure.savefig(temporary, dpi=dpi)
     return written
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
-from sciml.distributed.world import World
+from sciml.distributed.world import World, use_threads
 from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.reference_models import OWN, ReferenceModel, budget_of, build_reference_models
@@ -79,9 +77,7 @@ def _check_steps(spec: RunSpec, typed: Mapping[str, Any], limited: Sequence[Refe
 
 def _measure(specs: Mapping[str, RunSpec], world: World) -> dict[str, float]:
     """Measures a training step of each model on all ranks together; the seconds are those of the first rank."""
-    num_threads = specs[OWN].trainer.num_threads
-    if num_threads:
-        torch.set_num_threads(num_threads)
+    use_threads(specs[OWN].trainer.num_threads, "trainer.num_threads")
     steps: dict[str, Step] = {}
     for name, open_spec in specs.items():
         spec, _ = follow_data(open_spec)

@@ -13,7 +13,8 @@ from typing_extensions import TypedDict
 
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError, nearest
-from sciml.core.files import read_json, read_json_lines, write_json
+from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
+from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
 from sciml.domain.trust import check_declared
@@ -54,9 +55,14 @@ class RunFolder:
             ConfigError: where a run of this name is there already.
         """
         folder = cls(path)
-        if folder.path.exists():
-            raise ConfigError(f"{folder.path} is there already", key="run", hint="choose another name, or resume=")
-        folder.path.mkdir(parents=True)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir()
+            except FileExistsError:
+                raise ConfigError(
+                    f"{path} is there already", key="run", hint="choose another name, or resume="
+                ) from None
         folder.write_record(domain, config, samples)
         return folder
 
@@ -124,10 +130,7 @@ class RunFolder:
 
     def new_evaluation(self) -> Path:
         """Returns a new folder for an evaluation under other conditions than the run's own."""
-        number = len(list(self.path.glob("evaluations/*"))) + 1
-        path = self.path / "evaluations" / f"{number:03d}"
-        path.mkdir(parents=True)
-        return path
+        return numbered_folder(self.path / "evaluations")
 
     def scores(self) -> list[dict[str, Any]]:
         """Returns the rows of ``scores.json``; none before the first evaluation."""

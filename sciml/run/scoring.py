@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from torch import nn
 
-from sciml.core.files import atomic_file, write_json
+from sciml.core.files import atomic_file, check_writable, write_json
 from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
 from sciml.data.source import SampleSource
@@ -61,7 +61,12 @@ def score_run(
 
     Returns:
         The evaluation; None on other ranks than the first.
+
+    Raises:
+        RunError: where the run's folder cannot be written, before anything is scored.
     """
+    if mesh.is_main:
+        check_writable(folder.path)
     run = load_run(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
     spec = run.spec
     # Reference models are scored on what the run is scored on; their models are their own.

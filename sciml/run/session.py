@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sciml.core.errors import ConfigError
+from sciml.core.files import check_writable
 from sciml.core.seeding import seed_of
 from sciml.distributed.axes import SAMPLES, Role, num_ranks
 from sciml.distributed.mesh import Mesh
-from sciml.distributed.world import World
+from sciml.distributed.world import World, use_threads
 from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig
@@ -24,6 +24,7 @@ from sciml.parallel.pipeline import check_micro_batches
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
+from sciml.run.lock import RunLock
 from sciml.run.restart import RestartNote
 from sciml.run.resume import resumed_config
 from sciml.run.sized_build import sized_build
@@ -77,11 +78,16 @@ def find_run(composition: Composition, world: World) -> RunStart:
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """Holds a training that stands where its run stands."""
+    """Holds a training that stands where its run stands.
+
+    Attributes:
+        lock: of the run's folder, held by the first rank until the training ends.
+    """
 
     folder: RunFolder
     spec: RunSpec
     trainer: Trainer
+    lock: RunLock | None = None
 
     @classmethod
     def start(
@@ -93,7 +99,7 @@ class TrainingSession:
         path: Path | None = None,
         note: RestartNote | None = None,
     ) -> TrainingSession:
-        """Loads the data, builds the model, creates the run's folder, and restores the newest checkpoint.
+        """Locks the run, loads the data, builds the model, creates the folder, and restores the newest checkpoint.
 
         Args:
             folder: the run that continues; None begins a new one.
@@ -103,10 +109,12 @@ class TrainingSession:
         Raises:
             ConfigError, DataError: before anything is written.
         """
+        lock = RunLock(folder.path) if folder is not None and world.is_main else None
         mesh = Mesh(world, check_degrees(spec, world.size))
         check_tracking(spec.tracking)
-        if spec.trainer.num_threads:
-            torch.set_num_threads(spec.trainer.num_threads)
+        use_threads(spec.trainer.num_threads, "trainer.num_threads")
+        if folder is None and world.is_main:
+            check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
         if folder is None:
             spec, sentence = follow_data(spec)
             if sentence:
@@ -119,6 +127,7 @@ class TrainingSession:
         model = build_model(spec, splits, task, source, mesh, checkpoint)
         if folder is None:
             folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
+            lock = RunLock(folder.path) if world.is_main else None
         if note is not None:
             note.write(folder)
         trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder))
@@ -131,11 +140,15 @@ class TrainingSession:
                 folder.note_resume(spec.config, trainer.step)
         size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
         say(world, f"{spec.domain.name}: {size} -> {folder.path}")
-        return cls(folder, spec, trainer)
+        return cls(folder, spec, trainer, lock)
 
     def fit(self) -> bool:
-        """Trains to the last step, with its views; False where a signal ended it early."""
-        return self.trainer.fit(_callbacks(self, self.trainer.mesh))
+        """Trains to the last step, with its views, and unlocks the run; False where a signal ended it early."""
+        try:
+            return self.trainer.fit(_callbacks(self, self.trainer.mesh))
+        finally:
+            if self.lock is not None:
+                self.lock.release()
 
 
 def find_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:

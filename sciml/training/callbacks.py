@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from typing_extensions import TypedDict
 
-from sciml.core.files import read_json_lines
+from sciml.core.files import disk_errors, read_json_lines, write_text
 
 
 class Callback(Protocol):
@@ -43,11 +43,12 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, *, every: int, resume_step: int = 0) -> None:
-        self.every = every
+        self.every, self.path = every, path
         if path.exists():
             rows = read_json_lines(path, MetricsRow)
-            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= resume_step))
-        self.file = path.open("a", buffering=1)
+            write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= resume_step))
+        with disk_errors(path):
+            self.file = path.open("a", buffering=1, encoding="utf-8")
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:
         if is_logged(step, self.every):
@@ -57,10 +58,12 @@ class MetricsLog:
         self._write({"step": step, "split": "valid", **record})
 
     def close(self) -> None:
-        self.file.close()
+        with disk_errors(self.path):
+            self.file.close()
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(row) + "\n")
+        with disk_errors(self.path):
+            self.file.write(json.dumps(row) + "\n")
 
 
 class ProgressView:

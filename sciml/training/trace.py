@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import profiler
 
+from sciml.core.files import disk_errors, write_text
+
 NUM_ROWS = 25
 
 
@@ -59,7 +61,8 @@ class Trace:
             self.profiler = None
 
     def _write(self, traced: profiler.profile) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        traced.export_chrome_trace(str(self.path))
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            traced.export_chrome_trace(str(self.path))
         order = "self_device_time_total" if torch.accelerator.is_available() else "self_cpu_time_total"
-        self.table.write_text(traced.key_averages().table(sort_by=order, row_limit=NUM_ROWS) + "\n")
+        write_text(self.table, traced.key_averages().table(sort_by=order, row_limit=NUM_ROWS) + "\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.errors import ConfigError, SciMLError
+from sciml.core.errors import ConfigError, RunError, SciMLError
 from sciml.core.seeding import seed_step
 from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
 from sciml.distributed.axes import Role
@@ -109,7 +109,16 @@ class Trainer:
 
     def _one_step(self, batches: Any, num_micro: int) -> dict[str, float]:
         began = time.monotonic()
-        micro_batches = [next(batches).to(self.mesh.device) for _ in range(num_micro)]
+        try:
+            micro_batches = [next(batches).to(self.mesh.device) for _ in range(num_micro)]
+        except SciMLError as error:
+            raise self._at_this_step(error) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).splitlines()[0].rstrip(".")
+            advice = "; if the memory was not enough, try a smaller trainer.num_workers"
+            raise self._at_this_step(RunError(f"{reason}{advice}")) from None
         waited = time.monotonic() - began
         seed_step(self.seed, self.step, self.mesh.world.rank, shared=(self.mesh.data_rank, self.mesh.rank(Role.STAGE)))
         lr = learning_rate(self.optim, self.step, self.config.max_steps)
@@ -118,11 +127,7 @@ class Trainer:
             with self.breakdown.step(waited, measure=logged) as times:
                 output = self.engine.train_step(self.task, micro_batches, lr)
         except SciMLError as error:
-            self.checkpoints.finish()
-            latest = self.checkpoints.latest()
-            checkpoint = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
-            advice = "; try a smaller optim.lr" if isinstance(error, NotFiniteError) else ""
-            raise type(error)(f"step {self.step + 1}: {error}; {checkpoint}{advice}") from None
+            raise self._at_this_step(error) from None
         if self.average is not None:
             self.average.update(self.engine.weights(), self.step)
         self.step += 1
@@ -140,6 +145,14 @@ class Trainer:
             **times,
             **({} if energy is None else {"energy_j": energy}),
         }
+
+    def _at_this_step(self, error: SciMLError) -> SciMLError:
+        """Returns an error that also names the step and the last checkpoint."""
+        self.checkpoints.finish()
+        latest = self.checkpoints.latest()
+        checkpoint = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
+        advice = "; try a smaller optim.lr" if isinstance(error, NotFiniteError) else ""
+        return type(error)(f"step {self.step + 1}: {error}; {checkpoint}{advice}")
 
     def validate(self) -> dict[str, float]:
         """Returns the loss on the validation samples, and the skill against each baseline, with the averaged

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from sciml.core.files import read_json_lines
+from sciml.core.files import disk_errors, read_json_lines, write_text
 from sciml.distributed.launcher import program, without_launcher
 from sciml.training.callbacks import MetricsRow
 
@@ -96,7 +96,8 @@ class Trial:
         """
         began = time.monotonic()
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        with disk_errors(place):
+            place.mkdir(parents=True)
         alone = without_launcher(self.num_threads)
         watched = _Watched(self._command(arguments, place), alone, place.with_suffix(".log"))
         try:
@@ -104,7 +105,7 @@ class Trial:
         finally:
             watched.kill()
             rows = _steps(place)
-            place.with_suffix(".jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+            write_text(place.with_suffix(".jsonl"), "".join(f"{json.dumps(row)}\n" for row in rows))
             shutil.rmtree(place, ignore_errors=True)
         took, peak = time.monotonic() - began, watched.peak_bytes
         if len(rows) >= self.steps:

@@ -18,7 +18,6 @@ Sources: Rasp et al. (2024), https://doi.org/10.1029/2023MS004019; Rasp et al. (
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +27,7 @@ import numpy as np
 
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.statistics import ReadFields
+from sciml.core.files import allocate
 
 DAYS, WEEKS = 366, 53
 HALF_WINDOW_DAYS = 30
@@ -231,9 +231,5 @@ def _array(path: Path, shape: tuple[int, ...], max_bytes: float) -> np.ndarray:
     size = 4 * int(np.prod(shape))
     if size <= max_bytes / 2:
         return np.zeros(shape, dtype=np.float32)
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a crash in a mapped page
-        else:
-            file.truncate(size)
+    allocate(path, size)
     return np.memmap(path, dtype=np.float32, mode="r+", shape=shape)

@@ -17,6 +17,7 @@ from domains.climate.simulation.held_suarez import LEVEL_VARIABLES, RESOLUTIONS,
 from sciml.core.config import divides, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.core.types import AtLeastOne, NonNegative
@@ -105,8 +106,16 @@ def simulate(config: SimulateConfig) -> Path:
         RunError: the simulation blew up, or the disk is full.
     """
     path = Path(config.out)
-    if path.exists() and not config.overwrite:
-        raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
+    with lock_output(path, _is_archive, overwrite=config.overwrite, keep_existing=False):
+        _simulate(config, path)
+    return path
+
+
+def _is_archive(path: Path) -> bool:
+    return any((path / name).exists() for name in (".zgroup", ".zmetadata", "zarr.json"))
+
+
+def _simulate(config: SimulateConfig, path: Path) -> None:
     atmosphere = HeldSuarez(
         config.truncation,
         num_layers=config.num_layers,
@@ -130,7 +139,6 @@ def simulate(config: SimulateConfig) -> Path:
                 dataset.to_zarr(temporary, mode="w", zarr_format=2, consolidated=True, encoding=encoding(dataset))
             else:
                 dataset.to_zarr(temporary, append_dim="time", zarr_format=2, consolidated=True)
-    return path
 
 
 def _blocks(weather: Iterator[Fields]) -> Iterator[list[Fields]]:

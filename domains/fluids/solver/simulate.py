@@ -15,7 +15,7 @@ from domains.fluids.solver import VARIABLES, Flow, run
 from domains.fluids.solver.random_flows import draw
 from domains.fluids.solver.simulate_config import SimulateConfig
 from domains.fluids.solver.step import can_compile
-from sciml.core.files import atomic_file, write_json
+from sciml.core.files import allocate, atomic_file, write_json
 from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
@@ -60,8 +60,8 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
             [parts.path(number) for number in range(count)],
             _record(config),
         )
-        WRITERS[config.format](path, ensemble)
         write_json(_record_path(path), ensemble.record)
+        WRITERS[config.format](path, ensemble)
         parts.remove()
     return path
 
@@ -86,6 +86,7 @@ def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> 
     shape = (len(some), config.frames, len(VARIABLES), config.nz, config.nx)
     with atomic_file(path) as temporary:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        allocate(temporary, temporary.stat().st_size)
         for index, frame in enumerate(frames):
             values[:, index] = frame.fields.cpu().numpy()
         values.flush()
@@ -96,7 +97,7 @@ def _record_path(path: Path) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    return _record_path(path).exists()
+    return path.exists() and _record_path(path).exists()
 
 
 def _settings(config: SimulateConfig) -> dict[str, Any]:

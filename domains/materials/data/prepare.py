@@ -204,11 +204,12 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         [groups[number] for number in arrays.group], systems(counts, schema.symbols), (counts > 0).sum(1), arrays.key
     )
     split, dropped = assign(config.splits, config.split_by, config.split_seed, described)
-    np.save(layout.array_path(writer.folder, "split"), split)
     train = np.flatnonzero(split == SPLITS.index("train"))
     statistics = compute_statistics(arrays, train, elements, len(branches)) if len(train) else None
-    if statistics is not None:
-        save_statistics(writer.folder, statistics)
+    with disk_errors(writer.folder):
+        np.save(layout.array_path(writer.folder, "split"), split)
+        if statistics is not None:
+            save_statistics(writer.folder, statistics)
     sizes = {name: int((split == number).sum()) for number, name in enumerate(SPLITS)}
     fields = _found(config.labels, schema, arrays)
     _tell(schema, arrays, fields, sizes, dropped, statistics)

@@ -20,7 +20,8 @@ from domains.materials.inference.predictor import Labels, Predictor
 from domains.materials.training.ensemble import STD
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import atomic_file
+from sciml.core.files import disk_errors
+from sciml.core.outputs import new_output
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
 from sciml.domain.protocol import LoadedModel
@@ -101,16 +102,20 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     predictor = Predictor(loaded, dtype=config.dtype, branch=config.branch)
     names = tuple(config.properties or predictor.predicts)
     predictor.refuse_without(*names)
-    files, path = locate(config.structures), _new_path(config.out, loaded.directory)
+    files, folder = locate(config.structures), loaded.directory / "predictions"
     outsiders, count = OutOfDomain(), 0
-    with atomic_file(path) as temporary, open_to_write(temporary) as out:
+    with (
+        new_output(config.out, folder, "prediction", SUFFIXES) as output,
+        disk_errors(output.path),
+        open_to_write(output.temporary) as out,
+    ):
         for structure, atoms, values in track(_predicted(predictor, files, config, names), "predicting"):
             reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
             outsiders.add(structure.name, reasons)
             out.write(_frame(atoms, structure, {k: v for k, v in values.items() if _is_asked(k, names)}, reasons))
             count += 1
     document = {
-        "predicted": str(path),
+        "predicted": str(output.path),
         "structures": count,
         "properties": list(names),
         "outside": {
@@ -119,7 +124,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
             "worst": [{"structure": name, "reasons": reasons} for name, reasons in outsiders.worst],
         },
     }
-    return CommandResult(document, "\n".join(_lines(path, count, predictor.has_spread, outsiders)))
+    return CommandResult(document, "\n".join(_lines(output.path, count, predictor.has_spread, outsiders)))
 
 
 def _predicted(
@@ -190,13 +195,3 @@ def _lines(path: Path, count: int, has_spread: bool, outsiders: OutOfDomain) -> 
     kinds = ", ".join(f"{kind} {outsiders.by_kind[kind]}" for kind in KINDS if outsiders.by_kind[kind])
     lines.append(f"outside    {outsiders.count} of {count} lie outside the training set ({kinds}); the worst:")
     return lines + [f"           {name}: {reasons}" for name, reasons in outsiders.worst[:SHOWN]]
-
-
-def _new_path(out: str | None, run: Path) -> Path:
-    """Returns where the predictions go; refuses to write over an earlier file that was named."""
-    if out is not None:
-        if Path(out).exists():
-            raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
-        return Path(out)
-    number = len(list((run / "predictions").glob("prediction-*"))) + 1
-    return run / "predictions" / f"prediction-{number:03d}.extxyz"

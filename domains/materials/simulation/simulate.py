@@ -15,8 +15,8 @@ from domains.materials.data.structure import Structure
 from domains.materials.simulation.alloys import draw
 from domains.materials.simulation.labeling import LABELERS, Labels, pure_crystal
 from domains.materials.simulation.simulate_config import SimulateConfig
-from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, write_json
+from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
 from sciml.data.staging import StagedParts
@@ -43,20 +43,27 @@ def simulate(config: SimulateConfig) -> Path:
         RunError: the disk is full.
     """
     path = Path(config.out)
-    if path.exists() and not config.overwrite:
-        raise ConfigError(f"{path} exists", key="out", hint="choose another name or overwrite=true")
-    parts = StagedParts(path, _settings(config), ".extxyz")
-    count = -(-config.count // PART)
-    results = parts.make(partial(_make_part, config), count, config.workers)
-    for _ in track(results, f"Simulating, {PART} structures each", total=count):
-        pass
-    with atomic_file(path) as temporary, open_to_write(temporary) as out:
-        for number in range(count):
-            with parts.path(number).open("rb") as part:
-                shutil.copyfileobj(part, out)
-    write_json(path.with_name(f"{path.name}.json"), _record(config))
-    parts.remove()
+    with lock_output(path, _is_ours, overwrite=config.overwrite, keep_existing=False):
+        parts = StagedParts(path, _settings(config), ".extxyz")
+        count = -(-config.count // PART)
+        results = parts.make(partial(_make_part, config), count, config.workers)
+        for _ in track(results, f"Simulating, {PART} structures each", total=count):
+            pass
+        write_json(_record_path(path), _record(config))
+        with atomic_file(path) as temporary, open_to_write(temporary) as out:
+            for number in range(count):
+                with parts.path(number).open("rb") as part:
+                    shutil.copyfileobj(part, out)
+        parts.remove()
     return path
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _is_ours(path: Path) -> bool:
+    return path.exists() and _record_path(path).exists()
 
 
 def structures(config: SimulateConfig, first: int, last: int) -> list[Structure]:

@@ -1,11 +1,27 @@
 import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typing_extensions import TypedDict
 
 from sciml.core.errors import DataError, RunError
-from sciml.core.files import atomic_directory, atomic_file, read_json, read_json_lines, write_json
+from sciml.core.files import (
+    allocate,
+    atomic_directory,
+    atomic_file,
+    check_writable,
+    disk_errors,
+    in_a_sentence,
+    read_json,
+    read_json_lines,
+    write_json,
+    write_text,
+)
+from sciml.core.lock import exclusive
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -95,3 +111,73 @@ def test_a_corrupted_line_is_named_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"name": "a", "value": 1}\n{"name": "b"}\n')
     with pytest.raises(DataError, match=r"a\.jsonl, line 2, is corrupted: value is missing"):
         read_json_lines(tmp_path / "a.jsonl", Row)
+
+
+def _enter(context):
+    with context:
+        pass
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: write_json(path, {}),
+        lambda path: write_text(path, ""),
+        lambda path: _enter(atomic_directory(path)),
+        lambda path: _enter(exclusive(path)),
+        check_writable,
+        lambda path: allocate(path, 10),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_a_sentence(write, tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "inside", Path("/proc/nowhere/inside"), tmp_path / ("x" * 300)):
+        with pytest.raises(RunError, match="could not write"):
+            write(place)
+
+
+def test_writability_is_tried_where_a_folder_is_to_be_made_and_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_map_has_its_bytes_before_it_is_written(tmp_path, monkeypatch):
+    allocate(tmp_path / "a", 5000)
+    assert (tmp_path / "a").stat().st_size == 5000
+    assert (tmp_path / "a").stat().st_blocks * 512 >= 5000
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        allocate(tmp_path / "b", 5000)
+
+
+def test_what_libraries_make_of_a_full_disk_is_understood(tmp_path):
+    with pytest.raises(RunError, match=r"could not write .*a: .*No such file"), disk_errors(tmp_path / "a"):
+        save_file({"a": torch.zeros(2)}, tmp_path / "nowhere" / "a")
+    for error in (RuntimeError("NetCDF: HDF error"), ValueError("write failed: No space left on device (os error 28)")):
+        with pytest.raises(RunError, match="could not write"), disk_errors(tmp_path):
+            raise error
+    with pytest.raises(ValueError, match="a bug"), disk_errors(tmp_path):
+        raise ValueError("a bug")
+
+
+def test_a_sentence_is_not_said_anew(tmp_path):
+    def fail():
+        try:
+            (tmp_path / "nowhere").read_text()
+        except OSError:
+            raise DataError("nowhere is missing") from None
+
+    with pytest.raises(DataError, match="nowhere is missing"), disk_errors(tmp_path):
+        fail()
+
+
+def test_errors_of_the_system_become_sentences_and_bugs_do_not():
+    assert "No such file" in str(in_a_sentence(FileNotFoundError(errno.ENOENT, "No such file or directory", "a")))
+    assert "the disk is full" in str(in_a_sentence(OSError(errno.ENOSPC, "No space left on device")))
+    assert isinstance(in_a_sentence(MemoryError()), RunError)
+    for error in (KeyboardInterrupt(), ValueError("a bug"), DataError("wrong"), ConnectionResetError("gone")):
+        assert in_a_sentence(error) is error
