@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from domains.climate.data.boundary import boundary_names
 from domains.climate.data.forcings import forcing_names
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.run_data import is_own, reference_of, states_of
@@ -101,7 +102,7 @@ class ClimateDomain:
         return ClimateSplits(test, test, test, states.schema, states.statistics, reference=reference_of(fitted))
 
     def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
-        forcings = forcing_names(spec.task.forcings)
+        forcings = (*forcing_names(spec.task.forcings), *boundary_names(schema))
         if isinstance(spec.model, FieldConfig):
             return ClimateFieldModel.from_schema(spec.model, schema, forcings)
         if isinstance(spec.model, ClimaXConfig):
@@ -120,6 +121,7 @@ class ClimateDomain:
             score_lead_times=scored,
             forcings=spec.task.forcings,
             predicts=_predicts(spec),
+            boundary_rows=spec.task.boundary_rows,
             climatology=None if reference is None else reference.climatology,
             baselines=lambda: baselines_of(reference, scored),
         )
@@ -154,7 +156,12 @@ class ClimateDomain:
         starts = request.starts(spec.task.members, spec.task.perturbation, spec.seed)
         batch = initial_batch(states, statistics, request.init_time, starts)
         task = ClimateTask(
-            states.schema, statistics, score_lead_times=(), forcings=spec.task.forcings, predicts=_predicts(spec)
+            states.schema,
+            statistics,
+            score_lead_times=(),
+            forcings=spec.task.forcings,
+            predicts=_predicts(spec),
+            boundary_rows=spec.task.boundary_rows,
         )
         return PreparedForecast(
             task=task,

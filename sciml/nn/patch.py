@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sciml.core.errors import ConfigError
+from sciml.nn.topology import Odd, Topology
 
 
 def check_patches(grid_shape: tuple[int, int], patch_size: int) -> None:
@@ -27,6 +28,28 @@ def check_patches(grid_shape: tuple[int, int], patch_size: int) -> None:
         )
 
 
+def pad_to_patches(
+    fields: Float[Tensor, "batch variable row column"], patch_size: int, topology: Topology, odd: Odd | None = None
+) -> Float[Tensor, "batch variable padded_row padded_column"]:
+    """Returns fields continued beyond their last row and column until patches divide them.
+
+    Args:
+        topology: says what lies there.
+        odd: which of the fields turn around there.
+
+    Raises:
+        ConfigError: where a patch is larger than the grid.
+    """
+    rows, columns = fields.shape[-2:]
+    if patch_size > min(rows, columns):
+        raise ConfigError(
+            f"patches of {patch_size}x{patch_size} are larger than the grid of {rows}x{columns}",
+            key="model.patch_size",
+            hint=f"at most {min(rows, columns)}",
+        )
+    return topology.pad(fields, (0, -columns % patch_size, 0, -rows % patch_size), odd)
+
+
 def patchify(
     fields: Float[Tensor, "batch variable row column"], patch_size: int
 ) -> Float[Tensor, "batch token variable pixel"]:
@@ -40,9 +63,10 @@ def patchify(
 def unpatchify(
     patches: Float[Tensor, "batch token variable pixel"], grid_shape: tuple[int, int], patch_size: int
 ) -> Float[Tensor, "batch variable row column"]:
-    """Inverts :func:`patchify`."""
+    """Inverts :func:`patchify`; what patches have beyond the grid's last row and column is dropped."""
     rows, columns = grid_shape
     p = patch_size
     b, _, v, _ = patches.shape
-    cut = patches.reshape(b, rows // p, columns // p, v, p, p)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(b, v, rows, columns)
+    down, across = -(-rows // p), -(-columns // p)
+    cut = patches.reshape(b, down, across, v, p, p)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(b, v, down * p, across * p)[..., :rows, :columns]

@@ -31,12 +31,13 @@ def patch_centers(
     """Returns the coordinates of the patches' centers in radians, row by row, in float64.
 
     Args:
-        latitude: degrees north of the grid's rows, a multiple of ``patch_size`` many.
+        latitude: degrees north of the grid's rows; beyond the last one the patches stand where it does.
         longitude: degrees east of the grid's columns; a patch may lie across the meridian where they jump.
         patch_size: rows and columns of a patch.
     """
-    rows = torch.deg2rad(latitude.double()).unflatten(0, (-1, patch_size)).mean(-1)
-    angle = torch.deg2rad(longitude.double()).unflatten(0, (-1, patch_size))
+    whole = [torch.cat([axis, axis[-1:].expand(-len(axis) % patch_size)]) for axis in (latitude, longitude)]
+    rows, angle = (torch.deg2rad(axis.double()).unflatten(0, (-1, patch_size)) for axis in whole)
+    rows = rows.mean(-1)
     columns = torch.atan2(angle.sin().mean(-1), angle.cos().mean(-1))
     lat, lon = torch.meshgrid(rows, columns, indexing="ij")
     return {"latitude": lat.flatten(), "longitude": lon.flatten()}

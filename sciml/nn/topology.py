@@ -42,14 +42,21 @@ class Sphere:
 
     Beyond a pole the rows come back half a turn further east. There both parts of a horizontal vector have changed
     their signs: what was northward is southward, and what was eastward is westward.
+
+    Attributes:
+        on_poles: whether the first and the last row lie on a pole; the row beyond is then the one before it.
     """
+
+    on_poles: tuple[bool, bool] = (False, False)
 
     def pad(
         self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
     ) -> Float[Tensor, "*batch padded_row padded_column"]:
         left, right, bottom, top = (width,) * 4 if isinstance(width, int) else width
         half_turn = fields.shape[-1] // 2
-        below, above = fields[..., :bottom, :], fields[..., fields.shape[-2] - top :, :]
+        first, last = map(int, self.on_poles)
+        end = fields.shape[-2] - last
+        below, above = fields[..., first : first + bottom, :], fields[..., end - top : end, :]
         beyond = [rows.flip(-2).roll(half_turn, -1) for rows in (below, above)]
         if odd is not None and any(odd[1]):
             signs = torch.tensor([-1.0 if is_odd else 1.0 for is_odd in odd[1]], device=fields.device)
@@ -60,7 +67,7 @@ class Sphere:
         return torch.cat([tall[..., tall.shape[-1] - left :], tall, tall[..., :right]], -1)
 
     def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row column"]:
-        return self.pad(fields, (0, 0, 0, fields.shape[-2]))  # over one pole and back over the other
+        return self.pad(fields, (0, 0, 0, fields.shape[-2] - sum(self.on_poles)))  # over one pole, back over the other
 
 
 class Side(str, Enum):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,8 @@ class FieldBatch:
         intervals: hours of the steps ahead; the same number of steps for every sample.
         targets: the truth after each step, or None where it is not known.
         members: the states of an ensemble that ``state`` is the mean of, or None.
+        surroundings: what is given of a region's edges at hours since 1970, where there are no targets; see
+            :class:`domains.climate.data.boundary.Surroundings`.
     """
 
     state: Float[Tensor, "batch channel latitude longitude"]
@@ -31,6 +34,7 @@ class FieldBatch:
     intervals: Float[Tensor, "batch step"]
     targets: Float[Tensor, "batch step channel latitude longitude"] | None = None
     members: Float[Tensor, "batch member channel latitude longitude"] | None = None
+    surroundings: Callable[[Float[Tensor, "batch"]], Tensor | None] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -53,7 +57,9 @@ class FieldBatch:
 
     def to(self, device: torch.device | str) -> FieldBatch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {name: t.to(device, non_blocking=True) for name, t in tensors.items() if t is not None}
+        moved: dict[str, Any] = {
+            name: t.to(device, non_blocking=True) for name, t in tensors.items() if isinstance(t, Tensor)
+        }
         return replace(self, **moved)
 
     def with_steps(self, hours: Sequence[float]) -> FieldBatch:

@@ -11,7 +11,7 @@ import numpy as np
 from domains.climate.data.accumulation import read_over
 from domains.climate.data.readers import Source
 from domains.climate.data.readers.field import Field
-from domains.climate.data.regrid import Regridder
+from domains.climate.data.regrid import GridSelection, Regridder
 from domains.climate.data.variables import Channel
 from sciml.core.errors import DataError
 
@@ -29,7 +29,7 @@ class ChannelReader:
 
     source: Source
     channels: Sequence[Channel]
-    regridder: Regridder
+    regridder: Regridder | GridSelection
     window: int = 0
     allow_gaps: bool = False
 

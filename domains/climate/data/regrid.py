@@ -10,20 +10,46 @@ Source: first-order conservative remapping, Jones (1999), https://doi.org/10.117
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sciml.core.errors import ConfigError, DataError
+from domains.climate.data.schema import goes_round, reaches_poles
+from sciml.core.errors import ConfigError
 
 SAME_GRID_DEGREES = 1e-4
+FOUND_DEGREES = 1e-3
 LEAST_SHARE = 0.5 - 1e-6
 """Share of a cell that must be known for its mean to be."""
 
 
 @dataclass(frozen=True)
+class GridSelection:
+    """Takes rows and columns out of fields; like :class:`Regridder`, but nothing is averaged.
+
+    Attributes:
+        rows, columns: their positions.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Returns the selected part of fields (..., latitude, longitude)."""
+        return values[..., self.rows[:, None], self.columns]
+
+
+@dataclass(frozen=True)
 class LatLonGrid:
-    """Describes a global regular grid: latitude decreasing, longitude increasing in [0, 360), both in degrees."""
+    """Describes a regular grid: latitude decreasing, longitude increasing, both in degrees.
+
+    A global grid has its longitudes in [0, 360); those of a region follow one another across any meridian.
+    """
 
     latitude: np.ndarray
     longitude: np.ndarray
@@ -66,19 +92,50 @@ class LatLonGrid:
             and np.abs(self.longitude - other.longitude).max() < SAME_GRID_DEGREES
         )
 
-    def check_global(self, label: str) -> None:
-        """Refuses a region, whose outermost cells would be taken to reach to the poles.
+    @property
+    def goes_round(self) -> bool:
+        """Says whether the longitudes go all around."""
+        return goes_round(self.longitude)
 
-        Raises:
-            DataError: the grid does not cover the globe.
-        """
-        gaps = np.diff(np.append(self.longitude, self.longitude[0] + 360.0))
-        to_poles = max(90.0 - self.latitude[0], self.latitude[-1] + 90.0)
-        if gaps.max() > 1.5 * np.median(gaps) or to_poles > 1.5 * np.abs(np.diff(self.latitude)).max():
-            raise DataError(
-                f"{label}: covers latitudes {self.latitude[-1]:g} to {self.latitude[0]:g} and longitudes "
-                f"{self.longitude[0]:g} to {self.longitude[-1]:g}; a global grid is needed"
-            )
+    @property
+    def is_global(self) -> bool:
+        """Says whether the grid covers the globe; of a region the outermost cells do not reach to the poles."""
+        return self.goes_round and reaches_poles(self.latitude)
+
+    def part(self, region: Sequence[float]) -> GridSelection:
+        """Returns the points of a region, ``[north, west, south, east]`` in degrees; from west to east."""
+        north, west, south, east = region
+        inside = (self.latitude <= north + SAME_GRID_DEGREES) & (self.latitude >= south - SAME_GRID_DEGREES)
+        width = (east - west) % 360.0 or 360.0
+        ahead = np.mod(self.longitude - west + SAME_GRID_DEGREES, 360.0)
+        columns = np.flatnonzero(ahead <= width + 2 * SAME_GRID_DEGREES)
+        return GridSelection(np.flatnonzero(inside), columns[np.argsort(ahead[columns], kind="stable")])
+
+    def select(self, part: GridSelection) -> LatLonGrid:
+        """Returns the grid of some rows and columns."""
+        return LatLonGrid(self.latitude[part.rows], in_a_row(self.longitude[part.columns]))
+
+    def find(self, other: LatLonGrid) -> GridSelection | None:
+        """Returns where the points of another grid stand in this one; None where one of them is not there."""
+        rows = np.abs(self.latitude[:, None] - other.latitude).argmin(0)
+        apart = np.abs(np.mod(self.longitude[:, None] - other.longitude + 180.0, 360.0) - 180.0)
+        columns = apart.argmin(0)
+        near = np.abs(self.latitude[rows] - other.latitude).max() < FOUND_DEGREES and apart.min(0).max() < FOUND_DEGREES
+        return GridSelection(rows, columns) if near else None
+
+    def box(self) -> str:
+        """Returns the region's edges in words."""
+        return (
+            f"latitudes {self.latitude[-1]:g} to {self.latitude[0]:g} and longitudes {self.longitude[0]:g} to "
+            f"{self.longitude[-1]:g}"
+        )
+
+
+def in_a_row(longitude: np.ndarray) -> np.ndarray:
+    """Returns longitudes of neighbors from west to east as rising numbers, below 0 where they cross Greenwich."""
+    steps = np.mod(np.diff(longitude), 360.0)
+    row = longitude[0] + np.concatenate([[0.0], np.cumsum(steps)]) if len(longitude) else longitude
+    return row - 360.0 if len(row) and row[-1] >= 360.0 - SAME_GRID_DEGREES else row
 
 
 def latitude_edges(latitude: np.ndarray) -> np.ndarray:

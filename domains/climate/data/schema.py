@@ -43,6 +43,11 @@ class ClimateSchema:
         """Returns (number of latitudes, number of longitudes)."""
         return len(self.latitude), len(self.longitude)
 
+    @property
+    def is_region(self) -> bool:
+        """Says whether the grid covers a part of the globe alone."""
+        return not (goes_round(self.longitude) and reaches_poles(self.latitude))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -95,18 +100,36 @@ def is_mirrored(latitude: np.ndarray | tuple[float, ...]) -> bool:
     return bool(np.abs(degrees + degrees[::-1]).max() < 1e-4)
 
 
+def goes_round(longitude: np.ndarray | tuple[float, ...]) -> bool:
+    """Says whether longitudes go all around."""
+    degrees = np.asarray(longitude, dtype=np.float64)
+    gaps = np.diff(np.append(degrees, degrees[0] + 360.0))
+    return bool(gaps.max() <= 1.5 * np.median(gaps))
+
+
+def reaches_poles(latitude: np.ndarray | tuple[float, ...]) -> bool:
+    """Says whether the outermost rows are so near to the poles that their cells end there."""
+    degrees = np.asarray(latitude, dtype=np.float64)
+    spacing = np.abs(np.diff(degrees)).max(initial=0.0)
+    return bool(90.0 - np.abs(degrees[[0, -1]]).min() <= 1.5 * spacing)
+
+
 def cell_area_weights(latitude: np.ndarray | tuple[float, ...]) -> np.ndarray:
     """Returns the exact area of each latitude row's cells, sin(upper edge) - sin(lower edge), with mean 1.
 
-    Cell edges lie midway between latitudes and at the poles, as in WeatherBench 2.
+    Cell edges lie midway between latitudes and at the poles, as in WeatherBench 2; those of a region half a spacing
+    beyond its outermost rows.
     """
     degrees = np.asarray(latitude, dtype=np.float64)
-    edges = np.concatenate(
-        [
-            [90.0 if degrees[0] > degrees[-1] else -90.0],
-            (degrees[1:] + degrees[:-1]) / 2,
-            [-90.0 if degrees[0] > degrees[-1] else 90.0],
-        ]
-    )
+    middle = (degrees[1:] + degrees[:-1]) / 2
+    if reaches_poles(degrees):
+        north = 90.0 if degrees[0] > degrees[-1] else -90.0
+        ends = (north, -north)
+    else:
+        ends = (
+            float(np.clip(2 * degrees[0] - middle[0], -90, 90)),
+            float(np.clip(2 * degrees[-1] - middle[-1], -90, 90)),
+        )
+    edges = np.concatenate([[ends[0]], middle, [ends[1]]])
     area = np.abs(np.diff(np.sin(np.deg2rad(edges))))
     return area / area.mean()

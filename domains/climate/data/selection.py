@@ -35,6 +35,9 @@ class Selection:
         start, end: first and last date, both included: ``2010``, ``2010-06`` or ``2010-06-01T12:00``.
         step: takes every so many hours only, e.g. ``6h`` of hourly data; null keeps the data's own step.
         grid: target grid as longitudes x latitudes, e.g. ``64x32``; null keeps the data's own.
+        region: ``[north, west, south, east]`` in degrees, as CDS writes an area: a part of the grid for a limited-area
+            model; it may lie across any meridian.
+        drop_pole: leaves out the row on the south pole: 720 rows of 721.
         splits: for each of train, valid and test either its share of the time, in this order, or its
             ``[first, last]`` dates, both included.
         gap: time left out between splits given as shares, so that neighbours differ; null takes 240 h,
@@ -53,6 +56,8 @@ class Selection:
     end: str | int | None = None
     step: str | None = None
     grid: str | None = None
+    region: list[float] | None = None
+    drop_pole: bool = False
     splits: dict[str, Any] = field(default_factory=default_splits)
     gap: str | None = None
     allow_gaps: bool = False
@@ -63,6 +68,7 @@ class Selection:
         self._check_names()
         if self.grid is not None:
             LatLonGrid.parse(self.grid, key=key("grid"))
+        self._check_region()
         if self.step is not None and parse_hours(self.step, key=key("step")) <= 0:
             raise ConfigError("must be above 0", key=key("step"), hint=f"try {key('step')}=6h")
         if self.gap is not None:
@@ -71,6 +77,17 @@ class Selection:
             if date is not None:
                 check_date(date, key=key(name))
         check_splits(self.splits, key("splits"))
+
+    def _check_region(self) -> None:
+        if self.region is None:
+            return
+        key = self.key("region")
+        if len(self.region) != 4 or not 90 >= self.region[0] > self.region[2] >= -90:
+            raise ConfigError(
+                f"must be [north, west, south, east] in degrees, got {self.region}", key=key, hint="e.g. [60,-10,35,30]"
+            )
+        if self.grid is not None:
+            raise ConfigError("cannot be given together with grid", key=key, hint="prepare the coarser grid first")
 
     def _check_names(self) -> None:
         if self.channels is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.channel_reader import ChannelReader
 from domains.climate.data.readers import Source
-from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.regrid import GridSelection, LatLonGrid, Regridder
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.data.selection import Selection, resolve_split
 from domains.climate.data.variables import channel_unit, parse_channels
@@ -137,8 +137,7 @@ class OtherStates(States):
         if not len(positions):
             raise DataError(f"{source.label}: there is no time at which all of {', '.join(schema.channels)} are there")
         grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
-        grid.check_global(source.label)
-        reader = ChannelReader(source, channels, Regridder(grid, _grid_of(schema)))
+        reader = ChannelReader(source, channels, _way(source.label, grid, _grid_of(schema)))
         times = source.times[positions]
         test = None if selection is None else np.arange(*resolve_split(selection, times, "test", source.calendar))
 
@@ -162,7 +161,7 @@ class OtherStates(States):
                     f"{nearest(name, have)}"
                 )
         index = [have.index(name) for name in schema.channels]
-        regrid = Regridder(_grid_of(store.schema), _grid_of(schema))
+        regrid = _way(label, _grid_of(store.schema), _grid_of(schema))
         test = store.indices("test")
 
         def read(positions: np.ndarray) -> np.ndarray:
@@ -200,6 +199,23 @@ class OtherStates(States):
                 f"that of the training, {normal[channel]:.5g}; is its unit what the file says?"
             )
         return states
+
+
+def _way(label: str, source: LatLonGrid, target: LatLonGrid) -> Regridder | GridSelection:
+    """Returns how fields get from one grid to that of the run: regridded over the globe, or its points picked out.
+
+    Raises:
+        DataError: a region that lacks points of the run's grid.
+    """
+    if source.same_as(target) or (source.is_global and target.is_global):
+        return Regridder(source, target)
+    part = source.find(target)
+    if part is None:
+        raise DataError(
+            f"{label}: covers {source.box()} in steps of {abs(np.diff(source.latitude)[0]):g} degrees; the points of "
+            f"the run's grid are needed, {target.box()} in steps of {abs(np.diff(target.latitude)[0]):g}"
+        )
+    return part
 
 
 def _grid_of(schema: ClimateSchema) -> LatLonGrid:

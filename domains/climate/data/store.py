@@ -96,7 +96,7 @@ class ClimateStore(States):
     @property
     def augmentation(self) -> str:
         """Returns how samples may be turned without becoming impossible: ``none``, ``roll`` or ``roll_mirror``."""
-        if "longitude" not in self.symmetries or self.schema.statics:
+        if "longitude" not in self.symmetries or self.schema.statics or self.schema.is_region:
             return "none"
         return "roll_mirror" if "equator" in self.symmetries and is_mirrored(self.schema.latitude) else "roll"
 

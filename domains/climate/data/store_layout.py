@@ -12,7 +12,7 @@ from domains.climate.data import zarr_layout as layout
 from domains.climate.data.channel_reader import ChannelReader
 from domains.climate.data.chosen_times import choose_times
 from domains.climate.data.readers import Source
-from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.regrid import SAME_GRID_DEGREES, GridSelection, LatLonGrid, Regridder
 from domains.climate.data.selection import SPLITS, Selection, resolve_splits
 from domains.climate.data.variables import VARIABLES, Channel, Role, find, parse_channels
 from sciml.core.errors import ConfigError, DataError, nearest
@@ -41,7 +41,7 @@ class PreparePlan:
     times: np.ndarray
     step_hours: float
     grid: LatLonGrid
-    regridder: Regridder
+    regridder: Regridder | GridSelection
     splits: dict[str, tuple[int, int]]
     allow_gaps: bool = False
 
@@ -111,11 +111,10 @@ def make_plan(source: Source, selection: Selection) -> PreparePlan:
 
     Raises:
         ConfigError: dates, splits or levels that the data do not have.
-        DataError: missing variables, gaps in time, a region instead of the globe.
+        DataError: missing variables, gaps in time.
     """
     grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
-    grid.check_global(source.label)
-    target = grid if selection.grid is None else LatLonGrid.parse(selection.grid, key=selection.key("grid"))
+    regridder, target = _target(source, grid, selection)
     channels = _channels(source, selection)
     positions, step_hours = choose_times(source, selection, channels)
     times = source.times[positions]
@@ -126,9 +125,34 @@ def make_plan(source: Source, selection: Selection) -> PreparePlan:
             key=selection.key("splits.train"),
             hint="make it longer",
         )
-    regridder = Regridder(grid, target)
     statics, gaps = _statics(source, selection), selection.allow_gaps
     return PreparePlan(source, channels, statics, positions, times, step_hours, target, regridder, splits, gaps)
+
+
+def _target(source: Source, grid: LatLonGrid, selection: Selection) -> tuple[Regridder | GridSelection, LatLonGrid]:
+    """Returns how fields get to the store's grid, and that grid."""
+    if selection.region is not None:
+        part = grid.part(selection.region)
+        if min(part.shape) < 2:
+            raise ConfigError(
+                f"{source.label} has {part.shape[0]}x{part.shape[1]} points in it",
+                key=selection.key("region"),
+                hint=f"it covers {grid.box()}",
+            )
+        return part, grid.select(part)
+    if selection.drop_pole and grid.latitude[-1] <= -90 + SAME_GRID_DEGREES:
+        part = GridSelection(np.arange(len(grid.latitude) - 1), np.arange(len(grid.longitude)))
+        return part, grid.select(part)
+    if selection.grid is None:
+        return Regridder(grid, grid), grid
+    if not grid.is_global:
+        raise ConfigError(
+            f"{source.label} covers {grid.box()} alone, which keeps its own grid",
+            key=selection.key("grid"),
+            hint="leave it out",
+        )
+    target = LatLonGrid.parse(selection.grid, key=selection.key("grid"))
+    return Regridder(grid, target), target
 
 
 def _channels(source: Source, selection: Selection) -> tuple[Channel, ...]:

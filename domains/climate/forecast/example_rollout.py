@@ -10,6 +10,7 @@ import xarray as xr
 from torch import nn
 
 from domains.climate.data.batch import FieldBatch
+from domains.climate.data.boundary import Surroundings
 from domains.climate.data.samples import ForecastSource
 from domains.climate.data.states import States
 from domains.climate.data.variables import parse_channel
@@ -32,7 +33,8 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     for path in source.paths:
         zero = torch.zeros(1, dtype=torch.float64, device=task.device)
         intervals = torch.tensor([path], dtype=torch.float64, device=task.device)
-        batch = FieldBatch(initial, initial, zero + hours, zero, intervals)
+        around = Surroundings(store) if store.schema.is_region else None
+        batch = FieldBatch(initial, initial, zero + hours, zero, intervals, surroundings=around)
         for step, prediction in rollout(task, model, batch):
             forecasts[float(step.next_lead_time[0])] = prediction.values["fields"][0].cpu().numpy()
     leads = np.array(sorted(forecasts))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from domains.climate.data.batch import FieldBatch
+from domains.climate.data.boundary import Surroundings
 from domains.climate.data.schema import ClimateStatistics
 from domains.climate.data.states import OtherStates, States
 from domains.climate.figures.maps import draw_forecast_globes
@@ -32,7 +33,14 @@ def initial_batch(
     members = perturbed_members(analysis, statistics.std, starts)
     times = torch.full((len(members),), float(states.hours[position]), dtype=torch.float64)
     zero = torch.zeros_like(times)
-    return FieldBatch(state=members, initial=members, init_time=times, lead_time=zero, intervals=zero[:, None])
+    return FieldBatch(
+        state=members,
+        initial=members,
+        init_time=times,
+        lead_time=zero,
+        intervals=zero[:, None],
+        surroundings=Surroundings(states) if states.schema.is_region else None,
+    )
 
 
 def _position(states: States, init_time: str | None) -> int:

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch
-from domains.climate.data.schema import ClimateSchema, cell_area_weights
+from domains.climate.data.boundary import score_weights
+from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit, may_have_gaps
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
@@ -57,6 +58,7 @@ class ClimateMetrics:
         lead_times: hours at which to score; a prediction at another lead time is passed over.
         climatology: mean fields by valid time, for ACC; without it there is no ACC.
         device: where the sums are kept.
+        frame: cells at the edges of a region, which are given and do not count.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class ClimateMetrics:
         lead_times: Sequence[float],
         climatology: FieldsAt | None = None,
         device: torch.device | str = "cpu",
+        frame: Bool[np.ndarray, "latitude longitude"] | None = None,
     ) -> None:
         self.climatology = climatology
         self._has_gaps = any(may_have_gaps(name) for name in schema.channels)
         cosine = np.cos(np.deg2rad(schema.latitude))
-        self._area = _column(cell_area_weights(schema.latitude), device)
-        self._cosine = _column(cosine / cosine.mean(), device)
+        self._area = torch.as_tensor(score_weights(schema, frame), dtype=torch.float64, device=device)
+        self._cosine = torch.as_tensor(score_weights(schema, frame, cosine), dtype=torch.float64, device=device)
         metrics = (RMSE, MAE, BIAS, WRMSE_CLIMAX, ACC, CRPS, SPREAD, RMSE_OF_MEAN)
         units = {channel: channel_unit(channel) for channel in schema.channels}
         self._table = LeadTimeSums(metrics, lead_times, units, device)
@@ -121,7 +124,7 @@ class ClimateMetrics:
         self,
         fields: Float[Tensor, "batch channel latitude longitude"],
         known: Bool[Tensor, "batch channel latitude longitude"] | None,
-        weights: Float[Tensor, "latitude 1"] | None = None,
+        weights: Float[Tensor, "latitude _longitude"] | None = None,
     ) -> Float[Tensor, "batch channel"]:
         """Returns the weighted mean, over area where no weights are given.
 
@@ -190,7 +193,3 @@ class ClimateMetrics:
 def as_fields(fields_at: FieldsAt, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"]:
     """Returns fields valid at some hours since 1970, from a callable that speaks numpy."""
     return torch.as_tensor(fields_at(hours.detach().cpu().double().numpy()))
-
-
-def _column(weights: np.ndarray, device: torch.device | str) -> Float[Tensor, "latitude 1"]:
-    return torch.as_tensor(weights, dtype=torch.float64, device=device)[:, None]

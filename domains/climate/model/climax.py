@@ -15,12 +15,13 @@ from domains.climate.data.regrid import LatLonGrid
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.forecaster import IncrementHead
 from domains.climate.model.tokenizer import VariableTokenizer
+from domains.climate.model.topology import odd_of, topology_of
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, FractionBelowOne, NonNegative, Positive
 from sciml.distributed.axes import Role
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import initialize, starts_as
-from sciml.nn.patch import check_patches, patchify, unpatchify
+from sciml.nn.patch import pad_to_patches, patchify, unpatchify
 from sciml.nn.recompute import Recompute
 from sciml.nn.staged import Activations, ForwardPass
 from sciml.parallel.plan import (
@@ -112,9 +113,6 @@ class ClimaX(nn.Module):
         constants: names of the variables that are only read: statics, forcings.
         latitude: degrees north of the grid's rows.
         longitude: degrees east of its columns.
-
-    Raises:
-        ConfigError: where the patch size does not divide the grid.
     """
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
@@ -148,13 +146,12 @@ class ClimaX(nn.Module):
     ) -> None:
         super().__init__()
         rows, columns = len(latitude), len(longitude)
-        check_patches((rows, columns), config.patch_size)
         self.config, dim = config, config.embed_dim
         self.channels, self.constants = tuple(channels), tuple(constants)
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
         self.tokenizer = VariableTokenizer((*channels, *constants), config.patch_size, dim, config.num_heads)
-        places = SineCosine(rows // config.patch_size, columns // config.patch_size)
+        places = SineCosine(-(-rows // config.patch_size), -(-columns // config.patch_size))
         self.position = starts_as(nn.Embedding(places.rows * places.columns, dim), weight=places)
         self.lead_time = nn.Linear(1, dim)
         self.dropout = nn.Dropout(config.dropout)
@@ -221,6 +218,7 @@ class ClimaX(nn.Module):
                 fixed = constants.to(state.dtype).expand(len(state), -1, -1, -1)
                 state = torch.cat([state, fixed], dim=1)
                 names += tuple(self.constants if constant_names is None else constant_names)
+            state = pad_to_patches(state, patch_size, topology_of(self.latitude, self.longitude), odd_of(names))
             tokens = self.tokenizer(patchify(state, patch_size), names)
             hours = (lead_time[:, None] / LEAD_TIME_UNIT_H).to(self.lead_time.weight.dtype)
             places = torch.arange(self.position.num_embeddings, device=state.device)

@@ -9,12 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.climate.data.schema import ClimateSchema
-from domains.climate.data.variables import is_wind
 from domains.climate.model.forecaster import AXES, ENCODINGS
+from domains.climate.model.topology import odd_of, topology_of
 from sciml.models.field_model import FieldInputs, Variables
 from sciml.models.field_models import FieldConfig, FieldForecaster
 from sciml.nn.staged import ForwardPass
-from sciml.nn.topology import Sphere
 
 
 class ClimateFieldModel(FieldForecaster):
@@ -76,7 +75,6 @@ class ClimateFieldModel(FieldForecaster):
         degrees = (latitude or self.latitude, longitude or self.longitude)
         rows, columns = (torch.tensor(x, dtype=torch.float64, device=fields.device).deg2rad() for x in degrees)
         angles = dict(zip(AXES, torch.meshgrid(rows, columns, indexing="ij"), strict=True))
-        winds = [is_wind(name) for name in names]
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}
-        inputs = FieldInputs(fields, names, outputs, scalars, angles, Sphere(), (winds, winds))
+        inputs = FieldInputs(fields, names, outputs, scalars, angles, topology_of(*degrees), odd_of(names))
         return self.net.forward_pass(inputs)

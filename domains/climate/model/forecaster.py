@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from domains.climate.data.forcings import AUTO
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.tokenizer import VariableTokenizer
+from domains.climate.model.topology import odd_of, topology_of
 from sciml.distributed.axes import Role
 from sciml.models.grid_vit import GridViT, HiddenLayers, check_grid_options
 from sciml.models.vit import ViTConfig
 from sciml.nn.conditioning import CycleEncoding, ScalarEncoding, WaveEncoding
 from sciml.nn.initialization import initialize
-from sciml.nn.patch import check_patches, patchify, unpatchify
+from sciml.nn.patch import pad_to_patches, patchify, unpatchify
 from sciml.nn.position import patch_centers
 from sciml.nn.staged import ForwardPass
+from sciml.nn.topology import Topology
 from sciml.nn.variables import VariableProjection
 from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, ShardingPlan, Style
 
@@ -63,9 +65,10 @@ class IncrementHead(nn.Module):
 class ClimateViT(GridViT):
     """Maps a standardized state to its normalized increment over a lead time.
 
-    An untrained model returns exactly zero, that is persistence. Positions are functions of latitude and
-    longitude: the same weights take any grid that the patch size divides. With ``position_features=[latitude]``
-    and rotations by longitude, turning the state around the axis by whole patches turns the forecast with it.
+    An untrained model returns exactly zero, that is persistence. Positions are functions of latitude and longitude:
+    the same weights take any grid; one that patches do not divide is continued beyond its last row and column. With
+    ``position_features=[latitude]`` and rotations by longitude, turning the state around the axis by whole patches
+    turns the forecast with it.
 
     Args:
         config: sizes and options.
@@ -75,7 +78,7 @@ class ClimateViT(GridViT):
         longitude: degrees east of its columns.
 
     Raises:
-        ConfigError: where the patch size does not divide the grid, or an option names something unknown.
+        ConfigError: where an option names something unknown.
     """
 
     plan: ClassVar[ShardingPlan] = GridViT.plan | ShardingPlan(
@@ -105,7 +108,6 @@ class ClimateViT(GridViT):
         longitude: Sequence[float],
     ) -> None:
         check_options(config)
-        check_patches((len(latitude), len(longitude)), config.patch_size)
         tokenizer = VariableTokenizer((*channels, *constants), config.patch_size, config.embed_dim, config.num_heads)
         super().__init__(config, tokenizer, IncrementHead(channels, config), ENCODINGS)
         self.channels, self.constants = tuple(channels), tuple(constants)
@@ -152,13 +154,12 @@ class ClimateViT(GridViT):
             output_names: variables wanted; by default those of ``fields``.
             latitude, longitude: degrees of another grid than the one given at construction.
         """
-        check_patches((fields.shape[-2], fields.shape[-1]), self.config.patch_size)
         grid = (latitude or self.latitude, longitude or self.longitude)
         outputs, shape = output_names or channel_names, (len(grid[0]), len(grid[1]))
         coordinates = self._coordinates(grid, fields.device)
 
         def embed() -> Float[Tensor, "batch token embed"]:
-            return self.embed(fields, channel_names, constants, constant_names, coordinates)
+            return self.embed(fields, channel_names, constants, constant_names, coordinates, topology_of(*grid))
 
         def decode(tokens: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch output latitude longitude"]:
             return unpatchify(self.head(tokens, outputs), shape, self.config.patch_size)
@@ -173,6 +174,7 @@ class ClimateViT(GridViT):
         constants: Float[Tensor, "*batch constant latitude longitude"] | None,
         constant_names: Sequence[str] | None,
         coordinates: Mapping[str, Float[Tensor, "token"]],
+        topology: Topology,
     ) -> Float[Tensor, "batch token embed"]:
         """Returns the tokens of a state with the embedding of their positions: what stands before the blocks."""
         names = tuple(channel_names or self.channels)
@@ -180,6 +182,7 @@ class ClimateViT(GridViT):
             constants = constants.to(fields.dtype).expand(len(fields), -1, -1, -1)
             fields = torch.cat([fields, constants], dim=1)
             names += tuple(self.constants if constant_names is None else constant_names)
+        fields = pad_to_patches(fields, self.config.patch_size, topology, odd_of(names))
         tokens = self.tokenizer(patchify(fields, self.config.patch_size), names)
         return tokens if self.position is None else tokens + self.position(self.position_features(coordinates))
 

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from domains.climate.data.batch import FieldBatch
+from domains.climate.data.boundary import boundary_frame, score_weights
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
-from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.data.variables import may_have_gaps
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
@@ -37,6 +38,7 @@ class ClimateTaskConfig:
         rollout_steps: steps taken in training; the gradient flows through all of them.
         score_lead_times: lead times at which forecasts are scored; each must be reached by equal intervals. ``[auto]``
             takes those nearest to each of five days.
+        boundary_rows: rows and columns at the edges of a region at which the weather is given; at most an eighth of it.
         forcings: computed inputs, see ``domains.climate.data.forcings``; ``[auto]`` takes the sun's radiation, but for
             simulations without a day.
         members: perturbed starts that a scored forecast is the mean of; 1 is no ensemble.
@@ -47,6 +49,7 @@ class ClimateTaskConfig:
     rollout_steps: AtLeastOne = 1
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
     forcings: list[str] = field(default_factory=lambda: [AUTO])
+    boundary_rows: AtLeastOne = 4
     members: AtLeastOne = 1
     perturbation: NonNegative[float] = PERTURBATION
 
@@ -69,6 +72,7 @@ class ClimateTask:
     Args:
         score_lead_times: hours at which metrics are taken.
         predicts: what a model's output is: ``increment`` or ``state``.
+        boundary_rows: width of the frame in which a region's weather is given.
         climatology: mean fields by valid time, for the anomaly correlation.
         baselines: what forecasts are compared with.
     """
@@ -83,6 +87,7 @@ class ClimateTask:
         score_lead_times: Sequence[float],
         forcings: Sequence[str] = (),
         predicts: Predicts = "increment",
+        boundary_rows: int = 4,
         climatology: FieldsAt | None = None,
         baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
@@ -91,15 +96,16 @@ class ClimateTask:
         self.forcings, self.predicts = chosen(forcings), predicts
         self.climatology = climatology
         self.has_gaps = any(may_have_gaps(name) for name in schema.channels)
+        self._frame = boundary_frame(schema, boundary_rows)
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
         self.to("cpu")
 
     def to(self, device: torch.device | str) -> ClimateTask:
         self.device = device
-        self.area = torch.as_tensor(cell_area_weights(self.schema.latitude), dtype=torch.float32, device=device)[
-            :, None
-        ]
+        weights = score_weights(self.schema, self._frame)
+        self.area = torch.as_tensor(weights, dtype=torch.float32, device=device)
+        self.frame = None if self._frame is None else torch.as_tensor(self._frame, device=device)
         on_device = {name: value.to(device) for name, value in self.statistics.to_tensors().items()}
         self.statistics = dataclasses.replace(self.statistics, **on_device)
         return self
@@ -115,7 +121,7 @@ class ClimateTask:
             increment = self.increment(model, step)
             truth = (step.targets[:, 0] - step.state) / scale
             losses.append(self._mean_square(increment, truth))
-            step = step.advance(step.state + increment * scale)
+            step = step.advance(self._with_edges(step.state + increment * scale, step))
         loss = torch.stack(losses).mean()
         parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
         return LossOutput(loss, parts, weight=float(batch.num_samples))
@@ -133,7 +139,8 @@ class ClimateTask:
         return (squares / (known * self.area).sum((0, 2, 3)).clamp_min(torch.finfo(squares.dtype).tiny)).mean()
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
-        return Prediction({"fields": batch.state + self.increment(model, batch) * self._scale(batch)})
+        fields = batch.state + self.increment(model, batch) * self._scale(batch)
+        return Prediction({"fields": self._with_edges(fields, batch)})
 
     def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:
         return batch.advance(prediction.values["fields"])
@@ -151,7 +158,7 @@ class ClimateTask:
         return output if self.predicts == "increment" else (output - state) * std / self._scale(batch)
 
     def metrics(self) -> ClimateMetrics:
-        return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device)
+        return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device, self._frame)
 
     def baselines(self) -> Mapping[Baseline, Predictor]:
         if self._baselines is None:
@@ -162,13 +169,28 @@ class ClimateTask:
         return self.statistics.increment_std_at(batch.intervals[:, 0])[:, :, None, None].float()
 
     def _constants(self, batch: FieldBatch) -> Float[Tensor, "batch constant latitude longitude"] | None:
-        statics = self.statistics.statics.expand(batch.num_samples, -1, -1, -1)
-        if not self.forcings:
-            return statics if statics.shape[1] else None
+        constants = [self.statistics.statics.expand(batch.num_samples, -1, -1, -1)]
         grid = self.schema.latitude, self.schema.longitude
         time, valid_time = self._world_time(batch.time), self._world_time(batch.valid_time)
-        computed = [forcing_fields(name, time, valid_time, *grid) for name in self.forcings]
-        return torch.cat([statics, *computed], dim=1)
+        constants += [forcing_fields(name, time, valid_time, *grid) for name in self.forcings]
+        if self.frame is not None:
+            edges = (self._edges(batch) - self.statistics.mean[:, None, None]) / self.statistics.std[:, None, None]
+            constants.append(torch.where(self.frame, edges.nan_to_num(0.0), 0.0))
+        together = torch.cat(constants, dim=1) if len(constants) > 1 else constants[0]
+        return together if together.shape[1] else None
+
+    def _edges(self, batch: FieldBatch) -> Float[Tensor, "batch channel latitude longitude"]:
+        """Returns fields of which the region's edges are those at the end of the step; else what stands there now."""
+        if batch.targets is not None:
+            return batch.targets[:, 0]
+        given = None if batch.surroundings is None else batch.surroundings(batch.valid_time)
+        return batch.state if given is None else given.to(batch.state)
+
+    def _with_edges(
+        self, fields: Float[Tensor, "batch channel latitude longitude"], batch: FieldBatch
+    ) -> Float[Tensor, "batch channel latitude longitude"]:
+        """Returns fields with the edges of a region that are given."""
+        return fields if self.frame is None else torch.where(self.frame, self._edges(batch).to(fields), fields)
 
     def _world_time(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Returns hours since 1970 of the world's calendar, which the sun follows, of hours in that of the data."""

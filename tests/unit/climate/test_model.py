@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from domains.climate.data.schema import ClimateSchema
+from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.forecaster import ClimateViT
+from domains.climate.model.topology import odd_of, topology_of
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.seeding import seed_step
 from sciml.models.vit import ViTConfig
+from sciml.nn.patch import pad_to_patches, patchify, unpatchify
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "model"
 CHANNELS = ("z500", "t850", "t2m")
@@ -182,11 +186,37 @@ def test_recompute_changes_nothing(mode):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
-def test_patch_size_that_does_not_divide_is_refused():
-    with pytest.raises(ConfigError, match=r"model.patch_size: .*3x3 do not divide the grid of 8x16; .*1, 2, 4, 8"):
-        ClimateViT(replace(SMALL, patch_size=3), CHANNELS, **grid())
-    with pytest.raises(ConfigError, match="9x16"):
-        make()(**inputs(rows=9), **grid(9))
+@pytest.mark.parametrize("kind", ["vit", "climax"])
+@pytest.mark.parametrize(("rows", "columns", "patch"), [(9, 16, 4), (8, 16, 3), (7, 10, 4)])
+def test_every_grid_works_at_every_patch_size(kind, rows, columns, patch):
+    where = {"latitude": np.linspace(90, -90, rows), "longitude": 360 / columns * np.arange(columns)}
+    if kind == "vit":
+        model = ClimateViT(replace(SMALL, patch_size=patch), CHANNELS, **where)
+    else:
+        model = ClimaX(ClimaXConfig(patch_size=patch, embed_dim=32, depth=1, num_heads=2), CHANNELS, **where)
+    with torch.no_grad():
+        model.head.project.weight.normal_(std=0.1)
+    out = model(**inputs(rows=rows, columns=columns))
+    assert out.shape == (2, 3, rows, columns)
+    assert out.isfinite().all()
+
+
+def test_rows_beyond_the_pole_are_those_on_the_other_side():
+    """A patch that reaches over the south pole sees what the half-turn finds there, and both winds turned around."""
+    names = ("t2m", "u10")
+    topology = topology_of(np.linspace(90, -90, 5), np.arange(0, 360, 45.0))
+    fields = torch.randn(1, 2, 5, 8)
+    padded = pad_to_patches(fields, 4, topology, odd_of(names))
+    assert padded.shape == (1, 2, 8, 8)
+    for beyond, row in ((5, 3), (6, 2), (7, 1)):  # the pole itself is row 4
+        assert torch.equal(padded[0, 0, beyond], fields[0, 0, row].roll(4))
+        assert torch.equal(padded[0, 1, beyond], -fields[0, 1, row].roll(4))
+    assert torch.equal(unpatchify(patchify(padded, 4), (5, 8), 4), fields)
+
+
+def test_a_patch_larger_than_the_grid_is_refused():
+    with pytest.raises(ConfigError, match=r"patch_size: patches of 16x16 are larger than the grid of 8x16; at m"):
+        ClimateViT(replace(SMALL, patch_size=16), CHANNELS, **grid())(**inputs())
 
 
 @pytest.mark.parametrize(

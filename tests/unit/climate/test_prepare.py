@@ -282,11 +282,6 @@ def test_a_constant_channel(weather, tmp_path):
         prepared_from(constant, tmp_path)
 
 
-def test_a_region(weather, tmp_path):
-    with pytest.raises(DataError, match="a global grid is needed"):
-        prepared_from(weather.isel(longitude=slice(0, 8)), tmp_path)
-
-
 def test_a_damaged_piece_met_on_the_way_leaves_nothing_behind(weather, tmp_path):
     source = write_wb2(weather, tmp_path / "w.zarr")
     for chunk in (source / "geopotential").glob("[0-9]*"):

@@ -3,7 +3,7 @@ import pytest
 
 from domains.climate.data.regrid import LatLonGrid, Regridder, latitude_weights, longitude_weights
 from domains.climate.data.schema import cell_area_weights
-from sciml.core.errors import ConfigError, DataError
+from sciml.core.errors import ConfigError
 
 
 def global_mean(values: np.ndarray, grid: LatLonGrid) -> np.ndarray:
@@ -71,9 +71,3 @@ def test_parity_with_counting_fine_points():
             columns = np.round(degrees / 15).astype(int) % 24
             expected[row, column] = values[rows].mean(0)[columns].mean()
     np.testing.assert_allclose(Regridder(source, target)(values), expected, atol=2e-3)
-
-
-def test_a_region_is_refused():
-    with pytest.raises(DataError, match=r"europe\.nc: covers latitudes 30 to 70.*a global grid is needed"):
-        LatLonGrid(np.arange(70.0, 29, -1), np.arange(0.0, 41)).check_global("europe.nc")
-    LatLonGrid.parse("64x32").check_global("whole.nc")

@@ -25,6 +25,20 @@ def test_a_scalar_goes_on_smoothly_over_the_poles():
     torch.testing.assert_close(Sphere().pad(inside[None], 1)[0], around)
 
 
+@pytest.mark.parametrize(
+    ("on_poles", "first", "step"),
+    [((True, True), -90.0, 30.0), ((True, False), -90.0, 40.0), ((False, True), -70.0, 40.0)],
+)
+def test_a_row_on_a_pole_is_no_row_of_the_other_side(on_poles, first, step):
+    """A smooth function goes on beyond both poles, whether or not a row lies on them."""
+    rows = torch.arange(first - step, 91 + step, step).deg2rad()
+    x, y = rows.cos()[:, None] * LONGITUDE.cos(), rows.cos()[:, None] * LONGITUDE.sin()
+    around = x + 2 * x * y - rows.sin()[:, None] * y
+    inside = around[None, 1:-1]
+    torch.testing.assert_close(Sphere(on_poles).pad(inside, (0, 0, 1, 1))[0], around, atol=1e-6, rtol=0)
+    assert Sphere(on_poles).endless(inside).shape[-2] == 2 * inside.shape[-2] - sum(on_poles)
+
+
 def test_a_vector_turns_around_over_the_poles():
     """The wind of a flow straight over the pole, (u, v) = (-sin, -sin(latitude) cos), keeps its direction in space."""
     step = LATITUDE[1] - LATITUDE[0]

@@ -12,6 +12,7 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.field import FieldPiece, Orientation
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
+from domains.climate.data.regrid import in_a_row
 from domains.climate.data.variables import Conversion, Role, Variable, identify, of_standard_name
 from sciml.core.errors import DataError
 
@@ -190,7 +191,9 @@ def _levels(variable: Variable, vertical: Vertical, array: xr.DataArray, file: s
 
 
 def orient(latitude: np.ndarray, longitude: np.ndarray, file: str) -> Orientation:
-    """Sorts a grid: latitude decreasing, longitude increasing within [0, 360), a repeated meridian dropped.
+    """Sorts a grid: latitude decreasing, longitude increasing, a repeated meridian dropped.
+
+    The longitudes of a global grid lie within [0, 360); a region's begin in the west, whichever meridian it crosses.
 
     Raises:
         DataError: coordinates that are no regular grid of the globe's directions.
@@ -210,8 +213,11 @@ def orient(latitude: np.ndarray, longitude: np.ndarray, file: str) -> Orientatio
     columns = np.argsort(wrapped, kind="stable")
     distinct = np.concatenate([[True], np.diff(wrapped[columns]) > LONGITUDE_TOLERANCE])
     columns = columns[distinct]
+    gaps = np.diff(np.append(wrapped[columns], wrapped[columns[0]] + 360.0))
+    if gaps.max() > 1.5 * np.median(gaps):  # a region begins behind the largest gap
+        columns = np.roll(columns, -1 - int(gaps.argmax()))
     if (np.diff(latitude[rows]) > -1e-6).any():
         raise DataError(
             f"{file}: the latitude {latitude[rows][:-1][np.diff(latitude[rows]) > -1e-6][0]:g} is there twice"
         )
-    return Orientation(np.clip(latitude[rows], -90, 90), wrapped[columns], rows, columns)
+    return Orientation(np.clip(latitude[rows], -90, 90), in_a_row(wrapped[columns]), rows, columns)
