@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sciml.domain.score import Metric, Score
@@ -49,10 +49,21 @@ class LeadTimeSums:
         sample, lead = (differences < TOLERANCE * known.min()).nonzero(as_tuple=True)
         return lead.to(self.device), sample.to(lead_time_h.device)
 
-    def add(self, metric: Metric, lead: Int[Tensor, "scored"], values: Float[Tensor, "scored variable"]) -> None:
-        """Adds what was measured of some forecasts at the lead times of these positions."""
+    def add(
+        self,
+        metric: Metric,
+        lead: Int[Tensor, "scored"],
+        values: Float[Tensor, "scored variable"],
+        counted: Bool[Tensor, "scored variable"] | None = None,
+    ) -> None:
+        """Adds what was measured of some forecasts at the lead times of these positions.
+
+        Args:
+            counted: of which variables the truth is known; None for all.
+        """
         values = values.to(self.device, torch.float64)
-        self._tables[metric].index_add_(1, lead, torch.stack([torch.ones_like(values), values]))
+        counts = torch.ones_like(values) if counted is None else counted.to(values)
+        self._tables[metric].index_add_(1, lead, torch.stack([counts, values if counted is None else values * counts]))
 
     def scores(self) -> Iterator[Score]:
         """Yields the scores of all lead times that were met: by lead time, variable and metric."""

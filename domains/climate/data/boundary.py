@@ -36,7 +36,7 @@ def boundary_frame(schema: ClimateSchema, width: int) -> Bool[np.ndarray, "latit
 
 def boundary_names(schema: ClimateSchema) -> tuple[str, ...]:
     """Returns the names of the fields by which a model is given the edges of a region; none on the globe."""
-    return tuple(f"{name}{SUFFIX}" for name in schema.channels) if schema.is_region else ()
+    return tuple(f"{name}{SUFFIX}" for name in schema.inputs) if schema.is_region else ()
 
 
 def score_weights(

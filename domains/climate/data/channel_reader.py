@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domains.climate.data.accumulation import read_over
+from domains.climate.data.accumulation import is_complete, read_over
 from domains.climate.data.readers import Source
 from domains.climate.data.readers.field import Field
 from domains.climate.data.regrid import GridSelection, Regridder
@@ -51,6 +51,11 @@ class ChannelReader:
                 self._check(values[:, number], self.channels[i], positions)
             out[:, mine] = self.regridder(values)
         return out
+
+    def known(self) -> np.ndarray:
+        """Says at which of the source's times all channels are known: bool (time,)."""
+        fields = [(self.source.fields[channel.variable.name], channel.level) for channel in self.channels]
+        return np.all([is_complete(field, level, self.window) for field, level in fields], axis=0)
 
     def bytes_per_time(self) -> int:
         """Returns the memory that reading one time takes, beside its result."""

@@ -146,13 +146,13 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
     rows = _training_rows(plan, staging)
     minutes = plan.times[rows].astype(np.int64)
     read = _training_reader(plan, staging)
-    parts = compute_statistics(
-        read, minutes, len(plan.channels), plan.grid.latitude, len(plan.grid.longitude), max_bytes
-    )
+    variables = [channel.variable for channel in plan.channels]
+    parts = compute_statistics(read, minutes, variables, plan.grid.latitude, len(plan.grid.longitude), max_bytes)
     results = [part for _, part in track(parts, "statistics of the training period")]
-    mean, std = (np.concatenate([getattr(r, name) for r in results]) for name in ("mean", "std"))
+    names = ("mean", "std", "target_mean", "target_std")
+    of_channels = {name: np.concatenate([getattr(result, name) for result in results]) for name in names}
     increment_std = np.concatenate([r.increment_std for r in results], axis=1)
-    constant = ~((std > 0) & (increment_std > 0).all(0))
+    constant = ~((of_channels["std"] > 0) & (increment_std > 0).all(0))
     if constant.any():
         channel, show = plan.channels[int(constant.argmax())], plan.source.calendar.show
         raise DataError(
@@ -161,8 +161,7 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
         )
     dataset = xr.Dataset(
         {
-            "mean": ("channel", mean),
-            "std": ("channel", std),
+            **{name: ("channel", values) for name, values in of_channels.items()},
             "increment_std": (("lead_time", "channel"), increment_std),
             "static": (("static", "latitude", "longitude"), standardized(plan.read_statics(), plan.grid.latitude)),
         },

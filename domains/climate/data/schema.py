@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.climate.data.calendar import STANDARD
+from domains.climate.data.variables import Role, parse_channel
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class ClimateSchema:
         """Says whether the grid covers a part of the globe alone."""
         return not (goes_round(self.longitude) and reaches_poles(self.latitude))
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Returns the channels that a model is given: all but diagnostic outputs."""
+        return tuple(name for name in self.channels if parse_channel(name).variable.role is not Role.DIAGNOSTIC)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -63,6 +69,8 @@ class ClimateStatistics:
 
     Attributes:
         mean, std: per channel, in the channel's unit.
+        target_mean, target_std: of what is learned of diagnostic outputs, e.g. of a logarithm; else ``mean`` and
+            ``std``.
         lead_hours: increasing lead times for which increments were measured.
         increment_std: standard deviation of x(t + lead) - x(t) per lead and channel.
         statics: constant fields, standardized to mean 0 and standard deviation 1.
@@ -73,6 +81,13 @@ class ClimateStatistics:
     lead_hours: Float[Tensor, "lead"]
     increment_std: Float[Tensor, "lead channel"]
     statics: Float[Tensor, "static latitude longitude"]
+    target_mean: Float[Tensor, "channel"] | None = None
+    target_std: Float[Tensor, "channel"] | None = None
+
+    def __post_init__(self) -> None:
+        for name, usual in (("target_mean", self.mean), ("target_std", self.std)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual.clone())
 
     def increment_std_at(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel"]:
         """Returns the increment standard deviation at any lead time, interpolated linearly between the measured
@@ -91,7 +106,7 @@ class ClimateStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ClimateStatistics:
-        return cls(**{name: tensors[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: tensors[name] for name in cls.__dataclass_fields__ if name in tensors})
 
 
 def is_mirrored(latitude: np.ndarray | tuple[float, ...]) -> bool:

@@ -7,7 +7,7 @@ and the schema and statistics that the run has kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from domains.climate.data.readers import Source
 from domains.climate.data.regrid import GridSelection, LatLonGrid, Regridder
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.data.selection import Selection, resolve_split
-from domains.climate.data.variables import channel_unit, parse_channels
+from domains.climate.data.variables import Channel, channel_unit, parse_channels
 from sciml.core.errors import DataError, nearest
 
 MINUTES_PER_HOUR = 60
@@ -123,27 +123,37 @@ class OtherStates(States):
         Raises:
             DataError: a channel of the run is missing; no time has all of them.
         """
-        channels = parse_channels(schema.channels)
+        channels = parse_channels(schema.inputs)
         for channel in channels:
-            field = source.fields.get(channel.variable.name)
-            if field is None or (channel.level is not None and channel.level not in field.available_levels()):
-                has = [c for c in source.channel_names() if c not in schema.channels]
-                raise DataError(
-                    f"{source.label}: the run needs {', '.join(schema.channels)}, and {channel.name} is not there; "
-                    f"{nearest(channel.name, has)}"
-                )
+            if not _has(source, channel):
+                others = [name for name in source.channel_names() if name not in schema.channels]
+                raise _missing(source.label, schema, channel.name, others)
         there = np.all([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
         positions = np.flatnonzero(there)
         if not len(positions):
-            raise DataError(f"{source.label}: there is no time at which all of {', '.join(schema.channels)} are there")
+            raise DataError(f"{source.label}: there is no time at which all of {', '.join(schema.inputs)} are there")
         grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
-        reader = ChannelReader(source, channels, _way(source.label, grid, _grid_of(schema)))
-        times = source.times[positions]
-        test = None if selection is None else np.arange(*resolve_split(selection, times, "test", source.calendar))
+        way = _way(source.label, grid, _grid_of(schema))
+        window = round(MINUTES_PER_HOUR * schema.step_hours)
+        inputs = ChannelReader(source, channels, way, window)
+        outputs = {
+            number: ChannelReader(source, [channel], way, window, allow_gaps=True)
+            for number, channel in enumerate(parse_channels(schema.channels))
+            if channel.name not in schema.inputs and _has(source, channel)
+        }
+        known = {number: reader.known()[positions] for number, reader in outputs.items()}
+        columns = [schema.channels.index(name) for name in schema.inputs]
 
         def read(at: np.ndarray) -> np.ndarray:
-            return reader.read(positions[at])
+            states = np.full((len(at), len(schema.channels), *schema.grid_shape), np.nan, dtype=np.float32)
+            states[:, columns] = inputs.read(positions[at])
+            for number, reader in outputs.items():
+                if len(rows := np.flatnonzero(known[number][at])):
+                    states[rows, number] = reader.read(positions[at[rows]])[:, 0]
+            return states
 
+        times = source.times[positions]
+        test = None if selection is None else np.arange(*resolve_split(selection, times, "test", source.calendar))
         return cls(source.label, source.title, read, times, schema, statistics, test, source.calendar)
 
     @classmethod
@@ -154,18 +164,18 @@ class OtherStates(States):
             DataError: a channel of the run is missing.
         """
         have = store.schema.channels
-        for name in schema.channels:
+        for name in schema.inputs:
             if name not in have:
-                raise DataError(
-                    f"{label}: the run needs {', '.join(schema.channels)}, and {name} is not there; "
-                    f"{nearest(name, have)}"
-                )
-        index = [have.index(name) for name in schema.channels]
+                raise _missing(label, schema, name, have)
+        index = [have.index(name) if name in have else 0 for name in schema.channels]
+        unknown = [name not in have for name in schema.channels]
         regrid = _way(label, _grid_of(store.schema), _grid_of(schema))
         test = store.indices("test")
 
         def read(positions: np.ndarray) -> np.ndarray:
-            return regrid(store.read(positions)[:, index])
+            states = regrid(store.read(positions)[:, index])
+            states[:, unknown] = np.nan
+            return states
 
         return cls(label, store.schema.title, read, store.times, schema, statistics, test, store.calendar)
 
@@ -199,6 +209,16 @@ class OtherStates(States):
                 f"that of the training, {normal[channel]:.5g}; is its unit what the file says?"
             )
         return states
+
+
+def _has(source: Source, channel: Channel) -> bool:
+    field = source.fields.get(channel.variable.name)
+    return field is not None and (channel.level is None or channel.level in field.available_levels())
+
+
+def _missing(label: str, schema: ClimateSchema, name: str, others: Sequence[str]) -> DataError:
+    needed = ", ".join(schema.inputs)
+    return DataError(f"{label}: the run needs {needed}, and {name} is not there; {nearest(name, others)}")
 
 
 def _way(label: str, source: LatLonGrid, target: LatLonGrid) -> Regridder | GridSelection:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from domains.climate.data.schema import cell_area_weights
+from domains.climate.data.variables import Variable
 
 MAX_LEAD_HOURS = 240.0
 MAX_LEADS = 40
@@ -81,12 +82,15 @@ class FieldStatistics:
         mean, std: (channel).
         lead_hours: (lead), increasing.
         increment_std: (lead, channel), of x(t + lead) - x(t) about its mean.
+        target_mean, target_std: (channel), of what a model learns of diagnostic outputs.
     """
 
     mean: np.ndarray
     std: np.ndarray
     lead_hours: np.ndarray
     increment_std: np.ndarray
+    target_mean: np.ndarray
+    target_std: np.ndarray
 
 
 def increment_leads(minutes: np.ndarray) -> np.ndarray:
@@ -111,7 +115,7 @@ def increment_leads(minutes: np.ndarray) -> np.ndarray:
 def compute_statistics(
     read: ReadFields,
     minutes: np.ndarray,
-    num_channels: int,
+    variables: Sequence[Variable],
     latitude: np.ndarray,
     num_longitudes: int,
     max_bytes: float,
@@ -122,7 +126,9 @@ def compute_statistics(
 
     Args:
         minutes: times of the period, increasing.
+        variables: of each channel.
     """
+    num_channels = len(variables)
     leads = increment_leads(minutes)
     behind = np.searchsorted(minutes, minutes - leads[-1])
     reach = int((np.arange(len(minutes)) - behind).max())
@@ -132,13 +138,21 @@ def compute_statistics(
     group = int(np.clip(max_bytes / per_channel, 1, num_channels))
     for start in range(0, num_channels, group):
         channels = slice(start, min(start + group, num_channels))
-        yield channels, _group_statistics(read, minutes, channels, cell_area_weights(latitude), leads, block)
+        yield channels, _group_statistics(read, minutes, channels, variables[channels], latitude, leads, block)
 
 
 def _group_statistics(
-    read: ReadFields, minutes: np.ndarray, channels: slice, weights: np.ndarray, leads: np.ndarray, block: int
+    read: ReadFields,
+    minutes: np.ndarray,
+    channels: slice,
+    variables: Sequence[Variable],
+    latitude: np.ndarray,
+    leads: np.ndarray,
+    block: int,
 ) -> FieldStatistics:
-    fields = Moments(channels.stop - channels.start)
+    weights = cell_area_weights(latitude)
+    fields, targets = Moments(channels.stop - channels.start), Moments(channels.stop - channels.start)
+    learned = [number for number, variable in enumerate(variables) if variable.log_scale is not None]
     increments = [Moments(channels.stop - channels.start) for _ in leads]
     window = np.empty((0, 0, 0, 0))
     first = 0  # time of the window's first state
@@ -146,6 +160,9 @@ def _group_statistics(
         stop = min(start + block, len(minutes))
         new = read(slice(start, stop), channels)
         fields.update(new, weights)
+        if learned:
+            values = np.stack([variable.learned(new[:, number]) for number, variable in enumerate(variables)], axis=1)
+            targets.update(values, weights)
         keep = int(np.searchsorted(minutes, minutes[start] - leads[-1]))
         window = new if start == 0 else np.concatenate([window[keep - first :], new])
         first = keep
@@ -156,4 +173,5 @@ def _group_statistics(
             if len(there):
                 moments.update(new[there] - window[earlier[there] - first], weights)
     table = np.stack([moments.std for moments in increments])
-    return FieldStatistics(fields.mean, fields.std, leads / 60.0, table)
+    of_targets = targets if learned else fields
+    return FieldStatistics(fields.mean, fields.std, leads / 60.0, table, of_targets.mean, of_targets.std)

@@ -87,6 +87,8 @@ class ClimateStore(States):
                 lead_hours=torch.from_numpy(group["lead_time"][:].astype(np.float32)),
                 increment_std=torch.from_numpy(group["increment_std"][:]).float(),
                 statics=torch.from_numpy(self._statics()),
+                target_mean=torch.from_numpy(group["target_mean"][:]).float(),
+                target_std=torch.from_numpy(group["target_std"][:]).float(),
             )
 
     def _statics(self) -> np.ndarray:

@@ -13,6 +13,8 @@ from enum import Enum
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
+
 from sciml.core.errors import ConfigError, nearest
 
 STANDARD_GRAVITY = 9.80665
@@ -57,6 +59,8 @@ class Variable:
         over: what its values say of the time since those before: ``instant`` nothing, else their ``sum``, ``mean``,
             ``max`` or ``min`` over it. Names that end in a duration have one of their own.
         has_gaps: whether it may be missing in places: the sea's surface on land.
+        log_scale: as a diagnostic output it is learned by log(1 + x / log_scale); None: as it is.
+        bounds: predictions of a diagnostic output are cut to them.
     """
 
     name: str
@@ -72,6 +76,12 @@ class Variable:
     height: float | None = None
     over: Over = "instant"
     has_gaps: bool = False
+    log_scale: float | None = None
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
+
+    def learned(self, values: np.ndarray) -> np.ndarray:
+        """Returns what a model learns of it as a diagnostic output, before it is standardized."""
+        return values if self.log_scale is None else np.log1p(np.maximum(values, 0.0) / self.log_scale)
 
     def conversion(self, unit: str) -> Conversion | None:
         """Returns how to get from a unit, however it is spelled, to this variable's; None where there is no way."""
@@ -130,8 +140,17 @@ _NORTH: dict[str, Any] = {"units": _SPEED, "valid_range": (-250.0, 250.0), "stan
 _SUMMED: dict[str, Any] = {"role": _D, "over": "sum"}
 _ENERGY: dict[str, Any] = {**_SUMMED, "units": {"W s m-2": _ONE}, "valid_range": (-1e9, 1e9)}
 _FLUX: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-3000, 3000)}
+_INF = float("inf")
 _WATER_RATE: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-0.01, 0.1)}
-_CLOUD: dict[str, Any] = {"role": _D, "units": _SHARE, "valid_range": (-0.01, 1.01)}
+_RAIN: dict[str, Any] = {
+    "role": _D,
+    "units": _WATER,
+    "valid_range": (-0.001, 5),
+    "log_scale": 1e-5,
+    "bounds": (0, _INF),
+}
+_CLOUD: dict[str, Any] = {"role": _D, "units": _SHARE, "valid_range": (-0.01, 1.01), "bounds": (0, 1)}
+_GUST: dict[str, Any] = {"role": _D, "units": _SPEED, "valid_range": (-1, 250), "bounds": (0, _INF)}
 
 VARIABLES: tuple[Variable, ...] = (
     Variable("geopotential", "z", "m2 s-2", on_levels=True, aliases=("gh", "zg", "phi", "geopotential_height", "hgt"),
@@ -180,26 +199,25 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("low_cloud_cover", "lcc", "1", **_CLOUD),
     Variable("medium_cloud_cover", "mcc", "1", **_CLOUD),
     Variable("high_cloud_cover", "hcc", "1", **_CLOUD),
-    Variable("10m_wind_gust_since_previous_post_processing", "fg10", "m s-1", _D, units=_SPEED, valid_range=(-1, 250),
-             aliases=("10fg", "wsgsmax"), over="max"),
-    Variable("instantaneous_10m_wind_gust", "i10fg", "m s-1", _D, units=_SPEED, valid_range=(-1, 250),
-             aliases=("gust",), standard_name="wind_speed_of_gust"),
+    Variable("10m_wind_gust_since_previous_post_processing", "fg10", "m s-1",
+             aliases=("10fg", "wsgsmax"), over="max", **_GUST),
+    Variable("instantaneous_10m_wind_gust", "i10fg", "m s-1", aliases=("gust",),
+             standard_name="wind_speed_of_gust", **_GUST),
     Variable("maximum_2m_temperature_since_previous_post_processing", "mx2t", "K", _D, units=_TEMPERATURE,
              aliases=("tasmax",), valid_range=(150, 370), over="max"),
     Variable("minimum_2m_temperature_since_previous_post_processing", "mn2t", "K", _D, units=_TEMPERATURE,
              aliases=("tasmin",), valid_range=(120, 360), over="min"),
-    Variable("total_precipitation", "tp", "m", aliases=("total_precipitation_1hr",), units=_WATER,
-             valid_range=(-0.001, 5), **_SUMMED),
-    Variable("convective_precipitation", "cp", "m", units=_WATER, valid_range=(-0.001, 5), **_SUMMED),
-    Variable("large_scale_precipitation", "lsp", "m", units=_WATER, valid_range=(-0.001, 5), **_SUMMED),
-    Variable("snowfall", "sf", "m", units=_WATER, valid_range=(-0.001, 5), **_SUMMED),
+    Variable("total_precipitation", "tp", "m", aliases=("total_precipitation_1hr",), over="sum", **_RAIN),
+    Variable("convective_precipitation", "cp", "m", over="sum", **_RAIN),
+    Variable("large_scale_precipitation", "lsp", "m", over="sum", **_RAIN),
+    Variable("snowfall", "sf", "m", over="sum", **_RAIN),
     Variable("evaporation", "e", "m", units=_WATER, valid_range=(-1, 1), **_SUMMED),
-    Variable("runoff", "ro", "m", units=_WATER, valid_range=(-0.001, 5), **_SUMMED),
-    Variable("total_precipitation_6hr", "tp6h", "m", _D, units=_WATER, valid_range=(-0.001, 5)),
-    Variable("total_precipitation_12hr", "tp12h", "m", _D, units=_WATER, valid_range=(-0.001, 5)),
-    Variable("total_precipitation_24hr", "tp24h", "m", _D, units=_WATER, valid_range=(-0.001, 5)),
+    Variable("runoff", "ro", "m", over="sum", **_RAIN),
+    Variable("total_precipitation_6hr", "tp6h", "m", **_RAIN),
+    Variable("total_precipitation_12hr", "tp12h", "m", **_RAIN),
+    Variable("total_precipitation_24hr", "tp24h", "m", **_RAIN),
     Variable("mean_total_precipitation_rate", "mtpr", "kg m-2 s-1", aliases=("avg_tprate", "pr", "prate"),
-             standard_name="precipitation_flux", **_WATER_RATE),
+             standard_name="precipitation_flux", log_scale=1e-6, bounds=(0, _INF), **_WATER_RATE),
     Variable("mean_evaporation_rate", "mer", "kg m-2 s-1", aliases=("avg_ie",), **_WATER_RATE),
     Variable("surface_solar_radiation_downwards", "ssrd", "J m-2", **_ENERGY),
     Variable("surface_thermal_radiation_downwards", "strd", "J m-2", **_ENERGY),

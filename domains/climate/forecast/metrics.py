@@ -70,7 +70,9 @@ class ClimateMetrics:
         frame: Bool[np.ndarray, "latitude longitude"] | None = None,
     ) -> None:
         self.climatology = climatology
-        self._has_gaps = any(may_have_gaps(name) for name in schema.channels)
+        outputs = [name not in schema.inputs for name in schema.channels]
+        self._is_output = torch.tensor(outputs, device=device)[:, None, None]
+        self._has_gaps = any(outputs) or any(may_have_gaps(name) for name in schema.channels)
         cosine = np.cos(np.deg2rad(schema.latitude))
         self._area = torch.as_tensor(score_weights(schema, frame), dtype=torch.float64, device=device)
         self._cosine = torch.as_tensor(score_weights(schema, frame, cosine), dtype=torch.float64, device=device)
@@ -102,12 +104,15 @@ class ClimateMetrics:
             return fields[chosen.to(fields.device)].to(device).double()
 
         truth = scored(batch.targets[:, 0])
-        known = (truth + scored(batch.initial)).isfinite() if self._has_gaps else None
+        known = None
+        if self._has_gaps:
+            known = truth.isfinite() & (scored(batch.initial).isfinite() | self._is_output)
         values = self._deterministic(scored(prediction.values["fields"]), truth, known, batch.valid_time[chosen])
         if "ensemble" in prediction.values:
             values |= self._probabilistic(scored(prediction.values["ensemble"]), truth, known)
+        counted = None if known is None else known.any((-2, -1))
         for metric, of_samples in values.items():
-            self._table.add(metric, lead, of_samples)
+            self._table.add(metric, lead, of_samples, counted)
 
     def compute(self) -> list[Score]:
         """Returns the scores of all lead times that were met, lead by lead and channel by channel."""
@@ -134,7 +139,8 @@ class ClimateMetrics:
         weights = self._area if weights is None else weights
         if known is None:
             return (fields * weights).mean(dim=(-2, -1))
-        return (torch.where(known, fields, 0.0) * weights).sum((-2, -1)) / (known * weights).sum((-2, -1))
+        total = (known * weights).sum((-2, -1)).clamp_min(torch.finfo(fields.dtype).tiny)
+        return (torch.where(known, fields, 0.0) * weights).sum((-2, -1)) / total
 
     def _deterministic(
         self,

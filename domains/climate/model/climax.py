@@ -109,10 +109,11 @@ class ClimaX(nn.Module):
 
     Args:
         config: sizes and options.
-        channels: names of the prognostic variables, read and predicted.
+        channels: names of the variables that are predicted.
         constants: names of the variables that are only read: statics, forcings.
         latitude: degrees north of the grid's rows.
         longitude: degrees east of its columns.
+        inputs: those of the channels that are also read; None for all.
     """
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
@@ -143,14 +144,16 @@ class ClimaX(nn.Module):
         *,
         latitude: Sequence[float],
         longitude: Sequence[float],
+        inputs: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         rows, columns = len(latitude), len(longitude)
         self.config, dim = config, config.embed_dim
         self.channels, self.constants = tuple(channels), tuple(constants)
+        self.inputs = self.channels if inputs is None else tuple(inputs)
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
-        self.tokenizer = VariableTokenizer((*channels, *constants), config.patch_size, dim, config.num_heads)
+        self.tokenizer = VariableTokenizer((*self.inputs, *constants), config.patch_size, dim, config.num_heads)
         places = SineCosine(-(-rows // config.patch_size), -(-columns // config.patch_size))
         self.position = starts_as(nn.Embedding(places.rows * places.columns, dim), weight=places)
         self.lead_time = nn.Linear(1, dim)
@@ -161,9 +164,12 @@ class ClimaX(nn.Module):
 
     @classmethod
     def from_schema(cls, config: ClimaXConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimaX:
-        """Builds the model for a store: its channels are predicted, its statics and the forcings only read."""
+        """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
+        diagnostic outputs not read.
+        """
         constants = (*schema.statics, *forcings)
-        return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
+        where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
+        return cls(config, schema.channels, constants, **where, inputs=schema.inputs)
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
         """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
@@ -213,7 +219,7 @@ class ClimaX(nn.Module):
         outputs = output_names or channel_names
 
         def embed() -> Activations:
-            state, names = fields, tuple(channel_names or self.channels)
+            state, names = fields, tuple(channel_names or self.inputs)
             if constants is not None and constants.shape[-3]:
                 fixed = constants.to(state.dtype).expand(len(state), -1, -1, -1)
                 state = torch.cat([state, fixed], dim=1)

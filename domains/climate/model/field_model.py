@@ -23,10 +23,11 @@ class ClimateFieldModel(FieldForecaster):
 
     Args:
         config: of the model; its kind decides which.
-        channels: names of the prognostic variables, read and predicted.
+        channels: names of the variables that are predicted.
         constants: names of the variables that are only read: statics, forcings.
         latitude: degrees north of the usual grid's rows.
         longitude: degrees east of its columns.
+        inputs: those of the channels that are also read; None for all.
 
     Raises:
         ConfigError: where an option names something unknown.
@@ -40,17 +41,23 @@ class ClimateFieldModel(FieldForecaster):
         *,
         latitude: Sequence[float],
         longitude: Sequence[float],
+        inputs: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(config, Variables((*channels, *constants), tuple(channels), ENCODINGS, AXES))
+        read = tuple(channels if inputs is None else inputs)
+        super().__init__(config, Variables((*read, *constants), tuple(channels), ENCODINGS, AXES))
         self.channels, self.constants = tuple(channels), tuple(constants)
+        self.inputs = read
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
 
     @classmethod
     def from_schema(cls, config: FieldConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateFieldModel:
-        """Builds the model for a store: its channels are predicted, its statics and the forcings only read."""
+        """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
+        diagnostic outputs not read.
+        """
         constants = (*schema.statics, *forcings)
-        return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
+        where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
+        return cls(config, schema.channels, constants, **where, inputs=schema.inputs)
 
     def forward_pass(
         self,
@@ -66,8 +73,8 @@ class ClimateFieldModel(FieldForecaster):
         longitude: Sequence[float] | None = None,
     ) -> ForwardPass:
         """Returns the way from a state to its normalized increment, in parts; see :meth:`ClimateViT.forward_pass`."""
-        names = tuple(channel_names or self.channels)
-        outputs = tuple(output_names or names)
+        names = tuple(channel_names or self.inputs)
+        outputs = tuple(output_names or channel_names or self.channels)
         if constants is not None and constants.shape[-3]:
             constants = constants.to(fields.dtype).expand(len(fields), -1, -1, -1)
             fields = torch.cat([fields, constants], dim=1)

@@ -72,10 +72,11 @@ class ClimateViT(GridViT):
 
     Args:
         config: sizes and options.
-        channels: names of the prognostic variables, read and predicted.
+        channels: names of the variables that are predicted.
         constants: names of the variables that are only read: statics, forcings.
         latitude: degrees north of the usual grid's rows.
         longitude: degrees east of its columns.
+        inputs: those of the channels that are also read; None for all.
 
     Raises:
         ConfigError: where an option names something unknown.
@@ -106,20 +107,26 @@ class ClimateViT(GridViT):
         *,
         latitude: Sequence[float],
         longitude: Sequence[float],
+        inputs: Sequence[str] | None = None,
     ) -> None:
         check_options(config)
-        tokenizer = VariableTokenizer((*channels, *constants), config.patch_size, config.embed_dim, config.num_heads)
+        read = tuple(channels if inputs is None else inputs)
+        tokenizer = VariableTokenizer((*read, *constants), config.patch_size, config.embed_dim, config.num_heads)
         super().__init__(config, tokenizer, IncrementHead(channels, config), ENCODINGS)
         self.channels, self.constants = tuple(channels), tuple(constants)
+        self.inputs = read
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
         initialize(self, torch.initial_seed())
 
     @classmethod
     def from_schema(cls, config: ViTConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateViT:
-        """Builds the model for a store: its channels are predicted, its statics and the forcings only read."""
+        """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
+        diagnostic outputs not read.
+        """
         constants = (*schema.statics, *forcings)
-        return cls(config, schema.channels, constants, latitude=schema.latitude, longitude=schema.longitude)
+        where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
+        return cls(config, schema.channels, constants, **where, inputs=schema.inputs)
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
         """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
@@ -177,7 +184,7 @@ class ClimateViT(GridViT):
         topology: Topology,
     ) -> Float[Tensor, "batch token embed"]:
         """Returns the tokens of a state with the embedding of their positions: what stands before the blocks."""
-        names = tuple(channel_names or self.channels)
+        names = tuple(channel_names or self.inputs)
         if constants is not None and constants.shape[-3]:
             constants = constants.to(fields.dtype).expand(len(fields), -1, -1, -1)
             fields = torch.cat([fields, constants], dim=1)

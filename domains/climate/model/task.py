@@ -20,6 +20,7 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.data.variables import may_have_gaps
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
+from domains.climate.model.diagnostics import DiagnosticOutputs
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
@@ -69,6 +70,8 @@ class ClimateTask:
 
     A model may predict the standardized state itself instead; its increment is then what that state differs by.
 
+    Diagnostic outputs are not read; see :mod:`domains.climate.model.diagnostics` for what is learned of them.
+
     Args:
         score_lead_times: hours at which metrics are taken.
         predicts: what a model's output is: ``increment`` or ``state``.
@@ -95,7 +98,8 @@ class ClimateTask:
         self.score_lead_times = tuple(score_lead_times)
         self.forcings, self.predicts = chosen(forcings), predicts
         self.climatology = climatology
-        self.has_gaps = any(may_have_gaps(name) for name in schema.channels)
+        has_outputs = len(schema.inputs) < len(schema.channels)
+        self.has_gaps = has_outputs or any(may_have_gaps(name) for name in schema.channels)
         self._frame = boundary_frame(schema, boundary_rows)
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
@@ -108,6 +112,7 @@ class ClimateTask:
         self.frame = None if self._frame is None else torch.as_tensor(self._frame, device=device)
         on_device = {name: value.to(device) for name, value in self.statistics.to_tensors().items()}
         self.statistics = dataclasses.replace(self.statistics, **on_device)
+        self.diagnostics = DiagnosticOutputs(self.schema, self.statistics)
         return self
 
     def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
@@ -120,8 +125,10 @@ class ClimateTask:
             scale = self._scale(step)
             increment = self.increment(model, step)
             truth = (step.targets[:, 0] - step.state) / scale
+            if self.diagnostics.any:
+                truth = torch.where(self.diagnostics.which, self.diagnostics.standardize(step.targets[:, 0]), truth)
             losses.append(self._mean_square(increment, truth))
-            step = step.advance(self._with_edges(step.state + increment * scale, step))
+            step = step.advance(self._following(increment, step))
         loss = torch.stack(losses).mean()
         parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
         return LossOutput(loss, parts, weight=float(batch.num_samples))
@@ -139,23 +146,42 @@ class ClimateTask:
         return (squares / (known * self.area).sum((0, 2, 3)).clamp_min(torch.finfo(squares.dtype).tiny)).mean()
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
-        fields = batch.state + self.increment(model, batch) * self._scale(batch)
-        return Prediction({"fields": self._with_edges(fields, batch)})
+        return Prediction({"fields": self._following(self.increment(model, batch), batch)})
 
     def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:
         return batch.advance(prediction.values["fields"])
 
+    def _following(
+        self, increment: Float[Tensor, "batch channel latitude longitude"], batch: FieldBatch
+    ) -> Float[Tensor, "batch channel latitude longitude"]:
+        """Returns the fields at the end of the step."""
+        fields = batch.state + increment * self._scale(batch)
+        if self.diagnostics.any:
+            fields = torch.where(self.diagnostics.which, self.diagnostics.restore(increment), fields)
+        return self._with_edges(fields, batch)
+
     def increment(self, model: nn.Module, batch: FieldBatch) -> Float[Tensor, "batch channel latitude longitude"]:
-        """Returns the increment over the next interval, in standard deviations of such increments."""
+        """Returns the increment over the next interval, in standard deviations of such increments.
+
+        Of diagnostic outputs it is what is learned of them.
+        """
         mean, std = self.statistics.mean[:, None, None], self.statistics.std[:, None, None]
         state = (batch.state - mean) / std
+        names, options = self.schema.channels, {}
+        given = state
+        if self.diagnostics.any:
+            names, options = self.schema.inputs, {"output_names": self.schema.channels}
+            given = state[:, ~self.diagnostics.which.flatten()]
         if self.has_gaps:
-            state = state.nan_to_num(0.0)  # the mean, where nothing is known
+            given = given.nan_to_num(0.0)  # the mean, where nothing is known
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
         interval = batch.intervals[:, 0]
         time = self._world_time(batch.time)
-        output = model(state, self.schema.channels, interval, time, self._constants(batch), **grid).float()
-        return output if self.predicts == "increment" else (output - state) * std / self._scale(batch)
+        output = model(given, names, interval, time, self._constants(batch), **grid, **options).float()
+        if self.predicts == "increment":
+            return output
+        increment = (output - state) * std / self._scale(batch)
+        return torch.where(self.diagnostics.which, output, increment) if self.diagnostics.any else increment
 
     def metrics(self) -> ClimateMetrics:
         return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device, self._frame)
@@ -175,7 +201,8 @@ class ClimateTask:
         constants += [forcing_fields(name, time, valid_time, *grid) for name in self.forcings]
         if self.frame is not None:
             edges = (self._edges(batch) - self.statistics.mean[:, None, None]) / self.statistics.std[:, None, None]
-            constants.append(torch.where(self.frame, edges.nan_to_num(0.0), 0.0))
+            read = edges[:, ~self.diagnostics.which.flatten()]
+            constants.append(torch.where(self.frame, read.nan_to_num(0.0), 0.0))
         together = torch.cat(constants, dim=1) if len(constants) > 1 else constants[0]
         return together if together.shape[1] else None
 
@@ -190,7 +217,10 @@ class ClimateTask:
         self, fields: Float[Tensor, "batch channel latitude longitude"], batch: FieldBatch
     ) -> Float[Tensor, "batch channel latitude longitude"]:
         """Returns fields with the edges of a region that are given."""
-        return fields if self.frame is None else torch.where(self.frame, self._edges(batch).to(fields), fields)
+        if self.frame is None:
+            return fields
+        edges = self._edges(batch).to(fields)
+        return torch.where(self.frame & (edges.isfinite() | ~self.diagnostics.which), edges, fields)
 
     def _world_time(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Returns hours since 1970 of the world's calendar, which the sun follows, of hours in that of the data."""

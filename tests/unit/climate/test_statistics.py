@@ -5,6 +5,7 @@ import pytest
 
 from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.statistics import Moments, compute_statistics, increment_leads
+from domains.climate.data.variables import find
 
 LATITUDE = np.array([75.0, 45.0, 15.0, -15.0, -45.0, -75.0])
 WEIGHTS = cell_area_weights(LATITUDE)
@@ -27,7 +28,7 @@ def moments_of(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stream(fields: np.ndarray, minutes: np.ndarray, max_bytes: float = 2**30):
-    parts = list(compute_statistics(lambda t, c: fields[t, c], minutes, 3, LATITUDE, 8, max_bytes))
+    parts = list(compute_statistics(lambda t, c: fields[t, c], minutes, [find("t2m")] * 3, LATITUDE, 8, max_bytes))
     joined = {name: np.concatenate([getattr(p, name) for _, p in parts]) for name in ("mean", "std")}
     return (
         joined["mean"],
