@@ -15,11 +15,11 @@ def command(verb: str, *arguments: str, **keys: object) -> str:
     Args:
         arguments: words that are written as they are, such as ``structures=FILE``.
     """
-    overrides = [f"{key}={_quoted(str(value))}" for key, value in keys.items()]
+    overrides = [f"{key}={quoted(str(value))}" for key, value in keys.items()]
     return " ".join(["python", f"scripts/{verb}.py", *map(shlex.quote, overrides), *arguments])
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """Returns a value as an override has it: in quotes where Hydra or OmegaConf would read something else from it."""
     if PLAIN.fullmatch(value):
         return value

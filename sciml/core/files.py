@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sciml.core.errors import DataError, RunError, SciMLError
 from sciml.core.sentences import misfit
@@ -123,9 +123,7 @@ def read_json_lines(path: Path, kind: Any) -> list[Any]:
 
 
 def _text_of(path: Path, advice: str | None = None) -> str:
-    if not path.is_file():  # also a pipe or a device, which might never end
-        what = "is no plain file" if path.exists() else "is missing"
-        raise DataError(f"{path} {what}{f'; {advice}' if advice else ''}")
+    _refuse_special(path, advice)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -212,6 +210,30 @@ def _disk_reason(error: BaseException | None) -> str | None:
 
 _HIDDEN = re.compile(r"SafetensorError: .*(I/O|os error).*|RuntimeError: NetCDF: .*|.*No space left on device.*", re.S)
 """What libraries make of an error of the operating system."""
+
+
+def read_safetensors(path: Path, framework: Literal["pt", "np"] = "pt", *, advice: str | None = None) -> dict[str, Any]:
+    """Reads the tensors of a file by name, as those of torch or arrays of numpy.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors import numpy as numpy_files
+    from safetensors import torch as torch_files
+
+    _refuse_special(path, advice)
+    try:
+        return torch_files.load_file(path) if framework == "pt" else numpy_files.load_file(path)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _corrupted(str(path), str(error), advice) from None
+
+
+def _refuse_special(path: Path, advice: str | None) -> None:
+    """Refuses what is no plain file: a pipe or a device might never end."""
+    if not path.is_file():
+        what = "is no plain file" if path.exists() else "is missing"
+        raise DataError(f"{path} {what}{f'; {advice}' if advice else ''}")
 
 
 def sha256(path: Path) -> str:

@@ -60,7 +60,7 @@ def first_error(cls: type, values: Mapping[str, Any], prefix: str, error: Valida
         return ConfigError("must be given", key=_dotted(prefix, path))
     key = _innermost(cls, path)
     needed = " or ".join(dict.fromkeys(_needed(key, path, detail) for detail in here))
-    got = plain(here[0]["input"], quoted=True)
+    got = _short(plain(here[0]["input"], quoted=True))
     return ConfigError(
         f"must be {needed}, got {got}", key=_dotted(prefix, path), hint=_hint(key, path, here[0], prefix)
     )

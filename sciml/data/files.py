@@ -59,7 +59,16 @@ def locate(
         if not files:
             raise DataError(f"{path}: the folder has no {kinds} in it")
         return files
+    if Path(path).exists():
+        raise DataError(f"{path}: is neither a file nor a folder; name one that can be read")
     parent = Path(path).parent
-    beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    beside = _names_in(parent)
     advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
     raise DataError(f"{path}: no such file or folder{advice}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    except OSError:
+        return []  # a folder whose files may be read, and not listed

@@ -7,6 +7,7 @@ the chunks. Only numbers, times and text are opened, through the codecs of the f
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -42,12 +43,24 @@ def check_codecs(path: str) -> None:
     """
     import fsspec
 
+    if not is_remote(path):
+        _refuse_devices(path)
     files, root = fsspec.core.url_to_fs(path)
     for name, document in _arrays(files, root.rstrip("/"), "", whole=not is_remote(path)):
         where = f"{path}: the array {name or '/'}"
         if not isinstance(document, Mapping):
             raise DataError(f"{where} has metadata that are no group of keys; the store is damaged")
         (_check_3 if document.get("zarr_format") == 3 else _check_2)(document, where)
+
+
+def _refuse_devices(folder: str) -> None:
+    """Refuses pipes and devices among a store's files, which might never end; looks at the entries of folders alone."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _refuse_devices(entry.path)
+            elif not entry.is_file() and not entry.is_dir():
+                raise DataError(f"{entry.path} is no plain file; the store is damaged")
 
 
 def _arrays(files: Any, folder: str, name: str, *, whole: bool) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sciml.core.files import atomic_file
+from sciml.report.style import write_literally
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +37,7 @@ def draw_gif(
         cmaps: color maps of all that is colored.
         most: frames that are shown; of more, so many are spread over all of them.
     """
+    write_literally(figure)
     frames = _frames(figure, update, spread_out(count, most).tolist(), _palette(cmaps))
     written = path.with_suffix(".gif")
     duration = FRAME_MS

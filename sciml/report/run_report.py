@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from sciml.core.command_line import command
 from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
-from sciml.core.files import read_json
+from sciml.core.files import read_json, read_safetensors
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
 from sciml.domain.optional import Forecasts, Predicts, Screens
@@ -62,7 +60,7 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         schema=read_json(path / "schema.json", dict[str, Any]),
         scores=read_json(path / "scores.json", list[ScoreRow]),
         history=folder.history(),
-        example=load_file(example),
+        example=read_safetensors(example, "np"),
         baselines=domain.baselines,
         headline_lead_h=headline_lead_of(domain),
     )

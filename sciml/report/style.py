@@ -95,9 +95,25 @@ def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
     return figure.text(0.5, 1 - 0.14 / height, title, ha="center", va="top", fontsize=13.5, fontweight="bold")
 
 
+def write_literally(figure: Figure) -> None:
+    """Shows the texts of a figure as they are: a dollar sign in the name of a file or variable begins no formula."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
+    formulas: set[Any] = set()  # powers of ten on axes with numbers
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = axis.get_ticklabels(which="both")  # which makes those that are not there yet
+        has_numbers = isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter))
+        formulas |= {axis.get_offset_text(), *(labels if has_numbers else ())}
+    for text in figure.findobj(Text):
+        if text not in formulas:
+            text.set_parse_math(False)
+
+
 def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
     """Writes a figure as PNG next to the given stem, whole or not at all."""
     written = path.with_suffix(".png")
+    write_literally(figure)
     with atomic_file(written) as temporary:
         figure.savefig(temporary, dpi=dpi)
     return written

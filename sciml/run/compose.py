@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.groups import CONF, options
+from sciml.core.sentences import plain
 from sciml.domain.trust import declare_domain
 
+WRITE = "write key=value, e.g. trainer.max_steps=100"
 USES_A_RUN = ("evaluate", "forecast")
 """Verbs whose dotted keys change the configuration that a run was trained with."""
 
@@ -50,10 +54,12 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     for argument in arguments:
         if "=" not in argument and not argument.startswith("~"):
-            raise ConfigError(f"{argument!r} is no override", hint="write key=value, e.g. trainer.max_steps=100")
+            raise ConfigError(f"{argument!r} is no override", hint=WRITE)
+    arguments = [_with_quotes(argument) for argument in arguments]
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
@@ -72,7 +78,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
             (*([f"--config-dir={config_dir}"] if config_dir else []), *arguments),
             frozenset(one.key_or_group for one in typed if "." not in one.key_or_group),
         )
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
         raise _explain(error, verb, arguments, config_dir) from None
 
 
@@ -90,6 +96,12 @@ def root_of(argument: str) -> str:
     return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
 
 
+def _with_quotes(argument: str) -> str:
+    """Returns an override whose value is in quotes where it has letters that Hydra's grammar does not know."""
+    key, equals, value = argument.partition("=")
+    return argument if value.isascii() or value[0] in "'\"[{" else f"{key}{equals}{quoted(value)}"
+
+
 def _is_dotted(argument: str) -> bool:
     return "." in argument.partition("=")[0]
 
@@ -105,6 +117,11 @@ def _added(argument: str) -> str:
 def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: str | None) -> ConfigError:
     """Turns Hydra's message into one sentence, with the nearest name that exists."""
     text = str(error)
+    if "grammar" in text or "Lexer" in text:
+        wrong = next((argument for argument in arguments if argument in text), " ".join(arguments))
+        value = wrong.partition("=")[2]
+        hint = f"put it in quotes: {shlex.quote(wrong.replace(value, quoted(value)))}" if value else WRITE
+        return ConfigError(f"{plain(wrong, quoted=True)} cannot be read as key=value", hint=hint)
     if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'", text):
         group, option = match["group"], match["option"]
         return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
@@ -115,7 +132,7 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
             parent = key.rpartition(".")[0]
             near = [name for name in known if name.rpartition(".")[0] == parent] or known
             return ConfigError("unknown key", key=key, hint=nearest(key, near))
-    return ConfigError(" ".join(text.split()), hint="write overrides as key=value, e.g. trainer.max_steps=100")
+    return ConfigError(" ".join(text.split()), hint=WRITE)
 
 
 def keys_of(verb: str, config_dir: str | None = None) -> list[str]:

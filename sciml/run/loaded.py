@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from sciml.core.errors import ConfigError, DataError
-from sciml.core.files import atomic_file, read_json, write_json
+from sciml.core.files import atomic_file, read_json, read_safetensors, write_json
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import Calibrates
 from sciml.domain.protocol import FittedData, LoadedModel, Splits, Task
@@ -160,8 +159,10 @@ def read_fitted(folder: RunFolder, spec: RunSpec) -> FittedData:
     schema = read_json(folder.path / SCHEMA, dict[str, Any])
     calibration = folder.path / CALIBRATION
     factors = read_json(calibration, dict[str, float]) if calibration.exists() else {}
+    statistics = read_safetensors(folder.path / STATISTICS)
     try:
-        statistics = load_file(folder.path / STATISTICS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder.path / STATISTICS} is missing or corrupted ({error})") from None
-    return replace(spec.domain.restore(schema, statistics), calibration=factors, data=spec_of_run(folder).data)
+        fitted = spec.domain.restore(schema, statistics)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # parts that a domain needs and they lack
+        files = f"{folder.path / SCHEMA} or {STATISTICS} beside it"
+        raise DataError(f"{files} is corrupted: {type(error).__name__} ({error})") from error
+    return replace(fitted, calibration=factors, data=spec_of_run(folder).data)

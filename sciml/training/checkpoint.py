@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import shutil
 import sys
 import threading
@@ -193,8 +194,9 @@ class CheckpointStore:
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, increasing."""
-        return sorted(int(p.parent.name.removeprefix("step-")) for p in self.directory.glob(f"step-*/{MANIFEST}"))
+        """Returns the steps of the complete checkpoints, increasing; folders with other names are passed over."""
+        names = (file.parent.name.removeprefix("step-") for file in self.directory.glob(f"step-*/{MANIFEST}"))
+        return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and name == f"{int(name):08d}")
 
     def latest(self) -> Path | None:
         """Returns the last complete checkpoint; one that is still being written does not count."""
@@ -244,8 +246,12 @@ class CheckpointStore:
         return None if note is None else note["loss"]
 
     def _best_on_disk(self) -> BestCheckpoint | None:
-        file = self.directory / BEST
-        return read_json(file, BestCheckpoint) if file.exists() else None
+        """Returns what was noted; a note that is not there, corrupted, or of no finite loss is as none."""
+        try:
+            note: BestCheckpoint = read_json(self.directory / BEST, BestCheckpoint)
+        except DataError:
+            return None
+        return note if math.isfinite(note["loss"]) and note["step"] >= 0 else None
 
     def _note_best(self) -> None:
         if self.world.is_main and self._best is not None and (self.path(self._best["step"]) / MANIFEST).exists():

@@ -3,6 +3,7 @@
 import pytest
 
 from sciml.app.cli import help_text
+from sciml.core.errors import ConfigError
 from sciml.core.groups import CONF, options
 from sciml.run.compose import compose
 from sciml.run.reference_models import build_reference_models
@@ -65,3 +66,31 @@ def test_help_shows_groups_with_their_options_and_keys_with_their_defaults():
     assert "vit_tiny" in text
     assert "climate_archive" in text
     assert "seed: 0" in text
+
+
+@pytest.mark.parametrize("name", ["größe.nc", "ö ä.nc", "данные/*.nc"])
+def test_letters_of_any_language_need_no_quotes(name):
+    assert compose("train", [f"data.path={name}", f"run={name}"]).overrides == {"data.path": name}
+    assert compose("train", [f"run={name}"]).config["run"] == name
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("run=a(b", r"'run=a\(b' cannot be read as key=value; put it in quotes"),
+        ("run=[a", "cannot be read as key=value"),
+        ("", "'' is no override; write key=value"),
+        ("=1", "write key=value"),
+        ("word", "'word' is no override"),
+    ],
+)
+def test_what_hydra_cannot_read_is_a_sentence(argument, says):
+    with pytest.raises(ConfigError, match=says):
+        compose("train", [argument])
+
+
+def test_a_file_of_ones_own_that_is_no_yaml_is_a_sentence(tmp_path):
+    (tmp_path / "domain").mkdir()
+    (tmp_path / "domain" / "mine.yaml").write_text("a: [")
+    with pytest.raises(ConfigError):
+        compose("train", ["domain=mine"], str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -136,7 +137,8 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
             staging.remove()  # a wrong file will be another one when it is read again
             raise
         finally:
-            writer.close()
+            with contextlib.suppress(OSError):  # what is not on disk is gone already, and was said
+                writer.close()
         with disk_errors(out):
             write_json(staging.store / layout.STORE, header)
             staging.publish()

@@ -17,7 +17,7 @@ from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.structure import Structure
 from sciml.core.command_line import command
 from sciml.core.errors import DataError
-from sciml.core.files import read_json
+from sciml.core.files import read_json, read_safetensors
 
 SPLITS = ("train", "valid", "test")
 
@@ -79,9 +79,11 @@ class Arrays:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
+        if not path.is_file():  # a pipe, which might never end
+            raise OSError("it is no plain file")
         # a plain view of the map: slicing numpy's own subclass takes several times as long
         return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged header is parsed as Python's literals, with all of its errors
         raise DataError(f"{path}: a part of the store is missing or damaged ({error}); prepare it again") from error
 
 
@@ -141,14 +143,12 @@ class MaterialsStore:
         Raises:
             DataError: the store has no training split.
         """
-        from safetensors.torch import load_file
-
         path = self.path / layout.STATISTICS
         if not path.exists():
             raise DataError(
                 f"{self.path}: the store has no training structures, so no statistics; it can only be a test set"
             )
-        return MaterialsStatistics.from_tensors(load_file(path))
+        return MaterialsStatistics.from_tensors(read_safetensors(path, advice="prepare it again"))
 
     @cached_property
     def groups(self) -> list[str]:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from domains.climate.data.store import ClimateStore
 from domains.materials.data.store import MaterialsStore
@@ -39,7 +40,6 @@ READERS = {
     ),
     "a schema": ("schema.json", "[]", "it must be a group of keys", lambda p: read_fitted(RunFolder(p), None)),
     "scores of a report": ("scores.json", "{}", "it must be a list", report),
-    "the best checkpoint": ("best.json", '{"step": 1}', "loss is missing", lambda p: CheckpointStore(p).best_loss()),
     "a checkpoint": ("checkpoint.json", '{"step": 1, "files": []}', "files must be a group", read_manifest),
     "choices": ("choices.json", '[{"axes": {}}]', "0.keys is missing", lambda p: Choices.read(p / "choices.json")),
     "a study": ("settings.json", "{}", "config is missing", study),
@@ -69,3 +69,25 @@ def test_a_broken_file_is_named(kind, tmp_path):
     with pytest.raises(DataError, match="is corrupted: it is no JSON") as refused:
         read(tmp_path)
     assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ['{"step": 1}', '{"half', "[]", '{"step": 2, "loss": NaN}', '{"step": -2, "loss": 1}'])
+def test_a_broken_note_of_the_best_checkpoint_is_as_none(text, tmp_path):
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(step, {"a": torch.zeros(1)})
+    store.mark_best(1, 0.5)
+    assert CheckpointStore(tmp_path).best() == store.path(1)
+    (tmp_path / "best.json").write_text(text)
+    assert CheckpointStore(tmp_path).best() == store.path(2)
+    assert CheckpointStore(tmp_path).best_loss() is None
+
+
+@pytest.mark.parametrize("name", ["step-abc", "step-", "step-1", "step-00000003x", "step--0000001", "step-\u0661"])
+def test_a_stray_folder_is_no_checkpoint(name, tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.save(2, {"a": torch.zeros(1)})
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "checkpoint.json").write_text("{}")
+    assert store.steps() == [2]
+    assert store.newest_intact() == store.path(2)

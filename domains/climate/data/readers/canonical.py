@@ -201,10 +201,13 @@ def orient(latitude: np.ndarray, longitude: np.ndarray, file: str) -> Orientatio
     if latitude.ndim != 1 or longitude.ndim != 1:
         raise DataError(f"{file}: latitude and longitude are not one-dimensional; a regular grid is needed")
     latitude, longitude = latitude.astype(np.float64), longitude.astype(np.float64)
-    if not (np.isfinite(latitude).all() and np.isfinite(longitude).all() and (np.abs(latitude) <= 90.01).all()):
+    for name, values in (("latitude", latitude), ("longitude", longitude)):
+        if not len(values) or not np.isfinite(values).all():
+            wrong = f"found {values[~np.isfinite(values)][0]:g}" if len(values) else "there are none"
+            raise DataError(f"{file}: {name}s must be finite numbers of degrees, {wrong}")
+    if (np.abs(latitude) > 90.01).any():
         raise DataError(
-            f"{file}: latitudes must lie within -90 and 90 degrees, found "
-            f"{np.nanmin(latitude):g} to {np.nanmax(latitude):g}"
+            f"{file}: latitudes must lie within -90 and 90 degrees, found {latitude.min():g} to {latitude.max():g}"
         )
     rows = np.argsort(-latitude, kind="stable")
     # wrap, then read 359.99999 as 0

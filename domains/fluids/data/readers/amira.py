@@ -11,6 +11,7 @@ components fastest, then x, y, t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def open_amira(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     frames, box = _header(file)
     size, needed = (
         Path(file).stat().st_size,
-        frames.offset + np.dtype(frames.dtype).itemsize * int(np.prod(frames.shape)),
+        frames.offset + np.dtype(frames.dtype).itemsize * math.prod(frames.shape),
     )
     if size < needed:
         raise DataError(f"{file}: is damaged, it was cut off after {size} of {needed} bytes; download it again")

@@ -1,0 +1,27 @@
+import pytest
+
+from sciml.report.style import add_titles, new_figure, save_png, suite_style, write_literally
+
+
+@pytest.mark.parametrize("name", ["$(touch x)", "a$_b$", "${HOME}", "$", r"\$x^", "$\\frac{$"])
+def test_names_are_no_formulas(name, tmp_path):
+    with suite_style():
+        figure = new_figure(3, 2)
+        axes = figure.subplots()
+        axes.plot([1, 2], [1, 2], label=name)
+        axes.set(title=name, xlabel=name, ylabel=name, xticks=[1], xticklabels=[name])
+        axes.legend()
+        add_titles(figure, name, name)
+        assert save_png(figure, tmp_path / "a").stat().st_size > 1000
+
+
+def test_powers_of_ten_are_formulas():
+    with suite_style():
+        figure = new_figure(3, 2)
+        axes = figure.subplots()
+        axes.semilogy([1, 2], [1, 1000])
+        write_literally(figure)
+        figure.canvas.draw()
+        labels = [label for label in axes.get_yticklabels() if "mathdefault" in label.get_text()]
+        assert labels
+        assert all(label.get_parse_math() for label in labels)
