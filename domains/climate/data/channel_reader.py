@@ -15,6 +15,10 @@ from domains.climate.data.regrid import GridSelection, Regridder
 from domains.climate.data.variables import Channel
 from sciml.core.errors import DataError
 
+HIGHEST_GROUND_HPA = 500
+"""Pressure levels below this one meet the ground somewhere; models leave them out there, and reanalyses do not."""
+LARGEST_GROUND_SHARE = 0.3
+
 
 @dataclass(frozen=True)
 class ChannelReader:
@@ -72,7 +76,7 @@ class ChannelReader:
         highest = np.where(unknown, -np.inf, values).max(axis=(1, 2))
         low, high = channel.variable.valid_range
         wrong = ~((lowest >= low) & (highest <= high))
-        if not channel.variable.has_gaps:
+        if not (channel.variable.has_gaps or _below_ground(channel, unknown[~nowhere])):
             wrong |= unknown.any(axis=(1, 2))
         wrong = wrong & ~nowhere if self.allow_gaps else wrong | nowhere
         if not wrong.any():
@@ -92,6 +96,13 @@ class ChannelReader:
             f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "
             f"possible {low:g} to {high:g}; is its unit what the file says?"
         )
+
+
+def _below_ground(channel: Channel, unknown: np.ndarray) -> bool:
+    """Says whether a pressure level is unknown where it may lie below the ground: in the same places at all times."""
+    if channel.level is None or channel.level < HIGHEST_GROUND_HPA or not len(unknown):
+        return False
+    return bool(unknown.all(axis=0).any() and unknown.mean() <= LARGEST_GROUND_SHARE)
 
 
 def _level_position(field: Field, level: int | None) -> int:

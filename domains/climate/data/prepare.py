@@ -87,10 +87,10 @@ def prepare(config: PrepareConfig, *, keep_existing: bool = False) -> Path:
             raise
         with disk_errors(out):
             windows = _write_climatology(plan, staging, max_bytes)
-            missing = staging.journal.get("missing", [])
-            layout.open_group(staging.store, "r+").attrs.update(
-                {**plan.attributes(), "missing": missing, "windows": windows}
-            )
+            found = {name: staging.journal.get(name, []) for name in ("missing", "gaps")}
+            layout.open_group(staging.store, "r+").attrs.update({**plan.attributes(), **found, "windows": windows})
+            if found["gaps"]:
+                print(f"unknown in places and masked there: {', '.join(found['gaps'])}", file=sys.stderr, flush=True)
             layout.consolidate(staging.store)
             staging.publish()
     return out
@@ -133,11 +133,15 @@ def _write_fields(plan: PreparePlan, staging: Staging, max_bytes: float) -> None
     rest = starts[staging.journal.get("blocks", 0) :]
     for start in track(rest, f"reading {len(plan.positions)} times of {len(plan.channels)} channels"):
         values = plan.read(slice(start, start + block))
-        unknown = np.isnan(values).all(axis=(2, 3)).any(axis=1)
+        unknown = np.isnan(values)
+        nowhere = unknown.all(axis=(2, 3)).any(axis=1)
+        in_places = unknown[~nowhere].any(axis=(0, 2, 3))
+        missing = [*staging.journal.get("missing", []), *(start + np.flatnonzero(nowhere)).tolist()]
+        names = [plan.channels[number].name for number in np.flatnonzero(in_places)]
+        gaps = {*staging.journal.get("gaps", []), *names}
         with disk_errors(staging.folder):
             fields[start : start + len(values)] = values
-            missing = [*staging.journal.get("missing", []), *(start + np.flatnonzero(unknown)).tolist()]
-            staging.record(blocks=start // block + 1, missing=missing)
+            staging.record(blocks=start // block + 1, missing=missing, gaps=sorted(gaps))
 
 
 def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> None:

@@ -29,6 +29,7 @@ class ClimateSchema:
         step_hours: hours between two stored times.
         title: what the data are, e.g. "Simulation (Held-Suarez), not ERA5"; shown on pictures.
         calendar: that the times are counted in, see :mod:`domains.climate.data.calendar`.
+        gaps: channels that are unknown in places: the sea's surface on land, pressure levels below the ground.
     """
 
     channels: tuple[str, ...]
@@ -38,6 +39,7 @@ class ClimateSchema:
     step_hours: float
     title: str = ""
     calendar: str = STANDARD
+    gaps: tuple[str, ...] = ()
 
     @property
     def grid_shape(self) -> tuple[int, int]:

@@ -108,7 +108,7 @@ class OtherStates(States):
         calendar: Calendar = WORLD,
     ) -> None:
         self.label, self.times, self._read, self._statistics = label, times, read, statistics
-        self.schema = replace(schema, title=title, calendar=calendar.name)
+        self.schema = replace(schema, title=title, calendar=calendar.name, gaps=schema.channels)
         self._test = np.arange(len(times)) if test is None else test
 
     @classmethod

@@ -15,7 +15,6 @@ from domains.climate.data.calendar import Calendar
 from domains.climate.data.climatology import DailyWindow, DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
-from domains.climate.data.variables import may_have_gaps
 from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
@@ -58,6 +57,7 @@ class ClimateStore(States):
                 step_hours=float(attrs["step_hours"]),
                 title=attrs["title"],
                 calendar=attrs["calendar"],
+                gaps=tuple(attrs["gaps"]),
             )
 
     @classmethod
@@ -138,7 +138,7 @@ class ClimateStore(States):
     @cached_property
     def _whole(self) -> np.ndarray:
         """Says which channels must be known everywhere."""
-        return np.array([not may_have_gaps(name) for name in self.schema.channels])
+        return np.array([name not in self.schema.gaps for name in self.schema.channels])
 
     def climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by day of year and hour, at hours since 1970."""

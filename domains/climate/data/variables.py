@@ -367,11 +367,6 @@ def is_wind(name: str) -> bool:
     return variable is not None and variable.name.endswith("_component_of_wind")
 
 
-def may_have_gaps(name: str) -> bool:
-    """Says whether a channel may be missing in places, as the sea's surface is on land."""
-    return parse_channel(name).variable.has_gaps
-
-
 def channel_unit(name: str) -> str:
     """Returns the unit of a channel's values: ``m2 s-2`` for ``z500``."""
     return parse_channel(name).variable.unit

@@ -18,7 +18,7 @@ from sciml.core.files import read_json
 from sciml.data.zarr_codecs import check_codecs
 
 FORMAT = "sciml-climate-store"
-VERSION = 3
+VERSION = 4
 CHUNK_BYTES = 2**18
 MAX_CHUNK_BYTES = 2**25
 TIME_UNITS = "minutes since 1970-01-01"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from domains.climate.data.schema import cell_area_weights
-from domains.climate.data.variables import channel_unit, may_have_gaps
+from domains.climate.data.variables import channel_unit
 from domains.climate.forecast.example import SHOWN_CHANNELS, WeatherExample, choose
 from sciml.report.spectra import Spectrum, SpectrumPanel, draw_spectra
 
@@ -25,7 +25,7 @@ def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: 
     last = example.nearest_lead(lead_hours)
     leads = example.leads_up_to(last)
     panels = {}
-    whole = tuple(name for name in example.schema.channels if not may_have_gaps(name))
+    whole = tuple(name for name in example.schema.channels if name not in example.schema.gaps)
     for name in choose(whole, SHOWN_CHANNELS, MOST_VARIABLES):
         index = example.channel(name)
         spectra = [

@@ -19,7 +19,7 @@ from torch import Tensor
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.boundary import score_weights
 from domains.climate.data.schema import ClimateSchema
-from domains.climate.data.variables import channel_unit, may_have_gaps
+from domains.climate.data.variables import channel_unit
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
 from sciml.forecast.lead_time_sums import LeadTimeSums
@@ -72,7 +72,7 @@ class ClimateMetrics:
         self.climatology = climatology
         outputs = [name not in schema.inputs for name in schema.channels]
         self._is_output = torch.tensor(outputs, device=device)[:, None, None]
-        self._has_gaps = any(outputs) or any(may_have_gaps(name) for name in schema.channels)
+        self._has_gaps = any(outputs) or bool(schema.gaps)
         cosine = np.cos(np.deg2rad(schema.latitude))
         self._area = torch.as_tensor(score_weights(schema, frame), dtype=torch.float64, device=device)
         self._cosine = torch.as_tensor(score_weights(schema, frame, cosine), dtype=torch.float64, device=device)

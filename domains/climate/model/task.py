@@ -17,7 +17,6 @@ from domains.climate.data.boundary import boundary_frame, score_weights
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
-from domains.climate.data.variables import may_have_gaps
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
@@ -99,7 +98,7 @@ class ClimateTask:
         self.forcings, self.predicts = chosen(forcings), predicts
         self.climatology = climatology
         has_outputs = len(schema.inputs) < len(schema.channels)
-        self.has_gaps = has_outputs or any(may_have_gaps(name) for name in schema.channels)
+        self.has_gaps = has_outputs or bool(schema.gaps)
         self._frame = boundary_frame(schema, boundary_rows)
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None

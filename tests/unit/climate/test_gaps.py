@@ -151,3 +151,26 @@ def test_a_channel_that_must_be_whole_is_refused_with_holes(folder, tmp_path):
     cds.to_netcdf(folder / "partly.nc")
     with pytest.raises(DataError, match=r"t2m\) at 2001-01-01T00:00 is not a number in 14\.1% of the grid"):
         prepare(PrepareConfig(path=str(folder / "partly.nc"), out=str(tmp_path / "s.zarr")))
+
+
+def on_levels(num_times=60):
+    cds = as_cds(synthetic_source(num_times=num_times, step_hours=12, channels=["t500", "t850", "u10"]))
+    ground = xr.DataArray(LAND, dims=("latitude", "longitude"))
+    return cds.assign(t=cds.t.where(~(ground & (cds.level == 850))))
+
+
+def test_levels_below_the_ground_are_masked_as_models_leave_them_out(tmp_path, capsys):
+    on_levels().to_netcdf(tmp_path / "cmip.nc")
+    store = ClimateStore.open(prepare(PrepareConfig(path=str(tmp_path / "cmip.nc"), out=str(tmp_path / "s.zarr"))))
+    assert store.schema.gaps == ("t850",)
+    assert "unknown in places and masked there: t850" in capsys.readouterr().err
+    states = store.read(np.arange(5))
+    assert (np.isnan(states[:, store.schema.channels.index("t850")]) == LAND).all()
+
+
+def test_a_hole_at_one_time_is_no_ground(tmp_path):
+    cds = as_cds(synthetic_source(num_times=60, step_hours=12, channels=["t500", "t850", "u10"]))
+    hole = xr.DataArray(LAND, dims=("latitude", "longitude")) & (cds.level == 850) & (cds.time == cds.time[7])
+    cds.assign(t=cds.t.where(~hole)).to_netcdf(tmp_path / "hole.nc")
+    with pytest.raises(DataError, match=r"temperature \(t850\) at 2001-01-04T12:00 is not a number in 14\.1%"):
+        prepare(PrepareConfig(path=str(tmp_path / "hole.nc"), out=str(tmp_path / "s.zarr")))

@@ -342,3 +342,23 @@ def test_a_missing_hour_of_rain_is_named(tmp_path):
     config = {"path": [str(tmp_path / "a.nc"), str(tmp_path / "b.nc")], "channels": ["t2m", "tp"], "step": "6h"}
     with pytest.raises(DataError, match=r"total_precipitation \(tp\) is missing in the 6 h before at 2001-01-05T06:00"):
         prepare(PrepareConfig(out=str(tmp_path / "s.zarr"), **config))
+
+
+@pytest.mark.parametrize("start", [0, None])
+def test_sums_since_the_start_of_a_forecast_are_differences(start, monkeypatch, tmp_path):
+    """As forecasts of GFS and ECMWF have them: what has fallen up to each step; ERA5's hours stand for themselves."""
+    steps = np.array([0, 6, 12, 18], "timedelta64[h]").astype("timedelta64[ns]")
+    fallen = np.array([0.0, 1.0, 1.5, 4.0])[:, None, None] * 1e-3 + np.zeros((4, 5, 8))
+    rain = xr.DataArray(
+        fallen,
+        {"step": steps, "latitude": np.linspace(90, -90, 5), "longitude": np.arange(0, 360, 45.0),
+         "time": np.datetime64("2020-01-01", "ns")},
+        ("step", "latitude", "longitude"),
+        attrs={"units": "m", "GRIB_typeOfLevel": "surface", **({} if start is None else {"GRIB_startStep": start})},
+    )  # fmt: skip
+    (tmp_path / "rain.grib").write_bytes(message(1, 100))
+    monkeypatch.setattr("domains.climate.data.readers.files._open_grib", lambda file: [rain.to_dataset(name="tp")])
+    read = open_source(str(tmp_path / "rain.grib"))["total_precipitation"]
+    expected = [1.0, 0.5, 2.5] if start == 0 else [0.0, 1.0, 1.5, 4.0]
+    np.testing.assert_allclose(read.values[:, 0, 0], np.array(expected) * 1e-3, rtol=1e-6)
+    assert str(read.time.values[-1])[:16] == "2020-01-01T18:00"

@@ -158,9 +158,16 @@ def _pieces_of(
         yield FieldPiece(file, variable, array, np.empty(0, "datetime64[m]"), (), conversion, orientation)
         return
     times, calendar = times_of(variable.name, dataset, file)
-    for number, step in enumerate(steps_of(array, variable.name, file)):
+    steps = steps_of(array, variable.name, file)
+    since_start = variable.over == "sum" and "step" in array.dims and array.attrs.get("GRIB_startStep") == 0
+    before: xr.DataArray | None = None
+    for number in np.argsort(steps, kind="stable"):
         part = array.isel(step=number) if "step" in array.dims else array
-        yield FieldPiece(file, variable, part, times + step, levels, conversion, orientation, calendar)
+        when = times + steps[number]
+        if since_start and steps[number] == np.timedelta64(0, "m"):
+            continue  # nothing has fallen yet
+        yield FieldPiece(file, variable, part, when, levels, conversion, orientation, calendar, before)
+        before = part if since_start else None
 
 
 def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversion:

@@ -45,6 +45,8 @@ class FieldPiece:
         levels: hPa; empty where it has none.
         conversion: from the file's unit to the variable's.
         calendar: that the times are counted in.
+        before: the same field one forecast step earlier, where values are summed since the start of a forecast; what is
+            read is the difference.
     """
 
     file: str
@@ -55,6 +57,7 @@ class FieldPiece:
     conversion: Conversion
     orientation: Orientation
     calendar: Calendar = WORLD
+    before: xr.DataArray | None = None
 
     def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Reads values (time, level, latitude, longitude) in float32 and the variable's unit.
@@ -69,6 +72,9 @@ class FieldPiece:
         part = self.array.isel({dim: index for dim, index in chosen.items() if dim in self.array.dims})
         try:
             values = np.asarray(part.values, dtype=np.float64)
+            if self.before is not None:
+                earlier = self.before.isel({dim: index for dim, index in chosen.items() if dim in self.before.dims})
+                values = values - np.asarray(earlier.values, dtype=np.float64)
         except Exception as error:  # whatever a broken file makes the libraries raise
             when = f" at {self.calendar.show(self.times[times[0]])}" if len(self.times) else ""
             raise DataError(

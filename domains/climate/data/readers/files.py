@@ -114,7 +114,7 @@ def _open_grib(file: str) -> list[xr.Dataset]:
         warnings.simplefilter("ignore")  # of cfgrib and of xarray's old defaults in it
         # one variable and type of level at a time; no index files beside the user's data
         datasets: list[xr.Dataset] = xarray_store.open_variable_datasets(
-            file, backend_kwargs={"indexpath": ""}, cache=False, decode_timedelta=True
+            file, backend_kwargs={"indexpath": "", "read_keys": ["startStep"]}, cache=False, decode_timedelta=True
         )
     return datasets
 
