@@ -147,6 +147,10 @@ class ClimateDomain:
 
     def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
         spec, fitted = loaded.spec, loaded.fitted
+        wanted = spec.data.channels
+        if wanted and set(wanted) != set(fitted.schema.channels):
+            trained = ", ".join(fitted.schema.channels)
+            raise ConfigError(f"the model was trained on {trained}", key="data.channels", hint="leave it out")
         if is_own(spec.data, fitted):
             states: States = open_or_prepare(spec.data)
             statistics = _as_trained(fitted, states)

@@ -31,6 +31,7 @@ SUMMARIES = {
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
     "plan": "Say what a training needs and how fast it is on a cluster, without running it.",
     "tune": "Find the fastest strategy on this machine by short trainings of those that a plan puts first.",
+    "scaling": "Measure how the error falls with size and cost, and predict it for larger budgets.",
     "launch": "Start a training on a cluster with Slurm: print its batch script, or submit it.",
     "doctor": "Say what is installed and check that processes can talk.",
 }
@@ -67,6 +68,10 @@ EXAMPLES = {
     "tune": [
         "domain=climate devices=2 trials=12 steps=20",
         "domain=climate devices=2 model=vit_small precisions=[fp32] tolerance=3 output=json",
+    ],
+    "scaling": [
+        "domain=climate",
+        "domain=fluids sizes=[0.5,1,2] budgets=[1e12,2e12,4e12] target=1e16",
     ],
     "launch": [
         "nodes=2 cluster.devices_per_node=4 domain=climate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class ConvNeXtUNetConfig(UNetConfig):
         mlp_ratio: inner over outer channels of a block.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("widths",)
     kind: str = "convnext_unet"
     kernel: AtLeastOne = 7
     mlp_ratio: Positive[float] = 4.0

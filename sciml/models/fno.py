@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class FNOConfig(FieldModelConfig):
         modes: the longest waves along rows and columns that a layer weighs; shorter ones are left out.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("width",)
     kind: str = "fno"
     width: AtLeastOne = 32
     depth: AtLeastOne = 4

@@ -46,6 +46,7 @@ class GNNConfig:
         num_heads: attention heads of ``gps``.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("num_channels",)
     kind: str = "gnn"
     layer: Layer = "painn"
     num_channels: AtLeastOne = 64

@@ -45,6 +45,7 @@ class GPTConfig:
         recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
     kind: str = "gpt"
     embed_dim: AtLeastOne = 64
     depth: AtLeastOne = 4

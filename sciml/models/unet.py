@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,7 @@ class UNetConfig(FieldModelConfig):
         blocks: residual blocks of a level on the way down, and again on the way up.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("widths",)
     kind: str = "unet"
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: AtLeastOne = 1

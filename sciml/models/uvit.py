@@ -44,6 +44,7 @@ class UViTConfig(ViTConfig):
             each of them sees the whole grid; none where it is empty.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim", "conv_width")
     kind: str = "uvit"
     square: AtLeastOne = 2
     conv_width: AtLeastOne = 64

@@ -49,6 +49,7 @@ class ViTConfig:
         recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
     kind: str = "vit"
     embed_dim: AtLeastOne = 128
     depth: AtLeastOne = 4

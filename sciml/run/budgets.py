@@ -15,7 +15,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
 from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
-from sciml.run.reference_models import OWN, ReferenceModel, budget_of, build_reference_models
+from sciml.run.reference_models import OWN, Budget, ReferenceModel, budget_of, build_reference_models
 from sciml.run.session import check_degrees, find_source, load_data, say
 from sciml.run.spec import RunSpec, follow_data, with_overrides
 
@@ -37,6 +37,9 @@ def with_steps(
         ConfigError: where a budget is no budget, is given with a number of steps, or differs from that of the run.
     """
     spec = RunSpec.build(config)
+    if folder is None:
+        config = _without_misfits(spec, world)
+        spec = RunSpec.build(config)
     models = [model for model in build_reference_models(spec) if model.name != OWN and model.number == 0]
     if folder is not None:
         return _as_kept(spec, folder.record["config"])
@@ -53,11 +56,32 @@ def with_steps(
         say(world, f"the run's model: {own_steps} steps, which cost {budget_s:g} {unit}")
     for model in limited:
         budget = budget_of(model.name, entries[model.name])
-        seconds = own_steps * costs[OWN] if budget == "equal" else float(budget or 0)
+        assert budget is not None
+        own_s = own_steps * costs[OWN]
+        seconds = budget.beside(own_s)
         steps = overrides[f"reference_models.{model.name}.trainer.max_steps"] = _steps(seconds, costs[model.name])
-        cost = f"as much as the run's {own_steps}" if budget == "equal" else f"{seconds:g} {unit}"
+        is_equal = budget.seconds == "equal" and seconds == own_s
+        cost = f"as much as the run's {own_steps}" if is_equal else f"{seconds:g} {unit}"
         say(world, f"reference model {model.name}: {steps} steps, which cost {cost}")
     return with_overrides(config, overrides)
+
+
+def _without_misfits(spec: RunSpec, world: World) -> Mapping[str, Any]:
+    """Returns the configuration without the reference models of another kind whose batch these ranks cannot share.
+
+    A run that is cut by tensor or pipeline parallelism may have more ranks than samples in a batch, and a model that
+    knows only data parallelism then has no place beside it.
+    """
+    kept = dict(spec.options.reference_models)
+    for model in build_reference_models(spec):
+        if model.name not in kept or model.spec.model.kind == spec.model.kind:
+            continue
+        try:
+            check_degrees(model.spec, world.size)
+        except ConfigError as error:
+            say(world, f"reference model {model.name} is left out: {error}")
+            del kept[model.name]
+    return {**spec.config, "reference_models": kept}
 
 
 def _steps(seconds: float, step_s: float) -> int:
@@ -101,7 +125,7 @@ def _as_kept(spec: RunSpec, kept: Mapping[str, Any]) -> dict[str, Any]:
     return with_overrides(spec.config, overrides)
 
 
-def _check_same(key: str, budget: float | str | None, before: float | str | None) -> None:
+def _check_same(key: str, budget: float | Budget | None, before: float | Budget | None) -> None:
     if budget != before:
-        was = "none" if before is None else before
+        was = "none" if before is None else before.seconds if isinstance(before, Budget) else before
         raise ConfigError(f"is decided when a run begins, and this one has {was}", key=key, hint="begin a new run")

@@ -2,8 +2,8 @@
 
 ``reference_models`` names them with the keys in which they differ from it, e.g.
 ``{coarse: {model: {ratios: [], budgets: []}}}``. Keys of a model of another kind stand alone, with that kind's
-defaults: ``{unet: {model: {kind: unet}, budget: equal}}``. :mod:`sciml.run.budgets` decides the steps that a budget
-allows.
+defaults, and it is trained by data parallelism alone, since it need not know how to be cut:
+``{unet: {model: {kind: unet}, budget: equal}}``. :mod:`sciml.run.budgets` decides the steps that a budget allows.
 With ``seeds`` above 1 each of them, and the run's own model, is trained again from the seeds that follow. They lie in
 the run's folder under ``reference_models/NAME-NUMBER``, are runs themselves, and continue when the run is resumed.
 """
@@ -25,6 +25,8 @@ from sciml.run.spec import GROUPS, RunOptions, RunSpec, with_overrides
 
 OWN = "model"
 """Name of the run's own model."""
+BUDGET = ("budget", "at_most_s")
+"""Keys of an entry that decide its steps; the others are groups of keys."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +67,58 @@ def build_reference_models(spec: RunSpec) -> list[ReferenceModel]:
     return models
 
 
-def budget_of(name: str, entry: Mapping[str, Any]) -> float | Literal["equal"] | None:
-    """Returns the budget of a reference model: seconds of training, or as much as the run's own costs; None has none.
+@dataclass(frozen=True)
+class Budget:
+    """Says what the training of a reference model may cost.
+
+    Attributes:
+        seconds: CPU (or device) seconds, or ``equal`` for as much as the run's own training costs.
+        at_most_s: a limit to an equal budget, in seconds; None has none.
+    """
+
+    seconds: float | Literal["equal"]
+    at_most_s: float | None = None
+
+    def beside(self, own_s: float) -> float:
+        """Returns the seconds that are allowed beside a run's own training of some seconds."""
+        if self.seconds != "equal":
+            return self.seconds
+        return own_s if self.at_most_s is None else min(own_s, self.at_most_s)
+
+
+def budget_of(name: str, entry: Mapping[str, Any]) -> Budget | None:
+    """Returns the budget of a reference model, or None where it has as many steps as the run, or its own number.
 
     Args:
         entry: of ``reference_models``.
 
     Raises:
-        ConfigError: where it is neither.
+        ConfigError: where it is neither ``equal`` nor seconds.
     """
-    budget = entry.get("budget")
+    budget, at_most = entry.get("budget"), entry.get("at_most_s")
+    if at_most is not None and budget != "equal":
+        raise ConfigError("is a limit to budget: equal", key=f"reference_models.{name}.at_most_s", hint="leave it out")
+    at_most_s = None if at_most is None else _seconds(at_most, f"reference_models.{name}.at_most_s", "must be")
     if budget is None or budget == "equal":
-        return budget
+        return None if budget is None else Budget("equal", at_most_s)
+    return Budget(_seconds(budget, f"reference_models.{name}.budget", "must be equal, or"))
+
+
+def _seconds(value: Any, key: str, must_be: str) -> float:
     try:
-        if isinstance(budget, str):  # a number in quotes is no number
+        if isinstance(value, str):  # a number in quotes is no number
             raise ConfigError("must be a number")
-        return build(_Seconds, {"budget": budget}).budget
+        return build(_Seconds, {"seconds": value}).seconds
     except ConfigError:
-        key = f"reference_models.{name}.budget"
-        raise ConfigError(f"must be equal, or seconds above 0, got {plain(budget, quoted=True)}", key=key) from None
+        raise ConfigError(f"{must_be} seconds above 0, got {plain(value, quoted=True)}", key=key) from None
 
 
 def _differing(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration of a run that differs by an entry of ``reference_models``."""
-    groups = {key: values for key, values in entry.items() if key != "budget"}
+    groups = {key: values for key, values in entry.items() if key not in BUDGET}
     for group, values in groups.items():
         if group not in GROUPS:
-            raise ConfigError("unknown group of keys", key=group, hint=nearest(group, [*GROUPS, "budget"]))
+            raise ConfigError("unknown group of keys", key=group, hint=nearest(group, [*GROUPS, *BUDGET]))
         if not isinstance(values, Mapping):
             raise ConfigError(f"must be a group of keys, got {plain(values)}", key=group)
     if "budget_s" in groups.get("trainer", {}):
@@ -99,15 +126,15 @@ def _differing(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -
     config = dict(config)
     model = groups.get("model", {})
     if model.get("kind", config["model"]["kind"]) != config["model"]["kind"]:
-        # Neither keys nor weights of one kind mean anything to another.
-        config |= {"model": dict(groups.pop("model")), "init_from": None}
+        # Neither keys nor weights nor cuts of one kind mean anything to another.
+        config |= {"model": dict(groups.pop("model")), "init_from": None, "parallel": {}}
     overrides = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
     return with_overrides(config, {**overrides, "trainer.budget_s": None})
 
 
 @dataclass(frozen=True)
 class _Seconds:
-    budget: Positive[float]
+    seconds: Positive[float]
 
 
 def train_reference_models(models: Sequence[ReferenceModel], run: RunFolder, world: World) -> bool:

@@ -71,9 +71,14 @@ def score_run(
     spec = run.spec
     # Reference models are scored on what the run is scored on; their models are their own.
     conditions = {key: v for key, v in (overrides or {}).items() if key.partition(".")[0] in ("data", "task")}
+
+    def load(reference: RunFolder) -> LoadedRun:
+        # A model of another kind need not know how to be cut: every rank has it whole.
+        is_same_kind = reference.record["config"]["model"]["kind"] == spec.model.kind
+        return load_run(reference, mesh=mesh, parallel=parallel if is_same_kind else None, overrides=conditions)
+
     references = {
-        name: [load_run(reference, mesh=mesh, parallel=parallel, overrides=conditions) for reference in runs]
-        for name, runs in reference_runs(folder, spec.options).items()
+        name: [load(reference) for reference in runs] for name, runs in reference_runs(folder, spec.options).items()
     }
     batches = {"batch_size": spec.trainer.micro_batch(mesh.num_data_ranks), "seed": spec.seed}
     if isinstance(run.task, Calibrates) and not overrides:

@@ -35,8 +35,8 @@ class RunOptions:
         init_from: a run whose weights this one starts from, named likewise.
         reference_models: by name, the keys in which each differs from the run, e.g.
             ``{"wide": {"model": {"embed_dim": 256}}}``, and beside them its ``budget``: seconds of training, ``equal``
-            for as much as the run's own costs, or None for as many steps. None in place of all leaves one out that a
-            domain or an experiment has.
+            for as much as the run's own costs (``at_most_s`` is a limit to that), or None for as many steps. None in
+            place of a model, or of all, leaves out what a domain or an experiment has.
         seeds: how many seeds each model is trained from, the run's own first.
     """
 
@@ -56,7 +56,8 @@ class RunOptions:
     def build(cls, config: Mapping[str, Any]) -> RunOptions:
         """Picks them out of a composed configuration and checks them."""
         values = {f.name: config[f.name] for f in fields(cls) if f.name in config}
-        entries = values.get("reference_models")
+        entries = values.get("reference_models", {}) or {}
+        values["reference_models"] = entries
         if isinstance(entries, Mapping):  # null leaves one out that a domain or an experiment has
             values["reference_models"] = {name: entry for name, entry in entries.items() if entry is not None}
         return build(cls, values)

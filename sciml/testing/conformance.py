@@ -230,8 +230,9 @@ class DomainConformance:
         loaded = load_run(double, checkpoint="latest")
         averages = single.trainer.average.averages if single.trainer.average else {}
         for name, value in loaded.model.named_parameters():
+            # Muon makes rounding of the gradient a little larger; in float64 the distributed tests are strict.
             torch.testing.assert_close(
-                value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=1e-6
+                value.detach(), averages.get(name, expected[f"model.{name}"]), rtol=1e-4, atol=5e-6
             )
 
     @classmethod

@@ -15,9 +15,10 @@ from tests.unit.fluids import flow_files
 GRID = SolverGrid(16, 8)
 TIMES = tuple(10.0 * n for n in range(12))
 TINY = (
-    "domain=fluids", "model.embed_dim=16", "model.depth=1", "model.num_heads=1", "model.rotary_max_harmonic=2",
+    "domain=fluids", "model=amr_tiny",
+    "model.embed_dim=16", "model.depth=1", "model.num_heads=1", "model.rotary_max_harmonic=2",
     "model.patch_size=4", "task.score_frames=[1,2]", "trainer.max_steps=2", "trainer.num_threads=1",
-    "trainer.global_batch_size=2", "~reference_models.uniform_coarse",
+    "trainer.global_batch_size=2", "reference_models=null",
 )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def test_a_missing_variable(refused, flows):
         (["data.path=nowhere"], r"nowhere: no such file or folder"),
         (["data.augment=turn"], r"data\.augment must be one of none, roll, roll_mirror, got 'turn'"),
         (["data.splits.train=-1"], r"data\.splits\.train must be at least 0, got -1; try data\.splits\.train=0\.75"),
-        (["model=vit_tiny"], r"a model of kind 'vit' cannot serve domain=fluids, which takes amr"),
+        (["model=plain_vit_tiny"], r"a model of kind 'vit' cannot serve domain=fluids, which takes"),
     ],
 )
 def test_training_refuses(refused, flows, arguments, says):

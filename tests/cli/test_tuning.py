@@ -18,7 +18,14 @@ from sciml.app.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ["cluster.memory_gb=8", "cluster.memory_gb_per_s=20", "cluster.peak_tflops={fp32: 0.1}",
          "cluster.links={machine: {devices: null, gb_per_s: 2}}", "cluster.device=cpu"]  # fmt: skip
-MODEL = ["domain=climate", "model.embed_dim=32", "model.depth=2", "model.num_heads=2", "model.recompute=none"]
+MODEL = [
+    "domain=climate",
+    "model=plain_vit_tiny",
+    "model.embed_dim=32",
+    "model.depth=2",
+    "model.num_heads=2",
+    "model.recompute=none",
+]
 SHORT = [*MODEL, *FACTS, "devices=2", "steps=6", "trainer.global_batch_size=8", "parallel.dp=2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TIMEOUT_S = 120

@@ -60,6 +60,7 @@ class ClimaXConfig:
         recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
     """
 
+    WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
     kind: str = "climax"
     embed_dim: AtLeastOne = 1024
     depth: AtLeastOne = 8

@@ -213,7 +213,9 @@ def _facts_found_once():
 
 
 def planned(*arguments, devices=2, **keys):
-    composition = compose("tune", ["domain=climate", "model=vit_tiny", *FACTS, *arguments])
+    composition = compose(
+        "tune", ["domain=climate", "model=plain_vit_tiny", "trainer.global_batch_size=16", *FACTS, *arguments]
+    )
     values = composition.config
     own = {"cluster": values.pop("cluster"), "devices": devices, **keys}
     for name in ("devices", "trials", "steps", "timeout_s", "tolerance", "sampler", "study", "precisions",
@@ -406,7 +408,7 @@ def test_an_interrupted_study_leaves_no_process(tmp_path):
 def test_what_cannot_work_is_refused(tmp_path, capsys, monkeypatch, arguments, says):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     with pytest.raises(SystemExit) as ended:
-        main("tune", ["domain=climate", *FACTS, f"runs_dir={tmp_path / 'runs'}", *arguments])
+        main("tune", ["domain=climate", "model=plain_vit_tiny", *FACTS, f"runs_dir={tmp_path / 'runs'}", *arguments])
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2, said
     assert said.startswith("error: ")

@@ -31,7 +31,7 @@ def decided(folder, file, *overrides, **groups):
     return follow_data(RunSpec.build({**compose("train", ["domain=climate", *arguments]).config, **groups}))
 
 
-@pytest.mark.parametrize("model", ["vit_small", "uvit_tiny", "climax_tiny"])
+@pytest.mark.parametrize("model", ["vit_small", "plain_vit_tiny", "climax_tiny"])
 def test_other_data_than_symmetric_simulations_are_the_earth(folder, model):
     spec, sentence = decided(folder, "era5.nc", f"model={model}")
     assert spec.data.augment == "none"

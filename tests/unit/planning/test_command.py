@@ -12,7 +12,7 @@ from sciml.app.cli import help_text, main
 from sciml.report.tables import WIDTH
 from tests.unit.planning.models import facts_found_once
 
-SMALL = ["domain=climate", "model=vit_tiny", "cluster=frontier", "scaling=[]"]
+SMALL = ["domain=climate", "model=plain_vit_tiny", "cluster=frontier", "scaling=[]", "trainer.global_batch_size=16"]
 FEW = ["precisions=[bf16]", "parallel.sp=1"]
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_work_is_refused_before_data_are_read(refused, arguments, sa
     ],
 )  # fmt: skip
 def test_what_the_model_does_not_allow_is_refused(refused, arguments, says):
-    said = refused("domain=climate", "model=vit_tiny", *arguments)
+    said = refused("domain=climate", "model=plain_vit_tiny", "trainer.global_batch_size=16", *arguments)
     assert re.search(says, said), said
 
 

@@ -1,0 +1,193 @@
+"""How a model's error falls with its size and with what its training costs: many trainings, a law, and its check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sciml.app.plan import facts_of
+from sciml.core.config import build
+from sciml.core.errors import ConfigError
+from sciml.core.files import read_json, write_json
+from sciml.core.result import CommandResult, Output
+from sciml.core.types import Positive
+from sciml.distributed.world import World, join
+from sciml.models.widths import widened
+from sciml.planning.cluster import ClusterConfig
+from sciml.planning.scaling_law import Point, ScalingStudy
+from sciml.report.scaling import draw_scaling, scaling_text
+from sciml.run.compose import Composition
+from sciml.run.folder import RunFolder
+from sciml.run.reference_models import OWN, build_reference_models
+from sciml.run.session import TrainingSession, say
+from sciml.run.spec import RunSpec, with_overrides
+
+LEAST_STEPS = 20
+"""Steps below which a training says nothing."""
+LEAST = 3
+"""Sizes, and budgets, that a law needs."""
+FREE = ("sizes", "budgets", "check", "target", "out", "output", "runs_dir")
+"""Keys that may differ when a study goes on."""
+
+
+@dataclass(frozen=True)
+class ScalingConfig:
+    """Holds the keys of ``conf/scaling.yaml``; what they mean is said there."""
+
+    cluster: ClusterConfig
+    sizes: tuple[Positive[float], ...]
+    budgets: tuple[Positive[float], ...]
+    check: Positive[float] | None = 4.0
+    target: Positive[float] = 1e15
+    out: str | None = None
+    output: Output = "text"
+
+    def __post_init__(self) -> None:
+        for key in ("sizes", "budgets"):
+            if len(set(getattr(self, key))) < LEAST:
+                raise ConfigError(f"must be at least {LEAST} different numbers", key=key, hint=f"leave {key} out")
+
+
+@dataclass(frozen=True)
+class Member:
+    """Describes one size of a family of models.
+
+    Attributes:
+        spec: of a training of it, but for its steps.
+        sample_flops: operations of a sample, forward and backward.
+    """
+
+    family: str
+    factor: float
+    spec: RunSpec
+    parameters: int
+    sample_flops: float
+
+    @classmethod
+    def of(cls, family: str, spec: RunSpec, factor: float, cluster: ClusterConfig) -> Member:
+        """Makes a member from the family's own model, by a factor on its widths."""
+        keys = {f"model.{name}": value for name, value in widened(spec.model, factor).items()}
+        alone = {"reference_models": {}, "seeds": 1, "trainer.budget_s": None}
+        member = RunSpec.build(with_overrides(spec.config, {**keys, **alone}))
+        facts = facts_of(member, cluster)
+        return cls(family, factor, member, facts.parameters, sum(facts.sample_flops()))
+
+    def train(self, flops: float, folder: Path, world: World) -> Point | None:
+        """Trains it for a budget, unless that is done, and returns what it came to; None where it was stopped."""
+        batch = self.spec.trainer.global_batch_size
+        steps = round(flops / self.sample_flops / batch)
+        if steps < LEAST_STEPS:
+            least = LEAST_STEPS * batch * self.sample_flops
+            raise ConfigError(
+                f"{flops:g} operations are {steps} steps of {self.family} with {self.parameters:,} parameters, and "
+                f"at least {LEAST_STEPS} are needed",
+                key="budgets",
+                hint=f"use {least:.2g} or more",
+            )
+        place = folder / "trainings" / f"{self.family}-{self.parameters}-{steps}"
+        done = place / "point.json"
+        if not world.share(done.exists() if world.is_main else None):
+            say(world, f"{self.family}, {self.parameters:,} parameters, {steps} steps")
+            loss = _trained_loss(self._spec_of(steps), place, world)
+            if loss is None:
+                return None
+            if world.is_main:
+                samples = float(steps * batch)
+                write_json(done, asdict(Point(self.parameters, samples, samples * self.sample_flops, loss)))
+        return world.share(build(Point, read_json(done, dict[str, float])) if world.is_main else None)
+
+    def _spec_of(self, steps: int) -> RunSpec:
+        overrides = {
+            "trainer.max_steps": steps,
+            "trainer.valid_every": steps,
+            "trainer.save_every": max(1, steps // 2),
+            "optim.warmup_steps": min(self.spec.optim.warmup_steps, steps // 4),
+        }
+        return RunSpec.build(with_overrides(self.spec.config, overrides))
+
+
+def run(composition: Composition) -> CommandResult | None:
+    """Trains the families, fits and checks their laws, and reports; on other ranks than the first there is no result.
+
+    Raises:
+        ConfigError: for whatever cannot work, before anything is trained.
+    """
+    values = composition.config
+    own = {field.name for field in fields(ScalingConfig)}
+    config = build(ScalingConfig, {name: value for name, value in values.items() if name in own})
+    spec = RunSpec.build({n: v for n, v in values.items() if n not in own} | {"output": config.output})
+    world = join(spec.trainer.device, spec.trainer.timeout_s)
+    folder = Path(config.out) if config.out else _folder_of(values, spec)
+    families = {OWN: spec, **{model.name: model.spec for model in build_reference_models(spec) if model.number == 0}}
+    families = {name: one for name, one in families.items() if not name.startswith(f"{OWN}-")}
+    say(world, f"{len(families)} families of {len(config.sizes)} sizes for {len(config.budgets)} budgets -> {folder}")
+    members = {
+        name: [Member.of(name, one, factor, config.cluster) for factor in config.sizes]
+        for name, one in families.items()
+    }
+    studies: dict[str, ScalingStudy] = {}
+    for name, sizes in members.items():
+        points = []
+        for flops in config.budgets:
+            for member in sizes:
+                point = member.train(flops, folder, world)
+                if point is None:
+                    return _stopped(world, folder)
+                points.append(point)
+        studies[name] = ScalingStudy.fit(points)
+    for name, study in studies.items():
+        if config.check is None:
+            break
+        flops = config.check * max(config.budgets)
+        largest = Member.of(name, families[name], _factor_of(members[name], study.law.best_size(flops)), config.cluster)
+        point = largest.train(flops, folder, world)
+        if point is None:
+            return _stopped(world, folder)
+        studies[name] = replace(study, check=point)
+    if not world.is_main:
+        return None
+    document = {name: study.document(config.target) for name, study in studies.items()}
+    write_json(folder / "scaling.json", document)
+    pictures = draw_scaling(folder, studies, config.target)
+    text = scaling_text(studies, config.target)
+    lines = [text, "", f"Written to {folder}"]
+    return CommandResult(
+        {"folder": str(folder), "families": document, "pictures": [str(p) for p in pictures]}, "\n".join(lines)
+    )
+
+
+def _trained_loss(spec: RunSpec, place: Path, world: World) -> float | None:
+    folder = RunFolder(place)
+    exists = world.share(folder.exists if world.is_main else None)
+    session = TrainingSession.start(spec, world, folder if exists else None, path=place)
+    if not session.fit():
+        return None
+    rows = [row for row in session.folder.history() if row["split"] == "valid"] if world.is_main else []
+    return world.share(float(rows[-1]["loss"]) if rows else None)
+
+
+def _factor_of(members: list[Member], parameters: float) -> float:
+    """Returns the factor on the widths that gives about so many parameters."""
+    sizes, factors = ([math.log(getattr(m, name)) for m in members] for name in ("parameters", "factor"))
+    slope, start = np.polyfit(sizes, factors, 1)
+    return float(np.exp(start + slope * math.log(parameters)))
+
+
+def _stopped(world: World, folder: Path) -> CommandResult | None:
+    if not world.is_main:
+        return None
+    return CommandResult({"folder": str(folder), "finished": False}, f"stopped; the same command goes on in {folder}")
+
+
+def _folder_of(values: Mapping[str, Any], spec: RunSpec) -> Path:
+    """Returns the folder of a configuration's study: the same for the same command."""
+    text = json.dumps({n: v for n, v in values.items() if n not in FREE}, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path(str(values["runs_dir"])) / "scaling" / f"{spec.domain.name}-{digest}"
