@@ -137,7 +137,7 @@ def _adamw(config: OptimConfig) -> OptimizerSpec:
     def construct(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=_is_real(groups))
 
     return OptimizerSpec(ADAMW, ADAMW, construct)
 
@@ -156,9 +156,15 @@ def _muon(config: OptimConfig) -> OptimizerSpec:
     def construct(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from sciml.training.muon import Muon
 
-        return Muon(groups, lr=config.lr, betas=config.betas, eps=config.eps, momentum=config.momentum)
+        adamw: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "fused": _is_real(groups)}
+        return Muon(groups, lr=config.lr, momentum=config.momentum, **adamw)
 
     return OptimizerSpec(UpdateRule(("momentum_buffer",), moved=56, iterations=5), ADAMW, construct)
+
+
+def _is_real(groups: list[dict[str, Any]]) -> bool:
+    """Says whether parameters have memory; AdamW's fused kernel, which reads and writes all of it once, needs that."""
+    return not any(parameter.is_meta for group in groups for parameter in group["params"])
 
 
 ADAMW = UpdateRule(("exp_avg", "exp_avg_sq"), moved=84, counts_steps=True)
@@ -174,6 +180,6 @@ def state_of(optimizer: torch.optim.Optimizer, parameter: Float[Tensor, "..."], 
     state = optimizer.state[parameter]
     if not state:
         if rule.counts_steps:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.zeros((), device=parameter.device)
         state |= {key: torch.zeros_like(parameter, memory_format=torch.preserve_format) for key in rule.state}
     return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}

@@ -11,7 +11,7 @@ import torch
 from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
-from domains.climate.data.calendar import Calendar
+from domains.climate.data.calendar import STANDARD, Calendar
 from domains.climate.data.climatology import DailyWindow, DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
@@ -40,15 +40,16 @@ class ClimateStore(States):
         attrs = _attributes(self.path)
         self._splits: dict[str, list[str]] = attrs["splits"]
         self.source: str = attrs["source"]
-        self.symmetries: tuple[str, ...] = tuple(attrs["symmetries"])
+        self.symmetries: tuple[str, ...] = tuple(attrs.get("symmetries", ()))
         with self._readable("coordinates"):
             group = self._group
             _check_whole(self.path, group["fields"])
             self._windows: dict[str, Any] | None = attrs.get("windows")
             times = group["time"][:].astype("datetime64[m]")
-            self._rows = np.setdiff1d(np.arange(len(times)), np.asarray(attrs["missing"], dtype=np.int64))
+            self._rows = np.setdiff1d(np.arange(len(times)), np.asarray(attrs.get("missing", ()), dtype=np.int64))
             self.times = times[self._rows]
-            self._day_times = DayTimes(tuple(float(h) for h in group["hour"][:]), Calendar(attrs["calendar"]))
+            calendar = attrs.get("calendar", STANDARD)  # older stores know no other
+            self._day_times = DayTimes(tuple(float(h) for h in group["hour"][:]), Calendar(calendar))
             self.schema = ClimateSchema(
                 channels=tuple(str(name) for name in group["channel"][:]),
                 statics=tuple(str(name) for name in group["static_name"][:]),
@@ -56,8 +57,8 @@ class ClimateStore(States):
                 longitude=tuple(float(v) for v in group["longitude"][:]),
                 step_hours=float(attrs["step_hours"]),
                 title=attrs["title"],
-                calendar=attrs["calendar"],
-                gaps=tuple(attrs["gaps"]),
+                calendar=calendar,
+                gaps=tuple(attrs.get("gaps", ())),
             )
 
     @classmethod
