@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,14 @@ class Member:
     """Describes one size of a family of models.
 
     Attributes:
-        spec: of a training of it, but for its steps.
+        base: of a training of the family's own model.
+        spec: of a training of this one, but for its steps.
         sample_flops: operations of a sample, forward and backward.
     """
 
     family: str
     factor: float
+    base: RunSpec
     spec: RunSpec
     parameters: int
     sample_flops: float
@@ -77,10 +80,14 @@ class Member:
         alone = {"reference_models": {}, "seeds": 1, "trainer.budget_s": None}
         member = RunSpec.build(with_overrides(spec.config, {**keys, **alone}))
         facts = facts_of(member, cluster)
-        return cls(family, factor, member, facts.parameters, sum(facts.sample_flops()))
+        return cls(family, factor, spec, member, facts.parameters, sum(facts.sample_flops()))
 
-    def train(self, flops: float, folder: Path, world: World) -> Point | None:
-        """Trains it for a budget, unless that is done, and returns what it came to; None where it was stopped."""
+    def steps(self, flops: float) -> int:
+        """Returns the steps that a budget pays for.
+
+        Raises:
+            ConfigError: where they say nothing.
+        """
         batch = self.spec.trainer.global_batch_size
         steps = round(flops / self.sample_flops / batch)
         if steps < LEAST_STEPS:
@@ -91,17 +98,25 @@ class Member:
                 key="budgets",
                 hint=f"use {least:.2g} or more",
             )
+        return steps
+
+    def train(self, flops: float, folder: Path, world: World) -> Point:
+        """Trains it for a budget, unless that is done, and returns what it came to.
+
+        Raises:
+            StoppedError: where a signal ended it early; it goes on when it is called again.
+        """
+        steps = self.steps(flops)
         place = folder / "trainings" / f"{self.family}-{self.parameters}-{steps}"
         done = place / "point.json"
         if not world.share(done.exists() if world.is_main else None):
             say(world, f"{self.family}, {self.parameters:,} parameters, {steps} steps")
             loss = _trained_loss(self._spec_of(steps), place, world)
-            if loss is None:
-                return None
             if world.is_main:
-                samples = float(steps * batch)
+                samples = float(steps * self.spec.trainer.global_batch_size)
                 write_json(done, asdict(Point(self.parameters, samples, samples * self.sample_flops, loss)))
-        return world.share(build(Point, read_json(done, dict[str, float])) if world.is_main else None)
+        point: Point = world.share(build(Point, read_json(done, dict[str, float])) if world.is_main else None)
+        return point
 
     def _spec_of(self, steps: int) -> RunSpec:
         overrides = {
@@ -125,65 +140,60 @@ def run(composition: Composition) -> CommandResult | None:
     spec = RunSpec.build({n: v for n, v in values.items() if n not in own} | {"output": config.output})
     world = join(spec.trainer.device, spec.trainer.timeout_s)
     folder = Path(config.out) if config.out else _folder_of(values, spec)
-    families = {OWN: spec, **{model.name: model.spec for model in build_reference_models(spec) if model.number == 0}}
-    families = {name: one for name, one in families.items() if not name.startswith(f"{OWN}-")}
+    families = {OWN: spec, **{model.name: model.spec for model in build_reference_models(spec) if model.name != OWN}}
     say(world, f"{len(families)} families of {len(config.sizes)} sizes for {len(config.budgets)} budgets -> {folder}")
-    members = {
-        name: [Member.of(name, one, factor, config.cluster) for factor in config.sizes]
-        for name, one in families.items()
-    }
-    studies: dict[str, ScalingStudy] = {}
-    for name, sizes in members.items():
-        points = []
-        for flops in config.budgets:
-            for member in sizes:
-                point = member.train(flops, folder, world)
-                if point is None:
-                    return _stopped(world, folder)
-                points.append(point)
-        studies[name] = ScalingStudy.fit(points)
-    for name, study in studies.items():
-        if config.check is None:
-            break
-        flops = config.check * max(config.budgets)
-        largest = Member.of(name, families[name], _factor_of(members[name], study.law.best_size(flops)), config.cluster)
-        point = largest.train(flops, folder, world)
-        if point is None:
-            return _stopped(world, folder)
-        studies[name] = replace(study, check=point)
-    if not world.is_main:
-        return None
-    document = {name: study.document(config.target) for name, study in studies.items()}
-    write_json(folder / "scaling.json", document)
-    pictures = draw_scaling(folder, studies, config.target)
-    text = scaling_text(studies, config.target)
-    lines = [text, "", f"Written to {folder}"]
-    return CommandResult(
-        {"folder": str(folder), "families": document, "pictures": [str(p) for p in pictures]}, "\n".join(lines)
-    )
+    members = {name: [Member.of(name, one, f, config.cluster) for f in config.sizes] for name, one in families.items()}
+    for member, flops in product(chain.from_iterable(members.values()), config.budgets):
+        member.steps(flops)
+    try:
+        studies = {name: _study(sizes, config, folder, world) for name, sizes in members.items()}
+    except StoppedError:
+        text = f"stopped; the same command goes on in {folder}"
+        return CommandResult({"folder": str(folder), "finished": False}, text) if world.is_main else None
+    return _result(studies, config.target, folder) if world.is_main else None
 
 
-def _trained_loss(spec: RunSpec, place: Path, world: World) -> float | None:
+class StoppedError(Exception):
+    """Says that a signal ended a training early."""
+
+
+def _study(sizes: Sequence[Member], config: ScalingConfig, folder: Path, world: World) -> ScalingStudy:
+    """Trains a family's members for all budgets, smallest first, fits the law, and trains what checks it."""
+    points = [member.train(flops, folder, world) for flops in sorted(config.budgets) for member in sizes]
+    study = ScalingStudy.fit(points)
+    if config.check is None:
+        return study
+    flops = config.check * max(config.budgets)
+    first = sizes[0]
+    factor = _factor_of(sizes, study.law.best_size(flops))
+    largest = Member.of(first.family, first.base, factor, config.cluster)
+    return replace(study, check=largest.train(flops, folder, world))
+
+
+def _result(studies: Mapping[str, ScalingStudy], target: float, folder: Path) -> CommandResult:
+    families = {name: study.document(target) for name, study in studies.items()}
+    write_json(folder / "scaling.json", families)
+    pictures = [str(path) for path in draw_scaling(folder, studies)]
+    text = f"{scaling_text(studies, target)}\n\nWritten to {folder}"
+    return CommandResult({"folder": str(folder), "families": families, "pictures": pictures}, text)
+
+
+def _trained_loss(spec: RunSpec, place: Path, world: World) -> float:
     folder = RunFolder(place)
     exists = world.share(folder.exists if world.is_main else None)
     session = TrainingSession.start(spec, world, folder if exists else None, path=place)
     if not session.fit():
-        return None
+        raise StoppedError
     rows = [row for row in session.folder.history() if row["split"] == "valid"] if world.is_main else []
-    return world.share(float(rows[-1]["loss"]) if rows else None)
+    loss: float = world.share(rows[-1]["loss"] if rows else None)
+    return loss
 
 
-def _factor_of(members: list[Member], parameters: float) -> float:
+def _factor_of(members: Sequence[Member], parameters: float) -> float:
     """Returns the factor on the widths that gives about so many parameters."""
     sizes, factors = ([math.log(getattr(m, name)) for m in members] for name in ("parameters", "factor"))
     slope, start = np.polyfit(sizes, factors, 1)
     return float(np.exp(start + slope * math.log(parameters)))
-
-
-def _stopped(world: World, folder: Path) -> CommandResult | None:
-    if not world.is_main:
-        return None
-    return CommandResult({"folder": str(folder), "finished": False}, f"stopped; the same command goes on in {folder}")
 
 
 def _folder_of(values: Mapping[str, Any], spec: RunSpec) -> Path:

@@ -98,7 +98,7 @@ def _budgets(studies: Studies) -> np.ndarray:
     return np.geomspace(min(flops), 100 * max(flops), STEPS)
 
 
-def draw_scaling(folder: Path, studies: Studies, target: float) -> list[Path]:
+def draw_scaling(folder: Path, studies: Studies) -> list[Path]:
     """Draws the loss against size for each budget, and the best loss against the budget."""
     with suite_style():
         figure = new_figure(4.8 * len(studies) + 5.2, 4.6)

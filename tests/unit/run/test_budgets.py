@@ -9,6 +9,7 @@ import torch
 
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
+from sciml.distributed.world import World
 from sciml.run import budgets, costs
 from sciml.run.budgets import with_steps
 from sciml.run.compose import compose
@@ -58,11 +59,24 @@ def decided(*arguments, world=ALONE):
         (["trainer.budget_s=4", WINDOW, WIDE], 8, {"window": 16, "wide": 3}),
         (["trainer.budget_s=4", WINDOW, "reference_models.window.budget=null"], 8, {"window": 8}),
         (["trainer.budget_s=1e-6", WIDE, "reference_models.wide.budget=1e-6"], 1, {"wide": 1}),
+        ([OWN_STEPS, WINDOW, "reference_models.window.at_most_s=1"], 6, {"window": 4}),
+        ([OWN_STEPS, WINDOW, "reference_models.window.at_most_s=100"], 6, {"window": 12}),
     ],
 )
 def test_a_budget_gives_as_many_steps_as_it_pays_for(measured, arguments, own, references):
     assert decided(*arguments) == (own, {(name, 0): steps for name, steps in references.items()})
     assert len(measured) == 1
+
+
+@pytest.mark.parametrize(("ranks", "kept"), [(2, {("wide", 0), ("window", 0)}), (8, {("wide", 0)})])
+def test_a_model_of_another_kind_is_left_out_where_ranks_cannot_share_its_batch(measured, capsys, ranks, kept):
+    """Four samples suit two data-parallel ranks, whatever the run itself is cut into, and not eight."""
+    toy = compose("train", [*TOY, WIDE, WINDOW, f"parallel.tp={ranks}"], CONF)
+    spec = RunSpec.build(budgets._without_misfits(RunSpec.build(toy.config), World(0, ranks, torch.device("cpu"))))
+    models = build_reference_models(spec)
+    assert {(model.name, model.number) for model in models} == kept
+    assert [m.spec.parallel.tp for m in models] == [1 if m.name == "window" else ranks for m in models]
+    assert ("reference model window is left out: " in capsys.readouterr().err) == (ranks == 8)
 
 
 def test_without_a_budget_nothing_is_measured(measured):
@@ -113,6 +127,8 @@ def test_the_command_says_what_it_decided_and_a_resumed_run_keeps_it(measured, t
         (["reference_models.wide.budget=-3"], "must be equal, or seconds above 0, got -3"),
         (["reference_models.wide.budget=true"], "must be equal, or seconds above 0, got true"),
         (["reference_models.wide.budget=[3]"], r"must be equal, or seconds above 0, got \[3\]"),
+        (["reference_models.wide.at_most_s=9"], "reference_models.wide.at_most_s: is a limit to budget: equal; leave"),
+        (["reference_models.wide.budget=equal", "reference_models.wide.at_most_s=0"], "must be seconds above"),
         (["reference_models.wide.budgt=3"], "reference_models.wide.budgt: unknown group of keys; did you mean 'bu"),
         (["reference_models.wide.trainer.max_steps=3"], "reference_models.wide.budget: cannot be given together with"),
         (["reference_models.wide.trainer.budget_s=3"], "wide.trainer.budget_s: is that of the run; use reference"),

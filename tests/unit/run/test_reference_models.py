@@ -49,6 +49,13 @@ def test_null_leaves_one_out():
     assert [model.name for model in build_reference_models(RunSpec.build(toy.config))] == ["short"]
 
 
+def test_null_leaves_all_out():
+    for domain in ("climate", "fluids"):
+        assert build_reference_models(RunSpec.build(compose("train", [f"domain={domain}"]).config))
+        alone = compose("train", [f"domain={domain}", "reference_models=null"])
+        assert not build_reference_models(RunSpec.build(alone.config))
+
+
 @pytest.mark.usefixtures("no_reports")
 def test_reference_models_are_baselines_and_are_not_trained_twice(tmp_path, capsys):
     main("train", [*TOY, WIDE, f"runs_dir={tmp_path}", "output=json"])

@@ -1,0 +1,86 @@
+"""The scaling command: it trains families of sizes, goes on where it stopped, and refuses what says nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from sciml.app import scaling
+from sciml.app.cli import main
+from sciml.models.fno import FNOConfig
+from sciml.models.unet import UNetConfig
+from sciml.models.uvit import UViTConfig
+from sciml.models.widths import widened
+from sciml.planning import scaling_law
+from sciml.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[3]
+TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.num_threads=1",
+       "trainer.global_batch_size=4", "data.num_samples=16", "model.depth=1", "sizes=[0.5,1,2]"]  # fmt: skip
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(scaling, "LEAST_STEPS", 1)
+    monkeypatch.setattr(scaling_law.ScalingStudy.fit.__func__, "__defaults__", (3,))
+
+
+@pytest.mark.usefixtures("short")
+def test_families_are_trained_once_and_a_prediction_is_checked(tmp_path, capsys, monkeypatch):
+    deep = "reference_models={deep: {model: {depth: 2}}}"
+    arguments = [*TOY, "budgets=[1e8,2e8,4e8]", "check=2", f"out={tmp_path}", deep]
+    main("scaling", [*arguments, "output=json"])
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["families"]) == {"model", "deep"}
+    for study in told["families"].values():
+        points = study["points"]
+        assert len(points) == 9
+        assert len({point["parameters"] for point in points}) == 3
+        assert all(point["loss"] > 0 for point in points)
+        for point, budget in zip(points, [1e8] * 3 + [2e8] * 3 + [4e8] * 3, strict=True):
+            assert point["flops"] == pytest.approx(budget, rel=0.35)  # a whole number of steps
+        value, low, high = study["check"]["predicted"]
+        assert value > 0
+        assert low <= high
+        assert study["check"]["flops"] > max(point["flops"] for point in points)
+    assert told == {"folder": str(tmp_path), "families": json.loads((tmp_path / "scaling.json").read_text()),
+                    "pictures": [str(tmp_path / "scaling.png")]}  # fmt: skip
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("is trained already"))
+    main("scaling", arguments)
+    said = capsys.readouterr().out
+    assert "Check of deep: " in said
+    assert "The curves of model and deep" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sizes=[1,2]"], "sizes must be at least 3 different numbers; leave sizes out"),
+        (["budgets=[1e9,1e9,1e9]"], "budgets must be at least 3 different numbers"),
+        (["budgets=[1e3,1e9,1e10]"], r"budgets: 1000 operations are 0 steps of model .* at least 20 are needed; use "),
+        (["sizes=[0,1,2]"], "sizes.0 must be above 0, got 0"),
+        (["size=[1,2,3]"], "size: unknown key; did you mean 'sizes'"),
+        (
+            ["reference_models={w: {model: {kind: window}}}"],
+            "model: a model of kind 'window' does not say which of",
+        ),
+    ],
+)
+def test_what_says_nothing_is_refused(tmp_path, capsys, arguments, says):
+    with pytest.raises(SystemExit) as ended:
+        main("scaling", [*TOY, f"out={tmp_path}", *arguments])
+    assert ended.value.code == 2
+    assert re.search(says, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
+
+
+def test_widths_change_and_heads_keep_theirs():
+    assert widened(UViTConfig(embed_dim=128, num_heads=4, conv_width=64), 0.5) == {
+        "embed_dim": 64, "num_heads": 2, "conv_width": 32,
+    }  # fmt: skip
+    assert widened(UNetConfig(widths=(32, 64)), 1.5) == {"widths": [48, 96]}
+    assert widened(FNOConfig(width=28), 0.1) == {"width": 8}
