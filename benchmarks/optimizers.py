@@ -28,8 +28,6 @@ STEPS = {"climate": 800, "fluids": 600}
 """Steps of the default runs, by domain."""
 WARM_UP = 50
 """Steps of the default runs' warm-up; shorter runs have less in proportion."""
-ALONE = {"climate": [], "fluids": ["~reference_models.uniform_coarse"]}
-"""Keys that leave out what a default run trains besides."""
 FEW = 10
 """Steps of a run that shows what everything but the steps costs."""
 
@@ -88,7 +86,7 @@ class Trial:
             f"runs_dir={folder}",
             f"run={self.name}",
             *([] if self.rate is None else [f"optim.lr={self.rate}"]),
-            *ALONE[self.domain],
+            "reference_models=null",
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         print("training", self.domain, self.name, file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB
 """
 COPIES = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
-KERNELS_OF_AN_UPDATE = 10
+KERNELS_OF_AN_UPDATE = 1
 """Kernels for each parameter, where parameters are updated one after the other."""
 
 

@@ -167,7 +167,8 @@ def _is_real(groups: list[dict[str, Any]]) -> bool:
     return not any(parameter.is_meta for group in groups for parameter in group["params"])
 
 
-ADAMW = UpdateRule(("exp_avg", "exp_avg_sq"), moved=84, counts_steps=True)
+# One kernel reads parameter, gradient and moments, and writes all but the gradient.
+ADAMW = UpdateRule(("exp_avg", "exp_avg_sq"), moved=28, counts_steps=True)
 
 OPTIMIZERS: Mapping[str, Callable[[OptimConfig], OptimizerSpec]] = {"adamw": _adamw, "muon": _muon, "sgd": _sgd}
 """By the name that ``optim.name`` takes."""

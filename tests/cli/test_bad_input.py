@@ -102,7 +102,7 @@ def trained(tmp_path_factory):
         (["lead_time=36h"], r"lead_time: no steps that the model was trained on \(24h\) lead to 36 h; for example 24h"),
         (["every=12h"], "every: the model was not trained on this interval; one of 24h"),
         (["init_time=2001-01-01T05"], "init_time: the data have no state at 2001-01-01T05:00; the nearest is"),
-        (["init_time=someday"], "init_time: 'someday' is no time"),
+        (["init_time=someday"], "init_time: 'someday' is no date"),
         (["members=0"], "members must be at least 1, got 0"),
         (["out=forecast.grib"], "out: 'forecast.grib' does not end in .zarr or .nc"),
         (["checkpoint=17"], "checkpoint: .*known: best, latest, 2, 4"),

@@ -178,7 +178,7 @@ def test_what_cannot_work_is_refused_before_data_are_read(refused, arguments, sa
         (["devices=104"], r"devices: no mesh shares the work among 104 devices .*; devices=\d+"),
         (["devices=8", "parallel.pp=8"], r"parallel.pp: 8 stages are more than the model's 4 blocks; at most 4"),
         (
-            ["devices=1", "cluster.memory_gb=0.05", "margin=0", "trainer.global_batch_size=64", *FEW],
+            ["devices=1", "optim=adamw", "cluster.memory_gb=0.05", "margin=0", "trainer.global_batch_size=64", *FEW],
             r"devices: nothing fits 1 devices of frontier: .* GB of the 0.05 GB of a device; "
             r"the smallest number that would is devices=\d+",
         ),
