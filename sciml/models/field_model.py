@@ -19,6 +19,7 @@ from sciml.core.errors import ConfigError, nearest
 from sciml.core.types import AtLeastOne
 from sciml.nn.conditioning import ConditionEmbedding, ScalarEncoding
 from sciml.nn.convolution import VariableHead, VariableStem
+from sciml.nn.patch import cropped
 from sciml.nn.position import fourier_features
 from sciml.nn.staged import ForwardPass
 from sciml.nn.topology import Odd, Topology
@@ -212,7 +213,7 @@ class FieldModel(nn.Module):
     ) -> Float[Tensor, "batch output row column"]:
         """Returns the fields of the wanted variables."""
         rows, columns = inputs.fields.shape[-2:]
-        return self.head(features, inputs.outputs, inputs.topology)[..., :rows, :columns]
+        return cropped(self.head(features, inputs.outputs, inputs.topology), rows, columns)
 
 
 def widths_of(widths: Sequence[int], key: str) -> tuple[int, ...]:

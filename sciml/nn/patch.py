@@ -69,4 +69,16 @@ def unpatchify(
     b, _, v, _ = patches.shape
     down, across = -(-rows // p), -(-columns // p)
     cut = patches.reshape(b, down, across, v, p, p)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(b, v, down * p, across * p)[..., :rows, :columns]
+    return cropped(cut.permute(0, 3, 1, 4, 2, 5).reshape(b, v, down * p, across * p), rows, columns)
+
+
+def cropped(
+    fields: Float[Tensor, "batch variable row column"], rows: int, columns: int
+) -> Float[Tensor, "batch variable _row _column"]:
+    """Drops what fields have beyond some rows and columns.
+
+    The result is no view of a larger one: sharded modules, whose hooks belong to what they return, may return it.
+    """
+    if fields.shape[-2:] == (rows, columns):
+        return fields
+    return fields[..., :rows, :columns].contiguous()
