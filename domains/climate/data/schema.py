@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.climate.data.calendar import STANDARD
-from domains.climate.data.variables import Role, parse_channel
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import parse_channel
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.regrid import LatLonGrid
-from domains.climate.data.variables import Role, find, parse_channels
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import find, parse_channels
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.types import NonNegative

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domains.climate.data.schema import cell_area_weights
-from domains.climate.data.variables import Variable
+from domains.climate.data.variable import Variable
 
 MAX_LEAD_HOURS = 240.0
 MAX_LEADS = 40

@@ -14,7 +14,9 @@ from domains.climate.data.chosen_times import choose_times
 from domains.climate.data.readers import Source
 from domains.climate.data.regrid import SAME_GRID_DEGREES, GridSelection, LatLonGrid, Regridder
 from domains.climate.data.selection import SPLITS, Selection, resolve_splits
-from domains.climate.data.variables import VARIABLES, Channel, Role, find, parse_channels
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import Channel, find, parse_channels
+from domains.climate.data.vocabulary import VARIABLES
 from sciml.core.errors import ConfigError, DataError, nearest
 
 MIN_TRAINING_TIMES = 3

@@ -1,256 +1,18 @@
-"""One vocabulary of variables: what a field is called in each place it may come from, and what its numbers mean.
+"""Finds variables and channels by any of their names.
 
-Long names are ERA5's (``2m_temperature``), as in WeatherBench 2; short names (``t2m``) are for channels and
-pictures. A channel is a variable at a level: ``z500`` is the geopotential at 500 hPa.
+A channel is a variable at a level: ``z500`` is the geopotential at 500 hPa.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
 
-import numpy as np
-
+from domains.climate.data.variable import Role, Variable
+from domains.climate.data.vocabulary import OTHER_STANDARD_NAMES, VARIABLES
 from sciml.core.errors import ConfigError, nearest
-
-STANDARD_GRAVITY = 9.80665
-"""m/s2; geopotential over standard gravity is geopotential height (WMO, ISO 2533)."""
-
-
-Over = Literal["instant", "sum", "mean", "max", "min"]
-
-
-class Role(str, Enum):
-    """Says what a model may do with a variable."""
-
-    PROGNOSTIC = "prognostic"  # goes in and comes out
-    DIAGNOSTIC = "diagnostic"  # only asked for
-    FORCING = "forcing"  # known beforehand at all times; computed, not stored
-    STATIC = "static"  # does not change
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """Converts: canonical value = ``scale`` * value + ``offset``."""
-
-    scale: float = 1.0
-    offset: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Variable:
-    """Describes one physical quantity.
-
-    Attributes:
-        name: long ERA5 name, as WeatherBench 2 has it.
-        short: short name in channels and pictures.
-        unit: the unit in stores and scores.
-        on_levels: whether it is given at pressure levels.
-        aliases: names it has elsewhere (CDS, GRIB, ECMWF, CMIP).
-        units: other accepted units and their exact conversion.
-        valid_range: values outside it are an error in the data, most often of the unit.
-        odd_under_mirror: whether reflection at the equator changes its sign (meridional wind, vorticity).
-        standard_name: that of the CF conventions; fields at several heights share one.
-        height: m above the ground at which it is given, where its standard name needs it.
-        over: what its values say of the time since those before: ``instant`` nothing, else their ``sum``, ``mean``,
-            ``max`` or ``min`` over it. Names that end in a duration have one of their own.
-        has_gaps: whether it may be missing in places: the sea's surface on land.
-        log_scale: as a diagnostic output it is learned by log(1 + x / log_scale); None: as it is.
-        bounds: predictions of a diagnostic output are cut to them.
-    """
-
-    name: str
-    short: str
-    unit: str
-    role: Role = Role.PROGNOSTIC
-    on_levels: bool = False
-    aliases: tuple[str, ...] = ()
-    units: Mapping[str, Conversion] = field(default_factory=dict)
-    valid_range: tuple[float, float] = (-float("inf"), float("inf"))
-    odd_under_mirror: bool = False
-    standard_name: str = ""
-    height: float | None = None
-    over: Over = "instant"
-    has_gaps: bool = False
-    log_scale: float | None = None
-    bounds: tuple[float, float] = (-float("inf"), float("inf"))
-
-    def learned(self, values: np.ndarray) -> np.ndarray:
-        """Returns what a model learns of it as a diagnostic output, before it is standardized."""
-        return values if self.log_scale is None else np.log1p(np.maximum(values, 0.0) / self.log_scale)
-
-    def conversion(self, unit: str) -> Conversion | None:
-        """Returns how to get from a unit, however it is spelled, to this variable's; None where there is no way."""
-        spelled = plain_unit(unit)
-        if spelled == plain_unit(self.unit):
-            return Conversion()
-        return {plain_unit(name): how for name, how in self.units.items()}.get(spelled)
-
-    @property
-    def accepted_units(self) -> str:
-        return ", ".join([self.unit, *self.units])
-
-
-def plain_unit(unit: str) -> str:
-    """Returns a unit in one spelling: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` all become ``m2s-2``."""
-    numerator, *denominators = unit.strip().replace("**", "").replace("^", "").split("/")
-    if numerator.strip() == "(0 - 1)" or unit.strip() in ("(0 - 1)", "Proportion", "dimensionless", "1", "", "~", "-"):
-        return "1"
-    inverse = []
-    for denominator in denominators:
-        for symbol, power in re.findall(r"([A-Za-z]+)(\d*)", denominator):
-            inverse.append(f"{symbol}-{power or 1}")
-    return re.sub(r"[\s.*]", "", numerator) + "".join(inverse)
-
-
-_ONE = Conversion()
-_CELSIUS = Conversion(1.0, 273.15)
-_TEMPERATURE: dict[str, Conversion] = {
-    "kelvin": _ONE,
-    "degK": _ONE,
-    "degC": _CELSIUS,
-    "deg_C": _CELSIUS,
-    "C": _CELSIUS,
-    "°C": _CELSIUS,
-    "celsius": _CELSIUS,
-    "degree_Celsius": _CELSIUS,
-    "degrees_Celsius": _CELSIUS,
-}
-_PRESSURE = {
-    "hPa": Conversion(100.0),
-    "mbar": Conversion(100.0),
-    "millibars": Conversion(100.0),
-    "mb": Conversion(100.0),
-}
-_SPEED = {"kt": Conversion(1852 / 3600), "knots": Conversion(1852 / 3600)}
-_HEIGHT = Conversion(STANDARD_GRAVITY)
-_GEOPOTENTIAL = {"m": _HEIGHT, "gpm": _HEIGHT, "dam": Conversion(10 * STANDARD_GRAVITY), "J kg-1": _ONE}
-_WATER = {"mm": Conversion(1e-3), "kg m-2": Conversion(1e-3), "m of water equivalent": _ONE}
-_HUMIDITY = {"1": _ONE, "g kg-1": Conversion(1e-3)}
-_SHARE = {"%": Conversion(0.01)}
-
-_P, _D, _F, _S = Role.PROGNOSTIC, Role.DIAGNOSTIC, Role.FORCING, Role.STATIC
-_EAST: dict[str, Any] = {"units": _SPEED, "valid_range": (-250.0, 250.0), "standard_name": "eastward_wind"}
-_NORTH: dict[str, Any] = {"units": _SPEED, "valid_range": (-250.0, 250.0), "standard_name": "northward_wind",
-                          "odd_under_mirror": True}  # fmt: skip
-_SUMMED: dict[str, Any] = {"role": _D, "over": "sum"}
-_ENERGY: dict[str, Any] = {**_SUMMED, "units": {"W s m-2": _ONE}, "valid_range": (-1e9, 1e9)}
-_FLUX: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-3000, 3000)}
-_INF = float("inf")
-_WATER_RATE: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-0.01, 0.1)}
-_RAIN: dict[str, Any] = {
-    "role": _D,
-    "units": _WATER,
-    "valid_range": (-0.001, 5),
-    "log_scale": 1e-5,
-    "bounds": (0, _INF),
-}
-_CLOUD: dict[str, Any] = {"role": _D, "units": _SHARE, "valid_range": (-0.01, 1.01), "bounds": (0, 1)}
-_GUST: dict[str, Any] = {"role": _D, "units": _SPEED, "valid_range": (-1, 250), "bounds": (0, _INF)}
-
-VARIABLES: tuple[Variable, ...] = (
-    Variable("geopotential", "z", "m2 s-2", on_levels=True, aliases=("gh", "zg", "phi", "geopotential_height", "hgt"),
-             units=_GEOPOTENTIAL, valid_range=(-3e4, 6e5), standard_name="geopotential"),
-    Variable("temperature", "t", "K", on_levels=True, aliases=("ta",), units=_TEMPERATURE, valid_range=(120, 360),
-             standard_name="air_temperature"),
-    Variable("u_component_of_wind", "u", "m s-1", on_levels=True, aliases=("ua",), **_EAST),
-    Variable("v_component_of_wind", "v", "m s-1", on_levels=True, aliases=("va",), **_NORTH),
-    Variable("specific_humidity", "q", "kg kg-1", on_levels=True, aliases=("hus",), units=_HUMIDITY,
-             valid_range=(-0.01, 0.1), standard_name="specific_humidity"),
-    Variable("relative_humidity", "r", "%", on_levels=True, aliases=("hur",), units={"1": Conversion(100.0)},
-             valid_range=(-50, 250), standard_name="relative_humidity"),
-    Variable("vertical_velocity", "w", "Pa s-1", on_levels=True, aliases=("wap", "omega"), valid_range=(-200, 200),
-             standard_name="lagrangian_tendency_of_air_pressure"),
-    Variable("vorticity", "vo", "s-1", on_levels=True, aliases=("relative_vorticity",), valid_range=(-0.1, 0.1),
-             odd_under_mirror=True, standard_name="atmosphere_relative_vorticity"),
-    Variable("divergence", "d", "s-1", on_levels=True, valid_range=(-0.1, 0.1), standard_name="divergence_of_wind"),
-    Variable("specific_cloud_liquid_water_content", "clwc", "kg kg-1", on_levels=True, aliases=("clw",),
-             units=_HUMIDITY, valid_range=(-0.01, 0.1)),
-    Variable("specific_cloud_ice_water_content", "ciwc", "kg kg-1", on_levels=True, aliases=("cli",),
-             units=_HUMIDITY, valid_range=(-0.01, 0.1)),
-    Variable("ozone_mass_mixing_ratio", "o3", "kg kg-1", on_levels=True, units=_HUMIDITY, valid_range=(-1e-3, 1e-2)),
-    Variable("fraction_of_cloud_cover", "cc", "1", on_levels=True, **_CLOUD),
-    Variable("2m_temperature", "t2m", "K", aliases=("2t", "tas"), units=_TEMPERATURE, valid_range=(150, 360),
-             standard_name="air_temperature", height=2),
-    Variable("2m_dewpoint_temperature", "d2m", "K", aliases=("2d", "tdps"), units=_TEMPERATURE, valid_range=(120, 340),
-             standard_name="dew_point_temperature", height=2),
-    Variable("10m_u_component_of_wind", "u10", "m s-1", aliases=("10u", "uas"), height=10, **_EAST),
-    Variable("10m_v_component_of_wind", "v10", "m s-1", aliases=("10v", "vas"), height=10, **_NORTH),
-    Variable("100m_u_component_of_wind", "u100m", "m s-1", aliases=("100u",), height=100, **_EAST),
-    Variable("100m_v_component_of_wind", "v100m", "m s-1", aliases=("100v",), height=100, **_NORTH),
-    Variable("mean_sea_level_pressure", "msl", "Pa", aliases=("psl", "prmsl", "mslp", "air_pressure_at_sea_level"),
-             units=_PRESSURE, valid_range=(7e4, 1.2e5), standard_name="air_pressure_at_mean_sea_level"),
-    Variable("surface_pressure", "sp", "Pa", aliases=("ps", "pres_surface"), units=_PRESSURE, valid_range=(3e4, 1.2e5),
-             standard_name="surface_air_pressure"),
-    Variable("skin_temperature", "skt", "K", aliases=("ts",), units=_TEMPERATURE, valid_range=(150, 370),
-             standard_name="surface_temperature"),
-    Variable("sea_surface_temperature", "sst", "K", aliases=("tos",), units=_TEMPERATURE, valid_range=(250, 320),
-             standard_name="sea_surface_temperature", has_gaps=True),
-    Variable("sea_ice_cover", "siconc", "1", aliases=("ci", "sic", "sea_ice_concentration"), units=_SHARE,
-             valid_range=(-0.01, 1.01), standard_name="sea_ice_area_fraction", has_gaps=True),
-    Variable("total_column_water_vapour", "tcwv", "kg m-2", aliases=("prw", "total_column_water_vapor"),
-             units={"mm": _ONE}, valid_range=(-1, 150), standard_name="atmosphere_mass_content_of_water_vapor"),
-    Variable("total_column_water", "tcw", "kg m-2", units={"mm": _ONE}, valid_range=(-1, 200)),
-    Variable("total_cloud_cover", "tcc", "1", aliases=("clt",), standard_name="cloud_area_fraction", **_CLOUD),
-    Variable("low_cloud_cover", "lcc", "1", **_CLOUD),
-    Variable("medium_cloud_cover", "mcc", "1", **_CLOUD),
-    Variable("high_cloud_cover", "hcc", "1", **_CLOUD),
-    Variable("10m_wind_gust_since_previous_post_processing", "fg10", "m s-1",
-             aliases=("10fg", "wsgsmax"), over="max", **_GUST),
-    Variable("instantaneous_10m_wind_gust", "i10fg", "m s-1", aliases=("gust",),
-             standard_name="wind_speed_of_gust", **_GUST),
-    Variable("maximum_2m_temperature_since_previous_post_processing", "mx2t", "K", _D, units=_TEMPERATURE,
-             aliases=("tasmax",), valid_range=(150, 370), over="max"),
-    Variable("minimum_2m_temperature_since_previous_post_processing", "mn2t", "K", _D, units=_TEMPERATURE,
-             aliases=("tasmin",), valid_range=(120, 360), over="min"),
-    Variable("total_precipitation", "tp", "m", aliases=("total_precipitation_1hr",), over="sum", **_RAIN),
-    Variable("convective_precipitation", "cp", "m", over="sum", **_RAIN),
-    Variable("large_scale_precipitation", "lsp", "m", over="sum", **_RAIN),
-    Variable("snowfall", "sf", "m", over="sum", **_RAIN),
-    Variable("evaporation", "e", "m", units=_WATER, valid_range=(-1, 1), **_SUMMED),
-    Variable("runoff", "ro", "m", over="sum", **_RAIN),
-    Variable("total_precipitation_6hr", "tp6h", "m", **_RAIN),
-    Variable("total_precipitation_12hr", "tp12h", "m", **_RAIN),
-    Variable("total_precipitation_24hr", "tp24h", "m", **_RAIN),
-    Variable("mean_total_precipitation_rate", "mtpr", "kg m-2 s-1", aliases=("avg_tprate", "pr", "prate"),
-             standard_name="precipitation_flux", log_scale=1e-6, bounds=(0, _INF), **_WATER_RATE),
-    Variable("mean_evaporation_rate", "mer", "kg m-2 s-1", aliases=("avg_ie",), **_WATER_RATE),
-    Variable("surface_solar_radiation_downwards", "ssrd", "J m-2", **_ENERGY),
-    Variable("surface_thermal_radiation_downwards", "strd", "J m-2", **_ENERGY),
-    Variable("surface_net_solar_radiation", "ssr", "J m-2", **_ENERGY),
-    Variable("surface_net_thermal_radiation", "str", "J m-2", **_ENERGY),
-    Variable("top_net_solar_radiation", "tsr", "J m-2", **_ENERGY),
-    Variable("top_net_thermal_radiation", "ttr", "J m-2", **_ENERGY),
-    Variable("surface_latent_heat_flux", "slhf", "J m-2", **_ENERGY),
-    Variable("surface_sensible_heat_flux", "sshf", "J m-2", **_ENERGY),
-    Variable("mean_surface_downward_short_wave_radiation_flux", "msdwswrf", "W m-2",
-             aliases=("avg_sdswrf", "rsds"), standard_name="surface_downwelling_shortwave_flux_in_air", **_FLUX),
-    Variable("mean_surface_downward_long_wave_radiation_flux", "msdwlwrf", "W m-2",
-             aliases=("avg_sdlwrf", "rlds"), standard_name="surface_downwelling_longwave_flux_in_air", **_FLUX),
-    Variable("mean_top_net_long_wave_radiation_flux", "mtnlwrf", "W m-2", aliases=("avg_tnlwrf",), **_FLUX),
-    Variable("mean_surface_latent_heat_flux", "mslhf", "W m-2", aliases=("avg_slhtf", "hfls"), **_FLUX),
-    Variable("mean_surface_sensible_heat_flux", "msshf", "W m-2", aliases=("avg_ishf", "hfss"), **_FLUX),
-    Variable("toa_incident_solar_radiation", "tisr", "J m-2", _F),
-    Variable("land_sea_mask", "lsm", "1", _S, aliases=("sftlf",), units=_SHARE, valid_range=(-0.01, 1.01),
-             standard_name="land_binary_mask"),
-    Variable("geopotential_at_surface", "orography", "m2 s-2", _S, aliases=("oro", "orog", "surface_geopotential"),
-             units=_GEOPOTENTIAL, valid_range=(-2e4, 1e5), standard_name="surface_altitude"),
-    Variable("soil_type", "slt", "1", _S),
-)  # fmt: skip
-
-_OTHER_STANDARD_NAMES = {
-    "geopotential_height": "geopotential",
-    "air_pressure_at_sea_level": "mean_sea_level_pressure",
-    "land_area_fraction": "land_sea_mask",
-    "surface_geopotential": "geopotential_at_surface",
-    "precipitation_amount": "total_precipitation",
-    "sea_surface_skin_temperature": "sea_surface_temperature",
-}
-"""Standard names by which a variable is known beside its own, or in other units."""
 
 
 @dataclass(frozen=True)
@@ -297,8 +59,8 @@ def of_standard_name(name: str, on_levels: bool, height: float | None) -> Variab
     """
     if not name:
         return None
-    if name in _OTHER_STANDARD_NAMES:
-        return identify(_OTHER_STANDARD_NAMES[name])
+    if name in OTHER_STANDARD_NAMES:
+        return identify(OTHER_STANDARD_NAMES[name])
     for variable in VARIABLES:
         if variable.standard_name == name and variable.on_levels == on_levels and variable.height in (None, height):
             return variable

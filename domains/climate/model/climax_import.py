@@ -16,7 +16,8 @@ from torch import Tensor
 from domains.climate.data.regrid import LatLonGrid
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.data.store_layout import COMPUTED_STATICS
-from domains.climate.data.variables import Role, parse_channel
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import parse_channel
 from domains.climate.model.climax import ClimaXConfig, Predicts
 from domains.climate.model.climax_weights import KEY, ClimaXWeights
 from sciml.core.config import divides

@@ -11,7 +11,9 @@ from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.schema import ClimateStatistics
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
-from domains.climate.data.variables import VARIABLES, Role, find
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import find
+from domains.climate.data.vocabulary import VARIABLES
 from domains.climate.model.diagnostics import DiagnosticOutputs
 from sciml.app.cli import main
 from sciml.run.compose import compose

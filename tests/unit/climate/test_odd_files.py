@@ -13,7 +13,8 @@ from domains.climate.data.readers.grib_messages import check_messages
 from domains.climate.data.readers.vertical import vertical_of
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
-from domains.climate.data.variables import VARIABLES, of_standard_name
+from domains.climate.data.variables import of_standard_name
+from domains.climate.data.vocabulary import VARIABLES
 from sciml.core.errors import DataError
 from tests.unit.climate.weather_files import as_cds, canonical, write_cds_new, write_wb2
 

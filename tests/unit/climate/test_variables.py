@@ -1,16 +1,8 @@
 import pytest
 
-from domains.climate.data.variables import (
-    VARIABLES,
-    Role,
-    channel_title,
-    channel_unit,
-    find,
-    identify,
-    parse_channel,
-    parse_channels,
-    plain_unit,
-)
+from domains.climate.data.variable import Role, plain_unit
+from domains.climate.data.variables import channel_title, channel_unit, find, identify, parse_channel, parse_channels
+from domains.climate.data.vocabulary import VARIABLES
 from sciml.core.errors import ConfigError
 
 

@@ -13,7 +13,8 @@ from domains.climate.data.readers.field import FieldPiece, Orientation
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
 from domains.climate.data.regrid import in_a_row
-from domains.climate.data.variables import Conversion, Role, Variable, identify, of_standard_name
+from domains.climate.data.variable import Conversion, Role, Variable
+from domains.climate.data.variables import identify, of_standard_name
 from sciml.core.errors import DataError
 
 _DIMS = {

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
-from domains.climate.data.variables import Conversion, Variable
+from domains.climate.data.variable import Conversion, Variable
 from sciml.core.errors import DataError
 
 DIMS = ("time", "level", "latitude", "longitude")

@@ -16,7 +16,8 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.canonical import UNKNOWN, Reading, canonical_pieces
 from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
 from domains.climate.data.readers.files import locate, open_file
-from domains.climate.data.variables import Channel, Role, find, identify
+from domains.climate.data.variable import Role
+from domains.climate.data.variables import Channel, find, identify
 from sciml.core.errors import DataError, nearest
 
 GRID_TOLERANCE_DEGREES = 1e-3
