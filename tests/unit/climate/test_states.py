@@ -161,3 +161,34 @@ def test_an_evaluation_on_other_data_keeps_the_runs_climatology_and_ridge(run, f
         assert torch.equal(predict(batch).values["fields"], expected), baseline.name
     assert {"ridge", "climatology"} <= {baseline.name for baseline in other.task.baselines()}
     assert len(other.splits.test.starts()) == 40 - 4  # all of the other data are scored
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_an_ensemble_of_one_is_the_forecast_itself(run, folder, analysis, tmp_path):
+    path = write_cds_new(analysis, tmp_path / "analysis.nc")
+    for name, more in (("one", ["members=1", "perturbation=0.5", "seed=9"]), ("plain", [])):
+        main("forecast", [f"run={run.path}", f"data.path={path}", f"out={tmp_path / name}.nc", "lead_time=24h", *more])
+    with xr.open_dataset(tmp_path / "one.nc") as one, xr.open_dataset(tmp_path / "plain.nc") as plain:
+        assert "number" not in one.dims
+        xr.testing.assert_equal(one, plain)
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_size_seed_and_perturbation_are_the_runs_unless_they_are_typed(run, analysis, tmp_path):
+    path = write_cds_new(analysis, tmp_path / "analysis.nc")
+    forecasts = {}
+    for name, more in {
+        "run": ["task.members=3"],
+        "typed": ["members=3", "perturbation=0.05", "seed=0"],
+        "seed": ["members=3", "seed=1"],
+        "size": ["members=3", "perturbation=0.1"],
+    }.items():
+        out = tmp_path / f"{name}.nc"
+        main("forecast", [f"run={run.path}", f"data.path={path}", f"out={out}", "lead_time=12h", *more])
+        with xr.open_dataset(out) as forecast:
+            forecasts[name] = forecast["2m_temperature"].load()
+    assert forecasts["run"].sizes["number"] == 3
+    xr.testing.assert_equal(forecasts["run"], forecasts["typed"])
+    assert not forecasts["run"].equals(forecasts["seed"])
+    spread = {name: float(field.std("number").mean()) for name, field in forecasts.items()}
+    assert spread["size"] == pytest.approx(2 * spread["run"], rel=0.2)
