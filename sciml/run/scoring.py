@@ -72,10 +72,14 @@ def score_run(
     # Reference models are scored on what the run is scored on; their models are their own.
     conditions = {key: v for key, v in (overrides or {}).items() if key.partition(".")[0] in ("data", "task")}
 
-    def load(reference: RunFolder) -> LoadedRun:
-        # A model of another kind need not know how to be cut: every rank has it whole.
+    replicas = Mesh(mesh.world, {"dp": mesh.world.size})
+
+    def load(reference: RunFolder) -> tuple[LoadedRun, Mesh]:
+        # A model of another kind need not know how to be cut.
         is_same_kind = reference.record["config"]["model"]["kind"] == spec.model.kind
-        return load_run(reference, mesh=mesh, parallel=parallel if is_same_kind else None, overrides=conditions)
+        ranks = mesh if is_same_kind else replicas
+        shared = parallel if is_same_kind else None
+        return load_run(reference, mesh=ranks, parallel=shared, overrides=conditions), ranks
 
     references = {
         name: [load(reference) for reference in runs] for name, runs in reference_runs(folder, spec.options).items()
@@ -94,27 +98,35 @@ def score_run(
 
 
 def score_test(
-    run: LoadedRun, mesh: Mesh, references: Mapping[str, Sequence[LoadedRun]], *, batch_size: int, seed: int
+    run: LoadedRun,
+    mesh: Mesh,
+    references: Mapping[str, Sequence[tuple[LoadedRun, Mesh]]],
+    *,
+    batch_size: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Scores on the whole test split; returns the rows of ``scores.json``.
 
     Args:
-        references: reference models by name that are scored beside the baselines; of several the mean is taken.
+        references: reference models by name that are scored beside the baselines, each on a mesh of its own; of
+            several the mean is taken.
     """
 
-    def batches(source: SampleSource, description: str) -> Any:
+    def batches(source: SampleSource, description: str, mesh: Mesh = mesh) -> Any:
         rank = {"rank": mesh.data_rank, "num_ranks": mesh.num_data_ranks}
         total = -(-len(source) // mesh.num_data_ranks // batch_size)
         found = evaluation_batches(source, batch_size=batch_size, seed=seed, **rank)
         return track(found, description, total) if mesh.is_main else found
 
-    def scores_of(one: LoadedRun, name: str) -> list[Score]:
-        return score_model(one.task, one.model, batches(one.splits.test, f"scoring {name}"), mesh)
+    def scores_of(one: LoadedRun, name: str, mesh: Mesh = mesh) -> list[Score]:
+        return score_model(one.task, one.model, batches(one.splits.test, f"scoring {name}", mesh), mesh)
 
     scores = scores_of(run, "the model")
     test, task = run.splits.test, run.task
     baselines = score_baselines(task, batches(test, "scoring the baselines"), mesh, task.baselines())
-    trained = {name: mean_scores([scores_of(one, name) for one in runs]) for name, runs in references.items()}
+    trained = {
+        name: mean_scores([scores_of(one, name, ranks) for one, ranks in runs]) for name, runs in references.items()
+    }
     return score_table(scores, {**baselines, **trained})
 
 
