@@ -15,8 +15,12 @@ from sciml.core.errors import ConfigError
 from sciml.parallel.model import check_plan
 from sciml.run.compose import compose
 from sciml.run.loaded import load_run
+from sciml.run.reference_models import build_reference_models, train_reference_models
+from sciml.run.scoring import score_run
+from sciml.run.session import TrainingSession
 from sciml.run.spec import RunSpec
-from sciml.testing.sessions import start_session
+from sciml.testing.ranks import ranks
+from sciml.testing.sessions import ALONE, start_session
 
 MODELS = {
     "unet": "{kind: unet, square: 2, widths: [8, 16]}",
@@ -97,6 +101,34 @@ def test_what_cannot_be_cut_is_refused(kind, tmp_path, flows):
         model = spec.domain.model(spec, spec.domain.splits(spec).schema)
     with pytest.raises(ConfigError, match="which has no sharding plan"):
         check_plan(model, matrices=2, tokens=1, stages=1)
+
+
+def _trained_beside(world, config):
+    """Trains a run and its reference models on the ranks of a group; returns the scores."""
+    spec = RunSpec.build(config)
+    training = TrainingSession.start(spec, world)
+    training.fit()
+    assert train_reference_models(build_reference_models(spec), training.folder, world)
+    evaluation = score_run(training.folder, training.trainer.mesh, spec.parallel)
+    world.barrier()
+    return None if evaluation is None else list(evaluation.scores)
+
+
+def test_a_rival_that_cannot_be_cut_stands_beside_a_pipelined_model(tmp_path, flows):
+    rival = f"reference_models={{unet: {{model: {MODELS['unet']}}}}}"
+    few = ("trainer.max_steps=2", "task.pushforward=0", "trainer.micro_batch_size=2", rival)
+    alone, cut = (
+        configured("fluids", "uvit", tmp_path / name, flows, *few, *more).config
+        for name, more in (("alone", ()), ("cut", ("parallel.pp=2",)))
+    )
+    for config in (alone, cut):
+        config["model"]["depth"] = 2
+    one = _trained_beside(ALONE, alone)
+    two, _ = ranks(2).run(_trained_beside, cut)
+    assert [set(row["baseline"]) for row in two] == [set(row["baseline"]) for row in one]
+    for row, other in zip(one, two, strict=True):
+        assert row["baseline"]["unet"] == pytest.approx(other["baseline"]["unet"], rel=1e-3, abs=1e-9)
+        assert row["value"] == pytest.approx(other["value"], rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.slow
