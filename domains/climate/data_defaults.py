@@ -128,5 +128,6 @@ def _sentence(store: States, values: Mapping[str, Any]) -> str:
     )
     if store.augmentation != "none":
         return f"the data are a simulation that is the same at every longitude and time: {chosen}"
+    region = " of a region, whose edges are given" if store.schema.is_region else ""
     statics = f" and {', '.join(store.schema.statics)}" if store.schema.statics else ""
-    return f"the data are no symmetric simulation: the model is told place, time, the sun{statics}: {chosen}"
+    return f"the data are no symmetric simulation{region}: the model is told place, time, the sun{statics}: {chosen}"

@@ -127,7 +127,7 @@ class OtherStates(States):
         for channel in channels:
             if not _has(source, channel):
                 others = [name for name in source.channel_names() if name not in schema.channels]
-                raise _missing(source.label, schema, channel.name, others)
+                raise _missing(source.label, schema, channel.name, others, source.reasons(channel.variable))
         there = np.all([source.fields[c.variable.name].has(c.level) for c in channels], axis=0)
         positions = np.flatnonzero(there)
         if not len(positions):
@@ -216,9 +216,9 @@ def _has(source: Source, channel: Channel) -> bool:
     return field is not None and (channel.level is None or channel.level in field.available_levels())
 
 
-def _missing(label: str, schema: ClimateSchema, name: str, others: Sequence[str]) -> DataError:
-    needed = ", ".join(schema.inputs)
-    return DataError(f"{label}: the run needs {needed}, and {name} is not there; {nearest(name, others)}")
+def _missing(label: str, schema: ClimateSchema, name: str, others: Sequence[str], why: Sequence[str] = ()) -> DataError:
+    advice = "; ".join(why) or nearest(name, others)
+    return DataError(f"{label}: the run needs {', '.join(schema.inputs)}, and {name} is not there; {advice}")
 
 
 def _way(label: str, source: LatLonGrid, target: LatLonGrid) -> Regridder | GridSelection:

@@ -48,7 +48,13 @@ _SUMMED: dict[str, Any] = {"role": _D, "over": "sum"}
 _ENERGY: dict[str, Any] = {**_SUMMED, "units": {"W s m-2": _ONE}, "valid_range": (-1e9, 1e9)}
 _FLUX: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-3000, 3000)}
 _INF = float("inf")
-_WATER_RATE: dict[str, Any] = {"role": _D, "over": "mean", "valid_range": (-0.01, 0.1)}
+_DAILY = Conversion(1 / 86400)
+_WATER_RATE: dict[str, Any] = {
+    "role": _D,
+    "over": "mean",
+    "units": {"mm s-1": _ONE, "mm day-1": _DAILY, "mm d-1": _DAILY, "kg m-2 day-1": _DAILY, "kg m-2 d-1": _DAILY},
+    "valid_range": (-0.01, 0.1),
+}
 _RAIN: dict[str, Any] = {
     "role": _D,
     "units": _WATER,

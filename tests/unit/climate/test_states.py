@@ -21,7 +21,7 @@ from sciml.core.errors import DataError
 from sciml.domain.protocol import FittedData
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
-from tests.unit.climate.weather_files import canonical, write_cds_new, write_cds_old
+from tests.unit.climate.weather_files import as_cds, canonical, write_cds_new, write_cds_old
 
 CHANNELS = ["z500", "t850", "t2m", "u10"]
 
@@ -79,6 +79,10 @@ def test_a_channel_that_is_missing_is_named_with_those_of_the_run(folder, fitted
     path = write_cds_new(analysis.sel(level=[850]), folder / "no-500.nc")
     with pytest.raises(DataError, match=r"z500 is not there; did you mean 'z850'"):
         states_of(ClimateDataConfig(path=str(path)), fitted)
+    levels = analysis.assign_coords(level=("level", [60, 137], {"long_name": "model_level_number"}))
+    as_cds(levels).to_netcdf(folder / "ml.nc")
+    with pytest.raises(DataError, match=r"z500 is not there; z is there, but model levels"):
+        states_of(ClimateDataConfig(path=str(folder / "ml.nc")), fitted)
 
 
 def test_units_of_another_planet_are_refused(folder, fitted, analysis):

@@ -16,7 +16,7 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.canonical import UNKNOWN, Reading, canonical_pieces
 from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
 from domains.climate.data.readers.files import locate, open_file
-from domains.climate.data.variable import Role
+from domains.climate.data.variable import Role, Variable
 from domains.climate.data.variables import Channel, find, identify
 from sciml.core.errors import DataError, nearest
 
@@ -114,10 +114,13 @@ class Source:
         """
         variable = find(name)
         if variable.name not in self.fields:
-            reasons = [f"{own} is there, but {why}" for own, why in self.left_out.items() if identify(own) is variable]
-            advice = "; ".join(reasons) or nearest(variable.name, self.fields)
+            advice = "; ".join(self.reasons(variable)) or nearest(variable.name, self.fields)
             raise DataError(f"{self.label}: no variable {variable.name}; {advice}")
         return self.fields[variable.name]
+
+    def reasons(self, variable: Variable) -> list[str]:
+        """Says why fields of a variable's name were not read."""
+        return [f"{name} is there, but {why}" for name, why in self.left_out.items() if identify(name) is variable]
 
     def channel_names(self) -> list[str]:
         """Returns the short names of all channels that change in time."""
