@@ -7,9 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from sciml.core.errors import SciMLError
+from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.files import in_a_sentence
 from sciml.core.result import CommandResult, Output
 from sciml.distributed.launcher import launched, leave
@@ -119,7 +120,7 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
-    composition = _compose(verb, [_switched(argument) for argument in arguments if argument != "--cfg"], config_dir)
+    composition = _compose(verb, _overrides([argument for argument in arguments if argument != "--cfg"]), config_dir)
     if "--cfg" in arguments:
         _print(_yaml(composition.config).rstrip())
         return
@@ -136,10 +137,29 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _switched(argument: str) -> str:
-    """Returns a switch such as ``--dry-run`` as the key that it stands for."""
-    is_switch = argument.startswith("--") and "=" not in argument
-    return f"{argument[2:].replace('-', '_')}=true" if is_switch else argument
+def _overrides(words: Sequence[str]) -> list[str]:
+    """Returns words as ``key=value``: switches such as ``--dry-run``, and what is typed as ``--key value``.
+
+    Raises:
+        ConfigError: for ``key: value``.
+    """
+    found: list[str] = []
+    skip = False
+    for word, after in zip_longest(words, words[1:], fillvalue=""):
+        if skip:
+            skip = False
+        elif word.startswith("--"):
+            key, equals, value = word[2:].partition("=")
+            skip = not equals and bool(after) and "=" not in after and not after.startswith(("-", "~"))
+            value = after if skip else value if equals else "true"
+            found.append(f"{key.replace('-', '_')}={value}")
+        elif word.endswith(":") and "=" not in word:
+            raise ConfigError(
+                f"{word} {after}".strip() + " is no override", hint=f"write {word[:-1]}={after or 'VALUE'}"
+            )
+        else:
+            found.append(word)
+    return found
 
 
 def _is_one_of_many() -> bool:

@@ -45,8 +45,10 @@ def build(cls: type[T], values: Mapping[str, Any], *, prefix: str = "") -> T:
 def _adapter(cls: type) -> Any:
     from pydantic import ConfigDict, TypeAdapter
 
+    # A number that is typed for text, such as a year for a name, is text.
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
     # A plain dataclass takes these settings from the type around it only, hence the tuple.
-    return TypeAdapter(tuple[cls], config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[valid-type]
+    return TypeAdapter(tuple[cls], config=config)  # type: ignore[valid-type]
 
 
 def _refuse_flags(built: Any, values: Mapping[str, Any], prefix: str) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.groups import CONF, options
-from sciml.core.sentences import plain
 from sciml.domain.trust import declare_domain
+from sciml.run.overrides import WRITE, as_override
 
-WRITE = "write key=value, e.g. trainer.max_steps=100"
 USES_A_RUN = ("evaluate", "forecast")
 """Verbs whose dotted keys change the configuration that a run was trained with."""
 
@@ -41,7 +38,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     """Composes ``conf/<verb>.yaml`` with a command line.
 
     Args:
-        arguments: ``key=value``, as Hydra reads them.
+        arguments: ``key=value``, as they are typed, see :mod:`sciml.run.overrides`.
         config_dir: another folder with the same groups, searched before the project's own; a domain of one's
             own lives there.
 
@@ -56,25 +53,19 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    for argument in arguments:
-        if "=" not in argument and not argument.startswith("~"):
-            raise ConfigError(f"{argument!r} is no override", hint=WRITE)
-    arguments = [_with_quotes(argument) for argument in arguments]
+    arguments = [as_override(argument) for argument in arguments]
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
     search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
     composed = [_added(argument) for argument in arguments if not (verb in USES_A_RUN and _is_dotted(argument))]
     try:
         typed = OverridesParser.create().parse_overrides(list(arguments))
-        for one in typed:
-            if one.is_sweep_override():
-                raise ConfigError("must be one value, got several", key=one.key_or_group, hint="write a list as [a,b]")
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(verb, overrides=[*search, *composed])
         _declare_domains(config, config_dir)
         return Composition(
             OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-            {one.key_or_group: one.value() for one in typed if "." in one.key_or_group and not one.is_delete()},
+            {one.key_or_group: _typed(one) for one in typed if "." in one.key_or_group and not one.is_delete()},
             (*([f"--config-dir={config_dir}"] if config_dir else []), *arguments),
             frozenset(one.key_or_group for one in typed if "." not in one.key_or_group),
         )
@@ -91,15 +82,15 @@ def _declare_domains(config: Any, config_dir: str | None) -> None:
         declare_domain(OmegaConf.to_container(OmegaConf.load(file)).get("domain"))  # type: ignore[union-attr]
 
 
+def _typed(override: Any) -> Any:
+    """Returns the value of an override; OmegaConf, which undoes escapes of its own, has no part in it."""
+    value = override.value()
+    return value.replace(r"\${", "${") if isinstance(value, str) else value
+
+
 def root_of(argument: str) -> str:
     """Returns the key of an override up to its first dot."""
     return re.split(r"[.=@]", argument.lstrip("+~"), maxsplit=1)[0]
-
-
-def _with_quotes(argument: str) -> str:
-    """Returns an override whose value is in quotes where it has letters that Hydra's grammar does not know."""
-    key, equals, value = argument.partition("=")
-    return argument if value.isascii() or value[0] in "'\"[{" else f"{key}{equals}{quoted(value)}"
 
 
 def _is_dotted(argument: str) -> bool:
@@ -117,11 +108,6 @@ def _added(argument: str) -> str:
 def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: str | None) -> ConfigError:
     """Turns Hydra's message into one sentence, with the nearest name that exists."""
     text = str(error)
-    if "grammar" in text or "Lexer" in text:
-        wrong = next((argument for argument in arguments if argument in text), " ".join(arguments))
-        value = wrong.partition("=")[2]
-        hint = f"put it in quotes: {shlex.quote(wrong.replace(value, quoted(value)))}" if value else WRITE
-        return ConfigError(f"{plain(wrong, quoted=True)} cannot be read as key=value", hint=hint)
     if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'", text):
         group, option = match["group"], match["option"]
         return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
