@@ -49,6 +49,7 @@ EXAMPLES = {
     "forecast": [
         "run=latest lead_time=72h",
         "run=latest lead_time=144h members=8 out=forecast.zarr",
+        "run=latest data.path=analysis.grib lead_time=5d",
         "run=latest lead_time=200s init_time=3@100s",
     ],
     "predict": ["run=latest structures=alloys.extxyz", "run=latest structures='*.cif' out=predicted.extxyz"],

@@ -3,13 +3,17 @@
 import cftime
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+from domains.climate.data.batch import FieldBatch
 from domains.climate.data.calendar import KNOWN, WORLD, Calendar
+from domains.climate.data.forcings import forcing_fields
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import open_source
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
+from domains.climate.model.task import ClimateTask
 from sciml.core.errors import ConfigError, DataError
 from tests.unit.climate.weather_files import as_cds, canonical
 
@@ -106,3 +110,26 @@ def test_years_far_from_ours(tmp_path):
     in_calendar(waves, "noleap", "0003-01-01").to_netcdf(tmp_path / "model.nc")
     store = ClimateStore.open(prepare(PrepareConfig(path=str(tmp_path / "model.nc"), out=str(tmp_path / "s.zarr"))))
     assert store.calendar.show(store.times[0]) == "0003-01-01T00:00"
+
+
+def test_the_model_and_the_sun_are_told_the_time_of_the_world(tmp_path):
+    """A state on the 300th day of a year of 360 days has the sun of the same part of ours."""
+    waves = as_cds(synthetic_source(num_times=60, step_hours=12))
+    in_calendar(waves, "360_day", "2001-10-20").to_netcdf(tmp_path / "model.nc")
+    store = ClimateStore.open(prepare(PrepareConfig(path=str(tmp_path / "model.nc"), out=str(tmp_path / "s.zarr"))))
+    task = ClimateTask(store.schema, store.statistics, score_lead_times=(), forcings=["toa_incident_solar_radiation"])
+    state = torch.from_numpy(store.read(np.array([10])))
+    hours, zero = torch.tensor([store.hours[10]]), torch.zeros(1, dtype=torch.float64)
+    told = {}
+
+    def spy(fields, names, interval, time, constants, **grid):
+        told.update(time=time, sun=constants)
+        return torch.zeros_like(fields)
+
+    task.predict(spy, FieldBatch(state, state, hours, zero, zero[:, None] + 12))
+    world = Calendar("360_day").standard_hours(hours.numpy())
+    assert told["time"].tolist() == world.tolist() != hours.tolist()
+    grid = store.schema.latitude, store.schema.longitude
+    when = torch.from_numpy(world)
+    expected = forcing_fields("toa_incident_solar_radiation", when, when + 12, *grid)
+    torch.testing.assert_close(told["sun"], expected)
