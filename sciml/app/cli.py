@@ -125,6 +125,7 @@ def _run(verb: str, arguments: list[str]) -> None:
     if "--cfg" in arguments:
         _print(_yaml(composition.config).rstrip())
         return
+    _check_groups(composition)
     result: CommandResult | None = importlib.import_module(f"sciml.app.{verb}").run(composition)
     if result is not None:
         as_json = composition.config.get("output") == "json"
@@ -182,6 +183,13 @@ def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composi
     composition = compose(verb, arguments, config_dir)
     one_of(composition.config.get("output", "text"), get_args(Output), "output")
     return composition
+
+
+def _check_groups(composition: Composition) -> None:
+    """Refuses what is wrong whatever the domain, before torch is imported."""
+    from sciml.run.early_checks import check_groups
+
+    check_groups(composition.config)
 
 
 def _option(arguments: list[str], name: str) -> str | None:

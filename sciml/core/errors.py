@@ -64,6 +64,14 @@ class RunError(SciMLError):
 
 RENAMED = {"companions": "reference_models", "repeats": "seeds", "seam_filter": "edge_filter"}
 """Keys that users may remember, and what they are called now."""
+ELSEWHERE = {
+    "epochs": "max_steps", "steps": "max_steps", "num_steps": "max_steps", "iterations": "max_steps",
+    "batch_size": "global_batch_size", "batch": "global_batch_size", "learning_rate": "lr", "optimizer": "optim",
+    "gpu": "cuda", "gpus": "devices", "workers": "num_workers", "threads": "num_threads", "dtype": "precision",
+    "weather": "climate", "era5": "climate", "alloys": "materials", "atoms": "materials", "molecules": "materials",
+    "fluid": "fluids", "flow": "fluids", "flows": "fluids", "cfd": "fluids", "text": "language", "llm": "language",
+}  # fmt: skip
+"""What other programs and people call things, and what they are called here."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -72,8 +80,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return close_match(name, names) or ("known: " + ", ".join(names) if names else "nothing is known here")
 
 
-def close_match(name: str, known: Iterable[str]) -> str | None:
-    """Returns a hint that offers a renamed key's new name, or the known name nearest to a misspelled one, if any."""
+def close_match(name: str, known: Iterable[str], *, exact: bool = False) -> str | None:
+    """Returns a hint that offers a renamed key's new name, or the known name nearest to a misspelled one, if any.
+
+    Args:
+        known: names, which may be dotted; one whose last part is the name comes first.
+        exact: whether only such a name is offered, and no misspelled one.
+    """
     names = sorted(known)
-    close = [RENAMED[name]] if RENAMED.get(name) in names else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else None
+    here = (RENAMED | ELSEWHERE).get(name)
+    inside = [other for other in names if other.rpartition(".")[2] in (name, here)]
+    close = inside or [] if exact else inside or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {min(close, key=len)!r}?" if close else None

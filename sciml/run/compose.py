@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError, close_match, nearest
 from sciml.core.groups import CONF, options
 from sciml.domain.trust import declare_domain
 from sciml.run.overrides import WRITE, as_override
@@ -117,7 +117,9 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
         if key not in known:
             parent = key.rpartition(".")[0]
             near = [name for name in known if name.rpartition(".")[0] == parent] or known
-            return ConfigError("unknown key", key=key, hint=nearest(key, near))
+            inside = [name for name in known if not name.startswith("reference_models.")]
+            elsewhere = None if parent else close_match(key, [n for n in inside if "." in n], exact=True)
+            return ConfigError("unknown key", key=key, hint=elsewhere or nearest(key, near))
     return ConfigError(" ".join(text.split()), hint=WRITE)
 
 

@@ -21,6 +21,14 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
         (["trianer.max_steps=3"], "trianer: unknown key; did you mean 'trainer'"),
         (["sed=3"], "sed: unknown key; did you mean 'seed'"),
+        (["max_steps=5"], "max_steps: unknown key; did you mean 'trainer.max_steps'"),
+        (["lr=1"], "lr: unknown key; did you mean 'optim.lr'"),
+        (["epochs=3"], "epochs: unknown key; did you mean 'trainer.max_steps'"),
+        (["batch_size=4"], "batch_size: unknown key; did you mean 'trainer.global_batch_size'"),
+        (["tp=2"], "tp: unknown key; did you mean 'parallel.tp'"),
+        (["optim.learning_rate=1"], "optim.learning_rate: unknown key; did you mean 'lr'"),
+        (["domain=weather"], "domain: unknown option 'weather'; did you mean 'climate'"),
+        (["model=1b"], "model: unknown option '1b'; did you mean 'vit_1b'"),
         (["model=vit_tny"], "model: unknown option 'vit_tny'; did you mean 'vit_tiny'"),
         (["domain=climat"], "domain: unknown option 'climat'; did you mean 'climate'"),
         (["optim=adam"], "optim: unknown option 'adam'; did you mean 'adamw'"),
@@ -152,3 +160,19 @@ def test_a_script_exits_with_2_and_no_traceback():
     assert done.returncode == 2
     assert done.stderr == "error: trainer.max_stps: unknown key; did you mean 'max_steps'?\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("wrong", ["trainer.max_stps=3", "lr=1", "domain=weather", "parallel.tp=0"])
+def test_what_is_wrong_in_any_domain_is_answered_before_torch_is_imported(wrong):
+    program = f"""
+import sys
+from sciml.app.cli import main
+try:
+    main("train", [{wrong!r}])
+except SystemExit as end:
+    assert end.code == 2
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == "False\n"
