@@ -128,6 +128,11 @@ def _sentence(store: States, values: Mapping[str, Any]) -> str:
     )
     if store.augmentation != "none":
         return f"the data are a simulation that is the same at every longitude and time: {chosen}"
-    region = " of a region, whose edges are given" if store.schema.is_region else ""
-    statics = f" and {', '.join(store.schema.statics)}" if store.schema.statics else ""
-    return f"the data are no symmetric simulation{region}: the model is told place, time, the sun{statics}: {chosen}"
+    told = [
+        "place",
+        "time",
+        "the sun",
+        *store.schema.statics,
+        *(["the region's edges"] if store.schema.is_region else []),
+    ]
+    return f"the data are no symmetric simulation: the model is told {', '.join(told[:-1])} and {told[-1]}: {chosen}"

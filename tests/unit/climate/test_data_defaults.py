@@ -36,7 +36,7 @@ def test_other_data_than_symmetric_simulations_are_the_earth(folder, model):
     spec, sentence = decided(folder, "era5.nc", f"model={model}")
     assert spec.data.augment == "none"
     assert SUN in spec.task.forcings
-    assert sentence.startswith("the data are no symmetric simulation: the model is told place, time, the sun")
+    assert sentence.startswith("the data are no symmetric simulation: the model is told place, time and the sun")
     if model == "climax_tiny":  # no block is conditioned on time: it comes as fields
         assert set(spec.task.forcings) == {SUN, "time_of_day", "time_of_year"}
     else:
@@ -61,7 +61,7 @@ def test_a_symmetric_simulation_says_so_itself(folder, file, augment):
 def test_constant_fields_break_the_symmetry(folder):
     spec, sentence = decided(folder, "symmetric.nc", "data.statics=[latitude]")
     assert spec.data.augment == "none"
-    assert "the sun and latitude" in sentence
+    assert "place, time, the sun and latitude" in sentence
 
 
 def test_what_is_typed_wins(folder):

@@ -363,3 +363,16 @@ def test_sums_since_the_start_of_a_forecast_are_differences(start, monkeypatch, 
     expected = [1.0, 0.5, 2.5] if start == 0 else [0.0, 1.0, 1.5, 4.0]
     np.testing.assert_allclose(read.values[:, 0, 0], np.array(expected) * 1e-3, rtol=1e-6)
     assert str(read.time.values[-1])[:16] == "2020-01-01T18:00"
+
+
+@pytest.mark.parametrize("with_coordinates", [False, True])
+def test_a_projected_grid_is_not_taken_for_degrees(with_coordinates, tmp_path):
+    """As HRRR and NAM have it: rows and columns in a plane, with two-dimensional latitudes beside them."""
+    degrees = np.linspace(20, 50, 24).reshape(4, 6)
+    coords = {"time": np.arange(5).astype("datetime64[D]").astype("datetime64[ns]"),
+              "latitude": (("y", "x"), degrees), "longitude": (("y", "x"), degrees)}  # fmt: skip
+    if with_coordinates:
+        coords |= {"y": ("y", np.arange(4.0), {"units": "m"}), "x": ("x", np.arange(6.0), {"units": "m"})}
+    xr.Dataset({"t2m": (("time", "y", "x"), np.full((5, 4, 6), 280.0))}, coords).to_netcdf(tmp_path / "hrrr.nc")
+    with pytest.raises(DataError, match=r"hrrr\.nc: no latitude along a dimension; a regular latitude-longitude grid"):
+        Source.open(str(tmp_path / "hrrr.nc"))

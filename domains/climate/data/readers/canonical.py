@@ -62,8 +62,8 @@ def canonical_pieces(dataset: xr.Dataset, file: str, member: int, wanted: Collec
     for dim in ("latitude", "longitude"):
         if dim not in dataset.dims:
             raise DataError(
-                f"{file}: no {dim}; a regular latitude-longitude grid is needed, "
-                f"found dimensions {', '.join(map(str, dataset.dims))}"
+                f"{file}: no {dim} along a dimension; a regular latitude-longitude grid is needed, "
+                f"found dimensions {', '.join(map(str, dataset.dims))} (regrid it beforehand)"
             )
     orientation = orient(np.asarray(dataset["latitude"].values), np.asarray(dataset["longitude"].values), file)
     num_members = dataset.sizes.get("member", 1)
@@ -76,6 +76,12 @@ def canonical_pieces(dataset: xr.Dataset, file: str, member: int, wanted: Collec
         pieces += _pieces_of(variable, vertical, dataset[name], dataset, file, orientation)
     calendar = next((piece.calendar for piece in pieces if len(piece.times)), WORLD)
     return Reading(pieces, num_members, calendar, left_out)
+
+
+def _is_degrees(dataset: xr.Dataset, dim: str) -> bool:
+    """Says whether a dimension y or x is one of latitudes or longitudes, and not of a projection in the plane."""
+    attrs = dataset.coords[dim].attrs if dim in dataset.coords else {}
+    return "degree" in str(attrs.get("units", "")) or attrs.get("standard_name") in ("latitude", "longitude")
 
 
 def _choose(
@@ -100,7 +106,8 @@ def _with_our_dims(dataset: xr.Dataset) -> xr.Dataset:
     """Renames dimensions, and scalar coordinates that stand for one, to ours."""
     names: dict[Hashable, Hashable] = {}
     for ours, theirs in _DIMS.items():
-        candidates = [n for n in theirs if n in dataset.dims] or [n for n in theirs if n in dataset.coords]
+        dims = [n for n in theirs if n in dataset.dims and (n not in "yx" or _is_degrees(dataset, n))]
+        candidates = dims or [n for n in theirs if n in dataset.coords]
         if candidates and ours != candidates[0]:
             if ours in dataset.variables:
                 dataset = dataset.drop_vars(ours)
