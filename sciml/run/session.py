@@ -117,7 +117,7 @@ class TrainingSession:
             check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
         if folder is None:
             spec, sentence = follow_data(spec)
-            if sentence:
+            if sentence and path is None:  # reference models are told what the run is
                 say(world, sentence)
         source = find_source(spec, folder)
         splits = load_data(spec, folder, source)

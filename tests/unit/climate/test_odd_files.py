@@ -252,6 +252,12 @@ def test_what_is_left_out_is_listed_once(weather, tmp_path, capsys):
     assert said == [f"left out of {tmp_path / 'w.nc'}: mystery (unknown here), tp (name it under channels)"]
 
 
+def test_the_depth_of_a_surface_field_says_nothing(weather, tmp_path):
+    sea = as_cds(weather)[["t2m"]].rename(t2m="tos").assign_coords(depth=xr.Variable((), 0.5, {"units": "m"}))
+    sea.to_netcdf(tmp_path / "tos.nc")
+    assert Source.open(str(tmp_path / "tos.nc")).channel_names() == ["sst"]
+
+
 # -- deliveries ---------------------------------------------------------------------------------------------------
 
 

@@ -130,8 +130,9 @@ def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable
         return UNKNOWN
     if variable.name == "geopotential" and vertical.kind == "none":
         return identify("geopotential_at_surface") or UNKNOWN  # z without a level is the orography, in GRIB and in CDS
-    if vertical.kind == "other":
-        return vertical.reason
+    several = vertical.dim is not None and array.sizes[vertical.dim] > 1
+    if vertical.kind == "other" and (variable.on_levels or several or "GRIB_typeOfLevel" in array.attrs):
+        return vertical.reason  # a single depth or height of a surface field says nothing
     if variable.on_levels and vertical.kind != "pressure":
         height = vertical.values[0] if len(vertical.values) == 1 else None
         at_height = of_standard_name(variable.standard_name, False, height)
