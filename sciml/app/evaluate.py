@@ -18,7 +18,7 @@ PARALLEL = "parallel."
 def run(composition: Composition) -> CommandResult | None:
     """Scores and reports; keys of the run itself that are typed change how it is scored."""
     choice = build(RunChoice, composition.config)
-    folder = choice.folder
+    folder = choice.folder()
     overrides = {key: value for key, value in composition.overrides.items() if not key.startswith(PARALLEL)}
     degrees = {key.removeprefix(PARALLEL): v for key, v in composition.overrides.items() if key not in overrides}
     parallel = build(ParallelConfig, degrees, prefix="parallel")

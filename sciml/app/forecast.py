@@ -55,7 +55,7 @@ def run(composition: Composition) -> CommandResult:
     config = build(ForecastConfig, composition.config)
     request = config.request
     mesh = Mesh.alone(pick_device(config.device))
-    folder = config.folder
+    folder = config.folder(Forecasts)
     loaded = load_model(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
     assert isinstance(loaded.spec, RunSpec)
     domain = loaded.spec.domain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult, Output
+from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.loading import load_domain
@@ -26,14 +28,23 @@ class RunChoice:
     device: str = "auto"
     output: Output = "text"
 
-    @property
-    def folder(self) -> RunFolder:
-        """Returns the folder of the run.
+    def folder(self, protocol: type | None = None) -> RunFolder:
+        """Returns the folder of the run; says which it is where that was left open.
+
+        Args:
+            protocol: that its domain must follow, where the latest run is wanted.
 
         Raises:
             ConfigError: where there is no such run.
         """
-        return RunFolder.find(self.run, self.runs_dir)
+
+        def can(run: RunFolder) -> bool:
+            return protocol is None or isinstance(load_domain(run.record["config"]["domain"]), protocol)
+
+        folder = RunFolder.find(self.run, self.runs_dir, can=can)
+        if self.run.endswith("latest") and launched().rank == 0:
+            print(f"run         {folder.path}", file=sys.stderr, flush=True)
+        return folder
 
 
 def run_on_model(verb: str, protocol: type, config: Mapping[str, Any]) -> CommandResult:
@@ -44,7 +55,7 @@ def run_on_model(verb: str, protocol: type, config: Mapping[str, Any]) -> Comman
     """
     own = {field.name for field in fields(RunChoice)}
     choice = build(RunChoice, {name: value for name, value in config.items() if name in own})
-    folder = choice.folder
+    folder = choice.folder(protocol)
     domain = load_domain(folder.record["config"]["domain"])
     if not isinstance(domain, protocol):
         raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")

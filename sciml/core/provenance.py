@@ -17,7 +17,7 @@ PACKAGES = ("torch", "deepspeed", "torch-geometric", "hydra-core", "xarray", "za
 def provenance() -> dict[str, Any]:
     """Returns a record of the code, the versions, the machine and the command, ready for JSON."""
     return {
-        "time": now().isoformat(timespec="seconds"),
+        "time": now().isoformat(timespec="milliseconds"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": _git(),
         "python": platform.python_version(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from sciml.core.config import flat
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
 from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
 from sciml.domain.trust import check_declared
 from sciml.training.callbacks import MetricsRow
+from sciml.training.checkpoint import CheckpointStore
 
 RECORD = "run.json"
 
@@ -81,28 +82,43 @@ class RunFolder:
             write_json(self.record_file, {**record, "config": config, "resumes": resumes})
 
     @classmethod
-    def find(cls, run: str, runs_dir: str, key: str = "run") -> RunFolder:
-        """Finds a run by its folder, its name, or ``latest``.
+    def find(
+        cls, run: str, runs_dir: str, key: str = "run", *, can: Callable[[RunFolder], bool] | None = None
+    ) -> RunFolder:
+        """Finds a run by its folder, its name, or ``latest``; ``climate/latest`` is the latest of a domain.
+
+        The latest is the one that was begun last, as ``run.json`` says, among those that have a checkpoint.
 
         Args:
             key: the configuration key that names it, for messages.
+            can: says whether a run is one of those that ``latest`` may mean.
 
         Raises:
             ConfigError: where there is none.
         """
-        runs = sorted(Path(runs_dir).glob(f"*/*/{RECORD}"), key=lambda file: file.stat().st_mtime)
-        if run == "latest":
-            if not runs:
-                raise ConfigError(
-                    f"there is no run under {runs_dir}/", key=key, hint="train one: python scripts/train.py"
-                )
-            return cls(runs[-1].parent)
+        domain, _, last = run.rpartition("/")
+        if last == "latest" and not cls(Path(run)).exists:
+            return cls._latest(Path(runs_dir), domain or "*", key, can)
         if cls(Path(run)).exists:
             return cls(Path(run))
-        named = {file.parent.name: file.parent for file in runs}
+        named = {file.parent.name: file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}")}
         if run in named:
             return cls(named[run])
         raise ConfigError(f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named]))
+
+    @classmethod
+    def _latest(cls, runs_dir: Path, domain: str, key: str, can: Callable[[RunFolder], bool] | None) -> RunFolder:
+        begun = [cls(file.parent) for file in runs_dir.glob(f"{domain}/*/{RECORD}")]
+        where = f"{runs_dir}/" if domain == "*" else f"{runs_dir}/{domain}/"
+        if not begun:
+            raise ConfigError(f"there is no run under {where}", key=key, hint="train one: python scripts/train.py")
+        ready = [run for run in begun if CheckpointStore(run.checkpoints).steps()]
+        if not ready:
+            raise ConfigError(f"no run under {where} has a checkpoint yet", key=key, hint="train longer")
+        for run in sorted(ready, key=_beginning, reverse=True):
+            if can is None or can(run):
+                return run
+        raise ConfigError(f"no run under {where} can do this", key=key, hint="choose a run of another domain")
 
     @property
     def record_file(self) -> Path:
@@ -141,3 +157,12 @@ class RunFolder:
         """Returns the rows of ``metrics.jsonl``."""
         file = self.path / "metrics.jsonl"
         return read_json_lines(file, MetricsRow) if file.exists() else []
+
+
+def _beginning(run: RunFolder) -> tuple[str, float]:
+    """Returns when a run was begun, as its record says; a copy is as old as what it is a copy of."""
+    try:
+        time = str(read_json(run.record_file, RunRecord).get("provenance", {}).get("time", ""))
+    except DataError:
+        time = ""
+    return time, run.record_file.stat().st_mtime
