@@ -128,11 +128,9 @@ def _sentence(store: States, values: Mapping[str, Any]) -> str:
     )
     if store.augmentation != "none":
         return f"the data are a simulation that is the same at every longitude and time: {chosen}"
-    told = [
-        "place",
-        "time",
-        "the sun",
-        *store.schema.statics,
-        *(["the region's edges"] if store.schema.is_region else []),
-    ]
-    return f"the data are no symmetric simulation: the model is told {', '.join(told[:-1])} and {told[-1]}: {chosen}"
+    words = {"model.position_features": "place", "model.condition_on": "time", "task.forcings": "the sun"}
+    told = [*(word for key, word in words.items() if key in values), *store.schema.statics]
+    told += ["the region's edges"] if store.schema.is_region else []
+    whole = f" and {told.pop()}" if len(told) > 1 else ""
+    is_told = f": the model is told {', '.join(told)}{whole}" if told else ""
+    return f"the data are no symmetric simulation{is_told}: {chosen}"
