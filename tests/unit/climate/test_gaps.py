@@ -84,9 +84,12 @@ def test_regridding_averages_what_is_known_of_a_cell():
 
 
 def test_a_run_learns_and_scores_the_sea_alone(folder, store, tmp_path, capsys):
-    options = [f"data.path={folder / 's.zarr'}", "model=vit_tiny", "model.embed_dim=32", "model.depth=1",
-               "task.intervals=[24h]", "task.score_lead_times=[24h]", "trainer.num_threads=1", "trainer.max_steps=30",
-               "optim.lr=5e-3", "optim.warmup_steps=2", f"runs_dir={tmp_path}", "run=sea", "output=json"]  # fmt: skip
+    options = [
+        f"data.path={folder / 's.zarr'}", "model=plain_vit_tiny", "model.embed_dim=32", "model.depth=1",
+        "task.intervals=[24h]", "task.score_lead_times=[24h]", "reference_models=null", "trainer.num_threads=1",
+        "trainer.max_steps=10", "optim.lr=5e-3", "optim.warmup_steps=2", f"runs_dir={tmp_path}", "run=sea",
+        "output=json",
+    ]  # fmt: skip
     main("train", options)
     scores = json.loads(capsys.readouterr().out)["scores"]
     found = {(row["variable"], row["metric"]): row for row in scores}

@@ -130,10 +130,13 @@ def test_areas_and_edges_of_a_region(folder):
 @pytest.fixture(scope="module")
 def run(folder):
     box_of(folder, [70, 150, -40, -140], "pacific.zarr")
-    main("train", [f"data.path={folder / 'pacific.zarr'}", "model=vit_tiny", "model.embed_dim=32", "model.depth=1",
-                   "task.intervals=[12h..24h]", "task.score_lead_times=[12h,24h]", "task.boundary_rows=1",
-                   "trainer.max_steps=30", "trainer.num_threads=1", "optim.lr=5e-3", "optim.warmup_steps=2",
-                   f"runs_dir={folder / 'runs'}", "run=pacific"])  # fmt: skip
+    arguments = [
+        f"data.path={folder / 'pacific.zarr'}", "model=plain_vit_tiny", "model.embed_dim=32", "model.depth=1",
+        "task.intervals=[12h..24h]", "task.score_lead_times=[12h,24h]", "task.boundary_rows=1", "reference_models=null",
+        "trainer.max_steps=10", "trainer.num_threads=1", "optim.lr=5e-3", "optim.warmup_steps=2",
+        f"runs_dir={folder / 'runs'}", "run=pacific",
+    ]  # fmt: skip
+    main("train", arguments)
     return RunFolder.find("pacific", str(folder / "runs"))
 
 

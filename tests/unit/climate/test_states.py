@@ -19,8 +19,9 @@ from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
 from sciml.core.errors import DataError
 from sciml.domain.protocol import FittedData
-from sciml.run.folder import RunFolder
+from sciml.run.compose import compose
 from sciml.run.loaded import load_run
+from sciml.testing.sessions import start_session
 from tests.unit.climate.weather_files import as_cds, canonical, write_cds_new, write_cds_old
 
 CHANNELS = ["z500", "t850", "t2m", "u10"]
@@ -127,10 +128,14 @@ def test_another_store_is_selected_and_regridded(folder, fitted, analysis):
 @pytest.fixture(scope="module")
 def run(folder, fitted):
     """Returns the folder of a run, trained for a moment."""
-    main("train", [f"data.path={fitted.data.path}", f"data.cache={folder / 'cache'}", f"data.channels={CHANNELS}",
-                   "model=vit_tiny", "model.embed_dim=32", "model.depth=1", "task.intervals=[12h..48h]",
-                   "trainer.max_steps=2", "trainer.num_threads=1", f"runs_dir={folder / 'runs'}"])  # fmt: skip
-    return RunFolder.find("latest", str(folder / "runs"))
+    arguments = [
+        f"data.path={fitted.data.path}", f"data.cache={folder / 'cache'}", f"data.channels={CHANNELS}",
+        "model=plain_vit_tiny", "model.embed_dim=32", "model.depth=1", "task.intervals=[12h..48h]",
+        "reference_models=null", "trainer.max_steps=2", "trainer.num_threads=1", f"runs_dir={folder / 'runs'}",
+    ]  # fmt: skip
+    session = start_session(compose("train", arguments))
+    session.fit()
+    return session.folder
 
 
 @pytest.mark.usefixtures("no_reports")
