@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from domains.climate.data.forcings import AUTO
 from domains.climate.data.samples import ClimateDataConfig, open_or_prepare
 from domains.climate.data.selection import SPLITS
 from domains.climate.data.states import States
 from domains.climate.model.task import ClimateTaskConfig
 from sciml.core.duration import as_typed
-from sciml.domain.optional import DataDefaults
+from sciml.domain.optional import AUTO, DataDefaults
 from sciml.domain.protocol import DomainSpec
 from sciml.forecast.intervals import parse_intervals
 

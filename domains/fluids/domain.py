@@ -27,10 +27,13 @@ from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest, PreparedForecast
+from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedForecast
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
+
+TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
+"""What a model is told where that is left open: flows are the same at every x and time."""
 
 FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig | FieldConfig]
 
@@ -55,6 +58,10 @@ class FluidsDomain:
     forecast_suffixes = (".nc",)
     headline_lead_h = None
     baselines = BASELINES
+
+    def data_defaults(self, spec: FluidsSpec) -> DataDefaults:
+        left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
+        return DataDefaults({f"model.{name}": list(told) for name, told in left_open.items()})
 
     def check(self, spec: FluidsSpec) -> None:
         if spec.parallel.pp > 1 and _indicator(spec.model) == "learned":

@@ -32,6 +32,10 @@ class Calibrates(Task, Protocol):
         ...
 
 
+AUTO = "auto"
+"""Leaves a key to the data, see :class:`FollowsData`."""
+
+
 @dataclass(frozen=True)
 class DataDefaults:
     """Holds what a configuration leaves to the data.

@@ -18,7 +18,7 @@ from sciml.run.loaded import load_run
 from sciml.run.reference_models import build_reference_models, train_reference_models
 from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession
-from sciml.run.spec import RunSpec
+from sciml.run.spec import RunSpec, follow_data
 from sciml.testing.ranks import ranks
 from sciml.testing.sessions import ALONE, start_session
 
@@ -140,3 +140,12 @@ def test_a_run_is_planned_trained_and_forecasts(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["scores"]
     main("forecast", [f"runs_dir={tmp_path}", "lead_time=24h", f"out={tmp_path / 'forecast.nc'}", "output=json"])
     assert (tmp_path / "forecast.nc").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("model", ["unet_tiny", "fno_flow_tiny"])
+@pytest.mark.parametrize(("domain", "told"), [("climate", ("latitude",)), ("fluids", ("z",))])
+def test_one_preset_serves_both_domains(domain, told, model, flows):
+    given = [f"data.path={flows}", "data.splits={train: 6, valid: 1, test: 1}"] if domain == "fluids" else []
+    spec, _ = follow_data(RunSpec.build(compose("train", [f"domain={domain}", f"model={model}", *given]).config))
+    assert spec.model.position_features == told
+    assert spec.model.condition_on == ("lead_time",)

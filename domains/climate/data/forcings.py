@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-AUTO = "auto"
-"""Leaves a key to the data, see :mod:`domains.climate.data_defaults`."""
+from sciml.domain.optional import AUTO
 
 SOLAR_CONSTANT = 1360.8
 """W/m2 at one astronomical unit."""

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch, FieldSample, collate
-from domains.climate.data.forcings import AUTO
 from domains.climate.data.prepare import PrepareConfig, prepare, store_fingerprint
 from domains.climate.data.readers.files import locate
 from domains.climate.data.schema import is_mirrored
@@ -27,6 +26,7 @@ from sciml.core.duration import as_typed, format_hours
 from sciml.core.errors import ConfigError
 from sciml.core.types import NonNegative, Positive
 from sciml.data.files import source_stem
+from sciml.domain.optional import AUTO
 
 AugmentationName = Literal["auto", "none", "roll", "roll_mirror"]
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from domains.climate.data.forcings import AUTO
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.tokenizer import VariableTokenizer
 from domains.climate.model.topology import odd_of, topology_of
 from sciml.distributed.axes import Role
+from sciml.domain.optional import AUTO
 from sciml.models.grid_vit import GridViT, HiddenLayers, check_grid_options
 from sciml.models.vit import ViTConfig
 from sciml.nn.conditioning import CycleEncoding, ScalarEncoding, WaveEncoding

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.boundary import boundary_frame, score_weights
 from domains.climate.data.calendar import WORLD, Calendar
-from domains.climate.data.forcings import AUTO, FORCINGS, chosen, forcing_fields
+from domains.climate.data.forcings import FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
+from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.forecast.ensemble import PERTURBATION
