@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from domains.language.text import NUM_BYTES, Passage
+from sciml.core.config import build
 
 BLOCK = 2**24
 """Bytes that are counted together."""
@@ -34,7 +35,7 @@ class LanguageSchema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LanguageSchema:
-        return cls(**values)
+        return build(cls, values, prefix="schema")
 
 
 @dataclass(frozen=True)

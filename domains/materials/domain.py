@@ -83,6 +83,7 @@ class MaterialsDomain:
         schema = replace(store.schema, avg_num_neighbors=statistics.avg_num_neighbors.item())
         if fitted is not None:
             fitted.schema.check_elements(schema.elements, str(spec.data.path))
+            fitted.schema.check_labels(schema, str(spec.data.path))
             schema, statistics = fitted.schema, fitted.statistics
         check_targets(spec.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sciml.core.config import build
+from sciml.core.errors import ConfigError, DataError
 from sciml.core.result import CommandResult, Output
 from sciml.domain.loading import load_domain
 from sciml.report.run_report import draw_report
@@ -25,5 +26,14 @@ def run(composition: Composition) -> CommandResult:
     """Draws the report and prints its path."""
     config = build(ReportConfig, composition.config)
     folder = RunFolder.find(config.run, config.runs_dir)
-    report = draw_report(folder, load_domain(folder.record["config"]["domain"]))
+    domain = load_domain(folder.record["config"]["domain"])
+    try:
+        report = draw_report(folder, domain)
+    except ConfigError as error:
+        raise error if error.key == "run" else DataError(f"{folder.path} is corrupted: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{folder.path}: its files do not fit together, and no report can be drawn ({reason}); evaluate it again"
+        ) from error
     return CommandResult({"run": str(folder.path), "report": str(report)}, f"report  {report}")

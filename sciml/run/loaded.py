@@ -162,7 +162,8 @@ def read_fitted(folder: RunFolder, spec: RunSpec) -> FittedData:
     statistics = read_safetensors(folder.path / STATISTICS)
     try:
         fitted = spec.domain.restore(schema, statistics)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # parts that a domain needs and they lack
-        files = f"{folder.path / SCHEMA} or {STATISTICS} beside it"
-        raise DataError(f"{files} is corrupted: {type(error).__name__} ({error})") from error
+    except ConfigError as error:
+        raise DataError(f"{folder.path / SCHEMA} is corrupted: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # tensors that a domain needs, of other names
+        raise DataError(f"{folder.path / STATISTICS} is corrupted: {type(error).__name__} ({error})") from error
     return replace(fitted, calibration=factors, data=spec_of_run(folder).data)

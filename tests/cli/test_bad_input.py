@@ -52,7 +52,9 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["resume=a", "init_from=b"], "init_from: cannot be given together with resume"),
         (["trainer.device=abacus"], "device must be a device of this machine, got 'abacus'; try "),
         (["output=yaml"], "output must be one of text, json, got 'yaml'"),
+        (["trainer.num_threads=100000"], "trainer.num_threads must be at most .* on this machine, got 100000"),
         (["just a word"], "key=value"),
+        ([""], "'' is no override; write key=value"),
         (["--config-dir", "nowhere"], "--config-dir: nowhere is no folder"),
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor
 from domains.climate.data.calendar import STANDARD
 from domains.climate.data.variable import Role
 from domains.climate.data.variables import parse_channel
+from sciml.core.config import build
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class ClimateSchema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ClimateSchema:
-        sequences: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}
-        return cls(**sequences)
+        return build(cls, values, prefix="schema")
 
 
 @dataclass(frozen=True)

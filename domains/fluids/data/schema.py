@@ -14,6 +14,7 @@ from torch import Tensor
 from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.writers.ensemble import UNITS
+from sciml.core.config import build
 
 OBSTACLE, BACKGROUND = "obstacle", "background_theta"
 """Constant inputs: where there is no fluid, and the stratification of the air at rest."""
@@ -77,12 +78,7 @@ class FluidsSchema:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FluidsSchema:
-        data_sets = {}
-        for name, known in values["data_sets"].items():
-            sides = {axis: tuple(both) for axis, both in known["sides"].items()}
-            lists = {key: tuple(known[key]) for key in ("variables", "constants", "shape")}
-            data_sets[name] = DataSet(**{**known, **lists, "sides": sides})
-        return cls(data_sets, values["title"])
+        return build(cls, values, prefix="schema")
 
 
 @dataclass(frozen=True)

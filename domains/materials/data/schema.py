@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from domains.materials.data.batch import LabelShape
+from sciml.core.config import build
 from sciml.core.errors import DataError
 
 
@@ -75,14 +76,26 @@ class MaterialsSchema:
             names = ", ".join(chemical_symbols[number] for number in unknown)
             raise DataError(f"{where}: the model does not know {names}; it knows {', '.join(self.symbols)}")
 
+    def check_labels(self, other: MaterialsSchema, where: str) -> None:
+        """Refuses labels of the same name that are of another kind.
+
+        Raises:
+            DataError: names the label.
+        """
+        for name, label in self.labels.items():
+            known = other.labels.get(name, label)
+            if (label.level, label.shape) != (known.level, known.shape):
+                raise DataError(
+                    f"{where}: {name} is of each {known.level} and of shape {known.shape}, the model was trained on "
+                    f"one of each {label.level} and of shape {label.shape}"
+                )
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MaterialsSchema:
-        labels = {name: Label(**{**label, "shape": tuple(label["shape"])}) for name, label in values["labels"].items()}
-        lists = {name: tuple(values[name]) for name in ("elements", "branches")}
-        return cls(**{**values, **lists, "labels": labels})
+        return build(cls, values, prefix="schema")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from domains.materials.data.labels import NODE
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.structure import Structure
 from sciml.core.command_line import command
-from sciml.core.errors import DataError
+from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import read_json, read_safetensors
 
 SPLITS = ("train", "valid", "test")
@@ -99,7 +99,10 @@ class MaterialsStore:
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self.path, self.header = path, header
-        self.schema = MaterialsSchema.from_dict(header["schema"])
+        try:
+            self.schema = MaterialsSchema.from_dict(header["schema"])
+        except ConfigError as error:
+            raise DataError(f"{path / layout.STORE} is corrupted: {error}; prepare it again") from None
         self.arrays = Arrays(path, header["schema"]["labels"])
 
     @classmethod

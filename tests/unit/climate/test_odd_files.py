@@ -9,6 +9,7 @@ import xarray as xr
 
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source, open_source
+from domains.climate.data.readers.canonical import orient
 from domains.climate.data.readers.grib_messages import check_messages
 from domains.climate.data.readers.vertical import vertical_of
 from domains.climate.data.store import ClimateStore
@@ -382,3 +383,19 @@ def test_a_projected_grid_is_not_taken_for_degrees(with_coordinates, tmp_path):
     xr.Dataset({"t2m": (("time", "y", "x"), np.full((5, 4, 6), 280.0))}, coords).to_netcdf(tmp_path / "hrrr.nc")
     with pytest.raises(DataError, match=r"hrrr\.nc: no latitude along a dimension; a regular latitude-longitude grid"):
         Source.open(str(tmp_path / "hrrr.nc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("longitude", np.nan, "longitudes must be finite numbers of degrees, found nan"),
+        ("latitude", np.inf, "latitudes must be finite numbers of degrees, found inf"),
+        ("latitude", 95.0, "latitudes must lie within -90 and 90 degrees, found .* to 95"),
+    ],
+)
+def test_the_coordinate_that_is_wrong_is_the_one_that_is_named(name, value, says):
+    grid = {"latitude": np.linspace(-60, 60, 4), "longitude": np.arange(0.0, 360, 45)}
+    grid[name] = grid[name].copy()
+    grid[name][-1] = value
+    with pytest.raises(DataError, match=says):
+        orient(grid["latitude"], grid["longitude"], "a.nc")

@@ -219,6 +219,7 @@ class TestAmira:
             ("BINARY-LITTLE-ENDIAN", "ASCII", "is AmiraMesh ASCII"),
             ("{ float[2]", "{ float[3]", r"float\[3\]; float\[2\]"),
             ("define Lattice 20 8 5", "", "'define Lattice nx ny nt' is missing"),
+            ("define Lattice 20 8 5", "define Lattice 4294967296 4294967296 2", "it was cut off after"),
             ("# Data section follows", "", "'# Data section follows' and '@1' is missing"),
             ("} @1", "} @1(HxZip,99)", "compressed"),
         ],

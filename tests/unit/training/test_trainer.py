@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sciml.core.errors import ConfigError, RunError
+from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.distributed.mesh import Mesh
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.step_math import NotFiniteError
@@ -39,3 +39,23 @@ def test_a_smaller_learning_rate_is_advised_only_where_the_training_diverged(err
         trainer._one_step(iter([SimpleNamespace(to=lambda device: None)]), 1)
     assert ("try a smaller optim.lr" in str(caught.value)) is advises
     assert "no checkpoint had been saved yet" in str(caught.value)
+
+
+def test_a_loader_that_was_killed_is_named_with_the_last_checkpoint():
+    def batches():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. \nmore")
+        yield
+
+    trainer = failing(None)
+    trainer.checkpoints.latest = lambda: "step-00000004"
+    with pytest.raises(RunError, match=r"step 1: DataLoader worker \(pid 7\) is killed .* checkpoint is step-00000004"):
+        trainer._one_step(batches(), 1)
+
+
+def test_data_that_end_in_a_sentence_are_told_with_the_last_checkpoint():
+    def batches():
+        raise DataError("a.nc is damaged")
+        yield
+
+    with pytest.raises(DataError, match=r"step 1: a\.nc is damaged; no checkpoint had been saved yet"):
+        failing(None)._one_step(batches(), 1)

@@ -69,8 +69,11 @@ def _in_folder(folder: Path) -> list[str]:
     return [file for file in inside if file.lower().endswith(NETCDF + GRIB + ZIP) or is_zarr(file)]
 
 
-def open_file(file: str) -> list[xr.Dataset]:
+def open_file(file: str, *, archived: bool = False) -> list[xr.Dataset]:
     """Opens a file without reading its fields; GRIB and ZIP, as CDS delivers both, may come as several datasets.
+
+    Args:
+        archived: whether it comes from an archive, and so can be none.
 
     Raises:
         DataError: damaged or of an unknown format.
@@ -81,8 +84,10 @@ def open_file(file: str) -> list[xr.Dataset]:
             return [_open_zarr(file)]
         local = _fetch(file)
         magic = _first_bytes(local)
+        if magic == _ZIP_MAGIC and archived:
+            raise DataError(f"{file}: is an archive within an archive; unpack it first")
         if magic == _ZIP_MAGIC:
-            return [dataset for part in _unzipped(local) for dataset in open_file(part)]
+            return [dataset for part in _unzipped(local) for dataset in open_file(part, archived=True)]
         if file.lower().endswith(GRIB) or magic == START:
             return _open_grib(local)
         check_whole(local)
@@ -135,6 +140,11 @@ def _unzipped(file: str) -> tuple[str, ...]:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(file) as archive:
+            size, free = sum(entry.file_size for entry in archive.infolist()), shutil.disk_usage(folder).free
+            if size > free:
+                raise DataError(
+                    f"{file}: the archive needs {size} bytes, and {folder.parent} has {free}; unpack it first"
+                )
             archive.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise DataError(f"{file}: the archive is damaged ({error}); download it again") from None
