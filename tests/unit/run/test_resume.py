@@ -2,15 +2,19 @@
 
 import json
 import math
+import os
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from sciml.core.errors import ConfigError
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
+from sciml.run.lock import NAME, Holder
 from sciml.run.resume import resumed_config
 from sciml.run.session import TrainingSession
 from sciml.testing.sessions import start_session
@@ -172,3 +176,15 @@ def test_a_validation_that_is_no_number_is_never_the_best(run):
     trainer._keep_if_best({"loss": 3.0}, saved=True)
     trainer._keep_if_best({"loss": math.inf}, saved=True)
     assert trainer.checkpoints.best_loss() == 3.0
+
+
+def test_a_run_that_trains_elsewhere_is_not_resumed(run):
+    log, parent = (run.path / "metrics.jsonl").read_bytes(), psutil.Process(os.getppid())
+    holder = replace(Holder.here(), pid=parent.pid, started=parent.create_time())
+    (run.path / NAME).write_text(json.dumps(asdict(holder)))
+    with pytest.raises(ConfigError, match=rf"resume: .* is being trained by process {parent.pid} on"):
+        resume(run, "trainer.max_steps=8")
+    assert (run.path / "metrics.jsonl").read_bytes() == log
+    (run.path / NAME).unlink()
+    resume(run, "trainer.max_steps=8").fit()
+    assert not (run.path / NAME).exists()
