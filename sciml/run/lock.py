@@ -21,6 +21,7 @@ import psutil
 
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, read_json, write_json
+from sciml.core.lock import exclusive
 from sciml.distributed.launcher import job_name
 
 NAME = ".lock"
@@ -147,14 +148,10 @@ class RunLock:
             time.sleep(1)
 
     def _displace(self, other: Holder | None) -> None:
-        """Takes a dead holder's file away, and puts it back if it is another's by now."""
-        aside = self.file.with_name(f"{NAME}-{self.holder.host}-{self.holder.pid}-stale")
-        with contextlib.suppress(FileNotFoundError):
-            self.file.rename(aside)
-            if _holder_in(aside) != other:
-                with contextlib.suppress(FileExistsError):
-                    _put(aside, self.file)
-            aside.unlink()
+        """Takes a dead holder's file away; one process at a time, lest it be another's by then."""
+        with exclusive(self.file):
+            if self._read() == other:
+                self.file.unlink(missing_ok=True)
 
     def _read(self) -> Holder | None:
         return _holder_in(self.file)
