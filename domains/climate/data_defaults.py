@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from domains.climate.data.samples import ClimateDataConfig, open_or_prepare
-from domains.climate.data.selection import SPLITS
 from domains.climate.data.states import States
 from domains.climate.model.task import ClimateTaskConfig
 from sciml.core.duration import as_typed
@@ -30,8 +29,14 @@ FEW = 3
 SCORED_DAYS = (24.0, 48.0, 72.0, 96.0, 120.0)
 
 
-def data_defaults(spec: Spec) -> DataDefaults:
+def data_defaults(spec: Spec, source: Spec | None = None) -> DataDefaults:
     """Returns the keys that a specification leaves open, as its data decide them.
+
+    A model that starts from another's weights is conditioned as that one was, or they would not fit; time then comes
+    to it by forcings.
+
+    Args:
+        source: of the run whose weights the training starts from.
 
     Raises:
         ConfigError, DataError: where the data cannot be opened.
@@ -42,7 +47,9 @@ def data_defaults(spec: Spec) -> DataDefaults:
     if not (open_keys or forcings or scores or ranges or spec.data.augment == AUTO):
         return DataDefaults({})
     store = open_or_prepare(spec.data)
-    told = EARTH if store.augmentation == "none" else SYMMETRIC
+    told: dict[str, Any] = dict(EARTH if store.augmentation == "none" else SYMMETRIC)
+    older = None if source is None else source.model
+    told |= {name: tuple(getattr(older, name)) for name in SYMMETRIC if hasattr(older, name)}
     values: dict[str, Any] = {f"model.{name}": list(told[name]) for name in open_keys}
     if spec.data.augment == AUTO:
         values["data.augment"] = store.augmentation
@@ -58,7 +65,10 @@ def data_defaults(spec: Spec) -> DataDefaults:
 
 
 def trained_intervals(task: ClimateTaskConfig, store: States) -> tuple[float, ...]:
-    """Returns the hours of the intervals; of ranges those that every split is long enough for, if there are any."""
+    """Returns the hours of the intervals; of ranges those that training and validation are long enough for, if any are.
+
+    Of unevenly spaced times validation takes what it has.
+    """
     step = store.schema.step_hours
     single = [text for text in task.intervals if ".." not in str(text)]
     ranges = [text for text in task.intervals if ".." in str(text)]
@@ -66,9 +76,8 @@ def trained_intervals(task: ClimateTaskConfig, store: States) -> tuple[float, ..
         return parse_intervals(single, step, "task.intervals")
     fixed = parse_intervals(single, step, "task.intervals") if single else ()
     within = parse_intervals(ranges, step, "task.intervals")
-    lasting = {hours: hours * task.rollout_steps for hours in within}
-    met = [hours for hours in within if all(_is_met(store, split, lasting[hours]) for split in SPLITS[:2])]
-    met = [hours for hours in met if _is_met(store, "test", hours)]
+    splits = ("train", "valid") if store.is_even else ("train",)
+    met = [hours for hours in within if all(_is_met(store, split, hours * task.rollout_steps) for split in splits)]
     return tuple(sorted({*fixed, *(met or within)}))
 
 

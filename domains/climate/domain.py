@@ -72,8 +72,8 @@ class ClimateDomain:
         if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
 
-    def data_defaults(self, spec: ClimateSpec) -> DataDefaults:
-        return data_defaults(spec)
+    def data_defaults(self, spec: ClimateSpec, source: ClimateSpec | None = None) -> DataDefaults:
+        return data_defaults(spec, source)
 
     def splits(self, spec: ClimateSpec, fitted: FittedData | None = None) -> ClimateSplits:
         """Opens the data; those that a run was not trained on are all for testing, beside the run's own baselines."""

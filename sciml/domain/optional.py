@@ -53,8 +53,14 @@ class DataDefaults:
 class FollowsData(Protocol):
     """Describes domains in which some keys are best decided by the data that a run begins with."""
 
-    def data_defaults(self, spec: DomainSpec[Any, Any, Any]) -> DataDefaults:
-        """Opens the data and returns the keys that the specification leaves to them."""
+    def data_defaults(
+        self, spec: DomainSpec[Any, Any, Any], source: DomainSpec[Any, Any, Any] | None = None
+    ) -> DataDefaults:
+        """Opens the data and returns the keys that the specification leaves to them.
+
+        Args:
+            source: of the run whose weights the training starts from; they fit only a model that is told the same.
+        """
         ...
 
 

@@ -104,9 +104,10 @@ def _measure(specs: Mapping[str, RunSpec], world: World) -> dict[str, float]:
     use_threads(specs[OWN].trainer.num_threads, "trainer.num_threads")
     steps: dict[str, Step] = {}
     for name, open_spec in specs.items():
-        spec, _ = follow_data(open_spec)
+        source = find_source(open_spec, None)
+        spec, _ = follow_data(open_spec, None if source is None else source.spec)
         mesh = Mesh(world, check_degrees(spec, world.size))
-        splits = load_data(spec, None, find_source(spec, None))
+        splits = load_data(spec, None, source)
         task = spec.domain.task(spec, splits).to(world.device)
         steps[name] = training_step(spec, task, splits, mesh, ROUNDS)
     return world.share(measure_in_turn(steps, world, ROUNDS))

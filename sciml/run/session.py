@@ -115,11 +115,11 @@ class TrainingSession:
         use_threads(spec.trainer.num_threads, "trainer.num_threads")
         if folder is None and world.is_main:
             check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
+        source = find_source(spec, folder)
         if folder is None:
-            spec, sentence = follow_data(spec)
+            spec, sentence = follow_data(spec, None if source is None else source.spec)
             if sentence and path is None:  # reference models are told what the run is
                 say(world, sentence)
-        source = find_source(spec, folder)
         splits = load_data(spec, folder, source)
         task = spec.domain.task(spec, splits).to(world.device)
         store = None if folder is None else open_checkpoints(spec, world, folder)

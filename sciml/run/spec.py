@@ -137,15 +137,18 @@ def spec_of_run(folder: RunFolder, overrides: Mapping[str, Any] | None = None) -
     return RunSpec.build(with_overrides(config, overrides)) if overrides else spec
 
 
-def follow_data(spec: RunSpec) -> tuple[RunSpec, str]:
+def follow_data(spec: RunSpec, source: RunSpec | None = None) -> tuple[RunSpec, str]:
     """Returns a specification in which the data have decided what was left to them, and the sentence that says so.
+
+    Args:
+        source: of the run whose weights the training starts from.
 
     Raises:
         ConfigError, DataError: where the data do not fit.
     """
     if not isinstance(spec.domain, FollowsData):
         return spec, ""
-    chosen = spec.domain.data_defaults(spec)
+    chosen = spec.domain.data_defaults(spec, source)
     if not chosen.values:
         return spec, ""
     return RunSpec.build(with_overrides(spec.config, chosen.values)), chosen.sentence

@@ -102,3 +102,22 @@ def test_the_presets_of_the_earth_tell_place_time_and_sun(folder, experiment):
     assert set(EARTH["condition_on"]) <= set(spec.model.condition_on)
     assert set(EARTH["position_features"]) <= set(spec.model.position_features)
     assert spec.task.forcings == [SUN]
+
+
+def test_a_model_that_starts_from_another_is_conditioned_as_that_was(folder, tmp_path):
+    """Weights of a blind model fit on the Earth, too: it is told the time by fields that are new to it."""
+    small = [
+        "model=plain_vit_tiny", "model.depth=1", "model.embed_dim=32", f"runs_dir={tmp_path}", "trainer.max_steps=1",
+        "reference_models=null", f"data.cache={folder / 'cache'}",
+    ]  # fmt: skip
+    blind = start_session(compose("train", [*small, f"data.path={folder / 'symmetric.nc'}"]))
+    blind.fit()
+    source = f"init_from={blind.folder.path}"
+    earth = start_session(compose("train", [*small, f"data.path={folder / 'era5.nc'}", source]))
+    assert earth.spec.model.condition_on == ("lead_time",)
+    assert earth.spec.model.position_features == ("latitude",)
+    assert set(earth.spec.task.forcings) == {SUN, "time_of_day", "time_of_year"}
+    weights = dict(blind.trainer.engine.model.module.named_parameters())
+    for name, value in earth.trainer.engine.model.module.named_parameters():
+        if "tokenizer" not in name:
+            assert value.shape == weights[name].shape, name
