@@ -10,6 +10,7 @@ import xarray as xr
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source, open_source
 from domains.climate.data.readers.canonical import orient
+from domains.climate.data.readers.field import SINCE_START
 from domains.climate.data.readers.grib_messages import check_messages
 from domains.climate.data.readers.vertical import vertical_of
 from domains.climate.data.store import ClimateStore
@@ -352,8 +353,8 @@ def test_a_missing_hour_of_rain_is_named(tmp_path):
         prepare(PrepareConfig(out=str(tmp_path / "s.zarr"), **config))
 
 
-@pytest.mark.parametrize("start", [0, None])
-def test_sums_since_the_start_of_a_forecast_are_differences(start, monkeypatch, tmp_path):
+@pytest.mark.parametrize("since_start", [True, False])
+def test_sums_since_the_start_of_a_forecast_are_differences(since_start, monkeypatch, tmp_path):
     """As forecasts of GFS and ECMWF have them: what has fallen up to each step; ERA5's hours stand for themselves."""
     steps = np.array([0, 6, 12, 18], "timedelta64[h]").astype("timedelta64[ns]")
     fallen = np.array([0.0, 1.0, 1.5, 4.0])[:, None, None] * 1e-3 + np.zeros((4, 5, 8))
@@ -362,12 +363,12 @@ def test_sums_since_the_start_of_a_forecast_are_differences(start, monkeypatch, 
         {"step": steps, "latitude": np.linspace(90, -90, 5), "longitude": np.arange(0, 360, 45.0),
          "time": np.datetime64("2020-01-01", "ns")},
         ("step", "latitude", "longitude"),
-        attrs={"units": "m", "GRIB_typeOfLevel": "surface", **({} if start is None else {"GRIB_startStep": start})},
+        attrs={"units": "m", "GRIB_typeOfLevel": "surface", SINCE_START: since_start},
     )  # fmt: skip
     (tmp_path / "rain.grib").write_bytes(message(1, 100))
     monkeypatch.setattr("domains.climate.data.readers.files._open_grib", lambda file: [rain.to_dataset(name="tp")])
     read = open_source(str(tmp_path / "rain.grib"))["total_precipitation"]
-    expected = [1.0, 0.5, 2.5] if start == 0 else [0.0, 1.0, 1.5, 4.0]
+    expected = [1.0, 0.5, 2.5] if since_start else [0.0, 1.0, 1.5, 4.0]
     np.testing.assert_allclose(read.values[:, 0, 0], np.array(expected) * 1e-3, rtol=1e-6)
     assert str(read.time.values[-1])[:16] == "2020-01-01T18:00"
 
@@ -399,3 +400,21 @@ def test_the_coordinate_that_is_wrong_is_the_one_that_is_named(name, value, says
     grid[name][-1] = value
     with pytest.raises(DataError, match=says):
         orient(grid["latitude"], grid["longitude"], "a.nc")
+
+
+@pytest.mark.parametrize("since_start", [True, False])
+def test_real_grib_says_where_its_sums_begin(since_start, tmp_path):
+    eccodes = pytest.importorskip("eccodes")
+    pytest.importorskip("cfgrib")
+    with (tmp_path / "tp.grib").open("wb") as out:
+        for end in range(1, 5):
+            handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
+            steps = f"{0 if since_start else end - 1}-{end}"
+            keys = {"productDefinitionTemplateNumber": 8, "dataDate": 20240101, "dataTime": 600, "shortName": "tp"}
+            for key, value in {**keys, "stepRange": steps}.items():
+                eccodes.codes_set(handle, key, value)
+            eccodes.codes_set_values(handle, np.full(eccodes.codes_get(handle, "numberOfValues"), 0.001 * end**2))
+            eccodes.codes_write(handle, out)
+    read = open_source(str(tmp_path / "tp.grib"))["total_precipitation"].values[:, 0, 0]
+    expected = [1, 3, 5, 7] if since_start else [1, 4, 9, 16]
+    np.testing.assert_allclose(read, np.array(expected) * 1e-3, rtol=1e-3)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
-from domains.climate.data.readers.field import FieldPiece, Orientation
+from domains.climate.data.readers.field import SINCE_START, FieldPiece, Orientation
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
 from domains.climate.data.regrid import in_a_row
@@ -168,7 +168,7 @@ def _pieces_of(
         return
     times, calendar = times_of(variable.name, dataset, file)
     steps = steps_of(array, variable.name, file)
-    since_start = variable.over == "sum" and "step" in array.dims and array.attrs.get("GRIB_startStep") == 0
+    since_start = variable.over == "sum" and "step" in array.dims and bool(array.attrs.get(SINCE_START))
     before: xr.DataArray | None = None
     for number in np.argsort(steps, kind="stable"):
         part = array.isel(step=number) if "step" in array.dims else array

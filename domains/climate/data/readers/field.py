@@ -12,6 +12,8 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.variable import Conversion, Variable
 from sciml.core.errors import DataError
 
+SINCE_START = "summed_since_start"
+"""Attribute of fields whose values are summed since the start of a forecast."""
 DIMS = ("time", "level", "latitude", "longitude")
 
 
