@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Studies = Mapping[str, ScalingStudy]
-COLORS = (MODEL_COLOR, *UNDECLARED_COLORS)
+COLORS = (MODEL_COLOR, *UNDECLARED_COLORS[::-1])
 MARKERS = ("o", "s", "^", "D", "v")
 STEPS = 200
 """Budgets along a curve."""
@@ -127,11 +127,22 @@ def _draw_sizes(axes: Axes, study: ScalingStudy) -> None:
         sizes = np.geomspace(min(p.parameters for p in points) / 1.3, max(p.parameters for p in points) * 1.3, STEPS)
         axes.plot(sizes, [study.law.loss_at(size, flops) for size in sizes], color=color, linewidth=1.2)
         axes.plot([p.parameters for p in points], [p.loss for p in points], "o", color=color, markersize=5,
-                  label=with_prefix(flops, "FLOP", 2))  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+                  label=with_prefix(float(f"{flops:.2g}"), "FLOP", 3))  # fmt: skip
+    _scale(axes)
     axes.set_xlabel("parameters")
     axes.legend(title="operations of training")
+
+
+def _scale(axes: Axes) -> None:
+    """Makes both axes logarithmic, with losses written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:.3g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_budgets(axes: Axes, studies: Studies) -> None:
@@ -150,8 +161,7 @@ def _draw_budgets(axes: Axes, studies: Studies) -> None:
         if study.check is not None:
             axes.plot([study.check.flops], [study.check.loss], marker, color=color, markersize=9, markeredgecolor=MUTED,
                       label=f"{label_of(name)}, not fitted")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    _scale(axes)
     axes.set_xlabel("operations of training")
     axes.set_title("best size at each budget")
     axes.legend()
