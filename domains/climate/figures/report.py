@@ -8,7 +8,7 @@ from functools import partial
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
 from domains.climate.figures.projection import covers_globe
-from domains.climate.figures.spectra import draw_zonal_spectra
+from domains.climate.figures.spectra import draw_zonal_spectra, whole_channels
 from domains.climate.forecast.example import WeatherExample
 from domains.climate.forecast.metrics import RMSE
 from sciml.domain.protocol import NamedFigure, RunResult
@@ -76,7 +76,7 @@ def _forecast_figures(example: WeatherExample, lead: float | None) -> Iterator[N
             + (", the model left and the truth right." if has_truth else "."),
             lambda path: animation.draw_forecast_animation(example, path),
         )
-    if covers_globe(example.schema):
+    if covers_globe(example.schema) and whole_channels(example):
         yield NamedFigure(
             "spectra",
             "Which scales survive",

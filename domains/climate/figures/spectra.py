@@ -25,8 +25,7 @@ def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: 
     last = example.nearest_lead(lead_hours)
     leads = example.leads_up_to(last)
     panels = {}
-    whole = tuple(name for name in example.schema.channels if name not in example.schema.gaps)
-    for name in choose(whole, SHOWN_CHANNELS, MOST_VARIABLES):
+    for name in choose(whole_channels(example), SHOWN_CHANNELS, MOST_VARIABLES):
         index = example.channel(name)
         spectra = [
             _spectrum(f"forecast, {example.lead_times[lead]:g} h", example, example.forecast[lead, index], age)
@@ -39,6 +38,13 @@ def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: 
             spectra.append(_spectrum(label, example, example.truth[last, index], 1.0, is_truth=True))
         panels[name] = SpectrumPanel(spectra, channel_unit(name))
     return draw_spectra(panels, "zonal wavenumber", example.schema.title, path, decorate=_powers_of_two)
+
+
+def whole_channels(example: WeatherExample) -> tuple[str, ...]:
+    """Returns the channels that are known everywhere, which have a spectrum."""
+    fields = [example.forecast, example.initial[None], *([] if example.truth is None else [example.truth])]
+    known = np.all([np.isfinite(field).all(axis=(0, 2, 3)) for field in fields], axis=0)
+    return tuple(name for name, is_known in zip(example.schema.channels, known, strict=True) if is_known)
 
 
 def zonal_power_spectrum(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +171,14 @@ def test_an_evaluation_on_other_data_keeps_the_runs_climatology_and_ridge(run, f
         assert torch.equal(predict(batch).values["fields"], expected), baseline.name
     assert {"ridge", "climatology"} <= {baseline.name for baseline in other.task.baselines()}
     assert len(other.splits.test.starts()) == 40 - 4  # all of the other data are scored
+
+
+def test_an_evaluation_on_other_data_has_its_own_report(run, folder, capsys):
+    later = synthetic_source(num_times=16, step_hours=12, seed=6, start="2004-01-01")
+    path = write_cds_new(later, folder / "report.nc")
+    main("evaluate", [f"run={run.path}", f"data.path={path}", "output=json"])
+    report = json.loads(capsys.readouterr().out)["report"]
+    assert "Which scales survive" in Path(report).read_text()
 
 
 @pytest.mark.usefixtures("no_reports")
