@@ -6,6 +6,7 @@ end of each step, from the data or from a model of a larger area, and it is scor
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,10 +67,17 @@ class Surroundings:
     def __init__(self, states: States) -> None:
         self.states = states
         self._known = {round(hour * 60): position for position, hour in enumerate(states.hours)}
+        self._has_ended = False
 
     def __call__(self, hours: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel latitude longitude"] | None:
-        """Returns the states at some times; None where the data do not have one of them."""
+        """Returns the states at some times; None where the data do not have one of them, which is said once."""
         positions = [self._known.get(round(hour * 60)) for hour in hours.tolist()]
         if None in positions:
+            if not self._has_ended:
+                last = self.states.calendar.show(self.states.times[-1])
+                print(
+                    f"the data end at {last}: beyond, the region's edges stay as they are", file=sys.stderr, flush=True
+                )
+            self._has_ended = True
             return None
         return torch.from_numpy(self.states.read(np.array(positions)))

@@ -194,7 +194,7 @@ def test_a_forecast_of_a_region_from_a_file_of_the_globe(run, folder, globe, tmp
     assert "covers latitudes -85 to 85 and longitudes 0 to 70 in steps of 10" in capsys.readouterr().err
 
 
-def test_edges_that_are_not_known_stay_as_they_are(run, folder):
+def test_edges_that_are_not_known_stay_as_they_are(run, folder, capsys):
     loaded = load_run(run)
     store = loaded.splits.test.store
     state = torch.from_numpy(store.read(np.array([len(store.times) - 1])))
@@ -204,6 +204,7 @@ def test_edges_that_are_not_known_stay_as_they_are(run, folder):
         forecast = loaded.task.predict(loaded.model, batch).values["fields"]
     frame = torch.from_numpy(boundary_frame(loaded.splits.schema, 1))
     assert torch.equal(forecast[..., frame], state[..., frame])
+    assert f"the data end at {store.times[-1]}: beyond, the region's edges stay" in capsys.readouterr().err
 
 
 def test_an_evaluation_on_data_without_the_regions_points(run, folder, tmp_path):
