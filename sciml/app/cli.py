@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -104,6 +105,7 @@ def _end(error: BaseException) -> NoReturn:
     to fail speaks.
     """
     error = in_a_sentence(error)
+    logging.getLogger("asyncio").disabled = isinstance(error, SciMLError)  # which would tell of tasks that failed along
     if isinstance(error, KeyboardInterrupt):
         if not _is_one_of_many() or launched().rank == 0:
             print("interrupted", file=sys.stderr)
