@@ -59,7 +59,7 @@ class FluidsDomain:
     headline_lead_h = None
     baselines = BASELINES
 
-    def data_defaults(self, spec: FluidsSpec) -> DataDefaults:
+    def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:
         left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
         return DataDefaults({f"model.{name}": list(told) for name, told in left_open.items()})
 
