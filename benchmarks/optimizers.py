@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = {"climate": 800, "fluids": 600}
+STEPS = {"climate": 600, "fluids": 600}
 """Steps of the default runs, by domain."""
 WARM_UP = 50
 """Steps of the default runs' warm-up; shorter runs have less in proportion."""
