@@ -18,24 +18,25 @@ def test_the_default_run_beats_every_baseline_72_hours_ahead(tmp_path, capsys):
     at_72_h = [row for row in rows if row["lead_time_h"] == 72]
     assert len(at_72_h) == 16
     for row in at_72_h:
-        assert set(row["baseline"]) == BASELINES
-        for name, value in row["baseline"].items():
-            assert row["value"] < value, (row["variable"], name)
+        assert set(row["baseline"]) == {*BASELINES, "unet"}
+        for name in BASELINES:
+            assert row["value"] < row["baseline"][name], (row["variable"], name)
+    assert sum(row["value"] < row["baseline"]["unet"] for row in at_72_h) > 8
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_flows_are_forecast_better_than_by_persistence_and_coarse_patches(tmp_path, capsys):
+def test_flows_are_forecast_better_than_by_persistence_and_a_fourier_neural_operator(tmp_path, capsys):
     cache = tmp_path / "cache"
     main("train", ["domain=fluids", f"runs_dir={tmp_path}", f"data.cache={cache}", "output=json"])
     rows = [row for row in json.loads(capsys.readouterr().out)["scores"] if row["metric"] == "vrmse"]
     assert len(rows) == 4 * 3
     for row in rows:
-        assert set(row["baseline"]) == {"persistence", "uniform_coarse"}
+        assert set(row["baseline"]) == {"persistence", "fno"}
         assert row["value"] < row["baseline"]["persistence"], row
-    for lead in sorted({row["lead_time_h"] for row in rows})[1:]:  # after one step all are about equal
+    for lead in sorted({row["lead_time_h"] for row in rows})[1:]:  # after one step both are about equal
         chosen = [row for row in rows if row["lead_time_h"] == lead]
-        assert sum(row["value"] for row in chosen) < sum(row["baseline"]["uniform_coarse"] for row in chosen)
+        assert sum(row["value"] for row in chosen) < sum(row["baseline"]["fno"] for row in chosen)
 
 
 @pytest.mark.slow
