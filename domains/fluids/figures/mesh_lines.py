@@ -37,10 +37,12 @@ class MeshLines:
 
     @classmethod
     def of(cls, model: Mapping[str, Any], values: Mapping[str, np.ndarray], cells: tuple[int, int]) -> MeshLines | None:
-        """Returns the mesh of a model's configuration and the arrays ``refined_0``, ...; None without patches."""
-        if "patch_size" not in model:
+        """Returns the mesh of a model's configuration and the arrays ``refined_0``, ...; None without patches that
+        may be refined.
+        """
+        if "ratios" not in model:
             return None
-        ratios = model.get("ratios") or ()
+        ratios = model["ratios"] or ()
         sizes = tuple(model["patch_size"] // math.prod(ratios[:level]) for level in range(len(ratios) + 1))
         names = [f"refined_{level}" for level in range(len(ratios))]
         return cls(cells, sizes, tuple(np.asarray(values[name], bool) for name in names if name in values))

@@ -132,7 +132,7 @@ class TestMeshLines:
         assert mesh is not None
         assert mesh.patch_sizes == (16, 8, 4)
         assert len(mesh.levels(0)) == 3
-        assert MeshLines.of({"kind": "other"}, {}, AIR.shape) is None
+        assert MeshLines.of({"kind": "other", "patch_size": 8}, {}, AIR.shape) is None
         plain = MeshLines.of({"patch_size": 8, "ratios": []}, {}, AIR.shape)
         assert plain is not None
         assert len(plain.levels(2)) == 1
