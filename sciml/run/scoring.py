@@ -72,7 +72,7 @@ def score_run(
     # Reference models are scored on what the run is scored on; their models are their own.
     conditions = {key: v for key, v in (overrides or {}).items() if key.partition(".")[0] in ("data", "task")}
 
-    replicas = Mesh(mesh.world, {"dp": mesh.world.size})
+    replicas = Mesh(mesh.world, ParallelConfig().degrees(mesh.world.size))
 
     def load(reference: RunFolder) -> tuple[LoadedRun, Mesh]:
         # A model of another kind need not know how to be cut.

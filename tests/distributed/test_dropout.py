@@ -99,4 +99,5 @@ def test_losses_have_the_distribution_of_one_process(ranks, mesh):
 @pytest.mark.parametrize("recompute", ["selective", "full"])
 def test_what_is_computed_again_is_dropped_again(ranks, recompute):
     kept, again = (ranks(2).run(train, MESHES["tp"], 1, mode)[0][0] for mode in ("none", recompute))
-    torch.testing.assert_close(again, kept, rtol=1e-5, atol=0)
+    # Gradients of what is computed again round differently; other masks would change them by some percent.
+    torch.testing.assert_close(again, kept, rtol=1e-3, atol=0)

@@ -27,7 +27,7 @@ NAMED_IN = {
     "sciml/planning/machine.py": "shards are measured under that word",
     "sciml/report/plan_summary.py": "candidates are listed by the degrees that cut the model",
     "sciml/tuning/space.py": "dp takes what the other degrees leave",
-    "domains/climate/data/variables.py": "short names of surface pressure and precipitation",
+    "domains/climate/data/vocabulary.py": "short names of surface pressure and precipitation",
 }
 """Files that name an axis in a string, and why."""
 
