@@ -33,7 +33,7 @@ from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
 
 TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
-"""What a model is told where that is left open: flows are the same at every x and time."""
+"""Tells what a model is told where that is left open: flows are the same at every x and time."""
 
 FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig | FieldConfig]
 

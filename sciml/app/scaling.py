@@ -45,7 +45,7 @@ class ScalingConfig:
     cluster: ClusterConfig
     sizes: tuple[Positive[float], ...]
     budgets: tuple[Positive[float], ...]
-    check: Positive[float] | None = 4.0
+    check: Positive[float] | None = 2.0
     target: Positive[float] = 1e15
     out: str | None = None
     output: Output = "text"

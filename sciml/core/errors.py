@@ -71,7 +71,7 @@ ELSEWHERE = {
     "weather": "climate", "era5": "climate", "alloys": "materials", "atoms": "materials", "molecules": "materials",
     "fluid": "fluids", "flow": "fluids", "flows": "fluids", "cfd": "fluids", "text": "language", "llm": "language",
 }  # fmt: skip
-"""What other programs and people call things, and what they are called here."""
+"""Words of other programs and people, with those that are used here."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

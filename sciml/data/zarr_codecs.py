@@ -29,7 +29,7 @@ TYPES_3 = re.compile(
 DOCUMENTS = (".zarray", "zarr.json")
 CONSOLIDATED = ".zmetadata"
 MOST_BYTES = 2**26
-"""Of one document; the consolidated metadata of the largest archives take a few MiB."""
+"""Limits one document; the consolidated metadata of the largest archives take a few MiB."""
 
 
 def check_codecs(path: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 Widths = int | tuple[int, int, int, int]
 """Cells at each side, or at left, right, bottom (first row) and top (last row)."""
 Odd = tuple[Sequence[bool], Sequence[bool]]
-"""Of each channel, whether it changes its sign in a mirror that x, and in one that z (or latitude), is normal to."""
+"""Says of each channel whether it changes its sign in a mirror that x, and in one that z or latitude, is normal to."""
 
 
 class Topology(Protocol):

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from sciml.app import scaling
 from sciml.app.cli import main
+from sciml.core.config import build
 from sciml.models.fno import FNOConfig
 from sciml.models.unet import UNetConfig
 from sciml.models.uvit import UViTConfig
 from sciml.models.widths import widened
 from sciml.planning import scaling_law
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 from sciml.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.num_threads=1",
        "trainer.global_batch_size=4", "data.num_samples=16", "model.depth=1", "sizes=[0.5,1,2]"]  # fmt: skip
+
+
+PLANNED = {"climate": [], "fluids": ["data.simulate.count=3", "data.simulate.frames=12",
+                                      "data.splits={train: 1, valid: 1, test: 1}"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -76,6 +84,16 @@ def test_what_says_nothing_is_refused(tmp_path, capsys, arguments, says):
     assert ended.value.code == 2
     assert re.search(says, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("domain", ["climate", pytest.param("fluids", marks=pytest.mark.slow)])
+def test_the_defaults_are_long_enough_for_every_size(domain):
+    values = compose("scaling", [f"domain={domain}", "reference_models=null", *PLANNED[domain]]).config
+    own = {field.name for field in fields(scaling.ScalingConfig)}
+    config = build(scaling.ScalingConfig, {name: value for name, value in values.items() if name in own})
+    spec = RunSpec.build({name: value for name, value in values.items() if name not in own})
+    largest = scaling.Member.of("model", spec, max(config.sizes), config.cluster)
+    assert largest.steps(min(config.budgets)) >= scaling.LEAST_STEPS
 
 
 def test_widths_change_and_heads_keep_theirs():
