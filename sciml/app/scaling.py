@@ -34,6 +34,8 @@ LEAST_STEPS = 20
 """Steps below which a training says nothing."""
 LEAST = 3
 """Sizes, and budgets, that a law needs."""
+BEYOND = 1.5
+"""Largest factor of the training that checks a law, over the largest that it was fitted to."""
 FREE = ("sizes", "budgets", "check", "target", "out", "output", "runs_dir")
 """Keys that may differ when a study goes on."""
 
@@ -190,10 +192,12 @@ def _trained_loss(spec: RunSpec, place: Path, world: World) -> float:
 
 
 def _factor_of(members: Sequence[Member], parameters: float) -> float:
-    """Returns the factor on the widths that gives about so many parameters."""
+    """Returns the factor on the widths that gives about so many parameters, not far from those that were trained."""
     sizes, factors = ([math.log(getattr(m, name)) for m in members] for name in ("parameters", "factor"))
     slope, start = np.polyfit(sizes, factors, 1)
-    return float(np.exp(start + slope * math.log(parameters)))
+    wanted = float(np.exp(start + slope * math.log(parameters)))
+    known = [member.factor for member in members]
+    return min(max(wanted, min(known)), BEYOND * max(known))
 
 
 def _folder_of(values: Mapping[str, Any], spec: RunSpec) -> Path:
