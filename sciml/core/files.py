@@ -209,7 +209,7 @@ def _disk_reason(error: BaseException | None) -> str | None:
 
 
 _HIDDEN = re.compile(r"SafetensorError: .*(I/O|os error).*|RuntimeError: NetCDF: .*|.*No space left on device.*", re.S)
-"""What libraries make of an error of the operating system."""
+"""Names the errors that libraries make of one of the operating system."""
 
 
 def read_safetensors(path: Path, framework: Literal["pt", "np"] = "pt", *, advice: str | None = None) -> dict[str, Any]:

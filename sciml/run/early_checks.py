@@ -1,4 +1,4 @@
-"""Checks of a composed configuration that need neither a domain nor torch, so that a wrong key is answered at once."""
+"""Builds the groups of keys that need neither a domain nor torch, so that a wrong key is answered at once."""
 
 from __future__ import annotations
 
@@ -11,21 +11,30 @@ from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 from sciml.training.tracking import TrackingConfig
 
-GROUPS: Mapping[str, type] = {
+KINDS: Mapping[str, type] = {
     "trainer": TrainerConfig,
     "optim": OptimConfig,
     "parallel": ParallelConfig,
     "engine": EngineConfig,
     "tracking": TrackingConfig,
 }
+"""The dataclass of each group."""
 
 
 def check_groups(config: Mapping[str, Any]) -> None:
     """Refuses keys and values of a training that are wrong whatever its domain.
 
     Raises:
-        ConfigError: as :meth:`sciml.run.spec.RunSpec.build` would.
+        ConfigError: naming the key.
     """
-    if all(isinstance(config.get(group), Mapping) for group in GROUPS):
-        for group, kind in GROUPS.items():
-            build(kind, config[group], prefix=group)
+    if all(isinstance(config.get(group), Mapping) for group in KINDS):
+        build_groups(config)
+
+
+def build_groups(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the groups of a training that are the same in every domain, by their names.
+
+    Raises:
+        ConfigError: naming the key that is wrong.
+    """
+    return {group: build(kind, config[group], prefix=group) for group, kind in KINDS.items()}

@@ -1,4 +1,4 @@
-"""What a resumed run trains with: its own configuration, with what was typed applied or refused by name."""
+"""Decides what a resumed run trains with: its own configuration, with what was typed applied or refused by name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sciml.run.folder import RunFolder
 from sciml.run.spec import with_overrides
 
 KEPT = ("domain", "data", "task", "model", "seed")
-"""What a run is: its weights and its order of samples mean nothing with another one."""
+"""Groups and keys that make a run what it is: its weights and order of samples mean nothing with another one."""
 CHOSEN = ("trainer", "optim", "parallel", "engine", "tracking", "reference_models", "seeds")
-"""What may be chosen anew whenever a run resumes."""
+"""Groups and keys that may be chosen anew whenever a run resumes."""
 
 
 def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bool = False) -> dict[str, Any]:

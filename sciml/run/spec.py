@@ -15,6 +15,7 @@ from sciml.domain.loading import load_domain
 from sciml.domain.optional import FollowsData
 from sciml.domain.protocol import Domain
 from sciml.parallel.config import ParallelConfig
+from sciml.run.early_checks import build_groups
 from sciml.run.folder import RunFolder
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
@@ -106,11 +107,7 @@ class RunSpec:
             model=_build_model_config(config["model"], domain),
             data=build(domain.data_config, config["data"], prefix="data"),
             task=build(domain.task_config, config["task"], prefix="task"),
-            trainer=build(TrainerConfig, config["trainer"], prefix="trainer"),
-            optim=build(OptimConfig, config["optim"], prefix="optim"),
-            parallel=build(ParallelConfig, config["parallel"], prefix="parallel"),
-            engine=build(EngineConfig, config["engine"], prefix="engine"),
-            tracking=build(TrackingConfig, config["tracking"], prefix="tracking"),
+            **build_groups(config),
             seed=build(_Seed, {"seed": config.get("seed")}).seed,
             options=RunOptions.build(config),
             config=config,
