@@ -37,6 +37,7 @@ from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.result import CommandResult
+from sciml.domain.optional import AUTO, DataDefaults
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
 
@@ -76,6 +77,15 @@ class MaterialsDomain:
                 key="data.cutoff",
                 hint=f"data.cutoff={spec.model.cutoff:g}",
             )
+
+    def data_defaults(self, spec: MaterialsSpec, source: MaterialsSpec | None = None) -> DataDefaults:
+        """Lets a warm start have the repulsion that its weights were trained beside."""
+        if spec.model.repulsion != AUTO:
+            return DataDefaults({})
+        before = "zbl" if source is None else getattr(source.model, "repulsion", "none")
+        chosen = "zbl" if before == AUTO else before
+        sentence = "no repulsion of nuclei: the weights that it starts from have none" if chosen == "none" else ""
+        return DataDefaults({"model.repulsion": chosen}, sentence)
 
     def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
         store = open_or_prepare(spec.data)

@@ -24,6 +24,7 @@ from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, Shardin
 
 ForceLayer = Literal["painn", "egnn", "schnet"]
 Layer = Literal[ForceLayer, "pna", "gps"]
+Repulsion = Literal["auto", "zbl", "none"]
 FORCE_LAYERS: tuple[ForceLayer, ...] = get_args(ForceLayer)
 LAYERS: tuple[Layer, ...] = get_args(Layer)
 
@@ -43,6 +44,9 @@ class GNNConfig:
         num_radial: how many of them; one cannot tell distances apart.
         envelope_exponent: lowest power of the polynomial that ends messages at the cutoff; the higher, the later.
             Below 3 messages would bend at distance 0.
+        repulsion: what atoms feel beside the network: ``zbl``, the screened repulsion of their nuclei, or ``none``, as
+            in models whose file says nothing of it. ``auto`` is ``zbl``, unless a run starts from the weights of a
+            model that has none.
         num_heads: attention heads of ``gps``.
     """
 
@@ -56,6 +60,7 @@ class GNNConfig:
     num_radial: Annotated[int, Ge(2)] = 8
     envelope_exponent: Annotated[int, Ge(3)] = 5
     num_heads: AtLeastOne = 4
+    repulsion: Repulsion = "none"
 
     def __post_init__(self) -> None:
         if self.layer == "gps":

@@ -61,7 +61,7 @@ class TestMaterials(DomainConformance):
         self.equals_on("parallel.tp=2", single, tmp_path / "two", "task.members=2")
 
     def test_an_untrained_model_gives_reference_energies_and_no_forces(self, tmp_path):
-        training = self.training(tmp_path)
+        training = self.training(tmp_path, "model.repulsion=none")
         splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
         batch = splits.test.collate([splits.test.sample(n, None) for n in range(4)])
         found = task.predict(model, batch).values

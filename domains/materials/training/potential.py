@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from domains.materials.training.heads import Head, TargetConfig, branch_rows
 from sciml.models.gnn import GNN, GNNConfig
 from sciml.nn.initialization import initialize
+from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.parallel.plan import ShardingPlan, Style
+
+
+REPULSION = "energy.repulsion"
+"""Name of an output that is no target: the energy (eV) that structures have beside the network."""
 
 
 class MaterialsGNN(nn.Module):
@@ -46,6 +51,9 @@ class MaterialsGNN(nn.Module):
         self.heads = nn.ModuleDict(
             {name: Head(config.num_channels, t, max(self.rows[name]) + 1) for name, t in targets.items()}
         )
+        learns_energy = any(target.kind == "energy" for target in targets.values())
+        wall = config.repulsion != "none" and learns_energy
+        self.repulsion = ScreenedRepulsion(config.cutoff) if wall else None
         initialize(self, torch.initial_seed())
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
@@ -63,7 +71,7 @@ class MaterialsGNN(nn.Module):
         graph_index: Int[Tensor, "atom"],
         branch: Int[Tensor, "graph"],
     ) -> dict[str, Float[Tensor, "_ _"]]:
-        """Returns targets by name, (structure or atom, width); also where no label is known.
+        """Returns targets by name, (structure or atom, width), also where no label is known; and :data:`REPULSION`.
 
         Args:
             edge_vectors: from receiver to sender, A.
@@ -78,4 +86,8 @@ class MaterialsGNN(nn.Module):
         for name, head in self.heads.items():
             rows = torch.tensor(self.rows[name], device=branch.device).clamp(min=0)[branch]
             outputs[name] = head(states.scalars, rows[graph_index], graph_index, len(branch))
+        if self.repulsion is not None:
+            of_atoms = self.repulsion(atomic_numbers, edge_vectors, senders, receivers)
+            total = of_atoms.new_zeros(len(branch)).index_add(0, graph_index, of_atoms)
+            outputs[REPULSION] = total[:, None]
         return outputs

@@ -18,6 +18,7 @@ from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
+from domains.materials.training.potential import REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
@@ -63,8 +64,8 @@ class MaterialsTaskConfig:
 class MaterialsTask:
     """Learns energies, forces, stress and properties of structures.
 
-    An energy is the sum of its atoms' reference energies and of what the model says of them, in units of the rms
-    force; forces and stress are its gradients. Other targets are standardized. The loss of a structure is the
+    An energy is the sum of its atoms' reference energies, of what the model says of them, in units of the rms force,
+    and of the repulsion of nuclei (eV) that the model has beside; forces and stress are its gradients. Other targets are standardized. The loss of a structure is the
     weighted sum of Huber losses of its labels (energy per atom, the mean over components of forces and of stress,
     Gaussian likelihoods where asked); a batch's is their mean, and labels that a structure lacks count for nothing.
 
@@ -136,19 +137,25 @@ class MaterialsTask:
                 member: dict[str, Tensor] = {}
                 for name, target in self.config.targets.items():
                     if target.kind == "energy":
-                        member |= self._energy(
-                            outputs[name], batch, (positions, strain) if wanted else (), create_graph
-                        )
+                        moved = (positions, strain) if wanted else ()
+                        member |= self._energy(outputs[name], outputs.get(REPULSION), batch, moved, create_graph)
                     else:
                         member |= self._property(name, outputs[name], target)
                 members.append(member)
         return members
 
     def _energy(
-        self, raw: Float[Tensor, "atom output"], batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
+        self,
+        raw: Float[Tensor, "graph output"],
+        repulsion: Float[Tensor, "graph output"] | None,
+        batch: GraphBatch,
+        moved: tuple[Tensor, ...],
+        create_graph: bool,
     ) -> dict[str, Tensor]:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
+        if repulsion is not None:
+            energy = energy + repulsion[:, 0].to(energy)
         gradients = {}
         if moved:
             # members share what comes before them: positions, strain and vectors
