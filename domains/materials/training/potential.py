@@ -15,7 +15,6 @@ from sciml.nn.initialization import initialize
 from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.parallel.plan import ShardingPlan, Style
 
-
 REPULSION = "energy.repulsion"
 """Name of an output that is no target: the energy (eV) that structures have beside the network."""
 

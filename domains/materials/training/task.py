@@ -65,9 +65,10 @@ class MaterialsTask:
     """Learns energies, forces, stress and properties of structures.
 
     An energy is the sum of its atoms' reference energies, of what the model says of them, in units of the rms force,
-    and of the repulsion of nuclei (eV) that the model has beside; forces and stress are its gradients. Other targets are standardized. The loss of a structure is the
-    weighted sum of Huber losses of its labels (energy per atom, the mean over components of forces and of stress,
-    Gaussian likelihoods where asked); a batch's is their mean, and labels that a structure lacks count for nothing.
+    and of the repulsion of nuclei (eV) that the model has beside; forces and stress are its gradients. Other targets
+    are standardized. The loss of a structure is the weighted sum of Huber losses of its labels (energy per atom, the
+    mean over components of forces and of stress, Gaussian likelihoods where asked); a batch's is their mean, and
+    labels that a structure lacks count for nothing.
 
     Args:
         baselines: what predictions are compared with.
