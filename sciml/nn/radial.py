@@ -12,14 +12,16 @@ from torch import Tensor, nn
 RadialKind = Literal["bessel", "gaussian"]
 
 
-def envelope(lengths: Float[Tensor, "*edge"], cutoff: float, exponent: int = 5) -> Float[Tensor, "*edge"]:
+def envelope(
+    lengths: Float[Tensor, "*edge"], cutoff: float | Float[Tensor, "*edge"], exponent: int = 5
+) -> Float[Tensor, "*edge"]:
     """Returns a polynomial that falls from 1 at distance 0 to 0 at the cutoff, with two derivatives that vanish there.
 
     Source: Gasteiger et al. (2020), https://doi.org/10.48550/arXiv.2003.03123, equation 8.
 
     Args:
         lengths: distances, A.
-        cutoff: where it ends, A; beyond, it is zero.
+        cutoff: where it ends, A, for all or for each; beyond, it is zero.
         exponent: its lowest power; the higher, the later it falls.
     """
     x, p = lengths / cutoff, exponent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -84,7 +85,7 @@ def _radii() -> Float[Tensor, "number"]:
 
     radii = [UNKNOWN_RADIUS if radius == missing else float(radius) for radius in covalent_radii]
     for number, state in enumerate(reference_states[: len(radii)]):
-        share = NEAREST.get(state["symmetry"]) if state else None
-        if state and share:
-            radii[number] = min(radii[number], 0.5 * share * state["a"])
+        crystal: dict[str, Any] = state or {"symmetry": "none"}
+        if crystal["symmetry"] in NEAREST:
+            radii[number] = min(radii[number], 0.5 * NEAREST[crystal["symmetry"]] * crystal["a"])
     return torch.tensor(radii, dtype=torch.float64)
