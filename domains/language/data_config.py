@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, NonNegative
+from sciml.core.types import AtLeastOne, FilePath, NonNegative
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class LanguageDataConfig:
         title: what the text is; shown on pictures.
     """
 
-    path: str | list[str] = "data/language/moby_dick.txt"
+    path: FilePath | list[FilePath] = "data/language/moby_dick.txt"
     context: AtLeastOne | None = None
     splits: TextSplits = field(default_factory=TextSplits)
     title: str = ""

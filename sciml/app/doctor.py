@@ -13,7 +13,7 @@ from typing import Any
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.groups import CONF
+from sciml.core.installation import OWN_CONF
 from sciml.core.provenance import PACKAGES, machine, version
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, NonNegative
@@ -74,7 +74,7 @@ def run(composition: Composition) -> CommandResult:
     }
     text = _text(document)
     if config.measure:
-        path = Path(config.out) if config.out else CONF / "cluster" / f"{THIS_MACHINE}.yaml"
+        path = Path(config.out) if config.out else OWN_CONF / "cluster" / f"{THIS_MACHINE}.yaml"
         cluster = measure_machine(max(1, config.processes), num_threads=config.num_threads)
         save_cluster(cluster, path)
         document = {**document, "cluster": asdict(cluster), "written": str(path)}

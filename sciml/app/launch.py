@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -10,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Literal
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
+from sciml.core.installation import training
 from sciml.core.result import CommandResult, Output
 from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative
@@ -24,7 +23,6 @@ from sciml.run.restart import NOTES
 from sciml.run.session import check_degrees
 from sciml.run.spec import RunSpec
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 SUBMIT_TIMEOUT_S = 60
 NOTICE_S = 120
 """How long before its end the job is told, so that a checkpoint can be written."""
@@ -104,7 +102,7 @@ def batch_script(config: LaunchConfig, name: str, runs_dir: str, overrides: Sequ
         runs_dir: where the training leaves its notes.
         overrides: arguments of ``scripts/train.py``.
     """
-    train = [sys.executable, os.path.relpath(TRAIN), *overrides]
+    train = [sys.executable, *training(), *overrides]
     command = _torchrun(config, train) if config.launcher == "torchrun" else _srun(config, train)
     notes = f'{shlex.quote(f"{runs_dir}/{NOTES}")}/slurm-"$SLURM_JOB_ID"-*.json'
     return "\n".join([*_header(config, name), "", *_environment(config), "", *_body(command, notes, config)]) + "\n"

@@ -21,6 +21,7 @@ from sciml.app.plan import PlanConfig, constraints_of, facts_of, nothing_fits
 from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
+from sciml.core.installation import training
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.distributed.launcher import launched
@@ -197,7 +198,7 @@ def _folder_of(values: Mapping[str, Any], experiment: RunSpec, config: TuneConfi
 def _command(devices: int, words: Sequence[str]) -> str:
     """Returns the command line that trains so."""
     start = ["python"] if devices == 1 else ["torchrun", "--standalone", "--nproc-per-node", str(devices)]
-    return shlex.join([*start, "scripts/train.py", *words])
+    return shlex.join([*start, *training(), *words])
 
 
 @contextmanager

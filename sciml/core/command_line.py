@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 
+from sciml.core.installation import start
+
 PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)
 """Values that need no quotes in the grammar of overrides."""
 
 
 def command(verb: str, *arguments: str, **keys: object) -> str:
-    """Returns the command line of a script; a shell and Hydra read the values of its keys as they are.
+    """Returns the command line of a verb; a shell and Hydra read the values of its keys as they are.
 
     Args:
         arguments: words that are written as they are, such as ``structures=FILE``.
     """
     overrides = [f"{key}={quoted(str(value))}" for key, value in keys.items()]
-    return " ".join(["python", f"scripts/{verb}.py", *map(shlex.quote, overrides), *arguments])
+    return " ".join([start(verb), *map(shlex.quote, overrides), *arguments])
 
 
 def quoted(value: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from sciml.core.installation import CONF, OWN_CONF
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:
     """Returns the options of a group, e.g. ``["vit_1b", "vit_tiny"]`` of ``model``."""
-    folders = [CONF / group, *([Path(config_dir) / group] if config_dir else [])]
+    folders = [CONF / group, OWN_CONF / group, *([Path(config_dir) / group] if config_dir else [])]
     return sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})

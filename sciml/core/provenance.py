@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sciml.core.installation import IS_CHECKOUT, ROOT
+
 PACKAGES = ("torch", "deepspeed", "torch-geometric", "hydra-core", "xarray", "zarr", "netCDF4", "numpy")
 
 
@@ -29,7 +31,7 @@ def provenance() -> dict[str, Any]:
 
 def now() -> datetime.datetime:
     """Returns the current time in UTC."""
-    return datetime.datetime.now(datetime.timezone.utc)
+    return datetime.datetime.now(datetime.UTC)
 
 
 def version(package: str) -> str | None:
@@ -66,11 +68,12 @@ def _processor() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    root = Path(__file__).resolve().parents[2]
+    if not IS_CHECKOUT:  # an installed package may lie within somebody else's repository
+        return None
 
     def run(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Annotated, TypeVar
 
 from annotated_types import Ge, Gt, Interval
+from pydantic import AfterValidator
+
+from sciml.core.installation import located
 
 Number = TypeVar("Number", int, float)
 
@@ -23,3 +26,8 @@ FractionBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 OpenFraction = Annotated[float, Interval(gt=0, lt=1)]
 """Between 0 and 1, without both: the decay of a running average."""
+
+FilePath = Annotated[str, AfterValidator(located)]
+"""Names a file, a folder or a pattern; a dataclass that is built has it absolute, a run keeps it as it can be found
+again: see :mod:`sciml.core.installation`.
+"""

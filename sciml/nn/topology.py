@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cache
 from typing import Protocol
 
@@ -70,7 +70,7 @@ class Sphere:
         return self.pad(fields, (0, 0, 0, fields.shape[-2] - sum(self.on_poles)))  # over one pole, back over the other
 
 
-class Side(str, Enum):
+class Side(StrEnum):
     """Says what is met at one side of a plane.
 
     Inflow and outflow are both ``OPEN``: what comes in looks like what is at the edge.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,7 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.axes import Role, key_of
 
 
-class Style(str, Enum):
+class Style(StrEnum):
     """Says what a tensor-parallel group does with the parameters of a module.
 
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.

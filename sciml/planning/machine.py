@@ -28,7 +28,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.files import read_json, write_text
-from sciml.core.groups import CONF, options
+from sciml.core.groups import options
+from sciml.core.installation import CONF, OWN_CONF
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
 from sciml.distributed.launcher import leave, program, without_launcher
@@ -72,7 +73,7 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> Cl
         known = next((option for option in options("cluster") if option.upper() in name.upper().split()), None)
         if known is not None:
             return read_cluster(CONF / "cluster" / f"{known}.yaml")
-    path = CONF / "cluster" / f"{THIS_MACHINE}.yaml"
+    path = OWN_CONF / "cluster" / f"{THIS_MACHINE}.yaml"
     if path.exists():
         kept = read_cluster(path)
         if kept.devices_per_node >= devices and kept.device == _kind(kind):

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError, close_match, nearest
-from sciml.core.groups import CONF, options
+from sciml.core.groups import options
+from sciml.core.installation import CONF, OWN_CONF
 from sciml.domain.trust import declare_domain
 from sciml.run.overrides import WRITE, as_override
 
@@ -56,7 +58,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     arguments = [as_override(argument) for argument in arguments]
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
-    search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"] if config_dir else []
+    folders = [Path(folder).resolve() for folder in (config_dir, OWN_CONF) if folder and Path(folder).is_dir()]
+    search = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"]
     composed = [_added(argument) for argument in arguments if not (verb in USES_A_RUN and _is_dotted(argument))]
     try:
         typed = OverridesParser.create().parse_overrides(list(arguments))

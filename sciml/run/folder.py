@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
+from sciml.core.installation import start
 from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
@@ -111,7 +112,7 @@ class RunFolder:
         begun = [cls(file.parent) for file in runs_dir.glob(f"{domain}/*/{RECORD}")]
         where = f"{runs_dir}/" if domain == "*" else f"{runs_dir}/{domain}/"
         if not begun:
-            raise ConfigError(f"there is no run under {where}", key=key, hint="train one: python scripts/train.py")
+            raise ConfigError(f"there is no run under {where}", key=key, hint=f"train one: {start('train')}")
         ready = [run for run in begun if CheckpointStore(run.checkpoints).steps()]
         if not ready:
             raise ConfigError(f"no run under {where} has a checkpoint yet", key=key, hint="train longer")

@@ -8,9 +8,10 @@ from typing import Any
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError
 from sciml.core.sentences import plain
+from sciml.domain.loading import load_domain
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
-from sciml.run.spec import with_overrides
+from sciml.run.spec import with_overrides, with_recorded_paths
 
 KEPT = ("domain", "data", "task", "model", "seed")
 """Groups and keys that make a run what it is: its weights and order of samples mean nothing with another one."""
@@ -35,8 +36,10 @@ def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bo
     if not restarted:
         if "experiment" in typed:
             typed |= {*KEPT, *CHOSEN}
+        if typed & set(KEPT):
+            chosen = with_recorded_paths(composition.config, load_domain(composition.config["domain"]))
         for group in sorted(typed & set(KEPT)):
-            _refuse_other(group, config.get(group), composition.config[group], folder)
+            _refuse_other(group, config.get(group), chosen[group], folder)
         config |= {group: composition.config[group] for group in sorted(typed & set(CHOSEN))}
     return _with_own_decay(config, before)
 

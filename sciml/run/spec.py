@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError, nearest
+from sciml.core.installation import recorded
 from sciml.core.result import Output
 from sciml.core.sentences import plain
-from sciml.core.types import AtLeastOne, NonNegative
+from sciml.core.types import AtLeastOne, FilePath, NonNegative
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import FollowsData
 from sciml.domain.protocol import Domain
@@ -102,6 +103,7 @@ class RunSpec:
             if not isinstance(config.get(name), Mapping):
                 raise ConfigError(f"must be a group of keys, got {plain(config.get(name))}", key=name)
         domain = load_domain(config["domain"])
+        config = with_recorded_paths(config, domain)
         spec = cls(
             domain=domain,
             model=_build_model_config(config["model"], domain),
@@ -171,6 +173,30 @@ def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
             values = values[group]
         values[name] = value
     return changed
+
+
+def with_recorded_paths(config: Mapping[str, Any], domain: Domain) -> dict[str, Any]:
+    """Returns a configuration whose data can be found again from any folder, see :mod:`sciml.core.installation`."""
+    kinds = get_type_hints(domain.data_config, include_extras=True)
+    named = {f.name: f.default for f in fields(domain.data_config) if _names_files(kinds[f.name])}
+    left_out = {name: default for name, default in named.items() if isinstance(default, str)}
+    data = {**left_out, **config["data"]}
+    return {**config, "data": {name: _recorded(value, name in named) for name, value in data.items()}}
+
+
+def _recorded(value: Any, names_files: bool) -> Any:
+    if not names_files:
+        return value
+    if isinstance(value, Mapping):
+        return {name: _recorded(part, True) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_recorded(part, True) for part in value]
+    return recorded(value) if isinstance(value, str) else value
+
+
+def _names_files(kind: Any) -> bool:
+    """Says whether a type is, or has in it, that of paths."""
+    return kind == FilePath or any(_names_files(part) for part in get_args(kind))
 
 
 def _build_model_config(values: Mapping[str, Any], domain: Domain) -> Any:

@@ -18,10 +18,10 @@ from typing import Any
 import psutil
 
 from sciml.core.files import disk_errors, read_json_lines, write_text
+from sciml.core.installation import training
 from sciml.distributed.launcher import program, without_launcher
 from sciml.training.callbacks import MetricsRow
 
-TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 LOOK_S = 0.25
 """How often a trial is looked at; its processes share the machine with whoever looks."""
 MEASURED, FAILED = "measured", "failed"
@@ -134,7 +134,7 @@ class Trial:
             "trainer.num_threads": self.num_threads,
         }
         quietly = [f"{key}={value}" for key, value in quiet.items()]
-        return [*program(self.devices), str(TRAIN), *arguments, *quietly]
+        return [*program(self.devices), *training(), *arguments, *quietly]
 
 
 class _Watched:

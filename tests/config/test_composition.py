@@ -1,10 +1,13 @@
 """Groups, experiments and the command line compose as the documentation says."""
 
+import dataclasses
+
 import pytest
 
-from sciml.app.cli import help_text
+from sciml.app.help import help_text
 from sciml.core.errors import ConfigError
-from sciml.core.groups import CONF, options
+from sciml.core.groups import options
+from sciml.core.installation import CONF
 from sciml.run.compose import compose
 from sciml.run.reference_models import build_reference_models
 from sciml.run.spec import RunSpec
@@ -65,7 +68,8 @@ def test_help_shows_groups_with_their_options_and_keys_with_their_defaults():
     text = help_text("train")
     assert "vit_tiny" in text
     assert "climate_archive" in text
-    assert "seed: 0" in text
+    assert "  seed=0  " in text
+    assert "  optim.lr=0.005  " in text  # of the composed domain, not of the dataclass
 
 
 @pytest.mark.parametrize("name", ["größe.nc", "ö ä.nc", "данные/*.nc"])
@@ -92,3 +96,20 @@ def test_a_file_of_ones_own_that_is_no_yaml_is_a_sentence(tmp_path):
     (tmp_path / "domain" / "mine.yaml").write_text("a: [")
     with pytest.raises(ConfigError):
         compose("train", ["domain=mine"], str(tmp_path))
+
+
+@pytest.mark.parametrize("domain", options("domain"))
+def test_help_of_a_training_tells_type_and_meaning_of_every_key_that_is_composed(domain):
+    text = help_text("train", [f"domain={domain}"])
+    config = RunSpec.build(compose("train", [f"domain={domain}"]).config)
+    for group in ("data", "task", "model", "trainer", "optim", "parallel", "engine", "tracking"):
+        for field in dataclasses.fields(getattr(config, group)):
+            assert f"\n  {group}.{field.name}" in text, f"{group}.{field.name}"
+
+
+def test_help_of_a_group_tells_of_each_option_by_domain():
+    text = help_text("train", ["model"])
+    assert all(option in text for option in options("model"))
+    assert text.index("for domain=materials") < text.index("gnn_tiny") < text.index("for domain=language")
+    with pytest.raises(ConfigError, match="did you mean 'model'"):
+        help_text("train", ["modell"])

@@ -22,7 +22,7 @@ from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
 from sciml.core.lock import lock_output
 from sciml.core.progress import track
-from sciml.core.types import Positive
+from sciml.core.types import FilePath, Positive
 from sciml.data.files import is_remote, source_stem
 from sciml.data.staging import Staging, fingerprint
 
@@ -38,7 +38,7 @@ class PrepareConfig(Selection):
         max_memory_gb: memory for blocks of fields; more is faster where data are large.
     """
 
-    path: str | list[str] = ""
+    path: FilePath | list[FilePath] = ""
     out: str | None = None
     overwrite: bool = False
     max_memory_gb: Positive[float] = 2.0

@@ -24,7 +24,7 @@ from domains.climate.data.zarr_layout import is_store
 from sciml.core.config import one_of
 from sciml.core.duration import as_typed, format_hours
 from sciml.core.errors import ConfigError
-from sciml.core.types import NonNegative, Positive
+from sciml.core.types import FilePath, NonNegative, Positive
 from sciml.data.files import source_stem
 from sciml.domain.optional import AUTO
 
@@ -48,8 +48,8 @@ class ClimateDataConfig(Selection):
 
     key_prefix: ClassVar[str] = "data."
 
-    path: str | list[str] = "data/climate/simulated_archive.zarr"
-    cache: str = "data/cache"
+    path: FilePath | list[FilePath] = "data/climate/simulated_archive.zarr"
+    cache: FilePath = "data/cache"
     max_memory_gb: Positive[float] = 2.0
     preload_gb: NonNegative[float] = 2.0
     augment: AugmentationName = "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 Over = Literal["instant", "sum", "mean", "max", "min"]
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Says what a model may do with a variable."""
 
     PROGNOSTIC = "prognostic"  # goes in and comes out

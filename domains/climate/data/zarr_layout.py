@@ -37,11 +37,15 @@ def create_array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[in
 
     compressor = Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE)
     chunks = tuple(min(c, max(s, 1)) for c, s in zip(chunks, shape, strict=True))
-    common = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.float32(np.nan), "overwrite": True}
-    if hasattr(group, "create_array"):
-        array = group.create_array(name, compressors=compressor, **common)
-    else:  # zarr before version 3, the last for Python 3.10
-        array = group.create_dataset(name, compressor=compressor, **common)
+    array = group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype="float32",
+        fill_value=np.float32(np.nan),
+        compressors=compressor,
+        overwrite=True,
+    )
     array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
     return array
 
@@ -84,9 +88,8 @@ def open_group(path: Path, mode: str) -> Any:
 
     if mode == "r":
         check_codecs(str(path))
-    new: dict[str, Any] = {"zarr_format": 2} if mode == "w" and int(zarr.__version__.split(".")[0]) >= 3 else {}
     open_any: Any = zarr.open_group
-    return open_any(str(path), mode=mode, **new)
+    return open_any(str(path), mode=mode, zarr_format=2 if mode == "w" else None)
 
 
 def consolidate(path: Path) -> None:

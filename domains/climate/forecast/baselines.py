@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_a
 from domains.climate.data.store import ClimateStore
 from domains.climate.forecast.metrics import FieldsAt, as_fields
 from sciml.core.duration import format_hours
-from sciml.core.errors import DataError
+from sciml.core.errors import DataError, RunError
 from sciml.core.files import atomic_file
 from sciml.domain.protocol import Prediction, Predictor
 from sciml.domain.score import Baseline
@@ -236,7 +237,8 @@ class RidgeBaseline:
             return
         from safetensors.torch import save_file
 
-        with atomic_file(self.cache) as temporary:
+        # Data may lie where only others may write, such as an installed package.
+        with suppress(RunError), atomic_file(self.cache) as temporary:
             tensors = {name: tensor.contiguous() for name, tensor in self._tensors.items()}
             save_file(tensors, temporary, metadata={"fingerprint": self._fingerprint()})
 

@@ -9,12 +9,12 @@ from typing import Literal
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
-from sciml.core.types import NonNegative
+from sciml.core.types import FilePath, NonNegative
 
 MAIN = "flow"
 """Name of a data set that was given none."""
 
-Paths = str | list[str] | dict[str, str | list[str]]
+Paths = FilePath | list[FilePath] | dict[str, FilePath | list[FilePath]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class FluidsDataConfig:
 
     path: Paths | None = None
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
-    cache: str = "data/cache"
+    cache: FilePath = "data/cache"
     boundary: dict[str, str | list[str]] | None = None
     variables: list[str] | None = None
     splits: FlowSplits = field(default_factory=FlowSplits)

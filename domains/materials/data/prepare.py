@@ -27,14 +27,14 @@ from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, read_json, write_json
 from sciml.core.lock import lock_output
 from sciml.core.progress import track
-from sciml.core.types import NonNegative, Positive
+from sciml.core.types import FilePath, NonNegative, Positive
 from sciml.data import files
 from sciml.data.staging import Staging, fingerprint
 
 RECORD_EDGES = 2_000_000
 """Edges after which what is done is recorded: at most these are done again after an interruption."""
 
-Source = str | list[str] | dict[str, str]
+Source = FilePath | list[FilePath] | dict[str, FilePath]
 
 
 def default_splits() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from domains.materials.data.store import MaterialsStore
 from domains.materials.data.store_layout import is_store
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
-from sciml.core.types import NonNegative
+from sciml.core.types import FilePath, NonNegative
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 ALL_TEST = {"train": 0.0, "valid": 0.0, "test": 1.0}
@@ -52,7 +52,7 @@ class MaterialsDataConfig(Preparation):
 
     path: Source = "data/materials/hea_eam.extxyz.xz"
     test_path: Source | None = None
-    cache: str = "data/cache"
+    cache: FilePath = "data/cache"
     dtype: str = "float32"
     shares: dict[str, NonNegative[float]] = field(default_factory=dict)
 

@@ -85,7 +85,7 @@ class EMTLabeler:
             atoms = replace(structure, labels={}).to_atoms()
             atoms.calc = EMT()
             energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-            labels.append({"energy": np.float64(energy), "forces": forces, "stress": stress_matrix(stress)})
+            labels.append({"energy": np.asarray(energy, np.float64), "forces": forces, "stress": stress_matrix(stress)})
         return labels
 
 

@@ -45,7 +45,7 @@ def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
 
 
 def test_what_is_kept_is_not_measured_again(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CONF", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CONF", tmp_path)
     monkeypatch.setattr(machine, "measure_machine", lambda *_: pytest.fail("measured again"))
     save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
     assert cluster_here(2, "cpu") == measured

@@ -10,7 +10,7 @@ import torch
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.groups import CONF
+from sciml.core.installation import CONF
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.models.gnn import FORCE_LAYERS, GNN, LAYERS, GNNConfig

@@ -83,7 +83,7 @@ class FieldPiece:
                 f"{self.file}: {self.variable.name}{when} cannot be read, the file seems damaged "
                 f"({type(error).__name__}: {error})"
             ) from error
-        values = merged_versions(values, list(part.dims))
+        values = merged_versions(values, [str(dim) for dim in part.dims])
         order = [dim for dim in part.dims if dim != "expver"]
         values = values.transpose([order.index(dim) for dim in DIMS if dim in order])
         for position, dim in enumerate(DIMS[:2]):

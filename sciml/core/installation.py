@@ -1,0 +1,60 @@
+"""Knows where the files that come with the project are: beside the package in a checkout, inside it when installed.
+
+A path in a configuration means a file of the working folder or, where there is none, one that comes with the project,
+such as ``data/climate/era5_week.nc``. What a run keeps of it opens from any folder: see :func:`recorded`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+IS_CHECKOUT = (PACKAGE.parent / "conf" / "train.yaml").is_file()
+ROOT = PACKAGE.parent if IS_CHECKOUT else PACKAGE / "project_files"
+"""Has ``conf``, ``data`` and ``models``; pyproject.toml puts them there when a wheel is built."""
+CONF = ROOT / "conf"
+USER_CONF = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sciml"
+"""Has options of an installed package that were made here, since the package itself may be read-only."""
+OWN_CONF = CONF if IS_CHECKOUT else USER_CONF
+"""Where this machine's options are written, such as ``cluster=this_machine``."""
+
+
+def located(path: str) -> str:
+    """Returns a local path as an absolute one: of the working folder or, where there is none, of the project.
+
+    An address such as ``gs://bucket/era5.zarr``, and the empty path, stay as they are.
+    """
+    if not path or "://" in path:
+        return path
+    path = os.path.expanduser(path)
+    here = os.path.abspath(path)
+    if os.path.isabs(path) or _exists(here):
+        return here + "/" * path.endswith("/")
+    return str(ROOT / path) if _exists(str(ROOT / path)) else here
+
+
+def recorded(path: str) -> str:
+    """Returns a path as a run keeps it: relative for a file that comes with the project, absolute for all others."""
+    found = located(path)
+    mine = found.startswith(tuple(f"{ROOT}{os.sep}{folder}{os.sep}" for folder in ("data", "models")))
+    return os.path.relpath(found, ROOT) if mine else found
+
+
+def start(verb: str) -> str:
+    """Returns how a command is started here, as it was itself: ``python scripts/train.py`` or ``sciml train``."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name == "__main__.py" and called.parent == PACKAGE:
+        return f"python -m sciml {verb}"
+    return f"python scripts/{verb}.py" if IS_CHECKOUT and called.name != "sciml" else f"sciml {verb}"
+
+
+def training() -> list[str]:
+    """Returns what Python, or torchrun, is given to run a training, followed by its keys."""
+    return [os.path.relpath(ROOT / "scripts" / "train.py")] if IS_CHECKOUT else ["-m", "sciml", "train"]
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path) or (glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None)
