@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sciml.core import installation
 from sciml.core.installation import ROOT
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
@@ -36,4 +37,5 @@ def test_own_data_are_kept_absolute_in_every_form(tmp_path, monkeypatch):
 
 def test_the_cache_is_found_again_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(installation, "ROOT", tmp_path / "installed")
     assert data_of("domain=fluids")[1]["cache"] == str(tmp_path / "data" / "cache")
