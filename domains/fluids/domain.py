@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.data_config import FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
@@ -24,6 +24,8 @@ from domains.fluids.forecast.example_rollout import forecast_example, read_examp
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import initial_batch
 from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
+from domains.fluids.refine.config import RefineConfig
+from domains.fluids.refine.model import RefineModel
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError
@@ -35,7 +37,8 @@ from sciml.models.field_models import FIELD_KINDS, FieldConfig
 TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
 """Tells what a model is told where that is left open: flows are the same at every x and time."""
 
-FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, AMRConfig | FieldConfig]
+FluidsModelConfig = AMRConfig | RefineConfig | FieldConfig
+FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, FluidsModelConfig]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class FluidsDomain:
     """Forecasts flows on regular grids in a plane by a hierarchical transformer that refines where physics needs it."""
 
     name = "fluids"
-    model_kinds: Mapping[str, type] = {"amr": AMRConfig, **FIELD_KINDS}
+    model_kinds: Mapping[str, type] = {"amr": AMRConfig, "refine": RefineConfig, **FIELD_KINDS}
     data_config = FluidsDataConfig
     task_config = FluidsTaskConfig
     simulate_config = SimulateConfig
@@ -76,9 +79,17 @@ class FluidsDomain:
                 key="task.pushforward",
                 hint="use 0, or parallel.pp=1",
             )
+        if spec.task.unroll > 1 and spec.parallel.tp * spec.parallel.sp * spec.parallel.pp > 1:
+            raise ConfigError(
+                "gradients through several steps need the whole model on each rank",
+                key="task.unroll",
+                hint="use 1, or share out the samples alone (parallel.dp)",
+            )
 
     def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
         schema, flows = open_flows(spec.data)
+        if isinstance(spec.model, RefineConfig):
+            check_profiles(flows)
         task, data = spec.task, spec.data
         if fitted is None:
             statistics = FluidsStatistics({name: measure(found, task.strides) for name, found in flows.items()})
@@ -86,7 +97,7 @@ class FluidsDomain:
             statistics = fitted.statistics
             check_as_trained(fitted.schema, schema)
         preload: dict[str, Any] = {"preload_gb": data.preload_gb}
-        ahead, furthest = task.pushforward + 1, max(task.score_frames)
+        ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
         training = {"pushforward_steps": task.pushforward, **preload}
         splits = FluidsSplits(
             train=FlowSamples(
@@ -107,12 +118,16 @@ class FluidsDomain:
         return splits
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
+        if isinstance(spec.model, RefineConfig):
+            return RefineModel(spec.model, schema.channels, schema.variables)
         if isinstance(spec.model, FieldConfig):
             return FlowFieldModel(spec.model, schema.channels)
         return AMRViT(spec.model, schema.channels)
 
     def task(self, spec: FluidsSpec, splits: Splits) -> FluidsTask:
-        return FluidsTask(splits.schema, splits.statistics, spec.task, needs_truth=_indicator(spec.model) == "oracle")
+        refine = spec.model if isinstance(spec.model, RefineConfig) else None
+        needs_truth = _indicator(spec.model) == "oracle"
+        return FluidsTask(splits.schema, splits.statistics, spec.task, needs_truth=needs_truth, refine=refine)
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:
         return FittedData(FluidsSchema.from_dict(schema), FluidsStatistics.from_tensors(statistics))
@@ -149,9 +164,25 @@ def forecast_figures(path: Path, schema: FluidsSchema, source: FlowSamples) -> I
     return example_figures(example, None, None)
 
 
-def _indicator(model: AMRConfig | FieldConfig) -> str | None:
+def _indicator(model: FluidsModelConfig) -> str | None:
     """Returns what tells where to refine; None for a model that refines nowhere."""
-    return model.indicator if isinstance(model, AMRConfig) else None
+    return model.indicator if isinstance(model, ForestConfig) else None
+
+
+def check_profiles(flows: Mapping[str, Flows]) -> None:
+    """Refuses flows whose air at rest no file tells: a solver cannot step them.
+
+    Raises:
+        ConfigError: names one.
+    """
+    for each in flows.values():
+        for trajectory in (flow for split in each.trajectories.values() for flow in split):
+            if trajectory.profiles is None:
+                raise ConfigError(
+                    f"{trajectory.source.name} has no hy_dens and hy_theta, the air at rest that a solver needs",
+                    key="model.kind",
+                    hint="add them, or use a model that needs no solver, e.g. model=vit_flow_tiny",
+                )
 
 
 def check_as_trained(trained: FluidsSchema, found: FluidsSchema) -> None:

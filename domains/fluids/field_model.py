@@ -52,13 +52,26 @@ class FlowFieldModel(FieldForecaster):
         """Returns the way from a state to its normalized increment, in parts; see :meth:`AMRViT.forward_pass`."""
         samples = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
         names = tuple(channel_names or self.channels)
-        scalars = {"lead_time": lead_time}
-        if cell_size is not None:
-            scalars["cell_size"] = cell_size.log2()
-        angles = cell_angles(samples, fields.shape[-2:], fields.device)
-        outputs = tuple(output_names or names)
-        inputs = FieldInputs(fields, names, outputs, scalars, angles, Planes(samples), odd_winds(names))
-        return self.net.forward_pass(inputs)
+        return self.net.forward_pass(field_inputs(fields, names, lead_time, samples, cell_size, output_names))
+
+
+def field_inputs(
+    fields: Float[Tensor, "batch channel z x"],
+    names: tuple[str, ...],
+    lead_time: Float[Tensor, "batch"],
+    boundaries: Sequence[Boundary],
+    cell_size: Float[Tensor, "batch"] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> FieldInputs:
+    """Returns a state of a flow as models from fields to fields are given it; arguments as in
+    :meth:`FlowFieldModel.forward_pass`.
+    """
+    scalars = {"lead_time": lead_time}
+    if cell_size is not None:
+        scalars["cell_size"] = cell_size.log2()
+    angles = cell_angles(boundaries, fields.shape[-2:], fields.device)
+    outputs = tuple(output_names or names)
+    return FieldInputs(fields, names, outputs, scalars, angles, Planes(tuple(boundaries)), odd_winds(names))
 
 
 def cell_angles(

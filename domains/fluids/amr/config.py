@@ -20,11 +20,11 @@ ENCODINGS = {"lead_time": WaveEncoding(4000.0, 0.4, 16), "cell_size": WaveEncodi
 
 
 @dataclass(frozen=True)
-class AMRConfig(ViTConfig):
-    """Configures a vision transformer on an adaptively refined grid of patches.
+class ForestConfig(ViTConfig):
+    """Configures a vision transformer whose tokens are those of a forest of patches.
 
     Tokens of all levels go through one trunk. Patches of ``patch_size`` cover everything; some of them, chosen anew
-    for each state, have finer ones besides, and so on. Without ``ratios`` it is a plain ViT.
+    for each state, have finer ones besides, and so on.
 
     Attributes:
         patch_size: cells along a side of the coarsest patches.
@@ -41,12 +41,8 @@ class AMRConfig(ViTConfig):
         balance: whether neighboring patches may differ by one level only.
         coupling: between patches and their finer ones before each block: ``none``, ``one_way`` (to the finer) or
             ``two_way``.
-        ghost_cells: cells around a patch that its token sees; beyond the edges they follow the boundary condition.
-        edge_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
     """
 
-    kind: str = "amr"
-    patch_size: AtLeastOne = 16
     condition_on: tuple[str, ...] = ("lead_time",)
     position_features: tuple[str, ...] = ("z",)
     rotary_axes: tuple[str, ...] = ("x", "z")
@@ -58,17 +54,11 @@ class AMRConfig(ViTConfig):
     hysteresis: NonNegative[float] = 0.0
     balance: bool = False
     coupling: Literal["none", "one_way", "two_way"] = "two_way"
-    ghost_cells: NonNegative[int] = 1
-    edge_filter: NonNegative[int] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_grid_options(self, "fluids", AXES, ENCODINGS)
         one_of(self.indicator, INDICATORS, "model.indicator")
-        if self.edge_filter and self.edge_filter % 2 == 0:
-            raise ConfigError(
-                f"a filter of {self.edge_filter} cells has no middle", key="model.edge_filter", hint="5, or 0 for none"
-            )
         self._check_levels()
 
     def _check_levels(self) -> None:
@@ -97,3 +87,24 @@ class AMRConfig(ViTConfig):
     def may_vary(self) -> bool:
         """Says whether samples of one shape may have different numbers of tokens."""
         return bool(self.ratios) and (self.threshold is not None or (self.balance and len(self.ratios) > 1))
+
+
+@dataclass(frozen=True)
+class AMRConfig(ForestConfig):
+    """Configures a vision transformer on an adaptively refined grid of patches. Without ``ratios`` it is a plain ViT.
+
+    Attributes:
+        ghost_cells: cells around a patch that its token sees; beyond the edges they follow the boundary condition.
+        edge_filter: width in cells of a learned filter over what the patches have decoded; 0 has none.
+    """
+
+    kind: str = "amr"
+    ghost_cells: NonNegative[int] = 1
+    edge_filter: NonNegative[int] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.edge_filter and self.edge_filter % 2 == 0:
+            raise ConfigError(
+                f"a filter of {self.edge_filter} cells has no middle", key="model.edge_filter", hint="5, or 0 for none"
+            )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.config import ForestConfig
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.token_shard import TokenShard
 from sciml.models.vit import Block
@@ -59,7 +59,7 @@ class Coupling(nn.Module):
 class CoupledBlock(Block):
     """Couples parents and children before a block of the shared ViT."""
 
-    def __init__(self, config: AMRConfig, drop_path: float = 0.0) -> None:
+    def __init__(self, config: ForestConfig, drop_path: float = 0.0) -> None:
         super().__init__(config, drop_path)
         is_coupled = config.coupling != "none" and config.ratios
         self.coupling = Coupling(config.embed_dim, config.coupling == "two_way") if is_coupled else None

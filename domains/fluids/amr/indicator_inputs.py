@@ -16,6 +16,8 @@ from sciml.nn.topology import Odd, Planes, Side
 
 WINDS = {"x": "uwnd", "z": "wwnd"}
 """The channel of the wind along each axis."""
+CHANGE = "change_of_"
+"""Begins the names of channels with what a solver has changed of a variable."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class IndicatorInputs:
         boundaries: of each sample.
         previous: the states one frame before, where they are known.
         truth: the states one step later, for the oracle.
+        residual: by how much a solver on a coarser grid steps otherwise, where there is a solver.
     """
 
     fields: Float[Tensor, "batch channel z x"]
@@ -35,6 +38,7 @@ class IndicatorInputs:
     boundaries: tuple[Boundary, ...]
     previous: Float[Tensor, "batch channel z x"] | None = None
     truth: Float[Tensor, "batch channel z x"] | None = None
+    residual: Float[Tensor, "batch variable z x"] | None = None
 
     def padded(self, widths: tuple[int, int, int, int]) -> Float[Tensor, "batch channel padded_z padded_x"]:
         """Returns the states with ghost cells at left, right, bottom and top, by each sample's boundary.
@@ -60,7 +64,8 @@ class IndicatorInputs:
 
 def odd_winds(names: Sequence[str]) -> Odd:
     """Says of each variable whether a wall normal to x, and one normal to z, turns it around."""
-    return [name == WINDS["x"] for name in names], [name == WINDS["z"] for name in names]
+    variables = [name.removeprefix(CHANGE) for name in names]
+    return [name == WINDS["x"] for name in variables], [name == WINDS["z"] for name in variables]
 
 
 def patch_means(

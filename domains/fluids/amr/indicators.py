@@ -1,7 +1,8 @@
 """Scores patches, 0 or more, from normalized states, to tell where to refine. Patches outside the grid get -1.
 
 Scores of a sample depend on nothing else in its batch. ``hybrid`` adds variance, squared vorticity and the past
-increment, each over its mean in the sample, as far as they are known. ``random`` and ``oracle`` are for comparison.
+increment, each over its mean in the sample, as far as they are known. ``residual`` is by how much a solver on a coarser
+grid steps otherwise, for models that correct a solver. ``random`` and ``oracle`` are for comparison.
 """
 
 from __future__ import annotations
@@ -58,7 +59,16 @@ def increment(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) ->
     Raises:
         ConfigError: where that frame is not known.
     """
-    return _change(evidence, evidence.previous, "the frame before", geometry, level)
+    return _change(_difference(evidence, evidence.previous), "the frame before", geometry, level)
+
+
+def residual(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
+    """Returns the squared difference of a solver's steps on two grids, mean over cells and variables.
+
+    Raises:
+        ConfigError: where there is no solver.
+    """
+    return _change(evidence.residual, "a solver's residual", geometry, level)
 
 
 def oracle(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
@@ -67,7 +77,7 @@ def oracle(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Fl
     Raises:
         ConfigError: where the truth is not given.
     """
-    return _change(evidence, evidence.truth, "the truth", geometry, level)
+    return _change(_difference(evidence, evidence.truth), "the truth", geometry, level)
 
 
 def random(evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
@@ -95,6 +105,7 @@ INDICATORS: Mapping[str, Indicator | None] = {
     "vorticity": vorticity,
     "gradient": gradient,
     "increment": increment,
+    "residual": residual,
     "hybrid": hybrid,
     "learned": None,  # has parameters: LearnedIndicator
     "random": random,
@@ -114,17 +125,18 @@ class LearnedIndicator(nn.Module):
     TERMS = ("variance", "gradient", "vorticity", "increment")
     HIDDEN = 16
 
-    def __init__(self) -> None:
+    def __init__(self, *more_terms: str) -> None:
         super().__init__()
-        self.first = nn.Linear(len(self.TERMS), self.HIDDEN)
+        self.terms = (*self.TERMS, *more_terms)
+        self.first = nn.Linear(len(self.terms), self.HIDDEN)
         self.second = nn.Linear(self.HIDDEN, 1)
 
     def forward(self, evidence: IndicatorInputs, geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:
         with torch.no_grad():
-            terms = relative_terms(evidence, geometry, level, self.TERMS)
+            terms = relative_terms(evidence, geometry, level, self.terms)
             known = next(iter(terms.values()))
             outside = known < 0
-            features = [terms.get(name, torch.ones_like(known)).clamp(min=0) for name in self.TERMS]
+            features = [terms.get(name, torch.ones_like(known)).clamp(min=0) for name in self.terms]
             logs = torch.log(torch.stack(features, dim=-1) + 1e-3).to(self.first.weight.dtype)
         return self.second(F.silu(self.first(logs)))[..., 0].sigmoid().masked_fill(outside, OUTSIDE)
 
@@ -136,6 +148,8 @@ def relative_terms(
     relative = {}
     for name in names:
         if (name == "vorticity" and not has_winds(evidence)) or (name == "increment" and evidence.previous is None):
+            continue
+        if name == "residual" and evidence.residual is None:
             continue
         indicator = INDICATORS[name]
         assert indicator is not None
@@ -151,18 +165,20 @@ def has_winds(evidence: IndicatorInputs) -> bool:
     return set(WINDS.values()) <= set(evidence.channels)
 
 
+def _difference(
+    evidence: IndicatorInputs, other: Float[Tensor, "batch channel z x"] | None
+) -> Float[Tensor, "batch channel z x"] | None:
+    return None if other is None else other - evidence.fields
+
+
 def _change(
-    evidence: IndicatorInputs,
-    other: Float[Tensor, "batch channel z x"] | None,
-    what: str,
-    geometry: PatchGeometry,
-    level: int,
+    difference: Float[Tensor, "batch channel z x"] | None, what: str, geometry: PatchGeometry, level: int
 ) -> Float[Tensor, "batch node"]:
-    if other is None:
+    if difference is None:
         raise ConfigError(
             f"{what} is not known to the indicator", key="model.indicator", hint="use hybrid, or give it to the model"
         )
-    return _mean((other - evidence.fields).square().mean(dim=1), geometry, level)
+    return _mean(difference.square().mean(dim=1), geometry, level)
 
 
 def _mean(cells: Float[Tensor, "batch z x"], geometry: PatchGeometry, level: int) -> Float[Tensor, "batch node"]:

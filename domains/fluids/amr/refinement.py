@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from domains.fluids.amr.config import AMRConfig
+from domains.fluids.amr.config import ForestConfig
 from domains.fluids.amr.forest import Forest, Level, PatchGeometry, roots, slots
+from domains.fluids.amr.indicator_inputs import IndicatorInputs
+from domains.fluids.amr.indicators import INDICATORS, Indicator, LearnedIndicator
 
 Score = Callable[[int], Float[Tensor, "batch node"]]
 """From a level to the scores of all patches that it may have; those outside the grid score below 0."""
 
 
+def grow_forest(
+    config: ForestConfig,
+    evidence: IndicatorInputs,
+    learned: LearnedIndicator | None,
+    before: Forest | None = None,
+    *,
+    trim: bool = False,
+) -> Forest:
+    """Decides where to refine a batch of states by the indicator that the configuration names.
+
+    Args:
+        learned: the indicator that has parameters, where it is named.
+        before, trim: as in :func:`grow`.
+    """
+    geometry = PatchGeometry(tuple(evidence.fields.shape[2:]), config.patch_sizes)
+    indicator: Indicator | None = learned or INDICATORS[config.indicator]
+    assert indicator is not None
+
+    def score(level: int) -> Float[Tensor, "batch node"]:
+        with torch.no_grad() if learned is None else nullcontext():
+            return indicator(evidence, geometry, level)
+
+    return grow(config, geometry, score, evidence.periodic, before, trim=trim)
+
+
 def grow(
-    config: AMRConfig,
+    config: ForestConfig,
     geometry: PatchGeometry,
     score: Score,
     periodic: Bool[Tensor, "batch axis"],
@@ -51,7 +79,7 @@ def grow(
 
 
 def _choose(
-    config: AMRConfig,
+    config: ForestConfig,
     geometry: PatchGeometry,
     index: int,
     nodes: Int[Tensor, "batch token"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from domains.fluids.amr.config import ENCODINGS, AMRConfig
 from domains.fluids.amr.coupling import CoupledBlock
-from domains.fluids.amr.forest import Forest, PatchGeometry
+from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.head import CellHead
 from domains.fluids.amr.indicator_inputs import IndicatorInputs
-from domains.fluids.amr.indicators import INDICATORS, Indicator, LearnedIndicator
+from domains.fluids.amr.indicators import LearnedIndicator
 from domains.fluids.amr.merge import Merge
 from domains.fluids.amr.patch_edges import PatchEdgeFilter
 from domains.fluids.amr.positions import patch_angles
-from domains.fluids.amr.refinement import grow
+from domains.fluids.amr.refinement import grow_forest
 from domains.fluids.amr.token_shard import TokenShard
 from domains.fluids.amr.tokens import Tokenizer
 from domains.fluids.data.boundary import Boundary
@@ -145,12 +144,4 @@ class AMRViT(GridViT):
 
     def forest(self, evidence: IndicatorInputs, before: Forest | None = None) -> Forest:
         """Decides where to refine."""
-        geometry = PatchGeometry(tuple(evidence.fields.shape[2:]), self.config.patch_sizes)
-        indicator: Indicator | None = self.indicator or INDICATORS[self.config.indicator]
-        assert indicator is not None
-
-        def score(level: int) -> Float[Tensor, "batch node"]:
-            with torch.no_grad() if self.indicator is None else nullcontext():
-                return indicator(evidence, geometry, level)
-
-        return grow(self.config, geometry, score, evidence.periodic, before, trim=not self.training)
+        return grow_forest(self.config, evidence, self.indicator, before, trim=not self.training)

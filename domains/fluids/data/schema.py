@@ -63,11 +63,15 @@ class FluidsSchema:
     title: str = ""
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """Lists the variables of all data sets."""
+        return tuple(dict.fromkeys(name for data_set in self.data_sets.values() for name in data_set.variables))
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Lists all variables and constants of all data sets: what a model is built for."""
-        variables = [name for data_set in self.data_sets.values() for name in data_set.variables]
         constants = [name for data_set in self.data_sets.values() for name in data_set.constants]
-        return tuple(dict.fromkeys([*variables, *constants]))
+        return tuple(dict.fromkeys([*self.variables, *constants]))
 
     def score_name(self, data_set: str, variable: str) -> str:
         """Returns a variable's name in scores: with its data set where there are several."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -16,13 +17,19 @@ from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.batch import FlowBatch, FlowPart, resample
 from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.refine.config import RefineConfig
+from domains.fluids.refine.model import RefineModel, change_names
+from domains.fluids.refine.solver_step import Solved, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
+from sciml.nn.recompute import recompute
 from sciml.report.style import GRAY, ORANGE
 
+CORRECTION = 0.2
+"""Size of a correction of a solver's step over that of the step, roughly; what a model says is in units of it."""
 STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
 
@@ -45,6 +52,8 @@ class FluidsTaskConfig:
         resample: whether states on another grid than that of the training go through that grid; else the model is
             applied to them as they are.
         conserve: variables whose mean over a closed domain a step must not change, as the density of miniWeather.
+        unroll: successive steps from the model's own states that are learned together; gradients flow through them,
+            and each step is computed anew in the backward pass.
 
     Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
     """
@@ -55,6 +64,7 @@ class FluidsTaskConfig:
     noise: NonNegative[float] = 0.0
     resample: bool = True
     conserve: list[str] = field(default_factory=list)
+    unroll: AtLeastOne = 1
 
     def __post_init__(self) -> None:
         if not any(all(frames % stride == 0 for frames in self.score_frames) for stride in self.strides):
@@ -86,6 +96,7 @@ class FluidsTask:
         schema: of the data, which may be on another grid than those of the training.
         statistics: of the training.
         needs_truth: whether the model refines where only the truth tells (indicator ``oracle``).
+        refine: of a model that corrects the steps of a solver.
     """
 
     needs_double_backward = False
@@ -97,26 +108,25 @@ class FluidsTask:
         config: FluidsTaskConfig,
         *,
         needs_truth: bool = False,
+        refine: RefineConfig | None = None,
     ) -> None:
         self.schema, self.statistics, self.config, self.needs_truth = schema, statistics, config, needs_truth
         self.device: torch.device | str = "cpu"
         self.grids = {name: tuple(scale.cells.tolist()) for name, scale in statistics.scales.items()}
         check_conserved(config.conserve, schema)
+        self.solvers = {} if refine is None else {
+            name: solver_step(name, data_set, refine, max(config.strides)) for name, data_set in schema.data_sets.items()
+        }  # fmt: skip
 
     def to(self, device: torch.device | str) -> FluidsTask:
         self.device, self.statistics = device, self.statistics.to(device)
         return self
 
     def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
-        """Returns the mean squared error of normalized increments, averaged over samples."""
+        """Returns the mean squared error of normalized increments, averaged over samples and steps."""
         losses, weights, parts = [], [], {}
         for name, part in batch.parts.items():
-            part = self._last_step(model, name, part)
-            assert part.targets is not None
-            scale = self._increment_scale(name, part)
-            truth = (part.targets[:, 0] - part.state) / scale
-            squared = (self._increment(model, name, part) - truth).square()
-            losses.append(_mean(squared, part.fluid))
+            losses.append(self._error(model, name, self._last_steps(model, name, part)))
             weights.append(float(len(part.state)))
             if len(batch.parts) > 1:
                 parts[f"loss_{name}"] = losses[-1].detach()
@@ -124,23 +134,36 @@ class FluidsTask:
         loss = torch.stack([loss * weight for loss, weight in zip(losses, weights, strict=True)]).sum() / total
         return LossOutput(loss, parts, weight=total)
 
+    def _error(self, model: nn.Module, name: str, part: FlowPart) -> Float[Tensor, ""]:
+        """Returns the error of the remaining steps from a part's state, each in units of its increments."""
+        errors = []
+        for _ in range(part.steps.shape[1]):
+            assert part.targets is not None
+            scale = self._increment_scale(name, part)
+            mode = "none" if part.steps.shape[1] == 1 and not errors else "full"
+            increment = recompute(mode, partial(self._increment, model, name, part), part.state)
+            errors.append(_mean((increment - (part.targets[:, 0] - part.state) / scale).square(), part.fluid))
+            part = part.advance(part.state + increment * scale) or part
+        return torch.stack(errors).mean()
+
     @torch.no_grad()
-    def _last_step(self, model: nn.Module, name: str, part: FlowPart) -> FlowPart:
-        """Returns the part before its last step, which some samples reach by steps of the model, the others truly."""
-        last = part.steps.shape[1] - 1
-        for step in range(last):
+    def _last_steps(self, model: nn.Module, name: str, part: FlowPart) -> FlowPart:
+        """Returns the part before its last steps, which some samples reach by steps of the model, the others truly."""
+        first = part.steps.shape[1] - self.config.unroll
+        for step in range(first):
             assert part.targets is not None
             assert part.pushforward_steps is not None
-            forecast = part.state + self._increment(model, name, part) * self._increment_scale(name, part)
-            own = (part.pushforward_steps >= last - step).view(-1, 1, 1, 1)
+            forecast = part.state + self._increment(model, name, part, part.state) * self._increment_scale(name, part)
+            own = (part.pushforward_steps >= first - step).view(-1, 1, 1, 1)
             part = part.advance(torch.where(own, forecast, part.targets[:, 0]))  # type: ignore[assignment]
         return part
 
     def predict(self, model: nn.Module, batch: FlowBatch) -> FlowPrediction:
         values, forests = {}, {}
         for name, part in batch.parts.items():
-            forest = self.forest(model, name, part)
-            increment = self._increment(model, name, part, forest)
+            solved = self._solved(name, part)
+            forest = self._forest(model, name, part, solved)
+            increment = self._increment(model, name, part, part.state, forest, solved)
             values[name] = part.state + increment * self._increment_scale(name, part)
             if forest is not None:
                 forests[name] = forest
@@ -152,29 +175,55 @@ class FluidsTask:
         kept = {name: part for name, part in moved.items() if part is not None}
         return FlowBatch(kept) if kept else None
 
-    def forest(self, model: nn.Module, name: str, part: FlowPart) -> Forest | None:
+    def _forest(self, model: nn.Module, name: str, part: FlowPart, solved: Solved | None) -> Forest | None:
         """Returns where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
-        if not isinstance(model, AMRViT):
+        if not isinstance(model, AMRViT | RefineModel):
             return None
-        arguments, options = self._inputs(name, part)
-        fields, channels, _, boundary = arguments
-        evidence = model.evidence(fields, channels, boundary, options["previous"], options.get("truth"))
-        return model.forest(evidence, part.forest)
+        (fields, channels, _, boundary), options = self._inputs(name, part, solved)
+        evidence = {key: options[key] for key in ("previous", "truth", "residual") if key in options}
+        return model.forest(model.evidence(fields, channels, boundary, **evidence), part.forest)
+
+    def _solved(self, name: str, part: FlowPart) -> Solved | None:
+        """Returns what the solver makes of a state, where the model corrects one."""
+        if name not in self.solvers:
+            return None
+        assert part.profiles is not None
+        return self.solvers[name](part.state, part.profiles, part.steps[:, 0])
 
     def _increment(
-        self, model: nn.Module, name: str, part: FlowPart, forest: Forest | None = None
+        self,
+        model: nn.Module,
+        name: str,
+        part: FlowPart,
+        state: Float[Tensor, "batch variable z x"],
+        forest: Forest | None = None,
+        solved: Solved | None = None,
     ) -> Float[Tensor, "batch variable z x"]:
-        """Returns the normalized increment over the next step; zero in obstacles and in means of what is conserved."""
-        arguments, options = self._inputs(name, part)
-        rows, columns = part.state.shape[2:]
+        """Returns the normalized increment over the next step; zero in obstacles and in means of what is conserved.
+
+        Args:
+            state: of the part, as gradients reach it.
+            solved: what the solver makes of it, where that is known already.
+        """
+        part = replace(part, state=state)
+        solved = solved or self._solved(name, part)
+        arguments, options = self._inputs(name, part, solved)
+        rows, columns = state.shape[2:]
         increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
+        if solved is not None:
+            increment = increment * CORRECTION + (solved.fields - state) / self._increment_scale(name, part)
         if part.fluid is not None:
             increment = increment * part.fluid
         return self._conserving(increment, self.schema.data_sets[name], part)
 
-    def _inputs(self, name: str, part: FlowPart) -> tuple[tuple, dict]:
+    def _inputs(self, name: str, part: FlowPart, solved: Solved | None = None) -> tuple[tuple, dict]:
         """Returns what the model is called with."""
         data_set = self.schema.data_sets[name]
+        changes = {}
+        if solved is not None:
+            scale = self._increment_scale(name, part)
+            changes = {"changes": (solved.fields - part.state) / scale, "residual": solved.residual / scale}
+            part = replace(part, state=solved.fields, previous=part.state)
         if self.config.resample:
             part = part.resampled(self.grids[name])
         constants = self._constants(data_set, part)
@@ -188,7 +237,15 @@ class FluidsTask:
         if self.needs_truth and part.targets is not None:
             options["truth"] = normal(part.targets[:, 0])
         names = (*data_set.variables, *data_set.constants)
-        return (normal(part.state), names, part.steps[:, 0], data_set.boundary), options
+        fields = normal(part.state)
+        if solved is not None:
+            here = (part.state.shape[2], part.state.shape[3])
+            changed, residual = (resample(values, here) for values in changes.values())
+            fields, names = torch.cat([fields, changed], dim=1), (*names, *change_names(data_set.variables))
+            options["residual"] = residual
+            # of the states before and after, nothing but the variables is compared
+            options["previous"] = torch.cat([options["previous"], torch.zeros_like(changed)], dim=1)
+        return (fields, names, part.steps[:, 0], data_set.boundary), options
 
     def _normalized(
         self, name: str, state: Float[Tensor, "batch variable z x"], part: FlowPart

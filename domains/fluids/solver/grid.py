@@ -39,6 +39,10 @@ class SolverGrid:
         for key in ("nx", "nz"):
             at_least(getattr(self, key), STENCIL, key, example=64)
 
+    def coarsened(self, factor: int) -> SolverGrid:
+        """Returns the grid whose cells are squares of so many cells; the factor divides both numbers."""
+        return SolverGrid(self.nx // factor, self.nz // factor)
+
     @property
     def dx(self) -> float:
         """Returns the width of a cell, m."""

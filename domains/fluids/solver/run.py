@@ -12,7 +12,7 @@ from torch import Tensor
 
 from domains.fluids.solver.cases import Flow
 from domains.fluids.solver.grid import SolverGrid
-from domains.fluids.solver.step import Solver
+from domains.fluids.solver.step import Solver, block_mean
 from sciml.core.errors import RunError
 
 VARIABLES = ("dens", "uwnd", "wwnd", "theta")
@@ -40,6 +40,7 @@ def run(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     compiled: bool = False,
+    coarsen: int = 1,
 ) -> Iterator[Frame]:
     """Simulates flows together.
 
@@ -48,6 +49,7 @@ def run(
         steps: step, time after it and whether a frame is wanted, as a :class:`Schedule` gives them.
         dtype: float64 or float32.
         compiled: see :class:`Solver`.
+        coarsen: cells along each axis that are averaged into one of a frame; it divides the grid.
 
     Yields:
         The start, and every frame that is wanted.
@@ -56,12 +58,13 @@ def run(
         RunError: a member became infinite or not a number.
     """
     solver = Solver(flows, grid, dtype=dtype, device=torch.device(device), compiled=compiled)
+    view = solver.coarsened(coarsen)
     state = solver.start()
-    yield Frame(0.0, solver.fields(state))
+    yield Frame(0.0, view.fields(block_mean(state, coarsen)))
     for number, (step, time, wanted) in enumerate(steps):
         state = solver.step(state, step, number)
         if wanted:
-            fields = solver.fields(state)
+            fields = view.fields(block_mean(state, coarsen))
             _check_finite(fields, flows, time)
             yield Frame(time, fields)
 

@@ -55,7 +55,7 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
             pass
         ensemble = Ensemble(
             flows(config, 0, config.count),
-            config.grid,
+            config.written_grid,
             config.interval * np.arange(config.frames),
             [parts.path(number) for number in range(count)],
             _record(config),
@@ -82,8 +82,9 @@ def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> 
         dtype=getattr(torch, config.precision),
         device=device,
         compiled=pays if config.compile is None else config.compile,
+        coarsen=config.coarsen,
     )
-    shape = (len(some), config.frames, len(VARIABLES), config.nz, config.nx)
+    shape = (len(some), config.frames, len(VARIABLES), config.written_grid.nz, config.written_grid.nx)
     with atomic_file(path) as temporary:
         values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
         allocate(temporary, temporary.stat().st_size)

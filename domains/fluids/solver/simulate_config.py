@@ -10,7 +10,7 @@ from annotated_types import Ge, Interval, MinLen
 
 from domains.fluids.solver import Schedule, SolverGrid
 from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
-from sciml.core.config import one_of
+from sciml.core.config import divides, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, NonNegative, Positive
 
@@ -31,6 +31,8 @@ class SimulateConfig:
         cases: taken in turn: collision, thermal, gravity, density, injection, or mixed (bubbles at any place).
         nx: cells along the 20 km of x.
         nz: cells along the 10 km of z.
+        coarsen: cells along each axis that are averaged into one of what is written, so that a fine simulation is
+            the truth of a coarser grid; it divides ``nx`` and ``nz``.
         frames: of a member, the start with them.
         interval: s between frames; the time step divides it.
         amplitude: smallest and largest factor of a case's strength.
@@ -51,6 +53,7 @@ class SimulateConfig:
     cases: Annotated[tuple[str, ...], MinLen(1)] = ("collision", "density", "thermal", "mixed")
     nx: int = 128
     nz: int = 64
+    coarsen: AtLeastOne = 1
     frames: Annotated[int, Ge(2)] = 31
     interval: Positive[float] = 20.0
     amplitude: tuple[float, float] = (0.5, 1.25)
@@ -71,6 +74,8 @@ class SimulateConfig:
         if Path(self.out).suffix not in FORMATS:
             raise ConfigError(f"{self.out} is of no known kind", key="out", hint="end in .nc, .hdf5, or in nothing")
         SolverGrid(self.nx, self.nz)
+        for key in ("nx", "nz"):
+            divides(self.coarsen, getattr(self, key), key="coarsen", of=key)
         self._check_spread()
 
     def _check_spread(self) -> None:
@@ -90,6 +95,10 @@ class SimulateConfig:
     @property
     def grid(self) -> SolverGrid:
         return SolverGrid(self.nx, self.nz)
+
+    @property
+    def written_grid(self) -> SolverGrid:
+        return self.grid.coarsened(self.coarsen)
 
     @property
     def schedule(self) -> Schedule:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -17,13 +20,80 @@ from domains.fluids.solver.equations import STAGES, Air, Inflow, State, stage_x,
 from domains.fluids.solver.grid import SolverGrid
 
 
+@dataclass(frozen=True)
+class Dynamics:
+    """Steps states of flows in their air. Gradients flow through it, where they are asked for.
+
+    Attributes:
+        dx, dz: size of a cell, m.
+        cells: background of cells.
+        faces: background at the interfaces between rows, from the ground to the top.
+        ghost_ratio: density of the background in the two ghost cells below and above over that at the edge.
+        jet: what is blown in at the left.
+        force: what the momentum along z gains, kg/(m^2 s^2).
+        compiled: whether stages are compiled, which takes some tens of seconds where it was not done before.
+    """
+
+    dx: float
+    dz: float
+    cells: Air
+    faces: Air
+    ghost_ratio: Float[Tensor, "#m 4 1"]
+    jet: Inflow | None = None
+    force: Float[Tensor, "m z x"] | None = None
+    compiled: bool = False
+
+    @cached_property
+    def _stages(self) -> tuple[Callable[..., State], Callable[..., State]]:
+        return (_compiled(stage_x), _compiled(stage_z)) if self.compiled else (stage_x, stage_z)
+
+    def step(self, state: State, seconds: float | Float[Tensor, "m 1 1"], number: int) -> State:
+        """Returns the state after a step.
+
+        Args:
+            seconds: of the step, of all members or of each.
+            number: of the step; even ones go along x first, odd ones along z.
+        """
+        # tensors, so that what is compiled serves any step
+        whole = torch.as_tensor(seconds, dtype=state[0].dtype, device=state[0].device)
+        stage_x, stage_z = self._stages
+        for along_x in (True, False) if number % 2 == 0 else (False, True):
+            # the same tensors twice would be compiled apart
+            start = state if torch.is_grad_enabled() else _detached(state)
+            for some in (whole / stage for stage in STAGES):
+                if along_x:
+                    state = stage_x(start, state, some, self.dx, self.cells, self.jet, self.force)
+                else:
+                    state = stage_z(start, state, some, self.dz, self.faces, self.ghost_ratio, self.force)
+        return state
+
+    def conserved(self, fields: Float[Tensor, "member 4 z x"]) -> State:
+        """Returns the state of fields as :meth:`fields` gives them."""
+        dens, uwnd, wwnd, theta = fields.unbind(1)
+        full = dens + self.cells.dens
+        return dens, full * uwnd, full * wwnd, full * theta + self._background_theta * dens
+
+    def fields(self, state: State) -> Float[Tensor, "member 4 z x"]:
+        """Returns the perturbation of density, the winds, and the perturbation of potential temperature."""
+        dens, momentum_x, momentum_z, theta = state
+        full = dens + self.cells.dens
+        # the perturbation of theta without the difference of two large numbers
+        return torch.stack(
+            (dens, momentum_x / full, momentum_z / full, (theta - self._background_theta * dens) / full), dim=1
+        )
+
+    @property
+    def _background_theta(self) -> Float[Tensor, "#m z 1"]:
+        return self.cells.dens_theta / self.cells.dens
+
+
 class Solver:
     """Steps flows on one grid together.
 
     Args:
         flows: one a member; cases may be mixed.
         dtype: float64 or float32.
-        compiled: whether stages are compiled, which takes some tens of seconds where it was not done before.
+        compiled: see :class:`Dynamics`.
     """
 
     def __init__(
@@ -31,14 +101,17 @@ class Solver:
     ) -> None:
         self.flows, self.grid, self.dtype, self.device = tuple(flows), grid, dtype, device
         backgrounds = [Background.of(grid, flow.frequency) for flow in flows]
-        self.cells = self._air(backgrounds, "dens", "dens_theta")
-        self.faces = self._air(backgrounds, "dens_face", "dens_theta_face")
-        self.ghost_ratio = self._columns([background.ghost_ratio for background in backgrounds])
-        self.jet = self._jet() if any(flow.jet for flow in flows) else None
         forced = any(flow.forcing for flow in flows)
-        self.force = self._shared([flow.force(grid) for flow in flows]) if forced else None
-        self._stage_x: Callable[..., State] = _compiled(stage_x) if compiled else stage_x
-        self._stage_z: Callable[..., State] = _compiled(stage_z) if compiled else stage_z
+        self.dynamics = Dynamics(
+            grid.dx,
+            grid.dz,
+            self._air(backgrounds, "dens", "dens_theta"),
+            self._air(backgrounds, "dens_face", "dens_theta_face"),
+            self._columns([background.ghost_ratio for background in backgrounds]),
+            self._jet() if any(flow.jet for flow in flows) else None,
+            self._shared([flow.force(grid) for flow in flows]) if forced else None,
+            compiled,
+        )
 
     def start(self) -> State:
         """Returns the state at time 0."""
@@ -48,31 +121,19 @@ class Solver:
 
     @torch.no_grad()
     def step(self, state: State, step: float, number: int) -> State:
-        """Returns the state after a step.
-
-        Args:
-            step: s.
-            number: of the step; even ones go along x first, odd ones along z.
-        """
-        # tensors, so that what is compiled serves any step
-        seconds = [torch.tensor(step / stage, dtype=self.dtype, device=self.device) for stage in STAGES]
-        for along_x in (True, False) if number % 2 == 0 else (False, True):
-            # the same tensors twice would be compiled apart
-            start: State = tuple(field.detach() for field in state)  # type: ignore[assignment]
-            for some in seconds:
-                if along_x:
-                    state = self._stage_x(start, state, some, self.grid.dx, self.cells, self.jet, self.force)
-                else:
-                    state = self._stage_z(start, state, some, self.grid.dz, self.faces, self.ghost_ratio, self.force)
-        return state
+        """Returns the state after a step of some seconds; see :meth:`Dynamics.step`."""
+        return self.dynamics.step(state, step, number)
 
     def fields(self, state: State) -> Float[Tensor, "member 4 z x"]:
-        """Returns the perturbation of density, the winds, and the perturbation of potential temperature."""
-        dens, momentum_x, momentum_z, theta = state
-        full = dens + self.cells.dens
-        background = self.cells.dens_theta / self.cells.dens
-        # the perturbation of theta without the difference of two large numbers
-        return torch.stack((dens, momentum_x / full, momentum_z / full, (theta - background * dens) / full), dim=1)
+        """Returns the fields of a state; see :meth:`Dynamics.fields`."""
+        return self.dynamics.fields(state)
+
+    def coarsened(self, factor: int) -> Solver:
+        """Returns a solver of the same flows on the grid whose cells are squares of so many cells."""
+        if factor == 1:
+            return self
+        grid = self.grid.coarsened(factor)
+        return Solver(self.flows, grid, dtype=self.dtype, device=self.device, compiled=False)
 
     def _air(self, backgrounds: list[Background], dens: str, dens_theta: str) -> Air:
         profiles = [(getattr(background, dens), getattr(background, dens_theta)) for background in backgrounds]
@@ -98,6 +159,19 @@ class Solver:
         same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
         tensor = torch.from_numpy(np.stack(arrays[:1] if same else arrays))
         return (tensor.to(self.dtype) if tensor.is_floating_point() else tensor).to(self.device)
+
+
+def block_mean(state: State, factor: int) -> State:
+    """Returns a state as averages over squares of so many cells; mass, momentum and heat stay what they are."""
+    dens, momentum_x, momentum_z, theta = (
+        field if factor == 1 else F.avg_pool2d(field[:, None], factor)[:, 0] for field in state
+    )
+    return dens, momentum_x, momentum_z, theta
+
+
+def _detached(state: State) -> State:
+    dens, momentum_x, momentum_z, theta = (field.detach() for field in state)
+    return dens, momentum_x, momentum_z, theta
 
 
 def can_compile(device: torch.device) -> bool:

@@ -220,7 +220,7 @@ class TestAmira:
             ("{ float[2]", "{ float[3]", r"float\[3\]; float\[2\]"),
             ("define Lattice 20 8 5", "", "'define Lattice nx ny nt' is missing"),
             ("define Lattice 20 8 5", "define Lattice 4294967296 4294967296 2", "it was cut off after"),
-            ("# Data section follows", "", "'# Data section follows' and '@1' is missing"),
+            ("\n@1\n", "\n", "a line '@1' before the data is missing"),
             ("} @1", "} @1(HxZip,99)", "compressed"),
         ],
     )

@@ -27,7 +27,8 @@ from sciml.core.errors import DataError
 HEADER_BYTES = 2**16
 BYTE_ORDERS = {b"BINARY-LITTLE-ENDIAN": "<", b"BINARY": ">"}
 TYPES = {b"float": "f4", b"double": "f8"}
-DATA_MARK = re.compile(rb"# Data section follows[^\n]*\n(?:\s*\n)*[ \t]*@1[ \t]*\r?\n")
+DATA_MARK = re.compile(rb"\n[ \t]*@1[ \t]*\r?\n")
+"""Begins the values, usually behind a comment that says so; the lattice's own ``@1`` does not stand in a line alone."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _header(file: str) -> tuple[AmiraFrames, list[tuple[float, float]]]:
         raise DataError(f"{file}: the lattice is compressed; write it without compression")
     number = rb"\s+([-+.\deE]+)"
     box = [float(text) for text in _found(rb"BoundingBox" + 6 * number, start, file, "'BoundingBox'").groups()]
-    offset = _found(DATA_MARK.pattern, start, file, "'# Data section follows' and '@1'").end()
+    offset = data.end() + _found(DATA_MARK.pattern, start[data.end() :], file, "a line '@1' before the data").end()
     nx, ny, nt = (int(text) for text in lattice.groups())
     if min(nx, ny, nt) < 2:
         raise DataError(f"{file}: a lattice of {nx} x {ny} x {nt} is no flow in a plane; 2 or more of each are needed")

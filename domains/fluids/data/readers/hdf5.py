@@ -5,9 +5,13 @@ NetCDF's library cannot open The Well's files: their attributes are logical valu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
+from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.kept_open import kept_open
+from domains.fluids.data.readers.source import FlowSource
 from sciml.core.errors import DataError
 from sciml.data.hdf5_check import check_hdf5
 
@@ -31,3 +35,36 @@ def opened(file: str) -> Any:
 def text(value: Any) -> str:
     """Returns an attribute, which may be bytes, as text."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def attribute(item: Any, key: str, name: str) -> Any:
+    """Returns an attribute of a group or data set.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if key not in item.attrs:
+        what = item.name.strip("/") or "the file"
+        found = ", ".join(item.attrs) or "none"
+        raise DataError(f"{name}: {what} has no attribute {key}; found {found}")
+    return item.attrs[key]
+
+
+Opener = Callable[[str, Boundary | None], Iterator[FlowSource]]
+
+
+def laid_out_as(schema: str) -> Callable[[Opener], Opener]:
+    """Makes one sentence of whatever else h5py says of a file that is not laid out as it should be."""
+
+    def wrapped(opener: Opener) -> Opener:
+        @wraps(opener)
+        def open_file(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
+            try:
+                yield from opener(name, boundary)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
+                said = str(error).strip("'\"")
+                raise DataError(f"{name}: is damaged or not laid out as {schema} ({said})") from error
+
+        return open_file
+
+    return wrapped

@@ -36,5 +36,5 @@ def open_miniweather(file: str, boundary: Boundary | None) -> Iterator[FlowSourc
     times = read(file, "t").astype(np.float64)
     yield FlowSource(
         file, VARIABLES, ("uwnd", "wwnd"), times, grid.dx, grid.dz, (grid.nz, grid.nx), boundary or BOUNDARY,
-        NetCDFFrames(file), profiles=profiles,
+        NetCDFFrames(file), profiles=profiles, units=("m", "s"),
     )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from domains.fluids.data.boundary import Boundary
+from domains.fluids.solver.cases import Jet
 from sciml.core.errors import DataError, nearest
 
 INTERVAL_TOLERANCE = 0.1
@@ -41,6 +42,9 @@ class FlowSource:
         frames: reads fields.
         mask: where an obstacle is and no fluid.
         profiles: ``hy_dens`` and ``hy_theta`` where the file tells its background, (z).
+        constants: fields that do not change in time, and numbers of the flow as such fields, by name, (z, x).
+        units: of length and time; empty where the file does not tell, or has none.
+        jet: what is blown in at the left, where the file tells; it is fixed in place, and mass grows by it.
     """
 
     name: str
@@ -54,6 +58,9 @@ class FlowSource:
     frames: Frames
     mask: Bool[np.ndarray, "z x"] | None = None
     profiles: Mapping[str, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    units: tuple[str, str] = ("", "")
+    jet: Jet | None = None
 
     def __post_init__(self) -> None:
         if len(self.times) == 0:
@@ -62,6 +69,9 @@ class FlowSource:
         if not (np.isfinite(self.times).all() and (steps > 0).all()):
             bad = int(np.argmax(~(steps > 0))) + 1 if len(steps) else 0
             raise DataError(f"{self.name}: times do not increase at frame {bad} ({self.times[bad]:g})")
+        for name, values in self.constants.items():
+            if not np.isfinite(values if self.mask is None else values[~self.mask]).all():
+                raise DataError(f"{self.name}: {name} is not a finite number everywhere")
 
     def __len__(self) -> int:
         return len(self.times)

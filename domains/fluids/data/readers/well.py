@@ -12,25 +12,56 @@ from typing import Any
 
 import numpy as np
 
-from domains.fluids.data.boundary import NAMES, Boundary
-from domains.fluids.data.readers.hdf5 import opened, text
+from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.readers.hdf5 import attribute, laid_out_as, opened, text
 from domains.fluids.data.readers.source import FlowSource, spacing
+from domains.fluids.data.readers.well_boundary import Sides, read_sides
 from domains.fluids.solver import VARIABLES
-from sciml.core.errors import DataError, nearest
-from sciml.nn.topology import Side
+from sciml.core.errors import DataError
 
 ORDERS = ("t0_fields", "t1_fields", "t2_fields")
 OURS = {"velocity_x": "uwnd", "velocity_z": "wwnd"}
 PROFILES = ("hy_dens", "hy_theta")
+CURVED = {"r", "rho", "theta", "phi", "lat", "lon", "latitude", "longitude", "colatitude"}
+"""Names of axes that are no straight lines in a plane."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Says what the arrays of a file must look like.
+
+    Attributes:
+        members: trajectories.
+        times: of each.
+        axes: of space, with their numbers of points.
+    """
+
+    name: str
+    members: int
+    times: int
+    axes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Says where a variable is: a data set, whether trajectories differ in it, and which component of it."""
+    """Says where a variable is: a data set, in what it varies, and which component of it."""
 
     path: str
     by_sample: bool
-    component: tuple[int, ...]
+    by_time: bool
+    along: tuple[bool, ...]
+    component: tuple[int, ...] = ()
+
+    def read(self, file: Any, member: int, times: slice) -> np.ndarray:
+        """Returns (time, z, x), or what of these axes it varies along; the others have length 1."""
+        index: tuple[Any, ...] = ((member,) if self.by_sample else ()) + ((times,) if self.by_time else ())
+        values = np.asarray(file[self.path][index + (slice(None),) * sum(self.along) + self.component])
+        if not self.by_time:
+            values = values[None]
+        for axis, varies in enumerate(self.along):
+            if not varies:
+                values = np.expand_dims(values, axis + 1)
+        return values.swapaxes(-1, -2)  # x comes first there
 
 
 @dataclass(frozen=True)
@@ -40,52 +71,83 @@ class WellFrames:
     file: str
     member: int
     places: Mapping[str, _Place]
+    shape: tuple[int, int]
 
     def read(self, times: slice, variables: Sequence[str]) -> np.ndarray:
         return np.stack([self._field(self.places[name], times) for name in variables], axis=1)
 
     def _field(self, place: _Place, times: slice) -> np.ndarray:
-        index: tuple[Any, ...] = ((self.member,) if place.by_sample else ()) + (times, slice(None), slice(None))
         try:
-            values = opened(self.file)[place.path][index + place.component]
+            values = place.read(opened(self.file), self.member, times)
         except OSError as error:
             raise DataError(f"{self.file}: {place.path} cannot be read, the file is damaged ({error})") from error
-        return np.asarray(values).swapaxes(-1, -2)  # x comes first there
+        return np.broadcast_to(values, (len(values), *self.shape))
 
 
 def is_well(file: Any) -> bool:
-    return "t0_fields" in file and "dimensions" in file
+    return "dimensions" in file and any(group in file for group in (*ORDERS, "boundary_conditions"))
 
 
+@laid_out_as("The Well's schema")
 def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """Opens one flow a trajectory; of a plane x and y, y is our z.
+    """Opens one flow a trajectory; of a plane x and y, y is our z. What does not change in time is a constant input.
 
     Raises:
-        DataError: three dimensions of space, an unknown boundary, or no field that changes in time.
+        DataError: three dimensions of space or curved ones, an unknown boundary, no field that changes in time, or
+            arrays that are not what the file says of them.
     """
     file = opened(name)
-    axes = [text(axis) for axis in file["dimensions"].attrs["spatial_dims"]]
+    layout, times, (x, y) = _layout(file, name)
+    first, second = layout.axes
+    places = {**_scalars(file, layout), **_fields(file, layout)}
+    moving = {key: place for key, place in places.items() if place.by_time}
+    if not any(all(place.along) for place in moving.values()):
+        raise DataError(f"{name}: no field that changes in time and along {first} and {second}")
+    velocity = (f"velocity_{first}", f"velocity_{second}")
+    still = {key: place for key, place in places.items() if not place.by_time}
+    is_ours = set(OURS) | {"dens", "theta"} <= set(moving) and set(PROFILES) <= set(still)
+    if is_ours:
+        moving = {ours: moving[theirs] for theirs, ours in _our_order(moving)}
+        velocity = ("uwnd", "wwnd")
+    dx, dy = spacing(x, f"{name}: {first}"), spacing(y, f"{name}: {second}")
+    shape = (len(y), len(x))
+    found: Sides = read_sides(file, name, layout.axes, layout.members)
+    for member in range(layout.members):
+        profiles = {key: still[key].read(file, member, slice(None))[0, :, 0].astype(float) for key in PROFILES * is_ours}
+        constants = {
+            key: np.broadcast_to(place.read(file, member, slice(None))[0], shape).astype(np.float32)
+            for key, place in still.items()
+            if key not in profiles
+        }
+        yield FlowSource(
+            f"{name}@{member}", tuple(moving), velocity if set(velocity) <= set(moving) else None,
+            times[member] if times.ndim == 2 else times, dx, dy, shape, boundary or found.boundary(),
+            WellFrames(name, member, moving, shape), found.obstacle(member), profiles, constants,
+            units=("m", "s") if is_ours else ("", ""),
+        )  # fmt: skip
+
+
+def _layout(file: Any, name: str) -> tuple[_Layout, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Returns what arrays must look like, times, and the coordinates of the plane."""
+    dimensions = file["dimensions"]
+    axes = [text(axis) for axis in attribute(dimensions, "spatial_dims", name)]
     if len(axes) != 2:
         raise DataError(f"{name}: has {len(axes)} dimensions of space ({', '.join(axes)}); flows in a plane are needed")
-    places = _places(file, axes)
-    if not places:
-        raise DataError(f"{name}: no field that changes in time and along {axes[0]} and {axes[1]}")
-    x, y = (np.asarray(file["dimensions"][axis]) for axis in axes)
+    grid = text(file.attrs.get("grid_type", "cartesian")).lower()
+    if not grid.startswith("cartesian") or CURVED & {axis.lower() for axis in axes}:
+        kind = f"a {grid} grid" if not grid.startswith("cartesian") else f"axes {' and '.join(axes)}"
+        raise DataError(f"{name}: has {kind}; a plane with straight axes (grid_type cartesian) is needed")
+    for key in ("time", *axes):
+        if key not in dimensions:
+            raise DataError(f"{name}: dimensions has no {key}; found {', '.join(dimensions) or 'nothing'}")
+    x, y = (np.asarray(dimensions[axis], dtype=np.float64) for axis in axes)
     if x.ndim != 1 or y.ndim != 1:
         raise DataError(f"{name}: the grid is not the same in all trajectories; write them to files of their own")
-    sides, mask = _boundary(file, name, axes) if boundary is None else (boundary, None)
-    velocity = (f"velocity_{axes[0]}", f"velocity_{axes[1]}")
-    if set(OURS) | {"dens", "theta"} <= set(places) and set(PROFILES) <= set(file["t0_fields"]):
-        places = {ours: places[theirs] for theirs, ours in _our_order(places)}
-        velocity = ("uwnd", "wwnd")
-    dx, dy = spacing(x, f"{name}: {axes[0]}"), spacing(y, f"{name}: {axes[1]}")
-    times = np.asarray(file["dimensions"]["time"], dtype=np.float64)
-    for member in range(int(file.attrs["n_trajectories"])):
-        own_times = times[member] if times.ndim == 2 else times
-        yield FlowSource(
-            f"{name}@{member}", tuple(places), velocity if set(velocity) <= set(places) else None, own_times, dx, dy,
-            (len(y), len(x)), sides, WellFrames(name, member, places), mask, _profiles(file, member),
-        )  # fmt: skip
+    times = np.asarray(dimensions["time"], dtype=np.float64)
+    members = int(attribute(file, "n_trajectories", name))
+    if members < 1 or times.ndim not in (1, 2) or (times.ndim == 2 and len(times) != members):
+        raise DataError(f"{name}: has {members} trajectories and times of shape {times.shape}, which do not fit")
+    return _Layout(name, members, times.shape[-1], {axes[0]: len(x), axes[1]: len(y)}), times, (x, y)
 
 
 def _our_order(places: Mapping[str, _Place]) -> list[tuple[str, str]]:
@@ -94,47 +156,55 @@ def _our_order(places: Mapping[str, _Place]) -> list[tuple[str, str]]:
     return [(there[name], name) for name in VARIABLES]
 
 
-def _places(file: Any, axes: Sequence[str]) -> dict[str, _Place]:
-    """Finds every component that changes in time and along both axes, by name."""
+def _fields(file: Any, layout: _Layout) -> dict[str, _Place]:
+    """Finds every component of every field, by name."""
     places = {}
     for order, group in enumerate(ORDERS):
-        for name in map(text, file[group].attrs["field_names"] if group in file else ()):
-            attributes = file[group][name].attrs
-            if not (attributes["time_varying"] and all(attributes["dim_varying"])):
-                continue
-            by_sample = bool(attributes["sample_varying"])
-            flat = file[group][name].ndim == by_sample + 4  # the components of a matrix may stand in a row
-            for along in itertools.product(range(2), repeat=order):
-                component = (2 * along[0] + along[1],) if order == 2 and flat else along
-                suffix = "".join(axes[i] for i in along)
-                places[f"{name}_{suffix}" if suffix else name] = _Place(f"{group}/{name}", by_sample, component)
+        for key in map(text, file[group].attrs.get("field_names", ()) if group in file else ()):
+            if key not in file[group]:
+                raise DataError(f"{layout.name}: {group} names {key}, which is not there")
+            field = file[group][key]
+            along = tuple(bool(varies) for varies in attribute(field, "dim_varying", layout.name))
+            place = _varying(field, f"{group}/{key}", layout, along)
+            expected = _shape(place, layout)
+            parts = field.shape[len(expected) :]
+            if field.shape[: len(expected)] != expected or parts not in ((2,) * order, (2**order,)[: order == 2]):
+                wanted = (*expected, *(2,) * order)
+                raise DataError(f"{layout.name}: {group}/{key} has the shape {field.shape}, {wanted} is needed")
+            for component in itertools.product(range(2), repeat=order):
+                suffix = "".join(list(layout.axes)[axis] for axis in component)
+                # the components of a matrix may stand in a row
+                index = (2 * component[0] + component[1],) if len(parts) < order else component
+                places[f"{key}_{suffix}" if suffix else key] = _Place(
+                    place.path, place.by_sample, place.by_time, place.along, index
+                )
     return places
 
 
-def _profiles(file: Any, member: int) -> dict[str, np.ndarray]:
-    group = file["t0_fields"]
-    return {name: np.asarray(group[name][member], dtype=np.float64) for name in PROFILES if name in group}
+def _scalars(file: Any, layout: _Layout) -> dict[str, _Place]:
+    """Finds the numbers of a flow, such as a Reynolds number."""
+    places = {}
+    group = file.get("scalars", {})
+    for key in map(text, group.attrs.get("field_names", ()) if group else ()):
+        if key not in group:
+            raise DataError(f"{layout.name}: scalars names {key}, which is not there")
+        place = _varying(group[key], f"scalars/{key}", layout, (False, False))
+        if group[key].shape != _shape(place, layout):
+            raise DataError(
+                f"{layout.name}: scalars/{key} has the shape {group[key].shape}, {_shape(place, layout)} is needed"
+            )
+        places[key] = place
+    return places
 
 
-def _boundary(file: Any, name: str, axes: Sequence[str]) -> tuple[Boundary, np.ndarray | None]:
-    """Returns the conditions of both ends of each axis; a wall inside is an obstacle."""
-    sides: dict[str, list[Side | None]] = {axis: [None, None] for axis in axes}
-    obstacle = None
-    for key, condition in file["boundary_conditions"].items():
-        kind = text(condition.attrs["bc_type"]).lower()
-        if kind not in NAMES:
-            raise DataError(f"{name}: unknown boundary {kind!r} of {key}; {nearest(kind, NAMES)}")
-        along = [text(axis) for axis in condition.attrs["associated_dims"]]
-        where = np.asarray(condition["mask"])
-        if len(along) == 2 and NAMES[kind] is Side.WALL:
-            inside = where.T if along == list(axes) else where
-            obstacle = inside if obstacle is None else obstacle | inside
-        elif len(along) == 1:
-            for end, index in enumerate((0, -1)):
-                if where[index]:
-                    sides[along[0]][end] = NAMES[kind]
-    for axis, found in sides.items():
-        if None in found:
-            raise DataError(f"{name}: no boundary condition at an end of {axis}; give one, e.g. periodic, wall or open")
-    names = [[side.value for side in sides[axis] if side] for axis in axes]
-    return Boundary.of(*names), obstacle
+def _varying(field: Any, path: str, layout: _Layout, along: tuple[bool, ...]) -> _Place:
+    if len(along) != len(layout.axes):
+        raise DataError(f"{layout.name}: dim_varying of {path} has {len(along)} values, one an axis is needed")
+    by_sample, by_time = (bool(attribute(field, key, layout.name)) for key in ("sample_varying", "time_varying"))
+    return _Place(path, by_sample, by_time, along)
+
+
+def _shape(place: _Place, layout: _Layout) -> tuple[int, ...]:
+    """Returns the shape of a field without its components."""
+    sizes = (size for size, varies in zip(layout.axes.values(), place.along, strict=True) if varies)
+    return (*(layout.members,) * place.by_sample, *(layout.times,) * place.by_time, *sizes)

@@ -1,0 +1,90 @@
+"""The solver's step that a model corrects, of one data set, and how sure of it the solver is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from domains.fluids.data.schema import DataSet
+from domains.fluids.refine.coarse_solver import CoarseSolver
+from domains.fluids.refine.config import RefineConfig
+from domains.fluids.solver import VARIABLES
+from sciml.core.errors import ConfigError
+
+
+class Solved(NamedTuple):
+    """Holds what a solver makes of a state.
+
+    Attributes:
+        fields: the state after the step.
+        residual: by how much a grid that is twice as coarse steps otherwise.
+    """
+
+    fields: Float[Tensor, "batch variable z x"]
+    residual: Float[Tensor, "batch variable z x"]
+
+
+SolverStep = Callable[
+    [Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"]], Solved
+]
+"""From fields, profiles of the air at rest, and seconds."""
+
+
+def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stride: int) -> SolverStep:
+    """Returns the step of a solver on the grid of a data set, coarsened as a model asks.
+
+    Raises:
+        ConfigError: the data are not miniWeather's variables in its plane, or their grid cannot be coarsened so.
+    """
+    check_solvable(name, data_set, config)
+    longest = longest_stride * data_set.interval
+    solver = CoarseSolver(
+        data_set.dx, data_set.dz, config.coarsen, longest, config.carry_detail, config.compile_solver
+    )
+    rough = CoarseSolver(data_set.dx, data_set.dz, 2 * config.coarsen, longest, config.carry_detail)
+    order = [data_set.variables.index(variable) for variable in VARIABLES]
+    back = [VARIABLES.index(variable) for variable in data_set.variables]
+    needs_residual = config.indicator in ("residual", "learned") and bool(config.ratios)
+
+    def step(
+        fields: Float[Tensor, "batch variable z x"], profiles: Float[Tensor, "batch 2 z"], seconds: Float[Tensor, "batch"]
+    ) -> Solved:
+        ordered = fields[:, order]
+        solved = solver(ordered, profiles, seconds)
+        if not needs_residual:
+            return Solved(solved[:, back], torch.zeros_like(fields))
+        with torch.no_grad():  # it only tells where to look
+            residual = solved.detach() - rough(ordered.detach(), profiles, seconds)
+        return Solved(solved[:, back], residual[:, back])
+
+    return step
+
+
+def check_solvable(name: str, data_set: DataSet, config: RefineConfig) -> None:
+    """Refuses data that the solver cannot step.
+
+    Raises:
+        ConfigError: says what they lack.
+    """
+    if set(data_set.variables) != set(VARIABLES):
+        raise ConfigError(
+            f"the solver steps {', '.join(VARIABLES)}, and {name} has {', '.join(data_set.variables)}",
+            key="model.kind", hint="use a model that needs no solver, e.g. model=vit_flow_tiny",
+        )  # fmt: skip
+    sides = {axis: set(both) for axis, both in data_set.boundary.names.items()}
+    if sides != {"x": {"periodic"}, "z": {"wall"}}:
+        raise ConfigError(
+            f"the solver's plane is periodic along x and has walls below and above, that of {name} is not",
+            key="model.kind", hint="use a model that needs no solver, e.g. model=vit_flow_tiny",
+        )  # fmt: skip
+    least = 4 * 2 * config.coarsen
+    if any(cells % (2 * config.coarsen) or cells < least for cells in data_set.shape):
+        rows, columns = data_set.shape
+        raise ConfigError(
+            f"the {columns}x{rows} cells of {name} cannot be coarsened by {config.coarsen}, and once more by 2 to judge",
+            key="model.coarsen", hint=f"use multiples of {2 * config.coarsen}, at least {least}",
+        )  # fmt: skip
