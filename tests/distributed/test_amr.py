@@ -12,6 +12,8 @@ from torch import Tensor
 from domains.fluids.amr.config import AMRConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.boundary import Boundary
+from domains.fluids.refine.config import RefineConfig
+from domains.fluids.refine.model import RefineModel
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
@@ -40,11 +42,14 @@ CASES: dict[str, dict[str, Any]] = {
     "budget": {},  # 6 + 3 * 4 + 3 * 4 = 30 tokens: 4 ranks need a fill
     "threshold": {"threshold": 0.3, "balance": True, "buffer": 1, "edge_filter": 3},
     "learned": {"indicator": "learned", "coupling": "one_way"},
+    "refine": {"indicator": "variance", "square": 2, "conv_width": 8},  # tokens between convolutions
 }
 
 
-def build(case: str) -> AMRViT:
-    config = AMRConfig(
+def build(case: str) -> AMRViT | RefineModel:
+    variables = ("dens", "uwnd", "wwnd")
+    kind: Any = RefineConfig if case == "refine" else AMRConfig
+    config = kind(
         embed_dim=16,
         depth=4,
         num_heads=4,
@@ -53,9 +58,10 @@ def build(case: str) -> AMRViT:
         condition_dim=8,
         rotary_max_harmonic=2,
         head_depth=1,
+        condition_on=("lead_time",),
         **{"ratios": (2, 2), **CASES[case]},
     )
-    return AMRViT(config, ("dens", "uwnd", "wwnd"))
+    return RefineModel(config, variables, ()) if case == "refine" else AMRViT(config, variables)
 
 
 class FlowTask:
@@ -108,7 +114,7 @@ def alone(function: Any, case: str) -> Tensor:
 
 
 def marked(case: str, mesh: str) -> Any:
-    slow = mesh not in FAST or case == "learned"
+    slow = mesh not in FAST or case in ("learned", "refine")
     return pytest.param(case, mesh, marks=[pytest.mark.slow] if slow else [])
 
 

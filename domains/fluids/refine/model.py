@@ -40,7 +40,7 @@ class RefineModel(nn.Module):
     def __init__(self, config: RefineConfig, channels: Sequence[str], variables: Sequence[str]) -> None:
         super().__init__()
         self.config, self.channels = config, (*channels, *change_names(variables))
-        self.net = ForestUViT(config, Variables(self.channels, tuple(variables), ENCODINGS, AXES))
+        self.net = ForestUViT(config, Variables(self.channels, tuple(variables) or tuple(channels), ENCODINGS, AXES))
         self.indicator = LearnedIndicator("residual") if config.indicator == "learned" else None
         initialize(self, torch.initial_seed())
 

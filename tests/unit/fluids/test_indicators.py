@@ -72,7 +72,7 @@ def test_every_indicator_points_to_the_rough_spot(name):
         spot = 2.0 * torch.randn(4, 8, 8, generator=generator, dtype=torch.float64)
         fields[sample, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += spot
         truth[sample, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] -= spot
-    scores = INDICATORS[name](evidence(fields, previous=truth, truth=truth), GEOMETRY, 0)
+    scores = INDICATORS[name](evidence(fields, previous=truth, truth=truth, residual=fields - truth), GEOMETRY, 0)
     assert scores.argmax(1).tolist() == [0, 5, 7]
     assert (scores >= 0).all()
 
@@ -109,7 +109,7 @@ def test_random_is_a_function_of_the_state_alone():
 def test_cells_outside_the_grid_do_not_count(name):
     fields, geometry = flow(rows=9, columns=19), PatchGeometry((9, 19), (8, 4))
     other = flow(rows=9, columns=19, seed=1)
-    scores = INDICATORS[name](evidence(fields, previous=other, truth=other), geometry, 1).view(2, 4, 6)
+    scores = INDICATORS[name](evidence(fields, previous=other, truth=other, residual=other), geometry, 1).view(2, 4, 6)
     assert (scores[:, :3, :5] >= 0).all()
     assert (scores[:, 3:] == OUTSIDE).all()
     assert (scores[:, :, 5:] == OUTSIDE).all()

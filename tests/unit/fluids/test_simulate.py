@@ -134,6 +134,26 @@ class TestSimulate:
         assert record["settings"]["seed"] == 0
         assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
+    def test_frames_are_means_over_blocks_of_a_finer_simulation(self, tmp_path):
+        fine = small(tmp_path, nx=64, nz=32, cases=["collision", "gravity"], precision="float64")
+        coarse = small(tmp_path, nx=64, nz=32, cases=["collision", "gravity"], precision="float64", coarsen=2,
+                       out=str(tmp_path / "coarse.nc"))  # fmt: skip
+        fine, coarse = (open_sources(str(simulate(config)))[1] for config in (fine, coarse))
+        assert coarse.shape == (16, 32)
+        assert coarse.dx == 2 * fine.dx
+
+        def momentum(source):
+            dens, _, wwnd, _ = source.read().astype(float).swapaxes(0, 1)
+            return dens, (dens + source.profiles["hy_dens"][:, None]) * wwnd
+
+        for mine, theirs in zip(momentum(coarse), momentum(fine), strict=True):
+            blocks = theirs.reshape(3, 16, 2, 32, 2).mean((2, 4))
+            np.testing.assert_allclose(mine, blocks, rtol=0, atol=1e-6 * np.abs(blocks).max())
+
+    def test_blocks_divide_the_grid(self, tmp_path):
+        with pytest.raises(ConfigError, match="coarsen"):
+            small(tmp_path, coarsen=3)
+
     def test_the_batch_does_not_matter_and_neither_does_the_number_of_processes(self, tmp_path):
         alone = read(simulate(small(tmp_path)))
         others = small(tmp_path, out=str(tmp_path / "others.nc"), batch=3, workers=1)
