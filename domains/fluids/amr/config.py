@@ -10,7 +10,7 @@ from domains.fluids.amr.indicators import INDICATORS
 from domains.fluids.amr.positions import AXES
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative
+from sciml.core.types import Fraction, FractionBelowOne, NonNegative
 from sciml.models.grid_vit import check_grid_options
 from sciml.models.vit import ViTConfig
 from sciml.nn.conditioning import WaveEncoding

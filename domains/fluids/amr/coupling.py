@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from domains.fluids.amr.config import ForestConfig
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.token_shard import TokenShard
-from sciml.models.vit import Block
+from sciml.models.vit import Block, ViTConfig
 from sciml.nn.initialization import zeros
 from sciml.nn.position import Rotary
 from sciml.nn.staged import Place
@@ -59,8 +59,9 @@ class Coupling(nn.Module):
 class CoupledBlock(Block):
     """Couples parents and children before a block of the shared ViT."""
 
-    def __init__(self, config: ForestConfig, drop_path: float = 0.0) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
         super().__init__(config, drop_path)
+        assert isinstance(config, ForestConfig)
         is_coupled = config.coupling != "none" and config.ratios
         self.coupling = Coupling(config.embed_dim, config.coupling == "two_way") if is_coupled else None
 

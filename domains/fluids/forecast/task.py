@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import MinLen
@@ -19,7 +19,7 @@ from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema, FluidsSt
 from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
-from domains.fluids.refine.solver_step import Solved, solver_step
+from domains.fluids.refine.solver_step import Solved, SolverStep, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.types import AtLeastOne, NonNegative
@@ -114,9 +114,10 @@ class FluidsTask:
         self.device: torch.device | str = "cpu"
         self.grids = {name: tuple(scale.cells.tolist()) for name, scale in statistics.scales.items()}
         check_conserved(config.conserve, schema)
-        self.solvers = {} if refine is None else {
-            name: solver_step(name, data_set, refine, max(config.strides)) for name, data_set in schema.data_sets.items()
-        }  # fmt: skip
+        self.solvers: dict[str, SolverStep] = {}
+        if refine is not None:
+            for name, data_set in schema.data_sets.items():
+                self.solvers[name] = solver_step(name, data_set, refine, max(config.strides))
 
     def to(self, device: torch.device | str) -> FluidsTask:
         self.device, self.statistics = device, self.statistics.to(device)
@@ -136,7 +137,7 @@ class FluidsTask:
 
     def _error(self, model: nn.Module, name: str, part: FlowPart) -> Float[Tensor, ""]:
         """Returns the error of the remaining steps from a part's state, each in units of its increments."""
-        errors = []
+        errors: list[Tensor] = []
         for _ in range(part.steps.shape[1]):
             assert part.targets is not None
             scale = self._increment_scale(name, part)
@@ -219,7 +220,7 @@ class FluidsTask:
     def _inputs(self, name: str, part: FlowPart, solved: Solved | None = None) -> tuple[tuple, dict]:
         """Returns what the model is called with."""
         data_set = self.schema.data_sets[name]
-        changes = {}
+        changes: dict[str, Tensor] = {}
         if solved is not None:
             scale = self._increment_scale(name, part)
             changes = {"changes": (solved.fields - part.state) / scale, "residual": solved.residual / scale}
@@ -233,7 +234,11 @@ class FluidsTask:
 
         dx = data_set.dx * data_set.shape[1] / part.state.shape[3]
         cell_size = torch.full((len(part.state),), dx, device=part.state.device)
-        options = {"cell_size": cell_size, "previous": normal(part.previous), "output_names": data_set.variables}
+        options: dict[str, Any] = {
+            "cell_size": cell_size,
+            "previous": normal(part.previous),
+            "output_names": data_set.variables,
+        }
         if self.needs_truth and part.targets is not None:
             options["truth"] = normal(part.targets[:, 0])
         names = (*data_set.variables, *data_set.constants)

@@ -54,9 +54,7 @@ class ForestUViT(UViT):
         self.coarsen_finer = nn.ModuleList(Coarsen(width, embed, factor) for factor in factors)
         self.refine_finer = nn.ModuleList(Refine(embed, width, factor) for factor in factors)
 
-    def forest_pass(
-        self, inputs: FieldInputs, forest: Forest, periodic: Bool[Tensor, "batch axis"]
-    ) -> ForwardPass:
+    def forest_pass(self, inputs: FieldInputs, forest: Forest, periodic: Bool[Tensor, "batch axis"]) -> ForwardPass:
         """Returns the way from fields to fields over the tokens of a forest, which can be cut between blocks.
 
         Args:
@@ -122,4 +120,3 @@ def _chosen(
     tokens: Shaped[Tensor, "batch node embed"], nodes: Int[Tensor, "batch token"]
 ) -> Shaped[Tensor, "batch token embed"]:
     return tokens.gather(1, nodes[..., None].expand(-1, -1, tokens.shape[2]))
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,7 +40,8 @@ class RefineModel(nn.Module):
     def __init__(self, config: RefineConfig, channels: Sequence[str], variables: Sequence[str]) -> None:
         super().__init__()
         self.config, self.channels = config, (*channels, *change_names(variables))
-        self.net = ForestUViT(config, Variables(self.channels, tuple(variables) or tuple(channels), ENCODINGS, AXES))
+        self.variables = Variables(self.channels, tuple(variables) or tuple(channels), ENCODINGS, AXES)
+        self.net = ForestUViT(config, self.variables)
         self.indicator = LearnedIndicator("residual") if config.indicator == "learned" else None
         initialize(self, torch.initial_seed())
 
@@ -51,8 +52,8 @@ class RefineModel(nn.Module):
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
         """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names."""
-        predicted = self.net.variables.predicted
-        return {"net.stem.weight": self.channels} | dict.fromkeys(("net.head.weight", "net.head.bias"), predicted)
+        rows = {"net.stem.weight": self.variables.read}
+        return rows | dict.fromkeys(("net.head.weight", "net.head.bias"), self.variables.predicted)
 
     def forward(self, *args: Any, **kwargs: Any) -> Float[Tensor, "batch output z x"]:
         """Returns the correction; takes what :meth:`forward_pass` takes."""
@@ -94,7 +95,7 @@ class RefineModel(nn.Module):
         """Collects what tells where to refine; arguments as in :meth:`forward_pass`."""
         boundaries = (boundary,) * len(fields) if isinstance(boundary, Boundary) else tuple(boundary)
         names = tuple(channel_names or self.channels)
-        return IndicatorInputs(fields, names, cast(tuple[Boundary, ...], boundaries), previous, truth, residual)
+        return IndicatorInputs(fields, names, boundaries, previous, truth, residual)
 
     def forest(self, evidence: IndicatorInputs, before: Forest | None = None) -> Forest:
         """Decides where to refine."""

@@ -28,9 +28,7 @@ class Solved(NamedTuple):
     residual: Float[Tensor, "batch variable z x"]
 
 
-SolverStep = Callable[
-    [Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"]], Solved
-]
+SolverStep = Callable[[Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"]], Solved]
 """From fields, profiles of the air at rest, and seconds."""
 
 
@@ -42,16 +40,16 @@ def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stri
     """
     check_solvable(name, data_set, config)
     longest = longest_stride * data_set.interval
-    solver = CoarseSolver(
-        data_set.dx, data_set.dz, config.coarsen, longest, config.carry_detail, config.compile_solver
-    )
+    solver = CoarseSolver(data_set.dx, data_set.dz, config.coarsen, longest, config.carry_detail, config.compile_solver)
     rough = CoarseSolver(data_set.dx, data_set.dz, 2 * config.coarsen, longest, config.carry_detail)
     order = [data_set.variables.index(variable) for variable in VARIABLES]
     back = [VARIABLES.index(variable) for variable in data_set.variables]
     needs_residual = config.indicator in ("residual", "learned") and bool(config.ratios)
 
     def step(
-        fields: Float[Tensor, "batch variable z x"], profiles: Float[Tensor, "batch 2 z"], seconds: Float[Tensor, "batch"]
+        fields: Float[Tensor, "batch variable z x"],
+        profiles: Float[Tensor, "batch 2 z"],
+        seconds: Float[Tensor, "batch"],
     ) -> Solved:
         ordered = fields[:, order]
         solved = solver(ordered, profiles, seconds)
@@ -85,6 +83,6 @@ def check_solvable(name: str, data_set: DataSet, config: RefineConfig) -> None:
     if any(cells % (2 * config.coarsen) or cells < least for cells in data_set.shape):
         rows, columns = data_set.shape
         raise ConfigError(
-            f"the {columns}x{rows} cells of {name} cannot be coarsened by {config.coarsen}, and once more by 2 to judge",
+            f"the {columns}x{rows} cells of {name} cannot be coarsened by {config.coarsen} and, to judge it, by 2 more",
             key="model.coarsen", hint=f"use multiples of {2 * config.coarsen}, at least {least}",
         )  # fmt: skip

@@ -115,7 +115,7 @@ def _incompressible(file: Any, name: str, boundary: Boundary) -> Iterator[FlowSo
     shape = file[VELOCITY].shape
     if len(shape) != 5 or shape[4] != 2:
         raise DataError(f"{name}: velocity has the shape {shape}; (sample, t, x, y, 2) is needed")
-    variables = WINDS
+    variables: tuple[str, ...] = WINDS
     if PARTICLES in file:
         if file[PARTICLES].shape != (*shape[:4], 1):
             raise DataError(f"{name}: particles has the shape {file[PARTICLES].shape}; {(*shape[:4], 1)} is needed")

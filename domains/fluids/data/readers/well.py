@@ -113,7 +113,9 @@ def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     shape = (len(y), len(x))
     found: Sides = read_sides(file, name, layout.axes, layout.members)
     for member in range(layout.members):
-        profiles = {key: still[key].read(file, member, slice(None))[0, :, 0].astype(float) for key in PROFILES * is_ours}
+        profiles = {
+            key: still[key].read(file, member, slice(None))[0, :, 0].astype(float) for key in PROFILES * is_ours
+        }
         constants = {
             key: np.broadcast_to(place.read(file, member, slice(None))[0], shape).astype(np.float32)
             for key, place in still.items()

@@ -60,7 +60,7 @@ def read_sides(file: Any, name: str, axes: Mapping[str, int], members: int) -> S
         DataError: an unknown condition, or a mask that does not fit the grid.
     """
     sides: dict[str, list[Side | None]] = {axis: [None, None] for axis in axes}
-    obstacles = np.zeros((1, *reversed(axes.values())), dtype=bool)
+    obstacles = np.zeros((1, *list(axes.values())[::-1]), dtype=bool)
     for key, condition in file.get("boundary_conditions", {}).items():
         kind = text(attribute(condition, "bc_type", name)).lower()
         if kind not in NAMES:
@@ -73,17 +73,25 @@ def read_sides(file: Any, name: str, axes: Mapping[str, int], members: int) -> S
                     sides[along[0]][end] = NAMES[kind]
             continue
         planes = masks if along == list(axes) else masks.swapaxes(1, 2)  # (member, x, y)
-        inside = planes.copy()
-        for axis, ends in enumerate(sides.values()):
-            along_axis, left = np.moveaxis(planes, axis + 1, 1), np.moveaxis(inside, axis + 1, 1)
-            for end, (edge, next_to_it) in enumerate(((0, 1), (-1, -2))):
-                if along_axis[:, edge, 1:-1].all():  # corners belong to either edge
-                    ends[end] = NAMES[kind]
-                    if not along_axis[:, next_to_it, 1:-1].all():
-                        left[:, edge] = False  # the cells at a wall, which flow; nothing behind them is solid
+        inside = _without_edges(planes, sides, NAMES[kind])
         if NAMES[kind] is Side.WALL:
             obstacles = obstacles | inside.swapaxes(1, 2)
     return Sides(name, sides, obstacles)
+
+
+def _without_edges(
+    planes: Bool[np.ndarray, "member x y"], sides: Mapping[str, list[Side | None]], kind: Side
+) -> Bool[np.ndarray, "member x y"]:
+    """Takes the edges that a condition covers out of its mask, and notes them as sides."""
+    inside = planes.copy()
+    for axis, ends in enumerate(sides.values()):
+        covered, left = np.moveaxis(planes, axis + 1, 1), np.moveaxis(inside, axis + 1, 1)
+        for end, (edge, next_to_it) in enumerate(((0, 1), (-1, -2))):
+            if covered[:, edge, 1:-1].all():  # corners belong to either edge
+                ends[end] = kind
+                if not covered[:, next_to_it, 1:-1].all():
+                    left[:, edge] = False  # these are the cells at a wall, which flow; nothing behind them is solid
+    return inside
 
 
 def _masks(
