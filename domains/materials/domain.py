@@ -79,13 +79,17 @@ class MaterialsDomain:
             )
 
     def data_defaults(self, spec: MaterialsSpec, source: MaterialsSpec | None = None) -> DataDefaults:
-        """Lets a warm start have the repulsion that its weights were trained beside."""
-        if spec.model.repulsion != AUTO:
-            return DataDefaults({})
-        before = "zbl" if source is None else getattr(source.model, "repulsion", "none")
-        chosen = "zbl" if before == AUTO else before
-        sentence = "no repulsion of nuclei: the weights that it starts from have none" if chosen == "none" else ""
-        return DataDefaults({"model.repulsion": chosen}, sentence)
+        """Lets a warm start have the repulsion that its weights were trained beside; says which gradients of the
+        energy are asked for and not there.
+        """
+        sentences = without_effect(spec.task, open_or_prepare(spec.data).schema)
+        values = {}
+        if spec.model.repulsion == AUTO:
+            before = "zbl" if source is None else source.model.repulsion
+            values["model.repulsion"] = "none" if before == "none" else "zbl"
+            if before == "none":
+                sentences.append("no repulsion of nuclei: the weights that it starts from have none")
+        return DataDefaults(values, "; ".join(sentences))
 
     def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
         store = open_or_prepare(spec.data)
@@ -123,6 +127,7 @@ class MaterialsDomain:
                 spec.task.targets,
                 branches=schema.branches,
                 avg_num_neighbors=schema.avg_num_neighbors,
+                tells_bonds=schema.exact_references,
             )
             for _ in range(spec.task.members)
         ]
@@ -160,6 +165,19 @@ class MaterialsDomain:
 
     def screen(self, loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
         return screen(loaded, config)
+
+
+def without_effect(task: MaterialsTaskConfig, schema: MaterialsSchema) -> list[str]:
+    """Says which weights of an energy's gradients have no effect, since the data have no such label."""
+    target = task.targets.get("energy")
+    if target is None or target.kind != "energy":
+        return []
+    weights = {"forces": target.forces_weight, "stress": target.stress_weight}
+    return [
+        f"no {name} label in the data: task.targets.energy.{name}_weight has no effect"
+        for name, weight in weights.items()
+        if weight and name not in schema.labels
+    ]
 
 
 def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:

@@ -149,7 +149,7 @@ def follow_data(spec: RunSpec, source: RunSpec | None = None) -> tuple[RunSpec, 
         return spec, ""
     chosen = spec.domain.data_defaults(spec, source)
     if not chosen.values:
-        return spec, ""
+        return spec, chosen.sentence
     return RunSpec.build(with_overrides(spec.config, chosen.values)), chosen.sentence
 
 

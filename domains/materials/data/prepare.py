@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,19 @@ import numpy as np
 from domains.materials.data import store_layout as layout
 from domains.materials.data.check_units import check_plausible
 from domains.materials.data.composition import element_counts, element_table, systems
-from domains.materials.data.labels import UNITS, LabelSpec, parse_labels
+from domains.materials.data.findings import Findings
+from domains.materials.data.labels import UNITS, parse_labels
+from domains.materials.data.near_duplicates import near_duplicates
 from domains.materials.data.neighbors import neighbor_list
 from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.source import ReadOptions, read_structures
+from domains.materials.data.references import isolated_atoms, known_references
 from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
-from domains.materials.data.splits import Described, assign, check_splits
+from domains.materials.data.splits import UNUSED, Described, assign, check_splits
 from domains.materials.data.statistics import compute_statistics
 from domains.materials.data.store import SPLITS, Arrays, save_statistics
 from domains.materials.data.store_writer import StoreWriter
+from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors, read_json, write_json
 from sciml.core.lock import lock_output
@@ -51,6 +55,8 @@ class Preparation(ReadOptions):
             ``order:4`` (number of elements). Lists are served first, shares are of what is left.
         split_by: what shares draw at random: ``structure``, or whole ``group``s or chemical ``system``s.
         split_seed: of that draw.
+        references: energies of free atoms by element, eV, e.g. ``{Ni: -5.5}``; of others those of isolated atoms among
+            the structures, which are then not trained on, or least squares.
         check_units: whether labels must look like what they are said to be.
         title: what the data are, e.g. "VASP-PBE"; null takes the source's name.
     """
@@ -59,11 +65,17 @@ class Preparation(ReadOptions):
     splits: dict[str, Any] = field(default_factory=default_splits)
     split_by: str = "structure"
     split_seed: NonNegative[int] = 0
+    references: dict[str, float] = field(default_factory=dict)
     check_units: bool = True
     title: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.references:
+            from ase.data import atomic_numbers
+
+            for symbol in self.references:
+                one_of(symbol, atomic_numbers, self.key("references"))
         check_splits(self.splits, self.split_by, self.key("splits"), self.key("split_by"))
 
     def selected(self) -> dict[str, Any]:
@@ -155,22 +167,27 @@ def store_fingerprint(path: Source, preparation: Preparation) -> str:
 
 def _gather(config: PrepareConfig, writer: StoreWriter) -> None:
     """Reads all structures into the growing store, with their neighbors."""
+    findings = writer.findings
     for branch, (name, source) in enumerate(branches_of(config.path).items()):
         files = locate(source)
         recorded = writer.arrays["senders"].rows
         position = writer.position(branch)
         only = len(branches_of(config.path)) == 1
-        structures = read_structures(source, config, branch=branch, start=position, complete=only)
+        structures = read_structures(source, config, branch=branch, start=position, complete=only, findings=findings)
         for position, structure in track(structures, f"reading structures of {name if name != 'main' else files[0]}"):
-            neighbors = neighbor_list(structure, config.cutoff)
-            with disk_errors(writer.folder):
-                writer.append(structure, neighbors, files[position[0]])
-                position = (position[0], position[1] + 1)
-                if writer.arrays["senders"].rows - recorded > RECORD_EDGES:
+            with findings.leaving_out(config.skip_bad):
+                neighbors = neighbor_list(structure, config.cutoff)
+                with disk_errors(writer.folder):
+                    writer.append(structure, neighbors, files[position[0]])
+            position = (position[0], position[1] + 1)
+            if writer.arrays["senders"].rows - recorded > RECORD_EDGES:
+                with disk_errors(writer.folder):
                     writer.record(branch, position)
-                    recorded = writer.arrays["senders"].rows
+                recorded = writer.arrays["senders"].rows
         with disk_errors(writer.folder):
             writer.record(branch, position)
+    if not writer.num_structures:
+        raise DataError(f"{config.path}: no structure is left; {'; '.join(findings.lines())}")
     with disk_errors(writer.folder):
         writer.finish()
 
@@ -203,23 +220,37 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)
     groups = read_json(writer.folder / layout.GROUPS, list[str])
     described = Described(
-        [groups[number] for number in arrays.group], systems(counts, schema.symbols), (counts > 0).sum(1), arrays.key
+        [groups[number] for number in arrays.group],
+        systems(counts, schema.symbols),
+        (counts > 0).sum(1),
+        arrays.key,
+        near_duplicates(arrays),
     )
     split, dropped = assign(config.splits, config.split_by, config.split_seed, described)
+    alone = isolated_atoms(arrays)
+    if not alone.all():
+        split[alone] = UNUSED
+    known = known_references(arrays, elements, len(branches), config.references)
+    schema = replace(schema, exact_references=bool(np.isfinite(known).any()))
     train = np.flatnonzero(split == SPLITS.index("train"))
-    statistics = compute_statistics(arrays, train, elements, len(branches)) if len(train) else None
+    statistics = compute_statistics(arrays, train, elements, known) if len(train) else None
     with disk_errors(writer.folder):
         np.save(layout.array_path(writer.folder, "split"), split)
         if statistics is not None:
             save_statistics(writer.folder, statistics)
     sizes = {name: int((split == number).sum()) for number, name in enumerate(SPLITS)}
-    fields = _found(config.labels, schema, arrays)
-    _tell(schema, arrays, fields, sizes, dropped, statistics)
+    fields = _found(writer.findings, schema, arrays)
+    notes = [*missing_labels(schema), *writer.findings.lines()]
+    if alone.any():
+        notes.append(f"{int(alone.sum())} isolated atoms give exact references, and are in no split")
+    _tell(schema, arrays, fields, sizes, dropped, statistics, notes)
     return {
         "format": layout.FORMAT,
         "version": layout.VERSION,
         "schema": asdict(schema),
         "found": fields,
+        "not_used": dict(writer.findings.unused),
+        "left_out": {"structures": writer.findings.left_out, "reasons": writer.findings.reasons},
         "splits": sizes,
         "duplicates_left_out": dropped,
         "preparation": config.selected(),
@@ -227,14 +258,21 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     }
 
 
-def _found(options: Mapping[str, Any], schema: MaterialsSchema, arrays: Arrays) -> dict[str, str]:
+def _found(findings: Findings, schema: MaterialsSchema, arrays: Arrays) -> dict[str, str]:
     """Describes for each label its source, unit and sign, and how many structures have it."""
-    named, _ = parse_labels(options)
-    descriptions = {name: named.get(name, LabelSpec(name, name)).describe() for name in schema.labels}
     return {
-        name: f"{descriptions[name]}; {int(arrays.masks[name].sum())} of {len(arrays)} structures"
-        for name in descriptions
+        name: f"{findings.sources(name)}; {int(arrays.masks[name].sum())} of {len(arrays)} structures"
+        for name in schema.labels
     }
+
+
+def missing_labels(schema: MaterialsSchema) -> list[str]:
+    """Says which gradients of the energy the data do not have."""
+    if "energy" not in schema.labels:
+        return []
+    return [
+        f"no {name} label: {name}_weight has no effect" for name in ("forces", "stress") if name not in schema.labels
+    ]
 
 
 def _tell(
@@ -244,12 +282,14 @@ def _tell(
     sizes: Mapping[str, int],
     dropped: int,
     statistics: MaterialsStatistics | None,
+    notes: Sequence[str],
 ) -> None:
     """Reports what was found on stderr."""
     lines = [
         f"{len(arrays)} structures, {len(arrays.positions)} atoms of {', '.join(schema.symbols)}, "
         f"{len(arrays.senders)} edges within {schema.cutoff:g} A",
         *found.values(),
+        *notes,
         "splits: " + ", ".join(f"{name} {count}" for name, count in sizes.items()),
     ]
     if dropped:

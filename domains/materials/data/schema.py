@@ -37,6 +37,7 @@ class MaterialsSchema:
         branches: names of the data sets, each of which may have decoders of its own.
         title: what the data are, e.g. "EAM-labeled alloys, not DFT"; shown on pictures.
         avg_num_neighbors: of an atom in the training split; sums over neighbors are scaled by it.
+        exact_references: whether energies of free atoms are known, so that bonds must be told from them.
     """
 
     elements: tuple[int, ...]
@@ -45,6 +46,7 @@ class MaterialsSchema:
     branches: tuple[str, ...] = ("main",)
     title: str = ""
     avg_num_neighbors: float = 1.0
+    exact_references: bool = False
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -103,8 +105,8 @@ class MaterialsStatistics:
     """Holds the statistics of the training split.
 
     Attributes:
-        references: energy of an atom of each element (eV), by least squares on energies per atom; each data set has
-            its own. Zero for an element that it does not have.
+        references: energy of a free atom of each element (eV): exact where it was known, by least squares on energies
+            per atom elsewhere; each data set has its own. Zero for an element that it does not have.
         energy_std: standard deviation of energies per atom about the sum of references, eV.
         avg_num_neighbors: of an atom.
         element_counts: atoms of each element.
@@ -112,6 +114,7 @@ class MaterialsStatistics:
         mean, std, rms: of all values of each label; rms is about zero.
             The energy's are per atom.
         count: structures that have the label.
+        bonding: what an atom whose free energy is exact gains in matter on average, eV; zero for others.
     """
 
     references: Float[Tensor, "branch element"]
@@ -123,6 +126,7 @@ class MaterialsStatistics:
     std: Mapping[str, Tensor]
     rms: Mapping[str, Tensor]
     count: Mapping[str, Tensor]
+    bonding: Float[Tensor, "branch element"] | None = None
 
     @property
     def force_rms(self) -> Float[Tensor, ""]:
@@ -146,10 +150,15 @@ class MaterialsStatistics:
             elements: the schema's table.
             branch: the data set of each atom; the first by default.
         """
-        table = torch.zeros((len(self.references), max(119, max(elements) + 1)), dtype=self.references.dtype)
-        table[:, list(elements)] = self.references.cpu()
-        table = table.to(atomic_numbers.device)
-        return table[0 if branch is None else branch, atomic_numbers]
+        return _by_atom(self.references, atomic_numbers, elements, branch)
+
+    def bonding_energy(
+        self, atomic_numbers: Int[Tensor, "atom"], elements: Sequence[int], branch: Int[Tensor, "atom"]
+    ) -> Float[Tensor, "atom"]:
+        """Returns what each atom gains in matter on average, eV; zero where its reference is fitted."""
+        if self.bonding is None:
+            return torch.zeros(len(atomic_numbers), dtype=self.references.dtype, device=atomic_numbers.device)
+        return _by_atom(self.bonding, atomic_numbers, elements, branch)
 
     def to(self, device: torch.device | str) -> MaterialsStatistics:
         """Returns the statistics on a device."""
@@ -160,7 +169,7 @@ class MaterialsStatistics:
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 tensors[name] = value
-            else:
+            elif value is not None:
                 tensors |= {f"{name}.{label}": tensor for label, tensor in value.items()}
         return tensors
 
@@ -174,3 +183,16 @@ class MaterialsStatistics:
             else:
                 fields[name] = tensor
         return cls(**fields)
+
+
+def _by_atom(
+    values: Float[Tensor, "branch element"],
+    atomic_numbers: Int[Tensor, "atom"],
+    elements: Sequence[int],
+    branch: Int[Tensor, "atom"] | None,
+) -> Float[Tensor, "atom"]:
+    """Looks up a value by data set and element for each atom."""
+    table = torch.zeros((len(values), max(119, max(elements) + 1)), dtype=values.dtype)
+    table[:, list(elements)] = values.cpu()
+    table = table.to(atomic_numbers.device)
+    return table[0 if branch is None else branch, atomic_numbers]

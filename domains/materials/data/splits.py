@@ -29,12 +29,31 @@ class Described:
         systems: e.g. ``Mo-Nb``.
         orders: number of elements.
         keys: the same for frames that are the same.
+        runs: the same for frames that follow one another and hardly differ; None where nobody looked.
     """
 
     groups: Sequence[str]
     systems: Sequence[str]
     orders: np.ndarray
     keys: np.ndarray
+    runs: np.ndarray | None = None
+
+    @property
+    def units(self) -> np.ndarray:
+        """Returns a number for each structure that is the same for those that must not be told apart: equal frames,
+        and runs of near duplicates.
+        """
+        if self.runs is None:
+            return self.keys
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        _, frame = np.unique(self.keys, return_inverse=True)
+        pairs = frame, self.runs + frame.max() + 1
+        size = int(pairs[1].max()) + 1
+        _, component = connected_components(coo_array((np.ones(len(frame)), pairs), shape=(size, size)), directed=False)
+        numbers: np.ndarray = component[frame]
+        return numbers
 
     def matching(self, entry: str, key: str) -> np.ndarray:
         """Returns the structures that an entry such as ``group:*_Test``, ``system:Nb-Ta`` or ``order:4`` means.
@@ -91,7 +110,8 @@ def assign(splits: Mapping[str, Any], split_by: str, seed: int, described: Descr
     """Returns the split of each structure, numbered as in SPLITS, or -1 where it is not used.
 
     Lists are served first, the test split's before the others'; shares are of what is then left, drawn at random:
-    structures, or whole groups or chemical systems. Frames that are the same go together; where lists put them
+    structures, or whole groups or chemical systems. Frames that are the same go together, and those of a run that
+    hardly differ; where lists put them
     into two splits, training gives way to validation and both to testing.
 
     Returns:
@@ -120,7 +140,7 @@ def assign(splits: Mapping[str, Any], split_by: str, seed: int, described: Descr
 
 def _draw(splits: Mapping[str, Any], split_by: str, seed: int, described: Described, result: np.ndarray) -> None:
     rest = np.flatnonzero(result == UNUSED)
-    named = {"structure": described.keys, "group": described.groups, "system": described.systems}[split_by]
+    named = {"structure": described.units, "group": described.groups, "system": described.systems}[split_by]
     _, unit = np.unique(np.asarray(named)[rest], return_inverse=True)
     if not len(rest):
         return

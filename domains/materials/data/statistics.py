@@ -9,6 +9,7 @@ import torch
 
 from domains.materials.data.composition import element_counts
 from domains.materials.data.labels import NODE
+from domains.materials.data.references import References, fit_references
 from domains.materials.data.schema import MaterialsStatistics
 from domains.materials.data.store import Arrays
 
@@ -16,42 +17,24 @@ BLOCK = 256
 """Structures whose edges are gone through together."""
 
 
-def reference_energies(counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """Fits the energy of an atom of each element (eV), by least squares on energies per atom.
-
-    Of all solutions the shortest is taken, where compositions do not tell the elements apart.
-
-    Args:
-        counts: atoms of each element, (structure, element).
-        energies: of the structures, (structure), eV.
-    """
-    atoms = counts.sum(1, keepdims=True)
-    solution: np.ndarray = np.linalg.lstsq(counts / atoms, energies / atoms[:, 0], rcond=None)[0]
-    return solution
-
-
 def compute_statistics(
-    arrays: Arrays, train: np.ndarray, elements: tuple[int, ...], num_branches: int
+    arrays: Arrays, train: np.ndarray, elements: tuple[int, ...], known: np.ndarray
 ) -> MaterialsStatistics:
     """Returns the statistics of some structures of a store.
 
     Args:
         train: numbers of the structures, increasing.
+        known: energies of free atoms (branch, element), eV; not a number where they are to be fitted.
     """
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)[train]
-    references = np.zeros((num_branches, len(elements)))
+    references = References(np.nan_to_num(known), np.zeros_like(known))
     residuals = np.zeros(0)
     if "energy" in arrays.labels:
-        energies, known = arrays.labels["energy"][train], arrays.masks["energy"][train]
+        energies, there = arrays.labels["energy"][train], arrays.masks["energy"][train]
         branch = arrays.branch[train]
-        for number in range(num_branches):
-            mine = known & (branch == number)
-            if mine.any():
-                # exactly zero where the data set lacks an element, whatever the solver's rounding
-                there = counts[mine].any(0)
-                references[number, there] = reference_energies(counts[mine][:, there], energies[mine])
-        atoms = counts.sum(1)
-        residuals = ((energies - (counts * references[branch]).sum(1)) / atoms)[known]
+        references = fit_references(counts[there], energies[there], branch[there], known)
+        expected = (counts * (references.free + references.bonding)[branch]).sum(1)
+        residuals = ((energies - expected) / counts.sum(1))[there]
     summaries = {name: _summary(arrays, name, train) for name in arrays.label_specs if arrays.masks[name][train].any()}
     spread = residuals.std() if len(residuals) > 1 and residuals.std() > 0 else 1.0
     atoms_of_train = max(int(arrays.num_atoms[train].sum()), 1)
@@ -60,7 +43,8 @@ def compute_statistics(
         return {name: torch.tensor(values[place], dtype=torch.float64) for name, values in summaries.items()}
 
     return MaterialsStatistics(
-        references=torch.from_numpy(references),
+        references=torch.from_numpy(references.free),
+        bonding=torch.from_numpy(references.bonding),
         energy_std=torch.tensor(spread, dtype=torch.float64),
         avg_num_neighbors=torch.tensor(arrays.num_edges[train].sum() / atoms_of_train, dtype=torch.float64),
         element_counts=torch.from_numpy(counts.sum(0).astype(np.float64)),

@@ -9,6 +9,7 @@ import numpy as np
 
 from domains.materials.data import store_layout as layout
 from domains.materials.data.append_npy import GrowingArray
+from domains.materials.data.findings import Findings
 from domains.materials.data.labels import NODE, SHAPES, UNITS, level_of
 from domains.materials.data.neighbors import NeighborList
 from domains.materials.data.structure import Structure
@@ -29,6 +30,7 @@ class StoreWriter:
         folder: the growing store.
         labels: level, shape and unit of each label met so far.
         sources: files met so far.
+        findings: what was found in them.
     """
 
     def __init__(self, staging: Staging) -> None:
@@ -37,6 +39,7 @@ class StoreWriter:
         rows = journal.get("rows", {})
         self.labels: dict[str, dict[str, Any]] = dict(journal.get("labels", {}))
         self.sources: list[str] = list(journal.get("sources", ()))
+        self.findings = Findings.from_dict(journal.get("findings", {}))
         self.positions: dict[str, list[int]] = dict(journal.get("positions", {}))
         self.groups = {name: number for number, name in enumerate(journal.get("groups", ()))}
         (self.folder / layout.LABELS).mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,7 @@ class StoreWriter:
         """
         if len(neighbors) and np.abs(neighbors.shifts).max() > np.iinfo(np.int8).max:
             raise DataError(f"{structure.name}: atoms lie more than 127 cells apart; wrap them into their cell")
+        self._check_labels(structure)
         if source not in self.sources:
             self.sources.append(source)
         group = self.groups.setdefault(structure.group, len(self.groups))
@@ -90,6 +94,21 @@ class StoreWriter:
         for offsets, counted in (("atom", "positions"), ("edge", "senders"), ("name", "names")):
             self.arrays[f"{offsets}_offsets"].append(np.array([self.arrays[counted].rows]))
 
+    def _check_labels(self, structure: Structure) -> None:
+        """Refuses labels of other shapes than before; the first ones decide.
+
+        Raises:
+            DataError: naming the structure; nothing of it is written yet.
+        """
+        for name, value in structure.labels.items():
+            if name in self.labels and value.shape != self._wanted(name, len(structure)):
+                wanted = self._wanted(name, len(structure))
+                raise DataError(f"{structure.name}: {name} has the shape {value.shape}, others have {wanted}")
+
+    def _wanted(self, name: str, num_atoms: int) -> tuple[int, ...]:
+        shape = tuple(self.labels[name]["shape"])
+        return (num_atoms, *shape) if self.labels[name]["level"] == NODE else shape
+
     def _append_labels(self, structure: Structure) -> None:
         for name, value in structure.labels.items():
             if name not in self.labels:
@@ -97,12 +116,8 @@ class StoreWriter:
                 shape = list(SHAPES.get(name, value.shape[1:] if level == NODE else value.shape))
                 self.labels[name] = {"level": level, "shape": shape, "unit": UNITS.get(name, "")}
                 self._open_label(name, 0, 0)
-            shape, level = (self.labels[name][key] for key in ("shape", "level"))
-            wanted = (len(structure), *shape) if level == NODE else tuple(shape)
-            if value.shape != wanted:
-                raise DataError(f"{structure.name}: {name} has the shape {value.shape}, others have {wanted}")
             values, mask = self._labels[name]
-            atoms = level == NODE
+            atoms = self.labels[name]["level"] == NODE
             values.extend_zeros(self.arrays["positions"].rows if atoms else self.num_structures)
             mask.extend_zeros(self.num_structures)
             values.append(value if atoms else value[None])
@@ -130,6 +145,7 @@ class StoreWriter:
             labels=self.labels,
             sources=self.sources,
             groups=list(self.groups),
+            findings=self.findings.to_dict(),
             rows={name: array.rows for name, array in arrays.items()},
         )
 

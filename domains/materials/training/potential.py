@@ -12,11 +12,16 @@ from torch import Tensor, nn
 from domains.materials.training.heads import Head, TargetConfig, branch_rows
 from sciml.models.gnn import GNN, GNNConfig
 from sciml.nn.initialization import initialize
+from sciml.nn.radial import envelope
 from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.parallel.plan import ShardingPlan, Style
 
 REPULSION = "energy.repulsion"
 """Name of an output that is no target: the energy (eV) that structures have beside the network."""
+
+
+BONDED = "energy.bonded"
+"""Likewise: how far each atom is bonded, from 0 for a free one to 1 in matter."""
 
 
 class MaterialsGNN(nn.Module):
@@ -28,6 +33,7 @@ class MaterialsGNN(nn.Module):
         targets: what it predicts, by name.
         branches: names of the data sets.
         avg_num_neighbors: edges for an atom in the training data.
+        tells_bonds: whether it says how far atoms are bonded, which exact energies of free atoms need.
     """
 
     plan: ClassVar[ShardingPlan] = GNN.plan.within("encoder") | ShardingPlan(
@@ -42,6 +48,7 @@ class MaterialsGNN(nn.Module):
         *,
         branches: Sequence[str] = ("default",),
         avg_num_neighbors: float = 1.0,
+        tells_bonds: bool = False,
     ) -> None:
         super().__init__()
         self.elements, self.config = tuple(elements), config
@@ -50,6 +57,7 @@ class MaterialsGNN(nn.Module):
         self.heads = nn.ModuleDict(
             {name: Head(config.num_channels, t, max(self.rows[name]) + 1) for name, t in targets.items()}
         )
+        self.tells_bonds = tells_bonds
         learns_energy = any(target.kind == "energy" for target in targets.values())
         wall = config.repulsion != "none" and learns_energy
         self.repulsion = ScreenedRepulsion(config.cutoff) if wall else None
@@ -70,7 +78,8 @@ class MaterialsGNN(nn.Module):
         graph_index: Int[Tensor, "atom"],
         branch: Int[Tensor, "graph"],
     ) -> dict[str, Float[Tensor, "_ _"]]:
-        """Returns targets by name, (structure or atom, width), also where no label is known; and :data:`REPULSION`.
+        """Returns targets by name, (structure or atom, width), also where no label is known; beside them
+        :data:`REPULSION` and :data:`BONDED`.
 
         Args:
             edge_vectors: from receiver to sender, A.
@@ -89,4 +98,8 @@ class MaterialsGNN(nn.Module):
             of_atoms = self.repulsion(atomic_numbers, edge_vectors, senders, receivers)
             total = of_atoms.new_zeros(len(branch)).index_add(0, graph_index, of_atoms)
             outputs[REPULSION] = total[:, None]
+        if self.tells_bonds:
+            weights = envelope(edge_vectors.square().sum(-1).sqrt(), self.config.cutoff)
+            neighbors = weights.new_zeros(len(elements)).index_add(0, receivers, weights)
+            outputs[BONDED] = 1 - torch.exp(-neighbors[:, None])
         return outputs

@@ -18,7 +18,7 @@ from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
-from domains.materials.training.potential import REPULSION
+from domains.materials.training.potential import BONDED, REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
@@ -65,7 +65,8 @@ class MaterialsTask:
     """Learns energies, forces, stress and properties of structures.
 
     An energy is the sum of its atoms' reference energies, of what the model says of them, in units of the rms force,
-    and of the repulsion of nuclei (eV) that the model has beside; forces and stress are its gradients. Other targets
+    and of what the model has beside (eV): the repulsion of nuclei, and the average gain of bonded atoms where energies
+    of free atoms are exact; forces and stress are its gradients. Other targets
     are standardized. The loss of a structure is the weighted sum of Huber losses of its labels (energy per atom, the
     mean over components of forces and of stress, Gaussian likelihoods where asked); a batch's is their mean, and
     labels that a structure lacks count for nothing.
@@ -139,24 +140,23 @@ class MaterialsTask:
                 for name, target in self.config.targets.items():
                     if target.kind == "energy":
                         moved = (positions, strain) if wanted else ()
-                        member |= self._energy(outputs[name], outputs.get(REPULSION), batch, moved, create_graph)
+                        member |= self._energy(outputs, batch, moved, create_graph)
                     else:
                         member |= self._property(name, outputs[name], target)
                 members.append(member)
         return members
 
     def _energy(
-        self,
-        raw: Float[Tensor, "graph output"],
-        repulsion: Float[Tensor, "graph output"] | None,
-        batch: GraphBatch,
-        moved: tuple[Tensor, ...],
-        create_graph: bool,
+        self, outputs: Mapping[str, Tensor], batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
     ) -> dict[str, Tensor]:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
+        raw, branch = outputs[ENERGY], batch.branch[batch.graph_index]
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
-        if repulsion is not None:
-            energy = energy + repulsion[:, 0].to(energy)
+        if REPULSION in outputs:
+            energy = energy + outputs[REPULSION][:, 0].to(energy)
+        if BONDED in outputs:
+            gain = self.statistics.bonding_energy(batch.atomic_numbers, self.schema.elements, branch)
+            energy = energy.index_add(0, batch.graph_index, gain.to(energy) * outputs[BONDED][:, 0].to(energy))
         gradients = {}
         if moved:
             # members share what comes before them: positions, strain and vectors
@@ -164,9 +164,7 @@ class MaterialsTask:
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             stress = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
             gradients = {"forces": -slope, "stress": stress}
-        reference = self.statistics.reference_energy(
-            batch.atomic_numbers, self.schema.elements, batch.branch[batch.graph_index]
-        )
+        reference = self.statistics.reference_energy(batch.atomic_numbers, self.schema.elements, branch)
         total = energy.double().index_add(0, batch.graph_index, reference)
         return {ENERGY: total, **gradients}
 

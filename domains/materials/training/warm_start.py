@@ -34,6 +34,10 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
         known = mine != 0  # an element that this data set does not have has no reference of its own
         references[row, ours[known]] = mine[known]
 
+    bonding = torch.zeros_like(references)
+    if statistics.bonding is not None:
+        bonding[:, ours] = statistics.bonding.to(bonding)
+
     def merged(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**fresh, **{name: value for name, value in old.items() if name in fresh}}
 
@@ -48,6 +52,7 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
         replace(
             statistics,
             references=references,
+            bonding=bonding,
             avg_num_neighbors=kept.avg_num_neighbors,
             element_counts=counts,
             shortest=shortest,

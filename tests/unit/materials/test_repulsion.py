@@ -64,3 +64,4 @@ def test_a_warm_start_has_the_repulsion_of_its_source(small_run):
     assert domain.data_defaults(fresh, before).values == {"model.repulsion": "none"}
     assert domain.data_defaults(fresh, fresh).values == {"model.repulsion": "zbl"}
     assert domain.data_defaults(fresh).values == {"model.repulsion": "zbl"}
+    assert domain.data_defaults(before).values == {}

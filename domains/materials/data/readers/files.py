@@ -9,9 +9,26 @@ from typing import IO
 from sciml.data import files
 
 COMPRESSED = (".gz", ".xz", ".bz2")
-BY_SUFFIX = {".extxyz": "extxyz", ".xyz": "extxyz", ".db": "db", ".traj": "traj"}
+BY_SUFFIX = {
+    ".extxyz": "extxyz",
+    ".xyz": "extxyz",
+    ".db": "db",
+    ".traj": "traj",
+    ".json": "json",
+    ".jsonl": "json",
+    ".npz": "npz",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".aselmdb": "aselmdb",
+    ".lmdb": "aselmdb",
+}
 BY_NAME = {"vasprun": "vasp-xml", "OUTCAR": "vasp-out"}
 TEXT_SUFFIXES = ("", ".txt", ".dat", ".lsms", ".out")
+KNOWN = (
+    "extxyz, ASE's db, json, traj and aselmdb, vasprun.xml, OUTCAR, JSON of pymatgen and FitSNAP, npz, HDF5, "
+    "folders of DeepMD-kit, MLIP and AtomEye cfg, LSMS text"
+)
+"""Formats, for messages."""
 SNIFFED_CHARACTERS = 4096
 
 
@@ -21,27 +38,35 @@ def locate(path: str | Sequence[str]) -> list[str]:
     Raises:
         DataError: there is none.
     """
-    kinds = "file with structures (extxyz, db, traj, vasprun.xml, OUTCAR, cfg)"
+    kinds = f"file with structures ({KNOWN})"
     return files.locate(path, in_folder=_in_folder, kinds=kinds)
 
 
 def _in_folder(folder: Path) -> list[str]:
     inside = [entry for entry in sorted(folder.rglob("*")) if entry.is_file() and not entry.name.startswith(".")]
-    known = [entry for entry in inside if format_of(str(entry)) is not None]
-    with_xml = {entry.parent for entry in known if entry.name.startswith("vasprun")}
-    # one VASP run writes both, with the same structures in them
-    return [str(f) for f in known if not (f.name.startswith("OUTCAR") and f.parent in with_xml)]
+    kinds = {entry: kind for entry in inside if (kind := format_of(str(entry))) is not None}
+    if any(kind != "json" for kind in kinds.values()):  # else JSON says something about the data and is none
+        kinds = {entry: kind for entry, kind in kinds.items() if kind != "json"}
+    with_xml = {entry.parent for entry in kinds if entry.name.startswith("vasprun")}
+    with_sets = {entry.parent.parent for entry in kinds if entry.name == "coord.npy"}
+    # one VASP run writes both, with the same structures in them; so may a system of DeepMD-kit
+    doubled = {entry for entry in kinds if entry.name.startswith("OUTCAR") and entry.parent in with_xml}
+    doubled |= {entry for entry in kinds if entry.name == "coord.raw" and entry.parent in with_sets}
+    return [str(entry) for entry in kinds if entry not in doubled]
 
 
 def format_of(file: str) -> str | None:
-    """Returns ASE's name of a file's format, or ``mtp``, ``cfg`` (AtomEye), ``lsms``; None where it is none of
-    these.
+    """Returns ASE's name of a file's format, or one of ours (``mtp``, ``cfg`` of AtomEye, ``lsms``, ``json``, ``npz``,
+    ``hdf5``, ``aselmdb``, ``deepmd``); None where it is none of these.
     """
     path = Path(file)
     bare = path.with_suffix("") if path.suffix in COMPRESSED else path
     for start, name in BY_NAME.items():
         if bare.name.startswith(start) or bare.name.endswith(start):
             return name
+    if path.name in ("coord.npy", "coord.raw"):
+        system = path.parent if path.suffix == ".raw" else path.parent.parent
+        return "deepmd" if (system / "type.raw").exists() else None
     if bare.suffix in BY_SUFFIX:
         return BY_SUFFIX[bare.suffix]
     if bare.suffix == ".cfg":

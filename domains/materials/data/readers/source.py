@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from domains.materials.data.aliases import usual_labels
+from domains.materials.data.findings import Findings
 from domains.materials.data.labels import LEVELS, LabelSpec, check_energy, checked_label, parse_labels
+from domains.materials.data.readers.array_files import read_hdf5, read_npz
+from domains.materials.data.readers.aselmdb import read_aselmdb
+from domains.materials.data.readers.deepmd import read_deepmd
 from domains.materials.data.readers.extxyz import read_extxyz
-from domains.materials.data.readers.files import format_of, locate
+from domains.materials.data.readers.files import KNOWN, format_of, locate
+from domains.materials.data.readers.json_records import read_json_structures
 from domains.materials.data.readers.lsms import read_lsms
 from domains.materials.data.readers.mtp import read_mtp
 from domains.materials.data.structure import ASE_RESULTS, Structure
@@ -25,7 +31,10 @@ if TYPE_CHECKING:
 MAX_NUMBER = 118
 PICKLED = b"PickleTrajectory"
 """How trajectories of ASE before version 3.11 begin."""
+PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 GROUP_KEYS = ("group", "config_type")
+KNOWN_ENTRIES = frozenset({*GROUP_KEYS, "name", "free_energy", "tags", "spacegroup", "unit_cell", "occupancy"})
+"""Entries that need no mention where they become no label."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,14 @@ class ReadOptions:
     Attributes:
         labels: which label stands where, e.g. ``{energy: REF_energy, stress: {key: S, unit: kbar}, charges: null}``;
             labels under their usual names are found without it, and null leaves one out.
-        format: ASE's name of the format, or ``mtp``, ``lsms``; null tells by name and content.
+        format: ASE's name of the format, or ``mtp``, ``lsms``, ``json``, ``npz``, ``hdf5``, ``aselmdb``, ``deepmd``;
+            null tells by name and content.
         group_key: what a structure's group is called; null takes ``group`` or ``config_type``, or the file's name.
         species: elements of the types 0, 1, ... in ``.cfg`` of MLIP.
         cell: three lengths or vectors, A, for LSMS, whose files have none.
         length_unit: of positions in LSMS: Bohr or A.
+        skip_bad: whether structures that cannot be (atoms at one place, values that are no numbers, files cut off)
+            are left out and counted; else the first one ends the preparation.
     """
 
     key_prefix: ClassVar[str] = ""
@@ -50,6 +62,7 @@ class ReadOptions:
     species: list[str] | None = None
     cell: list[Any] | None = None
     length_unit: str = "Bohr"
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         parse_labels(self.labels, self.key("labels"))
@@ -66,6 +79,7 @@ def read_structures(
     branch: int = 0,
     start: tuple[int, int] = (0, 0),
     complete: bool = True,
+    findings: Findings | None = None,
 ) -> Iterator[tuple[tuple[int, int], Structure]]:
     """Yields each structure with its place: number of the file and number in it.
 
@@ -76,25 +90,27 @@ def read_structures(
         branch: number of the data set.
         start: place of the first structure that is wanted.
         complete: whether every label that is asked for by name must be in it, as in the only data set of a store.
+        findings: takes down what was found and what was left out.
 
     Raises:
         DataError: files that are missing, empty, damaged, or say what cannot be; ``file@number`` is named.
         ConfigError: options that do not fit the files.
     """
     options = options or ReadOptions()
-    reader = _Labels(options)
+    findings = findings if findings is not None else Findings()
+    reader = _Labels(options, findings)
     for number, file in enumerate(locate(path)):
         if number < start[0]:
             continue
         first = start[1] if number == start[0] else 0
         count = first
-        for atoms in read_frames(file, options, first):
-            with _one_sentence(f"{file}@{count}"):
-                structure = reader.structure(atoms, file, count, branch)
-            yield (number, count), structure
-            count += 1
-        if count == 0:
-            raise DataError(f"{file}: the file is empty, no structure is in it")
+        with findings.leaving_out(options.skip_bad):
+            for atoms in read_frames(file, options, first):
+                with findings.leaving_out(options.skip_bad), _one_sentence(f"{file}@{count}"):
+                    yield (number, count), reader.structure(atoms, file, count, branch)
+                count += 1
+            if count == 0:
+                raise DataError(f"{file}: the file is empty, no structure is in it")
     if complete and start == (0, 0):  # else what was read before may have had them
         reader.check_used(str(path))
 
@@ -129,33 +145,52 @@ def _one_sentence(where: str) -> Iterator[None]:
         raise DataError(f"{where}: unknown element or entry {name!r}; elements are H to Og") from error
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{where}: cannot be read, it is damaged or of an unknown format ({reason})") from error
+        raise DataError(
+            f"{where}: cannot be read, it is damaged, or not in the format that it seems to be ({reason})"
+        ) from error
 
 
 def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
     kind = options.format or format_of(file)
-    if kind == "extxyz":
-        return read_extxyz(file, start)
-    if kind == "mtp":
-        return read_mtp(file, options.species, start)
-    if kind == "lsms":
-        return read_lsms(file, options.cell, options.length_unit, start)
-    if kind == "cfg":
-        return itertools.islice(_atom_eye(file), start, None)
-    if kind == "db":
-        return itertools.islice(_database(file), start, None)
-    return itertools.islice(_by_ase(file, kind), start, None)
+    _refuse_pickles(file, kind)
+    own: dict[str, Callable[[], Iterator[Atoms]]] = {
+        "extxyz": lambda: read_extxyz(file, start),
+        "mtp": lambda: read_mtp(file, options.species, start),
+        "lsms": lambda: read_lsms(file, options.cell, options.length_unit, start),
+        "json": lambda: read_json_structures(file, start),
+        "npz": lambda: read_npz(file, start),
+        "hdf5": lambda: read_hdf5(file, start),
+        "aselmdb": lambda: read_aselmdb(file, start),
+        "deepmd": lambda: read_deepmd(file, options.species, start),
+        "cfg": lambda: itertools.islice(_atom_eye(file), start, None),
+        "db": lambda: itertools.islice(_database(file), start, None),
+    }
+    return own[kind]() if kind in own else itertools.islice(_by_ase(file, kind), start, None)
+
+
+def _refuse_pickles(file: str, kind: str | None) -> None:
+    with Path(file).open("rb") as opened:
+        start = opened.read(len(PICKLED))
+    if kind == "trj" or start == PICKLED:
+        raise DataError(
+            f"{file} is an old trajectory of pickles, which may run any program; "
+            "whoever trusts it can convert it with: python -m ase.io.trajectory FILE"
+        )
+    if Path(file).suffix in PICKLES:
+        raise DataError(
+            f"{file}: a pickle may run any program and is not read; write the structures as extxyz where they came from"
+        )
 
 
 def _by_ase(file: str, kind: str | None) -> Iterator[Atoms]:
     from ase.io import iread
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-    with Path(file).open("rb") as opened:
-        if kind == "trj" or opened.read(len(PICKLED)) == PICKLED:
-            raise DataError(
-                f"{file} is an old trajectory of pickles, which may run any program; "
-                "whoever trusts it can convert it with: python -m ase.io.trajectory FILE"
-            )
+    if kind is None:
+        with contextlib.suppress(UnknownFileTypeError):
+            kind = filetype(file)
+        if kind not in ioformats:  # an ending is taken for a format's name
+            raise DataError(f"{file}: a format that is not known; known are {KNOWN}, and what ASE reads")
     return iter(iread(file, index=":", format=kind))
 
 
@@ -189,10 +224,9 @@ def _atom_eye(file: str) -> Iterator[Atoms]:
 class _Labels:
     """Turns ASE's atoms into a checked structure with the labels that are wanted."""
 
-    def __init__(self, options: ReadOptions) -> None:
-        self.options = options
+    def __init__(self, options: ReadOptions, findings: Findings) -> None:
+        self.options, self.findings = options, findings
         self.named, self.unwanted = parse_labels(options.labels)
-        self.usual = {name: LabelSpec(name, name) for name in LEVELS if name not in self.named}
         self.unseen = set(self.named)
         self.others: set[str] = set()
 
@@ -201,20 +235,28 @@ class _Labels:
         check_atoms(atoms, where)
         bare = Structure.from_atoms(atoms)
         there = _entries(atoms)
+        specs = self._specs(there, len(atoms), bare.volume)
         labels = {}
-        for spec in (*self.named.values(), *self.usual.values()):
-            if spec.name in self.unwanted or spec.key not in there:
-                continue
+        for name, spec in specs.items():
             value = there[spec.key]
-            if spec.name == "energy" and np.shape(value) == (len(atoms),) and len(atoms) > 1:
+            if name == "energy" and np.shape(value) == (len(atoms),) and len(atoms) > 1:
                 value = np.sum(value)  # energies of atoms, as LAMMPS writes them, add up to that of the structure
-            labels[spec.name] = checked_label(spec, value, len(atoms), bare.volume, where)
-            self.unseen.discard(spec.name)
+            labels[name] = checked_label(spec, value, len(atoms), bare.volume, where)
+            self.unseen.discard(name)
         self.others |= set(there)
         check_energy(labels, self.unwanted, there, where)
+        self.findings.add(specs, set(there) - {spec.key for spec in specs.values()} - KNOWN_ENTRIES)
         return Structure(
             bare.atomic_numbers, bare.positions, bare.cell, bare.pbc, labels, where, self._group(atoms, file), branch
         )
+
+    def _specs(self, there: Mapping[str, Any], num_atoms: int, volume: float) -> dict[str, LabelSpec]:
+        """Returns where each label of a structure stands: as it was named, or under a usual name."""
+        named = {name: spec for name, spec in self.named.items() if spec.key in there}
+        usual = usual_labels(there, num_atoms, volume)
+        usual |= {name: LabelSpec(name, name) for name in LEVELS if name in there and name not in usual}
+        free = {name: spec for name, spec in usual.items() if name not in self.named and name not in self.unwanted}
+        return {**named, **free}
 
     def _group(self, atoms: Atoms, file: str) -> str:
         keys = GROUP_KEYS if self.options.group_key is None else (self.options.group_key,)
@@ -241,7 +283,10 @@ def _entries(atoms: Atoms) -> Mapping[str, Any]:
         if theirs in results:
             results[ours] = results[theirs]
     arrays = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
-    return {**arrays, **atoms.info, **{k: v for k, v in results.items() if v is not None}}
+    known = {k: v for k, v in results.items() if v is not None}
+    if "magnetic_moments" in known:
+        known.pop(ASE_RESULTS["magnetic_moments"], None)
+    return {**arrays, **atoms.info, **known}
 
 
 def check_atoms(atoms: Atoms, where: str) -> None:

@@ -1,0 +1,106 @@
+"""Makes ASE's atoms of what other layouts hold: numbers or symbols, positions, a cell, and labels in known units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from domains.materials.data.structure import stress_voigt
+from sciml.core.errors import DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Array = np.ndarray
+KBAR = -0.1 / 160.21766208
+"""eV/A^3 with ASE's sign of one kilobar as VASP prints it."""
+VASP_VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (2, 0))
+ASE_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+
+
+def make_atoms(
+    species: Any,
+    positions: Any,
+    cell: Any = None,
+    *,
+    pbc: Any = None,
+    fractional: bool = False,
+    results: Mapping[str, Any] | None = None,
+    entries: Mapping[str, Any] | None = None,
+) -> Atoms:
+    """Returns ASE's atoms.
+
+    Args:
+        species: atomic numbers or symbols, one an atom.
+        positions: (N, 3), A, or in units of the cell's vectors if ``fractional``.
+        cell: nine numbers, a vector a row, or three lengths, A; None or zeros: there is none.
+        pbc: by default, whether there is a cell.
+        results: labels under the names of ASE's calculators, in its units.
+        entries: anything else, under the names that the file has.
+
+    Raises:
+        DataError: numbers of atoms that differ.
+    """
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    places = np.asarray(positions, dtype=np.float64).reshape(-1, 3)
+    kinds = [text(one) if isinstance(one, str | bytes | np.str_ | np.bytes_) else int(one) for one in species]
+    if len(kinds) != len(places):
+        raise DataError(f"{len(kinds)} elements for {len(places)} atoms")
+    box = np.zeros((3, 3)) if cell is None else np.asarray(cell, dtype=np.float64)
+    box = np.diag(box.ravel()) if box.size == 3 else box.reshape(3, 3)
+    repeats = bool(box.any()) if pbc is None else np.broadcast_to(np.asarray(pbc, dtype=bool).ravel(), 3)
+    atoms = Atoms(kinds, positions=places @ box if fractional else places, cell=box, pbc=repeats)
+    known = {name: value for name, value in (results or {}).items() if value is not None}
+    if known:
+        atoms.calc = SinglePointCalculator(atoms, **known)
+    for name, value in (entries or {}).items():
+        add_entry(atoms, name, value)
+    return atoms
+
+
+def add_entry(atoms: Atoms, name: str, value: Any) -> None:
+    """Keeps anything else that a file says of a structure: numbers of atoms in ``arrays``, the rest in ``info``."""
+    if isinstance(value, list | tuple | np.ndarray):
+        try:
+            array = np.asarray(value)
+        except ValueError:  # of different lengths
+            return
+        if array.dtype.kind in "fiu" and array.ndim and len(array) == len(atoms):
+            if name not in atoms.arrays:
+                atoms.arrays[name] = array
+            return
+        if array.dtype.kind in "fiub":
+            atoms.info[name] = array if array.size != 1 else array.ravel()[0].item()
+    elif isinstance(value, bool | int | float | str | np.number | np.bool_):
+        atoms.info[name] = value.item() if isinstance(value, np.generic) else value
+
+
+def matrix(values: Any, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array:
+    """Returns a symmetric matrix (3, 3) of six numbers in the given order, or of nine."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 9:
+        return array.reshape(3, 3)
+    full = np.zeros((3, 3))
+    for (i, j), value in zip(order, array.ravel(), strict=True):
+        full[i, j] = full[j, i] = value
+    return full
+
+
+def from_kbar(values: Any, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array:
+    """Returns ASE's stress (six numbers, eV/A^3) of one in kilobars with VASP's sign."""
+    full = matrix(values, order)
+    return KBAR * stress_voigt((full + full.T) / 2)
+
+
+def from_virial(values: Any, volume: float, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array | None:
+    """Returns ASE's stress of a virial (eV), which is minus stress times volume; None without a volume."""
+    return -stress_voigt(matrix(values, order)) / volume if volume > 0 else None
+
+
+def text(value: Any) -> str:
+    """Returns a string that may be bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
