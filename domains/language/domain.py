@@ -15,6 +15,7 @@ from domains.language.samples import Windows
 from domains.language.schema import LanguageSchema, LanguageStatistics, count_pairs
 from domains.language.task import BASELINES, LanguageTask, LanguageTaskConfig
 from domains.language.text import NUM_BYTES, cut, find_files
+from domains.language.trained_model import LanguageModel
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.models.gpt import GPT, GPTConfig
@@ -29,6 +30,7 @@ class LanguageDomain:
     model_kinds: Mapping[str, type] = {"gpt": GPTConfig}
     data_config = LanguageDataConfig
     task_config = LanguageTaskConfig
+    trained_model = LanguageModel
     baselines = BASELINES
 
     def check(self, spec: LanguageSpec) -> None:

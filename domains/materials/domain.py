@@ -24,6 +24,7 @@ from domains.materials.data.samples import (
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
 from domains.materials.inference.predict import PredictConfig, predict
+from domains.materials.inference.trained_model import MaterialsModel
 from domains.materials.screening.screen import screen
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.simulation.simulate import simulate
@@ -62,6 +63,7 @@ class MaterialsDomain:
     simulate_config = SimulateConfig
     predict_config = PredictConfig
     screen_config = ScreenConfig
+    trained_model = MaterialsModel
     baselines = (COMPOSITION,)
 
     def check(self, spec: MaterialsSpec) -> None:

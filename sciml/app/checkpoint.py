@@ -8,22 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Shaped
-from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from sciml.core.config import build
-from sciml.core.errors import ConfigError, DataError
+from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file
 from sciml.core.result import CommandResult, Output
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
-from sciml.training.checkpoint_files import MANIFEST, fill, read_manifest, read_metadata, stored_tensors
-from sciml.training.safetensors_file import write_safetensors
-
-MODEL, AVERAGED = "model.", "ema."
+from sciml.training.checkpoint_files import MANIFEST, read_manifest, read_metadata, stored_tensors
+from sciml.training.whole_weights import AVERAGED, MODEL, Weights, write_whole_weights
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class CheckpointConfig:
     path: str | None = None
     action: Literal["inspect", "verify", "convert"] = "inspect"
     out: str | None = None
-    weights: Literal["model", "ema"] | None = None
+    weights: Weights | None = None
     output: Output = "text"
 
     def __post_init__(self) -> None:
@@ -143,7 +138,7 @@ def _verify(path: Path) -> CommandResult:
     return CommandResult(document, text)
 
 
-def _convert(path: Path, out: Path, weights: str | None) -> CommandResult:
+def _convert(path: Path, out: Path, weights: Weights | None) -> CommandResult:
     """Writes the weights into one file, one tensor after the other.
 
     Raises:
@@ -151,39 +146,16 @@ def _convert(path: Path, out: Path, weights: str | None) -> CommandResult:
     """
     if out.exists():
         raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it")
-    manifest = read_manifest(path)
-    metadata = read_metadata(path)
-    stored = stored_tensors(metadata)
-    averaged = any(name.startswith(AVERAGED) for name in stored)
-    weights = weights or ("ema" if averaged else "model")
-    if weights == "ema" and not averaged:
-        raise ConfigError(f"{path} holds no averaged weights", key="weights", hint="weights=model")
-    names = {name.removeprefix(MODEL): name for name in stored if name.startswith(MODEL)}
-    if weights == "ema":  # buffers are not averaged: they stay those of the model
-        names |= {name.removeprefix(AVERAGED): name for name in stored if name.startswith(AVERAGED)}
-    if not names:
-        raise DataError(f"{path} holds no weights of a model")
-
-    def like(name: str, device: str) -> Shaped[Tensor, "..."]:
-        facts = stored[names[name]]
-        return torch.empty(facts.size, dtype=facts.properties.dtype, device=device)
-
-    def value(name: str) -> Shaped[Tensor, "..."]:
-        tensor = like(name, "cpu")
-        fill({names[name]: tensor}, path, metadata)
-        return tensor
-
-    facts = {"format": "pt", "step": str(manifest["step"]), "weights": weights}
     with atomic_file(out) as temporary:
-        checksum = write_safetensors(temporary, {name: like(name, "meta") for name in names}, value, facts)
+        written = write_whole_weights(path, temporary, weights)
     document = {
         "out": str(out),
         "checkpoint": str(path),
-        "step": manifest["step"],
-        "weights": weights,
-        "tensors": len(names),
+        "step": written.step,
+        "weights": written.kind,
+        "tensors": written.tensors,
         "bytes": out.stat().st_size,
-        "sha256": checksum,
+        "sha256": written.sha256,
     }
-    text = f"{out}  {len(names)} tensors ({weights}) of step {manifest['step']}, {out.stat().st_size / 2**20:,.1f} MiB"
-    return CommandResult(document, text)
+    size = f"{out.stat().st_size / 2**20:,.1f} MiB"
+    return CommandResult(document, f"{out}  {written.tensors} tensors ({written.kind}) of step {written.step}, {size}")

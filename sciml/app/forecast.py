@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import dataclass
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
 from sciml.core.duration import format_hours, parse_hours
-from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
 from sciml.core.outputs import new_output
 from sciml.core.result import CommandResult
@@ -17,11 +15,9 @@ from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
-from sciml.forecast.ensemble import ensemble_rollout
-from sciml.forecast.intervals import requested_trees
 from sciml.run.compose import Composition
+from sciml.run.forecast import Forecast, forecasting_domain
 from sciml.run.loaded import load_model
-from sciml.run.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -57,27 +53,20 @@ def run(composition: Composition) -> CommandResult:
     mesh = Mesh.alone(pick_device(config.device))
     folder = config.folder(Forecasts)
     loaded = load_model(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
-    assert isinstance(loaded.spec, RunSpec)
-    domain = loaded.spec.domain
-    if not isinstance(domain, Forecasts):
-        raise ConfigError(f"there is no time to forecast in domain={domain.name}", key="run", hint="use evaluate.py")
-    prepared = domain.prepare_forecast(loaded, request)
-    task, batch = prepared.task.to(mesh.device), prepared.batch.to(mesh.device)
-    trees = requested_trees(request, prepared.intervals, prepared.step_hours)
-    leads = []
-    forecasts = folder.path / "forecasts"
+    domain = forecasting_domain(loaded)
+    forecast = Forecast.prepare(loaded, request)
     with (
-        new_output(config.out, forecasts, "forecast", domain.forecast_suffixes) as output,
+        new_output(config.out, folder.results / "forecasts", "forecast", domain.forecast_suffixes) as output,
         disk_errors(output.path),
-        contextlib.closing(prepared.writer(output.temporary)) as writer,
     ):
-        for lead, prediction in ensemble_rollout(task, loaded.model, batch, trees):
-            writer.append(lead, prediction)
-            leads.append(lead)
-            print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
+        leads = forecast.write(output.temporary, _say)
     path = output.path
-    figures = prepared.figures(path)
+    figures = forecast.prepared.figures(path)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
     document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
     return CommandResult(document, "\n".join(lines))
+
+
+def _say(lead: float) -> None:
+    print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)

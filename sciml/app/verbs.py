@@ -13,6 +13,7 @@ SUMMARIES = {
     "import": "Turn a published model into a run that can be opened and fine-tuned.",
     "prepare": "Turn data as they come into one store for training.",
     "simulate": "Make data with a domain's own simulator.",
+    "export": "Write a trained model as one folder that opens anywhere, without its run and its data.",
     "checkpoint": "Look into a checkpoint, verify its checksums, or convert it to one file of weights.",
     "plan": "Say what a training needs and how fast it is on a cluster, without running it.",
     "tune": "Find the fastest strategy on this machine by short trainings of those that a plan puts first.",
@@ -46,6 +47,7 @@ EXAMPLES = {
     ],
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
     "simulate": ["domain=climate days=30 out=simulation.zarr", "domain=fluids count=200 out=flows.nc"],
+    "export": ["run=latest out=my_model", "run=climate/latest out=my_model dtype=float16"],
     "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],
     "plan": [
         "domain=climate model=vit_5b cluster=frontier devices=512 trainer.global_batch_size=512",

@@ -164,6 +164,16 @@ class Forecasts(Protocol):
 
 
 @runtime_checkable
+class InPython(Protocol):
+    """Describes domains whose trained models do more in Python than forecasting and being scored.
+
+    ``trained_model`` is the class of such a model, a subclass of ``sciml.run.trained_model.TrainedModel``.
+    """
+
+    trained_model: type
+
+
+@runtime_checkable
 class Predicts(Protocol):
     """Describes domains whose models predict cases in a user's file.
 

@@ -103,7 +103,7 @@ class LoadedModel:
     """Holds a trained model, opened without any data.
 
     Attributes:
-        directory: the folder of its run.
+        directory: the folder for its results: of its run, or another one where that is only read.
         spec: the specification of its run.
         fitted: what it was built from and normalized with.
         model: in evaluation mode.

@@ -12,6 +12,7 @@ from sciml.domain.protocol import RunResult
 from sciml.report.scores import Scores
 from sciml.report.style import MODEL, label_of
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
+from sciml.training.checkpoint_files import MANIFEST
 
 MOST_NAMES = 12
 FEW_SAMPLES = 20
@@ -106,7 +107,8 @@ def _parameters(result: RunResult) -> str:
     """Counts parameters in the best checkpoint, in the averaged weights where there are some, since they leave
     out buffers.
     """
-    best = CheckpointStore(result.directory / "checkpoints").best()
+    exported = (result.directory / MANIFEST).is_file()
+    best = result.directory if exported else CheckpointStore(result.directory / "checkpoints").best()
     if best is None:
         return ""
     shapes = tensor_shapes(best)

@@ -14,13 +14,14 @@ from typing_extensions import TypedDict
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
-from sciml.core.installation import start
+from sciml.core.installation import located, start
 from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
 from sciml.domain.trust import check_declared
 from sciml.training.callbacks import MetricsRow
 from sciml.training.checkpoint import CheckpointStore
+from sciml.training.checkpoint_files import MANIFEST
 
 RECORD = "run.json"
 
@@ -100,8 +101,9 @@ class RunFolder:
         domain, _, last = run.rpartition("/")
         if last == "latest" and not cls(Path(run)).exists:
             return cls._latest(Path(runs_dir), domain or "*", key, can)
-        if cls(Path(run)).exists:
-            return cls(Path(run))
+        for path in (Path(run), Path(located(run))):  # also one that comes with the project
+            if cls(path).exists:
+                return cls(path)
         named = {file.parent.name: file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}")}
         if run in named:
             return cls(named[run])
@@ -113,7 +115,7 @@ class RunFolder:
         where = f"{runs_dir}/" if domain == "*" else f"{runs_dir}/{domain}/"
         if not begun:
             raise ConfigError(f"there is no run under {where}", key=key, hint=f"train one: {start('train')}")
-        ready = [run for run in begun if CheckpointStore(run.checkpoints).steps()]
+        ready = [run for run in begun if run.has_checkpoint]
         if not ready:
             raise ConfigError(f"no run under {where} has a checkpoint yet", key=key, hint="train longer")
         for run in sorted(ready, key=_beginning, reverse=True):
@@ -129,6 +131,23 @@ class RunFolder:
     def exists(self) -> bool:
         """Says whether a run was begun here."""
         return self.record_file.exists()
+
+    @property
+    def is_exported(self) -> bool:
+        """Says whether this is an exported model: its weights lie in the folder itself, which is only read."""
+        return (self.path / MANIFEST).is_file()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Says whether there are weights."""
+        return self.is_exported or bool(CheckpointStore(self.checkpoints).steps())
+
+    @property
+    def results(self) -> Path:
+        """Returns the folder of forecasts, predictions and further evaluations; an exported model's own stays as it
+        is, and they go below ``runs`` in the working folder.
+        """
+        return Path("runs") / self.record["domain"] / self.path.name if self.is_exported else self.path
 
     @property
     def checkpoints(self) -> Path:
@@ -147,7 +166,7 @@ class RunFolder:
 
     def new_evaluation(self) -> Path:
         """Returns a new folder for an evaluation under other conditions than the run's own."""
-        return numbered_folder(self.path / "evaluations")
+        return numbered_folder(self.results / "evaluations")
 
     def scores(self) -> list[dict[str, Any]]:
         """Returns the rows of ``scores.json``; none before the first evaluation."""

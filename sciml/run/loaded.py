@@ -77,7 +77,7 @@ def load_model(
     group = CheckpointStore(folder.checkpoints, mesh.world).group
     load_weights(model, path, group, verify=spec.trainer.verify_checksums)
     model.module.eval()
-    return LoadedModel(folder.path, spec, fitted, model.whole, mesh.device)
+    return LoadedModel(folder.results, spec, fitted, model.whole, mesh.device)
 
 
 def load_run(
@@ -105,6 +105,10 @@ def find_checkpoint(folder: RunFolder, which: str) -> Path:
     Raises:
         ConfigError: where the run has no such checkpoint.
     """
+    if folder.is_exported:
+        if which not in ("best", "latest"):
+            raise ConfigError(f"{folder.path} holds one exported model", key="checkpoint", hint="leave it out")
+        return folder.path
     store = CheckpointStore(folder.checkpoints)
     if which in ("best", "latest"):
         path = store.best() if which == "best" else store.latest()

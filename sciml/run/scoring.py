@@ -66,7 +66,7 @@ def score_run(
         RunError: where the run's folder cannot be written, before anything is scored.
     """
     if mesh.is_main:
-        check_writable(folder.path)
+        check_writable(folder.results)
     run = load_run(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
     spec = run.spec
     # Reference models are scored on what the run is scored on; their models are their own.
@@ -85,14 +85,15 @@ def score_run(
         name: [load(reference) for reference in runs] for name, runs in reference_runs(folder, spec.options).items()
     }
     batches = {"batch_size": spec.trainer.micro_batch(mesh.num_data_ranks), "seed": spec.seed}
-    if isinstance(run.task, Calibrates) and not overrides:
+    own = not overrides and not folder.is_exported
+    if isinstance(run.task, Calibrates) and own:
         calibrate(folder, run.task, run.model, run.splits, mesh, **batches)
     scores = score_test(run, mesh, references, **batches)
     # Ranks that compute one model together must all take part.
     example = spec.domain.example(run.task, run.model, run.splits)
     if not mesh.is_main:
         return None
-    path = folder.new_evaluation() if overrides else folder.path
+    path = folder.path if own else folder.new_evaluation()
     save_scores(path, scores, example, run.splits.schema.to_dict())
     return Evaluation(run, path, find_checkpoint(folder, checkpoint), scores)
 

@@ -68,6 +68,12 @@ def find_run(composition: Composition, world: World) -> RunStart:
     restarted = folder is not None
     if folder is None and options.resume:
         folder = RunFolder.find(options.resume, options.runs_dir, "resume")
+        if folder.is_exported:
+            raise ConfigError(
+                f"{folder.path} is an exported model without its optimizer",
+                key="resume",
+                hint="begin a new run with init_from=",
+            )
         find_checkpoint(folder, "latest")  # a run without any is refused before data are read
     if folder is not None:
         return RunStart(resumed_config(folder, composition, restarted=restarted), folder, note)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import sciml
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
@@ -24,7 +25,7 @@ from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import load_run
+from sciml.run.loaded import load_model, load_run
 from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession
 from sciml.testing.ranks import ranks
@@ -154,6 +155,30 @@ class DomainConformance:
         assert report.exists()
         main("evaluate", [f"runs_dir={commanded}"])
         assert folder.scores() == rows
+
+    def test_an_exported_model_opens_alone(
+        self, commanded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        out = tmp_path / "exported"
+        main("export", [f"runs_dir={commanded}", f"out={out}"])
+        monkeypatch.chdir(tmp_path)
+        folder = RunFolder.find("latest", str(commanded))
+        kept, opened = load_model(folder), sciml.load(out)
+        for (name, value), (_, other) in zip(
+            kept.model.named_parameters(), opened.module.named_parameters(), strict=True
+        ):
+            assert torch.equal(value, other), name
+        # Nothing tells where it was made, and everything else is there for its readers.
+        texts = {file.name: file.read_text() for file in out.iterdir() if file.suffix in (".json", ".md")}
+        assert not [name for name, text in texts.items() if str(commanded) in text]
+        assert {"README.md", "config.json", "run.json", "schema.json", "scores.json"} <= set(texts)
+        before = {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
+        config = folder.record["config"]["domain"]
+        if isinstance(load_domain(config), Predicts | Forecasts):
+            verb = "predict" if isinstance(load_domain(config), Predicts) else "forecast"
+            path = [] if verb == "predict" else [f"data.path={json.dumps(folder.record['config']['data']['path'])}"]
+            main(verb, [f"run={out}", *path, *self.arguments_of(verb, tmp_path)])
+        assert before == {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
 
     def arguments_of(self, verb: str, folder: Path) -> Sequence[str]:
         """Returns the arguments that a verb needs beside the run, or the overrides; a domain with such verbs extends

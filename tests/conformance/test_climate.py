@@ -8,8 +8,10 @@ import pytest
 import torch
 import xarray as xr
 
+import sciml
 from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
+from sciml.core.errors import ConfigError
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
@@ -165,6 +167,28 @@ def test_a_forecast_is_its_own_first_part(runs, tmp_path, monkeypatch):
         main("forecast", [f"runs_dir={runs}", f"out={tmp_path / f'{lead}.nc'}", f"lead_time={lead}h"])
     with xr.open_dataset(tmp_path / "24.nc") as short, xr.open_dataset(tmp_path / "72.nc") as long:
         xr.testing.assert_equal(short, long.isel(prediction_timedelta=slice(0, 1)))
+
+
+def test_python_forecasts_what_the_command_writes(runs, archive, tmp_path, monkeypatch):
+    monkeypatch.setattr("domains.climate.domain.forecast_figures", lambda *_: [])  # another test draws them
+    monkeypatch.chdir(tmp_path)
+    main("forecast", [f"runs_dir={runs}", "out=48.nc", "lead_time=48h", "members=2"])
+    model = sciml.load("climate/latest", runs_dir=str(runs))
+    forecast = model.forecast(lead_time="48h", members=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["48.nc"]
+    with xr.open_dataset("48.nc") as written:
+        for name in written.data_vars:
+            np.testing.assert_array_equal(forecast[name].values, written[name].values)
+    with xr.open_zarr(archive / "waves.zarr") as waves:
+        state = waves.isel(time=[-1]).load()
+    from_file = model.forecast(state, 24)
+    assert from_file["time"].values == state["time"].values
+    assert np.isfinite(from_file["geopotential"].values).all()
+    with pytest.raises(ConfigError, match=r"model\.depth: cannot be changed"):
+        model.forecast(**{"model.depth": 3})
+    scores = model.score(**{"task.score_lead_times": ["24h"]})
+    assert {"t2m", "z500"} <= set(scores["variable"])
+    assert set(scores["lead_time_h"]) == {24.0}
 
 
 @pytest.mark.usefixtures("no_reports")

@@ -7,7 +7,9 @@ import json
 import numpy as np
 import pytest
 
+import sciml
 from sciml.app.cli import main
+from sciml.core.errors import ConfigError
 from sciml.testing.conformance import DomainConformance
 
 SMALL = (
@@ -22,6 +24,14 @@ class TestLanguage(DomainConformance):
     overrides = (*SMALL, "optim.lr=2e-3")
     falling = ("trainer.max_steps=60", "optim.lr=1e-2", "trainer.global_batch_size=8", "optim.ema_decay=0.9")
     meshes = ("parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
+
+    def test_python_writes_on(self, commanded):
+        model = sciml.load("latest", runs_dir=str(commanded))
+        written = model.write("Call me", 20)
+        assert 5 <= len(written) <= 20  # bytes that are no text together are one mark
+        assert written == model.write("Call me", 20)
+        with pytest.raises(ConfigError, match="beginning must have"):
+            model.write("")
 
 
 @pytest.mark.usefixtures("no_reports")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ase.io
+import numpy as np
 import pytest
 import torch
 
+import sciml
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
 from domains.materials.training.baselines import COMPOSITION
@@ -59,6 +62,20 @@ class TestMaterials(DomainConformance):
         single = self.training(tmp_path / "one", "task.members=2")
         single.trainer.fit()
         self.equals_on("parallel.tp=2", single, tmp_path / "two", "task.members=2")
+
+    def test_python_predicts_as_the_calculator_does(self, commanded, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        model = sciml.load("latest", runs_dir=str(commanded))
+        alloys = ase.io.read(self.structures, ":5")
+        predicted = model.predict(alloys, dtype="float64")
+        calculator = model.calculator()
+        for atoms, labeled in zip(alloys, predicted, strict=True):
+            atoms.calc = calculator
+            assert labeled.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+            np.testing.assert_allclose(labeled.get_forces(), atoms.get_forces(), atol=1e-8)
+            np.testing.assert_allclose(labeled.get_stress(), atoms.get_stress(), atol=1e-10)
+        assert len(model.predict(alloys[0])) == 1
+        assert not list(tmp_path.iterdir())
 
     def test_an_untrained_model_gives_reference_energies_and_no_forces(self, tmp_path):
         training = self.training(tmp_path, "model.repulsion=none")

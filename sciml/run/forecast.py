@@ -1,0 +1,66 @@
+"""A forecast of a trained model: prepared by its domain, rolled out step by step into a file that grows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sciml.core.errors import ConfigError
+from sciml.domain.optional import ForecastRequest, Forecasts, PreparedForecast
+from sciml.domain.protocol import LoadedModel
+from sciml.forecast.ensemble import ensemble_rollout
+from sciml.forecast.intervals import requested_trees
+from sciml.run.spec import RunSpec
+
+
+def forecasting_domain(loaded: LoadedModel) -> Forecasts:
+    """Returns a model's domain.
+
+    Raises:
+        ConfigError: where it cannot forecast.
+    """
+    assert isinstance(loaded.spec, RunSpec)
+    domain = loaded.spec.domain
+    if not isinstance(domain, Forecasts):
+        raise ConfigError(
+            f"there is no time to forecast in domain={domain.name}", key="run", hint="evaluate it instead"
+        )
+    return domain
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Holds a forecast that can begin."""
+
+    loaded: LoadedModel
+    request: ForecastRequest
+    prepared: PreparedForecast
+
+    @classmethod
+    def prepare(cls, loaded: LoadedModel, request: ForecastRequest) -> Forecast:
+        """Reads the initial conditions.
+
+        Raises:
+            ConfigError, DataError: where they do not fit the model, or there are none.
+        """
+        return cls(loaded, request, forecasting_domain(loaded).prepare_forecast(loaded, request))
+
+    def write(self, path: Path, on_lead: Callable[[float], None] | None = None) -> list[float]:
+        """Writes the forecast file; returns its lead times in hours.
+
+        Args:
+            on_lead: is called with each lead time that was written.
+        """
+        prepared, device = self.prepared, self.loaded.device
+        task, batch = prepared.task.to(device), prepared.batch.to(device)
+        trees = requested_trees(self.request, prepared.intervals, prepared.step_hours)
+        leads = []
+        with contextlib.closing(prepared.writer(path)) as writer:
+            for lead, prediction in ensemble_rollout(task, self.loaded.model, batch, trees):
+                writer.append(lead, prediction)
+                leads.append(lead)
+                if on_lead is not None:
+                    on_lead(lead)
+        return leads

@@ -1,0 +1,158 @@
+"""Trained models as objects of Python, for notebooks and scripts; they write nothing unless they are asked to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from sciml.core.duration import parse_hours
+from sciml.core.errors import ConfigError
+from sciml.core.installation import located
+from sciml.distributed.mesh import Mesh
+from sciml.domain.optional import ForecastRequest
+from sciml.domain.protocol import Domain, LoadedModel
+from sciml.run.folder import RunFolder
+from sciml.run.forecast import Forecast, forecasting_domain
+from sciml.run.loaded import load_model, load_run
+from sciml.run.scoring import score_test
+from sciml.run.spec import RunSpec, spec_of_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+
+class TrainedModel:
+    """Holds a trained model; :func:`sciml.load` makes it.
+
+    Args:
+        folder: of its run, or of an exported model.
+        checkpoint: ``best``, ``latest`` or a step.
+        mesh: the device.
+
+    Attributes:
+        folder: where it was loaded from.
+        config: the keys that it was trained with, by group.
+        module: the network, in evaluation mode; what it is given is the domain's business.
+    """
+
+    def __init__(self, folder: RunFolder, *, checkpoint: str = "best", mesh: Mesh | None = None) -> None:
+        self._run, self._checkpoint, self._mesh = folder, checkpoint, mesh or Mesh.alone()
+        self._loaded = load_model(folder, checkpoint=checkpoint, mesh=self._mesh)
+
+    @property
+    def folder(self) -> Path:
+        return self._run.path
+
+    @property
+    def domain(self) -> Domain:
+        """Returns the domain, e.g. that of climate."""
+        return self._spec.domain
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self._spec.config
+
+    @property
+    def module(self) -> nn.Module:
+        return self._loaded.model
+
+    @property
+    def _spec(self) -> RunSpec:
+        assert isinstance(self._loaded.spec, RunSpec)
+        return self._loaded.spec
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.module.parameters())
+        return f"<{type(self).__name__} of {self.domain.name}, {size:,} parameters, {self.folder}>"
+
+    def score(self, data: str | Path | None = None, **overrides: Any) -> pd.DataFrame:
+        """Scores the model on its test data, or on others, beside the baselines.
+
+        Args:
+            data: a path in place of the run's own data.
+            overrides: further keys of the run, e.g. ``**{"task.score_lead_times": ["72h"]}``.
+
+        Returns:
+            One row for each variable, lead time and metric: its value, its unit, and the values of the baselines.
+
+        Raises:
+            ConfigError, DataError: where the data are missing or do not fit.
+        """
+        import pandas as pd
+
+        changed = {**overrides, **({} if data is None else {"data.path": located(str(data))})}
+        run = load_run(self._run, checkpoint=self._checkpoint, mesh=self._mesh, overrides=changed)
+        spec = run.spec
+        rows = score_test(run, self._mesh, {}, batch_size=spec.trainer.micro_batch(1), seed=spec.seed)
+        return pd.json_normalize(rows)
+
+
+class ForecastModel(TrainedModel):
+    """Holds a trained model of fields that change in time."""
+
+    def forecast(
+        self,
+        start: xr.Dataset | str | Path | None = None,
+        lead_time: str | float = "72h",
+        *,
+        every: str | float | None = None,
+        members: int | None = None,
+        perturbation: float | None = None,
+        seed: int | None = None,
+        **overrides: Any,
+    ) -> xr.Dataset:
+        """Forecasts from a state.
+
+        Args:
+            start: a dataset or a file that has the model's channels, whose last time is taken; or a time of the run's
+                own data as the domain writes it, e.g. ``2001-12-01T00``. None takes the first time of its test data.
+            lead_time: how far ahead, e.g. ``72h``, or hours.
+            every: interval of one step of the model; None reaches every lead time by the fewest steps.
+            members: size of an ensemble of perturbed starts; None takes the run's.
+            perturbation: their size in standard deviations; None takes the run's.
+            seed: of the perturbations.
+            overrides: further keys of the run, e.g. ``**{"data.allow_gaps": True}``.
+
+        Returns:
+            The fields at every lead time of the model's step, as ``sciml forecast`` writes them.
+
+        Raises:
+            ConfigError, DataError: where the state does not fit the model, or the lead time cannot be reached.
+        """
+        import xarray as xr
+
+        with tempfile.TemporaryDirectory() as folder:
+            time = None
+            if isinstance(start, xr.Dataset):
+                overrides["data.path"] = str(Path(folder) / "start.nc")
+                start.to_netcdf(overrides["data.path"])
+            elif start is not None and Path(located(str(start))).exists():
+                overrides["data.path"] = located(str(start))
+            elif start is not None:
+                time = str(start)
+            request = ForecastRequest(
+                init_time=time,
+                lead_hours=parse_hours(lead_time, key="lead_time"),
+                every_hours=None if every is None else parse_hours(every, key="every"),
+                members=members,
+                perturbation=perturbation,
+                seed=seed,
+            )
+            loaded = self._with(overrides)
+            path = Path(folder) / f"forecast{forecasting_domain(loaded).forecast_suffixes[0]}"
+            Forecast.prepare(loaded, request).write(path)
+            opened: Any = xr.open_zarr if path.suffix == ".zarr" else xr.open_dataset
+            with opened(path, decode_timedelta=True) as written:
+                return written.load()
+
+    def _with(self, overrides: Mapping[str, Any]) -> LoadedModel:
+        """Returns the model with other keys of its data and its task."""
+        if wrong := [key for key in overrides if key.partition(".")[0] not in ("data", "task")]:
+            raise ConfigError("cannot be changed of a trained model", key=wrong[0], hint="change data.* or task.*")
+        return replace(self._loaded, spec=spec_of_run(self._run, overrides)) if overrides else self._loaded
