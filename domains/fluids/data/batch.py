@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from domains.fluids.amr.forest import Forest
+from domains.fluids.solver.cases import Flow
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class FlowSample:
     targets: Float[Tensor, "step variable z x"] | None = None
     fluid: Bool[Tensor, "1 z x"] | None = None
     profiles: Float[Tensor, "2 z"] | None = None
+    constants: Float[Tensor, "constant z x"] | None = None
+    steady: Bool[Tensor, "variable"] | None = None
+    flow: Flow | None = None
     pushforward_steps: int = 0
 
 
@@ -50,6 +54,9 @@ class FlowPart:
         targets: the truth after each step, or None where it is not known.
         fluid: where there is no obstacle; None: everywhere.
         profiles: density and potential temperature of the air at rest, or None.
+        constants: fields that do not change in time, or None.
+        steady: of which variables the mean over the plane stays in each flow; None: of all that could.
+        flows: what is simulated, of each sample, where that is known.
         starts: where the samples come from.
         pushforward_steps: in training, how many of the steps before the last start from the model's own state.
         forest: where the step before refined, for hysteresis.
@@ -63,6 +70,9 @@ class FlowPart:
     targets: Float[Tensor, "batch step variable z x"] | None = None
     fluid: Bool[Tensor, "batch 1 z x"] | None = None
     profiles: Float[Tensor, "batch 2 z"] | None = None
+    constants: Float[Tensor, "batch constant z x"] | None = None
+    steady: Bool[Tensor, "batch variable"] | None = None
+    flows: tuple[Flow | None, ...] = ()
     starts: tuple[Start, ...] = ()
     pushforward_steps: Int[Tensor, "batch"] | None = None
     forest: Forest | None = None
@@ -78,6 +88,8 @@ class FlowPart:
         changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in names}
         if self.targets is not None:
             changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
+        if self.constants is not None:
+            changed["constants"] = resample(self.constants, cells)
         if self.fluid is not None:
             changed["fluid"] = resample(self.fluid.float(), cells) > 0.5
         if self.profiles is not None:
@@ -166,6 +178,9 @@ def _part(samples: Sequence[FlowSample]) -> FlowPart:
         targets=stacked("targets"),
         fluid=stacked("fluid"),
         profiles=stacked("profiles"),
+        constants=stacked("constants"),
+        steady=stacked("steady"),
+        flows=tuple(sample.flow for sample in samples),
         starts=tuple(sample.start for sample in samples),
         pushforward_steps=torch.tensor([sample.pushforward_steps for sample in samples]),
     )

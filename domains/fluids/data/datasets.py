@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from domains.fluids.data.data_config import FluidsDataConfig
 from domains.fluids.data.readers import FlowSource, open_sources
@@ -19,8 +20,13 @@ from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.seeding import seed_of
+from sciml.nn.topology import Side
 
 SPLITS = ("train", "valid", "test")
+STEADY = 0.02
+"""Largest change of a mean over the root mean square of the change that counts as none: solvers lose a little."""
+MASS = ("dens", "density")
+"""Names of what flows between closed sides keep, as far as nothing is blown in."""
 MAX_SPREAD_K = 1e-3
 """Largest difference of two profiles of potential temperature that count as the same."""
 
@@ -44,6 +50,38 @@ class Trajectory:
         """Returns the frames from ``first`` up to ``last``, counted within the trajectory."""
         offset = self.frames[0]
         return self.source.read(slice(offset + first, offset + last, stride), self.names)
+
+    @cached_property
+    def is_steady(self) -> Bool[np.ndarray, "variable"]:
+        """Says of which variables the mean over the plane stays, from the first to the last frame.
+
+        A jet brings mass whatever the sides are; of a single frame nothing more is known than that.
+        """
+        first, last = (self.read(at, at + 1)[0].astype(np.float64) for at in (0, len(self) - 1))
+        fluid = slice(None) if self.source.mask is None else ~self.source.mask
+        change = (last - first)[:, fluid].reshape(len(self.names), -1)
+        steady: np.ndarray = np.abs(change.mean(1)) <= STEADY * np.sqrt(np.square(change).mean(1))
+        return steady & (self.source.flow is None or self.source.flow.jet is None)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Says whether something in the flow has its place, so that moved copies of it would be other flows."""
+        if self.source.flow is not None:
+            return self.source.flow.is_fixed
+        known = canonical(self.names, self.source.winds)
+        closed = not any(
+            side is Side.OPEN for sides in (self.source.boundary.x, self.source.boundary.z) for side in sides
+        )
+        grows = [name in MASS and not steady for name, steady in zip(known, self.is_steady, strict=True)]
+        return (closed and any(grows)) or any(
+            name.endswith("_x") or bool(np.ptp(values, axis=-1).any()) for name, values in self.source.constants.items()
+        )
+
+    @property
+    def constants(self) -> Float[np.ndarray, "constant z x"] | None:
+        """Returns the fields that do not change in time, where the file has any."""
+        known = self.source.constants
+        return np.stack(list(known.values())) if known else None
 
     @property
     def profiles(self) -> Float[np.ndarray, "2 z"] | None:
@@ -109,7 +147,18 @@ def _describe(sources: Sequence[FlowSource], wanted: Sequence[str] | None) -> tu
     constants = (OBSTACLE,) * any(source.mask is not None for source in sources)
     if _stratified(sources):
         constants += (BACKGROUND,)
-    data_set = DataSet(known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names)
+    constants += tuple(first.constants)
+    for source in sources:
+        if tuple(source.constants) != tuple(first.constants):
+            raise DataError(
+                f"{first.name} has the constants {', '.join(first.constants) or 'none'} and {source.name} "
+                f"{', '.join(source.constants) or 'none'}; name them as two data sets, "
+                "data.path={one: ..., other: ...}"
+            )
+    has_profiles = all(source.profiles for source in sources)
+    data_set = DataSet(
+        known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names, has_profiles, first.units
+    )
     return data_set, names
 
 

@@ -110,7 +110,7 @@ class FlowSamples:
         states = self._read(start, start.frame, start.frame + ahead * stride + 1, stride)
         before = max(start.frame - 1, 0)
         previous = self._read(start, before, before + 1)[0]
-        mask, profiles = trajectory.source.mask, trajectory.profiles
+        mask, profiles, constants = trajectory.source.mask, trajectory.profiles, trajectory.constants
         fluid = None
         if OBSTACLE in data_set.constants:
             fluid = torch.from_numpy(~mask if mask is not None else np.ones(data_set.shape, bool))[None]
@@ -122,6 +122,9 @@ class FlowSamples:
             torch.from_numpy(states[1:]) if ahead == num_steps else None,
             fluid,
             torch.from_numpy(profiles) if profiles is not None else None,
+            torch.from_numpy(constants) if constants is not None else None,
+            torch.from_numpy(trajectory.is_steady),
+            trajectory.source.flow,
         )
         return sample if generator is None else self._disturbed(sample, generator)
 
@@ -145,7 +148,8 @@ class FlowSamples:
         return self._whole(start)[first:last:stride]
 
     def _disturbed(self, sample: FlowSample, generator: np.random.Generator) -> FlowSample:
-        sample = self.augmentations[sample.start.data_set](sample, generator)
+        if not self.trajectory(sample.start).is_fixed:  # a moved copy of a jet that stays would be a flow of its own
+            sample = self.augmentations[sample.start.data_set](sample, generator)
         if self.noise:
             std = self.scales[sample.start.data_set].increments_over(torch.tensor(sample.steps[:1]))[0]
             drawn = generator.standard_normal(tuple(sample.state.shape), dtype=np.float32)

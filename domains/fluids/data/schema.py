@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,11 +26,14 @@ class DataSet:
 
     Attributes:
         variables: names; winds are ``uwnd`` and ``wwnd`` wherever they come from.
-        constants: names of constant inputs, of ``OBSTACLE`` and ``BACKGROUND``.
+        constants: names of constant inputs: ``OBSTACLE``, ``BACKGROUND``, and what else files have that does not change
+            in time.
         shape: cells along z and x.
-        dx, dz: spacing of cells, m.
-        interval: between frames, s.
+        dx, dz: spacing of cells, m or whatever the data measure in.
+        interval: between frames, s or whatever the data count in.
         sides: names of the boundary condition, see :meth:`Boundary.of`.
+        has_profiles: whether the air at rest is known.
+        units: of length and time; empty where they are not known, or are none.
     """
 
     variables: tuple[str, ...]
@@ -40,6 +43,13 @@ class DataSet:
     dz: float
     interval: float
     sides: Mapping[str, tuple[str, str]]
+    has_profiles: bool = False
+    units: tuple[str, str] = ("m", "s")
+
+    @property
+    def other_constants(self) -> tuple[str, ...]:
+        """Lists the constants that files have as fields or numbers of their own."""
+        return tuple(name for name in self.constants if name not in (OBSTACLE, BACKGROUND))
 
     @cached_property
     def boundary(self) -> Boundary:
@@ -94,6 +104,7 @@ class Scale:
         seconds: of the steps for which increments were measured.
         increment_std: of each variable over each step.
         cells: of the grid along z and x.
+        constant_mean, constant_std: of the constants that files have as fields or numbers of their own.
     """
 
     mean: Float[Tensor, "variable"]
@@ -101,6 +112,8 @@ class Scale:
     seconds: Float[Tensor, "step"]
     increment_std: Float[Tensor, "step variable"]
     cells: Int[Tensor, "2"]
+    constant_mean: Float[Tensor, "constant"] = field(default_factory=lambda: torch.zeros(0))
+    constant_std: Float[Tensor, "constant"] = field(default_factory=lambda: torch.ones(0))
 
     def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
         """Returns standard deviations of increments over some steps, those of the nearest step that was measured."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.datasets import Flows, Trajectory
@@ -13,6 +14,8 @@ from domains.fluids.data.schema import Scale
 
 BLOCK = 64
 """Frames that are read together."""
+ROUNDING = 1e-6
+"""Spread of a constant over its mean below which it is the same everywhere."""
 
 
 def measure(flows: Flows, strides: Sequence[int]) -> Scale:
@@ -42,7 +45,20 @@ def measure(flows: Flows, strides: Sequence[int]) -> Scale:
     std, increment_std = (torch.tensor(values, dtype=torch.float32) for values in scales)
     seconds = torch.tensor([stride * flows.data_set.interval for stride in strides], dtype=torch.float64)
     mean_of_all = torch.tensor(mean, dtype=torch.float32)
-    return Scale(mean_of_all, std, seconds, increment_std, torch.tensor(flows.data_set.shape))
+    constants = _measure_constants(flows)
+    return Scale(mean_of_all, std, seconds, increment_std, torch.tensor(flows.data_set.shape), *constants)
+
+
+def _measure_constants(flows: Flows) -> tuple[Tensor, Tensor]:
+    """Returns means and standard deviations of constants, over the plane and the training trajectories."""
+    known = [flow.constants for flow in flows.trajectories["train"]]
+    fields = [values.astype(np.float64).reshape(len(values), -1) for values in known if values is not None]
+    if not fields:
+        return torch.zeros(0), torch.ones(0)
+    flat = np.concatenate(fields, axis=1)
+    mean, std = flat.mean(1), flat.std(1)
+    std = np.where(std > ROUNDING * np.abs(mean), std, 1.0)
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
 
 def _blocks(trajectory: Trajectory, overlap: int):

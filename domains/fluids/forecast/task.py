@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.batch import FlowBatch, FlowPart, resample
-from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
+from domains.fluids.data.datasets import MASS
+from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
 from domains.fluids.refine.solver_step import Solved, SolverStep, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
+from domains.fluids.solver.cases import Flow
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.types import AtLeastOne, NonNegative
+from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
@@ -30,6 +33,8 @@ from sciml.report.style import GRAY, ORANGE
 
 CORRECTION = 0.2
 """Size of a correction of a solver's step over that of the step, roughly; what a model says is in units of it."""
+CLOSED = {"periodic", "wall"}
+"""Sides through which nothing leaves."""
 STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
 
@@ -51,7 +56,8 @@ class FluidsTaskConfig:
         noise: added to states in training, in standard deviations of each variable's increments.
         resample: whether states on another grid than that of the training go through that grid; else the model is
             applied to them as they are.
-        conserve: variables whose mean over a closed domain a step must not change, as the density of miniWeather.
+        conserve: variables whose mean over the plane a step must not change, as the density of miniWeather; ``auto``
+            is that of density between closed sides. Flows into which something is blown are left as they are.
         unroll: successive steps from the model's own states that are learned together; gradients flow through them,
             and each step is computed anew in the backward pass.
 
@@ -113,6 +119,9 @@ class FluidsTask:
         self.schema, self.statistics, self.config, self.needs_truth = schema, statistics, config, needs_truth
         self.device: torch.device | str = "cpu"
         self.grids = {name: tuple(scale.cells.tolist()) for name, scale in statistics.scales.items()}
+        self.conserved = {
+            name: conserved_variables(config.conserve, name, data_set) for name, data_set in schema.data_sets.items()
+        }
         check_conserved(config.conserve, schema)
         self.solvers: dict[str, SolverStep] = {}
         if refine is not None:
@@ -189,7 +198,7 @@ class FluidsTask:
         if name not in self.solvers:
             return None
         assert part.profiles is not None
-        return self.solvers[name](part.state, part.profiles, part.steps[:, 0])
+        return self.solvers[name](part.state, part.profiles, part.steps[:, 0], known_flows(part))
 
     def _increment(
         self,
@@ -215,7 +224,7 @@ class FluidsTask:
             increment = increment * CORRECTION + (solved.fields - state) / self._increment_scale(name, part)
         if part.fluid is not None:
             increment = increment * part.fluid
-        return self._conserving(increment, self.schema.data_sets[name], part)
+        return self._conserving(increment, name, part)
 
     def _inputs(self, name: str, part: FlowPart, solved: Solved | None = None) -> tuple[tuple, dict]:
         """Returns what the model is called with."""
@@ -227,7 +236,7 @@ class FluidsTask:
             part = replace(part, state=solved.fields, previous=part.state)
         if self.config.resample:
             part = part.resampled(self.grids[name])
-        constants = self._constants(data_set, part)
+        constants = self._constants(name, part)
 
         def normal(state: Float[Tensor, "batch variable z x"]) -> Float[Tensor, "batch channel z x"]:
             return torch.cat([self._normalized(name, state, part), *constants], dim=1)
@@ -259,27 +268,35 @@ class FluidsTask:
         normalized = (state - scale.mean[:, None, None]) / scale.std[:, None, None]
         return normalized if part.fluid is None else normalized * part.fluid
 
-    def _constants(self, data_set: DataSet, part: FlowPart) -> list[Float[Tensor, "batch 1 z x"]]:
-        fields = []
+    def _constants(self, data_set_name: str, part: FlowPart) -> list[Float[Tensor, "batch _ z x"]]:
+        data_set, fields = self.schema.data_sets[data_set_name], []
         for name in data_set.constants:
             if name == OBSTACLE:
                 assert part.fluid is not None
                 fields.append((~part.fluid).to(part.state.dtype))
-            else:
+            elif name == BACKGROUND:
                 assert part.profiles is not None
                 theta = (part.profiles[:, 1].to(part.state.dtype) - SURFACE_THETA) / STRATIFICATION_K
                 fields.append(theta[:, None, :, None].expand(-1, -1, -1, part.state.shape[-1]))
+        if part.constants is not None and data_set.other_constants:
+            scale = self.statistics.scales[data_set_name]
+            values = part.constants.to(part.state.dtype) - scale.constant_mean[:, None, None]
+            fields.append(values / scale.constant_std[:, None, None])
         return fields
 
     def _conserving(
-        self, increment: Float[Tensor, "batch variable z x"], data_set: DataSet, part: FlowPart
+        self, increment: Float[Tensor, "batch variable z x"], name: str, part: FlowPart
     ) -> Float[Tensor, "batch variable z x"]:
-        if not self.config.conserve:
+        """Takes out the mean of what a flow keeps: nothing leaves through its sides and nothing is blown in."""
+        if not self.conserved[name]:
             return increment
-        kept = torch.tensor([name in self.config.conserve for name in data_set.variables], device=increment.device)
+        variables = self.schema.data_sets[name].variables
+        kept = torch.tensor([[one in self.conserved[name] for one in variables]], device=increment.device)
+        if part.steady is not None:
+            kept = kept & part.steady
         weight = torch.ones_like(increment[:, :1]) if part.fluid is None else part.fluid.to(increment.dtype)
         mean = (increment * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
-        return increment - mean * weight * kept[:, None, None]
+        return increment - mean * weight * kept[..., None, None]
 
     def _increment_scale(self, name: str, part: FlowPart) -> Float[Tensor, "batch variable 1 1"]:
         return self.statistics.scales[name].increments_over(part.steps[:, 0])
@@ -291,9 +308,22 @@ class FluidsTask:
         return {PERSISTENCE: persistence}
 
 
+def known_flows(part: FlowPart) -> tuple[Flow, ...] | None:
+    """Returns what is simulated, where it is known of any sample; others count as air at rest."""
+    flows = tuple(flow or Flow("unknown") for flow in part.flows)
+    return flows if any(flow.is_fixed for flow in flows) else None
+
+
 def persistence(batch: FlowBatch) -> Prediction:
     """Predicts that nothing changes."""
     return Prediction({name: part.initial for name, part in batch.parts.items()})
+
+
+def conserved_variables(conserve: Sequence[str], name: str, data_set: DataSet) -> tuple[str, ...]:
+    """Returns those variables of a data set whose means steps must not change."""
+    sides = {side for both in data_set.sides.values() for side in both}
+    known = MASS if AUTO in conserve and sides <= CLOSED else ()
+    return tuple(variable for variable in data_set.variables if variable in (*known, *conserve))
 
 
 def check_conserved(conserve: Sequence[str], schema: FluidsSchema) -> None:
@@ -303,13 +333,15 @@ def check_conserved(conserve: Sequence[str], schema: FluidsSchema) -> None:
         ConfigError: an unknown variable, or a domain that is open.
     """
     for variable in conserve:
+        if variable == AUTO:
+            continue
         if variable not in schema.channels:
             raise ConfigError(
                 f"the data have no {variable!r}", key="task.conserve", hint=nearest(variable, schema.channels)
             )
         for name, data_set in schema.data_sets.items():
             sides = {side for both in data_set.sides.values() for side in both}
-            if variable in data_set.variables and not sides <= {"periodic", "wall"}:
+            if variable in data_set.variables and not sides <= CLOSED:
                 raise ConfigError(
                     f"{name} is open at a side: what is in it may leave", key="task.conserve", hint="task.conserve=[]"
                 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from domains.fluids.refine.grids import carried, prolong, restrict
 from domains.fluids.solver.background import C0, GAMMA
+from domains.fluids.solver.cases import Flow
 from domains.fluids.solver.equations import Air
-from domains.fluids.solver.grid import CFL, MAX_SPEED
-from domains.fluids.solver.step import Dynamics
+from domains.fluids.solver.grid import CFL, MAX_SPEED, SolverGrid
+from domains.fluids.solver.step import Dynamics, sources
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,28 @@ class CoarseSolver:
         return math.ceil(self.longest / (CFL * self.factor * min(self.dx, self.dz) / MAX_SPEED))
 
     def __call__(
-        self, fields: Float[Tensor, "m 4 z x"], profiles: Float[Tensor, "m 2 z"], seconds: Float[Tensor, "m"]
+        self,
+        fields: Float[Tensor, "m 4 z x"],
+        profiles: Float[Tensor, "m 2 z"],
+        seconds: Float[Tensor, "m"],
+        flows: Sequence[Flow] | None = None,
     ) -> Float[Tensor, "m 4 z x"]:
         """Returns the fields after some seconds.
 
         Args:
             fields: perturbation of density, winds, perturbation of potential temperature; SI units.
             profiles: density and potential temperature of the air at rest.
+            flows: what is simulated, for what is blown in and what forces it; None: nothing.
         """
         profiles, seconds = profiles.to(fields), seconds.to(fields)[:, None, None]
         fine = self._dynamics(profiles, 1)
         states = torch.stack(fine.conserved(fields), dim=1)
         before = restrict(states, self.factor)
         coarse = self._dynamics(profiles, self.factor)
+        if flows is not None:
+            grid = SolverGrid(before.shape[-1], before.shape[-2])
+            jet, force = sources(flows, grid, before.dtype, before.device)
+            coarse = replace(coarse, jet=jet, force=force)
         state = (before[:, 0], before[:, 1], before[:, 2], before[:, 3])
         for number in range(self.num_steps):
             state = coarse.step(state, seconds / self.num_steps, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from domains.fluids.data.schema import DataSet
 from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
-from domains.fluids.solver import VARIABLES
+from domains.fluids.solver import VARIABLES, Flow
 from sciml.core.errors import ConfigError
 
 
@@ -28,8 +28,11 @@ class Solved(NamedTuple):
     residual: Float[Tensor, "batch variable z x"]
 
 
-SolverStep = Callable[[Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"]], Solved]
-"""From fields, profiles of the air at rest, and seconds."""
+SolverStep = Callable[
+    [Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"], Sequence[Flow] | None],
+    Solved,
+]
+"""From fields, profiles of the air at rest, seconds, and what is simulated."""
 
 
 def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stride: int) -> SolverStep:
@@ -50,13 +53,14 @@ def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stri
         fields: Float[Tensor, "batch variable z x"],
         profiles: Float[Tensor, "batch 2 z"],
         seconds: Float[Tensor, "batch"],
+        flows: Sequence[Flow] | None = None,
     ) -> Solved:
         ordered = fields[:, order]
-        solved = solver(ordered, profiles, seconds)
+        solved = solver(ordered, profiles, seconds, flows)
         if not needs_residual:
             return Solved(solved[:, back], torch.zeros_like(fields))
         with torch.no_grad():  # it only tells where to look
-            residual = solved.detach() - rough(ordered.detach(), profiles, seconds)
+            residual = solved.detach() - rough(ordered.detach(), profiles, seconds, flows)
         return Solved(solved[:, back], residual[:, back])
 
     return step

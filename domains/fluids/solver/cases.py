@@ -76,6 +76,11 @@ class Flow:
     forcing: Bubble | None = None
     jet: Jet | None = None
 
+    @property
+    def is_fixed(self) -> bool:
+        """Says whether something in it has its place, so that moved copies of it would be other flows."""
+        return self.jet is not None or self.forcing is not None
+
     def start(self, grid: SolverGrid) -> Float[np.ndarray, "4 z x"]:
         """Returns density, momenta along x and z, and density times potential temperature, as averages of cells.
 

@@ -101,15 +101,13 @@ class Solver:
     ) -> None:
         self.flows, self.grid, self.dtype, self.device = tuple(flows), grid, dtype, device
         backgrounds = [Background.of(grid, flow.frequency) for flow in flows]
-        forced = any(flow.forcing for flow in flows)
         self.dynamics = Dynamics(
             grid.dx,
             grid.dz,
             self._air(backgrounds, "dens", "dens_theta"),
             self._air(backgrounds, "dens_face", "dens_theta_face"),
             self._columns([background.ghost_ratio for background in backgrounds]),
-            self._jet() if any(flow.jet for flow in flows) else None,
-            self._shared([flow.force(grid) for flow in flows]) if forced else None,
+            *sources(flows, grid, dtype, device),
             compiled,
         )
 
@@ -143,22 +141,36 @@ class Solver:
             self._columns([C0 * dens_theta**GAMMA for _, dens_theta in profiles]),
         )
 
-    def _jet(self) -> Inflow:
-        jets = [flow.jet or Jet() for flow in self.flows]
-        return Inflow(
-            self._columns([flow.jet_rows(self.grid) for flow in self.flows]),
-            self._columns([np.array([jet.speed]) for jet in jets]),
-            self._columns([np.array([jet.theta]) for jet in jets]),
-        )
-
     def _columns(self, profiles: list[np.ndarray]) -> Shaped[Tensor, "m z 1"]:
-        return self._shared([profile[:, None] for profile in profiles])
+        return shared([profile[:, None] for profile in profiles], self.dtype, self.device)
 
-    def _shared(self, arrays: list[np.ndarray]) -> Shaped[Tensor, "m ..."]:
-        """Returns one for all members where they are equal, else one for each."""
-        same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
-        tensor = torch.from_numpy(np.stack(arrays[:1] if same else arrays))
-        return (tensor.to(self.dtype) if tensor.is_floating_point() else tensor).to(self.device)
+
+def sources(
+    flows: Sequence[Flow], grid: SolverGrid, dtype: torch.dtype, device: torch.device
+) -> tuple[Inflow | None, Float[Tensor, "#m z x"] | None]:
+    """Returns what is blown into flows, and what pulls them all the time; None where that is nothing."""
+
+    def columns(profiles: list[np.ndarray]) -> Shaped[Tensor, "#m z 1"]:
+        return shared([profile[:, None] for profile in profiles], dtype, device)
+
+    jet, force = None, None
+    if any(flow.jet for flow in flows):
+        jets = [flow.jet or Jet() for flow in flows]
+        jet = Inflow(
+            columns([flow.jet_rows(grid) for flow in flows]),
+            columns([np.array([jet.speed]) for jet in jets]),
+            columns([np.array([jet.theta]) for jet in jets]),
+        )
+    if any(flow.forcing for flow in flows):
+        force = shared([flow.force(grid) for flow in flows], dtype, device)
+    return jet, force
+
+
+def shared(arrays: list[np.ndarray], dtype: torch.dtype, device: torch.device) -> Shaped[Tensor, "#m ..."]:
+    """Returns one for all members where they are equal, else one for each."""
+    same = all(np.array_equal(arrays[0], other) for other in arrays[1:])
+    tensor = torch.from_numpy(np.stack(arrays[:1] if same else arrays))
+    return (tensor.to(dtype) if tensor.is_floating_point() else tensor).to(device)
 
 
 def block_mean(state: State, factor: int) -> State:

@@ -20,6 +20,7 @@ def values(*shape: int, seed: int = 0) -> np.ndarray:
 def miniweather(path: Path, grid: SolverGrid = GRID, times=(0.0, 10.0, 20.0), background=None) -> np.ndarray:
     """Returns the fields (time, 4, z, x)."""
     fields = values(len(times), 4, grid.nz, grid.nx)
+    fields[:, 0] -= fields[:, 0].mean((1, 2), keepdims=True)  # between these sides mass is kept
     write_miniweather(path, grid, zip(times, fields, strict=True), background)
     return fields
 

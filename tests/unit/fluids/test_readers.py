@@ -200,6 +200,13 @@ class TestAmira:
         assert source.times.tolist() == [0, 0.5, 1, 1.5, 2]
         assert source.mask is None
 
+    @pytest.mark.parametrize("comment", ["", "# Data section\n", "\n\n"])
+    def test_the_comment_before_the_data_may_be_missing(self, tmp_path, comment):
+        winds = files.amira(tmp_path / "a.am")
+        whole = (tmp_path / "a.am").read_bytes()
+        (tmp_path / "a.am").write_bytes(whole.replace(b"# Data section follows\n", comment.encode(), 1))
+        np.testing.assert_array_equal(only(tmp_path / "a.am").read(), winds)
+
     def test_what_rests_is_an_obstacle(self, tmp_path):
         winds = files.values(5, 2, 8, 20)
         winds[..., 2:4, 5] = 0
@@ -288,6 +295,98 @@ class TestWell:
             open_sources(str(tmp_path / "a.hdf5"))
         assert open_sources(str(tmp_path / "a.hdf5"), Boundary.of("periodic", "open"))
 
+    def test_what_does_not_change_is_an_input(self, tmp_path):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            height = np.asarray(file["t0_fields/height"])
+            group = file.create_group("scalars")
+            group.attrs["field_names"] = ["Re", "gamma"]
+            for name, value, by_sample in (("Re", [100.0, 200.0], True), ("gamma", 1.4, False)):
+                group.create_dataset(name, data=value).attrs.update(sample_varying=by_sample, time_varying=False)
+        first, second = open_sources(str(tmp_path / "a.hdf5"))
+        assert list(first.constants) == ["Re", "gamma", "height"]
+        np.testing.assert_array_equal(first.constants["height"], height.T)
+        assert [source.constants["Re"].ravel()[0] for source in (first, second)] == [100, 200]
+        assert first.constants["gamma"].shape == first.shape
+        assert first.units == ("", "")
+
+    def test_a_field_along_one_axis_is_the_same_along_the_other(self, tmp_path):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            file["t0_fields"].attrs["field_names"] = ["density", "height", "profile"]
+            profile = file["t0_fields"].create_dataset("profile", data=np.arange(6.0))
+            profile.attrs.update(dim_varying=[False, True], sample_varying=False, time_varying=False)
+        constant = open_sources(str(tmp_path / "a.hdf5"))[0].constants["profile"]
+        np.testing.assert_array_equal(constant, np.broadcast_to(np.arange(6.0)[:, None], (6, 10)))
+
+    @pytest.mark.parametrize("swapped", [False, True])
+    def test_walls_that_are_one_mask_of_the_plane(self, tmp_path, swapped):
+        files.well(tmp_path / "a.hdf5", ())
+        mask = np.zeros((10, 6), dtype=bool)
+        mask[[0, -1]] = mask[:, [0, -1]] = True
+        mask[4:6, 2:4] = True
+        dims = ["y", "x"] if swapped else ["x", "y"]
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            files._condition(file["boundary_conditions"], "all", dims, "WALL", mask.T if swapped else mask)
+        source = open_sources(str(tmp_path / "a.hdf5"))[0]
+        assert source.boundary == Boundary.of("wall", "wall")
+        assert np.argwhere(source.mask).tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
+        periodic = open_sources(str(tmp_path / "a.hdf5"), Boundary.of("periodic", "wall"))[0]
+        np.testing.assert_array_equal(periodic.mask, source.mask)  # what is known better of the sides drops no obstacle
+
+    def test_obstacles_may_differ_between_trajectories(self, tmp_path):
+        files.well(tmp_path / "a.hdf5")
+        mask = np.zeros((2, 10, 6), dtype=bool)
+        mask[1, 3, 2] = True
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            files._condition(file["boundary_conditions"], "maze", ["x", "y"], "WALL", mask)
+        first, second = open_sources(str(tmp_path / "a.hdf5"))
+        assert first.mask is None
+        assert np.argwhere(second.mask).tolist() == [[2, 3]]
+
+    @pytest.mark.parametrize(
+        ("grid", "axes"), [("spherical", ["x", "y"]), ("polar", ["x", "y"]), ("cartesian", ["theta", "phi"])]
+    )
+    def test_curved_grids_are_refused(self, tmp_path, grid, axes):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            file.attrs["grid_type"] = grid
+            file["dimensions"].attrs["spatial_dims"] = axes
+        with pytest.raises(DataError, match="a plane with straight axes"):
+            open_sources(str(tmp_path / "a.hdf5"))
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            (lambda f: f["t0_fields/density"].attrs.__delitem__("dim_varying"), "has no attribute dim_varying"),
+            (lambda f: f["t0_fields/density"].attrs.__delitem__("time_varying"), "has no attribute time_varying"),
+            (lambda f: f["t0_fields/density"].attrs.__setitem__("dim_varying", [True]), "has 1 values"),
+            (lambda f: f.__delitem__("boundary_conditions"), "tells no boundary_conditions"),
+            (lambda f: f.attrs.__delitem__("n_trajectories"), "has no attribute n_trajectories"),
+            (lambda f: f.attrs.__setitem__("n_trajectories", 3), "density has the shape"),
+            (lambda f: f.attrs.__setitem__("n_trajectories", "many"), "not laid out as The Well"),
+            (lambda f: f["dimensions"].__delitem__("time"), "dimensions has no time"),
+            (lambda f: f["dimensions"].attrs.__delitem__("spatial_dims"), "has no attribute spatial_dims"),
+            (lambda f: f["t0_fields"].__delitem__("density"), "names density, which is not there"),
+            (lambda f: f["t1_fields/velocity"].resize((2, 3, 10, 6, 1)), "velocity has the shape"),
+            (lambda f: f["boundary_conditions/x_PERIODIC"].__delitem__("mask"), "x_PERIODIC has no mask"),
+            (lambda f: f["boundary_conditions/x_PERIODIC"].attrs.__delitem__("bc_type"), "has no attribute bc_type"),
+            (lambda f: f["t0_fields/density"].attrs.__setitem__("time_varying", False), "density has the shape"),
+        ],
+    )  # fmt: skip
+    def test_what_does_not_fit_together(self, tmp_path, change, match):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            velocity = np.asarray(file["t1_fields/velocity"])
+            attributes = dict(file["t1_fields/velocity"].attrs)
+            del file["t1_fields/velocity"]
+            file["t1_fields"].create_dataset("velocity", data=velocity, chunks=True, maxshape=(None,) * 5).attrs.update(
+                attributes
+            )
+            change(file)
+        with pytest.raises(DataError, match=match):
+            open_sources(str(tmp_path / "a.hdf5"))
+
     def test_a_file_that_is_cut_off(self, tmp_path):
         files.well(tmp_path / "a.hdf5")
         whole = (tmp_path / "a.hdf5").read_bytes()
@@ -317,6 +416,32 @@ class TestPDEBench:
         with h5py.File(tmp_path / "a.h5", "a") as file:
             del file["Vy"]
         with pytest.raises(DataError, match="no variable Vy"):
+            open_sources(str(tmp_path / "a.h5"))
+
+    def test_incompressible(self, tmp_path):
+        velocity, particles, force = files.values(2, 3, 8, 6, 2), files.values(2, 3, 8, 6, 1), files.values(2, 8, 6, 2)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for name, data in (("velocity", velocity), ("particles", particles), ("force", force)):
+                file[name] = data
+            file["t"] = np.arange(6.0).reshape(2, 3) * 0.005
+        source = open_sources(str(tmp_path / "a.h5"))[1]
+        assert source.variables == ("particles", "Vx", "Vy")
+        assert source.boundary == Boundary.of("wall", "wall")
+        assert (source.shape, source.dx, source.dz) == ((6, 8), 1 / 8, 1 / 6)
+        np.testing.assert_array_equal(source.read(variables=["Vy"])[:, 0], velocity[1, ..., 1].swapaxes(1, 2))
+        np.testing.assert_array_equal(source.constants["force_x"], force[1, ..., 0].T)
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "match"),
+        [("velocity", (2, 3, 8, 6), "velocity has the shape"), ("force", (2, 8, 5, 2), "force has the shape"),
+         ("t", (3, 3), "t has the shape"), ("particles", (2, 2, 8, 6, 1), "particles has the shape")],
+    )  # fmt: skip
+    def test_incompressible_that_does_not_fit(self, tmp_path, name, shape, match):
+        shapes = {"velocity": (2, 3, 8, 6, 2), "particles": (2, 3, 8, 6, 1), "force": (2, 8, 6, 2), "t": (2, 3)}
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for key, size in {**shapes, name: shape}.items():
+                file[key] = np.zeros(size)
+        with pytest.raises(DataError, match=match):
             open_sources(str(tmp_path / "a.h5"))
 
     def test_other_hdf5(self, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.solver import SolverGrid
+from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError, DataError
 
@@ -219,3 +221,40 @@ def test_workers_read_for_themselves(folder):
     again = pickle.loads(pickle.dumps(source))
     assert not again._kept
     assert torch.equal(again.sample(0, np.random.default_rng(0)).state, sample.state)
+
+
+@pytest.mark.parametrize("case", ["injection", "gravity"])
+def test_copies_of_a_flow_whose_source_has_its_place_are_not_moved(tmp_path, case):
+    config = SimulateConfig(
+        str(tmp_path / "a.nc"), 3, cases=(case,), nx=16, nz=8, frames=3, interval=40.0, compile=False
+    )
+    simulate(config)
+    _, flows = opened(config.out, splits=FlowSplits(1, 1, 1))
+    moved = FlowSamples(flows, "train", [1], 1, augment="roll_mirror")
+    plain = FlowSamples(flows, "train", [1], 1).sample(0, np.random.default_rng(0))
+    for seed in range(6):
+        assert torch.equal(moved.sample(0, np.random.default_rng(seed)).targets, plain.targets)
+    assert plain.steady.tolist()[0] is (case == "gravity")
+
+
+def test_a_source_that_no_file_names_is_seen_in_the_mass(tmp_path):
+    """As in the original's files of its injection."""
+    for number in range(3):
+        flow_files.miniweather(tmp_path / f"{number}.nc", times=(0.0, 10.0, 20.0))
+        with netCDF4.Dataset(tmp_path / f"{number}.nc", "a") as file:
+            file["dens"][2] = file["dens"][2] + 3.0
+    _, flows = opened(str(tmp_path), splits=FlowSplits(1, 1, 1))
+    sample = FlowSamples(flows, "train", [1], 1).sample(0, np.random.default_rng(0))
+    assert not sample.steady[0]
+    assert flows["flow"].trajectories["train"][0].is_fixed
+
+
+def test_constants_are_inputs_in_their_own_units(tmp_path):
+    flow_files.well(tmp_path / "a.hdf5")
+    schema, flows = opened(str(tmp_path / "a.hdf5"), splits=FlowSplits(1, 0, 1))
+    assert schema.data_sets["flow"].constants == ("height",)
+    scale = measure(flows["flow"], [1])
+    sample = FlowSamples(flows, "train", [1], 1).sample(0, np.random.default_rng(0))
+    normal = (sample.constants - scale.constant_mean[:, None, None]) / scale.constant_std[:, None, None]
+    assert normal.mean() == pytest.approx(0, abs=1e-6)
+    assert normal.std(unbiased=False) == pytest.approx(1, rel=1e-5)

@@ -293,6 +293,19 @@ def test_bad_tasks_are_refused(change, message):
         task(**change)
 
 
+def test_conservation_follows_sides_and_sources():
+    closed, leaking = sample(), replace(sample(seed=3), steady=torch.tensor([False, True, True, True]))
+    one, batch = task(conserve=["auto"]), collate([replace(closed, steady=torch.ones(4, dtype=torch.bool)), leaking])
+    before = batch.parts["flow"].state
+    moved = (one.predict(Says(torch.ones(2, 4, 16, 32)), batch).values["flow"] - before).mean((2, 3))
+    assert moved[0, 0].abs() < 1e-6
+    assert moved[1, 0] > 0.1  # what is blown in stays in
+    assert (moved[:, 1] > 0.1).all()  # and other variables are not kept
+    opened = task({"flow": replace(WEATHER, sides=OPEN)}, conserve=["auto"])
+    assert opened.predict(Says(torch.ones(1, 4, 16, 32)), collate([closed])).values["flow"][0, 0].mean() > 0.1
+    assert task({"flow": CHANNEL}, conserve=["auto"]).conserved == {"flow": ()}
+
+
 def test_an_open_domain_conserves_nothing():
     with pytest.raises(ConfigError, match=r"task\.conserve: flow is open at a side"):
         task({"flow": CHANNEL}, conserve=["uwnd"])

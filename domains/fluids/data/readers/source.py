@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from domains.fluids.data.boundary import Boundary
-from domains.fluids.solver.cases import Jet
+from domains.fluids.solver.cases import Flow
 from sciml.core.errors import DataError, nearest
 
 INTERVAL_TOLERANCE = 0.1
@@ -44,7 +44,7 @@ class FlowSource:
         profiles: ``hy_dens`` and ``hy_theta`` where the file tells its background, (z).
         constants: fields that do not change in time, and numbers of the flow as such fields, by name, (z, x).
         units: of length and time; empty where the file does not tell, or has none.
-        jet: what is blown in at the left, where the file tells; it is fixed in place, and mass grows by it.
+        flow: what was simulated, where the file tells; its jet and its forcing stay in their places.
     """
 
     name: str
@@ -60,7 +60,7 @@ class FlowSource:
     profiles: Mapping[str, np.ndarray] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     units: tuple[str, str] = ("", "")
-    jet: Jet | None = None
+    flow: Flow | None = None
 
     def __post_init__(self) -> None:
         if len(self.times) == 0:
