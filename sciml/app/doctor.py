@@ -27,7 +27,7 @@ EXTRAS = {
     "simulate": (("dinosaur",), "simulate weather (scripts/simulate.py domain=climate)"),
     "cloud": (("gcsfs", "s3fs", "aiohttp"), "read data from Google Cloud, S3 and the web"),
     "deephyper": (("deephyper",), "tune strategies with DeepHyper (scripts/tune.py sampler=deephyper)"),
-    "tracking": (("tensorboard", "mlflow"), "show runs in TensorBoard or MLflow"),
+    "tracking": (("tensorboard", "mlflow", "sqlalchemy", "wandb"), "show runs in TensorBoard, MLflow or W&B"),
     "test": (("pytest", "ruff", "mypy"), "run the tests and checks"),
 }
 # Each process adds its rank to the others' over gloo; what comes out is known beforehand. Gloo's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sciml.app.auto_parallel import with_best_parallel
 from sciml.core.command_line import command
 from sciml.core.config import build
@@ -15,6 +17,7 @@ from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession, find_run
 from sciml.run.spec import RunSpec
 from sciml.training.config import TrainerConfig
+from sciml.training.tracking import build_tracker
 
 
 def run(composition: Composition) -> CommandResult | None:
@@ -30,6 +33,10 @@ def run(composition: Composition) -> CommandResult | None:
     if session.fit() and train_reference_models(reference_models, folder, world):
         evaluation = score_run(folder, mesh, spec.parallel)
         result = report_evaluation(evaluation) if evaluation is not None else None
+        if result is not None and (tracker := build_tracker(spec.tracking, folder.path)) is not None:
+            tracker.scores(result.document["scores"], session.trainer.step)
+            tracker.file(Path(result.document["report"]))
+            tracker.close()
         start.note.remove()
         return result
     if not world.is_main:

@@ -271,7 +271,10 @@ def _callbacks(session: TrainingSession, mesh: Mesh) -> list[Callback]:
         ProgressView(config.max_steps, step),
     ]
     tracker = build_tracker(session.spec.tracking, path, config.log_every)
-    return [*views, tracker] if tracker is not None else views
+    if tracker is None:
+        return views
+    tracker.parameters(session.spec.config)
+    return [*views, tracker]
 
 
 def say(world: World, text: str) -> None:

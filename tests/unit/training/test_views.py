@@ -1,11 +1,6 @@
 import json
 
-import pytest
-
-from sciml.core.errors import MissingExtraError
-from sciml.training import tracking
 from sciml.training.callbacks import MetricsLog, ProgressView
-from sciml.training.tracking import Tracker, TrackingConfig, build_tracker, check_tracking
 
 RECORD = {"loss": 0.5, "samples_per_s": 10.0}
 
@@ -48,26 +43,3 @@ def test_plain_lines_show_step_loss_speed_and_time_left(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("step 1/3  loss 0.5000  10 samples/s")
     assert lines[-1].endswith("0 s left")
-
-
-def test_a_tracker_that_fails_is_told_once_and_left_out(capsys):
-    calls = []
-
-    def broken(name, value, step):
-        calls.append(name)
-        raise ConnectionError("no route to host")
-
-    tracker = Tracker(broken, lambda: None, "mlflow", every=1)
-    for step in range(1, 4):
-        tracker.on_step(step, RECORD)
-    tracker.close()
-    assert len(calls) == 1
-    assert capsys.readouterr().err.count("mlflow does not answer") == 1
-
-
-def test_a_missing_tracker_names_its_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"pip install -e '\.\[tracking\]'"):
-        check_tracking(TrackingConfig("tensorboard"))
-    check_tracking(TrackingConfig())
-    assert build_tracker(TrackingConfig(), tmp_path, 1) is None
