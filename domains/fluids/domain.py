@@ -60,6 +60,7 @@ class FluidsDomain:
     simulate_config = SimulateConfig
     forecast_suffixes = (".nc",)
     headline_lead_h = None
+    cost_rounds = 5
     baselines = BASELINES
 
     def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:

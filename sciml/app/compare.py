@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from sciml.core.config import build
 from sciml.core.files import check_writable, read_json, write_json, write_text
@@ -18,11 +17,13 @@ from sciml.data.source import GroupedSource
 from sciml.data.staging import StagedParts
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device, use_threads
-from sciml.forecast.evaluation import score_model
+from sciml.domain.protocol import Predictor
+from sciml.domain.score import Baseline
+from sciml.forecast.evaluation import score_baselines, score_model
 from sciml.parallel.config import ParallelConfig
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
 from sciml.run.compose import Composition
-from sciml.run.costs import Step, measure_in_turn, training_step
+from sciml.run.costs import Step, inference_step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import LoadedRun, load_run
 from sciml.run.reference_models import OWN, build_reference_models
@@ -73,8 +74,21 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         if not file.exists():
             write_json(file, _cases(run, mesh, f"scoring {name}, seed {run.spec.seed}"))
         cases += [{"model": name, "seed": run.spec.seed, **row} for row in read_json(file, list[dict[str, Any]])]
-    costs = measure_costs({name: run for (name, number), run in runs.items() if number == 0}, mesh, config.rounds)
+    own = runs[OWN, 0]
+    baselines = own.task.baselines()
+    for baseline, predict in baselines.items():
+        file = parts.path(f"baseline-{baseline.name}")
+        if not file.exists():
+            write_json(file, _cases(own, mesh, f"scoring {baseline.name}", {baseline: predict}))
+        cases += [
+            {"model": baseline.name, "seed": own.spec.seed, **row} for row in read_json(file, list[dict[str, Any]])
+        ]
+    models = {name: run for (name, number), run in runs.items() if number == 0}
+    costs = measure_costs(models, baselines, mesh, config.rounds)
     for name, cost in costs.items():
+        if name not in models:
+            cost |= {"parameters": 0, "train_steps": 0, "train_s": 0.0}
+            continue
         run = runs[name, 0]
         cost["parameters"] = sum(p.numel() for p in run.model.parameters())
         cost["train_steps"] = run.spec.trainer.max_steps
@@ -99,34 +113,37 @@ def _trained(folder: RunFolder) -> list[tuple[str, int, RunFolder]]:
     return trained
 
 
-def _cases(run: LoadedRun, mesh: Mesh, what: str) -> list[dict[str, Any]]:
-    """Returns the scores of each test sample alone."""
+def _cases(
+    run: LoadedRun, mesh: Mesh, what: str, baseline: Mapping[Baseline, Predictor] | None = None
+) -> list[dict[str, Any]]:
+    """Returns the scores of each test sample alone, of a run's model or of one baseline."""
     rows = []
     source = run.splits.test
     for case in track(range(len(source)), what, len(source)):
         batch = source.collate([source.sample(case, np.random.default_rng(0))])
         group = source.group(case) if isinstance(source, GroupedSource) else case
-        for score in score_model(run.task, run.model, [batch], mesh):
+        if baseline is None:
+            scores = score_model(run.task, run.model, [batch], mesh)
+        else:
+            (scores,) = score_baselines(run.task, [batch], mesh, baseline).values()
+        for score in scores:
             rows.append({"case": case, "group": group, **score.to_row()})
     return rows
 
 
-def measure_costs(runs: Mapping[str, LoadedRun], mesh: Mesh, rounds: int) -> dict[str, dict[str, float]]:
-    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample."""
+def measure_costs(
+    runs: Mapping[str, LoadedRun], baselines: Mapping[Baseline, Predictor], mesh: Mesh, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample;
+    baselines are not trained.
+    """
     steps: dict[tuple[str, str], Step] = {}
     for name, run in runs.items():
         alone = replace(run.spec, parallel=ParallelConfig(), engine=EngineConfig())
         steps[name, "train_step_s"] = training_step(alone, run.task, run.splits, mesh, rounds)
-        steps[name, "infer_step_s"] = _inference_step(run, mesh)
+        steps[name, "infer_step_s"] = inference_step(run, mesh)
+    for baseline, predict in baselines.items():
+        steps[baseline.name, "infer_step_s"] = inference_step(next(iter(runs.values())), mesh, predict)
     seconds = measure_in_turn(steps, mesh.world, rounds)
-    return {name: {kind: seconds[name, kind] for kind in ("train_step_s", "infer_step_s")} for name in runs}
-
-
-def _inference_step(run: LoadedRun, mesh: Mesh) -> Step:
-    source = run.splits.train
-
-    def prepare(number: int) -> Callable[[], Any]:
-        one = source.collate([source.sample(0, np.random.default_rng(number))]).to(mesh.device)
-        return lambda: torch.no_grad()(run.task.predict)(run.model, one)
-
-    return prepare
+    names = [*runs, *(baseline.name for baseline in baselines)]
+    return {name: {kind: seconds.get((name, kind), 0.0) for kind in ("train_step_s", "infer_step_s")} for name in names}

@@ -174,6 +174,17 @@ class InPython(Protocol):
 
 
 @runtime_checkable
+class JudgesByCost(Protocol):
+    """Describes domains whose reports show error against cost, that of solvers among the baselines.
+
+    Attributes:
+        cost_rounds: how often a step of each predictor is measured, in turn, when a run is scored.
+    """
+
+    cost_rounds: int
+
+
+@runtime_checkable
 class Predicts(Protocol):
     """Describes domains whose models predict cases in a user's file.
 

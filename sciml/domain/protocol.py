@@ -217,6 +217,7 @@ class RunResult:
         example: what ``Domain.example`` gave for a test case.
         baselines: of the domain, in the order of tables and legends.
         headline_lead_h: lead time that headlines speak of where it was scored; None takes the longest.
+        costs: by predictor, what ``costs.json`` says: ``step_s``, and ``training_s`` where it was trained.
     """
 
     directory: Path
@@ -227,6 +228,7 @@ class RunResult:
     example: Mapping[str, np.ndarray]
     baselines: Sequence[Baseline] = ()
     headline_lead_h: float | None = None
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @runtime_checkable

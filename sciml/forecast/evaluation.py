@@ -30,15 +30,18 @@ def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh
 def score_baselines(
     task: Task, batches: Iterable[Any], mesh: Mesh, baselines: Mapping[Baseline, Predictor]
 ) -> dict[str, list[Score]]:
-    """Returns scores of each baseline on the batches and steps that a model is scored on."""
+    """Returns scores of each baseline on the batches and steps that a model is scored on; each goes on from its own
+    predictions.
+    """
     metrics = {baseline: task.metrics() for baseline in baselines}
     for batch in batches:
-        step_batch = batch.to(mesh.device)
-        while step_batch is not None:
-            for baseline, predict in baselines.items():
+        start = batch.to(mesh.device)
+        for baseline, predict in baselines.items():
+            step_batch = start
+            while step_batch is not None:
                 prediction = predict(step_batch)
                 metrics[baseline].update(prediction, step_batch)
-            step_batch = task.advance(step_batch, prediction)
+                step_batch = task.advance(step_batch, prediction)
     return {baseline.name: _finish(metric, mesh) for baseline, metric in metrics.items()}
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+FREE = 1e-3
+"""Share of the dearest model's cost below which one costs nothing, as persistence does."""
 COSTS = {"train_s": "CPU seconds of training", "infer_step_s": "CPU seconds of one step forward"}
 
 Rows = Sequence[Mapping[str, Any]]
@@ -137,13 +139,18 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
-    """Draws points with intervals, and the front of what no other model beats in both."""
-    rows = [row for row in document["scores"] if row["lead_time_h"] == lead]
+    """Draws points with intervals, and the front of what none beats in both; lines for what costs nothing."""
+    every = [row for row in document["scores"] if row["lead_time_h"] == lead]
+    dearest = max(document["costs"][row["model"]][cost] for row in every)
+    rows = [row for row in every if document["costs"][row["model"]][cost] > FREE * dearest]
+    palette = _colors([row["model"] for row in every])
+    for row in every:
+        if row not in rows:
+            axes.axhline(row["value"][0], color=palette[row["model"]], linewidth=1.1, label=label_of(row["model"]))
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
     shortfall = Metric.from_row(document).shortfall
     front = [p for p in sorted(points) if not any(q[0] <= p[0] and shortfall(q[1]) < shortfall(p[1]) for q in points)]
     axes.step(*np.transpose(front), where="post", color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    palette = _colors([row["model"] for row in rows])
     for row, (x, y) in zip(rows, points, strict=True):
         low, high = row["value"][1:]
         is_own = row["model"] == document["reference"]

@@ -18,7 +18,7 @@ from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
 from sciml.report.scores import Scores, headline, headline_lead_of
 from sciml.run.folder import RunFolder
-from sciml.run.scoring import EXAMPLE, Evaluation
+from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
 
 
 def report_evaluation(evaluation: Evaluation) -> CommandResult:
@@ -63,6 +63,7 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         example=read_safetensors(example, "np"),
         baselines=domain.baselines,
         headline_lead_h=headline_lead_of(domain),
+        costs=read_json(path / COSTS, dict[str, dict[str, float]]) if (path / COSTS).exists() else {},
     )
     figures = track(domain.figures(result), "drawing figures")
     commands = [*_commands_of(domain, folder.path), *next_commands(result)]

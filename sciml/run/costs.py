@@ -14,7 +14,8 @@ from sciml.core.seeding import seed_step
 from sciml.data.loader import ShuffledSampler, training_batches
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
-from sciml.domain.protocol import Splits, Task
+from sciml.domain.protocol import Predictor, Splits, Task
+from sciml.run.loaded import LoadedRun
 from sciml.run.session import build_model
 from sciml.run.spec import RunSpec
 from sciml.training.engine_config import build_engine
@@ -45,6 +46,36 @@ def measure_in_turn(steps: Mapping[Key, Step], world: World, rounds: int) -> dic
             if number:
                 times[name].append(clock() - start)
     return {name: float(np.median(seconds)) for name, seconds in times.items()}
+
+
+def inference_step(run: LoadedRun, mesh: Mesh, predict: Predictor | None = None) -> Step:
+    """Returns the step of one sample by a run's model, or by a baseline of its task."""
+    source = run.splits.test if len(run.splits.test) else run.splits.train
+
+    def prepare(number: int) -> Callable[[], Any]:
+        one = source.collate([source.sample(0, np.random.default_rng(number))]).to(mesh.device)
+        if predict is not None:
+            return lambda: torch.no_grad()(predict)(one)
+        return lambda: torch.no_grad()(run.task.predict)(run.model, one)
+
+    return prepare
+
+
+def step_costs(runs: Mapping[str, LoadedRun], mesh: Mesh, rounds: int) -> dict[str, dict[str, float]]:
+    """Returns what one step of a sample costs, of each model and of each baseline of the first one's task, measured in
+    turn; and what each model's training has cost, as its log says.
+    """
+    first = next(iter(runs.values()))
+    steps = {name: inference_step(run, mesh) for name, run in runs.items()}
+    for baseline, predict in first.task.baselines().items():
+        steps[baseline.name] = inference_step(first, mesh, predict)
+    costs = {name: {"step_s": seconds} for name, seconds in measure_in_turn(steps, mesh.world, rounds).items()}
+    for name, run in runs.items():
+        rates = [row["samples_per_s"] for row in run.folder.history() if row.get("samples_per_s")]
+        if rates:
+            trainer = run.spec.trainer
+            costs[name]["training_s"] = trainer.max_steps * trainer.global_batch_size / float(np.median(rates))
+    return costs
 
 
 def training_step(spec: RunSpec, task: Task, splits: Splits, mesh: Mesh, rounds: int) -> Step:

@@ -16,16 +16,18 @@ from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
 from sciml.data.source import SampleSource
 from sciml.distributed.mesh import Mesh
-from sciml.domain.optional import Calibrates
+from sciml.domain.optional import Calibrates, JudgesByCost
 from sciml.domain.protocol import Splits
 from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_scores, score_baselines, score_model, score_table
 from sciml.parallel.config import ParallelConfig
+from sciml.run.costs import step_costs
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import CALIBRATION, LoadedRun, find_checkpoint, load_run
-from sciml.run.reference_models import reference_runs
+from sciml.run.reference_models import OWN, reference_runs
 
 EXAMPLE = "example.safetensors"
+COSTS = "costs.json"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ def score_run(
         return None
     path = folder.path if own else folder.new_evaluation()
     save_scores(path, scores, example, run.splits.schema.to_dict())
+    if isinstance(spec.domain, JudgesByCost) and mesh.world.size == 1 and len(run.splits.test):
+        models = {OWN: run, **{name: loaded[0][0] for name, loaded in references.items()}}
+        write_json(path / COSTS, step_costs(models, mesh, spec.domain.cost_rounds))
     return Evaluation(run, path, find_checkpoint(folder, checkpoint), scores)
 
 

@@ -114,14 +114,17 @@ def test_reference_models_are_trained_scored_and_compared(small, tmp_path, capsy
     coarse = "reference_models={uniform_coarse: {model: {ratios: [], budgets: []}}}"
     main("train", [*small, coarse, *arguments, "output=json"])
     rows = json.loads(capsys.readouterr().out)["scores"]
-    assert all(set(row["baseline"]) == {"persistence", "uniform_coarse"} for row in rows if row["metric"] == "vrmse")
+    expected = {"persistence", "uniform_coarse", "solver_coarser_by_2", "solver_coarser_by_4"}
+    assert all(set(row["baseline"]) == expected for row in rows if row["metric"] == "vrmse")
     folder = RunFolder.find("latest", str(tmp_path))
     assert {path.name for path in (folder.path / "reference_models").iterdir()} == {
         "uniform_coarse-0", "uniform_coarse-1", "model-1",
     }  # fmt: skip
     main("compare", [f"runs_dir={tmp_path}", f"run={folder.path}", "rounds=2", "output=json"])
     said = json.loads(capsys.readouterr().out)
-    assert {(row["model"], row["seeds"]) for row in said["scores"]} == {("model", 2), ("uniform_coarse", 2)}
+    assert {(row["model"], row["seeds"]) for row in said["scores"]} == {
+        ("model", 2), ("uniform_coarse", 2), ("persistence", 1), ("solver_coarser_by_2", 1), ("solver_coarser_by_4", 1)
+    }  # fmt: skip
     assert said["groups"] == 2
     for row in said["scores"]:
         value, low, high = row["value"]

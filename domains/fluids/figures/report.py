@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from domains.fluids.data.schema import FluidsSchema
@@ -15,6 +15,7 @@ from domains.fluids.forecast.conservation import draw_conservation
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import VRMSE
 from sciml.domain.protocol import NamedFigure, RunResult
+from sciml.report.error_against_cost import draw_error_against_cost
 from sciml.report.scores import Scores
 
 MIN_FRAMES = 3
@@ -27,12 +28,25 @@ def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
     """
     schema = FluidsSchema.from_dict(result.schema)
     scores = Scores.of(result)
+    yield from _cost_figures(scores, result.costs, schema.title)
     yield from _skill_figures(scores, schema.title)
     example = FlowExample.of(schema, result.example)
     if example is not None:
         model = (result.record.get("config") or {}).get("model") or {}
         mesh = MeshLines.of(model, result.example, example.data_set.shape)
         yield from example_figures(example, mesh, scores.main_lead_time)
+
+
+def _cost_figures(scores: Scores, costs: Mapping[str, Mapping[str, float]], source: str) -> Iterator[NamedFigure]:
+    if scores.lead_times(VRMSE) and len(costs) > 1:
+        yield NamedFigure(
+            "error_against_cost",
+            "Error against cost",
+            "VRMSE on the test flows, mean over variables, against what one step of a sample costs (measured in turn) "
+            "and, below, what the training has cost. Solvers on coarser grids need no training. Whatever lies "
+            "above the dashed line costs more than something that is better.",
+            partial(draw_error_against_cost, scores, VRMSE, costs, source),
+        )
 
 
 def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:

@@ -19,6 +19,8 @@ from sciml.forecast.lead_time_sums import LeadTimeSums
 
 TINY = 1e-7
 """Added to variances in normalized units, as in The Well."""
+ROUNDING = 1e-6
+"""Standard deviation of a field in space over its size, up to which it is the same everywhere but for rounding."""
 VRMSE = Metric("vrmse", unit="1")
 RMSE = Metric("rmse", reduce=math.sqrt)
 CONSERVATION_ERROR = Metric("conservation_error", "conservation error", unit="1")
@@ -29,7 +31,8 @@ class FluidsMetrics:
     """Computes VRMSE, RMSE, and the conservation errors of mass and energy, per lead time and variable.
 
     ======================  =================================================================================
-    ``vrmse``               mean over samples of sqrt(mean squared error / variance of the truth in space)
+    ``vrmse``               mean over samples of sqrt(mean squared error / variance of the truth in space); fields that
+                            are the same everywhere are left out
     ``rmse``                square root of the mean squared error, in the variable's unit
     ``conservation_error``  mean over samples of abs(change since the start) over the amount at the start, of
                             mass and of the energy (kinetic + internal + potential)
@@ -101,7 +104,9 @@ class FluidsMetrics:
         squared = mean((fields - truth).square())
         unit = self.statistics.scales[name].std.double() ** 2
         self._fields[name].add(RMSE, lead, squared)
-        self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt())
+        # of a field that is the same everywhere there is no share of a variance
+        varies = variance > (ROUNDING * mean(truth.square()).sqrt()).square()
+        self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt(), varies)
 
     def _add_totals(
         self,

@@ -18,9 +18,10 @@ from domains.fluids.data.batch import FlowBatch, FlowPart, resample
 from domains.fluids.data.datasets import MASS
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
-from domains.fluids.refine.solver_step import Solved, SolverStep, solver_step
+from domains.fluids.refine.solver_step import Solved, SolverStep, can_be_solved, orders, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
 from domains.fluids.solver.cases import Flow
 from sciml.core.errors import ConfigError, nearest
@@ -29,7 +30,7 @@ from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
-from sciml.report.style import GRAY, ORANGE
+from sciml.report.style import AMBER, GRAY, GREEN, ORANGE
 
 CORRECTION = 0.2
 """Size of a correction of a solver's step over that of the step, roughly; what a model says is in units of it."""
@@ -39,9 +40,11 @@ STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
 
 PERSISTENCE = Baseline("persistence", GRAY, "s")
-UNIFORM_COARSE = Baseline("uniform_coarse", ORANGE, "D")
-"""The reference model of the default configuration: the same transformer with coarse patches everywhere."""
-BASELINES = (PERSISTENCE, UNIFORM_COARSE)
+SOLVERS = {2: Baseline("solver_coarser_by_2", GREEN, "v"), 4: Baseline("solver_coarser_by_4", AMBER, "^")}
+"""The solver that data come from on grids that are coarser by a factor, where it can step them."""
+FNO = Baseline("fno", ORANGE, "D")
+"""The reference model of the default configuration."""
+BASELINES = (PERSISTENCE, *SOLVERS.values(), FNO)
 
 
 @dataclass(frozen=True)
@@ -305,7 +308,28 @@ class FluidsTask:
         return FluidsMetrics(self.schema, self.statistics, self.config.score_frames, self.device)
 
     def baselines(self) -> Mapping[Baseline, Predictor]:
-        return {PERSISTENCE: persistence}
+        """Returns persistence and, where the data come from our solver, that solver on coarser grids."""
+        found: dict[Baseline, Predictor] = {PERSISTENCE: persistence}
+        data_sets = self.schema.data_sets
+        for factor, baseline in SOLVERS.items():
+            if all(can_be_solved(data_set, factor) for data_set in data_sets.values()):
+                solvers = {
+                    name: CoarseSolver(each.dx, each.dz, factor, max(self.config.strides) * each.interval)
+                    for name, each in data_sets.items()
+                }
+                found[baseline] = partial(self._solve, solvers)
+        return found
+
+    @torch.no_grad()
+    def _solve(self, solvers: Mapping[str, CoarseSolver], batch: FlowBatch) -> Prediction:
+        """Predicts the next state by a solver."""
+        values = {}
+        for name, part in batch.parts.items():
+            assert part.profiles is not None
+            forward, back = orders(self.schema.data_sets[name].variables)
+            fields, flows = part.state[:, forward], known_flows(part)
+            values[name] = solvers[name](fields, part.profiles, part.steps[:, 0], flows)[:, back]
+        return Prediction(values)
 
 
 def known_flows(part: FlowPart) -> tuple[Flow, ...] | None:

@@ -13,8 +13,9 @@ from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.forecast.metrics import CONSERVATION_ERROR, VRMSE, FluidsMetrics
 from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
-from domains.fluids.solver import Background, totals
+from domains.fluids.solver import CASES, Background, Schedule, run, totals
 from domains.fluids.solver.grid import SolverGrid
+from domains.fluids.solver.step import Solver
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import Prediction
@@ -309,3 +310,40 @@ def test_conservation_follows_sides_and_sources():
 def test_an_open_domain_conserves_nothing():
     with pytest.raises(ConfigError, match=r"task\.conserve: flow is open at a side"):
         task({"flow": CHANNEL}, conserve=["uwnd"])
+
+
+def test_the_solver_on_coarser_grids_is_a_baseline_where_data_come_from_it():
+    plain = {baseline.name for baseline in task().baselines()}
+    assert plain == {"persistence"}  # the air at rest is not known
+    grid = SolverGrid(64, 32)
+    background = Background.of(grid, 0.0)
+    known = replace(WEATHER, shape=(32, 64), dx=grid.dx, dz=grid.dz, has_profiles=True)
+    one = task({"flow": known}, strides=[1])
+    solver = Solver([CASES["collision"]], grid, dtype=torch.float32, device=torch.device("cpu"), compiled=False)
+    state = solver.fields(solver.start())[0]
+    steps = Schedule.uniform(grid.largest_step, 2, 20.0)
+    later = list(run([CASES["collision"]], grid, steps.exact(), dtype=torch.float32))[-1].fields[0]
+    profiles = torch.from_numpy(np.stack([background.dens, background.theta])).float()
+    batch = collate([FlowSample(Start("flow", 0, 0), state, state, (20.0,), later[None], profiles=profiles)])
+    errors = {}
+    for baseline, predict in one.baselines().items():
+        errors[baseline.name] = (predict(batch).values["flow"][0] - later).square().mean((1, 2)).sqrt()
+    assert (errors["solver_coarser_by_2"] < errors["solver_coarser_by_4"]).all()
+    assert (errors["solver_coarser_by_4"] < errors["persistence"])[:3].all()
+
+
+def test_fields_that_are_the_same_everywhere_have_no_vrmse():
+    one = task()
+    flat = sample()
+    targets = flat.targets.clone()
+    targets[:, 3] = 101325.0
+    batch = collate([replace(flat, targets=targets)])
+    metrics = FluidsMetrics(one.schema, one.statistics, [1])
+    predicted = targets[0][None].clone()
+    predicted[:, 3] += 0.01
+    predicted[:, 0] += 1.0
+    metrics.update(Prediction({"flow": predicted}), batch)
+    found = {(score.variable, score.metric.name): score.value for score in metrics.compute()}
+    assert ("theta", "vrmse") not in found
+    assert found["theta", "rmse"] == pytest.approx(0.01, rel=0.5)
+    assert found["dens", "vrmse"] == pytest.approx(1.0, rel=0.1)
