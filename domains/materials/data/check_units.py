@@ -31,13 +31,18 @@ MIN_SHARE, MIN_COUNT = 0.02, 3
 HINT = "say the unit with labels.{name}={{key: KEY, unit: UNIT}}, or check_units=false if it is right"
 
 
-def check_plausible(arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...]) -> None:
+def check_plausible(
+    arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...], *, energies: bool = True
+) -> None:
     """Refuses labels that can hardly be in the suite's units, or are in several.
+
+    Args:
+        energies: whether they are looked at.
 
     Raises:
         DataError: names the label, a structure's file and what the units may be.
     """
-    for problem in (*_magnitudes(arrays), *_energies(arrays, elements, symbols)):
+    for problem in (*_magnitudes(arrays), *(_energies(arrays, elements, symbols) if energies else ())):
         raise DataError(problem)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from domains.materials.data import store_layout as layout
+from domains.materials.data.check_conventions import check_conventions
 from domains.materials.data.check_units import check_plausible
 from domains.materials.data.composition import element_counts, element_table, systems
 from domains.materials.data.findings import Findings
@@ -57,7 +58,8 @@ class Preparation(ReadOptions):
         split_seed: of that draw.
         references: energies of free atoms by element, eV, e.g. ``{Ni: -5.5}``; of others those of isolated atoms among
             the structures, which are then not trained on, or least squares.
-        check_units: whether labels must look like what they are said to be.
+        check_units: whether labels must look like what they are said to be; signs and orders that look wrong are warned
+            of.
         title: what the data are, e.g. "VASP-PBE"; null takes the source's name.
     """
 
@@ -215,8 +217,11 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         branches,
         title,
     )
+    warnings: list[str] = []
     if config.check_units:
-        check_plausible(arrays, elements, schema.symbols)
+        warnings = check_conventions(arrays, elements)
+        # energies of one atom as totals look like those of several units, and that is said already
+        check_plausible(arrays, elements, schema.symbols, energies=not any(w.startswith("energies") for w in warnings))
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)
     groups = read_json(writer.folder / layout.GROUPS, list[str])
     described = Described(
@@ -243,6 +248,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     notes = [*missing_labels(schema), *writer.findings.lines()]
     if alone.any():
         notes.append(f"{int(alone.sum())} isolated atoms give exact references, and are in no split")
+    notes += [f"warning: {warning}" for warning in warnings]
     _tell(schema, arrays, fields, sizes, dropped, statistics, notes)
     return {
         "format": layout.FORMAT,
@@ -250,6 +256,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         "schema": asdict(schema),
         "found": fields,
         "not_used": dict(writer.findings.unused),
+        "warnings": warnings,
         "left_out": {"structures": writer.findings.left_out, "reasons": writer.findings.reasons},
         "splits": sizes,
         "duplicates_left_out": dropped,
