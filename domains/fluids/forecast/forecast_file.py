@@ -10,7 +10,7 @@ import numpy as np
 
 from domains.fluids.data.batch import FlowBatch
 from domains.fluids.data.schema import FluidsSchema
-from domains.fluids.data.writers.ensemble import Layout
+from domains.fluids.data.writers.ensemble import Layout, write_flows
 from sciml import __version__
 from sciml.domain.protocol import Prediction
 
@@ -34,7 +34,14 @@ class ForecastFile:
             for count, step in zip(part.state.shape[2:], (data_set.dz, data_set.dx), strict=True)
         )
         profiles = None if part.profiles is None else part.profiles.cpu().numpy()
-        layout = Layout(len(part.state), data_set.variables, z, x, data_set.boundary, profiles)
+        constants = {}
+        if part.fluid is not None:
+            constants["obstacle"] = ~part.fluid[:, 0].cpu().numpy()
+        if part.constants is not None:
+            constants |= dict(zip(data_set.other_constants, part.constants.cpu().numpy().swapaxes(0, 1), strict=True))
+        layout = Layout(
+            len(part.state), data_set.variables, z, x, data_set.boundary, profiles, constants, data_set.units
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = netCDF4.Dataset(path, "w")
         record = {
@@ -42,7 +49,8 @@ class ForecastFile:
             "source": f"sciml {__version__}",
             "start": asdict(part.starts[0]),
         }
-        self.fields = layout.prepare(self.file, None, record)
+        self.variables = layout.prepare(self.file, None, record)
+        write_flows(self.file, part.flows)
         self._write(0.0, part.state)
 
     def append(self, lead_hours: float, prediction: Prediction) -> None:
@@ -55,5 +63,6 @@ class ForecastFile:
     def _write(self, seconds: float, states: Any) -> None:
         number = len(self.file.dimensions["time"])
         self.file["time"][number] = round(seconds, 6)
-        self.fields[:, number] = states.cpu().numpy()
+        for channel, variable in enumerate(self.variables):
+            variable[:, number] = states[:, channel].cpu().numpy()
         self.file.sync()

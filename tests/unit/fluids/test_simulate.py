@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from domains.fluids.solver.random_flows import DRAWN_CASES, draw
 from domains.fluids.solver.simulate import flows, simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.config import build
-from sciml.core.errors import ConfigError, RunError
+from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.data.staging import StagedParts
 
 ROOT = Path(__file__).parents[3]
@@ -205,3 +206,40 @@ class TestSimulate:
         with pytest.raises(RunError, match="make it weaker"):
             simulate(small(tmp_path, nx=64, nz=32, frames=40))
         assert not (tmp_path / "some.nc").exists()
+
+
+class TestFiles:
+    def test_other_programs_see_one_variable_a_field(self, tmp_path):
+        xarray = pytest.importorskip("xarray")
+        path = simulate(small(tmp_path, cases=["gravity"], count=2))
+        fields = read(path)
+        with xarray.open_dataset(path, decode_timedelta=False) as file:
+            assert file.attrs["Conventions"] == "CF-1.8"
+            assert file["theta"].dims == ("member", "time", "z", "x")
+            assert file["theta"].attrs["units"] == "K"
+            assert file["x"].attrs["units"] == "m"
+            assert (file["case"] == "gravity").all()
+            for channel, name in enumerate(("dens", "uwnd", "wwnd", "theta")):
+                np.testing.assert_array_equal(file[name].values, fields[:, :, channel])
+            assert file["theta"].encoding["chunksizes"] == (1, 1, 16, 32)
+
+    def test_files_of_the_first_version_are_read(self, tmp_path):
+        fields = np.random.default_rng(0).normal(size=(2, 3, 4, 8, 16)).astype(np.float32)
+        with netCDF4.Dataset(tmp_path / "old.nc", "w") as file:
+            sides = json.dumps({"x": ["periodic", "periodic"], "z": ["wall", "wall"]})
+            file.setncatts({"format": "sciml-fluids-ensemble", "version": 1, "boundary": sides})
+            for name, size in zip(("member", "time", "channel", "z", "x"), fields.shape, strict=True):
+                file.createDimension(name, size)
+            for name, values in (("time", np.arange(3.0)), ("z", np.arange(8.0)), ("x", np.arange(16.0))):
+                file.createVariable(name, "f8", (name,))[:] = values
+            names = np.array(("dens", "uwnd", "wwnd", "theta"), dtype=object)
+            file.createVariable("channel", str, ("channel",))[:] = names
+            file.createVariable("fields", "f4", ("member", "time", "channel", "z", "x"))[:] = fields
+        np.testing.assert_array_equal(read(tmp_path / "old.nc"), fields)
+
+    def test_a_field_that_is_missing_is_named(self, tmp_path):
+        path = simulate(small(tmp_path, count=1))
+        with netCDF4.Dataset(path, "a") as file:
+            file.renameVariable("theta", "temperature")
+        with pytest.raises(DataError, match="no variable theta"):
+            open_sources(str(path))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from domains.fluids.data.boundary import Boundary
-from domains.fluids.data.readers.netcdf import opened, read
+from domains.fluids.data.readers.netcdf import opened, read, require
 from domains.fluids.data.readers.source import FlowSource, spacing
 from domains.fluids.data.writers.ensemble import FORMAT, PROFILES, VERSION
 from domains.fluids.solver.cases import Flow
@@ -20,7 +20,23 @@ from sciml.core.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class MemberFrames:
-    """Reads one member's part of the file."""
+    """Reads one member's part of the file.
+
+    Attributes:
+        names: of variables in the file, by those that models know.
+    """
+
+    file: str
+    member: int
+    names: Mapping[str, str]
+
+    def read(self, times: slice, variables: Sequence[str]) -> np.ndarray:
+        return np.stack([read(self.file, self.names[name], (self.member, times)) for name in variables], axis=1)
+
+
+@dataclass(frozen=True)
+class StackedFrames:
+    """Reads one member's part of a file of the first version, which has all variables in one."""
 
     file: str
     member: int
@@ -43,23 +59,39 @@ def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
         DataError: another version wrote it.
     """
     dataset = opened(file)
-    if dataset.version != VERSION:
+    if dataset.version not in (1, VERSION):
         raise DataError(
             f"{file}: an ensemble of version {dataset.version}, this program reads {VERSION}; simulate it again"
         )
-    variables = tuple(map(str, read(file, "channel")))
+    names = _names(file)
     times, x, z = (read(file, name) for name in ("time", "x", "z"))
     dx, dz = spacing(x, f"{file}: x"), spacing(z, f"{file}: z")
     found = boundary or Boundary.of(**json.loads(dataset.boundary))
     profiles = {name: read(file, name) for name in PROFILES if name in dataset.variables}
-    flows = _flows(file, len(dataset.dimensions["member"]))
-    winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(variables) else None
-    for member, flow in enumerate(flows):
+    constants = {name: read(file, name) for name, v in dataset.variables.items() if "constant" in v.ncattrs()}
+    masks = constants.pop("obstacle", None)
+    winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(names) else None
+    units = (getattr(dataset["x"], "units", ""), getattr(dataset["time"], "units", ""))
+    for member, flow in enumerate(_flows(file, len(dataset.dimensions["member"]))):
+        frames = (
+            StackedFrames(file, member, tuple(names)) if dataset.version == 1 else MemberFrames(file, member, names)
+        )
         yield FlowSource(
-            f"{file}@{member}", variables, winds, times, dx, dz, (len(z), len(x)), found,
-            MemberFrames(file, member, variables), profiles={name: values[member] for name, values in profiles.items()},
-            units=("m", "s"), flow=flow,
+            f"{file}@{member}", tuple(names), winds, times, dx, dz, (len(z), len(x)), found, frames,
+            None if masks is None or not masks[member].any() else masks[member] > 0,
+            profiles={name: values[member] for name, values in profiles.items()},
+            constants={name: values[member] for name, values in constants.items()}, units=units, flow=flow,
         )  # fmt: skip
+
+
+def _names(file: str) -> dict[str, str]:
+    """Returns the names of the variables in the file, by those that models know."""
+    dataset = opened(file)
+    if dataset.version == 1:
+        return {str(name): "fields" for name in read(file, "channel")}
+    names = json.loads(dataset.variables_of_flow) if "variables_of_flow" in dataset.ncattrs() else []
+    require(file, names, ("member", "time", "z", "x"))
+    return {str(getattr(dataset[name], "name_in_model", name)): name for name in names}
 
 
 def _flows(file: str, members: int) -> list[Flow | None]:

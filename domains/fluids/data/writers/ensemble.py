@@ -1,13 +1,15 @@
 """An ensemble as it waits in parts, and as one NetCDF file of all members.
 
-Dimensions member, time, channel, z and x; ``fields`` is chunked by frame, so that any frame is read alone.
+One CF variable a field, on member, time, z and x, which xarray, ncview and Panoply know; chunked by frame, so that any
+frame is read alone. http://cfconventions.org
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from domains.fluids.solver import VARIABLES, Background, Flow, SolverGrid
 from sciml.core.files import atomic_file
 
 FORMAT = "sciml-fluids-ensemble"
-VERSION = 1
+VERSION = 2
 UNITS = {"dens": "kg m-3", "uwnd": "m s-1", "wwnd": "m s-1", "theta": "K"}
 LONG_NAMES = {
     "dens": "perturbation of density",
@@ -30,6 +32,8 @@ LONG_NAMES = {
 PROFILES = {"hy_dens": "kg m-3", "hy_theta": "K"}
 """Profiles of the air at rest, with their units."""
 BOUNDARY = Boundary.of("periodic", "wall")
+TAKEN = {"member", "time", "z", "x", "case", "flow", "obstacle", *PROFILES}
+"""Names in a file that are no fields."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,22 @@ def write_ensemble(path: Path, ensemble: Ensemble) -> None:
     grid = ensemble.grid
     layout = Layout(len(ensemble.flows), VARIABLES, grid.z, grid.x, BOUNDARY, np.stack(ensemble.profiles, axis=1))
     with atomic_file(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        fields = layout.prepare(file, len(ensemble.times), ensemble.record)
+        variables = layout.prepare(file, len(ensemble.times), ensemble.record)
         file["time"][:] = ensemble.times
-        cases = np.array([flow.case for flow in ensemble.flows], dtype=object)
-        _describe(file.createVariable("case", str, ("member",)), cases)
-        drawn = np.array([json.dumps(asdict(flow)) for flow in ensemble.flows], dtype=object)
-        _describe(file.createVariable("flow", str, ("member",)), drawn)
+        write_flows(file, ensemble.flows)
         for member, values in enumerate(ensemble.members()):
-            for frame, field in enumerate(values):
-                fields[member, frame] = field
+            for frame, fields in enumerate(values):
+                for variable, field in zip(variables, fields, strict=True):
+                    variable[member, frame] = field
+
+
+def write_flows(file: Any, flows: Sequence[Flow | None]) -> None:
+    """Writes what each member simulates; nothing where that is not known."""
+    if any(flow is not None for flow in flows):
+        texts = ["" if flow is None else json.dumps(asdict(flow)) for flow in flows]
+        cases = ["" if flow is None else flow.case for flow in flows]
+        for name, values in (("case", cases), ("flow", texts)):
+            _describe(file.createVariable(name, str, ("member",)), np.array(values, dtype=object))
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,10 @@ class Layout:
     Attributes:
         members: their number.
         variables: names.
-        z, x: centers of cells, m.
+        z, x: centers of cells.
         profiles: density and potential temperature of the air at rest, (member, 2, z); None: not known.
+        constants: fields that do not change in time, (member, z, x), by name; ``obstacle`` is 1 where no fluid is.
+        units: of length and time; empty where they are not known, or are none.
     """
 
     members: int
@@ -96,37 +109,60 @@ class Layout:
     x: np.ndarray
     boundary: Boundary
     profiles: np.ndarray | None = None
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    units: tuple[str, str] = ("m", "s")
 
-    def prepare(self, file: Any, num_times: int | None, record: Mapping[str, Any]) -> Any:
-        """Writes into an empty NetCDF file all but times and fields, and returns the variable of the fields.
+    def prepare(self, file: Any, num_times: int | None, record: Mapping[str, Any]) -> list[Any]:
+        """Writes into an empty NetCDF file all but times and fields, and returns the variables of the fields.
 
         Args:
             num_times: None lets the file grow.
             record: attributes of the file.
         """
-        file.setncatts({"format": FORMAT, "version": VERSION, "boundary": json.dumps(self.boundary.names)})
+        names = [_file_name(name) for name in self.variables]
+        file.setncatts({"Conventions": "CF-1.8", "format": FORMAT, "version": VERSION})
+        file.setncatts({"boundary": json.dumps(self.boundary.names), "variables_of_flow": json.dumps(names)})
         file.setncatts({name: _text(value) for name, value in record.items()})
-        sizes = {"member": self.members, "time": num_times, "channel": len(self.variables)}
-        sizes |= {"z": len(self.z), "x": len(self.x)}
+        sizes = {"member": self.members, "time": num_times, "z": len(self.z), "x": len(self.x)}
         for name, size in sizes.items():
             file.createDimension(name, size)
-        file.createVariable("time", "f8", ("time",)).units = "s"
+        length, time = self.units
+        file.createVariable("time", "f8", ("time",)).setncatts({"axis": "T", **_unit(time)})
         for name, values in (("z", self.z), ("x", self.x)):
-            _describe(file.createVariable(name, "f8", (name,)), values, "m")
-        _describe(file.createVariable("channel", str, ("channel",)), np.array(self.variables, dtype=object))
+            _describe(file.createVariable(name, "f8", (name,)), values, length, axis=name.upper())
         if self.profiles is not None:
             for column, (name, unit) in enumerate(PROFILES.items()):
                 _describe(file.createVariable(name, "f8", ("member", "z")), self.profiles[:, column], unit)
-        chunk = (1, 1, len(self.variables), len(self.z), len(self.x))
-        fields = file.createVariable("fields", "f4", tuple(sizes), chunksizes=chunk)
-        fields.units = json.dumps({name: UNITS.get(name, "") for name in self.variables})
-        return fields
+        for name, values in self.constants.items():
+            known = name if name == "obstacle" else _file_name(name)
+            _describe(file.createVariable(known, "f4", ("member", "z", "x")), values, constant=1)
+        chunk = (1, 1, len(self.z), len(self.x))
+        return [
+            self._field(file, known, name, tuple(sizes), chunk)
+            for known, name in zip(self.variables, names, strict=True)
+        ]
+
+    def _field(self, file: Any, known: str, name: str, dims: tuple[str, ...], chunk: tuple[int, ...]) -> Any:
+        variable = file.createVariable(name, "f4", dims, chunksizes=chunk)
+        is_ours = set(UNITS) <= set(self.variables)
+        about = {"long_name": LONG_NAMES.get(known, known) if is_ours else known}
+        variable.setncatts({**about, **_unit(UNITS.get(known, "") if is_ours else ""), "name_in_model": known})
+        return variable
 
 
-def _describe(variable: Any, values: np.ndarray, unit: str = "") -> None:
+def _file_name(name: str) -> str:
+    """Returns a name that NetCDF allows and that no coordinate has."""
+    allowed = re.sub(r"[^\w.+@-]", "_", name)
+    return f"{allowed}_field" if allowed in TAKEN else allowed
+
+
+def _describe(variable: Any, values: np.ndarray, unit: str = "", **about: Any) -> None:
     variable[:] = values
-    if unit:
-        variable.units = unit
+    variable.setncatts({**_unit(unit), **about})
+
+
+def _unit(unit: str) -> dict[str, str]:
+    return {"units": unit} if unit else {}
 
 
 def _text(value: Any) -> str:
