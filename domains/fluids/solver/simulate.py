@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from domains.fluids.data.writers import WRITERS, Ensemble
-from domains.fluids.solver import VARIABLES, Flow, run
+from domains.fluids.solver import CASES, VARIABLES, Flow, run
 from domains.fluids.solver.random_flows import draw
 from domains.fluids.solver.simulate_config import SimulateConfig
 from domains.fluids.solver.step import can_compile
@@ -49,16 +49,17 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
         if not to_do:
             return path
         parts = StagedParts(path, _settings(config), ".npy")
-        count = -(-config.count // config.batch)
+        count = -(-config.num_members // config.batch)
         results = parts.make(partial(_make_part, config, device), count, config.workers)
         for _ in track(results, f"Simulating, {config.batch} flows each", count):
             pass
         ensemble = Ensemble(
-            flows(config, 0, config.count),
+            flows(config, 0, config.num_members),
             config.written_grid,
-            config.interval * np.arange(config.frames),
+            np.array(config.times),
             [parts.path(number) for number in range(count)],
             _record(config),
+            config.precision,
         )
         write_json(_record_path(path), ensemble.record)
         WRITERS[config.format](path, ensemble)
@@ -67,26 +68,28 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
 
 
 def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
-    """Returns the flows with numbers from ``first`` up to ``last``; cases take turns."""
+    """Returns the flows with numbers from ``first`` up to ``last``; cases take turns. One of the original's is alone."""
+    if config.case is not None:
+        return [CASES[config.case]][first:last]
     cases = config.cases
     return [draw(cases[index % len(cases)], config.spread, config.seed, index) for index in range(first, last)]
 
 
 def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> None:
-    some = flows(config, number * config.batch, min((number + 1) * config.batch, config.count))
+    some = flows(config, number * config.batch, min((number + 1) * config.batch, config.num_members))
     pays = config.compiling_pays and can_compile(torch.device(device))
     frames = run(
         some,
         config.grid,
-        config.schedule.exact(),
+        config.steps(),
         dtype=getattr(torch, config.precision),
         device=device,
         compiled=pays if config.compile is None else config.compile,
         coarsen=config.coarsen,
     )
-    shape = (len(some), config.frames, len(VARIABLES), config.written_grid.nz, config.written_grid.nx)
+    shape = (len(some), len(config.times), len(VARIABLES), config.written_grid.nz, config.written_grid.nx)
     with atomic_file(path) as temporary:
-        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=config.precision, shape=shape)
         allocate(temporary, temporary.stat().st_size)
         for index, frame in enumerate(frames):
             values[:, index] = frame.fields.cpu().numpy()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
-from domains.fluids.solver import Schedule, SolverGrid
+from domains.fluids.solver import CASES, Schedule, SolverGrid
 from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
 from sciml.core.config import divides, one_of
 from sciml.core.errors import ConfigError
@@ -16,6 +18,8 @@ from sciml.core.types import AtLeastOne, NonNegative, Positive
 
 FORMATS = {".nc": "ensemble", ".hdf5": "well", ".h5": "well", "": "miniweather"}
 MAX_WIND = 50.0
+ORIGINAL_S = {"collision": 700.0, "thermal": 1000.0, "gravity": 1500.0, "density": 600.0, "injection": 1200.0}
+"""Lengths of the original's cases, s."""
 COMPILING_PAYS = 4e8
 """Cell-steps of a process; compiling takes half a minute, and a plain core makes a few million a second."""
 
@@ -27,6 +31,9 @@ class SimulateConfig:
     Attributes:
         out: what to make: NAME.nc is one file of all members, NAME.hdf5 the same in The Well's schema, and a name
             without an ending a folder of the original's NetCDF files.
+        case: one of the original's five as it is, unshifted: collision, thermal, gravity, density or injection. Its
+            time steps and frames are the original's, and what is drawn, ``count`` and ``frames`` do not count.
+        sim_time: s, length of each flow; null is that of ``frames``, with ``case`` the original's.
         count: number of members.
         cases: taken in turn: collision, thermal, gravity, density, injection, or mixed (bubbles at any place).
         nx: cells along the 20 km of x.
@@ -40,7 +47,7 @@ class SimulateConfig:
         displacement: m, largest of each bubble from its place; all together are moved to anywhere along x before.
         wind: m/s, largest that is added.
         seed: of all that is drawn.
-        precision: of the simulation, float32 or float64; float32 is written.
+        precision: of the simulation and of what is written, float32 or float64.
         batch: members that are simulated together; a run that was stopped goes on behind the last whole batch.
         workers: processes beside this one; 0 works in this one alone.
         device: auto, cpu or cuda.
@@ -49,6 +56,8 @@ class SimulateConfig:
     """
 
     out: str = "runs/fluids/ensemble.nc"
+    case: str | None = None
+    sim_time: Positive[float] | None = None
     count: AtLeastOne = 88
     cases: Annotated[tuple[str, ...], MinLen(1)] = ("collision", "density", "thermal", "mixed")
     nx: int = 128
@@ -71,6 +80,13 @@ class SimulateConfig:
     def __post_init__(self) -> None:
         for case in self.cases:
             one_of(case, DRAWN_CASES, "cases")
+        if self.case is not None:
+            one_of(self.case, CASES, "case")
+        if self.duration < self.interval:
+            raise ConfigError(
+                f"{self.duration:g} s are shorter than the interval of {self.interval:g} s between frames",
+                key="sim_time", hint=f"try sim_time={10 * self.interval:g}, or a shorter interval",
+            )  # fmt: skip
         if Path(self.out).suffix not in FORMATS:
             raise ConfigError(f"{self.out} is of no known kind", key="out", hint="end in .nc, .hdf5, or in nothing")
         SolverGrid(self.nx, self.nz)
@@ -101,8 +117,31 @@ class SimulateConfig:
         return self.grid.coarsened(self.coarsen)
 
     @property
+    def duration(self) -> float:
+        """Returns the length of each flow, s."""
+        if self.sim_time is not None:
+            return self.sim_time
+        return (self.frames - 1) * self.interval if self.case is None else ORIGINAL_S[self.case]
+
+    @property
+    def num_members(self) -> int:
+        return self.count if self.case is None else 1
+
+    @property
     def schedule(self) -> Schedule:
-        return Schedule.uniform(self.grid.largest_step, self.frames, self.interval)
+        if self.case is not None:
+            return Schedule(self.grid.largest_step, self.duration, self.interval)
+        frames = int(self.duration / self.interval + 1e-6) + 1
+        return Schedule.uniform(self.grid.largest_step, frames, self.interval)
+
+    def steps(self) -> Iterator[tuple[float, float, bool]]:
+        """Yields step, time after it, and whether a frame is written then."""
+        return self.schedule.exact() if self.case is None else self.schedule.original()
+
+    @cached_property
+    def times(self) -> tuple[float, ...]:
+        """Returns the times of all frames, s."""
+        return (0.0, *(time for _, time, written in self.steps() if written))
 
     @property
     def spread(self) -> Spread:
@@ -112,4 +151,4 @@ class SimulateConfig:
     def compiling_pays(self) -> bool:
         """Says whether each process has enough to do that compiling pays."""
         steps = self.schedule.duration / self.schedule.step
-        return self.count * self.nx * self.nz * steps / max(1, self.workers) >= COMPILING_PAYS
+        return self.num_members * self.nx * self.nz * steps / max(1, self.workers) >= COMPILING_PAYS

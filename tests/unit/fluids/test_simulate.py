@@ -155,6 +155,34 @@ class TestSimulate:
         with pytest.raises(ConfigError, match="coarsen"):
             small(tmp_path, coarsen=3)
 
+    @pytest.mark.parametrize("out", ["one.nc", "one"])
+    def test_the_original_s_case_as_it_is_in_double_precision(self, tmp_path, out):
+        config = small(tmp_path, out=str(tmp_path / out), case="thermal", sim_time=50.0, interval=10.0,
+                       nx=32, nz=16, precision="float64")  # fmt: skip
+        path = simulate(config)
+        (source,) = open_sources(str(path))
+        grid = SolverGrid(32, 16)
+        steps = Schedule(grid.largest_step, 50.0, 10.0).original()
+        frames = list(run([CASES["thermal"]], grid, steps, dtype=torch.float64))
+        assert source.times.tolist() == pytest.approx([frame.time for frame in frames])
+        file = path if out.endswith(".nc") else next(path.iterdir())
+        with netCDF4.Dataset(file) as written:
+            assert written["theta"].dtype == "f8"
+            np.testing.assert_array_equal(np.squeeze(written["theta"][:]), [f.fields[0, 3].numpy() for f in frames])
+        x = source.read(slice(0, 1), ("theta",))[0, 0]
+        np.testing.assert_allclose(x, x[:, ::-1], atol=1e-6)  # in the middle
+
+    @pytest.mark.parametrize(
+        ("changes", "match"),
+        [({"case": "colision"}, "collision"), ({"case": "mixed"}, "case"), ({"sim_time": 5.0}, "sim_time")],
+    )
+    def test_cases_and_times_that_do_not_exist(self, tmp_path, changes, match):
+        with pytest.raises(ConfigError, match=match):
+            small(tmp_path, **changes)
+
+    def test_a_length_in_seconds_is_a_number_of_frames(self, tmp_path):
+        assert small(tmp_path, sim_time=100.0).times == (0, 20, 40, 60, 80, 100)
+
     def test_the_batch_does_not_matter_and_neither_does_the_number_of_processes(self, tmp_path):
         alone = read(simulate(small(tmp_path)))
         others = small(tmp_path, out=str(tmp_path / "others.nc"), batch=3, workers=1)

@@ -43,8 +43,9 @@ class Ensemble:
     Attributes:
         flows: one a member.
         times: s, of all members.
-        parts: ``.npy`` files of some members each, in order: float32 (member, time, 4, z, x).
+        parts: ``.npy`` files of some members each, in order: (member, time, 4, z, x).
         record: where it comes from.
+        precision: of what is written, float32 or float64.
     """
 
     flows: Sequence[Flow]
@@ -52,6 +53,7 @@ class Ensemble:
     times: np.ndarray
     parts: Sequence[Path]
     record: dict[str, Any]
+    precision: str = "float32"
 
     def members(self) -> Iterator[np.ndarray]:
         """Yields the fields (time, 4, z, x) of each member, read as they are used."""
@@ -72,7 +74,7 @@ def write_ensemble(path: Path, ensemble: Ensemble) -> None:
     grid = ensemble.grid
     layout = Layout(len(ensemble.flows), VARIABLES, grid.z, grid.x, BOUNDARY, np.stack(ensemble.profiles, axis=1))
     with atomic_file(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        variables = layout.prepare(file, len(ensemble.times), ensemble.record)
+        variables = layout.prepare(file, len(ensemble.times), ensemble.record, ensemble.precision)
         file["time"][:] = ensemble.times
         write_flows(file, ensemble.flows)
         for member, values in enumerate(ensemble.members()):
@@ -112,12 +114,15 @@ class Layout:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     units: tuple[str, str] = ("m", "s")
 
-    def prepare(self, file: Any, num_times: int | None, record: Mapping[str, Any]) -> list[Any]:
+    def prepare(
+        self, file: Any, num_times: int | None, record: Mapping[str, Any], precision: str = "float32"
+    ) -> list[Any]:
         """Writes into an empty NetCDF file all but times and fields, and returns the variables of the fields.
 
         Args:
             num_times: None lets the file grow.
             record: attributes of the file.
+            precision: of the fields.
         """
         names = [_file_name(name) for name in self.variables]
         file.setncatts({"Conventions": "CF-1.8", "format": FORMAT, "version": VERSION})
@@ -138,12 +143,12 @@ class Layout:
             _describe(file.createVariable(known, "f4", ("member", "z", "x")), values, constant=1)
         chunk = (1, 1, len(self.z), len(self.x))
         return [
-            self._field(file, known, name, tuple(sizes), chunk)
+            self._field(file.createVariable(name, np.dtype(precision), tuple(sizes), chunksizes=chunk), known)
             for known, name in zip(self.variables, names, strict=True)
         ]
 
-    def _field(self, file: Any, known: str, name: str, dims: tuple[str, ...], chunk: tuple[int, ...]) -> Any:
-        variable = file.createVariable(name, "f4", dims, chunksizes=chunk)
+    def _field(self, variable: Any, known: str) -> Any:
+        """Says what a variable of the file is."""
         is_ours = set(UNITS) <= set(self.variables)
         about = {"long_name": LONG_NAMES.get(known, known) if is_ours else known}
         variable.setncatts({**about, **_unit(UNITS.get(known, "") if is_ours else ""), "name_in_model": known})

@@ -33,7 +33,7 @@ def write_well(path: Path, ensemble: Ensemble) -> None:
         dimensions = file.create_group("dimensions")
         _names(dimensions, "spatial_dims", ["x", "z"])
         for name, values in (("time", ensemble.times), ("x", grid.x), ("z", grid.z)):
-            _varying(dimensions.create_dataset(name, data=values.astype(np.float32)), sample=False, time=False)
+            _varying(dimensions.create_dataset(name, data=values.astype(ensemble.precision)), sample=False, time=False)
         _write_boundary(file.create_group("boundary_conditions"), {"x": grid.nx, "z": grid.nz})
         _names(file.create_group("scalars"), "field_names", [])
         _write_fields(file, ensemble)
@@ -60,12 +60,14 @@ def _write_fields(file: Any, ensemble: Ensemble) -> None:
     _names(vectors, "field_names", ["velocity"])
     _names(tensors, "field_names", [])
     shape = (len(ensemble.flows), len(ensemble.times), grid.nx, grid.nz)
-    datasets = {name: scalars.create_dataset(name, shape, "f4", chunks=(1, 1, *shape[2:])) for name in SCALARS}
-    velocity = vectors.create_dataset("velocity", (*shape, 2), "f4", chunks=(1, 1, *shape[2:], 2))
+    datasets = {
+        name: scalars.create_dataset(name, shape, ensemble.precision, chunks=(1, 1, *shape[2:])) for name in SCALARS
+    }
+    velocity = vectors.create_dataset("velocity", (*shape, 2), ensemble.precision, chunks=(1, 1, *shape[2:], 2))
     for field in (*datasets.values(), velocity):
         _varying(field, sample=True, time=True, along=[True, True])
     for name, profile in zip(("hy_dens", "hy_theta"), ensemble.profiles, strict=True):
-        field = scalars.create_dataset(name, data=profile.astype(np.float32))
+        field = scalars.create_dataset(name, data=profile.astype(ensemble.precision))
         _varying(field, sample=True, time=False, along=[False, True])
     for member, values in enumerate(ensemble.members()):
         for frame, fields in enumerate(values):
