@@ -68,7 +68,7 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
 
 
 def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
-    """Returns the flows with numbers from ``first`` up to ``last``; cases take turns. One of the original's is alone."""
+    """Returns the flows with numbers from ``first`` up to ``last``; cases take turns. An original is alone."""
     if config.case is not None:
         return [CASES[config.case]][first:last]
     cases = config.cases
