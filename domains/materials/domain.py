@@ -29,6 +29,8 @@ from domains.materials.screening.screen import screen
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
+from domains.materials.thermodynamics.thermodynamics import thermodynamics
+from domains.materials.thermodynamics.thermodynamics_config import ThermodynamicsConfig
 from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
@@ -63,6 +65,7 @@ class MaterialsDomain:
     simulate_config = SimulateConfig
     predict_config = PredictConfig
     screen_config = ScreenConfig
+    thermodynamics_config = ThermodynamicsConfig
     trained_model = MaterialsModel
     baselines = (COMPOSITION,)
 
@@ -167,6 +170,9 @@ class MaterialsDomain:
 
     def screen(self, loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
         return screen(loaded, config)
+
+    def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
+        return thermodynamics(loaded, config)
 
 
 def without_effect(task: MaterialsTaskConfig, schema: MaterialsSchema) -> list[str]:

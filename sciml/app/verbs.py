@@ -8,6 +8,7 @@ SUMMARIES = {
     "forecast": "Forecast from a trained run.",
     "predict": "Say what a trained model predicts of cases in a file, with their uncertainties.",
     "screen": "Search a space of candidates with a trained model, and rank what is found.",
+    "thermodynamics": "Sample states at many temperatures with a trained model: order, heat capacity, snapshots.",
     "compare": "Compare a run's model with those trained beside it: error, cost, confidence.",
     "report": "Draw the figures and the report of a run.",
     "import": "Turn a published model into a run that can be opened and fine-tuned.",
@@ -39,6 +40,10 @@ EXAMPLES = {
     ],
     "predict": ["run=latest structures=alloys.extxyz", "run=latest structures='*.cif' out=predicted.extxyz"],
     "screen": ["run=latest elements=CoCuFeNiPd lattices=[fcc]", "run=latest elements=CrMnFeCoNi order=5 step=0.1"],
+    "thermodynamics": [
+        "run=latest elements=CoCuFeNi temperatures=[300,600,900,1200]",
+        "run=latest elements=Cu3Pd atoms=108 replicas=8 sweeps=200",
+    ],
     "compare": ["run=latest", "run=latest rounds=15 num_threads=1"],
     "report": ["run=latest"],
     "import": [

@@ -205,6 +205,15 @@ class Screens(Protocol):
     def screen(self, loaded: LoadedModel, config: Any) -> CommandResult: ...
 
 
+@runtime_checkable
+class SamplesThermodynamics(Protocol):
+    """Describes domains that sample states at given temperatures; ``thermodynamics_config`` is their keys."""
+
+    thermodynamics_config: type
+
+    def thermodynamics(self, loaded: LoadedModel, config: Any) -> CommandResult: ...
+
+
 @dataclass(frozen=True)
 class ImportedModel:
     """Holds a model that was trained elsewhere, in a domain's terms.

@@ -11,7 +11,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import read_json, read_safetensors
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
-from sciml.domain.optional import Forecasts, Predicts, Screens
+from sciml.domain.optional import Forecasts, Predicts, SamplesThermodynamics, Screens
 from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report
@@ -84,4 +84,6 @@ def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
         commands.append(("Predict cases of your own", command("predict", "structures=FILE", run=run)))
     if isinstance(domain, Screens):
         commands.append(("Search a space of candidates", command("screen", run=run)))
+    if isinstance(domain, SamplesThermodynamics):
+        commands.append(("Sample order at many temperatures", command("thermodynamics", run=run)))
     return commands

@@ -20,7 +20,7 @@ from sciml.app.cli import main
 from sciml.core.errors import ConfigError
 from sciml.distributed.world import World
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import Forecasts, Imports, Predicts, Prepares, Screens, Simulates
+from sciml.domain.optional import Forecasts, Imports, Predicts, Prepares, SamplesThermodynamics, Screens, Simulates
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 from sciml.run.compose import compose
@@ -33,7 +33,7 @@ from sciml.testing.sessions import start_session
 
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
-USING_A_RUN = {"forecast": Forecasts, "predict": Predicts, "screen": Screens}
+USING_A_RUN = {"forecast": Forecasts, "predict": Predicts, "screen": Screens, "thermodynamics": SamplesThermodynamics}
 WRITING = {"import": Imports, "prepare": Prepares, "simulate": Simulates}
 """Verbs that only some domains have, and the protocols of those."""
 

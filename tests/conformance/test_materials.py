@@ -53,6 +53,14 @@ class TestMaterials(DomainConformance):
                 "strains=[0]",
                 f"out={folder / 'screen'}",
             ),
+            "thermodynamics": (
+                "elements=CuNi",
+                "atoms=4",
+                "temperatures=[500,1000]",
+                "sweeps=12",
+                "replicas=2",
+                f"out={folder / 'thermodynamics'}",
+            ),
             "prepare": (f"path={self.structures}", f"out={folder / 'store'}"),
             "simulate": ("families=['fcc:CuNi']", "orders=[1,2]", "count=4", f"out={folder / 'alloys.extxyz'}"),
         }

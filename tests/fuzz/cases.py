@@ -301,8 +301,8 @@ def key(draw: random.Random, bases: Bases, folder: Path) -> None:
     RunSpec.build(changed)
 
 
-VERBS = ("train", "evaluate", "forecast", "predict", "screen", "compare", "report", "prepare", "simulate", "checkpoint",
-         "plan", "tune", "launch", "import", "doctor")  # fmt: skip
+VERBS = ("train", "evaluate", "forecast", "predict", "screen", "thermodynamics", "compare", "report", "prepare",
+         "simulate", "checkpoint", "plan", "tune", "launch", "import", "doctor")  # fmt: skip
 WORDS = ("", "=", "x", "a=", "=b", "~", "~x", "+x", "++x=1", "x=${y}", "x=[", "x={", "run=", "run=null", "run=../..",
          "run=/dev/zero", "runs_dir=/proc", "seed=nan", "seed=-1", "seed=1e400", "device=abacus", "checkpoint=nan",
          "output=xml", "--", "--config-dir", "--config-dir=", "x=1,2", "run='a\nb'", "domain=", "domain=x", "out=/",

@@ -129,7 +129,8 @@ CONF = Path(__file__).parents[3] / "conf"
 
 def test_the_configuration_files_say_what_the_dataclasses_do():
     values = yaml.safe_load((CONF / "prepare" / "materials.yaml").read_text())
-    assert build(PrepareConfig, {**values, "path": "a.extxyz"}) == PrepareConfig(path="a.extxyz")
+    path = str(Path("a.extxyz").absolute())
+    assert build(PrepareConfig, {**values, "path": path}) == PrepareConfig(path=path)
     branches = build(PrepareConfig, {**values, "path": {"dft": "a.extxyz", "eam": "b.extxyz"}})
     assert branches.target.name == "dft-eam-store"
     for file in (CONF / "data").glob("materials_*.yaml"):
