@@ -105,7 +105,7 @@ def _group_help(
     yield f"{group}: {GROUP_TITLES[group]}"
     by_domain: dict[str, list[str]] = {}
     for option in options(group, config_dir):
-        by_domain.setdefault(", ".join(_domains_of(group, option)), []).append(option)
+        by_domain.setdefault(", ".join(domains_of(group, option)), []).append(option)
     for names, some in by_domain.items():
         yield ""
         yield f"  for domain={names}:" if group in (*OF_A_DOMAIN, "experiment") and names else "  options:"
@@ -227,7 +227,7 @@ def _comments(text: str) -> dict[str, str]:
     return comments
 
 
-def _domains_of(group: str, option: str) -> list[str]:
+def domains_of(group: str, option: str) -> list[str]:
     """Returns the domains that an option fits, as far as its file tells: by its kind, its keys or its paths."""
     file = CONF / group / f"{option}.yaml"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""

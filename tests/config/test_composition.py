@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sciml.app.help import help_text
+from sciml.app.help import domains_of, help_text
 from sciml.core.errors import ConfigError
 from sciml.core.groups import options
 from sciml.core.installation import CONF
@@ -20,9 +20,8 @@ def test_every_experiment_is_valid(experiment):
 
 @pytest.mark.parametrize("model", options("model"))
 def test_every_model_is_valid(model):
-    domains = {"gnn": "materials", "amr": "fluids", "gpt": "language"}
-    family = model.rpartition("_")[0]
-    domain = "fluids" if family.endswith("_flow") else domains.get(family, "climate")
+    domains = domains_of("model", model)
+    domain = "fluids" if "_flow_" in model else domains[0]
     spec = RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config)
     assert spec.model.kind
     assert all(reference.spec.model.kind for reference in build_reference_models(spec))
