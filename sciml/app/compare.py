@@ -12,7 +12,7 @@ from sciml.core.config import build
 from sciml.core.files import check_writable, read_json, write_json, write_text
 from sciml.core.progress import track
 from sciml.core.result import CommandResult, Output
-from sciml.core.types import AtLeastOne
+from sciml.core.types import AtLeastOne, DeviceName
 from sciml.data.source import GroupedSource
 from sciml.data.staging import StagedParts
 from sciml.distributed.mesh import Mesh
@@ -46,7 +46,7 @@ class CompareConfig:
     checkpoint: str | int = "best"
     rounds: AtLeastOne = 7
     num_threads: AtLeastOne | None = None
-    device: str = "auto"
+    device: DeviceName = "auto"
     output: Output = "text"
 
 

@@ -16,10 +16,8 @@ from sciml.core.errors import ConfigError, nearest
 from sciml.core.groups import options
 from sciml.core.installation import CONF, start
 from sciml.run.compose import compose
-from sciml.run.early_checks import KINDS
+from sciml.run.early_checks import KINDS, OF_A_DOMAIN, group_class
 
-OF_A_DOMAIN = ("data", "task", "model")
-"""Groups whose keys depend on the domain."""
 GROUP_TITLES = {
     "domain": "which science",
     "data": "what is learned from",
@@ -152,10 +150,7 @@ def _facts_of(group: str, config: Mapping[str, Any], domain: Name | None) -> dic
         return keys_of(Name(KINDS[group].__module__, KINDS[group].__name__))
     if domain is None or group not in OF_A_DOMAIN:
         return {}
-    if group != "model":
-        owner = class_named(domain, f"{group}_config")
-    else:
-        owner = classes_by_key(domain, "model_kinds").get(str(config["model"].get("kind")))
+    owner = group_class(group, config["domain"], config[group])
     return {} if owner is None else keys_of(owner)
 
 
@@ -178,7 +173,7 @@ def _own_keys(verb: str, config: Mapping[str, Any], domain: Name | None) -> Iter
     module = f"sciml.app.{verb}"
     facts = keys_of(Name(module, f"{verb.title()}Config")) or keys_of(Name("sciml.app.run_on_model", "RunChoice"))
     if verb == "train":
-        facts = keys_of(Name("sciml.run.spec", "RunOptions")) | keys_of(Name("sciml.run.spec", "_Seed"))
+        facts = keys_of(Name("sciml.run.spec", "RunOptions")) | keys_of(Name("sciml.run.early_checks", "Seed"))
     yield from _file_keys(CONF / f"{verb}.yaml", facts)
     group = "cluster" if verb == "launch" else "domain"
     for option in sorted(set(options(verb)) & set(options(group))):

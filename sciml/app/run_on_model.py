@@ -10,6 +10,7 @@ from typing import Any
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult, Output
+from sciml.core.types import DeviceName
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
@@ -25,7 +26,7 @@ class RunChoice:
     run: str = "latest"
     runs_dir: str = "runs"
     checkpoint: str | int = "best"
-    device: str = "auto"
+    device: DeviceName = "auto"
     output: Output = "text"
 
     def folder(self, protocol: type | None = None) -> RunFolder:

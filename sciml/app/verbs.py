@@ -10,6 +10,7 @@ SUMMARIES = {
     "screen": "Search a space of candidates with a trained model, and rank what is found.",
     "thermodynamics": "Sample states at many temperatures with a trained model: order, heat capacity, snapshots.",
     "compare": "Compare a run's model with those trained beside it: error, cost, confidence.",
+    "runs": "List the runs that there are, compare or delete some of them.",
     "report": "Draw the figures and the report of a run.",
     "import": "Turn a published model into a run that can be opened and fine-tuned.",
     "prepare": "Turn data as they come into one store for training.",
@@ -45,6 +46,7 @@ EXAMPLES = {
         "run=latest elements=Cu3Pd atoms=108 replicas=8 sweeps=200",
     ],
     "compare": ["run=latest", "run=latest rounds=15 num_threads=1"],
+    "runs": ["", "domain=climate", "action=compare run=[monday,tuesday]", "action=delete run=monday"],
     "report": ["run=latest"],
     "import": [
         "climax=5.625deg.ckpt out=runs/climate/climax data.path=era5.zarr",

@@ -22,6 +22,7 @@ _ALLOWED = {
     "Fraction": "0 to 1",
     "FractionBelowOne": "0 to below 1",
     "str": "text",
+    "DeviceName": "auto | cpu | cuda | xpu | mps",
     "PositiveFraction": "above 0 to 1",
     "OpenFraction": "between 0 and 1",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Gt, Interval
 from pydantic import AfterValidator
@@ -26,6 +26,9 @@ FractionBelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 OpenFraction = Annotated[float, Interval(gt=0, lt=1)]
 """Between 0 and 1, without both: the decay of a running average."""
+
+DeviceName = Literal["auto", "cpu", "cuda", "xpu", "mps"]
+"""Kinds of devices as torch names them; AMD's are ``cuda``, ``auto`` is an accelerator where there is one."""
 
 FilePath = Annotated[str, AfterValidator(located)]
 """Names a file, a folder or a pattern; a dataclass that is built has it absolute, a run keeps it as it can be found

@@ -15,8 +15,12 @@ from sciml.core.installation import CONF, OWN_CONF
 from sciml.domain.trust import declare_domain
 from sciml.run.overrides import WRITE, as_override
 
-USES_A_RUN = ("evaluate", "forecast")
-"""Verbs whose dotted keys change the configuration that a run was trained with."""
+USES_A_RUN = {
+    "evaluate": ("data", "task", "parallel", "trainer.micro_batch_size", "trainer.global_batch_size",
+                 "trainer.verify_checksums"),
+    "forecast": ("data", "task", "trainer.verify_checksums"),
+}  # fmt: skip
+"""Verbs whose dotted keys change the configuration that a run was trained with, and those that mean something then."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     from yaml import YAMLError
 
     arguments = [as_override(argument) for argument in arguments]
+    _refuse_meaningless(verb, arguments)
     if config_dir and not Path(config_dir).is_dir():
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
     folders = [Path(folder).resolve() for folder in (config_dir, OWN_CONF) if folder and Path(folder).is_dir()]
@@ -74,6 +79,20 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
         )
     except (HydraException, OmegaConfBaseException, ValueError, YAMLError) as error:
         raise _explain(error, verb, arguments, config_dir) from None
+
+
+def _refuse_meaningless(verb: str, arguments: Sequence[str]) -> None:
+    """Refuses keys that would be taken, and change nothing."""
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("+~")
+        if root_of(argument) == "hydra":
+            raise ConfigError(
+                "keys of Hydra itself change nothing here", key=key, hint="runs_dir= names the folder of runs"
+            )
+        allowed = USES_A_RUN.get(verb)
+        if allowed and "." in key and not any(key == name or key.startswith(f"{name}.") for name in allowed):
+            known = ", ".join(name if "." in name else f"{name}.*" for name in allowed)
+            raise ConfigError(f"means nothing to {verb}: the model is trained", key=key, hint=f"it takes {known}")
 
 
 def _declare_domains(config: Any, config_dir: str | None) -> None:

@@ -1,11 +1,19 @@
-"""Builds the groups of keys that need neither a domain nor torch, so that a wrong key is answered at once."""
+"""Checks what can be checked without torch, so that a wrong key is answered at once.
+
+Groups that are the same in every domain are built; of a domain's own groups the names of keys are compared with what
+the source of their dataclasses says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sciml.core.config import build
+from sciml.core.described import Name, class_named, classes_by_key, keys_of
+from sciml.core.errors import ConfigError, nearest
+from sciml.core.types import NonNegative
 from sciml.parallel.config import ParallelConfig
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
@@ -19,6 +27,19 @@ KINDS: Mapping[str, type] = {
     "tracking": TrackingConfig,
 }
 """The dataclass of each group."""
+OF_A_DOMAIN = ("data", "task", "model")
+"""Groups whose keys depend on the domain."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """Holds the seed.
+
+    Attributes:
+        seed: of everything that is drawn.
+    """
+
+    seed: NonNegative[int]
 
 
 def check_groups(config: Mapping[str, Any]) -> None:
@@ -29,6 +50,35 @@ def check_groups(config: Mapping[str, Any]) -> None:
     """
     if all(isinstance(config.get(group), Mapping) for group in KINDS):
         build_groups(config)
+        build(Seed, {"seed": config.get("seed")})
+        for group in OF_A_DOMAIN:
+            _check_names(group, config)
+
+
+def _check_names(group: str, config: Mapping[str, Any]) -> None:
+    """Refuses a key that the domain's dataclass for a group does not have, as far as its source tells."""
+    domain, values = config.get("domain"), config.get(group)
+    owner = group_class(group, domain, values) if isinstance(domain, Mapping) and isinstance(values, Mapping) else None
+    known = keys_of(owner) if owner is not None else {}
+    for name in values if known and isinstance(values, Mapping) else ():
+        if name not in known:
+            raise ConfigError("unknown key", key=f"{group}.{name}", hint=nearest(name, known))
+
+
+def group_class(group: str, domain: Mapping[str, Any], values: Mapping[str, Any]) -> Name | None:
+    """Returns the dataclass of a group that depends on the domain; None where its source cannot be read.
+
+    Args:
+        domain: the group ``domain``.
+        values: the group itself, whose ``kind`` decides for a model.
+    """
+    module, _, name = str(domain.get("_target_", "")).rpartition(".")
+    if not module:
+        return None
+    owner = Name(module, name)
+    if group == "model":
+        return classes_by_key(owner, "model_kinds").get(str(values.get("kind")))
+    return class_named(owner, f"{group}_config")
 
 
 def build_groups(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,3 +192,14 @@ def _holder_in(file: Path) -> Holder | None:
     except DataError:
         return None
     return holder
+
+
+def living_holder(folder: Path) -> Holder | None:
+    """Returns the process that trains a run now; None where there is none, as far as can be seen from here."""
+    file = folder / NAME
+    holder = _holder_in(file) if file.is_file() else None
+    if holder is None:
+        return None
+    if holder.is_near:
+        return holder if holder.lives else None
+    return holder if time.time() - file.stat().st_mtime < SILENT_S else None

@@ -11,12 +11,12 @@ from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.installation import recorded
 from sciml.core.result import Output
 from sciml.core.sentences import plain
-from sciml.core.types import AtLeastOne, FilePath, NonNegative
+from sciml.core.types import AtLeastOne, FilePath
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import FollowsData
 from sciml.domain.protocol import Domain
 from sciml.parallel.config import ParallelConfig
-from sciml.run.early_checks import build_groups
+from sciml.run.early_checks import Seed, build_groups
 from sciml.run.folder import RunFolder
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
@@ -110,7 +110,7 @@ class RunSpec:
             data=build(domain.data_config, config["data"], prefix="data"),
             task=build(domain.task_config, config["task"], prefix="task"),
             **build_groups(config),
-            seed=build(_Seed, {"seed": config.get("seed")}).seed,
+            seed=build(Seed, {"seed": config.get("seed")}).seed,
             options=RunOptions.build(config),
             config=config,
         )
@@ -210,8 +210,3 @@ def _build_model_config(values: Mapping[str, Any], domain: Domain) -> Any:
             hint="leave model= out to take the domain's default",
         )
     return build(domain.model_kinds[kind], values, prefix="model")
-
-
-@dataclass(frozen=True)
-class _Seed:
-    seed: NonNegative[int]

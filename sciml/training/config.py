@@ -7,7 +7,7 @@ from typing import Literal
 
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
+from sciml.core.types import AtLeastOne, DeviceName, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
 from sciml.training.optimizer import OPTIMIZERS
 from sciml.training.schedule import Schedule
 
@@ -51,7 +51,7 @@ class TrainerConfig:
     log_every: AtLeastOne = 10
     num_workers: NonNegative[int] = 0
     num_threads: AtLeastOne | None = None
-    device: str = "auto"
+    device: DeviceName = "auto"
     async_save: bool = True
     verify_checksums: bool = True
     timeout_s: Positive[float] = 600.0

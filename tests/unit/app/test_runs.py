@@ -1,0 +1,79 @@
+"""Runs are listed, compared and deleted from their files alone, whatever state they are in."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from sciml.app.cli import main
+from sciml.report.runs import RunSummary, differences, draw_runs, runs_under
+from sciml.run.compose import compose
+from sciml.run.folder import RunFolder
+from sciml.run.lock import RunLock
+from sciml.run.spec import RunSpec
+
+
+def made(runs_dir, name, *arguments, value=None):
+    """A run's folder as it is after training, without a model."""
+    config = RunSpec.build(compose("train", ["domain=language", *arguments]).config).config
+    folder = RunFolder.create(runs_dir / "language" / name, "language", config, {"train": 1})
+    if value is not None:
+        row = {"variable": "byte", "metric": "bits_per_byte", "better": "lower", "perfect": 0.0, "unit": "bit"}
+        scores = [{**row, "lead_time_h": None, "value": value, "baseline": {"unigram": 4.0, "bigram": 3.0}}]
+        (folder.path / "scores.json").write_text(json.dumps(scores))
+        (folder.path / "checkpoints" / "step-00001000").mkdir(parents=True)
+        (folder.path / "checkpoints" / "step-00001000" / "checkpoint.json").write_text("{}")
+    return folder
+
+
+def test_a_list_says_how_far_and_how_good_each_is(tmp_path, capsys):
+    made(tmp_path, "good", value=2.4)
+    made(tmp_path, "begun")
+    (made(tmp_path, "broken").path / "run.json").write_text("{")
+    main("runs", [f"runs_dir={tmp_path}", "output=json"])
+    runs = {run["path"].rsplit("/", 1)[1]: run for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert runs["good"]["against_best"] == pytest.approx(0.8)
+    assert runs["good"]["values"] == {"byte": 2.4}
+    assert [runs[name]["state"] for name in ("good", "begun")] == ["scored", "begun"]
+    assert runs["broken"]["state"].startswith("damaged: ")
+    main("runs", [f"runs_dir={tmp_path}"])
+    assert "0.80" in capsys.readouterr().out
+
+
+def test_a_comparison_shows_the_keys_that_differ_and_the_scores(tmp_path, capsys):
+    made(tmp_path, "one", value=2.4)
+    made(tmp_path, "two", "optim.lr=0.5", value=3.0)
+    main("runs", [f"runs_dir={tmp_path}", "action=compare", "run=[one,two]"])
+    text = capsys.readouterr().out
+    assert [line.split() for line in text.splitlines() if line.startswith("optim.lr")] == [["optim.lr", "0.01", "0.5"]]
+    assert "model.depth" not in text
+    runs = [RunSummary.of(RunFolder.find(name, str(tmp_path))) for name in ("one", "two")]
+    assert set(differences(runs)) == {"optim.lr"}
+    assert draw_runs(runs, ["one", "two"], tmp_path / "picture").stat().st_size > 1000
+
+
+def test_a_run_is_deleted_after_a_question_and_never_while_it_is_trained(tmp_path, monkeypatch, capsys):
+    folder = made(tmp_path, "old", value=1.0)
+    arguments = [f"runs_dir={tmp_path}", "action=delete", "run=old"]
+
+    def refused(*more):
+        with pytest.raises(SystemExit) as ended:
+            main("runs", [*arguments, *more])
+        return ended.value.code, capsys.readouterr().err
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert refused() == (2, "error: force: nobody can be asked here; add --force to delete without a question\n")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    lock = RunLock(folder.path)
+    assert runs_under(str(tmp_path))[0].state == "training"
+    code, said = refused("--force")
+    assert code == 2
+    assert "is being trained by process" in said
+    lock.release()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    main("runs", arguments)
+    assert folder.exists
+    main("runs", [*arguments, "--force"])
+    assert not folder.path.exists()
