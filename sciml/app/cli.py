@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sciml.run.compose import Composition
 
 HELP = {"-h", "--help"}
+MANY = {"-m", "--multirun"}
 
 
 def main(verb: str, argv: Sequence[str] | None = None) -> None:
@@ -70,15 +71,32 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
+    if MANY & set(arguments):
+        words = [word for word in arguments if word not in MANY]
+        _print_result(_sweep(verb, words, config_dir), as_json="output=json" in words)
+        return
     composition = _compose(verb, _overrides([argument for argument in arguments if argument != "--cfg"]), config_dir)
     if "--cfg" in arguments:
         _print(_yaml(composition.config).rstrip())
         return
     _check_groups(composition)
-    result: CommandResult | None = importlib.import_module(f"sciml.app.{verb}").run(composition)
+    command = importlib.import_module(f"sciml.app.{verb}")
+    result: CommandResult | None = command.run(composition)
     if result is not None:
-        as_json = composition.config.get("output") == "json"
-        _print(json.dumps(result.document, default=str) if as_json else result.text)
+        _print_result(result, as_json=composition.config.get("output") == "json")
+
+
+def _sweep(verb: str, arguments: list[str], config_dir: str | None) -> CommandResult:
+    """Runs one training after another, see :mod:`sciml.app.sweep`."""
+    if verb != "train":
+        raise ConfigError(f"{verb} runs once", key="--multirun", hint="only trainings are swept, with train -m")
+    from sciml.app.sweep import sweep
+
+    return sweep(_overrides(arguments), config_dir)
+
+
+def _print_result(result: CommandResult, *, as_json: bool) -> None:
+    _print(json.dumps(result.document, default=str) if as_json else result.text)
 
 
 def _print(text: str) -> None:
@@ -129,9 +147,17 @@ def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composi
     from sciml.core.config import one_of
     from sciml.run.compose import compose
 
-    composition = compose(verb, arguments, config_dir)
+    composition = compose(verb, _gathered(arguments, "run") if verb == "compare" else arguments, config_dir)
     one_of(composition.config.get("output", "text"), get_args(Output), "output")
     return composition
+
+
+def _gathered(arguments: list[str], key: str) -> list[str]:
+    """Returns arguments in which a key that was given several times is one list."""
+    values = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
+    if len(values) < 2:
+        return arguments
+    return [*(argument for argument in arguments if not argument.startswith(f"{key}=")), f"{key}=[{','.join(values)}]"]
 
 
 def _check_groups(composition: Composition) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sciml.core.config import build
+from sciml.core.config import build, flat
+from sciml.core.errors import ConfigError
 from sciml.core.files import check_writable, read_json, write_json, write_text
 from sciml.core.progress import track
 from sciml.core.result import CommandResult, Output
+from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, DeviceName
 from sciml.data.source import GroupedSource
 from sciml.data.staging import StagedParts
@@ -37,11 +40,13 @@ class CompareConfig:
     """Holds the keys of ``conf/compare.yaml``.
 
     Attributes:
+        run: one, which is compared with its reference models and baselines, or several, which are compared with one
+            another: ``run=A run=B`` or ``run=[A,B]``.
         rounds: how often the cost of a step is measured; the models take turns.
         num_threads: CPU threads of the measurements.
     """
 
-    run: str = "latest"
+    run: str | list[str] = "latest"
     runs_dir: str = "runs"
     checkpoint: str | int = "best"
     rounds: AtLeastOne = 7
@@ -54,19 +59,54 @@ def run(composition: Composition) -> CommandResult:
     """Compares what is trained by now, and prints where the table and the pictures are."""
     config = build(CompareConfig, composition.config)
     use_threads(config.num_threads, "num_threads")
-    folder = RunFolder.find(config.run, config.runs_dir)
-    return compare(folder, config)
+    names = [config.run] if isinstance(config.run, str) else config.run
+    folders = [RunFolder.find(name, config.runs_dir) for name in dict.fromkeys(names)]
+    if not folders:
+        raise ConfigError("no run is named", key="run", hint="e.g. run=latest")
+    if len(folders) == 1:
+        return compare(_trained(folders[0]), folders[0].results / "comparison", config)
+    names = [folder.path.name for folder in folders]
+    trained = [(name, 0, folder) for name, folder in zip(names, folders, strict=True)]
+    if len(set(names)) < len(names):
+        trained = [(str(folder.path), 0, folder) for folder in folders]
+    _refuse_other_cases(folders)
+    path = Path(config.runs_dir) / "comparisons" / "-".join(names)
+    return compare(trained, path, config)
 
 
-def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
-    """Scores and measures the trained models of a run and its reference models; what is scored already is kept."""
-    check_writable(folder.path)
+def _refuse_other_cases(folders: Sequence[RunFolder]) -> None:
+    """Refuses runs that are scored on other data than the first: their errors have nothing in common."""
+    first = folders[0].record
+    for folder in folders[1:]:
+        if folder.record["domain"] != first["domain"]:
+            raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
+        own, other = (flat(record["config"]["data"]) for record in (first, folder.record))
+        different = sorted(key for key in {*own, *other} - SHUFFLED if own.get(key) != other.get(key))
+        if different:
+            raise ConfigError(
+                f"{folder.path} was trained on other data than {folders[0].path}: data.{different[0]} is "
+                f"{plain(other.get(different[0]))}, not {plain(own.get(different[0]))}",
+                key="run",
+                hint="evaluate both on the same data with data.path=",
+            )
+
+
+SHUFFLED = {"cache", "augment", "preload_gb", "max_memory_gb", "shares"}
+"""Keys of data that change what is trained on, or how it is read, and not what is scored."""
+
+
+def compare(trained: Sequence[tuple[str, int, RunFolder]], path: Path, config: CompareConfig) -> CommandResult:
+    """Scores and measures trained models, the first of which the others are compared with; what is scored is kept.
+
+    Args:
+        trained: name, number of the seed, and folder of each model.
+        path: where the comparison is written.
+    """
+    check_writable(path)
     mesh = Mesh.alone(pick_device(config.device))
     runs = {
-        (name, number): load_run(run, checkpoint=str(config.checkpoint), mesh=mesh)
-        for name, number, run in _trained(folder)
+        (name, number): load_run(run, checkpoint=str(config.checkpoint), mesh=mesh) for name, number, run in trained
     }
-    path = folder.path / "comparison"
     parts = StagedParts(path, {"checkpoint": config.checkpoint}, ".json")
     cases = []
     for (name, number), run in runs.items():
@@ -74,7 +114,7 @@ def compare(folder: RunFolder, config: CompareConfig) -> CommandResult:
         if not file.exists():
             write_json(file, _cases(run, mesh, f"scoring {name}, seed {run.spec.seed}"))
         cases += [{"model": name, "seed": run.spec.seed, **row} for row in read_json(file, list[dict[str, Any]])]
-    own = runs[OWN, 0]
+    own = runs[trained[0][0], 0]
     baselines = own.task.baselines()
     for baseline, predict in baselines.items():
         file = parts.path(f"baseline-{baseline.name}")

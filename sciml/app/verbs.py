@@ -31,6 +31,7 @@ EXAMPLES = {
         "experiment=climate_archive",
         "resume=latest",
         "trainer.max_steps=200 optim.lr=5e-4",
+        "-m optim.lr=1e-3,3e-3 model=vit_tiny,unet_tiny",
     ],
     "evaluate": ["run=latest", "run=latest data.path=other.zarr", "run=latest output=json"],
     "forecast": [

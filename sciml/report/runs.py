@@ -78,7 +78,7 @@ class RunSummary:
             step=max(steps, default=0),
             max_steps=max_steps,
             state=_state(folder, max(steps, default=0), max_steps, bool(scores)),
-            begun=str(record.get("provenance", {}).get("time", ""))[:16].replace("T", " "),
+            begun=str(record.get("provenance", {}).get("time", "")),
             metric=lines[0].metric if lines else None,
             values={line.variable: line.values["model"] for line in lines},
             against_best=_against_best(lines),
@@ -130,7 +130,7 @@ def list_text(runs: Sequence[RunSummary]) -> str:
     rows = [
         [
             f"{run.path.parent.name}/{run.path.name}",
-            run.begun,
+            run.begun[:16].replace("T", " "),
             run.model,
             f"{run.step:,}" + (f" of {run.max_steps:,}" if run.step < run.max_steps else "") if run.max_steps else "",
             run.state,

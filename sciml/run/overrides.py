@@ -79,6 +79,13 @@ def _is_text(part: str) -> bool:
     return parsed is None or parsed.is_sweep_override() or isinstance(parsed.value(), str)
 
 
+def parts_of(values: str) -> list[str]:
+    """Returns the values that commas part, as they were typed; quotes and brackets keep one together."""
+    if len(values) > 1 and values[0] == values[-1] and values[0] in "'\"":
+        return [values]
+    return [part.strip() for part in _split(values)]
+
+
 def _split(text: str) -> list[str]:
     """Returns the parts between commas that stand in no brackets."""
     parts, depth = [""], 0

@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from sciml.app.cli import main
+from sciml.app.sweep import combinations
+from sciml.core.errors import ConfigError
 from sciml.report.runs import RunSummary, differences, draw_runs, runs_under
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
@@ -77,3 +79,41 @@ def test_a_run_is_deleted_after_a_question_and_never_while_it_is_trained(tmp_pat
     assert folder.exists
     main("runs", [*arguments, "--force"])
     assert not folder.path.exists()
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_sweep_trains_every_combination_and_compares_them(tmp_path, capsys):
+    small = ["domain=language", "model.depth=1", "model.embed_dim=16", "model.num_heads=2", "model.context=16"]
+    small += ["trainer.max_steps=2", "trainer.num_threads=1", "data.splits={train: 20, valid: 0.1, test: 0.1}"]
+    main("train", ["-m", *small, f"runs_dir={tmp_path}", "optim.lr=1e-3,1e-2", "run=lr", "output=json"])
+    document = json.loads(capsys.readouterr().out)
+    assert [run["keys"] for run in document["runs"]] == ["optim.lr=1e-3", "optim.lr=1e-2"]
+    assert [run.path.name for run in runs_under(str(tmp_path), "language")] == ["lr-02", "lr-01"]
+    table = (tmp_path / "sweeps" / "001" / "sweep.txt").read_text()
+    assert "optim.lr" in table
+    assert (tmp_path / "sweeps" / "001" / "sweep.png").stat().st_size > 1000
+    assert not document["failed"]
+    main("compare", [f"runs_dir={tmp_path}", "run=lr-01", "run=lr-02", "rounds=1", "output=json"])
+    compared = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in compared["scores"]][:2] == ["lr-01", "lr-02"]
+
+
+def test_a_sweep_is_checked_before_it_begins(tmp_path):
+    with pytest.raises(ConfigError, match=r"optim\.lr must be above 0"):
+        combinations(["domain=language", "optim.lr=1e-3,-1"])
+    with pytest.raises(ConfigError, match="no key has several values"):
+        combinations(["domain=language", "task.write_bytes=3"])
+    found = combinations(["domain=climate", "task.intervals=[24h,48h],[24h]", "seed=1,2"])
+    assert [one.label for one in found][:2] == [
+        "task.intervals=[24h,48h] seed=1",
+        "task.intervals=[24h,48h] seed=2",
+    ]
+    assert len(found) == 4
+
+
+def test_runs_on_other_data_are_not_compared(tmp_path, capsys):
+    made(tmp_path, "one", value=2.4)
+    made(tmp_path, "two", "data.splits.test=0.1", value=3.0)
+    with pytest.raises(SystemExit):
+        main("compare", [f"runs_dir={tmp_path}", "run=[one,two]"])
+    assert "was trained on other data" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""Sweeps: ``train -m optim.lr=1e-3,3e-3 model=vit_tiny,unet_tiny`` trains every combination, one after another.
+
+All combinations are checked before the first begins. One that fails is noted, and the others go on. At the end one
+table and one picture compare the runs; both lie under ``runs/sweeps``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from sciml.app import train
+from sciml.core.command_line import quoted
+from sciml.core.errors import ConfigError, SciMLError
+from sciml.core.files import write_json, write_text
+from sciml.core.outputs import numbered_folder
+from sciml.core.result import CommandResult
+from sciml.distributed.launcher import launched
+from sciml.report.runs import RunSummary, draw_runs, list_text, side_by_side
+from sciml.run.compose import Composition, compose
+from sciml.run.early_checks import check_groups
+from sciml.run.folder import RunFolder, new_path
+from sciml.run.overrides import parts_of
+from sciml.run.spec import RunSpec
+
+MOST = 200
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Holds one training of a sweep.
+
+    Attributes:
+        label: the keys that are swept, with their values.
+        composition: the training.
+    """
+
+    label: str
+    composition: Composition
+
+
+def combinations(arguments: Sequence[str], config_dir: str | None = None) -> list[Combination]:
+    """Returns the trainings that a command line stands for, each checked.
+
+    Args:
+        arguments: ``key=value``; a value with commas outside of brackets and quotes is several.
+
+    Raises:
+        ConfigError: where one of them cannot work, or no key has several values.
+    """
+    choices = [[(key, value) for value in parts_of(values)] for key, _, values in (a.partition("=") for a in arguments)]
+    several = [key for ((key, _), *more) in choices if more]
+    if not several:
+        raise ConfigError("no key has several values", key="--multirun", hint="e.g. -m optim.lr=1e-3,3e-3")
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MOST:
+        raise ConfigError(f"{count} trainings are more than {MOST}", key="--multirun", hint="sweep fewer values")
+    found = []
+    for chosen in product(*choices):
+        composition = compose("train", [f"{key}={value}" for key, value in chosen], config_dir)
+        check_groups(composition.config)
+        RunSpec.build(composition.config)
+        found.append(Combination(" ".join(f"{key}={value}" for key, value in chosen if key in several), composition))
+    return found
+
+
+def sweep(arguments: Sequence[str], config_dir: str | None = None) -> CommandResult:
+    """Trains every combination, and compares them.
+
+    Raises:
+        ConfigError: for what cannot work, before anything is trained; and for a sweep over several processes.
+    """
+    if launched().size > 1:
+        raise ConfigError(
+            "a sweep is started as one process", key="--multirun", hint="start its trainings one by one with torchrun"
+        )
+    found = combinations(arguments, config_dir)
+    options = found[0].composition.config
+    folder = numbered_folder(Path(options["runs_dir"]) / "sweeps")
+    runs, names, failures = [], [], []
+    for number, one in enumerate(found, 1):
+        name = f"{options['run'] or f'sweep-{folder.name}'}-{number:02d}"
+        print(f"[{number}/{len(found)}] {one.label}", file=sys.stderr, flush=True)
+        path = new_path(options["runs_dir"], RunSpec.build(one.composition.config).domain.name, name)
+        try:
+            train.run(_named(one.composition, name))
+        except SciMLError as error:
+            failures.append({"keys": one.label, "error": str(error)})
+            print(f"failed: {error}", file=sys.stderr, flush=True)
+        if (path / "run.json").exists():
+            runs.append(RunSummary.of(RunFolder(path)))
+            names.append(one.label)
+        _write(folder, runs, names, failures)
+    picture = draw_runs(runs, names, folder / "sweep") if runs else None
+    return _result(folder, runs, names, failures, picture)
+
+
+def _named(composition: Composition, name: str) -> Composition:
+    config = {**composition.config, "run": name}
+    return Composition(
+        config, composition.overrides, (*composition.arguments, f"run={quoted(name)}"), composition.selected
+    )
+
+
+def _write(folder: Path, runs: Sequence[RunSummary], names: Sequence[str], failures: Sequence[dict[str, str]]) -> None:
+    rows = [
+        {"keys": name, "run": str(run.path), "state": run.state, "against_best": run.against_best, "scores": run.values}
+        for name, run in zip(names, runs, strict=True)
+    ]
+    write_json(folder / "sweep.json", {"runs": rows, "failed": list(failures)})
+    if runs:
+        write_text(folder / "sweep.txt", f"{list_text(runs)}\n\n{side_by_side(runs, names)}\n")
+
+
+def _result(
+    folder: Path,
+    runs: Sequence[RunSummary],
+    names: Sequence[str],
+    failures: Sequence[dict[str, str]],
+    picture: Path | None,
+) -> CommandResult:
+    lines = [side_by_side(runs, names)] if runs else []
+    lines += ["", *(f"failed   {failure['keys']}: {failure['error']}" for failure in failures)]
+    lines += [f"table    {folder / 'sweep.txt'}", *([f"picture  {picture}"] if picture else [])]
+    document = {
+        "sweep": str(folder),
+        "runs": [
+            {"keys": name, "run": str(run.path), "scores": run.values} for name, run in zip(names, runs, strict=True)
+        ],
+        "failed": list(failures),
+        "pictures": [str(picture)] if picture else [],
+    }
+    return CommandResult(document, "\n".join(lines))
