@@ -72,8 +72,7 @@ def _end(error: BaseException) -> NoReturn:
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
     if MANY & set(arguments):
-        words = [word for word in arguments if word not in MANY]
-        _print_result(_sweep(verb, words, config_dir), as_json="output=json" in words)
+        _run_many(verb, [word for word in arguments if word not in MANY], config_dir)
         return
     composition = _compose(verb, _overrides([argument for argument in arguments if argument != "--cfg"]), config_dir)
     if "--cfg" in arguments:
@@ -86,13 +85,17 @@ def _run(verb: str, arguments: list[str]) -> None:
         _print_result(result, as_json=composition.config.get("output") == "json")
 
 
-def _sweep(verb: str, arguments: list[str], config_dir: str | None) -> CommandResult:
+def _run_many(verb: str, arguments: list[str], config_dir: str | None) -> None:
     """Runs one training after another, see :mod:`sciml.app.sweep`."""
     if verb != "train":
         raise ConfigError(f"{verb} runs once", key="--multirun", hint="only trainings are swept, with train -m")
-    from sciml.app.sweep import sweep
+    from sciml.app.sweep import combinations, sweep
 
-    return sweep(_overrides(arguments), config_dir)
+    words = _overrides([argument for argument in arguments if argument != "--cfg"])
+    if "--cfg" in arguments:
+        _print("---\n".join(_yaml(one.composition.config) for one in combinations(words, config_dir)).rstrip())
+    else:
+        _print_result(sweep(words, config_dir), as_json="output=json" in words)
 
 
 def _print_result(result: CommandResult, *, as_json: bool) -> None:
