@@ -20,9 +20,10 @@ from sciml.nn.painn import PaiNNLayer
 from sciml.nn.property_layers import GPSLayer, PNALayer
 from sciml.nn.radial import RadialBasis, RadialKind
 from sciml.nn.schnet import SchNetLayer
+from sciml.nn.tensornet import TensorNetLayer
 from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, ShardingPlan, Style
 
-ForceLayer = Literal["painn", "egnn", "schnet"]
+ForceLayer = Literal["painn", "tensornet", "egnn", "schnet"]
 Layer = Literal[ForceLayer, "pna", "gps"]
 Repulsion = Literal["auto", "zbl", "none"]
 FORCE_LAYERS: tuple[ForceLayer, ...] = get_args(ForceLayer)
@@ -35,8 +36,8 @@ class GNNConfig:
 
     Attributes:
         kind: name of the model family, by which a domain knows it.
-        layer: ``painn`` (scalars and vectors), ``egnn``, ``schnet``; or, for properties without forces, ``pna`` or
-            ``gps`` of torch_geometric.
+        layer: ``painn`` (scalars and vectors), ``tensornet`` (and matrices), ``egnn``, ``schnet``; or, for properties
+            without forces, ``pna`` or ``gps`` of torch_geometric.
         num_channels: channels of an atom's state.
         num_layers: how often atoms hear from their neighbors.
         cutoff: how far neighbors may be, A.
@@ -48,6 +49,8 @@ class GNNConfig:
             in models whose file says nothing of it. ``auto`` is ``zbl``, unless a run starts from the weights of a
             model that has none.
         num_heads: attention heads of ``gps``.
+        correlation: how many of an atom's matrices ``tensornet`` multiplies with one another, 2 or 3; each is a sum
+            over neighbors, so more tell more of their angles.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("num_channels",)
@@ -60,6 +63,7 @@ class GNNConfig:
     num_radial: Annotated[int, Ge(2)] = 8
     envelope_exponent: Annotated[int, Ge(3)] = 5
     num_heads: AtLeastOne = 4
+    correlation: Literal[2, 3] = 2
     repulsion: Repulsion = "none"
 
     def __post_init__(self) -> None:
@@ -103,6 +107,11 @@ class GNN(nn.Module):
             "layers.*.update.from_scalars": Style.REPLICATE,
             "layers.*.update.from_norms": Style.ROW,
             "layers.*.update.gates.*": Style.COLUMN,
+            # TensorNet
+            "layers.*.update.left.*": Style.COLUMN,
+            "layers.*.update.right.*": Style.COLUMN,
+            "layers.*.update.from_vectors": Style.ROW,
+            "layers.*.update.from_tensors": Style.ROW,
             # SchNet (whose radial linear every rank computes, each for some of the channels behind it), EGNN
             "layers.*.sent.*": Style.COLUMN,
             "layers.*.filter_in": Style.REPLICATE_PARTIAL_GRAD,
@@ -121,6 +130,8 @@ class GNN(nn.Module):
             "layers.*.message.gates": (CopyToRegion(),),
             "layers.*.update.projections": (CopyToRegion(),),
             "layers.*.update.gates": (CopyToRegion(),),
+            "layers.*.update.left.*": (CopyToRegion(),),
+            "layers.*.update.right.*": (CopyToRegion(),),
             "layers.*.sent": (CopyToRegion(),),
             "layers.*.ends": (CopyToRegion(),),
             "layers.*.out": (CopyToRegion(),),
@@ -141,9 +152,8 @@ class GNN(nn.Module):
             raise ConfigError(f"{config.layer!r} has no vectors", key="model.layer", hint="use painn")
         self.config = config
         basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
-        geometry = PairGeometry if config.layer == "painn" else EdgeGeometry
         self.elements = nn.Embedding(num_elements, config.num_channels)
-        self.geometry: MessageGeometry = geometry(basis, config.envelope_exponent, avg_num_neighbors)
+        self.geometry = _geometry(config, basis, avg_num_neighbors)
         self.own_channels = Channels()
         self.layers = nn.ModuleList(
             _layer(config, avg_num_neighbors, is_first=i == 0, makes_vectors=i + 1 < config.num_layers or makes_vectors)
@@ -178,10 +188,18 @@ class GNN(nn.Module):
         return NodeStates(scalars, None if states.vectors is None else self.whole(states.vectors))
 
 
+def _geometry(config: GNNConfig, basis: RadialBasis, avg_num_neighbors: float) -> MessageGeometry:
+    if config.layer in ("painn", "tensornet"):
+        return PairGeometry(basis, config.envelope_exponent, avg_num_neighbors, quadratic=config.layer == "tensornet")
+    return EdgeGeometry(basis, config.envelope_exponent, avg_num_neighbors)
+
+
 def _layer(config: GNNConfig, avg_num_neighbors: float, is_first: bool, makes_vectors: bool) -> nn.Module:
     sizes = config.num_channels, config.num_radial
     if config.layer == "painn":
         return PaiNNLayer(*sizes, has_vectors=not is_first, makes_vectors=makes_vectors)
+    if config.layer == "tensornet":
+        return TensorNetLayer(*sizes, config.correlation, is_first=is_first, makes_tensors=makes_vectors)
     if config.layer == "egnn":
         return EGNNLayer(*sizes)
     if config.layer == "schnet":

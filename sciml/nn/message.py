@@ -20,10 +20,13 @@ class NodeStates(NamedTuple):
     Attributes:
         scalars: channels that stay as they are when a structure is turned.
         vectors: channels that turn with it; None where there are none.
+        tensors: symmetric matrices without trace that turn with it, as xx, yy, zz, yz, xz, xy; None where there are
+            none.
     """
 
     scalars: Float[Tensor, "atom channel"]
     vectors: Float[Tensor, "atom 3 channel"] | None = None
+    tensors: Float[Tensor, "atom 6 channel"] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Pairs:
         senders: atoms that send, place by place; empty places name the receiver.
         radial: functions of the distance times the envelope, added over edges.
         directional: the same times the three components of the unit vector from receiver to sender.
+        quadratic: the same times the six components of its product with itself, without trace, where these are wanted.
     """
 
     senders: Int[Tensor, "atom_place"]
     radial: Float[Tensor, "atom radial place"]
     directional: Float[Tensor, "atom radial*3 place"]
+    quadratic: Float[Tensor, "atom radial*6 place"] | None = None
 
     def radial_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial channel"]:
         """Sums over neighbors of their states, weighted by each function of the distance."""
@@ -76,6 +81,11 @@ class Pairs:
     def directional_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial 3*channel"]:
         """Returns the sums weighted by directions as well."""
         return neighbor_sums(self.directional, states, self.senders).unflatten(1, (-1, 3)).flatten(2)
+
+    def quadratic_sums(self, states: Float[Tensor, "atom channel"]) -> Float[Tensor, "atom radial 6*channel"]:
+        """Returns the sums weighted by products of directions."""
+        assert self.quadratic is not None
+        return neighbor_sums(self.quadratic, states, self.senders).unflatten(1, (-1, 6)).flatten(2)
 
 
 class MessageGeometry(nn.Module):
@@ -116,7 +126,15 @@ class EdgeGeometry(MessageGeometry):
 
 
 class PairGeometry(MessageGeometry):
-    """Prepares edge vectors as an equal number of senders for each atom."""
+    """Prepares edge vectors as an equal number of senders for each atom.
+
+    Args:
+        quadratic: whether products of directions are wanted.
+    """
+
+    def __init__(self, basis: RadialBasis, exponent: int, avg_num_neighbors: float, quadratic: bool = False) -> None:
+        super().__init__(basis, exponent, avg_num_neighbors)
+        self.quadratic = quadratic
 
     def forward(
         self,
@@ -128,14 +146,20 @@ class PairGeometry(MessageGeometry):
     ) -> Pairs:
         lengths, weights = self.weighted(edge_vectors)
         radial = self.basis(lengths) * weights
-        directional = (radial[:, :, None] * (edge_vectors / lengths[:, None])[:, None]).flatten(1)
+        unit = edge_vectors / lengths[:, None]
+        directional = (radial[:, :, None] * unit[:, None]).flatten(1)
         places, senders, width = place_pairs(senders, receivers, num_atoms)
 
         def placed(values: Float[Tensor, "edge value"]) -> Float[Tensor, "atom value place"]:
             rows = values.new_zeros(num_atoms * width, values.shape[1])
             return rows.index_add(0, places, values).unflatten(0, (num_atoms, width)).transpose(1, 2).contiguous()
 
-        return Pairs(senders, placed(radial), placed(directional))
+        products = None
+        if self.quadratic:
+            x, y, z = unit.unbind(1)
+            six = torch.stack([x * x - 1 / 3, y * y - 1 / 3, z * z - 1 / 3, y * z, x * z, x * y], dim=1)
+            products = placed((radial[:, :, None] * six[:, None]).flatten(1))
+        return Pairs(senders, placed(radial), placed(directional), products)
 
 
 def place_pairs(

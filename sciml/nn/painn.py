@@ -57,7 +57,7 @@ class Message(nn.Module):
 
     def forward(self, states: NodeStates, pairs: Pairs) -> NodeStates:
         """Returns the new scalars and vectors."""
-        scalars, vectors = states
+        scalars, vectors, _ = states
         own, pointing, *carrying = self.gates(F.silu(self.hidden(self.norm(self.whole(scalars)))))
         scalars = scalars + self.filters[0](pairs.radial_sums(own))
         change = self.filters[1](pairs.directional_sums(pointing))
@@ -88,7 +88,7 @@ class Update(nn.Module):
 
     def forward(self, states: NodeStates) -> NodeStates:
         """Returns the new scalars and, where wanted, vectors."""
-        scalars, vectors = states
+        scalars, vectors, _ = states
         left, right = self.projections(self.whole(vectors))
         norms = (right.square().sum(1) + NORM_SOFTENING**2).sqrt()
         hidden = self.from_scalars(self.norm(self.whole(scalars))) + self.from_norms(norms)

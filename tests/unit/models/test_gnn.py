@@ -22,10 +22,11 @@ from tests.atoms import Atoms, EnergyModel, connect, crystal, drawn, energy_and_
 CUTOFF = 3.0
 CONFIG = GNNConfig(num_channels=8, num_layers=2, cutoff=CUTOFF, num_radial=4, num_heads=2)
 VARIANTS = [replace(CONFIG, layer=layer, radial=radial) for layer in FORCE_LAYERS for radial in ("bessel", "gaussian")]
+VARIANTS.append(replace(CONFIG, layer="tensornet", correlation=3))
 
 
 def name_of(config: GNNConfig) -> str:
-    return f"{config.layer}-{config.radial}"
+    return f"{config.layer}-{config.radial}{'-3' if config.correlation == 3 else ''}"
 
 
 def some_rotation(sign: float = 1.0) -> torch.Tensor:
@@ -280,7 +281,10 @@ def test_sizes_are_what_their_files_say(size):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": "pain"}, r"model\.layer must be one of painn, egnn, schnet, pna, gps, .*did you mean 'painn'"),
+        (
+            {"layer": "pain"},
+            r"model\.layer must be one of painn, tensornet, egnn, schnet, pna, gps, .*did you mean 'painn'",
+        ),
         ({"radial": "bessels"}, r"model\.radial must be one of .*did you mean 'bessel'"),
         ({"cutoff": 0.0}, r"model\.cutoff must be above 0, got 0\.0; try model\.cutoff=5"),
         ({"num_layers": 0}, r"model\.num_layers must be at least 1, got 0; try model\.num_layers=3"),

@@ -22,7 +22,7 @@ def states(seed: int = 5) -> NodeStates:
 
 @pytest.mark.parametrize("has_vectors", [True, False])
 def test_message_equals_its_equations(has_vectors):
-    message, atoms, (s, v) = drawn(Message(C, R, has_vectors)), crystal(), states()
+    message, atoms, (s, v, _) = drawn(Message(C, R, has_vectors)), crystal(), states()
     geometry = PairGeometry(BASIS, 5, 16.0)(atoms.edge_vectors(), atoms.senders, atoms.receivers, 6)
     found = message(NodeStates(s, v if has_vectors else None), geometry)
     phi = F.silu(message.hidden(F.layer_norm(s, (C,), message.norm.weight, message.norm.bias)))
@@ -41,7 +41,7 @@ def test_message_equals_its_equations(has_vectors):
 
 @pytest.mark.parametrize("makes_vectors", [True, False])
 def test_update_equals_its_equations(makes_vectors):
-    update, (s, v) = drawn(Update(C, makes_vectors)), states()
+    update, (s, v, _) = drawn(Update(C, makes_vectors)), states()
     found = update(NodeStates(s, v))
     left, right = (v @ p.weight.T for p in update.projections)
     norms = (right.square().sum(1) + NORM_SOFTENING**2).sqrt()
