@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,15 @@ FREE = 1e-3
 Costs = Mapping[str, Mapping[str, float]]
 
 
-def draw_error_against_cost(scores: Scores, metric: Metric, costs: Costs, source: str, path: Path) -> Path:
+def draw_error_against_cost(
+    scores: Scores,
+    metric: Metric,
+    costs: Costs,
+    source: str,
+    path: Path,
+    *,
+    lead_text: Callable[[float], str] = format_hours,
+) -> Path:
     """Draws the mean of a metric over variables against cost: a column for each lead time, a row for each kind of cost.
 
     A dashed line joins what nothing cheaper is better than.
@@ -42,6 +50,7 @@ def draw_error_against_cost(scores: Scores, metric: Metric, costs: Costs, source
     Args:
         scores: of which the first, a middle and the last lead time are shown.
         costs: by predictor.
+        lead_text: writes a lead time of some hours.
     """
     leads = scores.lead_times(metric)
     chosen = [leads[at] for at in sorted({0, len(leads) // 2, len(leads) - 1})][:MOST_LEADS]
@@ -61,7 +70,7 @@ def draw_error_against_cost(scores: Scores, metric: Metric, costs: Costs, source
                 axes.set_xlabel(COSTS[kind][0])
             row[0].set_ylabel(f"mean {metric.label}")
         for axes, lead in zip(grid[0], chosen, strict=True):
-            axes.set_title(f"{format_hours(lead)} ahead")
+            axes.set_title(f"{lead_text(lead)} ahead")
         entries = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
         figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4)
         add_titles(figure, source=source)
@@ -97,5 +106,7 @@ def _panel(axes: Axes, scores: Scores, metric: Metric, lead: float, costs: Mappi
     ]
     axes.step(*np.transpose(front), where="post", color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     axes.set_xlim(min(x for x, _ in points) / 1.6, max(x for x, _ in points) * 1.6)
     axes.set_ylim(bottom=0)

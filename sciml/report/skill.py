@@ -120,6 +120,7 @@ def draw_scores_by_lead_time(
     *,
     hidden: Collection[tuple[Metric, Baseline]] = (),
     levels: Mapping[Metric, float] | None = None,
+    unit: tuple[str, float] | None = None,
 ) -> Path:
     """Draws a row of panels for each metric, a column for each variable; in each the model and its baselines.
 
@@ -129,6 +130,7 @@ def draw_scores_by_lead_time(
         source: what the data are.
         hidden: pairs of a metric and a baseline that say nothing.
         levels: values to mark, by metric.
+        unit: of lead times, and how many of it are an hour; None takes hours, or seconds where all are below one.
     """
     with suite_style():
         figure = new_figure(max(3.15 * len(variables) + 0.3, 5.0), 2.75 * len(metrics) + 0.7)
@@ -138,7 +140,7 @@ def draw_scores_by_lead_time(
             for axes, variable in zip(row, variables, strict=True):
                 curves = _curves(scores, metric, variable)
                 shown = {name: curve for name, curve in curves.items() if name not in silent}
-                _lead_time_panel(axes, shown, metric, scores.baselines)
+                _lead_time_panel(axes, shown, metric, scores.baselines, unit)
                 if levels and metric in levels:
                     axes.axhline(levels[metric], color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
             row[0].set_ylabel(metric.label)
@@ -146,7 +148,7 @@ def draw_scores_by_lead_time(
             axes.set_title(title)
         for axes, variable in zip(grid[-1], variables, strict=True):
             leads = [row["lead_time_h"] for row in scores.rows if row["variable"] == variable]
-            axes.set_xlabel(f"lead time, {lead_unit(sorted(filter(None, leads)))[0]}")
+            axes.set_xlabel(f"lead time, {(unit or lead_unit(sorted(filter(None, leads))))[0]}")
         handles, labels = legend_entries(figure)
         columns = min(len(labels), int(figure.get_figwidth() / LEGEND_INCHES))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
@@ -171,10 +173,14 @@ def _curves(scores: Scores, metric: Metric, variable: str) -> dict[str, list[tup
 
 
 def _lead_time_panel(
-    axes: Axes, curves: Mapping[str, list[tuple[float, float]]], metric: Metric, baselines: Sequence[Baseline]
+    axes: Axes,
+    curves: Mapping[str, list[tuple[float, float]]],
+    metric: Metric,
+    baselines: Sequence[Baseline],
+    unit: tuple[str, float] | None = None,
 ) -> None:
     hours = sorted({hours for points in curves.values() for hours, _ in points})
-    _, per_hour = lead_unit(hours)
+    _, per_hour = unit or lead_unit(hours)
     for order, (predictor, points) in enumerate(curves.items()):
         lead, values = np.array(points, dtype=float).T
         axes.plot(

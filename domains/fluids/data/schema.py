@@ -15,6 +15,7 @@ from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.writers.ensemble import UNITS
 from sciml.core.config import build
+from sciml.core.duration import format_hours
 
 OBSTACLE, BACKGROUND = "obstacle", "background_theta"
 """Constant inputs: where there is no fluid, and the stratification of the air at rest."""
@@ -55,6 +56,10 @@ class DataSet:
     def boundary(self) -> Boundary:
         return Boundary.of(**self.sides)
 
+    def time_text(self, hours: float) -> str:
+        """Returns a time as pictures write it: ``200 s``, or ``t = 2.5`` where time has no unit that is known."""
+        return format_hours(hours) if self.units[1] == "s" else f"t = {3600 * hours:g} {self.units[1]}".rstrip()
+
     @property
     def has_totals(self) -> bool:
         """Says whether mass and energy can be computed: the variables are miniWeather's."""
@@ -86,6 +91,16 @@ class FluidsSchema:
     def score_name(self, data_set: str, variable: str) -> str:
         """Returns a variable's name in scores: with its data set where there are several."""
         return variable if len(self.data_sets) == 1 else f"{data_set}.{variable}"
+
+    def time_text(self, hours: float) -> str:
+        """Returns a time as pictures of all data sets together write it."""
+        return next(iter(self.data_sets.values())).time_text(hours) if self.data_sets else format_hours(hours)
+
+    @property
+    def time_unit(self) -> tuple[str, float] | None:
+        """Returns the unit of lead times and how many of it an hour of the suite is; None for seconds and hours."""
+        units = {data_set.units[1] for data_set in self.data_sets.values()}
+        return None if "s" in units or not units else (units.pop() or "in units of the data", 3600.0)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -11,7 +11,6 @@ from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import WIDE_ABOVE, FieldPanel, add_colorbar, aspect, label_axes, panel_size
 from domains.fluids.forecast.example import FlowExample, Quantity
-from sciml.core.duration import format_hours
 from sciml.report.gif import draw_gif
 from sciml.report.shading import Shading
 from sciml.report.style import add_titles, new_figure, suite_style
@@ -50,12 +49,12 @@ def draw_animation(example: FlowExample, mesh: MeshLines | None, path: Path) -> 
             add_colorbar(figure, panels["error"], [grid.flat[-1]], quantity.label("error"), size, upright=True)
         label_axes(grid, example.data_set)
         name = example.long_name(quantity.name).capitalize()
-        title = add_titles(figure, f"{name}, {format_hours(times[-1])}", example.title)
+        title = add_titles(figure, f"{name}, {example.data_set.time_text(times[-1])}", example.title)
 
         def update(frame: int) -> None:
             for label, panel in panels.items():
                 panel.show(fields[label][frame], frame)
-            title.set_text(f"{name}, {format_hours(times[frame])}")
+            title.set_text(f"{name}, {example.data_set.time_text(times[frame])}")
 
         cmaps = list(dict.fromkeys(panel.image.get_cmap().name for panel in panels.values()))
         return draw_gif(figure, update, len(times), cmaps, path)

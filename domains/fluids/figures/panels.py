@@ -11,7 +11,6 @@ from jaxtyping import Float
 from domains.fluids.data.schema import DataSet
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.forecast.example import FlowExample
-from sciml.core.duration import format_hours
 from sciml.report.scores import format_value
 from sciml.report.shading import Shading
 from sciml.report.style import INK, MUTED, add_titles, new_figure, save_png, suite_style
@@ -79,7 +78,11 @@ class FieldPanel:
 
 
 def length_unit(data_set: DataSet) -> tuple[str, float]:
-    """Returns the unit of lengths and how many m it has: km, and m in domains of less than one km."""
+    """Returns the unit of lengths and how many m it has: km, and m in domains of less than one km; else what the data
+    say, which may be nothing.
+    """
+    if data_set.units[0] != "m":
+        return data_set.units[0], 1.0
     rows, columns = data_set.shape
     return ("km", 1000.0) if max(columns * data_set.dx, rows * data_set.dz) >= 1000 else ("m", 1.0)
 
@@ -100,9 +103,9 @@ def label_axes(grid: np.ndarray, data_set: DataSet) -> None:
     """Names x below and z to the left of a grid of panels that show the same domain."""
     unit, _ = length_unit(data_set)
     for axes in grid[-1]:
-        axes.set_xlabel(f"x, {unit}", fontsize=9)
+        axes.set_xlabel(f"x, {unit}" if unit else "x", fontsize=9)
     for axes in grid[:, 0]:
-        axes.set_ylabel(f"z, {unit}", fontsize=9)
+        axes.set_ylabel(f"z, {unit}" if unit else "z", fontsize=9)
     for axes in grid.flat:
         axes.label_outer()
 
@@ -159,7 +162,7 @@ def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: floa
             _draw_variable(figure, panels, example, mesh, name, lead, size, upright=not flat)
         label_axes(grid, example.data_set)
         what = "One forecast" if len(names) > 1 else example.long_name(names[0]).capitalize()
-        add_titles(figure, f"{what}, {format_hours(example.lead_times[lead])} ahead", example.title)
+        add_titles(figure, f"{what}, {example.data_set.time_text(example.lead_times[lead])} ahead", example.title)
         return save_png(figure, path, DPI)
 
 

@@ -28,8 +28,8 @@ def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
     """
     schema = FluidsSchema.from_dict(result.schema)
     scores = Scores.of(result)
-    yield from _cost_figures(scores, result.costs, schema.title)
-    yield from _skill_figures(scores, schema.title)
+    yield from _cost_figures(scores, result.costs, schema)
+    yield from _skill_figures(scores, schema)
     example = FlowExample.of(schema, result.example)
     if example is not None:
         model = (result.record.get("config") or {}).get("model") or {}
@@ -37,7 +37,9 @@ def fluids_figures(result: RunResult) -> Iterator[NamedFigure]:
         yield from example_figures(example, mesh, scores.main_lead_time)
 
 
-def _cost_figures(scores: Scores, costs: Mapping[str, Mapping[str, float]], source: str) -> Iterator[NamedFigure]:
+def _cost_figures(
+    scores: Scores, costs: Mapping[str, Mapping[str, float]], schema: FluidsSchema
+) -> Iterator[NamedFigure]:
     if scores.lead_times(VRMSE) and len(costs) > 1:
         yield NamedFigure(
             "error_against_cost",
@@ -45,11 +47,11 @@ def _cost_figures(scores: Scores, costs: Mapping[str, Mapping[str, float]], sour
             "VRMSE on the test flows, mean over variables, against what one step of a sample costs (measured in turn) "
             "and, below, what the training has cost. Solvers on coarser grids need no training. Whatever lies "
             "above the dashed line costs more than something that is better.",
-            partial(draw_error_against_cost, scores, VRMSE, costs, source),
+            partial(draw_error_against_cost, scores, VRMSE, costs, schema.title, lead_text=schema.time_text),
         )
 
 
-def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
+def _skill_figures(scores: Scores, schema: FluidsSchema) -> Iterator[NamedFigure]:
     leads = scores.lead_times(VRMSE)
     if leads:
         yield NamedFigure(
@@ -58,7 +60,7 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
             "VRMSE on the test flows, the root mean squared error over the standard deviation of the truth in space: "
             "0 is perfect, 1 (dashed) as bad as the mean of the truth. A bar that ends left of a mark beats that "
             "baseline.",
-            partial(draw_skill, scores, source),
+            partial(draw_skill, scores, schema),
         )
     if len(leads) > 1:
         yield NamedFigure(
@@ -66,7 +68,7 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
             "Skill against lead time",
             "VRMSE on the test flows (lower is better) as forecasts go on from their own states. Above the dashed line "
             "the mean of the truth would be a better forecast.",
-            partial(draw_skill_by_lead_time, scores, source),
+            partial(draw_skill_by_lead_time, scores, schema),
         )
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 from itertools import zip_longest
 from pathlib import Path
 
+from domains.fluids.data.schema import FluidsSchema
 from domains.fluids.forecast.metrics import VRMSE
-from sciml.core.duration import format_hours
 from sciml.report.scores import Scores
 from sciml.report.skill import draw_bars, draw_scores_by_lead_time
 
 MOST_CURVES = 4
 
 
-def draw_skill(scores: Scores, source: str, path: Path) -> Path:
+def draw_skill(scores: Scores, schema: FluidsSchema, path: Path) -> Path:
     """Draws a panel for each scored lead time: bars of the model's VRMSE, and a mark for each baseline."""
     panels = {
-        f"{format_hours(hours)} ahead": {line.variable: line.values for line in scores.lines(VRMSE, hours)}
+        f"{schema.time_text(hours)} ahead": {line.variable: line.values for line in scores.lines(VRMSE, hours)}
         for hours in scores.lead_times(VRMSE)
     }
-    return draw_bars(panels, "VRMSE (lower is better)", scores.baselines, source, path)
+    return draw_bars(panels, "VRMSE (lower is better)", scores.baselines, schema.title, path)
 
 
-def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
+def draw_skill_by_lead_time(scores: Scores, schema: FluidsSchema, path: Path) -> Path:
     """Draws VRMSE against lead time, for up to four variables."""
     titles = {name: name for name in _telling(scores)[:MOST_CURVES]}
-    return draw_scores_by_lead_time(scores, titles, [VRMSE], source, path, levels={VRMSE: 1.0})
+    return draw_scores_by_lead_time(
+        scores, titles, [VRMSE], schema.title, path, levels={VRMSE: 1.0}, unit=schema.time_unit
+    )
 
 
 def _telling(scores: Scores) -> list[str]:

@@ -12,7 +12,6 @@ from domains.fluids.data.boundary import Boundary
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import MOST_VARIABLES, length_unit
 from domains.fluids.forecast.example import FlowExample
-from sciml.core.duration import format_hours
 from sciml.nn.topology import Side
 from sciml.report.spectra import Spectrum, SpectrumPanel, draw_spectra
 from sciml.report.style import MUTED
@@ -34,12 +33,12 @@ def power_by_wavenumber(
 
     Args:
         fields: on evenly spaced cells.
-        dx, dz: spacing, m.
+        dx, dz: spacing.
         boundary: along an axis that is not periodic a field is continued by its mirror image. The Fourier transform
             takes it for periodic, and the jump from one side to the other would put power at all wavenumbers.
 
     Returns:
-        The wavenumber in the middle of each annulus (cycles per m), and its power.
+        The wavenumber in the middle of each annulus (cycles per unit of the spacing), and its power.
     """
     values = np.asarray(fields, np.float64)
     for axis, sides in ((-1, boundary.x), (-2, boundary.z)):
@@ -72,7 +71,7 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
             for label, run in runs.items():
                 if run is not None and np.isfinite(run[lead]).all():  # a forecast may blow up
                     wavenumber, power = _spectrum(example, example.values(run[lead], name))
-                    text = f"{label}, {format_hours(example.lead_times[lead])}"
+                    text = f"{label}, {example.data_set.time_text(example.lead_times[lead])}"
                     spectra.append(Spectrum(text, meters * wavenumber[1:], power[1:], age, is_truth=label == "truth"))
         panels[name] = SpectrumPanel(spectra, example.quantity(name).unit)
 
@@ -83,7 +82,9 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
                 if low < meters / (size * spacing) < high:
                     axes.axvline(meters / (size * spacing), color=MUTED, linewidth=0.8, linestyle=":")
 
-    return draw_spectra(panels, f"wavenumber, cycles per {unit}", example.title, path, decorate=mark_patches)
+    return draw_spectra(
+        panels, f"wavenumber, cycles per {unit or 'unit of length'}", example.title, path, decorate=mark_patches
+    )
 
 
 def has_spectra(example: FlowExample) -> bool:

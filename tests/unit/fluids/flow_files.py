@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from pathlib import Path
 
 import netCDF4
@@ -141,3 +143,35 @@ def pdebench_by_sample(path: Path, num_variables: int = 2) -> np.ndarray:
             for name, size in (("t", 3), ("x", 8), ("y", 6)):
                 group[f"grid/{name}"] = np.arange(size) * 0.5
     return data
+
+
+def vti(path: Path, winds: np.ndarray, encoding: str = "ascii", third: float = 0.5) -> None:
+    """Writes winds (time, 2, y, x) as vectors of three components on image data whose third axis is time."""
+    nt, _, ny, nx = winds.shape
+    values = np.concatenate([winds.transpose(0, 2, 3, 1), np.zeros((nt, ny, nx, 1))], axis=-1).astype("<f4")
+    raw = values.tobytes()
+    if "zlib" in encoding:
+        half = len(raw) // 2
+        blocks = [zlib.compress(raw[:half]), zlib.compress(raw[half:])]
+        header = np.array([2, half, len(raw) - half, *map(len, blocks)], "<u8").tobytes()
+        parts = [header, b"".join(blocks)]
+    else:
+        parts = [np.array([len(raw)], "<u8").tobytes() + raw]
+    packed = b"".join(parts if "raw" in encoding else map(base64.b64encode, parts))
+    compressor = ' compressor="vtkZLibDataCompressor"' if "zlib" in encoding else ""
+    inside, appended, kind = "", b"", 'format="appended" offset="0"'
+    if encoding == "ascii":
+        inside, kind = " ".join(map(repr, values.ravel().tolist())), 'format="ascii"'
+    elif "inline" in encoding:
+        inside, kind = packed.decode(), 'format="binary"'
+    else:
+        how = b"raw" if "raw" in encoding else b"base64"
+        appended = b'<AppendedData encoding="%s">\n_' % how + packed + b"</AppendedData>"
+    head = (
+        f'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64"'
+        f'{compressor}>\n<ImageData WholeExtent="0 {nx - 1} 0 {ny - 1} 0 {nt - 1}" Origin="0 0 1" '
+        f'Spacing="0.25 0.5 {third}">\n<Piece Extent="0 {nx - 1} 0 {ny - 1} 0 {nt - 1}"><PointData Vectors="v">'
+        f'<DataArray type="Float32" Name="v" NumberOfComponents="3" {kind}>{inside}</DataArray></PointData></Piece>'
+        "</ImageData>\n"
+    )
+    path.write_bytes(head.encode() + appended + b"</VTKFile>")

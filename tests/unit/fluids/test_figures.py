@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from PIL import Image
 
 from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema
 from domains.fluids.figures import animation, panels
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures
-from domains.fluids.figures.skill import draw_skill
+from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
 from domains.fluids.forecast.conservation import conservation_errors
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import RMSE, VRMSE
@@ -365,7 +366,7 @@ def test_without_scores_and_example_there_is_nothing():
 def test_every_baseline_is_drawn(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("sciml.report.skill.save_png", lambda figure, path: shown.append(figure))
-    draw_skill(Scores(scores_of(BOTH)), "", tmp_path / "skill")
+    draw_skill(Scores(scores_of(BOTH)), BOTH, tmp_path / "skill")
     for axes in shown[0].axes:
         marked = {label for label in axes.get_legend_handles_labels()[1]}
         assert marked == {"model", *(name.replace("_", " ") for name in PREDICTORS)}
@@ -383,3 +384,17 @@ def test_captions_tell_what_is_there():
     assert "truth" not in " ".join(told.values()).lower()
     assert "refined" in told["forecast"]
     assert "gray" not in told["forecast"]
+
+
+def test_data_without_units_are_not_labeled_in_meters_and_seconds(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("sciml.report.skill.save_png", lambda figure, path: shown.append(figure))
+    bare = schema_of(replace(CHANNEL, units=("", "")))
+    assert panels.length_unit(bare.data_sets["flow"]) == ("", 1.0)
+    assert bare.time_text(2.5 / 3600) == "t = 2.5"
+    scores = Scores(scores_of(bare))
+    draw_skill(scores, bare, tmp_path / "skill")
+    draw_skill_by_lead_time(scores, bare, tmp_path / "leads")
+    texts = [text.get_text() for figure in shown for text in figure.findobj(Text)]
+    assert any(text.startswith("t = ") for text in texts)
+    assert not any(" s ahead" in text or "second" in text for text in texts)

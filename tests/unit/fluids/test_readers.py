@@ -262,6 +262,59 @@ class TestAmira:
         tracemalloc.stop()
 
 
+class TestVTI:
+    @pytest.mark.parametrize("encoding", ["ascii", "inline", "inline zlib", "base64", "base64 zlib", "raw", "raw zlib"])
+    def test_what_was_written_comes_back(self, tmp_path, encoding):
+        winds = files.values(5, 2, 8, 20)
+        winds[:, :, 2:4, 5] = 0
+        files.vti(tmp_path / "a.vti", winds, encoding)
+        source = only(tmp_path / "a.vti")
+        np.testing.assert_array_equal(source.read(), winds)
+        np.testing.assert_array_equal(source.read(slice(1, 4, 2), ["v"]), winds[1:4:2, 1:])
+        assert (source.dx, source.dz, source.winds) == (0.25, 0.5, ("u", "v"))
+        assert source.times.tolist() == [1, 1.5, 2, 2.5, 3]
+        assert np.argwhere(source.mask).tolist() == [[2, 5], [3, 5]]
+        assert pickle.loads(pickle.dumps(source)).read(slice(0, 1)).shape == (1, 2, 8, 20)
+
+    def test_a_file_for_each_time_in_their_natural_order(self, tmp_path):
+        winds = files.values(11, 2, 8, 20)
+        for number in range(11):
+            files.vti(tmp_path / f"flow_{number}.vti", winds[number : number + 1], "raw")
+        source = only(tmp_path)
+        np.testing.assert_array_equal(source.read(), winds)
+        with pytest.raises(DataError, match="holds one time; name the folder"):
+            open_sources(str(tmp_path / "flow_3.vti"))
+        files.vti(tmp_path / "flow_4.vti", files.values(1, 2, 8, 19), "raw")
+        with pytest.raises(DataError, match="other points or arrays"):
+            open_sources(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("old", "new", "match"),
+        [
+            ("ImageData", "PolyData", "VTK's ImageData is needed"),
+            ("Float32", "String", "of type String"),
+            ("vtkZLibDataCompressor", "vtkLZ4DataCompressor", "compressed by vtkLZ4"),
+            ("<VTKFile", "<!DOCTYPE a [<!ENTITY b 'c'>]><VTKFile", "declares entities"),
+            ("0 19 0 7 0 4", "0 19 0 7 0 5", "has 800 values"),
+            ("0.25 0.5 0.5", "0.25 0 0.5", "spacings above 0"),
+        ],
+    )
+    def test_another_kind_of_file(self, tmp_path, old, new, match):
+        files.vti(tmp_path / "a.vti", files.values(5, 2, 8, 20), "raw zlib")
+        whole = (tmp_path / "a.vti").read_bytes()
+        (tmp_path / "a.vti").write_bytes(whole.replace(old.encode(), new.encode()))
+        with pytest.raises(DataError, match=match):
+            only(tmp_path / "a.vti").read()
+
+    @pytest.mark.parametrize("encoding", ["ascii", "inline", "raw", "base64 zlib"])
+    def test_a_file_that_is_cut_off(self, tmp_path, encoding):
+        files.vti(tmp_path / "a.vti", files.values(5, 2, 8, 20), encoding)
+        whole = (tmp_path / "a.vti").read_bytes()
+        (tmp_path / "a.vti").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match="damaged"):
+            only(tmp_path / "a.vti").read()
+
+
 class TestWell:
     def test_what_was_written_comes_back(self, tmp_path):
         fields = files.well(tmp_path / "a.hdf5")

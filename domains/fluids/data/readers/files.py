@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from domains.fluids.data.readers.miniweather import is_miniweather, open_miniwea
 from domains.fluids.data.readers.netcdf import opened as opened_netcdf
 from domains.fluids.data.readers.pdebench import open_pdebench
 from domains.fluids.data.readers.source import FlowSource
+from domains.fluids.data.readers.vti import VTIFile, open_vti
 from domains.fluids.data.readers.well import is_well, open_well
 from domains.fluids.solver import VARIABLES
 from sciml.core.errors import DataError
@@ -26,6 +29,7 @@ Opener = Callable[[str, Boundary | None], Iterable[FlowSource]]
 NETCDF = (".nc", ".nc4", ".cdf")
 HDF5 = (".hdf5", ".h5")
 AMIRA = (".am",)
+VTK = (".vti",)
 GRID_TOLERANCE = 1e-4
 
 
@@ -33,8 +37,8 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
     """Opens flows of any supported kind; fields are not read.
 
     Args:
-        path: NetCDF of miniWeather, of this project's ensembles or of CGL @ ETHZ, AmiraMesh, HDF5 of The Well or
-            PDEBench; a file, a folder, a pattern, or several of them.
+        path: NetCDF of miniWeather, of this project's ensembles or of CGL @ ETHZ, AmiraMesh, VTK's image data, HDF5
+            of The Well or PDEBench; a file, a folder, a pattern, or several of them.
         boundary: what is at the sides, where the files do not tell or are wrong.
 
     Returns:
@@ -43,10 +47,33 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
     Raises:
         DataError: missing or damaged files, files of an unknown kind, or grids that differ.
     """
-    sources = [source for file in locate(path) for source in _opener(file)(file, boundary)]
+    sources = [source for opener, file in _openers(locate(path)) for source in opener(file, boundary)]
     for source in sources[1:]:
         _check_alike(sources[0], source)
     return sources
+
+
+def _openers(found: Sequence[str]) -> Iterator[tuple[Opener, str]]:
+    """Yields how each file is opened; VTK's files for one time each are a flow together, those of each folder."""
+    series: dict[Path, list[str]] = {}
+    for file in found:
+        if Path(file).suffix.lower() in VTK and VTIFile.read(file).points[2] == 1:
+            series.setdefault(Path(file).parent, []).append(file)
+    for file in found:
+        together = series.get(Path(file).parent, [])
+        if file not in together:
+            yield _opener(file), file
+        elif file == together[0]:
+            yield partial(_open_series, sorted(together, key=_natural)), file
+
+
+def _open_series(together: Sequence[str], _: str, boundary: Boundary | None) -> Iterable[FlowSource]:
+    return open_vti(together, boundary)
+
+
+def _natural(file: str) -> list[str | int]:
+    """Sorts ``flow_9`` before ``flow_10``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", Path(file).name)]
 
 
 def locate(path: str | Sequence[str]) -> list[str]:
@@ -55,11 +82,11 @@ def locate(path: str | Sequence[str]) -> list[str]:
     Raises:
         DataError: there is none.
     """
-    return files.locate(path, in_folder=_in_folder, kinds="flows (.nc, .hdf5, .h5 or .am)")
+    return files.locate(path, in_folder=_in_folder, kinds="flows (.nc, .hdf5, .h5, .am or .vti)")
 
 
 def _in_folder(folder: Path) -> list[str]:
-    inside = [entry for entry in sorted(folder.rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA]
+    inside = [entry for entry in sorted(folder.rglob("*")) if entry.suffix.lower() in NETCDF + HDF5 + AMIRA + VTK]
     # what is being made waits under hidden names
     return [str(e) for e in inside if not any(part.startswith(".") for part in e.relative_to(folder).parts)]
 
@@ -68,10 +95,12 @@ def _opener(file: str) -> Opener:
     suffix = Path(file).suffix.lower()
     if suffix in AMIRA:
         return open_amira
+    if suffix in VTK:
+        return lambda file, boundary: open_vti([file], boundary)
     if suffix in HDF5:
         return open_well if is_well(opened_hdf5(file)) else open_pdebench
     if suffix not in NETCDF:
-        known = ", ".join(NETCDF + HDF5 + AMIRA)
+        known = ", ".join(NETCDF + HDF5 + AMIRA + VTK)
         raise DataError(f"{file}: unknown kind of file; known endings are {known}")
     dataset = opened_netcdf(file)
     for belongs, opener in ((is_ensemble, open_ensemble), (is_miniweather, open_miniweather), (is_cgl, open_cgl)):
