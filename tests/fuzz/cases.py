@@ -130,6 +130,7 @@ WRITERS: Mapping[str, Callable[[Path, Bases], None]] = {
     "mini.nc": lambda path, _: flow_files.miniweather(path),
     "cgl.nc": lambda path, _: flow_files.cgl(path),
     "amira.am": lambda path, _: flow_files.amira(path),
+    "image.vti": lambda path, _: flow_files.vti(path, flow_files.values(3, 2, 8, 20), "base64 zlib"),
     "well.hdf5": lambda path, _: flow_files.well(path),
     "variables.h5": lambda path, _: flow_files.pdebench_by_variable(path),
     "samples.h5": lambda path, _: flow_files.pdebench_by_sample(path),
@@ -143,7 +144,7 @@ WRITERS: Mapping[str, Callable[[Path, Bases], None]] = {
     "alloys-store": _materials_store,
 }
 WEATHER = ("wb2.zarr", "new.nc", "old.nc")
-FLOWS = ("mini.nc", "cgl.nc", "amira.am", "well.hdf5", "variables.h5", "samples.h5")
+FLOWS = ("mini.nc", "cgl.nc", "amira.am", "image.vti", "well.hdf5", "variables.h5", "samples.h5")
 ALLOYS = ("alloys.extxyz", "alloys.db", "alloys.traj", "alloys.json", "alloy.cif", "POSCAR")
 
 

@@ -120,7 +120,10 @@ class VTIFile:
             raise DataError(f"{self.file}: {name} is damaged or was cut off ({error})") from error
 
     def _bytes(self, array: ElementTree.Element, order: str) -> bytes:
-        number = np.dtype(order + HEADERS[self.header.get("header_type", "UInt32")])
+        header_type = self.header.get("header_type", "UInt32")
+        if header_type not in HEADERS:
+            raise DataError(f"{self.file}: header_type is {header_type}; one of {', '.join(HEADERS)} is needed")
+        number = np.dtype(order + HEADERS[header_type])
         compressor = self.header.get("compressor")
         if compressor not in (None, "vtkZLibDataCompressor"):
             raise DataError(f"{self.file}: is compressed by {compressor}; write it with zlib or without compression")
