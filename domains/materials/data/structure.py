@@ -133,6 +133,11 @@ def stress_voigt(matrix: np.ndarray) -> np.ndarray:
     return matrix[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
 
 
+def stresses_voigt(matrices: np.ndarray) -> np.ndarray:
+    """Returns stresses of atoms (N, 3, 3) in ASE's order, (N, 6)."""
+    return matrices[:, [0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+
+
 def _calculated(atoms: Atoms) -> dict[str, Any]:
     """Returns the labels in the results of the atoms' calculator; the energy extrapolated to zero smearing, as
     ASE gives it.

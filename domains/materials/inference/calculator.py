@@ -14,9 +14,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from domains.materials.data.batch import GraphSample
 from domains.materials.data.neighbors import MIN_DISTANCE, graph_sample
 from domains.materials.data.readers.source import check_atoms
-from domains.materials.data.structure import ASE_RESULTS, Structure, stress_voigt
+from domains.materials.data.structure import ASE_RESULTS, Structure, stress_voigt, stresses_voigt
 from domains.materials.inference.out_of_domain import Reason, edge_lengths, in_words, outside
-from domains.materials.inference.predictor import Labels, Predictor
+from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
 from domains.materials.training.ensemble import STD
 from domains.materials.training.task import ENERGY
 from sciml.core.config import at_least
@@ -24,7 +24,7 @@ from sciml.core.config import at_least
 if TYPE_CHECKING:
     from ase import Atoms
 
-GRADIENTS = frozenset({"forces", "stress"})
+GRADIENTS = frozenset({"forces", "stress", "stresses"})
 
 
 class OutsideTrainingSet(UserWarning):
@@ -34,7 +34,8 @@ class OutsideTrainingSet(UserWarning):
 class SciMLCalculator(Calculator):
     """Makes a trained model one of ASE's calculators.
 
-    Energy, forces and stress are those of the heads that the model has; standard deviations stand beside them in
+    Energy, forces and stress are those of the heads that the model has, ``energies`` and ``stresses`` what each atom
+    has of them (``atoms.get_potential_energies()``, ``atoms.get_stresses()``); standard deviations stand beside them in
     ``results`` as ``energy_std``, ``forces_std``, ``stress_std`` where the model is an ensemble. The first structure
     that lies outside the training set for a kind of reason is warned of (:class:`OutsideTrainingSet`).
 
@@ -91,7 +92,7 @@ class SciMLCalculator(Calculator):
         if name not in self.implemented_properties:
             known = ", ".join(self.implemented_properties)
             raise PropertyNotImplementedError(f"the model has no head for {name!r}; it predicts {known}")
-        if name == "stress" and atoms is not None and not Structure.from_atoms(atoms).volume:
+        if name in ("stress", "stresses") and atoms is not None and not Structure.from_atoms(atoms).volume:
             raise PropertyNotImplementedError("stress needs a cell of three vectors")
         return super().get_property(name, atoms, allow_calculation)
 
@@ -111,7 +112,8 @@ class SciMLCalculator(Calculator):
         structure = replace(Structure.from_atoms(self.atoms), labels={})
         sample, lengths = self._sample(structure, self.atoms)
         gradients = not GRADIENTS.isdisjoint(name.removesuffix(STD) for name in properties)
-        (values,) = self.predictor.predict_samples([sample], gradients=gradients)
+        atomic = not set(ATOMIC).isdisjoint(name.removesuffix(STD) for name in properties)
+        (values,) = self.predictor.predict_samples([sample], gradients=gradients, atomic=atomic)
         self._judge(sample, lengths, values, structure.formula)
         self.results = _as_results(values, structure.volume)
 
@@ -152,7 +154,7 @@ def _properties(predictor: Predictor) -> list[str]:
     uncertain = [
         name for name in predictor.predicts if predictor.has_spread or (name in targets and targets[name].gaussian)
     ]
-    names = [ASE_RESULTS.get(name, name) for name in predictor.predicts]
+    names = [ASE_RESULTS.get(name, name) for name in (*predictor.predicts, *predictor.atomic)]
     spreads = [f"{ASE_RESULTS.get(name, name)}{STD}" for name in uncertain]
     return [*names, *(["free_energy"] if ENERGY in names else []), *spreads]
 
@@ -175,9 +177,9 @@ def _as_results(values: Labels, volume: float) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name, value in values.items():
         label = name.removesuffix(STD)
-        if label == "stress":
+        if label in ("stress", "stresses"):
             if volume:
-                results[name] = stress_voigt(value)
+                results[name] = stress_voigt(value) if label == "stress" else stresses_voigt(value)
         else:
             results[ASE_RESULTS.get(label, label) + name[len(label) :]] = value if value.ndim else float(value)
     if ENERGY in results:

@@ -14,9 +14,9 @@ from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.source import ReadOptions, check_atoms, read_frames
 from domains.materials.data.samples import DTYPES
-from domains.materials.data.structure import ASE_RESULTS, Structure
+from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
-from domains.materials.inference.predictor import Labels, Predictor
+from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
 from domains.materials.training.ensemble import STD
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
@@ -29,7 +29,7 @@ from sciml.domain.protocol import LoadedModel
 if TYPE_CHECKING:
     from ase import Atoms
 
-GRADIENTS = ("forces", "stress")
+GRADIENTS = ("forces", "stress", "stresses")
 OUTSIDE, WHY = "outside", "outside_why"
 """Entries of each structure that is written: whether it lies outside the training set, and why."""
 KEPT, SHOWN = 100, 5
@@ -43,7 +43,8 @@ class PredictConfig:
     Attributes:
         structures: any file that ASE reads; a folder, pattern or list of them.
         out: ``.extxyz`` or ``.extxyz.xz``; null writes into the run's folder.
-        properties: what is written, e.g. ``[energy, forces]``; null takes all that the model predicts.
+        properties: what is written, e.g. ``[energy, forces]``; null takes all that the model predicts. ``energies`` and
+            ``stresses`` of atoms (six numbers in ASE's order) are written where they are named.
         branch: the data set whose head is read; null takes the first.
         dtype: of everything that is computed.
     """
@@ -140,7 +141,8 @@ def _predicted(
             waiting.append((structure, atoms))
             yield structure
 
-    for values in predictor.predict(structures(), gradients=bool(set(names) & set(GRADIENTS))):
+    gradients, atomic = bool(set(names) & set(GRADIENTS)), bool(set(names) & set(ATOMIC))
+    for values in predictor.predict(structures(), gradients=gradients, atomic=atomic):
         structure, atoms = waiting.popleft()
         yield structure, atoms, values
 
@@ -163,6 +165,7 @@ def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence
     from ase.io.extxyz import write_extxyz
 
     known = {name: value for name, value in values.items() if not name.startswith("stress") or structure.volume}
+    known |= {name: stresses_voigt(value) for name, value in known.items() if name.startswith("stresses")}
     # nine numbers in a row: written as it is, a matrix would be JSON
     matrix = {name: known.pop(name).ravel() for name in (f"stress{STD}",) if name in known}
     labeled = replace(structure, labels=known, group="", branch=0).to_atoms()

@@ -26,6 +26,8 @@ from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model
 
 Labels = dict[str, np.ndarray]
+ATOMIC = ("energies", "stresses")
+"""What each atom has of energy and stress, under ASE's names."""
 BATCH_EDGES = 60_000
 """Edges that are gone through together; a structure with more goes alone."""
 
@@ -93,9 +95,9 @@ class Predictor:
             ConfigError: naming it and what the model predicts.
         """
         for name in names:
-            if name not in self.predicts:
+            if name not in (known := (*self.predicts, *self.atomic)):
                 raise ConfigError(
-                    f"the model has no head for {name!r}", key="run", hint=f"it predicts {', '.join(self.predicts)}"
+                    f"the model has no head for {name!r}", key="run", hint=f"it predicts {', '.join(known)}"
                 )
 
     def sample(self, structure: Structure) -> GraphSample:
@@ -107,21 +109,33 @@ class Predictor:
         self.schema.check_elements(structure.elements, structure.name or structure.formula)
         return replace(graph_sample(structure, self.cutoff), branch=self.branch, labels={})
 
-    def predict(self, structures: Iterable[Structure], *, gradients: bool = True) -> Iterator[Labels]:
+    @property
+    def atomic(self) -> tuple[str, ...]:
+        """Returns what may be asked of each atom: its energy, and its stress where stress is learned."""
+        if ENERGY not in self.config.targets:
+            return ()
+        return ATOMIC if self.config.has_gradients else ATOMIC[:1]
+
+    def predict(
+        self, structures: Iterable[Structure], *, gradients: bool = True, atomic: bool = False
+    ) -> Iterator[Labels]:
         """Yields the predictions for each structure in turn, by name; in the units of its labels.
 
         Args:
             structures: any number; they are gone through in batches of about as many edges.
             gradients: whether forces and stress are wanted.
+            atomic: whether energies and stresses of atoms are wanted beside; they add up to those of the structure.
         """
         for samples in _batches(map(self.sample, structures)):
-            yield from self.predict_samples(samples, gradients=gradients)
+            yield from self.predict_samples(samples, gradients=gradients, atomic=atomic)
 
-    def predict_samples(self, samples: Sequence[GraphSample], *, gradients: bool = True) -> list[Labels]:
+    def predict_samples(
+        self, samples: Sequence[GraphSample], *, gradients: bool = True, atomic: bool = False
+    ) -> list[Labels]:
         """Predicts for structures whose neighbors are known, in one batch."""
         batch = collate(samples, dtype=self.dtype).to(self.device)
         with torch.no_grad():
-            members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients)
+            members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients, atomic=atomic)
             values = combined(members, self.task.calibration)
         sizes = batch.num_atoms.tolist()
         split = {
@@ -150,7 +164,7 @@ class Predictor:
 
     def _is_node(self, name: str) -> bool:
         name = name.removesuffix("_std")
-        return name == "forces" or (name in self.schema.labels and self.schema.labels[name].level == NODE)
+        return name in ("forces", *ATOMIC) or (name in self.schema.labels and self.schema.labels[name].level == NODE)
 
 
 def _batches(samples: Iterable[GraphSample]) -> Iterator[list[GraphSample]]:

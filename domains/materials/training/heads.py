@@ -76,20 +76,22 @@ class Head(nn.Module):
         branch: Int[Tensor, "atom"],
         graph_index: Int[Tensor, "atom"],
         num_graphs: int,
-    ) -> Float[Tensor, "row width"]:
-        """Returns values of atoms, or of graphs, according to the target's kind."""
+    ) -> tuple[Float[Tensor, "row width"], Float[Tensor, "atom width"]]:
+        """Returns values of atoms, or of graphs, according to the target's kind; and those of atoms that they are made
+        of.
+        """
         rows = [out(F.silu(hidden(states))) for hidden, out in zip(self.hidden, self.out, strict=True)]
         if self.num_branches == 1:
             values = rows[0]
         else:
             values = torch.stack(rows)[branch, torch.arange(len(states), device=states.device)]
         if self.config.kind == "node":
-            return values
+            return values, values
         total = values.new_zeros(num_graphs, values.shape[1]).index_add(0, graph_index, values)
         if self.config.kind == "energy" or self.config.reduce == "sum":
-            return total
+            return total, values
         counts = torch.bincount(graph_index, minlength=num_graphs).clamp(min=1)
-        return total / counts[:, None].to(total.dtype)
+        return total / counts[:, None].to(total.dtype), values
 
 
 def branch_rows(names: Sequence[str], known: Sequence[str], key: str) -> list[int]:

@@ -16,8 +16,11 @@ from sciml.nn.radial import envelope
 from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.parallel.plan import ShardingPlan, Style
 
+ENERGY = "energy"
+ATOMIC = "energy.atoms"
+"""Name of an output that is no target: the part of the energy that each atom has."""
 REPULSION = "energy.repulsion"
-"""Name of an output that is no target: the energy (eV) that structures have beside the network."""
+"""Likewise: the energy (eV) that each atom has beside the network."""
 
 
 BONDED = "energy.bonded"
@@ -79,7 +82,7 @@ class MaterialsGNN(nn.Module):
         branch: Int[Tensor, "graph"],
     ) -> dict[str, Float[Tensor, "_ _"]]:
         """Returns targets by name, (structure or atom, width), also where no label is known; beside them
-        :data:`REPULSION` and :data:`BONDED`.
+        :data:`ATOMIC`, :data:`REPULSION` and :data:`BONDED`.
 
         Args:
             edge_vectors: from receiver to sender, A.
@@ -93,11 +96,11 @@ class MaterialsGNN(nn.Module):
         outputs = {}
         for name, head in self.heads.items():
             rows = torch.tensor(self.rows[name], device=branch.device).clamp(min=0)[branch]
-            outputs[name] = head(states.scalars, rows[graph_index], graph_index, len(branch))
+            outputs[name], of_atoms = head(states.scalars, rows[graph_index], graph_index, len(branch))
+            if name == ENERGY:
+                outputs[ATOMIC] = of_atoms
         if self.repulsion is not None:
-            of_atoms = self.repulsion(atomic_numbers, edge_vectors, senders, receivers)
-            total = of_atoms.new_zeros(len(branch)).index_add(0, graph_index, of_atoms)
-            outputs[REPULSION] = total[:, None]
+            outputs[REPULSION] = self.repulsion(atomic_numbers, edge_vectors, senders, receivers)[:, None]
         if self.tells_bonds:
             weights = envelope(edge_vectors.square().sum(-1).sqrt(), self.config.cutoff)
             neighbors = weights.new_zeros(len(elements)).index_add(0, receivers, weights)

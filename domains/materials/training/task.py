@@ -18,7 +18,7 @@ from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
-from domains.materials.training.potential import BONDED, REPULSION
+from domains.materials.training.potential import ATOMIC, BONDED, REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
@@ -122,13 +122,14 @@ class MaterialsTask:
         return None
 
     def evaluate(
-        self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True
+        self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True, atomic: bool = False
     ) -> list[dict[str, Tensor]]:
         """Predicts all targets in physical units by each member; ``<name>_std`` beside those with a variance.
 
         Args:
             create_graph: whether forces and stress are to be differentiated further.
             gradients: whether there are to be any.
+            atomic: whether what each atom has of energy and stress is wanted beside, ``energies`` and ``stresses``.
         """
         wanted = self.config.has_gradients and gradients
         with torch.enable_grad() if wanted else torch.set_grad_enabled(torch.is_grad_enabled()):
@@ -140,6 +141,8 @@ class MaterialsTask:
                 for name, target in self.config.targets.items():
                     if target.kind == "energy":
                         moved = (positions, strain) if wanted else ()
+                        if atomic:
+                            member |= self._atomic(outputs, batch, vectors if wanted else None)
                         member |= self._energy(outputs, batch, moved, create_graph)
                     else:
                         member |= self._property(name, outputs[name], target)
@@ -152,11 +155,9 @@ class MaterialsTask:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         raw, branch = outputs[ENERGY], batch.branch[batch.graph_index]
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
-        if REPULSION in outputs:
-            energy = energy + outputs[REPULSION][:, 0].to(energy)
-        if BONDED in outputs:
-            gain = self.statistics.bonding_energy(batch.atomic_numbers, self.schema.elements, branch)
-            energy = energy.index_add(0, batch.graph_index, gain.to(energy) * outputs[BONDED][:, 0].to(energy))
+        beside = self._beside(outputs, batch)
+        if beside is not None:
+            energy = energy.index_add(0, batch.graph_index, beside.to(energy))
         gradients = {}
         if moved:
             # members share what comes before them: positions, strain and vectors
@@ -167,6 +168,45 @@ class MaterialsTask:
         reference = self.statistics.reference_energy(batch.atomic_numbers, self.schema.elements, branch)
         total = energy.double().index_add(0, batch.graph_index, reference)
         return {ENERGY: total, **gradients}
+
+    def _beside(self, outputs: Mapping[str, Tensor], batch: GraphBatch) -> Float[Tensor, "atom"] | None:
+        """Returns what atoms have beside the network and their references, eV; None where they have none."""
+        beside: Tensor | None = None
+        if REPULSION in outputs:
+            beside = outputs[REPULSION][:, 0]
+        if BONDED in outputs:
+            branch = batch.branch[batch.graph_index]
+            gain = self.statistics.bonding_energy(batch.atomic_numbers, self.schema.elements, branch)
+            gained = gain.to(outputs[BONDED]) * outputs[BONDED][:, 0]
+            beside = gained if beside is None else beside + gained
+        return beside
+
+    def _atomic(
+        self, outputs: Mapping[str, Tensor], batch: GraphBatch, vectors: Float[Tensor, "edge 3"] | None
+    ) -> dict[str, Tensor]:
+        """Returns the energy of each atom (eV), and its stress (eV/A^3) where the edges' vectors are given.
+
+        Both add up to those of the structure. The part of an edge in the virial belongs to its ends by halves.
+        """
+        energies = outputs[ATOMIC][:, 0] * self.statistics.force_rms.to(outputs[ATOMIC])
+        beside = self._beside(outputs, batch)
+        if beside is not None:
+            energies = energies + beside.to(energies)
+        branch = batch.branch[batch.graph_index]
+        reference = self.statistics.reference_energy(batch.atomic_numbers, self.schema.elements, branch)
+        found = {"energies": energies.double() + reference}
+        if vectors is not None:
+            (pull,) = torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
+            outer = torch.einsum("ea,eb->eab", vectors, pull)
+            halves = 0.25 * (outer + outer.transpose(1, 2))
+            virial = (
+                halves.new_zeros(len(energies), 3, 3)
+                .index_add(0, batch.senders, halves)
+                .index_add(0, batch.receivers, halves)
+            )
+            volume = torch.linalg.det(batch.cell).abs()[batch.graph_index, None, None]
+            found["stresses"] = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
+        return found
 
     def _property(self, name: str, raw: Float[Tensor, "row output"], target: TargetConfig) -> dict[str, Tensor]:
         mean, std = self.statistics.moments[name]

@@ -238,7 +238,9 @@ def test_what_has_no_head_is_not_implemented(small_run):
     )
     atoms = with_calculator(crystal(), energies)
     assert np.isfinite(atoms.get_potential_energy())
-    with pytest.raises(PropertyNotImplementedError, match="no head for 'forces'; it predicts energy, free_energy"):
+    with pytest.raises(
+        PropertyNotImplementedError, match="no head for 'forces'; it predicts energy, energies, free_energy"
+    ):
         atoms.get_forces()
     assert energies.implemented_properties == ["energy", "free_energy"]
 
