@@ -242,7 +242,7 @@ def test_what_has_no_head_is_not_implemented(small_run):
         PropertyNotImplementedError, match="no head for 'forces'; it predicts energy, energies, free_energy"
     ):
         atoms.get_forces()
-    assert energies.implemented_properties == ["energy", "free_energy"]
+    assert energies.implemented_properties == ["energy", "energies", "free_energy"]
 
 
 def test_stress_without_a_cell_is_not_implemented(calculator):
