@@ -40,6 +40,7 @@ def run(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     compiled: bool = False,
+    native: bool = True,
     coarsen: int = 1,
 ) -> Iterator[Frame]:
     """Simulates flows together.
@@ -48,7 +49,7 @@ def run(
         flows: one a member; cases may be mixed.
         steps: step, time after it and whether a frame is wanted, as a :class:`Schedule` gives them.
         dtype: float64 or float32.
-        compiled: see :class:`Solver`.
+        compiled, native: see :class:`Solver`.
         coarsen: cells along each axis that are averaged into one of a frame; it divides the grid.
 
     Yields:
@@ -57,7 +58,7 @@ def run(
     Raises:
         RunError: a member became infinite or not a number.
     """
-    solver = Solver(flows, grid, dtype=dtype, device=torch.device(device), compiled=compiled)
+    solver = Solver(flows, grid, dtype=dtype, device=torch.device(device), compiled=compiled, native=native)
     view = solver.coarsened(coarsen)
     state = solver.start()
     yield Frame(0.0, view.fields(block_mean(state, coarsen)))

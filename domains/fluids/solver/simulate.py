@@ -77,14 +77,15 @@ def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
 
 def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> None:
     some = flows(config, number * config.batch, min((number + 1) * config.batch, config.num_members))
-    pays = config.compiling_pays and can_compile(torch.device(device))
+    pays = device != "cpu" and config.compiling_pays and can_compile(torch.device(device))
     frames = run(
         some,
         config.grid,
         config.steps(),
         dtype=getattr(torch, config.precision),
         device=device,
-        compiled=pays if config.compile is None else config.compile,
+        compiled=pays if config.compile is None else config.compile and device != "cpu",
+        native=config.compile is not False,
         coarsen=config.coarsen,
     )
     shape = (len(some), len(config.times), len(VARIABLES), config.written_grid.nz, config.written_grid.nx)

@@ -51,7 +51,7 @@ class SimulateConfig:
         batch: members that are simulated together; a run that was stopped goes on behind the last whole batch.
         workers: processes beside this one; 0 works in this one alone.
         device: auto, cpu or cuda.
-        compile: true, false, or null for where it pays.
+        compile: true, false, or null for where it pays: on a CPU always, by its C++ compiler.
         overwrite: replace what is there.
     """
 

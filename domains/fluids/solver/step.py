@@ -18,6 +18,7 @@ from domains.fluids.solver.background import C0, GAMMA, Background
 from domains.fluids.solver.cases import Flow, Jet
 from domains.fluids.solver.equations import STAGES, Air, Inflow, State, stage_x, stage_z
 from domains.fluids.solver.grid import SolverGrid
+from domains.fluids.solver.native import NativeStep, can_step
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Dynamics:
         ghost_ratio: density of the background in the two ghost cells below and above over that at the edge.
         jet: what is blown in at the left.
         force: what the momentum along z gains, kg/(m^2 s^2).
-        compiled: whether stages are compiled, which takes some tens of seconds where it was not done before.
+        compiled: whether stages are compiled by torch, for gradients and accelerators, which takes some tens of seconds
+            where it was not done before.
+        native: whether steps on a CPU without gradients are made by the kernel in C++, where there is a compiler.
     """
 
     dx: float
@@ -42,6 +45,12 @@ class Dynamics:
     jet: Inflow | None = None
     force: Float[Tensor, "m z x"] | None = None
     compiled: bool = False
+    native: bool = True
+
+    @cached_property
+    def _kernels(self) -> dict[int, NativeStep]:
+        """Keeps kernels by number of members."""
+        return {}
 
     @cached_property
     def _stages(self) -> tuple[Callable[..., State], Callable[..., State]]:
@@ -56,6 +65,11 @@ class Dynamics:
         """
         # tensors, so that what is compiled serves any step
         whole = torch.as_tensor(seconds, dtype=state[0].dtype, device=state[0].device)
+        if self.native and can_step(state):
+            members = len(state[0])
+            if members not in self._kernels:
+                self._kernels[members] = NativeStep(self, members)
+            return self._kernels[members](state, whole, number)
         stage_x, stage_z = self._stages
         for along_x in (True, False) if number % 2 == 0 else (False, True):
             # the same tensors twice would be compiled apart
@@ -93,11 +107,18 @@ class Solver:
     Args:
         flows: one a member; cases may be mixed.
         dtype: float64 or float32.
-        compiled: see :class:`Dynamics`.
+        compiled, native: see :class:`Dynamics`.
     """
 
     def __init__(
-        self, flows: Sequence[Flow], grid: SolverGrid, *, dtype: torch.dtype, device: torch.device, compiled: bool
+        self,
+        flows: Sequence[Flow],
+        grid: SolverGrid,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        compiled: bool,
+        native: bool = True,
     ) -> None:
         self.flows, self.grid, self.dtype, self.device = tuple(flows), grid, dtype, device
         backgrounds = [Background.of(grid, flow.frequency) for flow in flows]
@@ -109,6 +130,7 @@ class Solver:
             self._columns([background.ghost_ratio for background in backgrounds]),
             *sources(flows, grid, dtype, device),
             compiled,
+            native,
         )
 
     def start(self) -> State:

@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fluids.solver import CASES, VARIABLES, Background, Bubble, Flow, Frame, Schedule, SolverGrid, run, totals
+from domains.fluids.solver import (
+    CASES,
+    VARIABLES,
+    Background,
+    Bubble,
+    Flow,
+    Frame,
+    Schedule,
+    SolverGrid,
+    native,
+    run,
+    totals,
+)
 from domains.fluids.solver.background import C0, CP, CV, GAMMA, P0, RD
 from domains.fluids.solver.step import can_compile
 from sciml.core.errors import ConfigError, RunError
@@ -200,11 +212,37 @@ class TestBatch:
         for member, flow in enumerate(flows):
             assert largest_errors(single[member].numpy(), double[member].numpy()).max() < 1e-3, flow.case
 
+    @pytest.mark.skipif(native.library() is None, reason="there is no C++ compiler")
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
+    def test_the_kernel_steps_as_torch_does(self, dtype, tolerance):
+        flows = [*CASES.values(), replace(CASES["collision"], wind=12.0)]
+        plain, kernel = (
+            simulated(flows, SolverGrid(70, 20), 30, dtype=dtype, native=chosen).double() for chosen in (False, True)
+        )
+        sizes = plain.abs().amax((0, 2, 3), keepdim=True)
+        assert ((plain - kernel).abs() / sizes).max() < tolerance
+        assert not torch.equal(plain, kernel)  # they are two programs
+
+    @pytest.mark.skipif(native.library() is None, reason="there is no C++ compiler")
+    def test_the_kernel_leaves_small_numbers_alone(self):
+        simulated([CASES["thermal"]], SMALL, 1)
+        assert torch.tensor(1e-310, dtype=torch.float64) * 1 > 0
+
+    def test_without_a_compiler_torch_steps(self, monkeypatch):
+        monkeypatch.setattr(native.shutil, "which", lambda _: None)
+        native.library.cache_clear()
+        try:
+            alone = simulated([CASES["thermal"]], SMALL, 5)
+        finally:
+            monkeypatch.undo()
+            native.library.cache_clear()
+        torch.testing.assert_close(alone, simulated([CASES["thermal"]], SMALL, 5, native=False))
+
     @pytest.mark.slow
     @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
     def test_compiled_is_the_same(self):
         flows = list(CASES.values())
-        plain, compiled = (simulated(flows, SMALL, 30, compiled=compiled) for compiled in (False, True))
+        plain, compiled = (simulated(flows, SMALL, 30, compiled=compiled, native=False) for compiled in (False, True))
         assert torch.allclose(plain, compiled, rtol=0, atol=1e-10)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
