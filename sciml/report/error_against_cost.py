@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COSTS = {"step_s": ("step of one sample, ms", 1e3), "training_s": ("training, s", 1.0)}
 """Labels of the kinds of costs, and how many of their unit a second is."""
 MOST_LEADS = 3
-FREE = 1e-3
+FREE = 0.01
 """Share of the dearest step below which one costs nothing, as persistence does; it is a line."""
 
 Costs = Mapping[str, Mapping[str, float]]

@@ -24,6 +24,8 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
         ``initial`` (variable, z, x), ``refined_0``, ``refined_1``, ... (lead, patch along z, patch along x) of each
         level that is refined, ``profiles`` where the flow has them, and ``fluid`` where it has obstacles.
     """
+    if not source.starts:
+        return {}  # nothing is tested
     start = source.starts[0]
     sample = source.at(start, source.strides[0], _steps_to_the_end(source, start))
     batch = collate([sample]).to(task.device)

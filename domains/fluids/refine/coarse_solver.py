@@ -31,7 +31,7 @@ class CoarseSolver:
         factor: a power of two that divides the numbers of cells; 1 is the solver itself.
         longest: longest step that it is asked for, s; decides how many steps of the solver are made.
         keeps_detail: whether detail is carried; else it is forgotten.
-        compiled: whether the solver's stages are compiled.
+        compiled, native: how the solver's steps are made, see :class:`Dynamics`.
     """
 
     dx: float
@@ -40,6 +40,7 @@ class CoarseSolver:
     longest: float
     keeps_detail: bool = True
     compiled: bool = False
+    native: bool = True
 
     @property
     def num_steps(self) -> int:
@@ -89,6 +90,7 @@ class CoarseSolver:
         return Dynamics(
             self.dx * factor, self.dz * factor, _air(dens, dens_theta), _air(_faces(dens), _faces(dens_theta)),
             _ghost_ratio(dens), compiled=self.compiled and factor == self.factor,
+            native=self.native,
         )  # fmt: skip
 
 
