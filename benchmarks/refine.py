@@ -92,7 +92,7 @@ def main() -> None:
     name, data_set = next(iter(first.splits.schema.data_sets.items()))
     rows, columns = data_set.shape
 
-    def model_step(run) -> Step:  # noqa: ANN001
+    def model_step(run) -> Step:
         return lambda part: run.task.predict(run.model, FlowBatch({name: part})).values[name]
 
     steps: dict[str, dict[str, Step]] = {}
