@@ -14,11 +14,15 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file
 from sciml.core.result import CommandResult, Output
+from sciml.report.tables import Column, render, table
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
 from sciml.training.checkpoint_files import MANIFEST, read_manifest, read_metadata, stored_tensors
 from sciml.training.whole_weights import AVERAGED, MODEL, Weights, write_whole_weights
+
+PART_DEPTH = 2
+"""Names of modules that the summary tells apart, from the outside."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class CheckpointConfig:
     action: Literal["inspect", "verify", "convert"] = "inspect"
     out: str | None = None
     weights: Weights | None = None
+    tensors: bool = False
     output: Output = "text"
 
     def __post_init__(self) -> None:
@@ -50,7 +55,7 @@ def run(composition: Composition) -> CommandResult:
         return _verify(path)
     if config.action == "convert":
         return _convert(path, Path(str(config.out)), config.weights)
-    return _inspect(path)
+    return _inspect(path, tensors=config.tensors)
 
 
 def _find(config: CheckpointConfig) -> Path:
@@ -68,11 +73,11 @@ def _find(config: CheckpointConfig) -> Path:
     return find_checkpoint(folder, str(config.checkpoint))
 
 
-def _inspect(path: Path) -> CommandResult:
+def _inspect(path: Path, *, tensors: bool) -> CommandResult:
     """Lists names, shapes, types and sizes; reads headers only."""
     manifest = read_manifest(path, verify=False)
-    tensors = [_facts(name, facts) for name, facts in sorted(stored_tensors(read_metadata(path)).items())]
-    averaged = any(tensor["name"].startswith(AVERAGED) for tensor in tensors)
+    listed = [_facts(name, facts) for name, facts in sorted(stored_tensors(read_metadata(path)).items())]
+    averaged = any(tensor["name"].startswith(AVERAGED) for tensor in listed)
     files = [
         {"name": name, "bytes": (path / name).stat().st_size, "sha256": checksum}
         for name, checksum in manifest["files"].items()
@@ -81,13 +86,13 @@ def _inspect(path: Path) -> CommandResult:
         "checkpoint": str(path),
         "format": manifest["format"],
         "step": manifest["step"],
-        "parameters": _parameters(tensors, AVERAGED if averaged else MODEL),
+        "parameters": _parameters(listed, AVERAGED if averaged else MODEL),
         "averaged": averaged,
         "bytes": sum(file["bytes"] for file in files),
         "files": files,
-        "tensors": tensors,
+        "tensors": listed,
     }
-    return CommandResult(document, _table(document))
+    return CommandResult(document, _table(document, tensors=tensors))
 
 
 def _facts(name: str, stored: TensorStorageMetadata) -> dict[str, Any]:
@@ -105,13 +110,8 @@ def _parameters(tensors: Sequence[Mapping[str, Any]], prefix: str) -> int:
     return sum(math.prod(tensor["shape"]) for tensor in tensors if tensor["name"].startswith(prefix))
 
 
-def _table(document: Mapping[str, Any]) -> str:
-    rows = [
-        (t["name"], " x ".join(map(str, t["shape"])) or "scalar", t["dtype"], f"{t['bytes']:,}", str(t["pieces"]))
-        for t in document["tensors"]
-    ]
-    rows = [("tensor", "shape", "type", "bytes", "pieces"), *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+def _table(document: Mapping[str, Any], *, tensors: bool) -> str:
+    """Returns the summary: what is in it by part of the model; with every tensor where that is asked."""
     lines = [
         f"checkpoint  {document['checkpoint']}",
         f"step        {document['step']}",
@@ -119,10 +119,27 @@ def _table(document: Mapping[str, Any]) -> str:
         f"size        {document['bytes'] / 2**20:,.1f} MiB in {len(document['files'])} files",
         "",
     ]
-    for name, shape, dtype, size, pieces in rows:
-        left = f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}"
-        lines.append(f"{left}  {size:>{widths[3]}}  {pieces:>{widths[4]}}")
-    return "\n".join(lines)
+    if tensors:
+        heads: list[str | Column] = ["tensor", "shape", "type", Column("bytes", True), Column("pieces", True)]
+        rows = [
+            [t["name"], " x ".join(map(str, t["shape"])) or "scalar", t["dtype"], f"{t['bytes']:,}", t["pieces"]]
+            for t in document["tensors"]
+        ]
+        return render(*lines, table(heads, rows))
+    parts: dict[str, list[int]] = {}
+    for tensor in document["tensors"]:
+        counted = parts.setdefault(_part_of(tensor["name"]), [0, 0, 0])
+        for position, number in enumerate((1, math.prod(tensor["shape"]), tensor["bytes"])):
+            counted[position] += number
+    columns: list[str | Column] = ["part", Column("tensors", True), Column("numbers", True), Column("MiB", True)]
+    rows = [[name, f"{n:,}", f"{numbers:,}", f"{size / 2**20:,.2f}"] for name, (n, numbers, size) in parts.items()]
+    return render(*lines, table(columns, rows), "", "every tensor: tensors=true")
+
+
+def _part_of(name: str) -> str:
+    """Returns the part of a checkpoint that a tensor belongs to: model, average or optimizer, and the module in it."""
+    kind, _, rest = name.partition(".")
+    return f"{kind}.{'.'.join(rest.split('.')[:PART_DEPTH])}" if kind in (MODEL[:-1],) else kind
 
 
 def _verify(path: Path) -> CommandResult:

@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.files import in_a_sentence
+from sciml.core.progress import waiting
 from sciml.core.result import CommandResult, Output
 from sciml.distributed.launcher import launched, leave
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from sciml.run.compose import Composition
 
 HELP = {"-h", "--help"}
+SILENT = {"plan": "planning", "launch": "checking the training"}
+"""Verbs that tell nothing of what they do while they do it."""
 MANY = {"-m", "--multirun"}
 
 
@@ -79,8 +83,10 @@ def _run(verb: str, arguments: list[str]) -> None:
         _print(_yaml(composition.config).rstrip())
         return
     _check_groups(composition)
-    command = importlib.import_module(f"sciml.app.{verb}")
-    result: CommandResult | None = command.run(composition)
+    with waiting("loading libraries"):
+        command = importlib.import_module(f"sciml.app.{verb}")
+    with waiting(SILENT[verb]) if verb in SILENT else nullcontext():
+        result: CommandResult | None = command.run(composition)
     if result is not None:
         _print_result(result, as_json=composition.config.get("output") == "json")
 

@@ -13,20 +13,22 @@ from typing import Any
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
-from sciml.core.installation import OWN_CONF
+from sciml.core.installation import OWN_CONF, install
+from sciml.core.progress import waiting
 from sciml.core.provenance import PACKAGES, machine, version
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.machine import THIS_MACHINE, count_of, measure_machine, save_cluster
+from sciml.report.tables import Column, facts, render, table
 from sciml.run.compose import Composition
 
 TIMEOUT_S = 120
 EXTRAS = {
     "grib": (("cfgrib", "eccodes"), "read GRIB files"),
-    "simulate": (("dinosaur",), "simulate weather (scripts/simulate.py domain=climate)"),
+    "simulate": (("dinosaur",), "simulate weather (simulate domain=climate)"),
     "cloud": (("gcsfs", "s3fs", "aiohttp"), "read data from Google Cloud, S3 and the web"),
-    "deephyper": (("deephyper",), "tune strategies with DeepHyper (scripts/tune.py sampler=deephyper)"),
+    "deephyper": (("deephyper",), "tune strategies with DeepHyper (tune sampler=deephyper)"),
     "tracking": (("tensorboard", "mlflow", "sqlalchemy", "wandb"), "show runs in TensorBoard, MLflow or W&B"),
     "test": (("pytest", "ruff", "mypy"), "run the tests and checks"),
 }
@@ -62,6 +64,8 @@ class DoctorConfig:
 def run(composition: Composition) -> CommandResult:
     """Examines this machine and prints what is installed."""
     config = build(DoctorConfig, composition.config)
+    with waiting(f"checking that {config.processes} processes can talk"):
+        communication = _check_communication(config.processes)
     document = {
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in PACKAGES},
@@ -70,7 +74,7 @@ def run(composition: Composition) -> CommandResult:
             for name, (modules, gives) in EXTRAS.items()
         },
         "machine": machine(),
-        "communication": _check_communication(config.processes),
+        "communication": communication,
     }
     text = _text(document)
     if config.measure:
@@ -124,17 +128,14 @@ def _check_communication(processes: int) -> str:
 def _text(document: Mapping[str, Any]) -> str:
     machine = document["machine"]
     accelerators = ", ".join(machine["accelerators"]) or "none; the CPU is used"
-    lines = [
-        f"python         {document['python']}",
-        *(f"{name:<15}{found or 'MISSING'}" for name, found in document["packages"].items()),
-        "",
-        f"machine        {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
-        f"accelerators   {accelerators}",
-        f"communication  {document['communication']}",
-        "",
-        "extras",
+    installed = {"python": document["python"], **{n: v or "MISSING" for n, v in document["packages"].items()}}
+    here = {
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+        "accelerators": accelerators,
+        "communication": document["communication"],
+    }
+    extras = [
+        [name, extra["gives"], "installed" if extra["installed"] else f"missing: {install(name)}"]
+        for name, extra in document["extras"].items()
     ]
-    for name, extra in document["extras"].items():
-        how = "installed" if extra["installed"] else f"missing: pip install -e '.[{name}]'"
-        lines.append(f"  {name:<9} to {extra['gives']:<62} {how}")
-    return "\n".join(lines)
+    return render(facts(installed), "", facts(here), "", table(["extra", "to", Column("", is_folded=False)], extras))

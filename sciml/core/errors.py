@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sciml.core.installation import install
+
 
 class SciMLError(Exception):
     """Is the base of all errors that are shown to the user as one sentence, without a traceback."""
@@ -53,7 +55,7 @@ class MissingExtraError(SciMLError):
     exit_code = 2
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{package} is needed {purpose}; install it with: pip install -e '.[{extra}]'")
+        super().__init__(f"{package} is needed {purpose}; install it with: {install(extra)}")
 
 
 class RunError(SciMLError):

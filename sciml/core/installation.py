@@ -51,6 +51,11 @@ def start(verb: str) -> str:
     return f"python scripts/{verb}.py" if IS_CHECKOUT and called.name != "sciml" else f"sciml {verb}"
 
 
+def install(extra: str) -> str:
+    """Returns the command that adds an extra here."""
+    return f"pip install -e '.[{extra}]'" if IS_CHECKOUT else f"pip install 'sciml[{extra}]'"
+
+
 def training() -> list[str]:
     """Returns what Python, or torchrun, is given to run a training, followed by its keys."""
     return [os.path.relpath(ROOT / "scripts" / "train.py")] if IS_CHECKOUT else ["-m", "sciml", "train"]

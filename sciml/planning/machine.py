@@ -30,6 +30,7 @@ from sciml.core.errors import ConfigError, RunError
 from sciml.core.files import read_json, write_text
 from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
+from sciml.core.progress import waiting
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
 from sciml.distributed.launcher import leave, program, without_launcher
@@ -110,9 +111,10 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
         out = Path(folder) / "machine.json"
         command = [*program(devices), "-m", __name__, device, str(num_threads), str(out)]
         try:
-            done = subprocess.run(
-                command, env=without_launcher(num_threads), capture_output=True, text=True, timeout=TIMEOUT_S
-            )
+            with waiting("measuring"):
+                done = subprocess.run(
+                    command, env=without_launcher(num_threads), capture_output=True, text=True, timeout=TIMEOUT_S
+                )
         except subprocess.TimeoutExpired:
             raise RunError(f"{count_of(devices)} could not measure this machine within {TIMEOUT_S} s") from None
         if done.returncode or not out.exists():

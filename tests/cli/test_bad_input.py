@@ -50,7 +50,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["resume=latest"], "resume: there is no run"),
         (["init_from=yesterday"], "init_from: there is no run 'yesterday'"),
         (["resume=a", "init_from=b"], "init_from: cannot be given together with resume"),
-        (["trainer.device=abacus"], "device must be a device of this machine, got 'abacus'; try "),
+        (["trainer.device=abacus"], "trainer.device must be one of auto, cpu, cuda, xpu, mps, got 'abacus'"),
         (["output=yaml"], "output must be one of text, json, got 'yaml'"),
         (["trainer.num_threads=100000"], "trainer.num_threads must be at most .* on this machine, got 100000"),
         (["just a word"], "key=value"),
