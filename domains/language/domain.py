@@ -14,7 +14,7 @@ from domains.language.figures import language_figures
 from domains.language.samples import Windows
 from domains.language.schema import LanguageSchema, LanguageStatistics, count_pairs
 from domains.language.task import BASELINES, LanguageTask, LanguageTaskConfig
-from domains.language.text import NUM_BYTES, cut, find_files
+from domains.language.text import NUM_BYTES, Blank, cut, find_files
 from domains.language.trained_model import LanguageModel
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
@@ -65,6 +65,11 @@ class LanguageDomain:
             schema=LanguageSchema(context, spec.data.title),
             statistics=fitted.statistics if fitted else count_pairs(passages["train"]),
         )
+
+    def planned_splits(self, spec: LanguageSpec) -> Splits:
+        context = context_of(spec)
+        window = Windows([Blank(context + 1)], "train", context)
+        return Splits(window, window, window, LanguageSchema(context, spec.data.title), count_pairs([]))
 
     def model(self, spec: LanguageSpec, schema: LanguageSchema) -> nn.Module:
         return GPT(spec.model)

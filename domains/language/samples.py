@@ -10,7 +10,7 @@ from jaxtyping import UInt
 from torch import Tensor
 
 from domains.language.batch import TextBatch
-from domains.language.text import Passage
+from domains.language.text import Blank, Passage
 from sciml.core.errors import DataError
 
 
@@ -31,7 +31,13 @@ class Windows:
     """
 
     def __init__(
-        self, passages: Sequence[Passage], split: str, context: int, *, random: bool = False, required: bool = True
+        self,
+        passages: Sequence[Passage | Blank],
+        split: str,
+        context: int,
+        *,
+        random: bool = False,
+        required: bool = True,
     ) -> None:
         self.context, self.random = context, random
         self.passages = [passage for passage in passages if len(passage) > context]

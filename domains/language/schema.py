@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from domains.language.text import NUM_BYTES, Passage
+from domains.language.text import NUM_BYTES, Blank, Passage
 from sciml.core.config import build
 
 BLOCK = 2**24
@@ -67,7 +67,7 @@ class LanguageStatistics:
         return cls(tensors["pairs"])
 
 
-def count_pairs(passages: Sequence[Passage]) -> LanguageStatistics:
+def count_pairs(passages: Sequence[Passage | Blank]) -> LanguageStatistics:
     """Returns counts of successive bytes, in bounded memory."""
     counts = np.zeros(NUM_BYTES**2, np.int64)
     for passage in passages:

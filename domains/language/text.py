@@ -37,6 +37,21 @@ class Passage:
         return np.memmap(self.path, np.uint8, "r", self.start + first, (stop - first,))
 
 
+@dataclass(frozen=True)
+class Blank:
+    """Stands for a passage of which nothing but the length matters."""
+
+    length: int
+    path: Path = Path("blank")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, first: int = 0, count: int | None = None) -> np.ndarray:
+        """Returns zero bytes, as many as a passage would."""
+        return np.zeros(self.length - first if count is None else count, np.uint8)
+
+
 def find_files(patterns: Sequence[str]) -> list[Path]:
     """Returns the files that patterns name, each once and in the order of the patterns.
 

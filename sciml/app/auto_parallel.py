@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.run.spec import RunSpec
 
 TIMEOUT_S = 600
+MARGIN = 0.1
+"""Share of a device's memory that is left free: twice what a plan leaves, since nobody looks before it runs."""
 
 
 def with_best_parallel(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
@@ -44,7 +47,8 @@ def with_best_parallel(config: Mapping[str, Any], overrides: Mapping[str, Any], 
 
 def _planned(config: Mapping[str, Any], overrides: Mapping[str, Any], world: World) -> dict[str, Any]:
     program = f"from {__name__} import main; main()"
-    request = json.dumps({"config": config, "overrides": overrides, "devices": world.size}, default=str)
+    numbers = {"devices": world.size, "local": local_size(world)}
+    request = json.dumps({"config": config, "overrides": overrides, **numbers}, default=str)
     try:
         done = subprocess.run(
             [sys.executable, "-c", program],
@@ -65,22 +69,36 @@ def main() -> None:
     """Reads a configuration and a number of devices, and prints what is best, or why nothing is."""
     request = json.load(sys.stdin)
     try:
-        answer = best(request["config"], request["overrides"], request["devices"])
+        answer = best(request["config"], request["overrides"], request["devices"], request["local"])
     except ConfigError as error:
         answer = {"message": error.message, "key": error.key, "hint": error.hint}
     print(json.dumps(answer))
 
 
-def best(run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: int) -> dict[str, Any]:
+def local_size(world: World) -> int:
+    """Returns the number of a run's processes on this node, as its launcher says it; all where none does."""
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
+        count = os.environ.get(name, "").partition("(")[0]
+        if count.isdecimal() and int(count):
+            return min(int(count), world.size)
+    return world.size
+
+
+def best(
+    run_config: Mapping[str, Any], overrides: Mapping[str, Any], devices: int, local: int | None = None
+) -> dict[str, Any]:
     """Returns the keys of ``parallel``, ``trainer`` and ``model`` of the fastest strategy that fits.
+
+    Args:
+        local: processes on this node.
 
     Raises:
         ConfigError: where nothing fits, or divides the devices.
     """
     experiment = RunSpec.build(run_config)
     trainer = experiment.trainer
-    cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1)
-    config = PlanConfig(cluster, devices)
+    cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1, local)
+    config = PlanConfig(cluster, devices, margin=MARGIN)
     given = {**overrides, "trainer.precision": trainer.precision}
     constraints = constraints_of(config, experiment, given)
     training = TrainingSpec.of(trainer, experiment.optim)

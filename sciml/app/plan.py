@@ -19,6 +19,7 @@ from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.data.source import CostedSource
 from sciml.distributed.axes import SAMPLES, num_ranks
+from sciml.domain.optional import PlansWithoutData
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, ClusterConfig, Efficiency
 from sciml.planning.dry_run import dry_run
@@ -56,7 +57,7 @@ class PlanConfig:
     precisions: tuple[Precision, ...] | None = None
     engines: tuple[EngineName, ...] | None = None
     accounting: str = "suite"
-    margin: FractionBelowOne = 0.1
+    margin: FractionBelowOne = 0.05
     compute_efficiency: PositiveFraction | None = None
     link_efficiency: PositiveFraction | None = None
     scaling: tuple[AtLeastOne, ...] | None = None
@@ -96,9 +97,7 @@ class PlanConfig:
 
     @property
     def efficiency(self) -> Efficiency:
-        fitted = Efficiency(1.0, 1.0, 1.0) if self.cluster.measured else Efficiency()
-        compute, link = self.compute_efficiency or fitted.compute, self.link_efficiency or fitted.link
-        return Efficiency(compute, link, fitted.memory)
+        return Efficiency(self.compute_efficiency, link=self.link_efficiency)
 
     @property
     def most_devices(self) -> int:
@@ -137,8 +136,12 @@ def run(composition: Composition) -> CommandResult:
 
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """Returns the facts of an experiment's model and of one typical sample of its data."""
-    experiment, _ = follow_data(experiment)
-    splits = experiment.domain.splits(experiment)
+    domain = experiment.domain
+    if isinstance(domain, PlansWithoutData):
+        splits = domain.planned_splits(experiment)
+    else:
+        experiment, _ = follow_data(experiment)
+        splits = domain.splits(experiment)
     task = experiment.domain.task(experiment, splits)
     source = splits.train
     sample = source.sample(_typical(source), np.random.default_rng(experiment.seed))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 
 class Role(Enum):
@@ -64,6 +65,7 @@ GRADIENTS = (*SAMPLES, Role.TOKEN)
 """Roles along which gradients are summed."""
 
 
+@cache
 def axes_of(*roles: Role) -> tuple[Axis, ...]:
     """Returns the axes of some roles, in the order of ``AXES``."""
     return tuple(axis for axis in AXES if axis.role in roles)
@@ -91,6 +93,7 @@ def join(axes: Iterable[Axis]) -> str:
     return "_".join(axis.name for axis in axes)
 
 
+@cache
 def axes_in(label: str) -> tuple[Axis, ...]:
     """Returns the axes that make up the name of some communication; none for ``none``."""
     names = label.split("_")

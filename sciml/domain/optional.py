@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Task
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
 from sciml.domain.score import Score
 
 
@@ -47,6 +47,15 @@ class DataDefaults:
 
     values: Mapping[str, Any]
     sentence: str = ""
+
+
+@runtime_checkable
+class PlansWithoutData(Protocol):
+    """Describes domains whose samples have a shape that the keys alone decide, so that a plan needs no data."""
+
+    def planned_splits(self, spec: DomainSpec[Any, Any, Any]) -> Splits:
+        """Returns samples of the shape of a run's, without reading any data."""
+        ...
 
 
 @runtime_checkable

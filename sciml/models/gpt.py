@@ -17,7 +17,7 @@ from sciml.distributed.axes import Role
 from sciml.models.vit import Block, ViT, ViTConfig
 from sciml.nn.initialization import Normal, initialize, starts_as
 from sciml.nn.mlp import MLPKind
-from sciml.nn.norm import QKNorm
+from sciml.nn.norm import NormKind, QKNorm, to_autocast
 from sciml.nn.position import Rotary, sequence_rotary
 from sciml.nn.recompute import Recompute
 from sciml.nn.staged import Activations, ForwardPass
@@ -42,7 +42,10 @@ class GPTConfig:
         vocabulary_size: number of different tokens.
         tied_embedding: whether the logits' matrix is that of the embedding.
         dropout: probability with which attention weights and outputs of a half block are dropped.
-        recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
+        recompute: ``none``, ``attention``, ``selective`` or ``full``; what the backward pass computes again.
+        recompute_every: every so many blocks it does, the first among them.
+        norm: ``layer`` or ``rms``, of tokens.
+        num_kv_heads: heads of keys and values, each for a group of heads of queries; None takes ``num_heads``.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
@@ -59,6 +62,9 @@ class GPTConfig:
     tied_embedding: bool = True
     dropout: FractionBelowOne = 0.0
     recompute: Recompute = "none"
+    recompute_every: AtLeastOne = 1
+    norm: NormKind = "layer"
+    num_kv_heads: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         if self.trunk.head_dim % 2 and self.positions == "rotary":
@@ -82,11 +88,16 @@ class GPTConfig:
             rotary_axes=(),
             dropout=self.dropout,
             recompute=self.recompute,
+            recompute_every=self.recompute_every,
+            norm=self.norm,
+            num_kv_heads=self.num_kv_heads,
         )
 
 
 class GPT(nn.Module):
     """Maps tokens to the logits of those that follow each of them, or to the loss of those that do.
+
+    Under autocast the residual stream has half precision, as in the large language models that are published.
 
     All weights start as in GPT-2: normal with a standard deviation of 0.02, divided by the square root of the number of
     residual branches where these are projected.
@@ -143,7 +154,7 @@ class GPT(nn.Module):
             x = self.embed(tokens)
             if self.positions is not None:
                 x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
-            return (x,)
+            return (to_autocast(x),)
 
         def head(x: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch token *word"]:
             return self.head(self.trunk.finish(x), None if targets is None else self.targets(targets))

@@ -17,7 +17,7 @@ from sciml.core.types import AtLeastOne, FractionBelowOne, NonNegative, Positive
 from sciml.nn.attention import SelfAttention
 from sciml.nn.conditioning import Conditioning, Modulation, modulate
 from sciml.nn.mlp import MLPKind, make_mlp
-from sciml.nn.norm import QKNorm
+from sciml.nn.norm import NormKind, QKNorm, to_autocast, token_norm
 from sciml.nn.position import Rotary
 from sciml.nn.recompute import Recompute, recompute
 from sciml.parallel.plan import AllGather, ShardingPlan, Stages, Style
@@ -46,7 +46,10 @@ class ViTConfig:
         head_depth: Linear + GELU layers before the output projection.
         dropout: probability with which attention weights and outputs of a half block are dropped.
         drop_path: probability with which the last block's halves are left out; grows linearly from 0.
-        recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
+        recompute: ``none``, ``attention``, ``selective`` or ``full``; what the backward pass computes again.
+        recompute_every: every so many blocks it does, the first among them.
+        norm: ``layer`` or ``rms``, of tokens.
+        num_kv_heads: heads of keys and values, each for a group of heads of queries; None takes ``num_heads``.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
@@ -69,6 +72,9 @@ class ViTConfig:
     dropout: FractionBelowOne = 0.0
     drop_path: FractionBelowOne = 0.0
     recompute: Recompute = "none"
+    recompute_every: AtLeastOne = 1
+    norm: NormKind = "layer"
+    num_kv_heads: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         if self.is_conditioned and not self.condition_on:
@@ -76,6 +82,8 @@ class ViTConfig:
                 "nothing to condition on", key="model.condition_on", hint="name scalars or set model.conditioning=none"
             )
         divides(self.num_heads, self.embed_dim, key="model.num_heads", of="model.embed_dim")
+        if self.num_kv_heads is not None:
+            divides(self.num_kv_heads, self.num_heads, key="model.num_kv_heads", of="model.num_heads")
         if self.rotary_axes and (self.head_dim % 2 or self.head_dim // 2 < len(self.rotary_axes)):
             raise ConfigError(
                 f"heads of {self.head_dim} channels cannot be rotated in pairs about {len(self.rotary_axes)} axes",
@@ -128,9 +136,11 @@ class Block(nn.Module):
     def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, causal: bool = False) -> None:
         super().__init__()
         dim, conditioned = config.embed_dim, config.is_conditioned
-        self.attention_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
-        self.attention = SelfAttention(dim, config.num_heads, config.qk_norm, config.dropout, causal=causal)
-        self.mlp_norm = nn.LayerNorm(dim, elementwise_affine=not conditioned)
+        self.attention_norm = token_norm(config.norm, dim, has_gain=not conditioned)
+        self.attention = SelfAttention(
+            dim, config.num_heads, config.qk_norm, config.dropout, causal=causal, num_kv_heads=config.num_kv_heads
+        )
+        self.mlp_norm = token_norm(config.norm, dim, has_gain=not conditioned)
         self.mlp = make_mlp(config.mlp, dim, config.mlp_ratio)
         self.modulation = Modulation(config.condition_dim, dim, 6) if conditioned else None
         self.dropout = nn.Dropout(config.dropout)
@@ -145,6 +155,7 @@ class Block(nn.Module):
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """Returns the block's tokens; ``condition`` is needed where the configuration has a conditioning."""
+        self.attention.recompute = self.recompute == "attention"
         paths = (self.drop_path(x), self.drop_path(x))
         return recompute(self.recompute, self._tokens, x, condition, rotary, mask, *paths)
 
@@ -158,12 +169,13 @@ class Block(nn.Module):
         mlp_path: Float[Tensor, "batch 1 1"] | None,
     ) -> Float[Tensor, "batch token embed"]:
         if self.modulation is None:
-            x = x + self._drop(self.attention(self.attention_norm(x), rotary, mask), attention_path)
-            return x + self._drop(self.mlp(self.mlp_norm(x)), mlp_path)
+            x = x + self._drop(self.attention(to_autocast(self.attention_norm(x)), rotary, mask), attention_path)
+            return x + self._drop(self.mlp(to_autocast(self.mlp_norm(x))), mlp_path)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)
-        mixed = self.attention(modulate(self.attention_norm(x), shift_a, scale_a), rotary, mask)
+        normalized = to_autocast(modulate(self.attention_norm(x), shift_a, scale_a))
+        mixed = self.attention(normalized, rotary, mask)
         x = torch.addcmul(x, gate_a, self._drop(mixed, attention_path))
-        fed = self.mlp(modulate(self.mlp_norm(x), shift_m, scale_m))
+        fed = self.mlp(to_autocast(modulate(self.mlp_norm(x), shift_m, scale_m)))
         return torch.addcmul(x, gate_m, self._drop(fed, mlp_path))
 
     def _drop(
@@ -204,8 +216,12 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig, block: Callable[[ViTConfig, float], Block] = Block) -> None:
         super().__init__()
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.recompute_every = config.recompute_every
         self.blocks = nn.ModuleList(block(config, rate) for rate in rates)
-        self.norm = nn.LayerNorm(config.embed_dim, elementwise_affine=not config.is_conditioned)
+        for number, one in enumerate(self.blocks):
+            if number % config.recompute_every and isinstance(one, Block):
+                one.recompute = "none"
+        self.norm = token_norm(config.norm, config.embed_dim, has_gain=not config.is_conditioned)
         self.modulation = Modulation(config.condition_dim, config.embed_dim, 2) if config.is_conditioned else None
 
     def forward(

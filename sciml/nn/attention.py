@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from sciml.nn.norm import qk_norm
 from sciml.nn.position import Rotary, rotate
+from sciml.nn.recompute import recompute
 
 
 class Attend(nn.Module):
     """Mixes values by attention, without any parameter: rotates queries and keys first.
 
     Args:
-        num_heads: number of heads; those of one rank may be fewer.
+        num_heads: number of heads of keys and values, which ranks share; those of one rank may be fewer.
         dropout: probability with which an attention weight is dropped in training.
         causal: whether a token sees itself and those before it only; a mask cannot be given besides.
     """
@@ -26,13 +27,13 @@ class Attend(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "batch token head channel"],
-        key: Float[Tensor, "batch token head channel"],
-        value: Float[Tensor, "batch token head channel"],
+        key: Float[Tensor, "batch token key_head channel"],
+        value: Float[Tensor, "batch token key_head channel"],
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
         """Returns every token's mixture of all tokens' values, of those up to it, or of those that ``mask``
-        lets be seen.
+        lets be seen. Consecutive heads of queries share a head of keys and values, where there are fewer of these.
         """
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
@@ -43,6 +44,7 @@ class Attend(nn.Module):
             attn_mask=None if mask is None else mask[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=self.causal,
+            enable_gqa=query.shape[2] != key.shape[2],
         )
         return mixed.transpose(1, 2)
 
@@ -59,20 +61,34 @@ class SelfAttention(nn.Module):
         qk_norm_kind: ``none``, ``layer`` or ``rms``.
         dropout: probability with which an attention weight is dropped in training.
         causal: whether a token attends to itself and those before it only.
+        num_kv_heads: number of heads of keys and values, each for a group of heads of queries; None: one for each.
+            Source: Ainslie et al. (2023), https://doi.org/10.48550/arXiv.2305.13245.
+
+    Attributes:
+        recompute: whether the backward pass normalizes, rotates and mixes again instead of keeping what lies between.
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, qk_norm_kind: str = "layer", dropout: float = 0.0, *, causal: bool = False
+        self,
+        embed_dim: int,
+        num_heads: int,
+        qk_norm_kind: str = "layer",
+        dropout: float = 0.0,
+        *,
+        causal: bool = False,
+        num_kv_heads: int | None = None,
     ) -> None:
         super().__init__()
         self.head_dim = embed_dim // num_heads
+        key_heads = num_kv_heads or num_heads
         self.wq = nn.Linear(embed_dim, embed_dim)
-        self.wk = nn.Linear(embed_dim, embed_dim)
-        self.wv = nn.Linear(embed_dim, embed_dim)
+        self.wk = nn.Linear(embed_dim, key_heads * self.head_dim)
+        self.wv = nn.Linear(embed_dim, key_heads * self.head_dim)
         self.wo = nn.Linear(embed_dim, embed_dim)
         self.query_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
-        self.key_norm = qk_norm(qk_norm_kind, num_heads, self.head_dim)
-        self.attend = Attend(num_heads, dropout, causal=causal)
+        self.key_norm = qk_norm(qk_norm_kind, key_heads, self.head_dim)
+        self.attend = Attend(key_heads, dropout, causal=causal)
+        self.recompute = False
 
     def forward(
         self,
@@ -86,6 +102,16 @@ class SelfAttention(nn.Module):
             rotary: turns queries and keys by their tokens' positions.
             mask: which of a sample's tokens are seen; all by default.
         """
-        query, key, value = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        mixed = self.attend(self.query_norm(query), self.key_norm(key), value, rotary, mask)
+        projected = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        mixed = recompute("full" if self.recompute else "none", self._mixed, *projected, rotary, mask)
         return self.wo(mixed.flatten(-2))
+
+    def _mixed(
+        self,
+        query: Float[Tensor, "batch token head channel"],
+        key: Float[Tensor, "batch token key_head channel"],
+        value: Float[Tensor, "batch token key_head channel"],
+        rotary: Rotary | None,
+        mask: Bool[Tensor, "batch token"] | None,
+    ) -> Float[Tensor, "batch token head channel"]:
+        return self.attend(self.query_norm(query), self.key_norm(key), value, rotary, mask)

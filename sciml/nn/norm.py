@@ -1,7 +1,8 @@
-"""Normalization of queries and keys, head by head."""
+"""Normalization of tokens, and of queries and keys head by head."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,58 @@ from torch import Tensor, nn
 from sciml.nn.initialization import Constant, starts_as
 
 QKNorm = Literal["none", "layer", "rms"]
+rms_kernel: Callable[..., Tensor] = F.rms_norm
+"""What computes a root mean square norm; plans put another in its place, since CPUs have no kernel of their own for it
+that keeps as little as that of an accelerator."""
+NormKind = Literal["layer", "rms"]
+
+
+class LayerNorm(nn.LayerNorm):
+    """Normalizes tokens in the precision that they have, with sums in float32.
+
+    Autocast of an accelerator would widen tokens of half precision first and keep that copy for the backward pass.
+    """
+
+    def forward(self, input: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+        with torch.autocast(input.device.type, enabled=False):
+            weight, bias = _like(self.weight, input), _like(self.bias, input)
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Divides tokens by their root mean square, in the precision that they have.
+
+    Source: Zhang and Sennrich (2019), https://doi.org/10.48550/arXiv.1910.07467.
+    """
+
+    def forward(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return rms_kernel(x, self.normalized_shape, _like(self.weight, x), self.eps)
+
+
+def token_norm(kind: str, embed_dim: int, *, has_gain: bool) -> nn.Module:
+    """Makes the normalization of tokens that a configuration names.
+
+    Args:
+        has_gain: whether it has parameters; a modulated one does without.
+    """
+    norm = RMSNorm if kind == "rms" else LayerNorm
+    return norm(embed_dim, elementwise_affine=has_gain)
+
+
+def to_autocast(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Returns a tensor in the precision of autocast, where that is on; it leaves double precision alone.
+
+    Several linears that read one tensor would each cast it, and keep as many copies for the backward pass.
+    """
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))
+
+
+def _like(parameter: Float[Tensor, "embed"] | None, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "embed"] | None:
+    return None if parameter is None else parameter.to(x.dtype)
 
 
 class HeadNorm(nn.Module):

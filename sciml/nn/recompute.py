@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-Recompute = Literal["none", "selective", "full"]
+Recompute = Literal["none", "attention", "selective", "full"]
 RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
 
 _KEPT = frozenset(
@@ -36,12 +36,13 @@ def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[T
     """Applies a function, keeping as much for the backward pass as the mode says.
 
     Args:
-        mode: ``none`` keeps everything; ``selective`` keeps matrix products and attention and computes what
+        mode: ``none`` keeps everything, as does ``attention``, which :class:`sciml.nn.attention.SelfAttention` sees to
+            inside of the function; ``selective`` keeps matrix products and attention and computes what
             lies between them again, which costs next to no FLOPs; ``full`` keeps the inputs alone.
         function: a block of the model.
         args: its inputs.
     """
-    if mode == "none" or not torch.is_grad_enabled():
+    if mode in ("none", "attention") or not torch.is_grad_enabled():
         return function(*args)
     with _casting_anew():
         if mode == "full":

@@ -10,9 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciml.nn.initialization import Normal, starts_as
+from sciml.nn.recompute import recompute
 
 INITIAL_STD = 0.02
 """Standard deviation of embeddings at the start, as of all weights of GPT-2."""
+CHUNK_LOGITS = 2**26
+"""Logits that stand at once while a loss is computed: in float32 256 MiB, and as much for their gradients."""
 
 Map = Callable[[Tensor], Tensor]
 
@@ -83,11 +86,27 @@ class VocabularyHead(nn.Module):
     ) -> Float[Tensor, "batch token *word"]:
         """Returns logits (batch, token, word); with targets their negative log-likelihood in nats (batch,
         token), float32.
+
+        Where there are many logits, some tokens' are made at a time, and made again in the backward pass.
         """
-        logits = F.linear(x, self.weight)
         if targets is None:
-            return self.join(logits)
+            return self.join(F.linear(x, self.weight))
+        tokens = x.shape[0] * x.shape[1]
+        chunks = -(-tokens * self.weight.shape[0] // CHUNK_LOGITS)
+        if chunks <= 1:
+            return self._loss(x, targets)
+        rows, rows_of_targets = (flat.chunk(chunks) for flat in (x.flatten(0, 1)[:, None], targets.reshape(-1, 1)))
+        losses = [recompute("full", self._loss, *pair) for pair in zip(rows, rows_of_targets, strict=True)]
+        return torch.cat(losses).view(targets.shape)
+
+    def _loss(
+        self, x: Float[Tensor, "batch token embed"], targets: Int[Tensor, "batch token"]
+    ) -> Float[Tensor, "batch token"]:
+        logits = F.linear(x, self.weight)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.own_words is None:
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            return loss.view(targets.shape)
         return self._log_sum(logits) - self._logit_of(targets, logits)
 
     def _log_sum(self, logits: Float[Tensor, "batch token word"]) -> Float[Tensor, "batch token"]:
@@ -99,8 +118,7 @@ class VocabularyHead(nn.Module):
     def _logit_of(
         self, targets: Int[Tensor, "batch token"], logits: Float[Tensor, "batch token word"]
     ) -> Float[Tensor, "batch token"]:
-        if self.own_words is None:
-            return logits.gather(-1, targets[..., None])[..., 0]
+        assert self.own_words is not None
         row, is_own = rows_of(targets, self.own_words)
         return self.total(logits.gather(-1, row[..., None])[..., 0] * is_own)
 

@@ -4,31 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from sciml.distributed.axes import SAMPLES, Role
 from sciml.distributed.mesh import Mesh
 
 
-def shard_modules(blocks: Iterable[nn.Module], roots: Iterable[nn.Module], mesh: Mesh, zero: int) -> None:
+def shard_modules(
+    blocks: Iterable[nn.Module],
+    roots: Iterable[nn.Module],
+    mesh: Mesh,
+    zero: int,
+    half: torch.dtype | None = None,
+) -> None:
     """Shards parameters over ``shard``, block by block, and replicates them over ``dp``.
 
     Stages of ZeRO differ in what is whole between which moments. 3: a block's weights from just before to just
     after its forward and backward pass. 2: weights through the whole step. 1: gradients too, until the last
     micro-batch. Between steps everything is sharded.
 
+    Blocks compute with weights of half precision under autocast; gathered so, they take half the bytes, and autocast
+    has none to cast. Gradients are added in float32. What stands outside of blocks keeps float32: it is little, and its
+    outputs are.
+
     Source: Rajbhandari et al. (2020), https://doi.org/10.48550/arXiv.1910.02054.
+
+    Args:
+        half: precision in which the weights of blocks are gathered; None keeps their own.
     """
     if mesh.size(Role.SHARD) == 1:
         return
     axes = mesh.torch_mesh(*SAMPLES)
     blocks = list(blocks)
+    policy = MixedPrecisionPolicy()
+    if half is not None:
+        # The residual stream, positions and conditions are left as they come.
+        policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
         # The backward pass begins with the last block: it would be let go only to be gathered again.
-        fully_shard(block, mesh=axes, reshard_after_forward=zero == 3 and block is not blocks[-1])
+        free = zero == 3 and block is not blocks[-1]
+        fully_shard(block, mesh=axes, reshard_after_forward=free, mp_policy=policy)
     for root in roots:
         fully_shard(root, mesh=axes, reshard_after_forward=False)
 

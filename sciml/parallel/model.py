@@ -124,6 +124,7 @@ def parallelize(
     config: ParallelConfig,
     seed: int | None,
     start: Start | None = None,
+    half: torch.dtype | None = None,
 ) -> ParallelModel:
     """Builds a model cut over a mesh; no rank ever holds more of it than its part and one whole parameter.
 
@@ -133,6 +134,7 @@ def parallelize(
         build: makes the model for one device; called under the meta device.
         seed: of the first values; None leaves them open, for weights that are loaded next.
         start: where weights start from, if not from what their rules draw.
+        half: precision in which sharded weights of blocks are gathered; see :func:`sciml.parallel.data.shard_modules`.
 
     Raises:
         ConfigError: where a degree does not suit the model.
@@ -141,7 +143,7 @@ def parallelize(
         module = build()
     # The meta device forgets constants; models that keep some are built twice.
     constants = dict(build().named_buffers()) if list(module.buffers()) else {}
-    model = cut(module, mesh, config)
+    model = cut(module, mesh, config, half)
     module.to_empty(device=mesh.device)
     tie(module, model.tied)  # which the new tensors no longer are
     for name, value in module.named_buffers():
@@ -154,7 +156,7 @@ def parallelize(
     return model
 
 
-def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
+def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig, half: torch.dtype | None = None) -> ParallelModel:
     """Cuts a model on the meta device; in this order: matrices and tokens, pipeline stages, sharding.
 
     Raises:
@@ -174,7 +176,7 @@ def cut(module: nn.Module, mesh: Mesh, config: ParallelConfig) -> ParallelModel:
         pipeline = Pipeline(stages, mesh, config, layout)
         blocks = [block for stage in stages.values() for block in stage.blocks]
     model = ParallelModel(module, mesh, config, cut_dims, frozenset(partial_sums), pipeline, tied, plan.stages.blocks)
-    shard_modules(blocks, model.roots, mesh, config.zero)
+    shard_modules(blocks, model.roots, mesh, config.zero, half)
     return model
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, NonNegative, Positive
+from sciml.core.types import AtLeastOne, NonNegative, Positive, PositiveFraction
 from sciml.training.config import Precision
 
 NEEDED = {
@@ -17,6 +17,45 @@ NEEDED = {
 }
 """Facts that a plan cannot do without, with examples."""
 GB, MICROSECONDS = 1e9, 1e-6
+
+
+class Shares(NamedTuple):
+    """Holds the shares of a device's peaks that are reached; see :class:`Efficiency`."""
+
+    compute: float
+    attention: float
+    link: float
+    memory: float
+
+
+GENERIC = Shares(compute=0.7, attention=0.25, link=0.6, memory=0.85)
+"""Of a device of which nothing is known."""
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Holds the shares of a device's peaks that trainings reach.
+
+    They belong to the device; ``conf/cluster`` says for each what they were fitted to. What is None is taken from the
+    cluster, and what that does not know from :data:`GENERIC`.
+
+    Attributes:
+        compute: share of a device's peak that large matrix products reach; smaller ones also wait for their operands.
+        attention: the same of attention.
+        link: share of a link's bandwidth that messages reach.
+        memory: share of a memory's bandwidth that all other kernels reach.
+    """
+
+    compute: PositiveFraction | None = None
+    attention: PositiveFraction | None = None
+    link: PositiveFraction | None = None
+    memory: PositiveFraction | None = None
+
+    def on(self, cluster: ClusterConfig) -> Shares:
+        """Fills in what is not given."""
+        own = Shares(1.0, 1.0, 1.0, 1.0) if cluster.measured else GENERIC
+        known = [[getattr(one, name) for one in (self, cluster.efficiency)] for name in Shares._fields]
+        return Shares(*(next((v for v in given if v is not None), own[n]) for n, given in enumerate(known)))
 
 
 @dataclass(frozen=True)
@@ -55,6 +94,8 @@ class ClusterConfig:
         power_w: of a device at work, with its share of the node.
         price_per_hour: of a device, in any currency; None reports no cost.
         measured: whether speeds were measured there, and are not those that makers state.
+        efficiency: shares of these peaks that trainings reach.
+        device_names: parts of the names by which drivers know a device, such as ``H100 80GB``; each word counts.
     """
 
     name: str
@@ -73,6 +114,8 @@ class ClusterConfig:
     power_w: Positive[float] | None = None
     price_per_hour: NonNegative[float] | None = None
     measured: bool = False
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    device_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         reach = [link.devices for link in self.links.values()]
@@ -118,24 +161,3 @@ class ClusterConfig:
     def level(self, span: int) -> str:
         """Returns the name of the first level that joins so many neighboring ranks."""
         return next(name for name, link in self.links.items() if link.devices is None or span <= link.devices)
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """Holds the shares of a device's peaks that are reached.
-
-    The first two are fitted, to the hardware throughput of the published runs of 175 B (36.14%) and 1 T parameters
-    (31.96%) on Frontier, and to nothing else; the third is assumed. Strong and weak scaling and 22 B are predicted; see
-    ``tests/unit/planning/test_published.py``.
-
-    Source: Dash et al. (2023), https://doi.org/10.48550/arXiv.2312.12705.
-
-    Attributes:
-        compute: share of a device's peak that matrix products and attention reach.
-        link: share of a link's bandwidth that messages reach.
-        memory: share of a memory's bandwidth that all other kernels reach.
-    """
-
-    compute: float = 0.4202
-    link: float = 0.5449
-    memory: float = 0.8

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sciml.distributed.axes import GRADIENTS, REPLICAS, SAMPLES, Role, axes_in, num_ranks
 from sciml.distributed.collectives import BUCKET_BYTES
 from sciml.distributed.communication import Count, ring
-from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
+from sciml.parallel.config import ParallelConfig
+from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Shares
 from sciml.planning.costs import FLOAT32, AffineCost
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import RankParameters
@@ -77,17 +78,9 @@ class CommunicationModel:
         if self.facts.accounting is None and strategy.engine.name == "native":
             yield from self._statistics(strategy, parameters)
 
-    def boundary_crossings(self, strategy: Strategy, parameters: RankParameters) -> int:
-        """Returns how often the stage activations of a micro-batch leave a rank, there and back.
-
-        Two neighboring stages are never on one rank, so that interleaving v of them multiplies the volume by v.
-        """
-        p = strategy.parallel
-        return 0 if p.pp == 1 else 2 * p.interleave - parameters.is_first - parameters.is_last
-
     def pipeline(self, strategy: Strategy, parameters: RankParameters) -> Iterator[Message]:
         """Yields the stage activations, which cross each boundary once there and once back."""
-        crossings = self.boundary_crossings(strategy, parameters)
+        crossings = boundary_crossings(strategy.parallel, is_first=parameters.is_first, is_last=parameters.is_last)
         if not crossings:
             return
         calls = strategy.micro_batches(self.training) * crossings
@@ -148,6 +141,14 @@ class CommunicationModel:
                 yield Message(axes, "all_reduce", 1, numbers * DOUBLE)
 
 
+def boundary_crossings(parallel: ParallelConfig, *, is_first: bool, is_last: bool) -> int:
+    """Returns how often the stage activations of a micro-batch leave a rank, there and back.
+
+    Two neighboring stages are never on one rank, so that interleaving v of them multiplies the volume by v.
+    """
+    return 0 if parallel.pp == 1 else 2 * parallel.interleave - is_first - is_last
+
+
 def _shards(strategy: Strategy, parameters: RankParameters, passes: float, shard: int) -> Iterator[Message]:
     """Yields what FSDP2 gathers before it is used, and the gradients that it scatters afterwards.
 
@@ -158,13 +159,15 @@ def _shards(strategy: Strategy, parameters: RankParameters, passes: float, shard
     p = strategy.parallel
     scatters = 1.0 if p.zero == 1 or p.pp > 1 else passes
     freed_blocks = len(parameters.blocks) - 1 if p.zero == 3 else 0
-    alike = Counter((unit.padded(p.shard) * FLOAT32, n < freed_blocks) for n, unit in enumerate(parameters.fsdp_units))
-    for (size, is_freed), times in alike.items():
+    units = enumerate(parameters.fsdp_units)
+    alike = Counter((unit.padded(p.shard) * FLOAT32, n < freed_blocks, n < len(parameters.blocks)) for n, unit in units)
+    for (size, is_freed, is_block), times in alike.items():
         gathers = 1.0
         if p.zero == 3:
             gathers = (1 + passes if is_freed else 1) if p.pp > 1 else passes * (2 if is_freed else 1)
         if size:
-            yield Message(strategy.label(Role.SHARD), "all_gather", times * gathers, size)
+            gathered = size / 2 if is_block and strategy.gathers_half else size
+            yield Message(strategy.label(Role.SHARD), "all_gather", times * gathers, gathered)
             yield Message(strategy.label(Role.SHARD), "reduce_scatter", times * scatters, size * p.shard)
             if replicas := strategy.label(Role.DATA):
                 yield Message(replicas, "all_reduce", times * scatters, size)
@@ -231,13 +234,19 @@ def _add(total: dict[str, dict[str, Count]], axes: str, kind: str, count: Count)
 class Links:
     """Predicts the time of a mesh's messages on the links of a cluster.
 
-    The ranks of a group pass their payload around a ring, and the slowest link among them sets the pace; a call takes
-    the link's latency once for each doubling of the ranks.
+    Inside a node the ranks of a group pass their payload around a ring, and the slowest link among them sets the pace.
+    Over nodes there is a ring for each rank that a node has in the group: each ring has a network port of its own and
+    carries its part of the payload, so a group with k ranks a node is up to k times as fast, until the links inside are
+    the slower ones. In an all-to-all every rank sends through its own port what goes to other nodes. Steps of rings
+    take the latency of their link each; an all-reduce may take a tree over nodes instead.
+
+    Source: what NCCL and RCCL count for rings and trees, src/graph/tuning.cc of https://github.com/NVIDIA/nccl.
     """
 
-    def __init__(self, cluster: ClusterConfig, efficiency: Efficiency) -> None:
+    def __init__(self, cluster: ClusterConfig, efficiency: Shares) -> None:
         self.cluster, self.efficiency = cluster, efficiency
         self._levels: dict[int, str] = {}
+        self._rates: dict[tuple[Any, ...], tuple[float, float]] = {}
 
     def level(self, strategy: Strategy, axes: str) -> str:
         """Returns the name of the slowest link among the ranks along some axes."""
@@ -246,14 +255,36 @@ class Links:
             self._levels[span] = self.cluster.level(span)
         return self._levels[span]
 
-    def cost(self, strategy: Strategy, axes: str, calls: float, wire_bytes: float) -> AffineCost:
-        """Returns the seconds of some calls that put so many bytes of each sample on the wire together."""
+    def cost(self, strategy: Strategy, axes: str, kind: str, calls: float, wire_bytes: float) -> AffineCost:
+        """Returns the seconds of some calls of a kind that put so many bytes of each sample on the wire together."""
+        key = strategy.mesh, axes, kind
+        if key not in self._rates:
+            self._rates[key] = self._of_call(strategy, axes, kind)
+        latency, seconds_per_byte = self._rates[key]
+        return AffineCost(calls * latency, wire_bytes * seconds_per_byte)
+
+    def _of_call(self, strategy: Strategy, axes: str, kind: str) -> tuple[float, float]:
+        """Returns the seconds that a call takes besides its bytes, and those of a byte on the wire."""
         link = self.cluster.links[self.level(strategy, axes)]
-        hops = (
-            1.0 if {axis.role for axis in axes_in(axes)} == {Role.STAGE} else max(1.0, math.log2(strategy.ranks(axes)))
-        )
-        rate = link.gb_per_s * GB * self.efficiency.link
-        return AffineCost(calls * hops * link.latency_us * MICROSECONDS, wire_bytes / rate)
+        outside = link.gb_per_s * GB * self.efficiency.link
+        latency = link.latency_us * MICROSECONDS
+        ranks, inside = strategy.ranks(axes), strategy.ranks_of_node(axes, self.cluster.devices_per_node)
+        if kind in ("send", "recv"):
+            return latency, 1 / outside
+        if link.devices is not None or inside == 1 or inside == ranks:
+            steps = ranks - 1 if kind != "all_reduce" else min(2 * (ranks - 1), 2 * math.ceil(math.log2(ranks)))
+            return steps * latency, 1 / outside
+        near = self.cluster.links[self.cluster.level(self.cluster.devices_per_node)]
+        within, near_latency = near.gb_per_s * GB * self.efficiency.link, near.latency_us * MICROSECONDS
+        nodes = ranks / inside
+        if kind == "all_to_all":
+            share = (ranks - inside) / (ranks - 1)  # of the wire's bytes, to other nodes
+            return (ranks - 1) * latency, max(share / outside, (1 - share) / within)
+        passing: float = (ranks - nodes) * near_latency + nodes * latency
+        if kind == "all_reduce":
+            tree = (inside - 1) * near_latency + math.log2(nodes) * latency
+            passing = 2 * min(passing, tree)
+        return passing, 1 / min(inside * outside, within)
 
     def seconds(self, strategy: Strategy, messages: Iterable[Message]) -> float:
         """Returns the seconds of several messages, one after the other."""
@@ -261,5 +292,5 @@ class Links:
         for axes, kind, calls, payload in messages:
             if calls:
                 wire = calls * payload * ring(kind, strategy.ranks(axes))
-                total += self.cost(strategy, axes, calls, wire)(1)
+                total += self.cost(strategy, axes, kind, calls, wire)(1)
         return total

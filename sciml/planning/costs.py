@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 from sciml.distributed.communication import Count
 
@@ -53,15 +53,25 @@ class OpCost(Summable):
 
     Attributes:
         flops: floating point operations of matrix products and attention, two for a multiplication and addition.
-        operand_bytes: bytes that these read and write.
+        products: those of matrix products alone.
+        attention: those that attention carries out, which is half of what it counts for where it is causal.
+        operand_bytes: bytes that matrix products read and write.
         other_bytes: bytes that all other kernels read and write.
+        cast_bytes: of weights that autocast reads in one precision and writes in another.
         kernels: number of kernels of both kinds.
     """
 
     flops: AffineCost = AffineCost()
+    products: AffineCost = AffineCost()
+    attention: AffineCost = AffineCost()
     operand_bytes: AffineCost = AffineCost()
     other_bytes: AffineCost = AffineCost()
+    cast_bytes: AffineCost = AffineCost()
     kernels: float = 0.0
+
+    def without_casts(self) -> OpCost:
+        """Returns the same operations where weights come in the precision in which they are used."""
+        return replace(self, cast_bytes=AffineCost())
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class StageProfile:
         forward, backward: operations; those of the backward pass include recomputation.
         forward_messages, backward_messages: communication volume of one sample.
         saved_activations: bytes that the forward pass saves for the backward pass.
-        peak_at_loss: bytes at the end of the forward pass, before autocast frees the weights that it has cast.
+        cast_weights: bytes of weights that autocast has cast, where they are held in another precision.
         backward_workspace: the most bytes that the backward pass needs besides while it is in this stage.
     """
 
@@ -81,8 +91,36 @@ class StageProfile:
     forward_messages: Messages = field(default_factory=dict)
     backward_messages: Messages = field(default_factory=dict)
     saved_activations: AffineCost = AffineCost()
-    peak_at_loss: AffineCost = AffineCost()
+    cast_weights: AffineCost = AffineCost()
     backward_workspace: AffineCost = AffineCost()
+
+    def mixed(self, other: StageProfile, share: float) -> StageProfile:
+        """Returns the mean of this stage and of another one, of which a share are like this; workspaces are its own."""
+
+        def mean(name: str) -> Any:
+            return getattr(self, name) * share + getattr(other, name) * (1 - share)
+
+        def messages(name: str) -> Messages:
+            own, others = getattr(self, name), getattr(other, name)
+            pairs = {key: (own.get(key, Count()), others.get(key, Count())) for key in {*own, *others}}
+            return {
+                key: Count(
+                    round(a.calls * share + b.calls * (1 - share)),
+                    round(a.bytes * share + b.bytes * (1 - share)),
+                    a.wire_bytes * share + b.wire_bytes * (1 - share),
+                )
+                for key, (a, b) in pairs.items()
+            }
+
+        return replace(
+            self,
+            forward=mean("forward"),
+            backward=mean("backward"),
+            forward_messages=messages("forward_messages"),
+            backward_messages=messages("backward_messages"),
+            saved_activations=mean("saved_activations"),
+            cast_weights=mean("cast_weights"),
+        )
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,7 +20,10 @@ from torch.utils._pytree import tree_map
 
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
+from sciml.nn import norm
 from sciml.parallel.config import ParallelConfig
+
+T = TypeVar("T")
 
 _IN_FLOAT32 = (
     "layer_norm",
@@ -65,6 +70,12 @@ def fake_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
         dist.destroy_process_group()
 
 
+@cache
+def _fake_mode() -> FakeTensorMode:
+    """Returns the mode of all fake tensors, which those that meet must have in common."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
 def fake_parameters(model: nn.Module) -> None:
     """Replaces parameters on the meta device by fake tensors, which report the CPU as their device and have no memory.
 
@@ -72,7 +83,7 @@ def fake_parameters(model: nn.Module) -> None:
     never meets a parameter (positions, neighbor lists, refinement) is computed as always, so that shapes which depend
     on data are those of the data.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = _fake_mode()
 
     def fake(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         with mode:
@@ -86,10 +97,28 @@ def fake_parameters(model: nn.Module) -> None:
                 setattr(module, name, fake(buffer))
 
 
+def fake_batch(batch: T) -> T:
+    """Returns a batch of fake tensors of the same shapes, whatever records and mappings it consists of."""
+    mode = _fake_mode()
+
+    def fake(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            with mode:
+                return torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        if isinstance(value, Mapping):
+            return {key: fake(one) for key, one in value.items()}
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{field.name: fake(getattr(value, field.name)) for field in fields(value)})
+        return value
+
+    return fake(batch)
+
+
 @contextmanager
 def accelerator_autocast() -> Iterator[None]:
-    """Makes autocast on the CPU cast as it does on an accelerator."""
+    """Makes autocast on the CPU cast as it does on an accelerator, and composed norms cost what fused ones do."""
     library = torch.library.Library("aten", "IMPL")
+    kernel, norm.rms_kernel = norm.rms_kernel, _fused_rms_norm
     try:
         for name in _IN_FLOAT32:
             packet, _, overload = name.partition(".")
@@ -98,6 +127,12 @@ def accelerator_autocast() -> Iterator[None]:
         yield
     finally:
         library._destroy()
+        norm.rms_kernel = kernel
+
+
+def _fused_rms_norm(x: Any, shape: Any, weight: Any, eps: float | None) -> Any:
+    """Stands in for the kernel of accelerators: it reads, writes and keeps what that of a layer norm does."""
+    return F.layer_norm(x, shape, weight, None, 1e-5 if eps is None else eps)
 
 
 def _in_float32(operator: Any, *args: Any, **kwargs: Any) -> Any:

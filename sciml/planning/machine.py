@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +56,8 @@ BLOCK = {"cpu": (2, 256, 128), "accelerator": (8, 2048, 2048)}
 """Samples, tokens and channels of the block by which all other kernels are measured."""
 UNITS = 8
 """Number of modules that are sharded, each alone, and of parameters that are updated."""
+ASSUMED_NETWORK_GB_PER_S, ASSUMED_NETWORK_US = 12.5, 15.0
+"""Of a network of which nothing is known: a port of 100 Gb/s for each process."""
 UPDATED = 2**19
 """Elements of each of these parameters."""
 MESSAGE = {"cpu": 2**23, "accelerator": 2**28}
@@ -61,27 +65,75 @@ MESSAGE = {"cpu": 2**23, "accelerator": 2**28}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def cluster_here(devices: int, device: str = "auto", num_threads: int = 1) -> ClusterConfig:
-    """Returns this machine as a cluster: known by its accelerators' name, measured before, or measured now.
+def cluster_here(devices: int, device: str = "auto", num_threads: int = 1, local: int | None = None) -> ClusterConfig:
+    """Returns the cluster that a training runs on: known by its devices' name, measured before, or measured now.
+
+    Only the own node is measured, by as many processes as it has of the training. How nodes talk to one another is then
+    assumed, which is said.
 
     Args:
         devices: processes that will be at work.
         device: as ``trainer.device``.
+        local: those of them on this node; all by default.
     """
-    kind = pick_device(device)
+    kind, local = pick_device(device), local or devices
     if kind != "cpu":
-        name = torch.cuda.get_device_name() if kind == "cuda" else ""
-        known = next((option for option in options("cluster") if option.upper() in name.upper().split()), None)
+        known = cluster_of(_device_name(kind), os.environ, local)
         if known is not None:
-            return read_cluster(CONF / "cluster" / f"{known}.yaml")
+            return known
     path = OWN_CONF / "cluster" / f"{THIS_MACHINE}.yaml"
     if path.exists():
         kept = read_cluster(path)
-        if kept.devices_per_node >= devices and kept.device == _kind(kind):
-            return kept
-    message = f"measuring this machine with {count_of(devices)}; scripts/doctor.py --measure keeps the result"
+        if kept.devices_per_node >= local and kept.device == _kind(kind):
+            return over_nodes(kept, devices, local)
+    message = f"measuring this machine with {count_of(local)}; scripts/doctor.py --measure keeps the result"
     print(message, file=sys.stderr, flush=True)
-    return measure_machine(devices, device, num_threads)
+    return over_nodes(measure_machine(local, device, num_threads), devices, local)
+
+
+def cluster_of(device: str, environ: Mapping[str, str], local: int = 1) -> ClusterConfig | None:
+    """Returns the cluster that a device is known to stand in; None for a device of which nothing is known.
+
+    Of several with the same devices it is the one that Slurm or the modules name, else one whose nodes have as many.
+
+    Args:
+        device: its name, as drivers say it, such as ``NVIDIA A100-SXM4-80GB``.
+        local: processes on this node.
+    """
+    words = set(re.split(r"[^A-Z0-9]+", device.upper()))
+    folders = [folder / "cluster" for folder in (CONF, OWN_CONF)]
+    paths = [folder / f"{name}.yaml" for name in options("cluster") if name != THIS_MACHINE for folder in folders]
+    known = [c for c in map(read_cluster, filter(Path.exists, dict.fromkeys(paths))) if any(set(n.upper().split()) <= words for n in c.device_names)]
+    site = " ".join(environ.get(name, "") for name in ("SLURM_CLUSTER_NAME", "LMOD_SYSTEM_NAME")).lower()
+    return min(
+        known,
+        key=lambda c: (c.name not in site, c.devices_per_node < local, c.devices_per_node != local),
+        default=None,
+    )
+
+
+def over_nodes(node: ClusterConfig, devices: int, local: int) -> ClusterConfig:
+    """Returns a measured node as a cluster of as many as a training needs, whose network is assumed."""
+    if devices <= local:
+        return node
+    inner = next(iter(node.links.values()))
+    rate = min(inner.gb_per_s, ASSUMED_NETWORK_GB_PER_S)
+    print(
+        f"no cluster is known by its devices' name: the network between nodes is assumed to have {rate:.3g} GB/s a "
+        f"process; cluster.links in a file of conf/cluster says it better",
+        file=sys.stderr,
+        flush=True,
+    )
+    links = {"node": replace(inner, devices=local), "network": Link(None, rate, ASSUMED_NETWORK_US)}
+    if local == 1:
+        del links["node"]
+    return replace(node, devices_per_node=local, num_nodes=None, links=links)
+
+
+def _device_name(kind: str) -> str:
+    """Returns what drivers call the device of this process; empty where they do not say."""
+    module: Any = getattr(torch, kind, None)
+    return str(module.get_device_name()) if hasattr(module, "get_device_name") else ""
 
 
 def read_cluster(path: Path) -> ClusterConfig:
@@ -180,7 +232,7 @@ def _room(world: World) -> float:
     """Returns the GB of a device, or of the host for each process."""
     if world.device.type == "cpu":
         return psutil.virtual_memory().available / world.size / GB
-    return torch.cuda.get_device_properties(world.device).total_memory / GB
+    return torch.get_device_module(world.device).get_device_properties(world.device).total_memory / GB
 
 
 def _messages(world: World, size: int) -> dict[str, float]:

@@ -18,6 +18,8 @@ from sciml.planning.strategy import Strategy, TrainingSpec
 # Of DeepSpeed 0.19's defaults, which the suite leaves as they are: elements in a bucket of gradients, in the parameters
 # that stage 3 keeps gathered, and in those that it gathers ahead.
 DEEPSPEED_BUCKET, DEEPSPEED_LIVE, DEEPSPEED_AHEAD = 5e8, 1e9, 5e7
+HALF = 2
+"""Bytes."""
 TEMPORARIES = 3
 """Tensors as large as the largest parameter that an update of one parameter after the other needs."""
 STEPS, EXCHANGED, TEMPORARIES_OF_A_MATRIX = 2, 5, 4
@@ -82,14 +84,18 @@ def _orthogonalization(strategy: Strategy, parameters: RankParameters) -> float:
 def _gathered(strategy: Strategy, parameters: RankParameters, training: TrainingSpec) -> float:
     """Counts the weights and gradients that FSDP2 has whole at a time; see :mod:`sciml.parallel.data`."""
     p = strategy.parallel
-    whole, block = float(FLOAT32 * parameters.numel), float(FLOAT32 * parameters.largest_block)
+    width = HALF if strategy.gathers_half else FLOAT32
+    root, block = float(FLOAT32 * parameters.root.numel), float(width * parameters.largest_block)
+    whole = root + width * (parameters.numel - parameters.root.numel)
     if p.pp > 1 or p.zero < 3:  # through the step, and the block that is arriving
         weights = whole + block
     else:  # what is never freed; this block, the next, and one that is arriving
-        kept = FLOAT32 * (parameters.root.numel + (parameters.blocks[-1].numel if parameters.blocks else 0))
+        kept = root + (width * parameters.blocks[-1].numel if parameters.blocks else 0)
         weights = min(kept + 3 * block, whole + block)
     accumulates = p.pp > 1 or (p.zero == 1 and strategy.micro_batches(training) > 1)
-    return weights + (whole if accumulates else 2 * block)
+    # Gradients are reduced in float32: those of a block on their way, and of the next as they are made.
+    gradients = float(FLOAT32 * parameters.numel) if accumulates else FLOAT32 * parameters.largest_block + block
+    return weights + gradients
 
 
 def deepspeed_state(strategy: Strategy, parameters: RankParameters, training: TrainingSpec) -> State:
@@ -256,12 +262,13 @@ class MemoryModel:
         def saved(stage: StageProfile) -> float:
             return max(0.0, stage.saved_activations(samples))
 
-        def cast(stage: StageProfile) -> float:
-            return max(0.0, stage.peak_at_loss(samples) - saved(stage))
-
-        left = flying * blocks * saved(profile.block) + times * sum(map(saved, ends))
-        casts = blocks * cast(profile.block) + sum(map(cast, ends))
-        return left, max(casts, *(stage.backward_workspace(samples) for stage in (profile.block, *ends)))
+        # Autograd keeps the weights that autocast has cast; those of a block that is computed again come anew.
+        keeps_casts = strategy.recompute in ("none", "attention")
+        casts = 0.0 if strategy.gathers_half else profile.block.cast_weights(samples)
+        left = flying * blocks * (saved(profile.block) + casts * keeps_casts)
+        left += times * sum(saved(end) + end.cast_weights(samples) for end in ends)
+        in_block = profile.block.backward_workspace(samples) + casts * (not keeps_casts)
+        return left, max(in_block, *(end.backward_workspace(samples) for end in ends), 0.0)
 
     def _received(self, strategy: Strategy, parameters: RankParameters) -> float:
         """Returns bytes received from neighboring stages for passes in flight, there and back."""

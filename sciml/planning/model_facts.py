@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,26 +12,30 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.communication import Count, ring
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
-from sciml.nn.recompute import RECOMPUTES
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import check_plan, cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
-from sciml.planning.fake_mesh import fake_mesh, fake_parameters
+from sciml.planning.fake_mesh import fake_batch, fake_mesh, fake_parameters
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
 from sciml.planning.pass_profile import EMBED, HEAD, OpCount, PassProfile, profile_pass, tensors_of
 
 PROFILED_BLOCKS = 2
 """Blocks of a model whose pass is profiled."""
+FEW_TOKENS = 2048
+"""Tokens in the smallest batch of text that is profiled."""
 TYPICAL, NEXT = "0", "1"
 """The blocks whose memory and whose operations stand for all: what a block leaves for the next counts with the next."""
 TIED = "tied"
+SEARCHED = ("none", "selective", "full")
+"""Ways to recompute activations that a search tries; that of attention alone saves little beside fused attention."""
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
 _KINDS_OF_SHARDS = ("all_gather", "all_to_all")
 """Kinds whose payload is a rank's part of a whole, so that it shrinks as its own axis grows."""
@@ -56,6 +61,7 @@ class ModelFacts:
         parameters: number of parameters of the whole model.
         depth: number of blocks that can be spread over pipeline stages; 0 where there are none.
         recomputes: ways in which its blocks can recompute activations.
+        recomputing: share of the blocks that recompute activations, where blocks do.
         batch_bytes: of a sample on the device.
     """
 
@@ -79,14 +85,20 @@ class ModelFacts:
         self.depth = len(block_list(self.whole, self.plan.stages))
         self._small = self._of_few_blocks()
         recomputes = any(isinstance(getattr(module, "recompute", None), str) for module in self.whole.modules())
-        self.recomputes: tuple[str, ...] = RECOMPUTES if recomputes else RECOMPUTES[:1]
+        self.recomputes: tuple[str, ...] = SEARCHED if recomputes else SEARCHED[:1]
+        every = max((int(getattr(module, "recompute_every", 1)) for module in self.whole.modules()), default=1)
+        self.recomputing = math.ceil(self.depth / every) / self.depth if self.depth else 1.0
         self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(batch(1))))
+        # Of graphs, say, shapes depend on what is in a batch; all else is profiled without computing anything.
+        self._reads_batches = False
+        self._fake_batch = cache(lambda samples: fake_batch(batch(samples)))
         # Profiles take long; each is made once.
         self._refusal = cache(self._check)
         self.layout = cache(self._layout)
         self.sample_flops = cache(self._sample_flops)
         self.profile = cache(self._profile)
         self.exact_profile = cache(self._exact_profile)
+        self.few_samples = cache(self._few_samples)
         self._pass_profile = cache(self._profile_pass)
 
     def build(self) -> nn.Module:
@@ -132,7 +144,7 @@ class ModelFacts:
 
     def _sample_flops(self, recompute: str = "none") -> tuple[float, float]:
         """Returns the FLOPs of a forward and of a backward pass of the whole model over a sample."""
-        stages = self.exact_profile(1, 1, "bf16", recompute).stages(1, self.depth, 1)
+        stages = self.profile(1, 1, "bf16", recompute).stages(1, self.depth, 1)
         forward = sum(stage.forward.flops(1) * times for stage, times in stages)
         return forward, sum(stage.backward.flops(1) * times for stage, times in stages)
 
@@ -153,6 +165,14 @@ class ModelFacts:
         return sum(parameter.numel() for parameter in cut)
 
     def _profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+        """Profiles a rank on which as many blocks as the model says compute activations again."""
+        profile = self._uniform_profile(tp, sp, precision, recompute)
+        if recompute == "none" or self.recomputing == 1:
+            return profile
+        rest = self.profile(tp, sp, precision, "none")
+        return replace(profile, block=profile.block.mixed(rest.block, self.recomputing))
+
+    def _uniform_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
         """Profiles a rank, interpolating between small degrees where these can cut the model."""
         half = "bf16" if precision == "fp16" else precision  # both take the same memory and operations
         interpolation = self._interpolation(tp, sp)
@@ -170,17 +190,25 @@ class ModelFacts:
         return DegreeInterpolation(tp, sp, (base[0], base[1]))
 
     def _exact_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
-        """Profiles a rank by passes with these very degrees, of one sample and of two."""
-        one, two = (self._pass_profile(tp, sp, precision, recompute, samples) for samples in (1, 2))
-        embed, block, head = (_stage_profile(one, two, stage) for stage in (EMBED, TYPICAL, HEAD))
+        """Profiles a rank by passes with these very degrees, of few samples and of twice as many."""
+        few = self.few_samples()
+        one, two = (self._pass_profile(tp, sp, precision, recompute, samples) for samples in (few, 2 * few))
+        embed, block, head = (_stage_profile(one, two, few, stage) for stage in (EMBED, TYPICAL, HEAD))
         if self.depth > 1:
             # A backward pass comes to what the embedding computes besides tokens before it is through with block 0.
-            operations = _stage_profile(one, two, NEXT)
+            operations = _stage_profile(one, two, few, NEXT)
             early = block.backward + operations.backward * -1
             embed = replace(embed, backward=embed.backward + early)
             memory = {name: getattr(block, name) for name in _MEMORY}
             block = replace(operations, **memory)
-        return RankProfile(embed, block, head, tuple(float(tensor.nbytes) for tensor in one.stage_activations))
+        return RankProfile(embed, block, head, tuple(tensor.nbytes / few for tensor in one.stage_activations))
+
+    def _few_samples(self) -> int:
+        """Returns the samples of the smaller pass: of text enough that not all logits stand at once in either."""
+        tensors = list(tensors_of(self._batch(1)))
+        if not tensors or any(tensor.is_floating_point() for tensor in tensors):
+            return 1
+        return max(1, math.ceil(FEW_TOKENS / max(tensor.numel() for tensor in tensors)))
 
     def _layout(self, tp: int) -> ParameterLayout:
         """Lists the parameters on one rank of ``tp`` by stage."""
@@ -200,8 +228,16 @@ class ModelFacts:
         return ParameterLayout(embed, blocks, head, tied)
 
     def _profile_pass(self, tp: int, sp: int, precision: str, recompute: str, samples: int) -> PassProfile:
+        if not self._reads_batches:
+            try:
+                return self._profile_batch(tp, sp, precision, recompute, self._fake_batch(samples))
+            except (DynamicOutputShapeException, DataDependentOutputException):
+                self._reads_batches = True
+        return self._profile_batch(tp, sp, precision, recompute, self._batch(samples))
+
+    def _profile_batch(self, tp: int, sp: int, precision: str, recompute: str, batch: Any) -> PassProfile:
         with self._few_blocks(tp, sp, recompute) as (model, blocks, mesh):
-            batch, dtype = self._batch(samples), _DTYPES[precision]
+            dtype = _DTYPES[precision]
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
     def _of_few_blocks(self) -> nn.Module:
@@ -227,7 +263,7 @@ class ModelFacts:
 
 
 _MESSAGES = ("forward_messages", "backward_messages")
-_MEMORY = ("saved_activations", "peak_at_loss", "backward_workspace")
+_MEMORY = ("saved_activations", "cast_weights", "backward_workspace")
 
 
 def _stage_of(name: str, stages: Stages) -> str:
@@ -238,23 +274,31 @@ def _stage_of(name: str, stages: Stages) -> str:
     return HEAD if is_head else EMBED
 
 
-def _stage_profile(one: PassProfile, two: PassProfile, stage: str) -> StageProfile:
-    """Combines passes of one sample and of two into the costs of a stage for any number of samples."""
+def _stage_profile(one: PassProfile, two: PassProfile, few: int, stage: str) -> StageProfile:
+    """Combines passes of few samples and of twice as many into the costs of a stage for any number of samples."""
+
+    def through(a: float, b: float) -> AffineCost:
+        cost = AffineCost.through(a, b)
+        return AffineCost(cost.fixed, cost.per_sample / few)
+
+    def messages(phase: str) -> Messages:
+        counts = one.messages.get((phase, stage), {})
+        return {key: Count(c.calls, round(c.bytes / few), c.wire_bytes / few) for key, c in counts.items()}
 
     def operations(phase: str) -> OpCost:
-        few, many = (profile.operations.get((phase, stage), OpCount()) for profile in (one, two))
-        names = ("flops", "operand_bytes", "other_bytes")
-        costs = {name: AffineCost.through(getattr(few, name), getattr(many, name)) for name in names}
-        return OpCost(kernels=few.kernels, **costs)
+        first, second = (profile.operations.get((phase, stage), OpCount()) for profile in (one, two))
+        names = ("flops", "products", "attention", "operand_bytes", "other_bytes", "cast_bytes")
+        costs = {name: through(getattr(first, name), getattr(second, name)) for name in names}
+        return OpCost(kernels=first.kernels, **costs)
 
     def memory(name: str) -> AffineCost:
-        return AffineCost.through(*(getattr(profile, name).get(stage, 0) for profile in (one, two)))
+        return through(*(getattr(profile, name).get(stage, 0) for profile in (one, two)))
 
     return StageProfile(
         operations("forward"),
         operations("backward"),
-        one.messages.get(("forward", stage), {}),
-        one.messages.get(("backward", stage), {}),
+        messages("forward"),
+        messages("backward"),
         **{name: memory(name) for name in _MEMORY},
     )
 

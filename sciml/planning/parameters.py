@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -33,6 +34,11 @@ class Parameters:
         """Selects the 2-D parameters."""
         rows = [row for row in zip(self.shapes, self.partial, self.cut_dims, strict=True) if len(row[0]) == 2]
         return Parameters(*zip(*rows, strict=True)) if rows else Parameters()
+
+    @cached_property
+    def only_matrices(self) -> Parameters:
+        """Returns the 2-D parameters, once."""
+        return self.matrices()
 
     @cached_property
     def numel(self) -> int:
@@ -129,6 +135,12 @@ class RankParameters:
         return int(self.is_first), len(self.blocks), int(self.is_last)
 
     @cached_property
+    def alike(self) -> tuple[tuple[Parameters, int], ...]:
+        """Returns the blocks that differ, and how many there are of each."""
+        counts = Counter(map(id, self.blocks))
+        return tuple((block, counts[key]) for key, block in {id(block): block for block in self.blocks}.items())
+
+    @cached_property
     def fsdp_units(self) -> tuple[Parameters, ...]:
         """Returns the groups that FSDP2 gathers together: each block, and all else."""
         return (*self.blocks, self.root)
@@ -136,7 +148,7 @@ class RankParameters:
     @cached_property
     def numel(self) -> int:
         """Counts the elements before anything is sharded."""
-        return sum(unit.numel for unit in self.fsdp_units)
+        return sum(times * block.numel for block, times in self.alike) + self.root.numel
 
     @cached_property
     def matrices(self) -> Parameters:
@@ -145,22 +157,30 @@ class RankParameters:
 
     def updated(self, ranks: int) -> tuple[int, int]:
         """Counts the elements of the largest shard over some ranks, of matrices and of others."""
-        matrices = self.matrices.padded(ranks)
+        matrices = sum(times * block.only_matrices.padded(ranks) for block, times in self.alike)
         return matrices, self.padded(ranks) - matrices
 
     @cached_property
     def largest_block(self) -> int:
         """Counts the elements of the largest block."""
-        return max((block.numel for block in self.blocks), default=0)
+        return max((block.numel for block, _ in self.alike), default=0)
 
     @cached_property
     def largest(self) -> int:
         """Counts the elements of the largest parameter."""
-        return max(unit.largest for unit in self.fsdp_units)
+        return max(self.root.largest, *(block.largest for block, _ in self.alike), 0)
 
     def padded(self, ranks: int) -> int:
         """Counts the elements of the largest shard."""
-        return sum(unit.padded(ranks) for unit in self.fsdp_units)
+        if ranks not in self._padded:
+            self._padded[ranks] = sum(times * unit.padded(ranks) for unit, times in self.alike) + self.root.padded(
+                ranks
+            )
+        return self._padded[ranks]
+
+    @cached_property
+    def _padded(self) -> dict[int, int]:
+        return {}
 
 
 @cache

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 from sciml.distributed.communication import CommunicationVolume, Count
 from sciml.distributed.mesh import Mesh
@@ -23,17 +23,21 @@ from sciml.planning.costs import FLOAT32
 from sciml.planning.fake_mesh import accelerator_autocast
 
 EMBED, HEAD = "embed", "head"
+CAST = ":cast"
+"""Behind the name of a stage: the memory of weights that autocast has cast there."""
 Scope = tuple[str, str]
 """A phase (``forward``, ``backward``) and a stage of the model: ``embed``, a block by its number, or ``head``."""
 Loss = Callable[[nn.Module, Any], LossOutput]
 
 
-def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+def _attention(query: Any, key: Any, *_: Any, **__: Any) -> int:
+    batch, heads, queries, channels = query.shape
+    return 4 * batch * heads * queries * key.shape[2] * channels
 
 
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+def _attention_backward(_: Any, query: Any, key: Any, *__: Any, **___: Any) -> int:
+    # Scores and the gradients of all four factors: five products, where the forward pass has two.
+    return _attention(query, key) * 5 // 2
 
 
 _FLOPS: dict[Any, Callable[..., int]] = {
@@ -42,6 +46,19 @@ _FLOPS: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
+_CAUSAL = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 4,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 7,
+}
+"""Position of the argument that says that a token sees those before it only, so that half of the work is left out."""
+_LOOK_UPS = {
+    torch.ops.aten.embedding,
+    torch.ops.aten.gather,
+    torch.ops.aten.index_select,
+    torch.ops.aten.nll_loss_forward,
+    torch.ops.aten.nll_loss_backward,
+}
+"""Operators that read of their first input only what they write."""
 _NO_KERNELS = {torch.ops.aten._unsafe_view, torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}
 
 
@@ -50,8 +67,11 @@ class OpCount:
     """Counts the operations of one micro-batch; :class:`sciml.planning.costs.OpCost` has them for any micro-batch."""
 
     flops: float = 0.0
+    products: float = 0.0
+    attention: float = 0.0
     operand_bytes: float = 0.0
     other_bytes: float = 0.0
+    cast_bytes: float = 0.0
     kernels: int = 0
 
 
@@ -66,6 +86,7 @@ class Meter(TorchDispatchMode):
         existing: tensors that exist before, and count for nothing.
         least_width: the least bytes that an element counts for in operations. A CPU, which computes in float32 whatever
             the type, takes as long for an element of half the width: there it is 4.
+        weights: parameters, whose casts to another precision are counted apart.
 
     Attributes:
         scope: the phase and stage that operations are counted for now.
@@ -75,7 +96,7 @@ class Meter(TorchDispatchMode):
         peaks: by stage, the most bytes that were alive in all during it.
     """
 
-    def __init__(self, existing: Iterable[Tensor] = (), least_width: int = 1) -> None:
+    def __init__(self, existing: Iterable[Tensor] = (), least_width: int = 1, weights: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.least_width = least_width
         self.scope: Scope = ("forward", EMBED)
@@ -85,6 +106,7 @@ class Meter(TorchDispatchMode):
         self.peaks: dict[str, int] = defaultdict(int)
         self.total = 0
         self._storages: dict[int, Any] = {}
+        self._weights = {id(weight.untyped_storage()) for weight in weights}
         for tensor in existing:
             self._remember(tensor, counted=False)
 
@@ -94,14 +116,18 @@ class Meter(TorchDispatchMode):
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        casts = func.overloadpacket is torch.ops.aten._to_copy and id(args[0].untyped_storage()) in self._weights
         for tensor in outputs:
-            self._remember(tensor, counted=True)
-        if func.namespace == "aten" and not func.is_view and func.overloadpacket not in _NO_KERNELS:
+            self._remember(tensor, counted=True, suffix=CAST if casts else "")
+        if casts:
+            self.counts[self.scope].cast_bytes += sum(tensor.nbytes for tensor in (args[0], *outputs))
+        elif func.namespace == "aten" and not func.is_view and func.overloadpacket not in _NO_KERNELS:
             self._count(func.overloadpacket, args, kwargs, result, outputs)
         return result
 
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
-        tensors = [*outputs, *(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))]
+        inputs = [] if operator in _LOOK_UPS else tree_leaves((args, kwargs))
+        tensors = [*outputs, *(leaf for leaf in inputs if isinstance(leaf, Tensor))]
         size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in tensors)
         count = self.counts[self.scope]
         count.kernels += 1
@@ -110,16 +136,20 @@ class Meter(TorchDispatchMode):
             return
         flops = _FLOPS[operator](*args, **kwargs, out_val=result)
         count.flops += flops
-        count.operand_bytes += size
         if "attention" in str(operator):
             self.attention += flops
+            count.attention += flops / 2 if operator in _CAUSAL and args[_CAUSAL[operator] :][:1] == (True,) else flops
+            count.other_bytes += size
+        else:
+            count.products += flops
+            count.operand_bytes += size
 
-    def _remember(self, tensor: Shaped[Tensor, "..."], *, counted: bool) -> None:
+    def _remember(self, tensor: Shaped[Tensor, "..."], *, counted: bool, suffix: str = "") -> None:
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._storages:
             return
-        stage, size = self.scope[1], storage.nbytes() if counted else 0
+        stage, size = self.scope[1] + suffix, storage.nbytes() if counted else 0
 
         def freed(_: Any) -> None:
             if self._storages.pop(key, None) is not None:
@@ -130,6 +160,9 @@ class Meter(TorchDispatchMode):
 
     def _allocate(self, stage: str, size: int) -> None:
         self.alive[stage] += size
+        if stage.endswith(CAST):
+            self.peaks[stage] = max(self.peaks[stage], self.alive[stage])
+            return
         self.total += size
         self.peaks[self.scope[1]] = max(self.peaks[self.scope[1]], self.total)
 
@@ -203,7 +236,7 @@ class PassProfile:
         operations: by phase and stage.
         messages: communication volume by phase and stage.
         saved_activations: bytes by stage that the forward pass left.
-        peak_at_loss: the same before autocast freed what it had cast.
+        cast_weights: by stage, the most bytes of weights that autocast had cast.
         backward_workspace: by stage, the most bytes in the backward pass beyond those saved up to this stage.
         attention: FLOPs of the forward pass in attention.
         stage_activations, calls: see the tracker of stages.
@@ -213,7 +246,7 @@ class PassProfile:
     operations: Mapping[Scope, OpCount]
     messages: Mapping[Scope, Mapping[tuple[str, str], Count]]
     saved_activations: Mapping[str, int]
-    peak_at_loss: Mapping[str, int]
+    cast_weights: Mapping[str, int]
     backward_workspace: Mapping[str, int]
     attention: float
     stage_activations: tuple[Tensor, ...]
@@ -259,7 +292,7 @@ def profile_pass(
         as_accelerator: whether autocast is that of an accelerator.
     """
     existing = [*model.parameters(), *tensors_of(batch)]
-    meter, log = Meter(existing, 1 if as_accelerator else FLOAT32), _MessageLog(mesh)
+    meter, log = Meter(existing, 1 if as_accelerator else FLOAT32, model.parameters()), _MessageLog(mesh)
 
     def enter(stage: str, phase: str | None = None) -> None:
         log.assign(meter.scope)
@@ -278,18 +311,22 @@ def profile_pass(
             stack.enter_context(accelerator_autocast())
         with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
             output = loss(model, batch)
-            peak_at_loss = dict(meter.alive)
         saved, attention = dict(meter.alive), meter.attention
         enter(HEAD, "backward")
         tracker.is_forward = False
+        casts = {stage: size for stage, size in meter.peaks.items() if stage.endswith(CAST)}
         meter.peaks.clear()
         output.loss.backward()
         enter(EMBED)
+    for stage, size in meter.peaks.items():
+        if stage.endswith(CAST):
+            casts[stage] = max(size, casts.get(stage, 0))
+    casts = {stage.removesuffix(CAST): size for stage, size in casts.items()}
     workspace, so_far = {}, 0
     for stage in (EMBED, *map(str, range(len(blocks))), HEAD):
         so_far += saved.get(stage, 0)
         workspace[stage] = max(0, meter.peaks.get(stage, 0) - so_far)
-    costs = meter.counts, log.messages, saved, peak_at_loss, workspace, attention
+    costs = meter.counts, log.messages, saved, casts, workspace, attention
     return PassProfile(*costs, tracker.stage_activations, tracker.calls, len(output.parts))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -19,6 +20,14 @@ def blocks_of_ranks(depth: int, pp: int, interleave: int) -> tuple[tuple[int, ..
     bounds = stage_bounds(depth, pp * interleave)
     chunks = [range(first, last) for first, last in pairwise(bounds)]
     return tuple(tuple(n for chunk in chunks[rank::pp] for n in chunk) for rank in range(pp))
+
+
+@lru_cache(maxsize=4096)
+def middle_stages(depth: int, pp: int, interleave: int) -> tuple[tuple[int, int], ...]:
+    """Returns, for each number of blocks that middle ranks have, the first such rank and how many there are."""
+    numbers = [len(blocks) for blocks in blocks_of_ranks(depth, pp, interleave)] if depth else [0] * pp
+    middle = numbers[1:-1]
+    return tuple((1 + middle.index(number), times) for number, times in Counter(middle).items())
 
 
 def warm_up_passes(schedule: str, rank: int, pp: int, interleave: int, micro_batches: int) -> int:

@@ -11,7 +11,7 @@ from sciml.distributed.axes import SAMPLES, axes_of
 from sciml.planning.cluster import ClusterConfig, Efficiency
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.strategy import SearchConstraints, Space, Strategy, TrainingSpec
+from sciml.planning.strategy import Family, SearchConstraints, Space, Strategy, TrainingSpec
 from sciml.planning.throughput import StepTime, ThroughputModel
 
 TIE = 0.05
@@ -105,7 +105,9 @@ class Search:
     ) -> None:
         self.facts, self.cluster, self.training, self.constraints = facts, cluster, training, constraints
         self.memory = MemoryModel(facts, cluster, training, margin)
-        self.throughput = ThroughputModel(facts, cluster, training, efficiency or Efficiency(), self.memory)
+        self.efficiency = efficiency or Efficiency()
+        self.throughput = ThroughputModel(facts, cluster, training, self.efficiency, self.memory)
+        self._frugals: dict[tuple[object, ...], TooLarge | None] = {}
 
     def space(self) -> Space:
         """Returns the strategies to search."""
@@ -126,34 +128,74 @@ class Search:
         fastest: dict[tuple[int, int], float] = {}
         counts: Counter[str] = Counter()
         best = float("inf")
-        for variants in space.variants(devices):
-            counts["examined"] += len(variants)
-            for number, strategy in enumerate(variants, 1):
-                key = strategy.parallel.tp, strategy.parallel.pp
-                if self._takes_longer(strategy, max(FAR * best, fastest.get(key, float("inf")))):
-                    counts["pruned"] += len(variants) - number + 1
-                    break
-                result = self.judge(strategy)
-                if isinstance(result, Candidate):
-                    ranked.append(result)
-                    best = min(best, result.step.total)
-                    fastest[key] = min(fastest.get(key, float("inf")), result.step.total)
-                    counts["dominated"] += len(variants) - number
-                    break
-                counts["num_too_large"] += 1
-                # What fails by its activations is closer than what fails by its state.
-                if key not in closest or _distance(result) < _distance(closest[key]):
-                    closest[key] = result
+        for bound, family in self._by_bound(space, devices):
+            counts["examined"] += len(family)
+            key = family.parallels[0].tp, family.parallels[0].pp
+            if bound >= max(FAR * best, fastest.get(key, float("inf"))):
+                counts["pruned"] += len(family)
+                continue
+            for variants in family.variants():
+                limit = max(FAR * best, fastest.get(key, float("inf")))
+                left = len(variants)
+                for times, result in self._judged(variants, limit):
+                    left -= times
+                    if result is None:
+                        counts["pruned"] += times + left
+                    elif isinstance(result, Candidate):
+                        ranked.append(result)
+                        best = min(best, result.step.total)
+                        fastest[key] = min(fastest.get(key, float("inf")), result.step.total)
+                        counts["dominated"] += left
+                    else:
+                        counts["num_too_large"] += times
+                        # What fails by its activations is closer than what fails by its state.
+                        if key not in closest or _distance(result) < _distance(closest[key]):
+                            closest[key] = result
         if not counts["examined"]:
             raise self._nothing_divides(devices, space)
         ranked.sort(key=self._order)
         too_large = tuple(sorted(closest.values(), key=_distance))
         return Plan(devices, tuple(ranked), too_large, dict(space.refused), **counts)
 
-    def _takes_longer(self, strategy: Strategy, limit: float) -> bool:
-        """Returns whether a step takes so many seconds or longer; cheap bounds come first."""
-        time = self.throughput
-        return time.least(strategy) >= limit or time.passes(strategy) >= limit or time.of(strategy).total >= limit
+    def _by_bound(self, space: Space, devices: int) -> list[tuple[float, Family]]:
+        """Returns all families with seconds that none of their strategies is below.
+
+        What may be fastest comes first, so that little of the rest need be looked at.
+        """
+        first = self.constraints.precisions[0]
+        bounded = []
+        for family in space.families(devices):
+            bound = self.throughput.bound if family.precision == first else self.throughput.least
+            bounded.append((bound(family.fastest), family))
+        return sorted(bounded, key=lambda pair: pair[0])
+
+    def _judged(self, variants: Sequence[Strategy], limit: float) -> Iterator[tuple[int, Candidate | TooLarge | None]]:
+        """Yields what is too large of strategies that differ in recomputation alone, and the first that fits.
+
+        Each comes with the number of strategies that it stands for. The end is None where that takes so many seconds or
+        longer.
+        """
+        frugal = self._frugal(variants[-1])
+        if frugal is not None:
+            yield len(variants), frugal
+            return
+        for strategy in variants:
+            memory = self._fitting(strategy)
+            if not isinstance(memory, Memory):
+                yield 1, memory
+                continue
+            step = self.throughput.of(strategy)
+            yield 1, Candidate(strategy, memory, step) if step.total < limit else None
+            return
+
+    def _frugal(self, strategy: Strategy) -> TooLarge | None:
+        """Returns the smallest micro-batch on the same mesh where not even that fits, so that nothing else does."""
+        key = strategy.parallel, strategy.precision, strategy.recompute, strategy.engine.name
+        if key not in self._frugals:
+            smallest = replace(strategy, micro_batch=self.constraints.fixed.get("micro_batch", 1))
+            least = self._fitting(smallest)
+            self._frugals[key] = None if isinstance(least, Memory) else least
+        return self._frugals[key]
 
     def _order(self, candidate: Candidate) -> tuple[float, int, float]:
         """Sorts by time, then by the order of precisions, then by memory."""
@@ -163,26 +205,28 @@ class Search:
     def fastest(self, devices: int) -> Candidate | None:
         """Returns the best alone, sooner than :meth:`plan`: only what is faster than the best so far need fit."""
         fastest, best = None, float("inf")
-        for variants in self.space().variants(devices):
-            for strategy in variants:
-                if self._takes_longer(strategy, best):
-                    break
-                result = self.judge(strategy)
-                if isinstance(result, Candidate):
-                    fastest, best = result, result.step.total
-                    break
+        for bound, family in self._by_bound(self.space(), devices):
+            if bound >= best:
+                break
+            for variants in family.variants():
+                for _, result in self._judged(variants, best):
+                    if isinstance(result, Candidate):
+                        fastest, best = result, result.step.total
         return fastest
 
     def judge(self, strategy: Strategy) -> Candidate | TooLarge:
         """Decides whether a strategy fits, and how fast it is."""
+        memory = self._fitting(strategy)
+        return Candidate(strategy, memory, self.throughput.of(strategy)) if isinstance(memory, Memory) else memory
+
+    def _fitting(self, strategy: Strategy) -> Memory | TooLarge:
+        """Returns the memory of a strategy where it fits, and how far it is from that elsewhere."""
         room = self.cluster.memory
         least = self.memory.least(strategy)
         if least > room:
             return TooLarge(strategy, least, only_state=True)
         memory = self.memory.of(strategy)
-        if memory.total > room:
-            return TooLarge(strategy, memory.total, only_state=False)
-        return Candidate(strategy, memory, self.throughput.of(strategy))
+        return TooLarge(strategy, memory.total, only_state=False) if memory.total > room else memory
 
     def smallest_that_fits(self, beyond: int, most: int) -> int | None:
         """Returns the smallest number of devices, whole nodes from some number on, on which something fits.
@@ -194,7 +238,7 @@ class Search:
         frugal = replace(self.constraints, fixed={"micro_batch": 1, **self.constraints.fixed})
         for devices in _growing(beyond, most, self.cluster.devices_per_node):
             space = Space(self.facts, self.training, frugal)
-            if any(isinstance(self.judge(strategy), Candidate) for strategy in space.strategies(devices)):
+            if any(isinstance(self._fitting(strategy), Memory) for strategy in space.strategies(devices)):
                 return devices
         return None
 
@@ -291,8 +335,8 @@ def scaling_curve(search: Search, plan: Plan, numbers: Sequence[int]) -> list[Sc
             return plan.best
         if not float(training.global_batch).is_integer():
             return None
-        efficiency, margin = search.throughput.efficiency, search.memory.margin
-        return Search(search.facts, search.cluster, training, constraints, efficiency, margin).fastest(devices)
+        margin = search.memory.margin
+        return Search(search.facts, search.cluster, training, constraints, search.efficiency, margin).fastest(devices)
 
     points = []
     for devices in numbers:

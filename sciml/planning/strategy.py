@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.axes import AXES, SAMPLES, Role, axes_in, label, num_ranks
+from sciml.distributed.axes import AXES, SAMPLES, Axis, Role, axes_in, label, num_ranks
 from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig, Schedule
 from sciml.parallel.pipeline import check_micro_batches
 from sciml.planning.costs import FLOAT32, RankProfile
@@ -106,10 +106,20 @@ class Strategy:
         return training.global_batch / self.data_ranks / self.micro_batch
 
     @cached_property
+    def gathers_half(self) -> bool:
+        """Says whether FSDP gathers the weights of blocks in half precision, so that autocast has none to cast."""
+        return self.precision != "fp32" and self.parallel.shard > 1 and self.engine.name == "native"
+
+    @cached_property
     def cuts(self) -> tuple[Any, ...]:
         """Returns all that the costs of a micro-batch depend on, but its size."""
         p = self.parallel
-        return p.tp, p.sp, p.pp, p.interleave, self.precision, self.recompute
+        return p.tp, p.sp, p.pp, p.interleave, self.precision, self.recompute, self.gathers_half
+
+    @cached_property
+    def pass_costs(self) -> tuple[Any, ...]:
+        """Returns all that the costs of a stage of the model depend on."""
+        return self.parallel.tp, self.parallel.sp, self.precision, self.recompute, self.gathers_half
 
     def profile(self, facts: ModelFacts) -> RankProfile:
         """Returns the costs of a model on one rank."""
@@ -121,7 +131,7 @@ class Strategy:
         """Returns all that parameters and their reduction depend on, but the number of micro-batches."""
         p = self.parallel
         engine = self.engine
-        return *self.sizes.values(), p.interleave, p.zero, engine.name, engine.zero, engine.offload
+        return *self.sizes.values(), p.interleave, p.zero, engine.name, engine.zero, engine.offload, self.gathers_half
 
     @cached_property
     def zero(self) -> int:
@@ -139,10 +149,26 @@ class Strategy:
         spans, stride = {}, 1
         for axis in reversed(AXES):
             # Neighboring stages are one stride apart, and only neighbors communicate.
-            size = self.sizes[axis.name]
-            spans[axis.name] = stride * (min(size, 2) if axis.role is Role.STAGE else size)
-            stride *= size
+            spans[axis.name] = stride * self._spanned(axis)
+            stride *= self.sizes[axis.name]
         return spans
+
+    @cached_property
+    def mesh(self) -> tuple[int, ...]:
+        """Returns the degrees alone."""
+        return tuple(self.sizes.values())
+
+    def ranks_of_node(self, axes: str, devices: int) -> int:
+        """Returns how many ranks of a group along some axes share a node of so many devices."""
+        count = 1
+        for axis in axes_in(axes):
+            stride = self._spans[axis.name] // max(1, self._spanned(axis))
+            count *= min(self.sizes[axis.name], max(1, devices // stride))
+        return count
+
+    def _spanned(self, axis: Axis) -> int:
+        size = self.sizes[axis.name]
+        return min(size, 2) if axis.role is Role.STAGE else size
 
     @property
     def text(self) -> str:
@@ -201,6 +227,37 @@ class SearchConstraints:
     allow: Callable[[ParallelConfig], None] = lambda _: None
 
 
+@dataclass(frozen=True)
+class Family:
+    """Holds strategies whose micro-batches take equally long: they differ in how states are sharded, and recomputed.
+
+    Attributes:
+        parallels: degrees, of which all but ``dp``, ``shard`` and ``zero`` are the same.
+    """
+
+    parallels: tuple[ParallelConfig, ...]
+    micro_batch: int
+    precision: Precision
+    recomputes: tuple[str, ...]
+    engine: EngineConfig
+
+    def __len__(self) -> int:
+        return len(self.parallels) * len(self.recomputes)
+
+    @property
+    def fastest(self) -> Strategy:
+        """Returns one of those that compute least."""
+        return Strategy(self.parallels[0], self.micro_batch, self.precision, self.recomputes[0], self.engine)
+
+    def variants(self) -> Iterator[list[Strategy]]:
+        """Yields lists of those that differ in recomputation alone, fastest first."""
+        for parallel in self.parallels:
+            yield [
+                Strategy(parallel, self.micro_batch, self.precision, recompute, self.engine)
+                for recompute in self.recomputes
+            ]
+
+
 class Space:
     """Lists all strategies on some devices.
 
@@ -223,6 +280,10 @@ class Space:
 
     def variants(self, devices: int) -> Iterator[list[Strategy]]:
         """Yields all strategies in lists of those that differ in recomputation alone, fastest first."""
+        return (variants for family in self.families(devices) for variants in family.variants())
+
+    def families(self, devices: int) -> Iterator[Family]:
+        """Yields all strategies in families of those whose micro-batches take equally long."""
         for tp in self._values("tp", divisors(devices)):
             for sp in self._values("sp", divisors(devices // tp) if devices % tp == 0 else []):
                 if devices % (tp * sp) == 0 and self._fits(tp=tp, sp=sp, stages=1):
@@ -248,20 +309,23 @@ class Space:
             self.refused[reason] += 1
         return reason is None
 
-    def _of_mesh(self, tp: int, sp: int, pp: int, rest: int) -> Iterator[list[Strategy]]:
+    def _of_mesh(self, tp: int, sp: int, pp: int, rest: int) -> Iterator[Family]:
         batch = self.training.global_batch
         if batch % rest:
             self.refused[f"{batch:g} samples a step cannot be shared equally by {rest} data-parallel ranks"] += 1
             return
         if pp > 1 and not self._can_pipeline(tp, sp, pp):
             return
+        alike: dict[tuple[Any, ...], list[ParallelConfig]] = {}
         for engine, shard in product(self.constraints.engines, self._values("shard", divisors(rest))):
             dp = rest // shard
             if rest % shard or self.constraints.fixed.get("dp") not in (None, dp):
                 continue
             for schedule, interleave in self._schedules(pp, engine):
                 for parallel in self._zeros(engine, tp, sp, pp, dp, shard, schedule, interleave):
-                    yield from self._of_batch(parallel, engine, int(batch) // rest)
+                    alike.setdefault((engine, schedule, interleave, shard > 1), []).append(parallel)
+        for (engine, *_), parallels in alike.items():
+            yield from self._of_batch(tuple(parallels), engine, int(batch) // rest)
 
     def _can_pipeline(self, tp: int, sp: int, pp: int) -> bool:
         reason = None
@@ -311,17 +375,16 @@ class Space:
                 continue
             yield parallel
 
-    def _of_batch(self, parallel: ParallelConfig, engine: EngineConfig, share: int) -> Iterator[list[Strategy]]:
+    def _of_batch(self, parallels: tuple[ParallelConfig, ...], engine: EngineConfig, share: int) -> Iterator[Family]:
         for micro in self._values("micro_batch", divisors(share)):
             if share % micro:
                 self.refused[f"a rank's share of {share} samples cannot be cut into micro-batches of {micro}"] += 1
                 continue
-            passes = share // micro
-            if parallel.pp > 1 and not self._schedulable(parallel, passes):
+            if parallels[0].pp > 1 and not self._schedulable(parallels[0], share // micro):
                 continue
-            recomputes = self._values("recompute", list(self.facts.recomputes))
+            recomputes = tuple(self._values("recompute", list(self.facts.recomputes)))
             for precision in self.constraints.precisions:
-                yield [Strategy(parallel, micro, precision, recompute, engine) for recompute in recomputes]
+                yield Family(parallels, micro, precision, recomputes, engine)
 
     def _schedulable(self, parallel: ParallelConfig, passes: int) -> bool:
         if parallel.schedule == "gpipe" and passes >= parallel.pp and self.constraints.fixed.get("schedule") is None:

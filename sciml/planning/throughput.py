@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,12 +10,22 @@ from typing import Any, NamedTuple
 
 from sciml.distributed.axes import Role, axes_of
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
-from sciml.planning.communication import CommunicationModel, Links, Message, cut_axes
-from sciml.planning.costs import FLOAT32, AffineCost, OpCost
+from sciml.planning.communication import CommunicationModel, Links, Message, boundary_crossings, cut_axes
+from sciml.planning.costs import FLOAT32, AffineCost, OpCost, StageProfile
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import RankParameters
-from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, blocks_of_ranks, order, timeline
+from sciml.planning.pipeline import (
+    BACKWARD,
+    FORWARD,
+    INPUT,
+    WEIGHT,
+    Bar,
+    blocks_of_ranks,
+    middle_stages,
+    order,
+    timeline,
+)
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.training.config import Precision
 
@@ -24,8 +35,14 @@ ZERO_BUBBLE = 1 / 3
 
 Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
 """
+HINDRANCE = 0.48
+"""Share of the time of messages that run beside computing by which they delay it.
+
+Fitted to published runs, see ``benchmarks/published.py``: 0.53 for those on H100 and 0.46 for those on A100.
+"""
 COPIES = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
+_STAGES = axes_of(Role.STAGE)[0].name
 KERNELS_OF_AN_UPDATE = 1
 """Kernels for each parameter, where parameters are updated one after the other."""
 
@@ -79,11 +96,18 @@ class Speed:
     cost: float | None
 
 
-class _Load(NamedTuple):
-    """Holds a rank's operations, and the seconds of its messages by axis, for a micro-batch of any size."""
+@dataclass(frozen=True)
+class _Load:
+    """Holds operations, and the seconds of messages by axis, for a micro-batch of any size."""
 
     operations: OpCost
     waits: dict[str, AffineCost]
+
+    def __add__(self, other: _Load) -> _Load:
+        return _Load(self.operations + other.operations, {a: cost + other.waits[a] for a, cost in self.waits.items()})
+
+    def __mul__(self, times: int) -> _Load:
+        return _Load(self.operations * times, {axis: cost * times for axis, cost in self.waits.items()})
 
 
 class _PassTime(NamedTuple):
@@ -116,11 +140,15 @@ class ThroughputModel:
         efficiency: Efficiency,
         memory: MemoryModel,
     ) -> None:
-        self.facts, self.cluster, self.training, self.efficiency = facts, cluster, training, efficiency
+        self.facts, self.cluster, self.training = facts, cluster, training
+        self.efficiency = efficiency.on(cluster)
         self.memory, self.communication = memory, CommunicationModel(facts, training)
-        self.links = Links(cluster, efficiency)
-        self._loads: dict[tuple[Any, ...], dict[int, _Load]] = {}
+        self.links = Links(cluster, self.efficiency)
+        self._stages: dict[tuple[Any, ...], tuple[_Load, _Load, _Load]] = {}
+        self._loads: dict[tuple[Any, ...], _Load] = {}
+        self._computing: dict[tuple[Any, ...], float] = {}
         self._passes: dict[tuple[Any, ...], tuple[int, dict[int, _PassTime]]] = {}
+        self._bounds: dict[tuple[Any, ...], tuple[float, float]] = {}
         self._orthogonalizations: dict[tuple[Any, ...], float] = {}
         self._reductions: dict[tuple[Any, ...], tuple[AffineCost, AffineCost]] = {}
 
@@ -160,18 +188,27 @@ class ThroughputModel:
             cost=None if price is None else price * device_hours,
         )
 
-    def passes(self, strategy: Strategy) -> float:
-        """Returns the seconds of the micro-batches alone, without bubble, reduction and update."""
-        slowest, times = self._pass_times(strategy)
-        return strategy.micro_batches(self.training) * times[slowest].total
-
     def least(self, strategy: Strategy) -> float:
         """Returns the least seconds of computing, for which nothing of the mesh has to be known."""
         return self._step_flops / (strategy.devices * self._flops_per_s(strategy.precision))
 
     @cached_property
     def _step_flops(self) -> float:
-        return sum(self.facts.sample_flops()) * self.training.global_batch
+        stages = self.facts.profile(1, 1, "bf16", "none").stages(1, self.facts.depth, 1)
+        one = sum((stage.forward.products(1) + stage.backward.products(1)) * times for stage, times in stages)
+        return one * self.training.global_batch
+
+    def bound(self, strategy: Strategy) -> float:
+        """Returns seconds that a step takes at least: those of the micro-batches and the bubble, without reduction and
+        update.
+        """
+        p, passes = strategy.parallel, strategy.micro_batches(self.training)
+        key = strategy.cuts, p.schedule, strategy.micro_batch, self.links.level(strategy, "pp") if p.pp > 1 else ""
+        if key not in self._bounds:
+            slowest, times = self._pass_times(strategy)
+            self._bounds[key] = times[slowest].total, self._bubble(strategy, times)
+        one, bubble = self._bounds[key]
+        return passes * one + bubble
 
     def _flops_per_s(self, precision: Precision) -> float:
         return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
@@ -188,28 +225,65 @@ class ThroughputModel:
 
         Source: Williams et al. (2009), https://doi.org/10.1145/1498765.1498785.
         """
-        rate = self._bytes_per_s()
-        matrix_units = operations.flops(samples) / self._flops_per_s(precision)
-        working = max(matrix_units, operations.operand_bytes(samples) / rate) + operations.other_bytes(samples) / rate
+        rate, shares = self._bytes_per_s(), self.efficiency
+        peak = self.cluster.peak_tflops[precision] * TERA
+        products = operations.products(samples) / (peak * shares.compute)
+        # Neither of the two limits is reached where both are close.
+        products = math.hypot(products, operations.operand_bytes(samples) / rate)
+        attention = operations.attention(samples) / (peak * shares.attention)
+        moving = (operations.other_bytes(samples) + operations.cast_bytes(samples)) / rate
+        working = products + attention + moving
         starts = operations.kernels * self.cluster.kernel_us * MICROSECONDS
         return max(working, starts) if self.cluster.device == "accelerator" else working + starts
 
     def _pass_times(self, strategy: Strategy) -> tuple[int, dict[int, _PassTime]]:
         """Returns the slowest of the pipeline's distinct stages, and the seconds of a micro-batch on each."""
-        link = self.links.level(strategy, strategy.label(Role.STAGE)) if strategy.parallel.pp > 1 else ""
-        key, samples = (strategy.cuts, link), strategy.micro_batch
-        if key not in self._loads:
+        p, samples = strategy.parallel, strategy.micro_batch
+        link = self.links.level(strategy, strategy.label(Role.STAGE)) if p.pp > 1 else ""
+        key = strategy.cuts, link, samples
+        if key not in self._passes:
+            numbers = blocks_of_ranks(self.facts.depth, p.pp, p.interleave) if self.facts.depth else ((),) * p.pp
             stages = self.memory.distinct_stages(strategy)
-            self._loads[key] = {s: self._load(strategy, self.memory.rank_parameters(strategy, s)) for s in stages}
-        if (key, samples) not in self._passes:
-            times = {stage: self._pass_time(load, strategy) for stage, load in self._loads[key].items()}
-            self._passes[key, samples] = max(times, key=lambda stage: times[stage].total), times
-        return self._passes[key, samples]
+            times = {s: self._pass_time(strategy, (int(s == 0), len(numbers[s]), int(s == p.pp - 1))) for s in stages}
+            self._passes[key] = max(times, key=lambda stage: times[stage].total), times
+        return self._passes[key]
 
-    def _pass_time(self, load: _Load, strategy: Strategy) -> _PassTime:
-        samples = strategy.micro_batch
-        compute = self.seconds(load.operations, samples, strategy.precision)
-        return _PassTime(compute, {axis: cost(samples) for axis, cost in load.waits.items()})
+    def _pass_time(self, strategy: Strategy, counts: tuple[int, int, int]) -> _PassTime:
+        """Predicts a micro-batch on a rank that has the ends and blocks so often."""
+        samples, key = strategy.micro_batch, (strategy.pass_costs, counts)
+        if key not in self._loads:
+            embed, block, head = self._stage_loads(strategy)
+            self._loads[key] = embed * counts[0] + block * counts[1] + head * counts[2]
+        load = self._loads[key]
+        if (key, samples) not in self._computing:
+            self._computing[key, samples] = self.seconds(load.operations, samples, strategy.precision)
+        waits = {axis: cost(samples) for axis, cost in load.waits.items()}
+        crossings = boundary_crossings(strategy.parallel, is_first=bool(counts[0]), is_last=bool(counts[2]))
+        waits[_STAGES] = sum(
+            self.links.cost(strategy, _STAGES, "send", crossings, crossings * size)(samples)
+            for size in (strategy.profile(self.facts).stage_activations if crossings else ())
+        )
+        return _PassTime(self._computing[key, samples], waits)
+
+    def _stage_loads(self, strategy: Strategy) -> tuple[_Load, _Load, _Load]:
+        """Returns what the ends and a block have to do, without what crosses the boundaries of pipeline stages."""
+        key = strategy.pass_costs
+        if key not in self._stages:
+            profile = strategy.profile(self.facts)
+            embed, block, head = (
+                self._stage_load(strategy, stage, strategy.gathers_half and stage is profile.block)
+                for stage in (profile.embed, profile.block, profile.head)
+            )
+            self._stages[key] = embed, block, head
+        return self._stages[key]
+
+    def _stage_load(self, strategy: Strategy, stage: StageProfile, has_half: bool) -> _Load:
+        operations = stage.forward + stage.backward
+        waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
+        for messages in (stage.forward_messages, stage.backward_messages):
+            for (axes, kind), count in messages.items():
+                waits[axes] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
+        return _Load(operations.without_casts() if has_half else operations, waits)
 
     def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:
         """Lays out a step of a pipeline with so many micro-batches, as it would run."""
@@ -219,31 +293,28 @@ class ThroughputModel:
         for rank in range(p.pp):
             parameters = self.memory.rank_parameters(strategy, rank)
             halves = [self.seconds(ops, samples, strategy.precision) for ops in self._operations(strategy, parameters)]
-            load = self._load(strategy, parameters)
-            waits = sum(cost(samples) for axes, cost in load.waits.items() if axes != strategy.label(Role.STAGE))
+            waits = sum(
+                seconds
+                for axes, seconds in self._pass_time(strategy, parameters.stage_counts).waits.items()
+                if axes != _STAGES
+            )
             forward, backward = (half / p.interleave * (1 + waits / sum(halves)) for half in halves)
             seconds[rank] = {FORWARD: forward, BACKWARD: backward, INPUT: backward / 2, WEIGHT: backward / 2}
         sizes = strategy.profile(self.facts).stage_activations
-        sending = sum(self.links.cost(strategy, strategy.label(Role.STAGE), 1, size)(samples) for size in sizes)
+        stage = strategy.label(Role.STAGE)
+        sending = sum(self.links.cost(strategy, stage, "send", 1, size)(samples) for size in sizes)
         return timeline(orders, lambda action: seconds[action.stage % p.pp][action.kind], sending)
 
     def _operations(self, strategy: Strategy, parameters: RankParameters) -> tuple[OpCost, OpCost]:
         """Sums the operations of a rank's forward and backward pass."""
         forward, backward = OpCost(), OpCost()
-        for stage, times in strategy.profile(self.facts).stages(*parameters.stage_counts):
-            forward, backward = forward + stage.forward * times, backward + stage.backward * times
+        profile = strategy.profile(self.facts)
+        for stage, times in profile.stages(*parameters.stage_counts):
+            ways = stage.forward, stage.backward
+            if strategy.gathers_half and stage is profile.block:
+                ways = stage.forward.without_casts(), stage.backward.without_casts()
+            forward, backward = forward + ways[0] * times, backward + ways[1] * times
         return forward, backward
-
-    def _load(self, strategy: Strategy, parameters: RankParameters) -> _Load:
-        forward, backward = self._operations(strategy, parameters)
-        waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
-        for (axes, _), count in self.communication.within_model(strategy, parameters):
-            waits[axes] += self.links.cost(strategy, axes, count.calls, count.wire_bytes)
-        crossings = self.communication.boundary_crossings(strategy, parameters)
-        for size in strategy.profile(self.facts).stage_activations if crossings else ():
-            stage = strategy.label(Role.STAGE)
-            waits[stage] += self.links.cost(strategy, stage, crossings, crossings * size)
-        return _Load(forward + backward, waits)
 
     def _reduction(self, strategy: Strategy, parameters: RankParameters, passes: float, compute: float) -> float:
         """Predicts the wait for gradients and gathered weights."""
@@ -261,7 +332,8 @@ class ThroughputModel:
         if p.shard == 1 and not deepspeed:  # only the last backward pass
             forward, backward = self.facts.sample_flops()
             beside = compute * backward / (forward + backward)
-        return late + max(overlapping - beside, overlapping / (len(parameters.blocks) + 1))
+        # What runs beside the computing takes cores and bandwidth from it.
+        return late + max(overlapping - beside, overlapping / (len(parameters.blocks) + 1), HINDRANCE * overlapping)
 
     def _late_and_overlapping(
         self, strategy: Strategy, parameters: RankParameters, passes: float
@@ -292,10 +364,10 @@ class ThroughputModel:
         p = strategy.parallel
         if p.pp == 1:
             return 0.0
-        numbers = [len(blocks) for blocks in blocks_of_ranks(self.facts.depth, p.pp, p.interleave)]
         totals = {stage: time.total for stage, time in times.items()}
-        between = {numbers[stage]: total for stage, total in totals.items() if 0 < stage < p.pp - 1}
-        others = totals[0] + totals[p.pp - 1] + sum(between[number] for number in numbers[1:-1]) - max(totals.values())
+        ends = totals[0] + totals[p.pp - 1]
+        kinds = middle_stages(self.facts.depth, p.pp, p.interleave)
+        others = ends + sum(times * totals[stage] for stage, times in kinds) - max(totals.values())
         return others / p.interleave * (ZERO_BUBBLE if p.schedule == "zero_bubble" else 1.0)
 
     def _update(self, strategy: Strategy, parameters: RankParameters) -> float:

@@ -268,7 +268,7 @@ def plan_document(
         "cluster": asdict(search.cluster),
         "devices": plan.devices,
         "training": asdict(search.training),
-        "efficiency": asdict(search.throughput.efficiency),
+        "efficiency": search.throughput.efficiency._asdict(),
         "best": _candidate(search, plan.best),
         "ties": [_candidate(search, candidate) for candidate in plan.ties[:50]],
         "by_degrees": [

@@ -34,6 +34,7 @@ from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine_config import build_engine
 from sciml.training.schedule import rest_of_schedule
+from sciml.training.step_math import DTYPES
 from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
@@ -196,7 +197,9 @@ def build_model(
         start = source.warm_start(build)
         fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
         say(mesh.world, f"weights of {source.folder.path} taken over{fresh}")
-    return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start)
+    # A loss made of gradients differentiates through what FSDP would cast.
+    half = None if task.needs_double_backward or spec.engine.name != "native" else DTYPES[spec.trainer.precision]
+    return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start, half)
 
 
 def open_checkpoints(spec: RunSpec, world: World, folder: RunFolder) -> CheckpointStore:

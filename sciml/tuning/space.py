@@ -141,7 +141,7 @@ def _within(search: Search, devices: int, limit: float) -> Iterator[Candidate]:
     """Yields the strategies that fit and take no longer than so many seconds; what is known sooner is asked first."""
     time = search.throughput
     for strategy in Space(search.facts, search.training, search.constraints).strategies(devices):
-        if time.least(strategy) <= limit and time.passes(strategy) <= limit:
+        if time.least(strategy) <= limit and time.bound(strategy) <= limit:
             candidate = search.judge(strategy)
             if isinstance(candidate, Candidate) and candidate.step.total <= limit:
                 yield candidate

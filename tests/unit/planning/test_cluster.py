@@ -24,7 +24,7 @@ def test_every_cluster_knows_what_a_plan_needs(name):
 
 def test_the_clusters_of_the_talk_and_todays_nodes_are_there():
     assert {"frontier", "summit", "perlmutter", "aurora", "h100", "h200", "b200", "mi300x"} <= set(KNOWN)
-    assert (cluster("frontier").memory_gb, cluster("frontier").peak_tflops["fp16"]) == (64, 191.5)
+    assert (cluster("frontier").memory_gb, cluster("frontier").peak_tflops["fp16"]) == (68.7, 191.5)
     assert "bf16" not in cluster("summit").peak_tflops
 
 

@@ -154,7 +154,7 @@ def test_degrees_that_need_a_sharding_plan_are_refused_in_a_sentence(refused):
         (["devices=80000"], "devices must be at most the 78848 of frontier, got 80000; try devices=78848"),
         (["samples=0"], "samples must be above 0, got 0"),
         (["samples=100", "trainer.max_steps=5"], "samples: cannot be given together with trainer.max_steps; leave one"),
-        (["margin=1.5"], "margin must be below 1, got 1.5; try margin=0.1"),
+        (["margin=1.5"], "margin must be below 1, got 1.5; try margin=0.05"),
         (["precisions=[fp8]"], "precisions.0 must be one of fp32, bf16, fp16, got 'fp8'"),
         (["precisions=[bf16]", "trainer.precision=bf16"], "precisions: cannot be given together with trainer"),
         (["cluster=summit", "devices=6", "trainer.precision=bf16"], "which summit has matrix units for, got bf16"),

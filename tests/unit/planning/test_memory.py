@@ -116,8 +116,8 @@ def test_recomputing_and_cutting_save_activations():
 
 def test_the_margin_is_a_share_of_the_device():
     with_margin, without = planner(0.25).of(strategy({})), planner().of(strategy({}))
-    assert with_margin.margin == 16e9
-    assert with_margin.total - without.total == pytest.approx(16e9)
+    assert with_margin.margin == 0.25 * 68.7e9
+    assert with_margin.total - without.total == pytest.approx(0.25 * 68.7e9)
 
 
 def test_sgd_has_one_moment_and_an_average_may_be_left_out():

@@ -96,7 +96,7 @@ def test_an_update_needs_no_more_memory_than_planned():
 
 
 def test_orthogonalization_takes_time_that_ranks_share():
-    rate = cluster("frontier").peak_tflops["fp32"] * 1e12 * Efficiency().compute
+    rate = cluster("frontier").peak_tflops["fp32"] * 1e12 * Efficiency().on(cluster("frontier")).compute
     seconds = {}
     for name in ("one", "tp2"):
         _, throughput, parameters = predicted(MESHES[name])

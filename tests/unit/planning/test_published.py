@@ -95,7 +95,7 @@ def test_published_runs_fit_their_devices():
 def test_throughput_falls_when_tensor_parallelism_leaves_the_package_and_then_the_node():
     rates = [hardware(("gpt_175b", recipe(tp, 16, 1), 640)) for tp in (2, 4, 8, 16, 32)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[3] < 0.5 * rates[2]
+    assert rates[3] < 0.8 * rates[2]
 
 
 def test_more_micro_batches_make_the_bubble_smaller_and_more_stages_larger():

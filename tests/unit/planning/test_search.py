@@ -40,7 +40,7 @@ def test_every_strategy_divides_and_fits(plan):
         assert 640 % (s.data_ranks * s.micro_batch) == 0
         assert 96 % s.sizes["tp"] == 0
         assert s.parallel.num_stages <= gpt("gpt_175b").depth
-        assert candidate.memory.total <= 64e9
+        assert candidate.memory.total <= 68.7e9
 
 
 @pytest.mark.slow
