@@ -30,7 +30,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.files import read_json, write_text
-from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
 from sciml.core.progress import waiting
 from sciml.core.provenance import machine, now
@@ -101,9 +100,9 @@ def cluster_of(device: str, environ: Mapping[str, str], local: int = 1) -> Clust
         local: processes on this node.
     """
     words = set(re.split(r"[^A-Z0-9]+", device.upper()))
-    folders = [folder / "cluster" for folder in (CONF, OWN_CONF)]
-    paths = [folder / f"{name}.yaml" for name in options("cluster") if name != THIS_MACHINE for folder in folders]
-    known = [c for c in map(read_cluster, filter(Path.exists, dict.fromkeys(paths))) if any(set(n.upper().split()) <= words for n in c.device_names)]
+    files = (file for folder in (CONF, OWN_CONF) for file in sorted((folder / "cluster").glob("*.yaml")))
+    clusters = [read_cluster(file) for file in files if file.stem != THIS_MACHINE]
+    known = [c for c in clusters if any(set(name.upper().split()) <= words for name in c.device_names)]
     site = " ".join(environ.get(name, "") for name in ("SLURM_CLUSTER_NAME", "LMOD_SYSTEM_NAME")).lower()
     return min(
         known,
