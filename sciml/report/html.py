@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sciml.core.command_line import command
+from sciml.core.config import flat
 from sciml.core.duration import as_typed, format_hours
+from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, disk_errors
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.domain.score import Metric
@@ -20,6 +24,8 @@ from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import model_card, training_facts
 from sciml.report.scores import ScoreLine, Scores, format_value, headline, sentence, wins_over
 from sciml.report.style import label_of, pretty_unit
+from sciml.run.compose import compose
+from sciml.run.spec import GROUPS
 
 TEMPLATE = "report.html.j2"
 MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
@@ -70,6 +76,8 @@ def write_report(
         "card": model_card(result),
         "provenance": flatten(result.record.get("provenance") or {}),
         "config": flatten(result.record.get("config") or {}),
+        "changed": flatten(changed_keys(result.record)),
+        "csv": f"data:text/csv;base64,{base64.b64encode(scores_csv(result.scores).encode()).decode()}",
         "commands": next_commands(result) if commands is None else commands,
     }
     with atomic_file(out) as temporary:
@@ -89,6 +97,28 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
     if lead is not None:
         commands.insert(0, ("Forecast", command("forecast", run=run, lead_time=as_typed(lead))))
     return commands
+
+
+def scores_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns scores as a table of comma-separated values: a line each, the baselines in columns."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get("baseline") or {}))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variable", "lead_time_h", "metric", "unit", "model", *names])
+    for row in rows:
+        facts = [row["variable"], row.get("lead_time_h"), row["metric"], row.get("unit"), row["value"]]
+        writer.writerow([*facts, *((row.get("baseline") or {}).get(name) for name in names)])
+    return text.getvalue()
+
+
+def changed_keys(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a run that differ from the default of its domain; none where that is not known."""
+    try:
+        usual = flat(compose("train", [f"domain={record.get('domain')}"]).config)
+    except ConfigError:  # a domain of the user's own
+        return {}
+    own = {key: value for key, value in flat(record.get("config") or {}).items() if key.partition(".")[0] in GROUPS}
+    return {key: value for key, value in own.items() if key not in usual or usual[key] != value} if own else {}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

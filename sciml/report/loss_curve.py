@@ -13,7 +13,7 @@ from sciml.domain.protocol import NamedFigure
 from sciml.domain.score import Baseline
 from sciml.forecast.evaluation import SKILL_PREFIX
 from sciml.report.scores import in_order
-from sciml.report.style import INK, MODEL_COLOR, label_of, new_figure, save_png, style_of, suite_style
+from sciml.report.style import INK, MODEL_COLOR, RUST, label_of, new_figure, save_png, style_of, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,13 @@ def loss_curve(history: History, baselines: Sequence[Baseline] = ()) -> NamedFig
     """Returns the picture of a training, or None where fewer than two losses were logged."""
     if len(_losses(history, "train")) < 2:
         return None
-    skill = " Right: one minus the validation error over the baseline's; above zero the model is better."
+    skill = " Beside it: one minus the validation error over the baseline's; above zero the model is better."
     return NamedFigure(
         "loss_curve",
         "Loss",
         "Training loss (thin: as logged; thick: running mean) and validation loss."
-        + (skill if _skills(history, baselines) else ""),
+        + (skill if _skills(history, baselines) else "")
+        + (" Last: learning rate, and the gradient's norm before it is clipped." if _has_rate(history) else ""),
         partial(draw_loss_curve, history, baselines),
     )
 
@@ -41,11 +42,14 @@ def draw_loss_curve(history: History, baselines: Sequence[Baseline], path: Path)
     """Draws loss against step and, where validation has baselines, skill against each of them."""
     skills = _skills(history, baselines)
     with suite_style():
-        figure = new_figure(10.5 if skills else 6.5, 3.5)
-        panels = figure.subplots(1, 2 if skills else 1, squeeze=False)[0]
+        count = 1 + bool(skills) + _has_rate(history)
+        figure = new_figure({1: 6.5, 2: 10.5, 3: 13.5}[count], 3.5)
+        panels = figure.subplots(1, count, squeeze=False)[0]
         _loss_panel(panels[0], history)
         if skills:
             _skill_panel(panels[1], skills, baselines)
+        if _has_rate(history):
+            _rate_panel(panels[-1], history)
         return save_png(figure, path)
 
 
@@ -75,6 +79,33 @@ def _skill_panel(axes: Axes, skills: Mapping[str, np.ndarray], baselines: Sequen
     axes.set_ylim(bottom=max(last.min(), -1.0) - 0.06)
     axes.set(xlabel="step", title="validation skill")
     axes.legend(loc="best", fontsize=9)
+
+
+def _has_rate(history: History) -> bool:
+    return len(_column(history, "lr")) > 1 and len(_column(history, "grad_norm")) > 1
+
+
+def _rate_panel(axes: Axes, history: History) -> None:
+    """Draws the learning rate to the left scale, the norm of the gradient to the right one."""
+    (line,) = axes.plot(*_column(history, "lr").T, color=MODEL_COLOR, label="learning rate")
+    axes.set(xlabel="step", title="learning rate and gradient")
+    axes.tick_params(axis="y", labelcolor=MODEL_COLOR)
+    right = axes.twinx()
+    norms = _column(history, "grad_norm")
+    (norm,) = right.plot(*norms.T, color=RUST, linewidth=0.9, alpha=0.8, label="gradient norm (right)")
+    if norms[:, 1].min() > 0:
+        right.set_yscale("log")
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter("{x:g}")
+    right.tick_params(axis="y", which="both", labelcolor=RUST)
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+    axes.legend(handles=[line, norm], loc="upper right")
+
+
+def _column(history: History, name: str) -> np.ndarray:
+    rows = [(row["step"], row[name]) for row in history if row["split"] == "train" and row.get(name) is not None]
+    return np.array([(step, value) for step, value in rows if np.isfinite(value)]).reshape(-1, 2)
 
 
 def _losses(history: History, split: str) -> np.ndarray:
