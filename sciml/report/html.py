@@ -118,7 +118,8 @@ def changed_keys(record: Mapping[str, Any]) -> dict[str, Any]:
     except ConfigError:  # a domain of the user's own
         return {}
     own = {key: value for key, value in flat(record.get("config") or {}).items() if key.partition(".")[0] in GROUPS}
-    return {key: value for key, value in own.items() if key not in usual or usual[key] != value} if own else {}
+    found = {key: value for key, value in own.items() if key not in usual or usual[key] != value}
+    return {key: value for key, value in found.items() if key != "data.cache"}  # a place, and no choice
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,10 +15,11 @@ from PIL import Image
 from sciml.core.errors import RunError
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.domain.score import Baseline, Metric
-from sciml.report.html import flatten, next_commands, write_report
+from sciml.report.html import changed_keys, flatten, next_commands, write_report
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import format_seconds, model_card
 from sciml.report.style import pretty_unit
+from sciml.run.compose import compose
 
 SCORES = [
     {
@@ -94,7 +97,7 @@ def test_images_are_embedded_and_nothing_is_loaded(page, report):
         kind, data = source.split(",", 1)
         assert kind == "data:image/png;base64"
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
-    for loading in ("http://", "https://", "@import", "url(", "<script", "<link"):
+    for loading in ("http://", "https://", "@import", "url(", "<script src", "<link"):
         assert loading not in text
     assert (report.parent / "figures" / "dot.png").exists()
     assert (report.parent / "figures" / "loss_curve.png").exists()
@@ -117,9 +120,24 @@ def test_it_says_what_the_scores_say(page):
 
 def test_the_best_of_each_row_is_marked(page, report):
     text = report.read_text(encoding="utf-8")
-    rows = {row.split("</th>")[0].split(">")[-1]: row for row in text.split("<table>")[1].split("<tr>")[2:]}
+    rows = {row.split("</th>")[0].split(">")[-1]: row for row in text.split("<table class=")[1].split("<tr>")[2:]}
     best = {name: row.split(" best")[1].split(">")[1].split("<")[0] for name, row in rows.items()}
     assert best == {"t2m": "1.50", "z500": "2.00"}
+
+
+def test_scores_are_given_as_a_table_for_other_programs(report):
+    text = report.read_text(encoding="utf-8")
+    data = text.split('href="data:text/csv;base64,')[1].split('"')[0]
+    rows = list(csv.DictReader(io.StringIO(base64.b64decode(data, validate=True).decode())))
+    assert [(row["variable"], row["metric"], float(row["model"]), float(row["ridge"])) for row in rows] == [
+        ("t2m", "rmse", 1.5, 2.0), ("z500", "rmse", 2.5, 2.0), ("t2m", "bias", 0.1, 2.0),
+    ]  # fmt: skip
+
+
+def test_it_says_what_differs_from_the_default():
+    config = compose("train", ["domain=climate", "optim.lr=0.25"]).config
+    assert changed_keys({"domain": "climate", "config": config}) == {"optim.lr": 0.25}
+    assert changed_keys({"domain": "of_my_own", "config": config}) == {}
 
 
 def test_training_card_provenance_and_next_commands_are_there(page, report):
