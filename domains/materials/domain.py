@@ -35,6 +35,7 @@ from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
 from domains.materials.training.figures import materials_figures
+from domains.materials.training.pair_baseline import fit_pair_baseline
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start
@@ -104,6 +105,8 @@ class MaterialsDomain:
             fitted.schema.check_elements(schema.elements, str(spec.data.path))
             fitted.schema.check_labels(schema, str(spec.data.path))
             schema, statistics = fitted.schema, fitted.statistics
+        elif spec.task.baseline == "pair":
+            statistics = with_pair_baseline(spec, store, statistics)
         check_targets(spec.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)
         options: dict[str, Any] = {"labels": schema.labels, "dtype": spec.data.dtype, "branches": branches}
@@ -173,6 +176,19 @@ class MaterialsDomain:
 
     def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
         return thermodynamics(loaded, config)
+
+
+def with_pair_baseline(
+    spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics
+) -> MaterialsStatistics:
+    """Returns statistics with a potential of pairs fitted to the training forces.
+
+    There is none beside exact energies of free atoms, from which its shift cannot be told, and where forces are few.
+    """
+    if store.schema.exact_references or not spec.task.has_gradients:
+        return statistics
+    fitted = fit_pair_baseline(store, min(spec.model.cutoff, store.schema.cutoff))
+    return statistics if fitted is None else replace(statistics, pair=fitted.to_tensors())
 
 
 def without_effect(task: MaterialsTaskConfig, schema: MaterialsSchema) -> list[str]:

@@ -60,7 +60,7 @@ class ScreenedRepulsion(nn.Module):
         """
         charges = atomic_numbers.to(edge_vectors.dtype)
         powers = charges**CHARGE_POWER
-        radii = _radii().to(edge_vectors).index_select(0, atomic_numbers)
+        radii = atomic_radii().to(edge_vectors).index_select(0, atomic_numbers)
         first, second = (
             torch.stack([charges, powers, radii], dim=1).index_select(0, ends) for ends in (senders, receivers)
         )
@@ -75,7 +75,7 @@ class ScreenedRepulsion(nn.Module):
 
 
 @cache
-def _radii() -> Float[Tensor, "number"]:
+def atomic_radii() -> Float[Tensor, "number"]:
     """Returns the radii of atoms by number, A: covalent ones, but no more than half the shortest distance in the
     element's crystal.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -114,6 +114,8 @@ class MaterialsStatistics:
         mean, std, rms: of all values of each label; rms is about zero.
             The energy's are per atom.
         count: structures that have the label.
+        pair: parts of a potential of pairs under the network, by name (see
+            :class:`domains.materials.training.pair_baseline.PairBaseline`); empty where there is none.
         bonding: what an atom whose free energy is exact gains in matter on average, eV; zero for others.
     """
 
@@ -127,6 +129,7 @@ class MaterialsStatistics:
     rms: Mapping[str, Tensor]
     count: Mapping[str, Tensor]
     bonding: Float[Tensor, "branch element"] | None = None
+    pair: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def force_rms(self) -> Float[Tensor, ""]:
@@ -175,7 +178,7 @@ class MaterialsStatistics:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MaterialsStatistics:
-        fields: dict[str, Any] = {name: {} for name in ("mean", "std", "rms", "count")}
+        fields: dict[str, Any] = {name: {} for name in ("mean", "std", "rms", "count", "pair")}
         for name, tensor in tensors.items():
             group, dot, label = name.partition(".")
             if dot:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,13 @@ from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.metrics import MaterialsMetrics
+from domains.materials.training.pair_baseline import PairBaseline, PairResult, evaluate
 from domains.materials.training.potential import ATOMIC, BONDED, REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline, Score
+from sciml.nn.repulsion import atomic_radii
 
 ENERGY = "energy"
 
@@ -33,11 +36,14 @@ class MaterialsTaskConfig:
 
     Attributes:
         targets: by the name of their label; ``energy`` brings forces and stress.
+        baseline: what the network learns the difference to: ``pair``, a potential of pairs fitted to the training
+            forces when a run begins, or ``none``, as in runs whose file says nothing of it.
         huber: where the loss of an error turns from squared to linear, in units of the target's scale.
         members: models of an ensemble, trained side by side; from two on, everything predicted has a spread.
     """
 
     targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
+    baseline: Literal["pair", "none"] = "none"
     huber: Positive[float] = 1.0
     members: AtLeastOne = 1
 
@@ -134,6 +140,7 @@ class MaterialsTask:
         wanted = self.config.has_gradients and gradients
         with torch.enable_grad() if wanted else torch.set_grad_enabled(torch.is_grad_enabled()):
             positions, strain, vectors = strained(batch, wanted)
+            pair = self._pair(batch, vectors, wanted)
             raw = model(batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
             members = []
             for outputs in raw if isinstance(raw, list) else [raw]:
@@ -142,8 +149,10 @@ class MaterialsTask:
                     if target.kind == "energy":
                         moved = (positions, strain) if wanted else ()
                         if atomic:
-                            member |= self._atomic(outputs, batch, vectors if wanted else None)
+                            member |= self._atomic(outputs, batch, vectors if wanted else None, pair)
                         member |= self._energy(outputs, batch, moved, create_graph)
+                        if pair is not None:
+                            self._add_pair(member, batch, vectors, pair)
                     else:
                         member |= self._property(name, outputs[name], target)
                 members.append(member)
@@ -169,6 +178,26 @@ class MaterialsTask:
         total = energy.double().index_add(0, batch.graph_index, reference)
         return {ENERGY: total, **gradients}
 
+    def _pair(self, batch: GraphBatch, vectors: Float[Tensor, "edge 3"], gradients: bool) -> PairResult | None:
+        """Evaluates the potential of pairs under the network; None where there is none."""
+        if not self.statistics.pair or ENERGY not in self.config.targets:
+            return None
+        places = self.schema.element_index(batch.atomic_numbers)
+        radii = atomic_radii().to(vectors)[batch.atomic_numbers]
+        baseline = PairBaseline(**self.statistics.pair)
+        return evaluate(baseline, places, radii, vectors, batch, gradients=gradients)
+
+    def _add_pair(
+        self, member: dict[str, Tensor], batch: GraphBatch, vectors: Float[Tensor, "edge 3"], pair: PairResult
+    ) -> None:
+        """Adds the potential of pairs to energies and their gradients."""
+        member[ENERGY] = member[ENERGY].index_add(0, batch.graph_index, pair.energies.double())
+        if pair.pull is not None:
+            member["forces"] = member["forces"] + pair.forces(batch)
+            virial = torch.zeros_like(batch.cell).index_add(0, batch.edge_graph, pair.virials(vectors))
+            volume = torch.linalg.det(batch.cell).abs()[:, None, None]
+            member["stress"] = member["stress"] + torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
+
     def _beside(self, outputs: Mapping[str, Tensor], batch: GraphBatch) -> Float[Tensor, "atom"] | None:
         """Returns what atoms have beside the network and their references, eV; None where they have none."""
         beside: Tensor | None = None
@@ -182,7 +211,11 @@ class MaterialsTask:
         return beside
 
     def _atomic(
-        self, outputs: Mapping[str, Tensor], batch: GraphBatch, vectors: Float[Tensor, "edge 3"] | None
+        self,
+        outputs: Mapping[str, Tensor],
+        batch: GraphBatch,
+        vectors: Float[Tensor, "edge 3"] | None,
+        pair: PairResult | None,
     ) -> dict[str, Tensor]:
         """Returns the energy of each atom (eV), and its stress (eV/A^3) where the edges' vectors are given.
 
@@ -195,10 +228,14 @@ class MaterialsTask:
         branch = batch.branch[batch.graph_index]
         reference = self.statistics.reference_energy(batch.atomic_numbers, self.schema.elements, branch)
         found = {"energies": energies.double() + reference}
+        if pair is not None:
+            found["energies"] = found["energies"] + pair.energies
         if vectors is not None:
             (pull,) = torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
             outer = torch.einsum("ea,eb->eab", vectors, pull)
             halves = 0.25 * (outer + outer.transpose(1, 2))
+            if pair is not None:
+                halves = halves + 0.5 * pair.virials(vectors)
             virial = (
                 halves.new_zeros(len(energies), 3, 3)
                 .index_add(0, batch.senders, halves)

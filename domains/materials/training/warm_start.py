@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
+from domains.materials.training.pair_baseline import PairBaseline
 from sciml.domain.protocol import FittedData
 
 
@@ -53,6 +54,7 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
             statistics,
             references=references,
             bonding=bonding,
+            pair=_pair(kept, before.elements, elements),
             avg_num_neighbors=kept.avg_num_neighbors,
             element_counts=counts,
             shortest=shortest,
@@ -61,3 +63,8 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
             rms=merged(kept.rms, statistics.rms),
         ),
     )
+
+
+def _pair(kept: MaterialsStatistics, before: Sequence[int], after: Sequence[int]) -> Mapping[str, Tensor]:
+    """Returns the potential of pairs that weights were trained above, for more elements."""
+    return PairBaseline(**kept.pair).for_elements(before, after).to_tensors() if kept.pair else {}

@@ -1,0 +1,152 @@
+"""The potential of pairs under the network: exact derivatives, a sensible fit, and runs that carry it along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from domains.materials.data.prepare import PrepareConfig, prepare
+from domains.materials.data.samples import StructureSource
+from domains.materials.data.store import MaterialsStore
+from domains.materials.domain import MaterialsDomain
+from domains.materials.inference.calculator import SciMLCalculator
+from domains.materials.simulation.simulate import simulate
+from domains.materials.simulation.simulate_config import SimulateConfig
+from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, bells, fit_pair_baseline
+from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig, strained
+from sciml.core.config import build
+from sciml.domain.protocol import FittedData
+from sciml.run.loaded import read_fitted
+from sciml.run.spec import spec_of_run
+
+from .alloy_files import alloy
+
+pytestmark = pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
+PAIR = "task.baseline=pair"
+
+
+@pytest.fixture(scope="module")
+def store(small_alloys, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pair") / "store"
+    return MaterialsStore.open(prepare(PrepareConfig(path=str(small_alloys), out=str(out), cutoff=5.0)))
+
+
+@pytest.fixture(scope="module")
+def fitted(store):
+    return fit_pair_baseline(store, 5.0)
+
+
+def judged(baseline, trained, tested, indices):
+    """Errors of forces, and of energies about their references, of a potential of pairs alone."""
+    statistics = replace(trained.statistics, pair=baseline.to_tensors())
+    task = MaterialsTask(trained.schema, statistics, MaterialsTaskConfig())
+    source = StructureSource(tested, indices, trained.schema.labels, dtype="float64")
+    batch = source.collate([source.sample(n, None) for n in range(len(source))])
+    pair = task._pair(batch, strained(batch, True)[2], True)
+    atoms = pair.energies + statistics.reference_energy(batch.atomic_numbers, trained.schema.elements)
+    energies = torch.zeros(len(source)).double().index_add(0, batch.graph_index, atoms)
+    misses = ((energies - batch.labels["energy"]) / batch.num_atoms).abs().mean()
+    return (pair.forces(batch) - batch.labels["forces"]).abs().mean() / batch.labels["forces"].abs().mean(), misses
+
+
+def test_it_explains_most_forces_of_structures_that_it_was_not_fitted_to(store, fitted):
+    forces, energies = judged(fitted, store, store, store.indices("test"))
+    assert forces < 0.2
+    assert energies < 0.3 * float(store.statistics.energy_std)
+
+
+def test_hot_alloys_follow_from_hot_metals_and_cold_alloys(tmp_path):
+    def alloys(name, **options):
+        values = {
+            "out": str(tmp_path / f"{name}.extxyz"),
+            "families": ["bcc:MoW"],
+            "supercells": [[2, 2, 2]],
+            **options,
+        }
+        return simulate(build(SimulateConfig, values))
+
+    hot = alloys("hot", count=40, orders=[1], rattle=0.25)
+    cold = alloys("cold", count=40, orders=[2], rattle=0.02, seed=1)
+    test = alloys("test", count=8, orders=[2], rattle=0.25, seed=2)
+    splits = {"train": 1.0, "valid": 0.0, "test": 0.0}
+
+    def stored(name, path):
+        config = PrepareConfig(path=path, out=str(tmp_path / name), splits=splits, check_units=False)
+        return MaterialsStore.open(prepare(config))
+
+    trained, tested = stored("train", [str(hot), str(cold)]), stored("tested", str(test))
+    forces, _ = judged(fit_pair_baseline(trained, 5.0), trained, tested, np.arange(8))
+    assert forces < 0.2
+
+
+def test_derivatives_are_those_of_the_energy(small_run):
+    atoms = alloy(5)
+    atoms.calc = SciMLCalculator(small_run(PAIR).path)
+    forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
+    assert np.abs(forces).max() > 0.5
+    for atom, axis in ((0, 0), (5, 2)):
+        energies = []
+        for step in (1e-4, -1e-4):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += step
+            moved.calc = atoms.calc
+            energies.append(moved.get_potential_energy())
+        assert forces[atom, axis] == pytest.approx((energies[1] - energies[0]) / 2e-4, abs=1e-6)
+    energies = []
+    for step in (1e-5, -1e-5):
+        strain = np.eye(3)
+        strain[0, 1] = strain[1, 0] = step
+        moved = atoms.copy()
+        moved.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        moved.calc = atoms.calc
+        energies.append(moved.get_potential_energy())
+    assert 2 * stress[0, 1] * atoms.get_volume() == pytest.approx((energies[0] - energies[1]) / 2e-5, abs=1e-5)
+    assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+    np.testing.assert_allclose(atoms.get_stresses().sum(0), atoms.get_stress(), atol=1e-9)
+
+
+def test_a_run_keeps_it_and_a_warm_start_takes_it_over(small_run):
+    folder = small_run(PAIR)
+    spec = spec_of_run(folder)
+    own = read_fitted(folder, spec)
+    assert own.statistics.pair["elements"].shape == (2, FUNCTIONS)
+    plain = read_fitted(small_run(), spec_of_run(small_run()))
+    assert plain.statistics.pair == {}
+    schema = replace(own.schema, elements=(28, 29, 47))
+    statistics = replace(
+        own.statistics,
+        pair={},
+        references=torch.zeros(1, 3).double(),
+        element_counts=torch.zeros(3).double(),
+        shortest=torch.zeros(3, 3).double(),
+        bonding=None,
+    )
+    kept = MaterialsDomain().warm_start(FittedData(schema, statistics), own).statistics.pair
+    torch.testing.assert_close(kept["elements"][:2], own.statistics.pair["elements"])
+    torch.testing.assert_close(kept["corrections"][:2, :2], own.statistics.pair["corrections"])
+    assert not kept["elements"][2].any()
+    assert MaterialsDomain().warm_start(FittedData(schema, statistics), plain).statistics.pair == {}
+
+
+def test_it_ends_smoothly_at_its_reach(fitted):
+    assert float(fitted.reach) == 5.0
+    lengths = torch.linspace(4.9, 5.1, 201, dtype=torch.float64)
+    values = bells(lengths, torch.ones_like(lengths), 5.0) @ fitted.elements[0]
+    assert not values[lengths >= 5.0].any()
+    slopes = values.diff() / 1e-3
+    assert slopes.diff().abs().max() / 1e-3 < 1.0
+
+
+def test_few_forces_give_none(store):
+    class Few:
+        schema, arrays = store.schema, store.arrays
+
+        @staticmethod
+        def indices(split):
+            return store.indices(split)[:5]
+
+    assert fit_pair_baseline(Few(), 5.0) is None
+    assert isinstance(fit_pair_baseline(store, 4.0), PairBaseline)
