@@ -15,7 +15,7 @@ from sciml.report.style import add_titles, new_figure, pretty_unit, save_png, su
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLORS, SHADES = "Blues", (0.45, 1.0)
+COLORS, SHADES = "viridis_r", (0.2, 1.0)
 SMALLEST_SHARE = 1e-8
 """The smallest share of the largest power that is shown: anything below is rounding."""
 

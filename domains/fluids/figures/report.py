@@ -11,6 +11,7 @@ from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.panels import draw_forecast
 from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
 from domains.fluids.figures.spectra import draw_plane_spectra, has_spectra
+from domains.fluids.figures.vorticity import draw_vorticity, has_vorticity
 from domains.fluids.forecast.conservation import draw_conservation
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import VRMSE
@@ -93,6 +94,14 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_hours: fl
         + lines,
         partial(draw_forecast, example, mesh, lead_hours),
     )
+    if has_vorticity(example):
+        yield NamedFigure(
+            "vorticity",
+            "Vorticity and streamlines",
+            "How fast the air turns (orange counterclockwise), and lines along the wind"
+            + (", in truth and forecast in the same colors." if has_truth else "."),
+            partial(draw_vorticity, example, lead_hours),
+        )
     if len(example.lead_times) + 1 >= MIN_FRAMES:
         yield NamedFigure(
             "animation",

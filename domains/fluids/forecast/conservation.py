@@ -12,10 +12,10 @@ from jaxtyping import Float
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.solver import VARIABLES, totals
 from sciml.report.skill import lead_unit, legend_entries
-from sciml.report.style import INK, MODEL_COLOR, add_titles, new_figure, save_png, suite_style
+from sciml.report.style import GRID, INK, MODEL_COLOR, MUTED, add_titles, new_figure, save_png, suite_style
 
-SMALLEST = 1e-12
-"""Below, an error is rounding; a logarithmic scale needs something above zero."""
+ROUNDING = 1e-7
+"""Below, a change is rounding of states in float32, and drawn as none."""
 
 
 def conservation_errors(
@@ -48,11 +48,17 @@ def draw_conservation(example: FlowExample, path: Path) -> Path:
         panels = dict(zip(("mass", "energy"), figure.subplots(1, 2), strict=True))
         for label, run in runs.items():
             for name, change in conservation_errors(example, run).items():
-                sizes = np.maximum(np.abs(np.where(np.isfinite(change), change, np.nan)), SMALLEST)
+                sizes = np.maximum(np.abs(np.where(np.isfinite(change), change, np.nan)), ROUNDING)
                 panels[name].semilogy(example.lead_times * per_hour, sizes, label=label, **looks[label])
         for name, axes in panels.items():
             axes.set(title=name, xlabel=f"lead time, {unit}", ylabel=f"relative change of {name}")
             axes.set_xlim(left=0)
+            axes.set_ylim(ROUNDING / 2, max(axes.get_ylim()[1], 100 * ROUNDING))
+            axes.axhspan(ROUNDING / 2, ROUNDING, color=GRID, zorder=0)
+            axes.annotate(
+                "rounding", (0.98, ROUNDING / 1.45), xycoords=("axes fraction", "data"), ha="right", va="center",
+                fontsize=8, color=MUTED,
+            )  # fmt: skip
         handles, labels = legend_entries(figure)
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
         add_titles(figure, source=example.title)

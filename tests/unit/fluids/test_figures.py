@@ -16,6 +16,7 @@ from domains.fluids.figures import animation, panels
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
+from domains.fluids.figures.vorticity import vorticity
 from domains.fluids.forecast.conservation import conservation_errors
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import RMSE, VRMSE
@@ -290,14 +291,14 @@ def check(files: dict[str, Path]) -> None:
             assert len(image.convert("RGB").quantize(64).getcolors()) > 15, path.name
 
 
-ALL = {"skill", "skill_by_lead_time", "forecast", "animation", "spectra", "conservation"}
+ALL = {"skill", "skill_by_lead_time", "forecast", "vorticity", "animation", "spectra", "conservation"}
 
 
 def test_all_figures_draw_the_most_telling_first(tmp_path):
     schema = schema_of(AIR)
     figures: list[NamedFigure] = list(fluids_figures(result_of(schema, example_of(AIR), scores_of(schema))))
     assert [figure.name for figure in figures] == [
-        "skill", "skill_by_lead_time", "forecast", "animation", "spectra", "conservation",
+        "skill", "skill_by_lead_time", "forecast", "vorticity", "animation", "spectra", "conservation",
     ]  # fmt: skip
     files = drawn(figures, tmp_path)
     check(files)
@@ -327,13 +328,13 @@ def test_a_forecast_without_truth_mesh_or_scores_draws(tmp_path):
     schema = schema_of(AIR)
     example = example_of(AIR, with_truth=False, model={"patch_size": 16, "ratios": []})
     files = drawn(fluids_figures(result_of(schema, example, [], {"kind": "other"})), tmp_path)
-    assert set(files) == {"forecast", "animation", "spectra", "conservation"}
+    assert set(files) == {"forecast", "vorticity", "animation", "spectra", "conservation"}
     check(files)
 
 
 def test_one_step_is_no_motion():
     names = {figure.name for figure in example_figures(flow_of(AIR, num_leads=1), None, None)}
-    assert names == {"forecast", "spectra", "conservation"}
+    assert names == {"forecast", "vorticity", "spectra", "conservation"}
 
 
 def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
@@ -356,7 +357,7 @@ def test_air_at_rest_draws(tmp_path):
     for name in ("forecast", "truth", "initial"):
         example[name] = np.zeros_like(example[name])
     files = drawn(fluids_figures(result_of(schema_of(AIR), example, [])), tmp_path)
-    assert set(files) == {"forecast", "animation", "spectra", "conservation"}
+    assert set(files) == {"forecast", "vorticity", "animation", "spectra", "conservation"}
 
 
 def test_without_scores_and_example_there_is_nothing():
@@ -398,3 +399,12 @@ def test_data_without_units_are_not_labeled_in_meters_and_seconds(tmp_path, monk
     texts = [text.get_text() for figure in shown for text in figure.findobj(Text)]
     assert any(text.startswith("t = ") for text in texts)
     assert not any(" s ahead" in text or "second" in text for text in texts)
+
+
+def test_a_flow_that_turns_as_a_wheel_has_twice_its_rate_for_vorticity():
+    x, z = np.meshgrid(np.arange(60) - 29.5, np.arange(16) - 7.5)
+    winds = np.stack([-3.0 * z * CHANNEL.dz, 3.0 * x * CHANNEL.dx])
+    example = FlowExample(data_set=CHANNEL, title="", lead_times=np.array([1.0]), forecast=winds[None], initial=winds)
+    np.testing.assert_allclose(vorticity(example, winds), 6.0)
+    still = replace(example, fluid=np.arange(16)[:, None] < np.full((16, 60), 8))
+    assert not vorticity(still, winds)[8:].any()
