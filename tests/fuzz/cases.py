@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import h5py
 import netCDF4
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ from tests.reports import without_reports
 from tests.unit.climate import weather_files
 from tests.unit.fluids import flow_files
 from tests.unit.materials.alloy_files import alloy
+from tests.unit.materials.test_dialects import arrays_of, matpes
 
 TRAINED = {
     "climate": (
@@ -122,6 +125,21 @@ def _alloys(path: Path, bases: Bases, kind: str) -> None:
         write(path, frames[0] if kind in ("cif", "vasp", "xsf") else frames, format=kind)
 
 
+def alloys() -> list[Any]:
+    """Returns structures of one composition."""
+    frames = [alloy(seed) for seed in range(6)]
+    for frame in frames:
+        frame.symbols = frames[0].symbols
+    return frames
+
+
+def write_groups(path: Path, frames: list[Any]) -> None:
+    """Writes structures of one composition as a group of HDF5."""
+    with h5py.File(path, "w") as file:
+        for name, values in arrays_of(frames).items():
+            file[f"CuNi/{name}"] = values
+
+
 SPLITS = {"train": 0.6, "valid": 0.2, "test": 0.2}
 WRITERS: Mapping[str, Callable[[Path, Bases], None]] = {
     "wb2.zarr": partial(_weather, writer=weather_files.write_wb2),
@@ -138,6 +156,9 @@ WRITERS: Mapping[str, Callable[[Path, Bases], None]] = {
     "alloys.db": partial(_alloys, kind="db"),
     "alloys.traj": partial(_alloys, kind="traj"),
     "alloys.json": partial(_alloys, kind="json"),
+    "records.json": lambda path, _: path.write_text(json.dumps(matpes(alloys()))),
+    "alloys.npz": lambda path, _: np.savez(path, **arrays_of(alloys())),
+    "alloys.h5": lambda path, _: write_groups(path, alloys()),
     "alloy.cif": partial(_alloys, kind="cif"),
     "POSCAR": partial(_alloys, kind="vasp"),
     "store.zarr": _climate_store,
@@ -145,7 +166,8 @@ WRITERS: Mapping[str, Callable[[Path, Bases], None]] = {
 }
 WEATHER = ("wb2.zarr", "new.nc", "old.nc")
 FLOWS = ("mini.nc", "cgl.nc", "amira.am", "image.vti", "well.hdf5", "variables.h5", "samples.h5")
-ALLOYS = ("alloys.extxyz", "alloys.db", "alloys.traj", "alloys.json", "alloy.cif", "POSCAR")
+ALLOYS = ("alloys.extxyz", "alloys.db", "alloys.traj", "alloys.json", "alloy.cif", "POSCAR", "records.json",
+          "alloys.npz", "alloys.h5")  # fmt: skip
 
 
 def _spoil(path: Path, draw: random.Random) -> None:

@@ -290,6 +290,18 @@ def test_folders_of_deepmd(tmp_path):
     assert_same(read(tmp_path / "raw", species=sorted(set(SAME[0].symbols))), SAME)
 
 
+def arrays_of(frames):
+    """The arrays of structures of one composition."""
+    return {
+        "R": np.array([a.positions for a in frames]),
+        "Z": frames[0].numbers,
+        "cell": np.array([a.cell.array for a in frames]),
+        "E": np.array([float(a.calc.results["energy"]) for a in frames]),
+        "F": np.array([a.calc.results["forces"] for a in frames]),
+        "stress": np.array([full(a.calc.results["stress"]) for a in frames]),
+    }
+
+
 def test_npz_of_one_composition_and_padded_ones(tmp_path):
     stresses = np.array([full(a.calc.results["stress"]) for a in SAME])
     labels = {"F": np.array([a.calc.results["forces"] for a in SAME]), "stress": stresses}
