@@ -137,6 +137,13 @@ class MaterialsStatistics:
         return self.rms.get("forces", torch.ones((), dtype=self.energy_std.dtype))
 
     @property
+    def output_scale(self) -> Float[Tensor, ""]:
+        """Returns the unit of the energies that a network gives: the rms of forces, or of what the potential of pairs
+        under it leaves of them.
+        """
+        return self.pair.get("scale", self.force_rms)
+
+    @property
     def moments(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Returns mean and standard deviation of each label; the latter is 1 where all values are the same."""
         return {name: (self.mean[name], torch.where(std > 0, std, 1.0)) for name, std in self.std.items()}

@@ -29,6 +29,8 @@ CORRECTION = 0.3
 """Size of the correction of a pair, beside that of its elements' functions, that costs as much in the fit."""
 RIDGE = 1e-4
 ENERGY_WEIGHT = 1.0
+LEAST_SCALE = 1e-3
+"""eV/A."""
 MOST_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 60_000, 20
 """How much is fitted to, how much at a time, and how few structures are not enough."""
 
@@ -42,12 +44,15 @@ class PairBaseline:
         corrections: of each pair's, symmetric and zero for like pairs.
         shift: energy that an atom of each element has of it on average, which is left to the reference energies, eV.
         reach: where it ends, A.
+        scale: rms of what it leaves of a force component, eV/A: the unit of what the network says, which so stays small
+            where nothing holds it.
     """
 
     elements: Float[Tensor, "element function"]
     corrections: Float[Tensor, "element element function"]
     shift: Float[Tensor, "element"]
     reach: Float[Tensor, ""]
+    scale: Float[Tensor, ""]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Returns its parts by name, as statistics keep them."""
@@ -60,7 +65,7 @@ class PairBaseline:
         corrections = self.elements.new_zeros(len(after), len(after), FUNCTIONS)
         corrections[places[:, None], places] = self.corrections
         shift = self.shift.new_zeros(len(after)).index_copy(0, places, self.shift)
-        return PairBaseline(elements, corrections, shift, self.reach)
+        return PairBaseline(elements, corrections, shift, self.reach, self.scale)
 
 
 class PairResult(NamedTuple):
@@ -169,7 +174,7 @@ class _Fit:
         self.composition: list[Tensor] = []
         self.energies: list[Tensor] = []
         self.labels: list[Tensor] = []
-        self.rows = 0
+        self.rows, self.squares = 0, 0.0
 
     def add(self, batch: GraphBatch) -> None:
         """Takes account of some structures with forces."""
@@ -196,6 +201,7 @@ class _Fit:
         labels = batch.labels.get("energy", torch.zeros(batch.num_samples).double())
         self.labels.append(torch.where(has, labels / batch.num_atoms, torch.nan))
         self.rows += len(wanted)
+        self.squares += float(wanted.square().sum())
         counts = torch.zeros(batch.num_samples, len(self.elements)).double()
         counts.index_put_((batch.graph_index, places), torch.ones(()).double(), accumulate=True)
         self.composition.append(counts / batch.num_atoms[:, None])
@@ -230,8 +236,11 @@ class _Fit:
             weight = ENERGY_WEIGHT * self.rows / len(both)
             gram, right = gram + weight * both[:, :-1].T @ both[:, :-1], right + weight * both[:, :-1].T @ both[:, -1]
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(self.size).double()
-        solution = torch.linalg.solve(gram + ridge, right).unflatten(0, (-1, FUNCTIONS))
+        flat = torch.linalg.solve(gram + ridge, right)
+        solution = flat.unflatten(0, (-1, FUNCTIONS))
+        left = (self.squares - 2 * flat @ self.right + flat @ self.gram @ flat) / self.rows
         count = len(self.elements)
         corrections = CORRECTION * solution[self.pairs.clamp(min=0)] * (self.pairs >= 0)[:, :, None]
         shift = torch.linalg.pinv(shares) @ (features @ solution.flatten())
-        return PairBaseline(solution[:count], corrections, shift, torch.tensor(self.reach).double())
+        reach, scale = torch.tensor(self.reach).double(), left.clamp(min=LEAST_SCALE**2).sqrt()
+        return PairBaseline(solution[:count], corrections, shift, reach, scale)

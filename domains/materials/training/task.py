@@ -70,12 +70,12 @@ class MaterialsTaskConfig:
 class MaterialsTask:
     """Learns energies, forces, stress and properties of structures.
 
-    An energy is the sum of its atoms' reference energies, of what the model says of them, in units of the rms force,
-    and of what the model has beside (eV): the repulsion of nuclei, and the average gain of bonded atoms where energies
-    of free atoms are exact; forces and stress are its gradients. Other targets
-    are standardized. The loss of a structure is the weighted sum of Huber losses of its labels (energy per atom, the
-    mean over components of forces and of stress, Gaussian likelihoods where asked); a batch's is their mean, and
-    labels that a structure lacks count for nothing.
+    An energy is the sum of its atoms' reference energies, of what the model says of them, in units of the rms force
+    (or of what a potential of pairs leaves of it), and of what stands beside: the repulsion of nuclei, the potential of
+    pairs, and the average gain of bonded atoms where energies of free atoms are exact. Forces and stress are its
+    gradients. Other targets are standardized. The loss of a structure is the weighted sum of Huber losses of its labels
+    (energy per atom, the mean over components of forces and of stress, Gaussian likelihoods where asked); a batch's is
+    their mean, and labels that a structure lacks count for nothing.
 
     Args:
         baselines: what predictions are compared with.
@@ -163,7 +163,7 @@ class MaterialsTask:
     ) -> dict[str, Tensor]:
         """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
         raw, branch = outputs[ENERGY], batch.branch[batch.graph_index]
-        energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.force_rms.to(raw)
+        energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.output_scale.to(raw)
         beside = self._beside(outputs, batch)
         if beside is not None:
             energy = energy.index_add(0, batch.graph_index, beside.to(energy))
@@ -221,7 +221,7 @@ class MaterialsTask:
 
         Both add up to those of the structure. The part of an edge in the virial belongs to its ends by halves.
         """
-        energies = outputs[ATOMIC][:, 0] * self.statistics.force_rms.to(outputs[ATOMIC])
+        energies = outputs[ATOMIC][:, 0] * self.statistics.output_scale.to(outputs[ATOMIC])
         beside = self._beside(outputs, batch)
         if beside is not None:
             energies = energies + beside.to(energies)
