@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.axes import SAMPLES, axes_of
+from sciml.distributed.axes import SAMPLES, Role, axes_of
 from sciml.planning.cluster import ClusterConfig, Efficiency
 from sciml.planning.memory import Memory, MemoryModel
 from sciml.planning.model_facts import ModelFacts
@@ -134,6 +134,12 @@ class Search:
             if bound >= max(FAR * best, fastest.get(key, float("inf"))):
                 counts["pruned"] += len(family)
                 continue
+            hopeless = self._frugal(family.thriftiest)
+            if hopeless is not None:
+                counts["num_too_large"] += len(family)
+                if key not in closest or _distance(hopeless) < _distance(closest[key]):
+                    closest[key] = hopeless
+                continue
             for variants in family.variants():
                 limit = max(FAR * best, fastest.get(key, float("inf")))
                 left = len(variants)
@@ -208,6 +214,8 @@ class Search:
         for bound, family in self._by_bound(self.space(), devices):
             if bound >= best:
                 break
+            if self._frugal(family.thriftiest) is not None:
+                continue
             for variants in family.variants():
                 for _, result in self._judged(variants, best):
                     if isinstance(result, Candidate):
@@ -327,8 +335,14 @@ class ScalingPoint:
 
 
 def scaling_curve(search: Search, plan: Plan, numbers: Sequence[int]) -> list[ScalingPoint]:
-    """Finds the best on each number of devices, in the precision that is best on those of the plan."""
+    """Finds the best on each number of devices, in the precision that is best on those of the plan.
+
+    Matrices and tokens are cut as they are there, unless nothing fits so.
+    """
     constraints = replace(search.constraints, precisions=(plan.best.strategy.precision,))
+
+    cuts = {axis.name: plan.best.strategy.sizes[axis.name] for axis in axes_of(Role.TOKEN, Role.MATRIX)}
+    alike = replace(constraints, fixed={**cuts, **constraints.fixed})
 
     def best(training: TrainingSpec, devices: int) -> Candidate | None:
         if devices == plan.devices:
@@ -336,7 +350,12 @@ def scaling_curve(search: Search, plan: Plan, numbers: Sequence[int]) -> list[Sc
         if not float(training.global_batch).is_integer():
             return None
         margin = search.memory.margin
-        return Search(search.facts, search.cluster, training, constraints, search.efficiency, margin).fastest(devices)
+        for allowed in (alike, constraints):
+            narrow = Search(search.facts, search.cluster, training, allowed, search.efficiency, margin)
+            found = narrow.fastest(devices)
+            if found is not None:
+                return found
+        return None
 
     points = []
     for devices in numbers:

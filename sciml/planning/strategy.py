@@ -249,6 +249,12 @@ class Family:
         """Returns one of those that compute least."""
         return Strategy(self.parallels[0], self.micro_batch, self.precision, self.recomputes[0], self.engine)
 
+    @property
+    def thriftiest(self) -> Strategy:
+        """Returns the one that needs least memory: most is sharded, and all computed again."""
+        parallel = max(self.parallels, key=lambda p: (p.shard, p.zero))
+        return Strategy(parallel, self.micro_batch, self.precision, self.recomputes[-1], self.engine)
+
     def variants(self) -> Iterator[list[Strategy]]:
         """Yields lists of those that differ in recomputation alone, fastest first."""
         for parallel in self.parallels:
