@@ -31,6 +31,8 @@ DEVICES = {
 }
 """Overrides of a plan for each device that runs name."""
 GIB = 2**30
+HELD_OUT = 3
+"""Every so many runs one is held out of the fit."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sciml.core.seeding import seed_of
 from sciml.data.balance import balanced_parts
-from sciml.data.source import CostedSource, SampleSource
+from sciml.data.source import BatchedSource, CostedSource, SampleSource
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,15 @@ class SeededDataset(Dataset):
         self.source, self.seed = source, seed
 
     def __getitem__(self, draw: SampleIndex) -> Any:
-        generator = np.random.default_rng(seed_of(self.seed, "sample", draw.epoch, draw.index))
-        return self.source.sample(draw.index, generator)
+        return self.source.sample(draw.index, self._generator(draw))
+
+    def __getitems__(self, draws: Sequence[SampleIndex]) -> list[Any]:
+        if isinstance(self.source, BatchedSource):
+            return self.source.samples([draw.index for draw in draws], [self._generator(draw) for draw in draws])
+        return [self[draw] for draw in draws]
+
+    def _generator(self, draw: SampleIndex) -> np.random.Generator:
+        return np.random.default_rng(seed_of(self.seed, "sample", draw.epoch, draw.index))
 
 
 def training_batches(

@@ -36,6 +36,15 @@ class SampleSource(Protocol):
 
 
 @runtime_checkable
+class BatchedSource(Protocol):
+    """Describes sources that read several samples sooner together than one after the other."""
+
+    def samples(self, indices: Sequence[int], generators: Sequence[np.random.Generator]) -> list[Any]:
+        """Returns what ``sample`` does for each."""
+        ...
+
+
+@runtime_checkable
 class GroupedSource(SampleSource, Protocol):
     """Describes sources whose samples are not independent, such as times of one simulation."""
 

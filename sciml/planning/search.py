@@ -87,6 +87,33 @@ class Plan:
         return best
 
 
+class _Ranking:
+    """Collects what a search finds, by ``tp`` and ``pp``; see :class:`Plan`."""
+
+    def __init__(self) -> None:
+        self.ranked: list[Candidate] = []
+        self.closest: dict[tuple[int, int], TooLarge] = {}
+        self.counts: Counter[str] = Counter()
+        self._fastest: dict[tuple[int, int], float] = {}
+        self._best = float("inf")
+
+    def limit(self, key: tuple[int, int]) -> float:
+        """Returns the seconds from which on a strategy is of no interest."""
+        return max(FAR * self._best, self._fastest.get(key, float("inf")))
+
+    def add(self, key: tuple[int, int], candidate: Candidate) -> None:
+        """Adds a strategy that fits."""
+        self.ranked.append(candidate)
+        self._best = min(self._best, candidate.step.total)
+        self._fastest[key] = min(self._fastest.get(key, float("inf")), candidate.step.total)
+
+    def leave_out(self, key: tuple[int, int], result: TooLarge, times: int) -> None:
+        """Counts strategies that do not fit; what fails by its activations is closer than what does by its state."""
+        self.counts["num_too_large"] += times
+        if key not in self.closest or _distance(result) < _distance(self.closest[key]):
+            self.closest[key] = result
+
+
 class Search:
     """Searches all strategies on some devices.
 
@@ -123,45 +150,35 @@ class Search:
         stages = fixed.get("pp", 1) * fixed.get("interleave", 1)
         self.facts.check(tp=fixed.get("tp", 1), sp=fixed.get("sp", 1), stages=stages)
         space = self.space()
-        ranked: list[Candidate] = []
-        closest: dict[tuple[int, int], TooLarge] = {}
-        fastest: dict[tuple[int, int], float] = {}
-        counts: Counter[str] = Counter()
-        best = float("inf")
+        ranking = _Ranking()
         for bound, family in self._by_bound(space, devices):
-            counts["examined"] += len(family)
+            ranking.counts["examined"] += len(family)
             key = family.parallels[0].tp, family.parallels[0].pp
-            if bound >= max(FAR * best, fastest.get(key, float("inf"))):
-                counts["pruned"] += len(family)
-                continue
-            hopeless = self._frugal(family.thriftiest)
-            if hopeless is not None:
-                counts["num_too_large"] += len(family)
-                if key not in closest or _distance(hopeless) < _distance(closest[key]):
-                    closest[key] = hopeless
-                continue
-            for variants in family.variants():
-                limit = max(FAR * best, fastest.get(key, float("inf")))
-                left = len(variants)
-                for times, result in self._judged(variants, limit):
-                    left -= times
-                    if result is None:
-                        counts["pruned"] += times + left
-                    elif isinstance(result, Candidate):
-                        ranked.append(result)
-                        best = min(best, result.step.total)
-                        fastest[key] = min(fastest.get(key, float("inf")), result.step.total)
-                        counts["dominated"] += left
-                    else:
-                        counts["num_too_large"] += times
-                        # What fails by its activations is closer than what fails by its state.
-                        if key not in closest or _distance(result) < _distance(closest[key]):
-                            closest[key] = result
-        if not counts["examined"]:
+            if bound >= ranking.limit(key):
+                ranking.counts["pruned"] += len(family)
+            elif (hopeless := self._frugal(family.thriftiest)) is not None:
+                ranking.leave_out(key, hopeless, len(family))
+            else:
+                for variants in family.variants():
+                    self._rank(variants, key, ranking)
+        if not ranking.counts["examined"]:
             raise self._nothing_divides(devices, space)
-        ranked.sort(key=self._order)
-        too_large = tuple(sorted(closest.values(), key=_distance))
-        return Plan(devices, tuple(ranked), too_large, dict(space.refused), **counts)
+        ranked = sorted(ranking.ranked, key=self._order)
+        too_large = tuple(sorted(ranking.closest.values(), key=_distance))
+        return Plan(devices, tuple(ranked), too_large, dict(space.refused), **ranking.counts)
+
+    def _rank(self, variants: Sequence[Strategy], key: tuple[int, int], ranking: _Ranking) -> None:
+        """Adds strategies that differ in recomputation alone to a ranking."""
+        left = len(variants)
+        for times, result in self._judged(variants, ranking.limit(key)):
+            left -= times
+            if result is None:
+                ranking.counts["pruned"] += times + left
+            elif isinstance(result, Candidate):
+                ranking.add(key, result)
+                ranking.counts["dominated"] += left
+            else:
+                ranking.leave_out(key, result, times)
 
     def _by_bound(self, space: Space, devices: int) -> list[tuple[float, Family]]:
         """Returns all families with seconds that none of their strategies is below.

@@ -161,10 +161,10 @@ class ForecastSource:
         used = self._fits.any(1)
         if used.all() or (self.draw and not self.store.is_even and used.any()):
             return
-        hours = float(self._ahead[int((~used).argmax())][-1]) / 60
+        wanted = int(self._ahead[int((~used).argmax())][-1])
+        hours = wanted / 60
         first, last = self.store.period(self.split)
-        spans = np.unique(self._minutes[None] - self._minutes[:, None]) / 60
-        nearest_span = spans[spans > 0][np.abs(spans[spans > 0] - hours).argmin()] if (spans > 0).any() else 0
+        nearest_span = _nearest_span(self._minutes, wanted) / 60
         raise ConfigError(
             f"no two times of the {self.split} split ({first} to {last}) are {format_hours(hours)} apart",
             key=f"data.splits.{self.split}",
@@ -200,6 +200,24 @@ class ForecastSource:
 
     def sample(self, index: int, generator: np.random.Generator) -> FieldSample:
         """Returns one state with the states after each step of its path, in physical units."""
+        return self.samples([index], [generator])[0]
+
+    def samples(self, indices: Sequence[int], generators: Sequence[np.random.Generator]) -> list[FieldSample]:
+        """Returns several samples, whose states are read together, each once."""
+        chosen = [self._rows_of(index, generator) for index, generator in zip(indices, generators, strict=True)]
+        rows, places = np.unique(np.concatenate([own for *_, own in chosen]), return_inverse=True)
+        states = self._read(rows)
+        samples, first = [], 0
+        for (start, path, own), generator in zip(chosen, generators, strict=True):
+            selected = states[places[first : first + len(own)]]
+            first += len(own)
+            drawn = self._augment(selected, generator)
+            hours = float(self._minutes[start]) / 60
+            samples.append(FieldSample(drawn[0], hours, self.paths[path], drawn[1:]))
+        return samples
+
+    def _rows_of(self, index: int, generator: np.random.Generator) -> tuple[int, int, np.ndarray]:
+        """Returns a sample's initial time, its path, and the positions of its states within the split."""
         if self.draw:
             start = int(self._starts[index])
             fitting = np.flatnonzero(self._fits[:, start])
@@ -207,8 +225,7 @@ class ForecastSource:
         else:
             start, path = (int(number) for number in self._pairs[index])
         rows = np.searchsorted(self._minutes, self._minutes[start] + np.append(0, self._ahead[path]))
-        states = self._augment(self._read(rows), generator)
-        return FieldSample(states[0], float(self._minutes[start]) / 60, self.paths[path], states[1:])
+        return start, path, rows
 
     @staticmethod
     def collate(samples: Sequence[FieldSample]) -> FieldBatch:
@@ -252,6 +269,15 @@ class Augmentation:
         if self.kind == "roll_mirror" and generator.integers(2):
             states = states.flip(-2) * self.sign
         return states
+
+
+def _nearest_span(minutes: np.ndarray, wanted: int) -> int:
+    """Returns how far apart those two times are, in order of time, whose distance is nearest to one; 0 for one time."""
+    after = np.searchsorted(minutes, minutes + wanted)
+    spans = [minutes[np.clip(after + shift, 0, len(minutes) - 1)] - minutes for shift in (-1, 0)]
+    found = np.concatenate(spans)
+    found = found[found > 0]
+    return int(found[np.abs(found - wanted).argmin()]) if len(found) else 0
 
 
 def _checked_paths(paths: Sequence[Sequence[float]], step_hours: float) -> tuple[tuple[float, ...], ...]:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
 from domains.climate.data.calendar import STANDARD, Calendar
+from domains.climate.data.chunk_reader import ChunkReader
 from domains.climate.data.climatology import DailyWindow, DayTimes
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, is_mirrored
 from domains.climate.data.states import MINUTES_PER_HOUR, States
@@ -126,7 +127,11 @@ class ClimateStore(States):
             DataError: the store is damaged there.
         """
         with self._readable("fields"):
-            values = layout.read_rows(self._group["fields"], self._rows[indices])
+            rows = self._rows[indices]
+            if self._reader is not None:
+                values = self._reader.read(rows)
+            else:
+                values = layout.read_rows(self._group["fields"], rows)
         wrong = np.isnan(values[:, self._whole]).any(axis=(1, 2, 3))
         if wrong.any():
             number = int(wrong.argmax())
@@ -135,6 +140,10 @@ class ClimateStore(States):
             channel = self.schema.channels[int(lost.argmax())]
             raise DataError(f"{self.path}: {channel} at {when} is gone from the store; prepare it again")
         return np.asarray(values, dtype=np.float32)
+
+    @cached_property
+    def _reader(self) -> ChunkReader | None:
+        return ChunkReader.of(self._group["fields"])
 
     @cached_property
     def _whole(self) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sciml.data.balance import balanced_parts
-from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
+from sciml.data.loader import SeededDataset, ShuffledSampler, evaluation_batches, training_batches
 
 
 class Numbers:
@@ -134,3 +134,29 @@ def test_torch_and_numpy_seeds_are_left_alone():
     np.random.seed(0)
     take()
     assert (torch.rand(1), np.random.rand()) == before
+
+
+def test_samples_of_a_batch_are_read_together_where_the_source_can():
+    class Together:
+        calls = 0
+
+        def __len__(self):
+            return 8
+
+        def sample(self, index, generator):
+            return self.samples([index], [generator])[0]
+
+        def samples(self, indices, generators):
+            self.calls += 1
+            return [(index, generator.integers(1000)) for index, generator in zip(indices, generators, strict=True)]
+
+        @staticmethod
+        def collate(samples):
+            return samples
+
+    source = Together()
+    stream = ShuffledSampler(8, 4, seed=1)
+    (batch,) = training_batches(source, stream, start_step=0, stop_step=1, micro_batch_size=4)
+    assert source.calls == 1
+    alone = SeededDataset(source, 1)
+    assert batch == [alone[draw] for draw in stream.draws(0)]
