@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from sciml.core.errors import ConfigError, SciMLError
@@ -75,6 +76,7 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
+    arguments = _with_file(arguments)
     if MANY & set(arguments):
         _run_many(verb, [word for word in arguments if word not in MANY], config_dir)
         return
@@ -161,6 +163,16 @@ def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composi
     return composition
 
 
+def _with_file(arguments: list[str]) -> list[str]:
+    """Puts the keys of the file that ``--config`` names before what else was typed, which wins."""
+    file = _option(arguments, "--config")
+    if file is None:
+        return arguments
+    from sciml.run.overrides import read_arguments
+
+    return [*read_arguments(Path(file)), *arguments]
+
+
 def _gathered(arguments: list[str], key: str) -> list[str]:
     """Returns arguments in which a key that was given several times is one list."""
     values = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
@@ -185,7 +197,7 @@ def _option(arguments: list[str], name: str) -> str | None:
             return arguments.pop(position).partition("=")[2]
         if argument == name:
             if position + 1 == len(arguments):
-                raise ConfigError("a folder must follow", key=name, hint=f"{name} my_conf")
+                raise ConfigError("a name must follow", key=name, hint=f"{name} NAME")
             del arguments[position]
             return arguments.pop(position)
     return None

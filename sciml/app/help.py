@@ -65,7 +65,7 @@ def help_text(verb: str, words: Sequence[str] = (), config_dir: str | None = Non
     lines = [
         SUMMARIES[verb],
         "",
-        f"usage: {start(verb)} [key=value ...] [--cfg] [--config-dir DIR] [--help [GROUP]]",
+        f"usage: {start(verb)} [key=value ...] [--config FILE] [--cfg] [--config-dir DIR] [--help [GROUP]]",
         "",
     ]
     lines += ["examples:", *(f"  {start(verb)} {example}".rstrip() for example in EXAMPLES[verb]), ""]
@@ -85,7 +85,9 @@ def help_text(verb: str, words: Sequence[str] = (), config_dir: str | None = Non
                 ]
     elif "trainer" in groups:
         lines += [f"Keys of a training go along as they are: {start('train')} --help", ""]
-    lines.append("--cfg prints the composed configuration and stops; --config-dir adds a folder of your own groups.")
+    lines.append(
+        "--config reads keys from a YAML file; --cfg prints what is composed and stops; --config-dir adds groups."
+    )
     return "\n".join(lines)
 
 

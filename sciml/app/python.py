@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.core.command_line import quoted
 from sciml.core.errors import RunError
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
@@ -17,6 +16,7 @@ from sciml.domain.loading import load_domain
 from sciml.domain.optional import Forecasts, InPython
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
+from sciml.run.overrides import arguments
 from sciml.run.trained_model import ForecastModel, TrainedModel
 
 if TYPE_CHECKING:
@@ -114,24 +114,3 @@ def plan(**keys: Any) -> Plan:
     with tempfile.TemporaryDirectory() as folder:
         result = run(compose("plan", arguments({"pictures": False, "out": f"{folder}/plan", **keys})))
     return Plan(result.document, result.text)
-
-
-def arguments(keys: Mapping[str, Any]) -> list[str]:
-    """Returns keys and values of Python as a command line has them."""
-    found = []
-    for name, value in keys.items():
-        if isinstance(value, Mapping) and value and "." not in name:
-            found += [f"{name}.{inner}={_typed(part)}" for inner, part in value.items()]
-        else:
-            found.append(f"{name}={_typed(value)}")
-    return found
-
-
-def _typed(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_typed, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_typed(part)}' for name, part in value.items())}}}"
-    return quoted(str(value)) if isinstance(value, (str, Path)) else str(value)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError
@@ -96,3 +98,46 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
+
+
+def arguments(keys: Mapping[str, Any]) -> list[str]:
+    """Returns keys and values of Python, or of a YAML file, as a command line has them.
+
+    Args:
+        keys: groups by name, keys within groups as mappings or dotted.
+    """
+    found = []
+    for name, value in keys.items():
+        if isinstance(value, Mapping) and value and "." not in name:
+            found += [f"{name}.{inner}={_as_typed(part)}" for inner, part in value.items()]
+        else:
+            found.append(f"{name}={_as_typed(value)}")
+    return found
+
+
+def read_arguments(file: Path) -> list[str]:
+    """Returns the keys of a YAML file as a command line has them.
+
+    Raises:
+        ConfigError: it cannot be read, or is no mapping of keys.
+    """
+    from yaml import YAMLError, safe_load
+
+    try:
+        keys = safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{file} cannot be read ({reason})", key="--config", hint="name a YAML file") from None
+    if not isinstance(keys, Mapping) or not all(isinstance(name, str) for name in keys):
+        raise ConfigError(f"{file} is no mapping of keys", key="--config", hint="e.g. a line domain: climate")
+    return arguments(keys)
+
+
+def _as_typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_as_typed, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{_as_typed(part)}' for name, part in value.items())}}}"
+    return quoted(str(value)) if isinstance(value, (str, Path)) else str(value)

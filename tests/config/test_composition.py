@@ -3,12 +3,15 @@
 import dataclasses
 
 import pytest
+from omegaconf import OmegaConf
 
+from sciml.app.cli import main
 from sciml.app.help import domains_of, help_text
 from sciml.core.errors import ConfigError
 from sciml.core.groups import options
-from sciml.core.installation import CONF
+from sciml.core.installation import CONF, ROOT
 from sciml.run.compose import compose
+from sciml.run.overrides import read_arguments
 from sciml.run.reference_models import build_reference_models
 from sciml.run.spec import RunSpec
 
@@ -112,3 +115,23 @@ def test_help_of_a_group_tells_of_each_option_by_domain():
     assert text.index("for domain=materials") < text.index("gnn_tiny") < text.index("for domain=language")
     with pytest.raises(ConfigError, match="did you mean 'model'"):
         help_text("train", ["modell"])
+
+
+@pytest.mark.parametrize("domain", options("domain"))
+def test_the_example_of_a_domain_is_a_training(domain, capsys):
+    main("train", ["--config", str(ROOT / "docs" / "examples" / f"{domain}.yaml"), "--cfg", "optim.lr=0.125"])
+    config = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out))
+    spec = RunSpec.build(config)
+    assert spec.domain.name == domain
+    assert spec.options.run == "first_try"
+    assert spec.optim.lr == 0.125  # what is typed wins
+
+
+def test_a_file_of_keys_that_is_none_is_refused(tmp_path):
+    file = tmp_path / "my.yaml"
+    for text in ("- a\n", "a: [\n", "1: 2\n"):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match="--config"):
+            read_arguments(file)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_arguments(tmp_path / "missing.yaml")
