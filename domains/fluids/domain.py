@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
-from domains.fluids.data.data_config import FluidsDataConfig
+from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
@@ -144,18 +144,31 @@ class FluidsDomain:
         return simulate(config)
 
     def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
-        spec = loaded.spec
-        splits = self.splits(spec, loaded.fitted)
+        spec, statistics = loaded.spec, loaded.fitted.statistics
+        schema, source = _states(spec, loaded.fitted)
         starts = request.starts(members=1, perturbation=PERTURBATION, seed=spec.seed)
-        batch, frame_hours = initial_batch(splits.test, splits.statistics, request.init_time, starts)
+        batch, frame_hours = initial_batch(source, statistics, request.init_time, starts)
+        splits = Splits(source, source, source, schema, statistics)
         return PreparedForecast(
             task=self.task(spec, splits),
             batch=batch,
             intervals=[stride * frame_hours for stride in spec.task.strides],
             step_hours=frame_hours,
-            writer=lambda path: ForecastFile(path, splits.schema, batch),
-            figures=lambda path: forecast_figures(path, splits.schema, splits.test),
+            writer=lambda path: ForecastFile(path, schema, batch),
+            figures=lambda path: forecast_figures(path, schema, source),
         )
+
+
+def _states(spec: FluidsSpec, fitted: FittedData) -> tuple[FluidsSchema, FlowSamples]:
+    """Returns the states that a forecast may start from: of the run's own test flows, or of all flows of other data."""
+    data: FluidsDataConfig = spec.data
+    if fitted.data is not None and data.path != fitted.data.path:
+        data = replace(data, splits=FlowSplits(train=0, valid=0, test=1))
+    schema, flows = open_flows(data)
+    if isinstance(spec.model, RefineConfig):
+        check_profiles(flows)
+    check_as_trained(fitted.schema, schema)
+    return schema, FlowSamples(flows, "test", [spec.task.scoring_stride], 0, preload_gb=data.preload_gb)
 
 
 def forecast_figures(path: Path, schema: FluidsSchema, source: FlowSamples) -> Iterator[NamedFigure]:
