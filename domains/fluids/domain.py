@@ -33,6 +33,7 @@ from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedF
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig
+from sciml.models.uvit import UViTConfig
 
 TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
 """Tells what a model is told where that is left open: flows are the same at every x and time."""
@@ -79,6 +80,12 @@ class FluidsDomain:
                 "steps from the model's own states cannot be cut into pipeline stages",
                 key="task.pushforward",
                 hint="use 0, or parallel.pp=1",
+            )
+        if spec.parallel.pp > 1 and spec.parallel.schedule == "zero_bubble" and isinstance(spec.model, UViTConfig):
+            raise ConfigError(
+                "features that pass by the blocks cannot go through this schedule",
+                key="parallel.schedule",
+                hint="use 1f1b",
             )
         if spec.task.unroll > 1 and spec.parallel.tp * spec.parallel.sp * spec.parallel.pp > 1:
             raise ConfigError(

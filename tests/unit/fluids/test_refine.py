@@ -9,12 +9,15 @@ import torch
 
 from domains.fluids.data.batch import FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics
+from domains.fluids.domain import FluidsDomain
 from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
 from domains.fluids.solver import VARIABLES
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 from .flows import filled
 from .test_coarse_solver import profiles, start
@@ -105,6 +108,21 @@ def test_gradients_go_through_the_steps_before():
 def test_data_that_no_solver_can_step(changes, match):
     with pytest.raises(ConfigError, match=match):
         task(config(), replace(DATA, **changes))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["parallel.tp=2", "task.unroll=2"], "task.unroll"),
+        (["parallel.pp=2", "task.pushforward=0", "parallel.schedule=zero_bubble"], "parallel.schedule"),
+    ],
+)
+def test_ways_of_sharding_that_cannot_work(overrides, match):
+    spec = RunSpec.build(
+        compose("train", ["domain=fluids", "model=refine", "reference_models=null", *overrides]).config
+    )
+    with pytest.raises(ConfigError, match=match):
+        FluidsDomain().check(spec)
 
 
 @pytest.mark.parametrize(
