@@ -9,7 +9,6 @@ import torch
 
 from domains.fluids.data.batch import FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics
-from domains.fluids.domain import FluidsDomain
 from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
@@ -118,11 +117,9 @@ def test_data_that_no_solver_can_step(changes, match):
     ],
 )
 def test_ways_of_sharding_that_cannot_work(overrides, match):
-    spec = RunSpec.build(
-        compose("train", ["domain=fluids", "model=refine", "reference_models=null", *overrides]).config
-    )
+    config = compose("train", ["domain=fluids", "model=refine", "reference_models=null", *overrides]).config
     with pytest.raises(ConfigError, match=match):
-        FluidsDomain().check(spec)
+        RunSpec.build(config)
 
 
 @pytest.mark.parametrize(
