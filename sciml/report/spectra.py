@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,50 @@ class SpectrumPanel(NamedTuple):
 
     spectra: Sequence[Spectrum]
     unit: str
+
+
+def power_in_words(panels: Sequence[SpectrumPanel]) -> str:
+    """Says in a sentence how much of the truth's power the latest forecast has on long, middle and short waves.
+
+    Returns:
+        The geometric mean over the variables of each band; nothing where the truth is not known or has no power.
+    """
+    ratios: dict[str, list[float]] = {}
+    for panel in panels:
+        truths = [spectrum for spectrum in panel.spectra if spectrum.is_truth]
+        forecasts = [spectrum for spectrum in panel.spectra if not spectrum.is_truth]
+        if not truths or not forecasts or len(truths[-1].power) < len(BANDS):
+            continue
+        for name, wanted in zip(_band_names(truths[-1].wavenumber), _bands(truths[-1].wavenumber), strict=True):
+            truth, forecast = truths[-1].power[wanted].sum(), forecasts[-1].power[wanted].sum()
+            if truth > 0 and forecast > 0:
+                ratios.setdefault(name, []).append(float(np.log(forecast / truth)))
+    if not ratios:
+        return ""
+    means = {name: np.exp(np.mean(logs)) for name, logs in ratios.items()}
+    parts = ", ".join(f"{mean:.2g} times at wavenumbers {name}" for name, mean in means.items())
+    least, most = min(means.values()), max(means.values())
+    meaning = [
+        "what it lacks it has smoothed away" if least < NEAR[0] else "",
+        "what it has too much is noise" if most > NEAR[1] else "",
+    ]
+    ending = f": {', '.join(filter(None, meaning))}" if any(meaning) else ", as sharp as the truth"
+    return f"The latest forecast shown has the truth's power {parts}{ending}."
+
+
+BANDS = (0.25, 0.5, 1.0)
+"""Ends of the bands of waves, as shares of the largest wavenumber."""
+NEAR = (0.9, 1.1)
+"""Shares of the truth's power that count as the truth's."""
+
+
+def _bands(wavenumber: Float[np.ndarray, "wavenumber"]) -> list[np.ndarray]:
+    edges = [0.0, *(share * wavenumber.max() for share in BANDS)]
+    return [(wavenumber > low) & (wavenumber <= high) for low, high in itertools.pairwise(edges)]
+
+
+def _band_names(wavenumber: Float[np.ndarray, "wavenumber"]) -> list[str]:
+    return [f"{wavenumber[band].min():g} to {wavenumber[band].max():g}" for band in _bands(wavenumber)]
 
 
 def draw_spectra(

@@ -8,11 +8,12 @@ from functools import partial
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
 from domains.climate.figures.projection import covers_globe
-from domains.climate.figures.spectra import draw_zonal_spectra, whole_channels
+from domains.climate.figures.spectra import draw_zonal_spectra, whole_channels, zonal_panels
 from domains.climate.forecast.example import WeatherExample
 from domains.climate.forecast.metrics import RMSE
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores
+from sciml.report.spectra import power_in_words
 
 MIN_FRAMES = 3
 
@@ -80,7 +81,7 @@ def _forecast_figures(example: WeatherExample, lead: float | None) -> Iterator[N
         yield NamedFigure(
             "spectra",
             "Which scales survive",
-            "Power by zonal wavenumber between 30 and 60 degrees north and south. Where a forecast falls below the "
-            "dashed line, it has smoothed away the scales it cannot predict; later lead times are darker.",
+            "Power by zonal wavenumber between 30 and 60 degrees north and south; later lead times are darker. "
+            + power_in_words(list(zonal_panels(example, lead).values())),
             lambda path: draw_zonal_spectra(example, lead, path),
         )

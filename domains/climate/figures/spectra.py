@@ -22,6 +22,12 @@ MOST_VARIABLES = 3
 
 def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
     """Draws power by zonal wavenumber in the middle latitudes: forecasts against truth, up to three variables."""
+    panels = zonal_panels(example, lead_hours)
+    return draw_spectra(panels, "zonal wavenumber", example.schema.title, path, decorate=_powers_of_two)
+
+
+def zonal_panels(example: WeatherExample, lead_hours: float | None) -> dict[str, SpectrumPanel]:
+    """Returns the spectra of up to three variables by name: forecasts up to a lead time, and the truth there."""
     last = example.nearest_lead(lead_hours)
     leads = example.leads_up_to(last)
     panels = {}
@@ -37,7 +43,7 @@ def draw_zonal_spectra(example: WeatherExample, lead_hours: float | None, path: 
             label = f"truth, {example.lead_times[last]:g} h"
             spectra.append(_spectrum(label, example, example.truth[last, index], 1.0, is_truth=True))
         panels[name] = SpectrumPanel(spectra, channel_unit(name))
-    return draw_spectra(panels, "zonal wavenumber", example.schema.title, path, decorate=_powers_of_two)
+    return panels
 
 
 def whole_channels(example: WeatherExample) -> tuple[str, ...]:
