@@ -247,6 +247,10 @@ def _dry_run(built: Sequence[BuiltRank], devices: int) -> list[RenderableType | 
     ]
 
 
+MOST_STRATEGIES = 50
+"""Strategies in the document, the fastest first."""
+
+
 def plan_document(
     search: Search, plan: Plan, curve: Sequence[ScalingPoint], built: Sequence[BuiltRank]
 ) -> dict[str, Any]:
@@ -270,6 +274,7 @@ def plan_document(
         "training": asdict(search.training),
         "efficiency": search.throughput.efficiency._asdict(),
         "best": _candidate(search, plan.best),
+        "strategies": [_candidate(search, candidate) for candidate in plan.ranked[:MOST_STRATEGIES]],
         "ties": [_candidate(search, candidate) for candidate in plan.ties[:50]],
         "by_degrees": [
             {"tp": tp, "pp": pp, **_either(search, plan, one)} for (tp, pp), one in sorted(plan.by_degrees().items())
