@@ -56,8 +56,6 @@ class SimulateConfig:
     """
 
     out: str = "runs/fluids/ensemble.nc"
-    case: str | None = None
-    sim_time: Positive[float] | None = None
     count: AtLeastOne = 88
     cases: Annotated[tuple[str, ...], MinLen(1)] = ("collision", "density", "thermal", "mixed")
     nx: int = 128
@@ -76,6 +74,8 @@ class SimulateConfig:
     device: str = "auto"
     compile: bool | None = None
     overwrite: bool = False
+    case: str | None = None
+    sim_time: Positive[float] | None = None
 
     def __post_init__(self) -> None:
         for case in self.cases:
