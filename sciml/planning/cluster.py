@@ -93,6 +93,8 @@ class ClusterConfig:
         links: levels of the network by name, from the nearest neighbors to all nodes.
         power_w: of a device at work, with its share of the node.
         price_per_hour: of a device, in any currency; None reports no cost.
+        node_mtbf_hours: mean time between failures of a node; None gives no advice on checkpoints.
+        storage_gb_per_s: at which all nodes together write a checkpoint; None gives none, either.
         measured: whether speeds were measured there, and are not those that makers state.
         efficiency: shares of these peaks that trainings reach.
         device_names: parts of the names by which drivers know a device, such as ``H100 80GB``; each word counts.
@@ -113,6 +115,8 @@ class ClusterConfig:
     links: dict[str, Link] = field(default_factory=dict)
     power_w: Positive[float] | None = None
     price_per_hour: NonNegative[float] | None = None
+    node_mtbf_hours: Positive[float] | None = None
+    storage_gb_per_s: Positive[float] | None = None
     measured: bool = False
     efficiency: Efficiency = field(default_factory=Efficiency)
     device_names: tuple[str, ...] = ()

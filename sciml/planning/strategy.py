@@ -55,6 +55,10 @@ class TrainingSpec:
         """Returns bytes of the optimizer's state for so many elements of matrices and of other parameters."""
         return self.matrices.state_bytes * matrices + self.others.state_bytes * others
 
+    def checkpoint_bytes(self, parameters: float) -> float:
+        """Returns bytes of a checkpoint: weights, moments and average, as if all parameters were matrices."""
+        return (FLOAT32 + self.matrices.state_bytes + self.average) * parameters
+
     def update_bytes(self, matrices: float, others: float) -> float:
         """Returns bytes that an update reads and writes for so many elements: norm, scaling, update and average."""
         besides = CLIPPING_BYTES + 3 * self.average

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from sciml.planning.cadence import Cadence
 from sciml.planning.cluster import GB
 from sciml.planning.dry_run import BuiltRank
 from sciml.planning.parameters import MegatronMemory
@@ -90,6 +91,12 @@ def _best(search: Search, plan: Plan) -> list[RenderableType | str]:
         "Memory": f"{memory.total / GB:.1f} of {cluster.memory_gb:g} GB on {fullest}",
         "Whole training": ", ".join(training),
     }
+    cadence = Cadence.of(cluster, plan.devices, search.training.checkpoint_bytes(search.facts.parameters))
+    if cadence is not None:
+        figures["Checkpoints"] = (
+            f"every {duration(cadence.interval_s)}: one takes {with_prefix(cadence.write_s, 's')}, and a node fails "
+            f"every {duration(cadence.failure_s)}; {cadence.lost:.1%} of the time is lost"
+        )
     return [
         f"Best strategy: {strategy_line(best)}",
         f"  {' '.join(best.strategy.overrides())}",
