@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sciml.app.cli import help_text, main
+from sciml.app.cli import main
+from sciml.app.help import help_text
 from sciml.report.tables import WIDTH
 from tests.unit.planning.models import facts_found_once
 
@@ -196,4 +197,4 @@ def test_what_the_model_does_not_allow_is_refused(refused, arguments, says):
 def test_help_shows_clusters_and_keys():
     text = help_text("plan")
     assert "frontier" in text
-    assert "devices: 8" in text
+    assert "devices=8" in text
