@@ -36,7 +36,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel, PreparedForecast
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.intervals import scoring_paths
-from sciml.models.field_models import FIELD_KINDS, FieldConfig
+from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule
 from sciml.models.vit import ViTConfig
 
 ClimateSpec = DomainSpec[ClimateDataConfig, ClimateTaskConfig, ViTConfig | ClimaXConfig | FieldConfig]
@@ -71,6 +71,7 @@ class ClimateDomain:
     def check(self, spec: ClimateSpec) -> None:
         if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
+        check_schedule(spec.model, spec.parallel)
 
     def data_defaults(self, spec: ClimateSpec, source: ClimateSpec | None = None) -> DataDefaults:
         return data_defaults(spec, source)

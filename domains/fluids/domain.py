@@ -32,8 +32,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedForecast
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
-from sciml.models.field_models import FIELD_KINDS, FieldConfig
-from sciml.models.uvit import UViTConfig
+from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule
 
 TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
 """Tells what a model is told where that is left open: flows are the same at every x and time."""
@@ -81,12 +80,7 @@ class FluidsDomain:
                 key="task.pushforward",
                 hint="use 0, or parallel.pp=1",
             )
-        if spec.parallel.pp > 1 and spec.parallel.schedule == "zero_bubble" and isinstance(spec.model, UViTConfig):
-            raise ConfigError(
-                "features that pass by the blocks cannot go through this schedule",
-                key="parallel.schedule",
-                hint="use 1f1b",
-            )
+        check_schedule(spec.model, spec.parallel)
         if spec.task.unroll > 1 and spec.parallel.tp * spec.parallel.sp * spec.parallel.pp > 1:
             raise ConfigError(
                 "gradients through several steps need the whole model on each rank",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.core.errors import ConfigError
 from sciml.models.convnext_unet import ConvNeXtUNet, ConvNeXtUNetConfig
 from sciml.models.field_model import FieldModel, Variables
 from sciml.models.fno import FNO, FNOConfig
@@ -16,6 +17,7 @@ from sciml.models.unet import UNet, UNetConfig
 from sciml.models.uvit import UViT, UViTConfig
 from sciml.nn.initialization import initialize
 from sciml.nn.staged import ForwardPass
+from sciml.parallel.config import ParallelConfig
 from sciml.parallel.plan import ShardingPlan
 
 FieldConfig = UViTConfig | UNetConfig | ConvNeXtUNetConfig | FNOConfig
@@ -27,6 +29,18 @@ FIELD_KINDS: Mapping[str, type] = {
     "fno": FNOConfig,
 }
 """The dataclass of each kind's keys under ``model``."""
+
+
+def check_schedule(config: Any, parallel: ParallelConfig) -> None:
+    """Refuses a pipeline schedule that a model cannot go through.
+
+    Raises:
+        ConfigError: features that pass by the blocks never reach the last stage of zero-bubble's V.
+    """
+    if parallel.pp > 1 and parallel.schedule == "zero_bubble" and isinstance(config, UViTConfig):
+        raise ConfigError(
+            "features that pass by the blocks cannot go through this schedule", key="parallel.schedule", hint="use 1f1b"
+        )
 
 
 def build_field_model(config: FieldConfig, variables: Variables) -> FieldModel:

@@ -366,7 +366,17 @@ class Space:
             (schedule, v)
             for schedule, v in known
             if fixed.get("schedule") in (None, schedule) and fixed.get("interleave") in (None, v)
+            if self._is_allowed(ParallelConfig(pp=pp, schedule=schedule, interleave=v))
         ]
+
+    def _is_allowed(self, parallel: ParallelConfig) -> bool:
+        """Says whether the domain can go through a schedule; why not is told."""
+        try:
+            self.constraints.allow(parallel)
+        except ConfigError as error:
+            self.refused[error.message] += 1
+            return False
+        return True
 
     def _zeros(
         self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: Schedule, interleave: int

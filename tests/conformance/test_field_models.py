@@ -149,3 +149,11 @@ def test_one_preset_serves_both_domains(domain, told, model, flows):
     spec, _ = follow_data(RunSpec.build(compose("train", [f"domain={domain}", f"model={model}", *given]).config))
     assert spec.model.position_features == told
     assert spec.model.condition_on == ("lead_time",)
+
+
+@pytest.mark.parametrize("domain", ["climate", "fluids"])
+def test_a_schedule_that_features_beside_the_blocks_cannot_go_through_is_refused(domain):
+    overrides = [f"domain={domain}", "parallel.pp=2", "parallel.schedule=zero_bubble"]
+    overrides += ["task.pushforward=0"] if domain == "fluids" else []
+    with pytest.raises(ConfigError, match=r"parallel\.schedule: features that pass by the blocks"):
+        RunSpec.build(compose("train", overrides).config)
