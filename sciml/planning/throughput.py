@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sciml.distributed.axes import Role, axes_of
+from sciml.distributed.axes import Role, axes_of, join
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
 from sciml.planning.communication import CommunicationModel, Links, Message, boundary_crossings, cut_axes
 from sciml.planning.costs import FLOAT32, AffineCost, OpCost, StageProfile
@@ -203,7 +203,12 @@ class ThroughputModel:
         update.
         """
         p, passes = strategy.parallel, strategy.micro_batches(self.training)
-        key = strategy.cuts, p.schedule, strategy.micro_batch, self.links.level(strategy, "pp") if p.pp > 1 else ""
+        key = (
+            strategy.cuts,
+            p.schedule,
+            strategy.micro_batch,
+            self.links.level(strategy, join(axes_of(Role.STAGE))) if p.pp > 1 else "",
+        )
         if key not in self._bounds:
             slowest, times = self._pass_times(strategy)
             self._bounds[key] = times[slowest].total, self._bubble(strategy, times)

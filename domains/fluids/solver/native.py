@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class NativeStep:
         )  # fmt: skip
         return new
 
-    def _whole(self, part: Tensor) -> Tensor:
+    def _whole(self, part: Shaped[Tensor, "..."]) -> Shaped[Tensor, "member value"]:
         """Returns one row for each member, in one piece."""
         return part.flatten(1).expand(self.members, -1).contiguous()
 
@@ -120,5 +120,5 @@ def _pointers(tensors: Any) -> Any:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
 
 
-def _pointer(tensor: Tensor | None) -> int | None:
+def _pointer(tensor: Shaped[Tensor, "..."] | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()

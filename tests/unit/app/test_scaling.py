@@ -39,7 +39,7 @@ def short(monkeypatch):
 @pytest.mark.usefixtures("short")
 def test_families_are_trained_once_and_a_prediction_is_checked(tmp_path, capsys, monkeypatch):
     deep = "reference_models={deep: {model: {depth: 2}}}"
-    arguments = [*TOY, "budgets=[1e8,2e8,4e8]", "check=2", f"out={tmp_path}", deep]
+    arguments = [*TOY, "budgets=[4e7,8e7,1.6e8]", "check=2", f"out={tmp_path}", deep]
     main("scaling", [*arguments, "output=json"])
     told = json.loads(capsys.readouterr().out)
     assert set(told["families"]) == {"model", "deep"}
@@ -48,7 +48,7 @@ def test_families_are_trained_once_and_a_prediction_is_checked(tmp_path, capsys,
         assert len(points) == 9
         assert len({point["parameters"] for point in points}) == 3
         assert all(point["loss"] > 0 for point in points)
-        for point, budget in zip(points, [1e8] * 3 + [2e8] * 3 + [4e8] * 3, strict=True):
+        for point, budget in zip(points, [4e7] * 3 + [8e7] * 3 + [1.6e8] * 3, strict=True):
             assert point["flops"] == pytest.approx(budget, rel=0.35)  # a whole number of steps
         value, low, high = study["check"]["predicted"]
         assert value > 0

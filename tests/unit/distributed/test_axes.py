@@ -82,7 +82,7 @@ def test_a_mesh_takes_roles_and_names_and_refuses_others():
             ask("tensor")
 
 
-def test_a_second_axis_of_a_role_joins_the_first(monkeypatch):
+def test_a_second_axis_of_a_role_joins_the_first(monkeypatch, request):
     """Whoever asks by role gets the ranks of both; nothing else has to change."""
     from sciml.distributed import axes, mesh
     from sciml.distributed.world import World
@@ -90,6 +90,8 @@ def test_a_second_axis_of_a_role_joins_the_first(monkeypatch):
     more = (*AXES[:-1], axes.Axis("cp", Role.TOKEN), AXES[-1])
     for module in (axes, mesh):
         monkeypatch.setattr(module, "AXES", more)
+    request.addfinalizer(axes.axes_of.cache_clear)
+    axes.axes_of.cache_clear()
     found = object.__new__(mesh.Mesh)
     object.__setattr__(found, "world", World(11, 16, torch.device("cpu")))
     object.__setattr__(found, "degrees", {"pp": 1, "dp": 2, "shard": 1, "sp": 2, "cp": 2, "tp": 2})

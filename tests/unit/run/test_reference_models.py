@@ -80,7 +80,11 @@ def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
         path.rename(path.with_name("gone"))
     capsys.readouterr()
     main("compare", [f"runs_dir={tmp_path}", "rounds=1", "output=json"])
-    assert {row["model"] for row in json.loads(capsys.readouterr().out)["scores"]} == {"model", "short"}
+    assert {row["model"] for row in json.loads(capsys.readouterr().out)["scores"]} == {
+        "model",
+        "short",
+        "standing_still",
+    }
 
 
 @pytest.mark.parametrize(
