@@ -1,4 +1,4 @@
-"""What ``import sciml`` offers: trained models, trainings and plans for notebooks and scripts."""
+"""Offers what ``import sciml`` has: trained models, trainings and plans for notebooks and scripts."""
 
 from __future__ import annotations
 

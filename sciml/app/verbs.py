@@ -1,4 +1,4 @@
-"""What each verb does, in a sentence, and how it is called; imports nothing."""
+"""Says what each verb does, in a sentence, and how it is called; imports nothing."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sciml.nn.initialization import Constant, starts_as
 
 QKNorm = Literal["none", "layer", "rms"]
 rms_kernel: Callable[..., Tensor] = F.rms_norm
-"""What computes a root mean square norm; plans put another in its place, since CPUs have no kernel of their own for it
+"""Computes a root mean square norm; plans put another in its place, since CPUs have no kernel of their own for it
 that keeps as little as that of an accelerator."""
 NormKind = Literal["layer", "rms"]
 

@@ -12,7 +12,7 @@ STENCIL = 2
 FIRST, SECOND = 22 / 128, 3 / 128
 """Weights of the differences over two and over four cells: the fourth-order polynomial of five averages."""
 ODD = (False, False, True, False)
-"""Of density, momenta along x and z, and heat: what a wall normal to z turns around."""
+"""Says of density, momenta along x and z, and heat what a wall normal to z turns around."""
 
 
 def restrict(fields: Float[Tensor, "m 4 z x"], factor: int) -> Float[Tensor, "m 4 _z _x"]:

@@ -11,7 +11,7 @@ Array = np.ndarray
 CLOSE = 0.02
 """A; frames are near duplicates where no cell vector and no atom (by its mean square) moved more."""
 LARGEST_SHARE = 0.05
-"""Of a data set that one run of near duplicates may have; a longer one is cut, so that it can be split at all."""
+"""Limits the share of a data set that one run of near duplicates may have; a longer one is cut, to be split at all."""
 
 
 def near_duplicates(arrays: Arrays) -> Int[Array, "structure"]:

@@ -27,7 +27,7 @@ from sciml.run.loaded import load_model
 
 Labels = dict[str, np.ndarray]
 ATOMIC = ("energies", "stresses")
-"""What each atom has of energy and stress, under ASE's names."""
+"""Names what each atom has of energy and stress, under ASE's names."""
 BATCH_EDGES = 60_000
 """Edges that are gone through together; a structure with more goes alone."""
 
