@@ -85,9 +85,9 @@ def _run(verb: str, arguments: list[str]) -> None:
         _print(_yaml(composition.config).rstrip())
         return
     _check_groups(composition)
-    with waiting("loading libraries"):
+    with waiting("loading libraries") if _speaks() else nullcontext():
         command = importlib.import_module(f"sciml.app.{verb}")
-    with waiting(SILENT[verb]) if verb in SILENT else nullcontext():
+    with waiting(SILENT[verb]) if verb in SILENT and _speaks() else nullcontext():
         result: CommandResult | None = command.run(composition)
     if result is not None:
         _print_result(result, as_json=composition.config.get("output") == "json")
@@ -140,6 +140,11 @@ def _overrides(words: Sequence[str]) -> list[str]:
         else:
             found.append(word)
     return found
+
+
+def _speaks() -> bool:
+    """Says whether this process tells what is being done: of many, the first."""
+    return not _is_one_of_many() or launched().rank == 0
 
 
 def _is_one_of_many() -> bool:

@@ -17,6 +17,7 @@ from sciml.core.groups import options
 from sciml.core.installation import CONF, start
 from sciml.run.compose import compose
 from sciml.run.early_checks import KINDS, OF_A_DOMAIN, group_class
+from sciml.run.overrides import typed_value
 
 GROUP_TITLES = {
     "domain": "which science",
@@ -166,7 +167,7 @@ def _keys(prefix: str, config: Mapping[str, Any], facts: Mapping[str, KeyFacts])
             yield from _row(f"  {key}.", fact.meaning)
             yield from _keys(key, values, inner)
         else:
-            shown = _typed(values[name]) if name in values else fact.default
+            shown = typed_value(values[name]) if name in values else fact.default
             yield from _row(f"  {key}={shown}", "; ".join(part for part in (fact.kind, fact.meaning) if part))
 
 
@@ -204,9 +205,9 @@ def _file_keys(file: Path, facts: Mapping[str, KeyFacts]) -> Iterator[str]:
             for key, part in flat(value, name).items():
                 known = inner.get(key.partition(".")[2], KeyFacts(""))
                 about = [known.kind, comments.get(key.rpartition(".")[2]) or known.meaning]
-                yield from _row(f"  {key}={_typed(part)}", "; ".join(filter(None, about)))
+                yield from _row(f"  {key}={typed_value(part)}", "; ".join(filter(None, about)))
         else:
-            yield from _row(f"  {name}={_typed(value)}", "; ".join(part for part in (fact.kind, meaning) if part))
+            yield from _row(f"  {name}={typed_value(value)}", "; ".join(part for part in (fact.kind, meaning) if part))
 
 
 def _comments(text: str) -> dict[str, str]:
@@ -284,14 +285,3 @@ def _row(left: str, right: str, column: int = KEY_COLUMN) -> Iterator[str]:
     else:
         yield f"{left:<{column}}{folded.pop(0)}".rstrip()
     yield from (" " * column + line for line in folded if line)
-
-
-def _typed(value: Any) -> str:
-    """Returns a value as it would be typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_typed, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {_typed(part)}' for name, part in value.items())}}}"
-    return str(value)

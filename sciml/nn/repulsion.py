@@ -19,7 +19,7 @@ SHARES = (0.18175, 0.50986, 0.28022, 0.02817)
 DECAYS = (3.19980, 0.94229, 0.40290, 0.20162)
 """Exponentials of the universal screening function, of the distance in screening lengths."""
 EXPONENT = 6
-"""Of the envelope."""
+"""Shapes the envelope."""
 NEAREST = {"fcc": 0.5**0.5, "bcc": 0.75**0.5, "hcp": 1.0}
 """Shortest distance in a crystal over its lattice constant."""
 UNKNOWN_RADIUS = 1.6

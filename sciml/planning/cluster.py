@@ -29,7 +29,7 @@ class Shares(NamedTuple):
 
 
 GENERIC = Shares(compute=0.7, attention=0.25, link=0.6, memory=0.85)
-"""Of a device of which nothing is known."""
+"""Serves for a device of which nothing is known."""
 
 
 @dataclass(frozen=True)

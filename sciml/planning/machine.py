@@ -56,7 +56,7 @@ BLOCK = {"cpu": (2, 256, 128), "accelerator": (8, 2048, 2048)}
 UNITS = 8
 """Number of modules that are sharded, each alone, and of parameters that are updated."""
 ASSUMED_NETWORK_GB_PER_S, ASSUMED_NETWORK_US = 12.5, 15.0
-"""Of a network of which nothing is known: a port of 100 Gb/s for each process."""
+"""Stands for a network of which nothing is known: a port of 100 Gb/s for each process."""
 UPDATED = 2**19
 """Elements of each of these parameters."""
 MESSAGE = {"cpu": 2**23, "accelerator": 2**28}

@@ -109,9 +109,9 @@ def arguments(keys: Mapping[str, Any]) -> list[str]:
     found = []
     for name, value in keys.items():
         if isinstance(value, Mapping) and value and "." not in name:
-            found += [f"{name}.{inner}={_as_typed(part)}" for inner, part in value.items()]
+            found += [f"{name}.{inner}={typed_value(part)}" for inner, part in value.items()]
         else:
-            found.append(f"{name}={_as_typed(value)}")
+            found.append(f"{name}={typed_value(value)}")
     return found
 
 
@@ -133,11 +133,12 @@ def read_arguments(file: Path) -> list[str]:
     return arguments(keys)
 
 
-def _as_typed(value: Any) -> str:
+def typed_value(value: Any) -> str:
+    """Returns a value of Python as a command line has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_as_typed, value))}]"
+        return f"[{','.join(map(typed_value, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{name}:{_as_typed(part)}' for name, part in value.items())}}}"
+        return f"{{{','.join(f'{name}:{typed_value(part)}' for name, part in value.items())}}}"
     return quoted(str(value)) if isinstance(value, (str, Path)) else str(value)
