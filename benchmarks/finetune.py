@@ -3,9 +3,9 @@
     python benchmarks/finetune.py --run runs/materials/NAME --out docs/images/finetune.png
 
 RUN is a training on the default set (ten metals, EAM-labeled). A user comes with about 50 structures of silver, gold
-and platinum, labeled alike. Four models are tested on fresh structures of both kinds: RUN itself; one trained on the 50
-alone; RUN fine-tuned on the 50; and RUN fine-tuned on the 50 with old structures replayed
-(experiment=materials_finetune).
+and platinum, labeled alike. Models are tested on fresh structures of both kinds: RUN itself; one trained on the 50
+alone; RUN fine-tuned on the 50, also with its layers frozen, and with changes of rank 4 of its matrices; and RUN
+fine-tuned on the 50 with old structures replayed (experiment=materials_finetune).
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
     trained = {
         "the 50 alone": script("train", *common, alone, "trainer.max_steps=400")["run"],
         "fine-tuned": script("train", *common, alone, source, *fine_tuning())["run"],
+        "its layers frozen": script("train", *common, alone, source, *fine_tuning(), "freeze=[encoder.layers.*]")[
+            "run"
+        ],
+        "changes of rank 4": script("train", *common, alone, source, *fine_tuning(), "lora_rank=4")["run"],
         "fine-tuned with replay": script("train", *common, *both, source)["run"],
     }
     found = {"before": {"old": errors_on(files["old_test"], run, None)}}

@@ -93,6 +93,7 @@ def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
     data = {name: value for name, value in config["data"].items() if name != "cache"}
     data = {name: _named(value) if name.endswith("path") else value for name, value in data.items()}
     free: dict[str, Any] = {"runs_dir": "runs", "resume": None, "init_from": None, "reference_models": {}}
+    free |= {"freeze": [], "lora_rank": 0}  # changes of low rank are in the weights now
     return {**config, "data": data, **{name: value for name, value in free.items() if name in config}}
 
 

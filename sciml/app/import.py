@@ -65,7 +65,7 @@ def check_fit(spec: RunSpec, imported: ImportedModel) -> None:
         ConfigError: naming one that differs.
     """
     with torch.device("meta"):
-        model = spec.domain.model(spec, imported.fitted.schema)
+        model = spec.build_model(imported.fitted.schema)
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     found = {name: tuple(value.shape) for name, value in imported.weights.items()}
     for name in sorted(wanted.keys() | found.keys()):

@@ -147,7 +147,7 @@ def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting
     sample = source.sample(_typical(source), np.random.default_rng(experiment.seed))
 
     def build_model() -> nn.Module:
-        return experiment.domain.model(experiment, splits.schema)
+        return experiment.build_model(splits.schema)
 
     return ModelFacts(
         experiment.domain.name,

@@ -17,6 +17,7 @@ from torch import nn
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.axes import Role, key_of
+from sciml.nn.low_rank import DOWN, UP
 
 
 class Style(StrEnum):
@@ -40,10 +41,23 @@ class Style(StrEnum):
 def cut_dim(style: Style, parameter: str) -> int | None:
     """Returns the dim along which a module's own parameter is cut, or None where every rank holds all of it."""
     if style in (Style.COLUMN, Style.VOCABULARY):
-        return 0
-    if style is Style.ROW and parameter != "bias":
+        return None if parameter == DOWN else 0
+    if style is Style.ROW and parameter not in ("bias", UP):
         return 1
     return None
+
+
+def has_partial_gradient(style: Style, parameter: str, cuts_tokens: bool) -> bool:
+    """Says whether each rank knows only its part of the gradient of a parameter that it holds whole.
+
+    Of a matrix that is cut, the factor of its low-rank change on the other side is one of these.
+
+    Args:
+        cuts_tokens: whether tokens are cut between matrices.
+    """
+    if style in (Style.COLUMN, Style.ROW) and parameter in (DOWN, UP):
+        return cut_dim(style, parameter) is None
+    return style is Style.REPLICATE_PARTIAL_GRAD or (style is Style.ROW and cuts_tokens)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from sciml.distributed.collectives import (
     share_gradient,
 )
 from sciml.distributed.mesh import Mesh
+from sciml.nn.low_rank import matrix_product
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import (
     AllGather,
@@ -41,6 +41,7 @@ from sciml.parallel.plan import (
     Style,
     cut_dim,
     fits,
+    has_partial_gradient,
     owners,
 )
 from sciml.parallel.tokens import TokenLayout
@@ -52,7 +53,7 @@ class RowLinear(nn.Linear):
     combine: Callable[[Tensor], Tensor]
 
     def forward(self, x: Float[Tensor, "... feature"]) -> Float[Tensor, "... out"]:
-        total = self.combine(F.linear(x, self.weight))
+        total = self.combine(matrix_product(self, x))
         return total if self.bias is None else total + self.bias.to(total.dtype)
 
 
@@ -79,7 +80,7 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
                 shape[dim] //= ranks
                 part = torch.empty(shape, dtype=parameter.dtype, device="meta")
                 setattr(module, key, nn.Parameter(part, parameter.requires_grad))
-            elif style is Style.REPLICATE_PARTIAL_GRAD or (style is Style.ROW and plan.cuts_tokens):
+            elif has_partial_gradient(style, key, plan.cuts_tokens):
                 partial_sums.add(name)
         if style is Style.ROW:
             if not isinstance(module, nn.Linear):

@@ -71,7 +71,7 @@ def load_model(
     mesh = mesh or Mesh.alone()
 
     def build() -> nn.Module:
-        return spec.domain.model(spec, fitted.schema)
+        return spec.build_model(fitted.schema)
 
     model = parallelize(sized_build(build, path), mesh, parallel or ParallelConfig(), seed=None)
     group = CheckpointStore(folder.checkpoints, mesh.world).group

@@ -127,7 +127,7 @@ def _differing(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -
     model = groups.get("model", {})
     if model.get("kind", config["model"]["kind"]) != config["model"]["kind"]:
         # Neither keys nor weights nor cuts of one kind mean anything to another.
-        config |= {"model": dict(groups.pop("model")), "init_from": None, "parallel": {}}
+        config |= {"model": dict(groups.pop("model")), "init_from": None, "freeze": [], "lora_rank": 0, "parallel": {}}
     overrides = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
     return with_overrides(config, {**overrides, "trainer.budget_s": None})
 

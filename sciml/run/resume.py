@@ -13,10 +13,14 @@ from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.spec import with_overrides, with_recorded_paths
 
-KEPT = ("domain", "data", "task", "model", "seed")
+KEPT = ("domain", "data", "task", "model", "seed", "lora_rank")
 """Groups and keys that make a run what it is: its weights and order of samples mean nothing with another one."""
 CHOSEN = ("trainer", "optim", "parallel", "engine", "tracking", "reference_models", "seeds")
 """Groups and keys that may be chosen anew whenever a run resumes."""
+TYPED = ("freeze",)
+"""Keys that may be chosen anew, and that no experiment chooses."""
+OLDER = {"lora_rank": 0}
+"""Keys that make a run what it is and that older runs do not name, with what they mean by that."""
 
 
 def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bool = False) -> dict[str, Any]:
@@ -39,8 +43,8 @@ def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bo
         if typed & set(KEPT):
             chosen = with_recorded_paths(composition.config, load_domain(composition.config["domain"]))
         for group in sorted(typed & set(KEPT)):
-            _refuse_other(group, config.get(group), chosen[group], folder)
-        config |= {group: composition.config[group] for group in sorted(typed & set(CHOSEN))}
+            _refuse_other(group, config.get(group, OLDER.get(group)), chosen[group], folder)
+        config |= {group: composition.config[group] for group in sorted(typed & {*CHOSEN, *TYPED})}
     return _with_own_decay(config, before)
 
 

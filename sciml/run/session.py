@@ -187,7 +187,7 @@ def build_model(
     """
 
     def build() -> nn.Module:
-        return spec.domain.model(spec, splits.schema)
+        return spec.build_model(splits.schema)
 
     if checkpoint is not None:
         build = sized_build(build, checkpoint)
@@ -196,7 +196,8 @@ def build_model(
     if source is not None:
         start = source.warm_start(build)
         fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
-        say(mesh.world, f"weights of {source.folder.path} taken over{fresh}")
+        alike = "".join(f"; {new} starts as {known}" for new, known in start.starts_as.items())
+        say(mesh.world, f"weights of {source.folder.path} taken over{alike}{fresh}")
     # A loss made of gradients differentiates through what FSDP would cast.
     half = None if task.needs_double_backward or spec.engine.name != "native" else DTYPES[spec.trainer.precision]
     return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start, half)

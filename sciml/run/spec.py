@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.installation import recorded
 from sciml.core.result import Output
 from sciml.core.sentences import plain
-from sciml.core.types import AtLeastOne, FilePath
+from sciml.core.types import AtLeastOne, FilePath, NonNegative
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import FollowsData
 from sciml.domain.protocol import Domain
@@ -21,6 +21,9 @@ from sciml.run.folder import RunFolder
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 from sciml.training.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 GROUPS = ("domain", "data", "task", "model", "trainer", "optim", "parallel", "engine", "tracking")
 """Groups of keys that a run is made of."""
@@ -35,6 +38,8 @@ class RunOptions:
         run: name of a new run; None names it by time.
         resume: an earlier run to continue: its folder, its name, or ``latest``.
         init_from: a run whose weights this one starts from, named likewise.
+        freeze: patterns of names of parameters that stay as they start, e.g. ``[encoder.elements.*]``.
+        lora_rank: rank of the change that each matrix learns, which itself stays; 0 trains the matrices themselves.
         reference_models: by name, the keys in which each differs from the run, e.g.
             ``{"wide": {"model": {"embed_dim": 256}}}``, and beside them its ``budget``: seconds of training, ``equal``
             for as much as the run's own costs (``at_most_s`` is a limit to that), or None for as many steps. None in
@@ -46,6 +51,8 @@ class RunOptions:
     run: str | None = None
     resume: str | None = None
     init_from: str | None = None
+    freeze: tuple[str, ...] = ()
+    lora_rank: NonNegative[int] = 0
     reference_models: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: AtLeastOne = 1
     output: Output = "text"
@@ -115,7 +122,31 @@ class RunSpec:
             config=config,
         )
         domain.check(spec)
+        spec._check_fine_tuning()
         return spec
+
+    def build_model(self, schema: Any) -> nn.Module:
+        """Builds the domain's model for one device, with what stays and what learns a change of low rank.
+
+        Raises:
+            ConfigError: where ``freeze`` or ``lora_rank`` do not suit it.
+        """
+        from sciml.nn.low_rank import add_low_rank, freeze
+
+        model = self.domain.model(self, schema)
+        add_low_rank(model, self.options.lora_rank)
+        freeze(model, self.options.freeze)
+        return model
+
+    def _check_fine_tuning(self) -> None:
+        options = self.options
+        key = "freeze" if options.freeze else "lora_rank"
+        if not (options.freeze or options.lora_rank):
+            return
+        if self.engine.name != "native":
+            raise ConfigError("DeepSpeed's engine trains all parameters", key=key, hint="engine=native")
+        if self.parallel.pp > 1 and options.freeze:
+            raise ConfigError("a pipeline trains something in every stage", key=key, hint="parallel.pp=1")
 
 
 def spec_of_run(folder: RunFolder, overrides: Mapping[str, Any] | None = None) -> RunSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData
+from sciml.nn.low_rank import is_low_rank, low_rank_factors
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint, has_averages, read_fitted
 from sciml.run.sized_build import sized_build
@@ -50,7 +51,7 @@ class SourceRun:
         Args:
             build: the new model, for one device.
         """
-        older = sized_build(lambda: self.spec.domain.model(self.spec, self.fitted.schema), self.checkpoint)
+        older = sized_build(lambda: self.spec.build_model(self.fitted.schema), self.checkpoint)
         with torch.device("meta"):
             return WarmStart(build(), older(), self.checkpoint, verify=self.spec.trainer.verify_checksums)
 
@@ -59,7 +60,11 @@ class WarmStart:
     """Starts a model's parameters from another run's averaged weights wherever name and shape agree.
 
     A model that says by ``variable_rows()`` which parameters have a block of rows for each variable takes over
-    the blocks of the variables that both know, so that other variables do not cost it the ones it shares.
+    the blocks of the variables that both know, so that other variables do not cost it the ones it shares. Where it
+    also says, by ``likest(variable, known)``, which known one a new one is most like, the new one starts as that one.
+
+    Matrices that the older model changed by a low rank are taken over with their changes; a new model's own changes
+    start at zero.
 
     Args:
         model, older: both models, whole; only names, shapes and rows are read.
@@ -68,6 +73,7 @@ class WarmStart:
 
     Attributes:
         fresh: names of the parameters that found no counterpart and stay as initialized.
+        starts_as: new variables, and the known ones that they start as.
 
     Raises:
         ConfigError: where less than half of the model finds its weights: it was not meant for this one.
@@ -79,8 +85,10 @@ class WarmStart:
         self.shapes = {name: p.shape for name, p in older.named_parameters()}
         self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)
         sizes = {name: p.numel() for name, p in model.named_parameters()}
-        self.fresh = [name for name, p in model.named_parameters() if not self._fits(name, p.shape)]
-        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes.values())
+        own = {name: p.shape for name, p in model.named_parameters() if not is_low_rank(name)}
+        self.fresh = [name for name, shape in own.items() if not self._fits(name, shape)]
+        self.starts_as = _starts_as(model, self.rows, self.older_rows)
+        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes[name] for name in own)
         if share < 0.5:
             raise ConfigError(
                 f"only {share:.0%} of this model fits the weights of {path.parent.parent}",
@@ -98,18 +106,41 @@ class WarmStart:
 
     def __call__(self, name: str, drawn: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Returns the value that a parameter starts from, given the one that was drawn for it."""
-        if name in self.fresh:
+        if name in self.fresh or is_low_rank(name):
             return drawn
-        stored = f"{self.kind}.{name}"
-        value = read_tensors(self.path, {stored: torch.empty(self.shapes[name], dtype=drawn.dtype)})[stored]
+        value = self._read(name, drawn.dtype)
         if name not in self.rows:
             return value
         names, known = self.rows[name], self.older_rows[name]
         blocks, older = drawn.unflatten(0, (len(names), -1)), value.unflatten(0, (len(known), -1))
         for position, variable in enumerate(names):
+            variable = self.starts_as.get(variable, variable)
             if variable in known:
                 blocks[position] = older[known.index(variable)]
         return drawn
+
+    def _read(self, name: str, dtype: torch.dtype) -> Float[Tensor, "..."]:
+        """Returns a parameter of the older model, with its change of low rank where it has one."""
+        names = (name, *(low_rank_factors(name, self.shapes) or ()))
+        wanted = {f"{self.kind}.{one}": torch.empty(self.shapes[one], dtype=dtype) for one in names}
+        value, *factors = read_tensors(self.path, wanted).values()
+        return value + factors[0] @ factors[1] if factors else value
+
+
+def _starts_as(
+    model: nn.Module, rows: Mapping[str, tuple[str, ...]], older: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """Returns for each variable that the older model does not know the one that it starts as."""
+    likest: Callable[[str, Sequence[str]], str] | None = getattr(model, "likest", None)
+    if likest is None:
+        return {}
+    return {
+        variable: likest(variable, older[name])
+        for name, variables in rows.items()
+        if name in older
+        for variable in variables
+        if variable not in older[name]
+    }
 
 
 def _variable_rows(model: nn.Module) -> Mapping[str, tuple[str, ...]]:

@@ -50,6 +50,8 @@ class TrainingState:
         """Returns the optimizer's tensors by their names in a checkpoint, each with the name of its parameter."""
         moments: dict[str, tuple[str, Tensor]] = {}
         for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
             tensors = state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
             moments |= {f"optim.{name}.{key}": (name, value) for key, value in tensors.items()}
         return moments

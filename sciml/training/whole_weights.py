@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from sciml.core.errors import ConfigError, DataError
+from sciml.nn.low_rank import is_low_rank, low_rank_factors
 from sciml.training.checkpoint_files import fill, read_manifest, read_metadata, stored_tensors
 from sciml.training.safetensors_file import write_safetensors
 
@@ -46,7 +47,8 @@ def write_whole_weights(
     prefix: str = "",
     verify: bool = True,
 ) -> WholeWeights:
-    """Writes the weights of a checkpoint into one file, which is overwritten.
+    """Writes the weights of a checkpoint into one file, which is overwritten; changes of low rank are added to their
+    matrices.
 
     Args:
         path: the checkpoint.
@@ -76,13 +78,20 @@ def write_whole_weights(
         own = stored[names[name]].properties.dtype
         return dtype if dtype is not None and own.is_floating_point else own
 
-    def value(name: str) -> Shaped[Tensor, "..."]:
+    def read(name: str) -> Shaped[Tensor, "..."]:
         facts = stored[names[name]]
         tensor = torch.empty(facts.size, dtype=facts.properties.dtype)
         fill({names[name]: tensor}, path, metadata)
+        return tensor
+
+    def value(name: str) -> Shaped[Tensor, "..."]:
+        tensor, factors = read(name), low_rank_factors(name, names)
+        if factors is not None:
+            tensor = tensor + read(factors[0]) @ read(factors[1])
         return tensor.to(type_of(name))
 
-    like = {name: torch.empty(stored[names[name]].size, dtype=type_of(name), device="meta") for name in names}
+    kept = [name for name in names if not is_low_rank(name)]
+    like = {name: torch.empty(stored[names[name]].size, dtype=type_of(name), device="meta") for name in kept}
     facts = {"format": "pt", "step": str(manifest["step"]), "weights": kind}
     checksum = write_safetensors(
         out,
@@ -90,4 +99,4 @@ def write_whole_weights(
         lambda name: value(name.removeprefix(prefix)),
         facts,
     )
-    return WholeWeights(manifest["step"], kind, len(names), sum(t.numel() for t in like.values()), checksum)
+    return WholeWeights(manifest["step"], kind, len(kept), sum(t.numel() for t in like.values()), checksum)

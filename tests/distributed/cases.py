@@ -20,6 +20,7 @@ from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.models.uvit import UViTConfig
 from sciml.models.vit import ViTConfig
+from sciml.nn.low_rank import add_low_rank, freeze
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.parallel.plan import CopyToRegion, ShardingPlan, Style
@@ -46,6 +47,14 @@ def vit() -> nn.Module:
     """A ClimateViT of four blocks with 15 tokens."""
     config = ViTConfig(embed_dim=16, depth=4, num_heads=4, patch_size=2, rotary_max_harmonic=2, condition_dim=8)
     return ClimateViT(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+
+
+def vit_lora() -> nn.Module:
+    """The same, with changes of low rank beside its matrices, and an embedding that stays."""
+    model = vit()
+    add_low_rank(model, 2)
+    freeze(model, ["position.*"])
+    return model
 
 
 def uvit() -> nn.Module:
@@ -188,6 +197,7 @@ def _atoms64(step: int) -> Samples:
 
 CASES = {
     "vit": Case(vit, FieldTask(), fields),
+    "vit-lora": Case(vit_lora, FieldTask(), fields),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),

@@ -14,6 +14,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
 from sciml.models.gnn import FORCE_LAYERS, GNN, GNNConfig
+from sciml.nn.low_rank import add_low_rank
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import keep_whole, local
 from sciml.parallel.model import parallelize
@@ -31,7 +32,9 @@ class Potential(EnergyModel):
     plan: ClassVar[ShardingPlan] = GNN.plan.within("encoder") | ShardingPlan({"read": Style.REPLICATE})
 
     def __init__(self, layer: str) -> None:
-        super().__init__(GNNConfig(**{**vars(CONFIG), "layer": layer}))
+        name, _, rank = layer.partition("-lora")
+        super().__init__(GNNConfig(**{**vars(CONFIG), "layer": name}))
+        add_low_rank(self, int(rank or 0))
         self.double()
 
 
@@ -69,6 +72,8 @@ def outputs_and_gradients(world: World, layer: str, degrees: dict[str, Any]) -> 
     keep_whole(model.roots, True)
     ForceTask().loss(model.module, batches(0)[0]).loss.backward()
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         gradient = local(parameter.grad)
         if name in model.partial_sums:
             mesh.add([gradient], "tp")
@@ -105,7 +110,7 @@ def marked(layer: str, degrees: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("tp", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("layer", FORCE_LAYERS)
+@pytest.mark.parametrize("layer", [*FORCE_LAYERS, "painn-lora2"])
 def test_channels_cut_over_ranks_give_the_same(ranks, layer, tp):
     expected = alone(outputs_and_gradients, layer)
     for found in ranks(tp).run(outputs_and_gradients, layer, {"tp": tp}):

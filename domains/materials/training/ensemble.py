@@ -40,6 +40,10 @@ class MaterialsEnsemble(nn.Module):
             for name, rows in member.variable_rows().items()  # type: ignore[operator]
         }
 
+    def likest(self, variable: str, known: Sequence[str]) -> str:
+        """Returns the known element that another is most like; see :meth:`MaterialsGNN.likest`."""
+        return MaterialsGNN.likest(variable, known)
+
     def forward(self, *graph: Any) -> list[dict[str, Tensor]]:
         """Returns what each member predicts for the same structures."""
         return [member(*graph) for member in self.members]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from domains.materials.data.batch import GraphBatch, collate
 from domains.materials.data.store import MaterialsStore
+from domains.materials.training.periodic_table import likest_element
 from sciml.nn.repulsion import atomic_radii
 
 FUNCTIONS = 12
@@ -59,13 +60,12 @@ class PairBaseline:
         return dict(vars(self))
 
     def for_elements(self, before: Sequence[int], after: Sequence[int]) -> PairBaseline:
-        """Returns it for a longer table of elements; new ones have no functions."""
-        places = torch.tensor([list(after).index(number) for number in before])
-        elements = self.elements.new_zeros(len(after), FUNCTIONS).index_copy(0, places, self.elements)
-        corrections = self.elements.new_zeros(len(after), len(after), FUNCTIONS)
-        corrections[places[:, None], places] = self.corrections
-        shift = self.shift.new_zeros(len(after)).index_copy(0, places, self.shift)
-        return PairBaseline(elements, corrections, shift, self.reach, self.scale)
+        """Returns it for a longer table of elements; new ones have the functions of those that they are most like."""
+        likest = [number if number in before else likest_element(number, before) for number in after]
+        rows = torch.tensor([list(before).index(number) for number in likest])
+        return PairBaseline(
+            self.elements[rows], self.corrections[rows[:, None], rows], self.shift[rows], self.reach, self.scale
+        )
 
 
 class PairResult(NamedTuple):

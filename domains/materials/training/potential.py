@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from domains.materials.training.heads import Head, TargetConfig, branch_rows
+from domains.materials.training.periodic_table import likest_element
 from sciml.models.gnn import GNN, GNNConfig
 from sciml.nn.initialization import initialize
 from sciml.nn.radial import envelope
@@ -70,7 +71,16 @@ class MaterialsGNN(nn.Module):
         """Returns the parameter that has a row for each element, with the elements, so that a model of other
         elements can take over the rows of those that both know.
         """
-        return {"encoder.elements.weight": tuple(map(str, self.elements))}
+        from ase.data import chemical_symbols
+
+        return {"encoder.elements.weight": tuple(chemical_symbols[number] for number in self.elements)}
+
+    @staticmethod
+    def likest(variable: str, known: Sequence[str]) -> str:
+        """Returns the known element that another one is most like, by symbols; it starts as that one."""
+        from ase.data import atomic_numbers, chemical_symbols
+
+        return chemical_symbols[likest_element(atomic_numbers[variable], [atomic_numbers[one] for one in known])]
 
     def forward(
         self,

@@ -73,6 +73,9 @@ def test_weights_give_the_same_forces_in_the_new_run(small_run, small_values, sm
     for name in ("forces", "stress"):
         torch.testing.assert_close(found[name], expected[name])
     assert training.trainer.task.schema.symbols == ("Ni", "Cu", "Au")
+    rows = training.trainer.engine.weights()["encoder.elements.weight"]
+    torch.testing.assert_close(rows[:2], older.model.encoder.elements.weight.detach())
+    assert torch.equal(rows[2], rows[1])  # gold starts as copper
     drawn = [training.trainer.splits.train.sample(n, None).branch for n in range(len(training.trainer.splits.train))]
     assert np.mean(drawn) == pytest.approx(0.5, abs=0.02)
 
