@@ -59,13 +59,12 @@ def measure(run: str, folder: Path) -> dict[str, dict[str, Scores]]:
     alone = f"data.path={files['mine']}"
     source = f"init_from={run}"
     both = (f"data.path.old={old}", f"data.path.mine={files['mine']}", "experiment=materials_finetune")
+    tuned = (*common, alone, source, *fine_tuning())
     trained = {
         "the 50 alone": script("train", *common, alone, "trainer.max_steps=400")["run"],
-        "fine-tuned": script("train", *common, alone, source, *fine_tuning())["run"],
-        "its layers frozen": script("train", *common, alone, source, *fine_tuning(), "freeze=[encoder.layers.*]")[
-            "run"
-        ],
-        "changes of rank 4": script("train", *common, alone, source, *fine_tuning(), "lora_rank=4")["run"],
+        "fine-tuned": script("train", *tuned)["run"],
+        "its layers frozen": script("train", *tuned, "freeze=[encoder.layers.*]")["run"],
+        "changes of rank 4": script("train", *tuned, "lora_rank=4")["run"],
         "fine-tuned with replay": script("train", *common, *both, source)["run"],
     }
     found = {"before": {"old": errors_on(files["old_test"], run, None)}}

@@ -23,7 +23,8 @@ def test_a_change_starts_at_zero_and_is_the_product_of_its_factors():
     model.load_state_dict(network().state_dict(), strict=False)
     assert torch.equal(model(x), before)
     change = model[0].lora_down.detach()
-    assert change.abs().max() > 0 and change.shape == (2, 8)
+    assert change.abs().max() > 0
+    assert change.shape == (2, 8)
     with torch.no_grad():
         model[0].lora_up.normal_()
     moved = network()
