@@ -66,8 +66,7 @@ def add_low_rank(model: nn.Module, rank: int) -> None:
         weight = linear.weight.requires_grad_(False)
         setattr(linear, DOWN, nn.Parameter(weight.new_zeros(rank, linear.in_features)))
         setattr(linear, UP, nn.Parameter(weight.new_zeros(linear.out_features, rank)))
-        std = 1 / math.sqrt(linear.in_features)
-        starts_as(linear, **{DOWN: Normal(std), UP: Constant(0.0)})
+        starts_as(linear, lora_down=Normal(1 / math.sqrt(linear.in_features)), lora_up=Constant(0.0))
 
 
 def _largest_rank(linear: nn.Linear) -> int:
