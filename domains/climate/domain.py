@@ -72,6 +72,12 @@ class ClimateDomain:
         if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
         check_schedule(spec.model, spec.parallel)
+        if spec.task.is_random and not _is_conditioned(spec.model):
+            raise ConfigError(
+                "noise enters a model where the lead time does, and this one has no such conditioning",
+                key="task.loss",
+                hint="use mse, or model=vit_tiny",
+            )
 
     def data_defaults(self, spec: ClimateSpec, source: ClimateSpec | None = None) -> DataDefaults:
         return data_defaults(spec, source)
@@ -104,16 +110,17 @@ class ClimateDomain:
 
     def model(self, spec: ClimateSpec, schema: ClimateSchema) -> nn.Module:
         forcings = (*forcing_names(spec.task.forcings), *boundary_names(schema))
+        noise = spec.task.noise_length
         if isinstance(spec.model, FieldConfig):
-            return ClimateFieldModel.from_schema(spec.model, schema, forcings)
+            return ClimateFieldModel.from_schema(spec.model, schema, forcings, noise)
         if isinstance(spec.model, ClimaXConfig):
             return ClimaX.from_schema(spec.model, schema, forcings)
-        return ClimateViT.from_schema(spec.model, schema, forcings)
+        return ClimateViT.from_schema(spec.model, schema, forcings, noise)
 
     def task(self, spec: ClimateSpec, splits: Splits) -> ClimateTask:
         assert isinstance(splits, ClimateSplits)
         scored = scored_lead_times(spec.task, splits.test.store)
-        members, perturbation = spec.task.members, spec.task.perturbation
+        members, perturbation = spec.task.members, spec.task.perturbation_size
         ensemble = partial(EnsembleTask, members=members, perturbation=perturbation, seed=spec.seed)
         reference = splits.reference
         return (ClimateTask if members == 1 else ensemble)(
@@ -123,6 +130,7 @@ class ClimateDomain:
             forcings=spec.task.forcings,
             predicts=_predicts(spec),
             boundary_rows=spec.task.boundary_rows,
+            loss=spec.task,
             climatology=None if reference is None else reference.climatology,
             baselines=lambda: baselines_of(reference, scored),
         )
@@ -158,7 +166,7 @@ class ClimateDomain:
         else:
             states = states_of(spec.data, fitted)
             statistics = states.statistics
-        starts = request.starts(spec.task.members, spec.task.perturbation, spec.seed)
+        starts = request.starts(spec.task.members, spec.task.perturbation_size, spec.seed)
         batch = initial_batch(states, statistics, request.init_time, starts)
         task = ClimateTask(
             states.schema,
@@ -167,6 +175,7 @@ class ClimateDomain:
             forcings=spec.task.forcings,
             predicts=_predicts(spec),
             boundary_rows=spec.task.boundary_rows,
+            loss=spec.task,
         )
         return PreparedForecast(
             task=task,
@@ -176,6 +185,11 @@ class ClimateDomain:
             writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0])),
             figures=lambda path: forecast_figures(path, states),
         )
+
+
+def _is_conditioned(model: ViTConfig | ClimaXConfig | FieldConfig) -> bool:
+    """Says whether the layers of a model are steered by a vector, which noise may enter."""
+    return getattr(model, "conditioning", "adaln_zero") != "none" and bool(getattr(model, "condition_on", ()))
 
 
 def _predicts(spec: ClimateSpec) -> Predicts:

@@ -74,12 +74,14 @@ class Variables:
         predicted: all variables that may ever be asked for.
         encodings: features of the scalars that the domain has.
         axes: the coordinates that the domain has.
+        noise_dim: length of the noise that makes a member of an ensemble; 0 for a deterministic model.
     """
 
     read: tuple[str, ...]
     predicted: tuple[str, ...]
     encodings: Mapping[str, ScalarEncoding]
     axes: tuple[str, ...]
+    noise_dim: int = 0
 
     def check(self, config: FieldKeys) -> None:
         """Refuses coordinates and scalars in a configuration that the domain does not have.
@@ -108,6 +110,7 @@ class FieldInputs:
         angles: the coordinates of each cell in radians, of all samples or of each.
         topology: what lies beyond the edges.
         odd: which of the fields turn around there.
+        noise: that makes each sample a member of an ensemble; None for the deterministic model.
     """
 
     fields: Float[Tensor, "batch variable row column"]
@@ -117,6 +120,7 @@ class FieldInputs:
     angles: Mapping[str, Float[Tensor, "*batch row column"]]
     topology: Topology
     odd: Odd | None = None
+    noise: Float[Tensor, "batch noise"] | None = None
 
 
 def mean_angle(angles: Float[Tensor, "*batch row column"], size: int) -> Float[Tensor, "*batch _row _column"]:
@@ -140,7 +144,7 @@ class FieldModel(nn.Module):
         self.config: Any = config
         self.encodings = {name: variables.encodings[name] for name in config.condition_on}
         sizes = [encoding.num_features for encoding in self.encodings.values()]
-        self.condition = ConditionEmbedding(sum(sizes), config.condition_dim) if sizes else None
+        self.condition = ConditionEmbedding(sum(sizes), config.condition_dim, variables.noise_dim) if sizes else None
         self.stem = VariableStem(variables.read, config.square, num_features)
         num_angles = 2 * len(config.position_features) * config.position_harmonics
         self.position = nn.Linear(num_angles, num_features, bias=False) if num_angles else None
@@ -159,7 +163,7 @@ class FieldModel(nn.Module):
         """Returns the way from fields to fields, in parts."""
 
         def embed() -> tuple[Float[Tensor, "batch feature _row _column"]]:
-            condition = self.embed_condition(inputs.scalars)
+            condition = self.embed_condition(inputs)
             return (self.body(self.embed_fields(inputs), condition, inputs.topology),)
 
         def head(features: Float[Tensor, "batch feature _row _column"]) -> Float[Tensor, "batch output row column"]:
@@ -181,12 +185,12 @@ class FieldModel(nn.Module):
         """Returns what must divide the rows and columns of a grid; other grids are continued beyond their ends."""
         return self.config.square
 
-    def embed_condition(self, scalars: Mapping[str, Float[Tensor, "batch"]]) -> Float[Tensor, "batch condition"] | None:
+    def embed_condition(self, inputs: FieldInputs) -> Float[Tensor, "batch condition"] | None:
         """Returns the vector that modulates the layers, or None where the model is not conditioned."""
         if self.condition is None:
             return None
-        features = torch.cat([encode(scalars[name]) for name, encode in self.encodings.items()], dim=-1)
-        return self.condition(features.to(self.condition.first.weight.dtype))
+        features = torch.cat([encode(inputs.scalars[name]) for name, encode in self.encodings.items()], dim=-1)
+        return self.condition(features.to(self.condition.first.weight.dtype), inputs.noise)
 
     def embed_fields(self, inputs: FieldInputs) -> Float[Tensor, "batch feature _row _column"]:
         """Returns the stem's features of all squares, with those of their positions."""

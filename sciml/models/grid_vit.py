@@ -69,6 +69,7 @@ class GridViT(nn.Module):
         head: turns tokens into pixels.
         encodings: features of each scalar that the blocks may be conditioned on.
         block: makes a block from the configuration and its drop path rate.
+        noise_dim: length of the noise that makes a member of an ensemble; 0 for a deterministic model.
     """
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
@@ -89,6 +90,7 @@ class GridViT(nn.Module):
         head: nn.Module,
         encodings: Mapping[str, ScalarEncoding],
         block: Callable[..., Block] = Block,
+        noise_dim: int = 0,
     ) -> None:
         super().__init__()
         self.config = config
@@ -97,7 +99,9 @@ class GridViT(nn.Module):
         self.tokenizer = tokenizer
         self.position = nn.Linear(2 * len(axes) * config.position_harmonics, dim, bias=False) if axes else None
         num_features = sum(encoding.num_features for encoding in self.encodings.values())
-        self.condition = ConditionEmbedding(num_features, config.condition_dim) if config.is_conditioned else None
+        self.condition = (
+            ConditionEmbedding(num_features, config.condition_dim, noise_dim) if config.is_conditioned else None
+        )
         self.trunk = ViT(config, block)
         self.head = head
 
@@ -118,6 +122,7 @@ class GridViT(nn.Module):
         scalars: Mapping[str, Float[Tensor, "batch"]],
         decode: Callable[[Float[Tensor, "batch token embed"]], Float[Tensor, "batch output row column"]],
         *context: Any,
+        noise: Float[Tensor, "batch noise"] | None = None,
     ) -> ForwardPass:
         """Returns the forward pass that embeds, goes through the blocks, and decodes.
 
@@ -126,10 +131,11 @@ class GridViT(nn.Module):
             scalars: values of the scalars that the blocks are conditioned on; others are not read.
             decode: turns the trunk's normalized tokens into fields.
             context: further arguments of every block, the rotation first.
+            noise: that makes each sample a member of an ensemble; None for the deterministic model.
         """
 
         def first_activations() -> Activations:
-            tokens, condition = embed(), self.embed_condition(scalars)
+            tokens, condition = embed(), self.embed_condition(scalars, noise)
             return (tokens,) if condition is None else (tokens, condition)
 
         def head(
@@ -139,12 +145,14 @@ class GridViT(nn.Module):
 
         return ForwardPass(first_activations, head, context if self.config.is_conditioned else (None, *context))
 
-    def embed_condition(self, scalars: Mapping[str, Float[Tensor, "batch"]]) -> Float[Tensor, "batch condition"] | None:
+    def embed_condition(
+        self, scalars: Mapping[str, Float[Tensor, "batch"]], noise: Float[Tensor, "batch noise"] | None = None
+    ) -> Float[Tensor, "batch condition"] | None:
         """Returns the vector that modulates every block, or None where the model is not conditioned."""
         if self.condition is None:
             return None
         features = torch.cat([encode(scalars[name]) for name, encode in self.encodings.items()], dim=-1)
-        return self.condition(features.to(self.condition.first.weight.dtype))
+        return self.condition(features.to(self.condition.first.weight.dtype), noise)
 
     def position_features(
         self, coordinates: Mapping[str, Float[Tensor, "*batch token"]]

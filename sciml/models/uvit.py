@@ -128,7 +128,7 @@ class UViT(FieldModel):
         rows, columns = (-(-count // self.config.patch_size) for count in inputs.fields.shape[-2:])
 
         def embed() -> Activations:
-            condition = self.embed_condition(inputs.scalars)
+            condition = self.embed_condition(inputs)
             features = self.embed_fields(inputs)
             for block in self.down:
                 features = block(features, condition, inputs.topology)

@@ -67,20 +67,33 @@ class CycleEncoding:
 
 
 class ConditionEmbedding(nn.Module):
-    """Maps scalar features to the vector that modulates all blocks, by a small network.
+    """Maps scalar features, and noise where a model is random, to the vector that modulates all blocks.
+
+    Noise enters beside the features with weights that start at zero: a new random model, or one that starts from the
+    weights of a deterministic one, is deterministic.
+
+    Source: Alet et al. (2025), https://doi.org/10.48550/arXiv.2506.10772, for a short vector of noise in the norms.
 
     Args:
         num_features: length of the features.
         condition_dim: length of the vector.
+        noise_dim: length of the noise; 0 takes none.
     """
 
-    def __init__(self, num_features: int, condition_dim: int) -> None:
+    def __init__(self, num_features: int, condition_dim: int, noise_dim: int = 0) -> None:
         super().__init__()
         self.first = nn.Linear(num_features, condition_dim)
+        self.noise = zeros(nn.Linear(noise_dim, condition_dim, bias=False)) if noise_dim else None
         self.second = nn.Linear(condition_dim, condition_dim)
 
-    def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch condition"]:
-        return F.silu(self.second(F.silu(self.first(features))))
+    def forward(
+        self, features: Float[Tensor, "batch feature"], noise: Float[Tensor, "batch noise"] | None = None
+    ) -> Float[Tensor, "batch condition"]:
+        """Returns the vector; without noise that of the deterministic model."""
+        hidden = self.first(features)
+        if noise is not None and self.noise is not None:
+            hidden = hidden + self.noise(noise.to(self.noise.weight.dtype))
+        return F.silu(self.second(F.silu(hidden)))
 
 
 class Modulation(nn.Module):

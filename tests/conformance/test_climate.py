@@ -204,3 +204,30 @@ def test_an_ensemble_is_scored_with_crps_and_spread(runs, capsys):
     for lead in (24.0, 48.0):
         assert 0 < found["crps", lead] < 1.5 * found["mae", lead]
         assert found["spread", lead] > 0
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_an_ensemble_by_noise_starts_from_a_deterministic_run(runs, small, tmp_path, capsys):
+    source = RunFolder.find("latest", str(runs))
+    keys = ["task.loss=crps", "task.members=3", "task.train_members=2", f"init_from={source.path}"]
+    overrides = [*QUICK, *small, *keys, f"runs_dir={tmp_path}", "trainer.valid_every=1000", "trainer.valid_samples=2"]
+    run = start_session(compose("train", overrides))
+    trainer = run.trainer
+    batch = trainer.splits.test.collate([trainer.splits.test.sample(0, np.random.default_rng(0))])
+    older = load_run(source)
+    with torch.no_grad():
+        members = trainer.task.predict(trainer.engine.whole(), batch).values["ensemble"]
+        expected = older.task.predict(older.model, batch).values["fields"]
+    for number in range(3):
+        torch.testing.assert_close(members[:, number], expected, rtol=1e-6, atol=1e-3)
+    trainer.fit()
+    capsys.readouterr()
+    for name, more in (("a", []), ("b", ["members=2"]), ("c", ["seed=9"])):
+        main("forecast", [f"run={run.folder.path}", "lead_time=48h", f"out={tmp_path / name}.nc", *more])
+    capsys.readouterr()
+    three, two, other = (xr.open_dataset(tmp_path / f"{name}.nc")["2m_temperature"] for name in "abc")
+    assert (three.std("number") > 0).all()  # without perturbed starts
+    np.testing.assert_allclose(two, three.isel(number=slice(2)), rtol=1e-5)
+    assert abs(other - three).max() > 1e-3
+    with pytest.raises(ConfigError, match=r"task.loss: noise enters a model where the lead time does"):
+        start_session(compose("train", [*overrides, "model=climax_tiny"]))

@@ -11,9 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domains.climate.data.batch import FieldSample, collate
+from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT
+from domains.climate.model.loss import LossConfig
+from domains.climate.model.task import ClimateTask
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.domain.protocol import LossOutput
@@ -29,6 +33,7 @@ from sciml.training.engine import NativeEngine
 
 GLOBAL_BATCH, MICRO_BATCH, STEPS = 8, 2, 4
 LATITUDE = (75.0, 45.0, 15.0, -15.0, -45.0, -75.0)
+CHANNELS = ("z500", "t850", "t2m")
 LONGITUDE = tuple(36.0 * i for i in range(10))  # 3 x 5 patches: 15 tokens, which no degree divides
 
 
@@ -89,6 +94,31 @@ def fields(step: int) -> Samples:
     generator = torch.Generator().manual_seed(step)
     inputs = torch.randn(GLOBAL_BATCH, 3, 6, 10, generator=generator)
     return Samples(inputs, inputs.roll(1, dims=3) * 0.5 + 1)
+
+
+def random_uvit() -> nn.Module:
+    """The UViT with noise in its conditioning."""
+    config = uvit().net.config
+    return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE, noise_dim=4)
+
+
+class MemberTask:
+    """The climate task with members that differ by noise, on fields in standardized units."""
+
+    needs_double_backward = False
+
+    def __init__(self) -> None:
+        ones = torch.ones(3)
+        schema = ClimateSchema(CHANNELS, (), LATITUDE, LONGITUDE, 12.0)
+        statistics = ClimateStatistics(0 * ones, ones, torch.tensor([12.0]), ones[None], torch.empty(0, 6, 10))
+        loss = LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)
+        self.task = ClimateTask(schema, statistics, score_lead_times=(), loss=loss)
+
+    def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
+        seeds = [round(1e6 * value) for value in batch.inputs[:, 0, 0, 0].abs().tolist()]
+        targets = batch.targets[:, None]
+        samples = [FieldSample(x, 0.0, (12.0,), y, s) for x, y, s in zip(batch.inputs, targets, seeds, strict=True)]
+        return self.task.loss(model, collate(samples))
 
 
 class Bonds(nn.Module):
@@ -200,6 +230,7 @@ CASES = {
     "vit-lora": Case(vit_lora, FieldTask(), fields),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
+    "crps": Case(random_uvit, MemberTask(), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
     "forces": Case(_bonds64, ForceTask(), _atoms64),
     "gpt": Case(gpt, WordTask(), words),

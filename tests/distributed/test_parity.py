@@ -72,7 +72,9 @@ def marked(case: str, mesh: str, optimizer: str) -> Any:
     + [pytest.param("climax", mesh, "sgd", marks=[pytest.mark.slow] if mesh != "tp2" else [])
        for mesh in ("tp2", "sp2", "pp2", "zero3", "tp2-pp2")]
     + [pytest.param("vit-lora", mesh, "sgd", marks=[pytest.mark.slow] if mesh not in ("tp2", "zero3") else [])
-       for mesh in ("dp2", "tp2", "sp2", "zero3", "tp2-zero3", "tp2-sp2")],
+       for mesh in ("dp2", "tp2", "sp2", "zero3", "tp2-zero3", "tp2-sp2")]
+    + [pytest.param("crps", mesh, "muon", marks=[pytest.mark.slow] if mesh != "tp2-pp2" else [])
+       for mesh in ("dp2", "tp2", "sp2", "pp2", "zero3", "tp2-pp2", "tp2-sp2-dp2")],
 )  # fmt: skip
 def test_losses_and_gradient_norms_are_those_of_one_process(ranks, case, mesh, optimizer):
     degrees = MESHES[mesh]

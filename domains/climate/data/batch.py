@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sciml.forecast.members import member_seed
+
 
 @dataclass(frozen=True)
 class FieldBatch:
@@ -25,6 +27,8 @@ class FieldBatch:
         members: the states of an ensemble that ``state`` is the mean of, or None.
         surroundings: what is given of a region's edges at hours since 1970, where there are no targets; see
             :class:`domains.climate.data.boundary.Surroundings`.
+        noise_seeds: of each sample; what noise a random model is given follows from them. None gives none.
+        steps_taken: how many steps lie behind ``state``.
     """
 
     state: Float[Tensor, "batch channel latitude longitude"]
@@ -35,6 +39,8 @@ class FieldBatch:
     targets: Float[Tensor, "batch step channel latitude longitude"] | None = None
     members: Float[Tensor, "batch member channel latitude longitude"] | None = None
     surroundings: Callable[[Float[Tensor, "batch"]], Tensor | None] | None = None
+    noise_seeds: tuple[int, ...] | None = None
+    steps_taken: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -67,6 +73,26 @@ class FieldBatch:
         steps = torch.tensor([tuple(hours)], dtype=self.intervals.dtype, device=self.intervals.device)
         return replace(self, intervals=steps.expand(self.num_samples, -1), targets=None)
 
+    def as_members(self, count: int) -> FieldBatch:
+        """Returns each sample so many times in a row, as members of an ensemble with noise of their own."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        repeated: dict[str, Any] = {
+            name: tensor.repeat_interleave(count, dim=0)
+            for name, tensor in tensors.items()
+            if isinstance(tensor, Tensor)
+        }
+        seeds = tuple(member_seed(seed, number) for seed in self._seeds for number in range(count))
+        return replace(self, **repeated, noise_seeds=seeds)
+
+    def member(self, number: int, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch:
+        """Returns one member of each sample's ensemble, which stands on a state and has noise of its own."""
+        seeds = tuple(member_seed(seed, number) for seed in self._seeds)
+        return replace(self, state=state, members=None, noise_seeds=seeds)
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        return self.noise_seeds or (0,) * self.num_samples
+
     def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:
         """Returns the batch after its next step, standing on ``state``; None after the last step."""
         if self.intervals.shape[1] == 1:
@@ -77,6 +103,7 @@ class FieldBatch:
             lead_time=self.next_lead_time,
             intervals=self.intervals[:, 1:],
             targets=None if self.targets is None else self.targets[:, 1:],
+            steps_taken=self.steps_taken + 1,
         )
 
 
@@ -90,6 +117,7 @@ class FieldSample:
     init_time: float
     intervals: tuple[float, ...]
     targets: Float[Tensor, "step channel latitude longitude"] | None
+    noise_seed: int = 0
 
 
 def collate(samples: Sequence[FieldSample]) -> FieldBatch:
@@ -103,4 +131,5 @@ def collate(samples: Sequence[FieldSample]) -> FieldBatch:
         lead_time=torch.zeros(len(samples), dtype=torch.float64),
         intervals=torch.tensor([s.intervals for s in samples], dtype=torch.float64),
         targets=torch.stack(targets) if len(targets) == len(samples) else None,
+        noise_seeds=tuple(s.noise_seed for s in samples),
     )

@@ -213,7 +213,8 @@ class ForecastSource:
             first += len(own)
             drawn = self._augment(selected, generator)
             hours = float(self._minutes[start]) / 60
-            samples.append(FieldSample(drawn[0], hours, self.paths[path], drawn[1:]))
+            noise_seed = int(generator.integers(2**62))
+            samples.append(FieldSample(drawn[0], hours, self.paths[path], drawn[1:], noise_seed))
         return samples
 
     def _rows_of(self, index: int, generator: np.random.Generator) -> tuple[int, int, np.ndarray]:

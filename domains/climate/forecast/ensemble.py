@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.model.task import ClimateTask
@@ -16,7 +15,8 @@ from sciml.forecast.ensemble import perturbed
 
 
 class EnsembleTask(ClimateTask):
-    """Forecasts as the climate task does, with ``members`` perturbed starts; the forecast is their mean.
+    """Forecasts as the climate task does, with ``members`` that differ by their starts, by noise in a random model,
+    or by both; the forecast is their mean.
 
     Args:
         members: size of the ensemble, the unperturbed member included.
@@ -33,7 +33,7 @@ class EnsembleTask(ClimateTask):
         if states is None:
             size = self.perturbation
             states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=self.seed)
-        alone = [self._member(batch, states, number) for number in range(states.shape[1])]
+        alone = [batch.member(number, states[:, number]) for number in range(states.shape[1])]
         ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
         return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})
 
@@ -41,9 +41,3 @@ class EnsembleTask(ClimateTask):
         following = super().advance(batch, prediction)
         ensemble = prediction.values.get("ensemble")
         return following if following is None or ensemble is None else replace(following, members=ensemble)
-
-    @staticmethod
-    def _member(
-        batch: FieldBatch, states: Float[Tensor, "batch member channel latitude longitude"], number: int
-    ) -> FieldBatch:
-        return replace(batch, state=states[:, number], members=None)

@@ -18,6 +18,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.optional import PerturbedStarts
 from sciml.domain.protocol import NamedFigure
 from sciml.forecast.ensemble import perturbed_members
+from sciml.forecast.members import member_seed
 
 
 def initial_batch(
@@ -40,6 +41,7 @@ def initial_batch(
         lead_time=zero,
         intervals=zero[:, None],
         surroundings=Surroundings(states) if states.schema.is_region else None,
+        noise_seeds=tuple(member_seed(starts.seed, number) for number in range(len(members))),
     )
 
 

@@ -23,6 +23,7 @@ from domains.climate.data.variables import channel_unit
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
 from sciml.forecast.lead_time_sums import LeadTimeSums
+from sciml.forecast.members import fair_crps
 
 FieldsAt = Callable[[np.ndarray], Any]
 """Fields (time, channel, latitude, longitude) valid at the given hours since 1970: a climatology."""
@@ -183,14 +184,8 @@ class ClimateMetrics:
         known: Bool[Tensor, "batch channel latitude longitude"] | None,
     ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
-        members = ensemble.shape[1]
-        skill = (ensemble - truth[:, None]).abs().mean(dim=1)
-        ranked = ensemble.sort(dim=1).values
-        # The mean absolute difference of all pairs is a sum over ranks: no (member x member) array is needed.
-        rank = torch.arange(1, members + 1, dtype=ensemble.dtype, device=ensemble.device)
-        weight = ((2 * rank - members - 1) / max(members * (members - 1), 1)).view(1, -1, 1, 1, 1)
-        crps = skill - (ranked * weight).sum(dim=1)
-        variance = ensemble.var(dim=1, correction=1) if members > 1 else torch.zeros_like(skill)
+        crps = fair_crps(ensemble - truth[:, None])
+        variance = ensemble.var(dim=1, correction=1) if ensemble.shape[1] > 1 else torch.zeros_like(crps)
         squared = (ensemble.mean(dim=1) - truth).square()
         values = {CRPS: crps, SPREAD: variance, RMSE_OF_MEAN: squared}
         return {metric: self._mean(of_cells, known) for metric, of_cells in values.items()}

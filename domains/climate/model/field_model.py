@@ -28,6 +28,7 @@ class ClimateFieldModel(FieldForecaster):
         latitude: degrees north of the usual grid's rows.
         longitude: degrees east of its columns.
         inputs: those of the channels that are also read; None for all.
+        noise_dim: length of the noise that makes a member of an ensemble; 0 for a deterministic model.
 
     Raises:
         ConfigError: where an option names something unknown.
@@ -42,22 +43,25 @@ class ClimateFieldModel(FieldForecaster):
         latitude: Sequence[float],
         longitude: Sequence[float],
         inputs: Sequence[str] | None = None,
+        noise_dim: int = 0,
     ) -> None:
         read = tuple(channels if inputs is None else inputs)
-        super().__init__(config, Variables((*read, *constants), tuple(channels), ENCODINGS, AXES))
+        super().__init__(config, Variables((*read, *constants), tuple(channels), ENCODINGS, AXES, noise_dim))
         self.channels, self.constants = tuple(channels), tuple(constants)
         self.inputs = read
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
         self.latitude, self.longitude = tuple(latitude), tuple(longitude)
 
     @classmethod
-    def from_schema(cls, config: FieldConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateFieldModel:
+    def from_schema(
+        cls, config: FieldConfig, schema: ClimateSchema, forcings: Sequence[str] = (), noise_dim: int = 0
+    ) -> ClimateFieldModel:
         """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
         diagnostic outputs not read.
         """
         constants = (*schema.statics, *forcings)
         where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
-        return cls(config, schema.channels, constants, **where, inputs=schema.inputs)
+        return cls(config, schema.channels, constants, **where, inputs=schema.inputs, noise_dim=noise_dim)
 
     def forward_pass(
         self,
@@ -71,6 +75,7 @@ class ClimateFieldModel(FieldForecaster):
         output_names: Sequence[str] | None = None,
         latitude: Sequence[float] | None = None,
         longitude: Sequence[float] | None = None,
+        noise: Float[Tensor, "batch noise"] | None = None,
     ) -> ForwardPass:
         """Returns the way from a state to its normalized increment, in parts; see :meth:`ClimateViT.forward_pass`."""
         names = tuple(channel_names or self.inputs)
@@ -83,5 +88,5 @@ class ClimateFieldModel(FieldForecaster):
         rows, columns = (torch.tensor(x, dtype=torch.float64, device=fields.device).deg2rad() for x in degrees)
         angles = dict(zip(AXES, torch.meshgrid(rows, columns, indexing="ij"), strict=True))
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}
-        inputs = FieldInputs(fields, names, outputs, scalars, angles, topology_of(*degrees), odd_of(names))
+        inputs = FieldInputs(fields, names, outputs, scalars, angles, topology_of(*degrees), odd_of(names), noise)
         return self.net.forward_pass(inputs)

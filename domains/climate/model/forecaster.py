@@ -77,6 +77,7 @@ class ClimateViT(GridViT):
         latitude: degrees north of the usual grid's rows.
         longitude: degrees east of its columns.
         inputs: those of the channels that are also read; None for all.
+        noise_dim: length of the noise that makes a member of an ensemble; 0 for a deterministic model.
 
     Raises:
         ConfigError: where an option names something unknown.
@@ -108,11 +109,12 @@ class ClimateViT(GridViT):
         latitude: Sequence[float],
         longitude: Sequence[float],
         inputs: Sequence[str] | None = None,
+        noise_dim: int = 0,
     ) -> None:
         check_options(config)
         read = tuple(channels if inputs is None else inputs)
         tokenizer = VariableTokenizer((*read, *constants), config.patch_size, config.embed_dim, config.num_heads)
-        super().__init__(config, tokenizer, IncrementHead(channels, config), ENCODINGS)
+        super().__init__(config, tokenizer, IncrementHead(channels, config), ENCODINGS, noise_dim=noise_dim)
         self.channels, self.constants = tuple(channels), tuple(constants)
         self.inputs = read
         # Plain numbers and no buffers: nothing is lost when the model is built on the meta device.
@@ -120,13 +122,15 @@ class ClimateViT(GridViT):
         initialize(self, torch.initial_seed())
 
     @classmethod
-    def from_schema(cls, config: ViTConfig, schema: ClimateSchema, forcings: Sequence[str] = ()) -> ClimateViT:
+    def from_schema(
+        cls, config: ViTConfig, schema: ClimateSchema, forcings: Sequence[str] = (), noise_dim: int = 0
+    ) -> ClimateViT:
         """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
         diagnostic outputs not read.
         """
         constants = (*schema.statics, *forcings)
         where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
-        return cls(config, schema.channels, constants, **where, inputs=schema.inputs)
+        return cls(config, schema.channels, constants, **where, inputs=schema.inputs, noise_dim=noise_dim)
 
     def variable_rows(self) -> dict[str, tuple[str, ...]]:
         """Returns the parameters whose first dim is a block of rows for each variable, with the variables' names.
@@ -148,6 +152,7 @@ class ClimateViT(GridViT):
         output_names: Sequence[str] | None = None,
         latitude: Sequence[float] | None = None,
         longitude: Sequence[float] | None = None,
+        noise: Float[Tensor, "batch noise"] | None = None,
     ) -> ForwardPass:
         """Returns the way from a state to its normalized increment, in parts.
 
@@ -160,6 +165,7 @@ class ClimateViT(GridViT):
             constant_names: their names; by default all of the model's constants.
             output_names: variables wanted; by default those of ``fields``.
             latitude, longitude: degrees of another grid than the one given at construction.
+            noise: that makes each sample a member of an ensemble; None for the deterministic model.
         """
         grid = (latitude or self.latitude, longitude or self.longitude)
         outputs, shape = output_names or channel_names, (len(grid[0]), len(grid[1]))
@@ -172,7 +178,7 @@ class ClimateViT(GridViT):
             return unpatchify(self.head(tokens, outputs), shape, self.config.patch_size)
 
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}
-        return self.staged(embed, scalars, decode, self.rotary(coordinates))
+        return self.staged(embed, scalars, decode, self.rotary(coordinates), noise=noise)
 
     def embed(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,16 +21,18 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
+from domains.climate.model.loss import ForecastLoss, LossConfig
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.forecast.ensemble import PERTURBATION
+from sciml.forecast.members import member_noise
 
 
 @dataclass(frozen=True)
-class ClimateTaskConfig:
+class ClimateTaskConfig(LossConfig):
     """Says what is forecast.
 
     Attributes:
@@ -43,7 +46,8 @@ class ClimateTaskConfig:
         forcings: computed inputs, see ``domains.climate.data.forcings``; ``[auto]`` takes the sun's radiation, but for
             simulations without a day.
         members: perturbed starts that a scored forecast is the mean of; 1 is no ensemble.
-        perturbation: size of their perturbations, in standard deviations of each channel.
+        perturbation: size of their perturbations, in standard deviations of each channel; by default 0.05, and none
+            where the members differ by noise.
     """
 
     intervals: list[str] = field(default_factory=lambda: ["72h"])
@@ -52,12 +56,19 @@ class ClimateTaskConfig:
     forcings: list[str] = field(default_factory=lambda: [AUTO])
     boundary_rows: AtLeastOne = 4
     members: AtLeastOne = 1
-    perturbation: NonNegative[float] = PERTURBATION
+    perturbation: NonNegative[float] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in self.forcings:
             if self.forcings != [AUTO]:
                 one_of(name, FORCINGS, "task.forcings")
+
+    @property
+    def perturbation_size(self) -> float:
+        """Returns the size of perturbed starts that is meant where none is given."""
+        usual = 0.0 if self.is_random else PERTURBATION
+        return usual if self.perturbation is None else self.perturbation
 
 
 class ClimateTask:
@@ -76,6 +87,7 @@ class ClimateTask:
         score_lead_times: hours at which metrics are taken.
         predicts: what a model's output is: ``increment`` or ``state``.
         boundary_rows: width of the frame in which a region's weather is given.
+        loss: how forecasts are judged in training, and whether the model is given noise.
         climatology: mean fields by valid time, for the anomaly correlation.
         baselines: what forecasts are compared with.
     """
@@ -91,12 +103,14 @@ class ClimateTask:
         forcings: Sequence[str] = (),
         predicts: Predicts = "increment",
         boundary_rows: int = 4,
+        loss: LossConfig | None = None,
         climatology: FieldsAt | None = None,
         baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
         self.schema, self.statistics = schema, statistics
         self.score_lead_times = tuple(score_lead_times)
         self.forcings, self.predicts = chosen(forcings), predicts
+        self.loss_config = loss or LossConfig()
         self.climatology = climatology
         has_outputs = len(schema.inputs) < len(schema.channels)
         self.has_gaps = has_outputs or bool(schema.gaps)
@@ -113,37 +127,26 @@ class ClimateTask:
         on_device = {name: value.to(device) for name, value in self.statistics.to_tensors().items()}
         self.statistics = dataclasses.replace(self.statistics, **on_device)
         self.diagnostics = DiagnosticOutputs(self.schema, self.statistics)
+        self.judge = ForecastLoss(self.loss_config, self.schema, self.area)
         return self
 
     def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
-        """Returns the area-weighted mean squared error of normalized increments, averaged over the batch's steps."""
+        """Returns the loss of normalized increments, averaged over the batch's steps."""
         if batch.targets is None:
             raise ValueError("a batch without targets has no loss")
         losses = []
-        step: FieldBatch | None = batch
+        step: FieldBatch | None = batch.as_members(self.judge.members) if self.loss_config.is_random else batch
         while step is not None and step.targets is not None:
             scale = self._scale(step)
             increment = self.increment(model, step)
             truth = (step.targets[:, 0] - step.state) / scale
             if self.diagnostics.any:
                 truth = torch.where(self.diagnostics.which, self.diagnostics.standardize(step.targets[:, 0]), truth)
-            losses.append(self._mean_square(increment, truth))
+            losses.append(self.judge(increment - truth, truth.isfinite() if self.has_gaps else None))
             step = step.advance(self._following(increment, step))
         loss = torch.stack(losses).mean()
         parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
         return LossOutput(loss, parts, weight=float(batch.num_samples))
-
-    def _mean_square(
-        self,
-        increment: Float[Tensor, "batch channel latitude longitude"],
-        truth: Float[Tensor, "batch channel latitude longitude"],
-    ) -> Float[Tensor, ""]:
-        """Returns the area-weighted mean square error; of channels with gaps over what is known of the truth."""
-        if not self.has_gaps:
-            return ((increment - truth).square() * self.area).mean()
-        known = truth.isfinite()
-        squares = (torch.where(known, increment - truth, 0.0).square() * self.area).sum((0, 2, 3))
-        return (squares / (known * self.area).sum((0, 2, 3)).clamp_min(torch.finfo(squares.dtype).tiny)).mean()
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
         return Prediction({"fields": self._following(self.increment(model, batch), batch)})
@@ -167,21 +170,29 @@ class ClimateTask:
         """
         mean, std = self.statistics.mean[:, None, None], self.statistics.std[:, None, None]
         state = (batch.state - mean) / std
-        names, options = self.schema.channels, {}
+        names, options = self.schema.channels, dict[str, Any]()
         given = state
         if self.diagnostics.any:
-            names, options = self.schema.inputs, {"output_names": self.schema.channels}
+            names, options["output_names"] = self.schema.inputs, self.schema.channels
             given = state[:, ~self.diagnostics.which.flatten()]
         if self.has_gaps:
             given = given.nan_to_num(0.0)  # the mean, where nothing is known
         grid = {"latitude": self.schema.latitude, "longitude": self.schema.longitude}
         interval = batch.intervals[:, 0]
         time = self._world_time(batch.time)
+        if self.loss_config.is_random:
+            options["noise"] = self._noise(batch)
         output = model(given, names, interval, time, self._constants(batch), **grid, **options).float()
         if self.predicts == "increment":
             return output
         increment = (output - state) * std / self._scale(batch)
         return torch.where(self.diagnostics.which, output, increment) if self.diagnostics.any else increment
+
+    def _noise(self, batch: FieldBatch) -> Float[Tensor, "batch noise"] | None:
+        """Returns what makes each sample a member of its own; None for the model without noise."""
+        if batch.noise_seeds is None:
+            return None
+        return member_noise(batch.noise_seeds, batch.steps_taken, self.loss_config.noise_length).to(batch.state.device)
 
     def metrics(self) -> ClimateMetrics:
         return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device, self._frame)

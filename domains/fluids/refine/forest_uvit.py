@@ -64,7 +64,7 @@ class ForestUViT(UViT):
         share = TokenShard.of_numbers(self.numbers(torch.arange(1, forest.num_tokens + 1, device="cpu")))
 
         def embed() -> Activations:
-            condition = self.embed_condition(inputs.scalars)
+            condition = self.embed_condition(inputs)
             features = self.embed_fields(inputs)
             for block in self.down:
                 features = block(features, condition, inputs.topology)
