@@ -94,13 +94,20 @@ class ScoreRow(TypedDict):
 
 @dataclass(frozen=True)
 class Score:
-    """Holds one number that judges one predictor."""
+    """Holds one number that judges one predictor.
+
+    Attributes:
+        cases: how many were averaged; None where it was not counted.
+        interval: ends of its 95% interval, over cases that do not depend on one another; None where it is not known.
+    """
 
     variable: str
     metric: Metric
     value: float
     unit: str
     lead_time_h: float | None = None
+    cases: int | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def key(self) -> tuple[str, str, float | None]:
@@ -115,6 +122,8 @@ class Score:
             **self.metric.to_row(),
             "value": self.value,
             "unit": self.unit,
+            **({} if self.cases is None else {"cases": self.cases}),
+            **({} if self.interval is None else {"interval": list(self.interval)}),
         }
 
 

@@ -51,12 +51,15 @@ def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
 
 
 def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:
-    """Returns means of scores over repeats of the same predictor."""
+    """Returns means of scores over repeats of the same predictor; of several, no interval is known."""
+    if len(repeats) == 1:
+        return list(repeats[0])
     values: dict[tuple, list[float]] = {}
     for scores in repeats:
         for score in scores:
             values.setdefault(score.key, []).append(score.value)
-    return [replace(score, value=sum(values[score.key]) / len(values[score.key])) for score in repeats[0]]
+    means = {key: sum(numbers) / len(numbers) for key, numbers in values.items()}
+    return [replace(score, value=means[score.key], interval=None) for score in repeats[0]]
 
 
 def score_table(scores: Sequence[Score], baselines: Mapping[str, Sequence[Score]]) -> list[dict[str, Any]]:

@@ -20,10 +20,17 @@ GRAYS = 24
 DPI = 100
 LIMIT_BYTES = 3_000_000
 MIN_FRAMES = 8
+MOST_FRAMES = 40
 
 
 def draw_gif(
-    figure: Figure, update: Callable[[int], Any], count: int, cmaps: Sequence[str], path: Path, *, most: int = 40
+    figure: Figure,
+    update: Callable[[int], Any],
+    count: int,
+    cmaps: Sequence[str],
+    path: Path,
+    *,
+    most: int = MOST_FRAMES,
 ) -> Path:
     """Writes a GIF next to the given stem; it pauses at both ends.
 

@@ -100,13 +100,16 @@ def next_commands(result: RunResult) -> list[tuple[str, str]]:
 
 
 def scores_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns scores as a table of comma-separated values: a line each, the baselines in columns."""
+    """Returns scores as a table of comma-separated values: a line each, the model's interval and the baselines in
+    columns.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.get("baseline") or {}))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variable", "lead_time_h", "metric", "unit", "model", *names])
+    writer.writerow(["variable", "lead_time_h", "metric", "unit", "cases", "model", "from", "to", *names])
     for row in rows:
-        facts = [row["variable"], row.get("lead_time_h"), row["metric"], row.get("unit"), row["value"]]
+        facts = [row["variable"], row.get("lead_time_h"), row["metric"], row.get("unit"), row.get("cases")]
+        facts += [row["value"], *(row.get("interval") or (None, None))]
         writer.writerow([*facts, *((row.get("baseline") or {}).get(name) for name in names)])
     return text.getvalue()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sciml.core.duration import format_hours
@@ -21,6 +21,7 @@ class ScoreLine:
 
     Attributes:
         values: by predictor, ``"model"`` first; a baseline that was not scored is missing.
+        interval: ends of the model's 95% interval; None where it is not known.
     """
 
     variable: str
@@ -28,6 +29,7 @@ class ScoreLine:
     unit: str
     lead_time_h: float | None
     values: Mapping[str, float]
+    interval: tuple[float, float] | None = None
 
     @property
     def best(self) -> str:
@@ -43,6 +45,13 @@ class ScoreLine:
     def gain_over(self, baseline: str) -> float:
         """Returns the share of a baseline's error that the model takes away, see :meth:`Metric.gain`."""
         return self.metric.gain(self.values[MODEL], self.values[baseline])
+
+    def in_errors_of(self, reference: str) -> ScoreLine:
+        """Returns the line in units of one predictor's error, as if that error were known exactly."""
+        scale = self.values[reference]
+        interval = None if self.interval is None else (self.interval[0] / scale, self.interval[1] / scale)
+        values = {name: value / scale for name, value in self.values.items()}
+        return replace(self, unit="1", values=values, interval=interval)
 
     def outcome_against(self, baseline: str) -> int:
         """Returns 1 where the model is better than a baseline, -1 where it is worse, 0 where they are equal."""
@@ -108,6 +117,12 @@ class Scores:
         return list(dict.fromkeys(row["variable"] for row in self.rows))
 
     @property
+    def cases(self) -> str:
+        """Says how many cases were scored: ``292 cases``; empty where it was not counted."""
+        counts = [row["cases"] for row in self.rows if row.get("cases")]
+        return f"{max(counts):,} case{'s' * (max(counts) > 1)}" if counts else ""
+
+    @property
     def predictors(self) -> list[str]:
         """Returns the baselines that were scored, in the order of tables and legends."""
         return in_order({name for row in self.rows for name in (row.get("baseline") or {})}, self.baselines)
@@ -119,7 +134,9 @@ class Scores:
             if row["metric"] == metric.name and row.get("lead_time_h") == lead_time_h:
                 others = {name: value for name, value in (row.get("baseline") or {}).items() if value is not None}
                 values = {MODEL: row["value"], **{name: others[name] for name in in_order(others, self.baselines)}}
-                lines.append(ScoreLine(row["variable"], metric, row.get("unit", ""), lead_time_h, values))
+                low_high = row.get("interval")
+                interval = None if low_high is None else (low_high[0], low_high[1])
+                lines.append(ScoreLine(row["variable"], metric, row.get("unit", ""), lead_time_h, values, interval))
         return lines
 
     @property

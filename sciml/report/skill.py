@@ -1,4 +1,7 @@
-"""Draws a model's scores beside those of its baselines: bars for one lead time, curves against lead time."""
+"""Draws a model's scores beside those of its baselines: bars for one lead time, curves against lead time.
+
+What the model's scores may be off by is drawn, too: the 95% interval over cases that do not depend on one another.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sciml.domain.score import Baseline, Metric
-from sciml.report.scores import Scores, format_value, in_order
+from sciml.report.scores import ScoreLine, Scores, format_value, in_order
 from sciml.report.style import (
     INK,
     MODEL,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_COLUMNS = 3
+INTERVAL = "95% interval"
 LEGEND_INCHES = 1.6
 """Approximate width of an entry of a legend."""
 VALUE_WIDTH = 0.1
@@ -37,9 +41,9 @@ LOG_SCALE_ABOVE = 50.0
 
 
 def draw_bars(
-    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    panels: Mapping[str, Sequence[ScoreLine]],
     label: str,
-    baselines: Sequence[Baseline],
+    scores: Scores,
     source: str,
     path: Path,
     *,
@@ -48,9 +52,9 @@ def draw_bars(
     """Draws panels of bars beside marks of the baselines, see :func:`bars_beside_baselines`.
 
     Args:
-        panels: by title, scores by variable and predictor.
+        panels: by title, a line for each variable.
         label: of the axis of scores.
-        baselines: of the domain.
+        scores: those that the lines are of.
         source: what the data are.
         level_color: of the line at 1, which the scores are seen from.
     """
@@ -61,8 +65,10 @@ def draw_bars(
         figure = new_figure(max(7.5, 4.0 * columns), height * rows + 0.55)
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         names: list[str] = []
-        for number, (axes, (title, table)) in enumerate(zip(grid, panels.items(), strict=False)):
-            bars_beside_baselines(axes, table, baselines)
+        for number, (axes, (title, lines)) in enumerate(zip(grid, panels.items(), strict=False)):
+            table = {line.variable: line.values for line in lines}
+            bars_beside_baselines(axes, table, scores.baselines)
+            _draw_intervals(axes, lines)
             axes.axvline(1.0, color=level_color, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
             axes.set_title(title)
             axes.set_xlabel(label)
@@ -70,9 +76,8 @@ def draw_bars(
             names = list(table)
         for axes in grid[len(panels) :]:
             axes.remove()
-        handles, labels = legend_entries(figure)
-        figure.legend(handles, labels, loc="outside upper left", ncols=6, columnspacing=1.3, handletextpad=0.5)
-        add_titles(figure, source=source)
+        _draw_legend(figure)
+        add_titles(figure, source=_with_cases(source, scores))
         return save_png(figure, path)
 
 
@@ -99,6 +104,39 @@ def bars_beside_baselines(
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
+
+
+def _draw_intervals(axes: Axes, lines: Sequence[ScoreLine]) -> None:
+    """Draws a line from end to end of what the model's score may be, and explains it once."""
+    known = [(row, line.interval) for row, line in enumerate(lines) if line.interval is not None]
+    if known:
+        rows, ends = zip(*known, strict=True)
+        low, high = np.transpose(ends)
+        axes.hlines(rows, low, high, color=INK, linewidth=1.6, zorder=3, label=INTERVAL)
+
+
+def _shade_interval(axes: Axes, scores: Scores, metric: Metric, variable: str, unit: tuple[str, float] | None) -> None:
+    """Shades what the model's score may be against lead time."""
+    hours = scores.lead_times(metric)
+    lines = {lead: line for lead in hours for line in scores.lines(metric, lead) if line.variable == variable}
+    known = [(lead, *line.interval) for lead, line in lines.items() if line.interval is not None]
+    if known:
+        lead, low, high = np.transpose(known)
+        _, per_hour = unit or lead_unit(hours)
+        axes.fill_between(
+            lead * per_hour, low, high, color=MODEL_COLOR, alpha=0.22, linewidth=0, zorder=2, label=INTERVAL
+        )
+
+
+def _with_cases(source: str, scores: Scores) -> str:
+    return f"{source} \u00b7 {scores.cases}" if scores.cases else source
+
+
+def _draw_legend(figure: Figure) -> None:
+    """Draws one legend of all panels above them, in as many columns as the figure is wide."""
+    handles, labels = legend_entries(figure)
+    columns = min(len(labels), int(figure.get_figwidth() / LEGEND_INCHES))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, columnspacing=1.3, handletextpad=0.5)
 
 
 def legend_entries(figure: Figure) -> tuple[list[Any], list[str]]:
@@ -141,6 +179,7 @@ def draw_scores_by_lead_time(
                 curves = _curves(scores, metric, variable)
                 shown = {name: curve for name, curve in curves.items() if name not in silent}
                 _lead_time_panel(axes, shown, metric, scores.baselines, unit)
+                _shade_interval(axes, scores, metric, variable, unit)
                 if levels and metric in levels:
                     axes.axhline(levels[metric], color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
             row[0].set_ylabel(metric.label)
@@ -149,10 +188,8 @@ def draw_scores_by_lead_time(
         for axes, variable in zip(grid[-1], variables, strict=True):
             leads = [row["lead_time_h"] for row in scores.rows if row["variable"] == variable]
             axes.set_xlabel(f"lead time, {(unit or lead_unit(sorted(filter(None, leads))))[0]}")
-        handles, labels = legend_entries(figure)
-        columns = min(len(labels), int(figure.get_figwidth() / LEGEND_INCHES))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
-        add_titles(figure, source=source)
+        _draw_legend(figure)
+        add_titles(figure, source=_with_cases(source, scores))
         return save_png(figure, path)
 
 

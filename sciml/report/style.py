@@ -88,7 +88,8 @@ def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
         The heading, for animations that change it.
     """
     height = figure.get_figheight()
-    above, below = 0.5 * bool(title) / height, 0.28 * bool(source) / height
+    above = (0.5 * bool(title) + 0.24 * title.count("\n")) / height
+    below = 0.28 * bool(source) / height
     figure.get_layout_engine().set(rect=(0, below, 1, 1 - above - below))  # type: ignore[union-attr,call-arg]
     if source:
         figure.text(0.5, 0.09 / height, source, ha="center", va="bottom", fontsize=8.5, color=MUTED)

@@ -42,9 +42,14 @@ class RunRecord(TypedDict):
 class RunFolder:
     """Knows a run's ``run.json``, ``metrics.jsonl``, ``scores.json``, ``checkpoints/``, ``figures/`` and
     ``report.html``.
+
+    Attributes:
+        path: of the run.
+        runs_dir: below which an exported model's results go.
     """
 
     path: Path
+    runs_dir: Path = Path("runs")
 
     @classmethod
     def create(cls, path: Path, domain: str, config: Mapping[str, Any], samples: Mapping[str, int]) -> RunFolder:
@@ -103,7 +108,7 @@ class RunFolder:
             return cls._latest(Path(runs_dir), domain or "*", key, can)
         for path in (Path(run), Path(located(run))):  # also one that comes with the project
             if cls(path).exists:
-                return cls(path)
+                return cls(path, Path(runs_dir))
         named = {file.parent.name: file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}")}
         if run in named:
             return cls(named[run])
@@ -145,9 +150,9 @@ class RunFolder:
     @property
     def results(self) -> Path:
         """Returns the folder of forecasts, predictions and further evaluations; an exported model's own stays as it
-        is, and they go below ``runs`` in the working folder.
+        is, and they go below ``runs_dir``.
         """
-        return Path("runs") / self.record["domain"] / self.path.name if self.is_exported else self.path
+        return self.runs_dir / self.record["domain"] / self.path.name if self.is_exported else self.path
 
     @property
     def checkpoints(self) -> Path:

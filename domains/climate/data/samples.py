@@ -29,6 +29,8 @@ from sciml.data.files import source_stem
 from sciml.domain.optional import AUTO
 
 AugmentationName = Literal["auto", "none", "roll", "roll_mirror"]
+INDEPENDENT_HOURS = 240
+"""Time after which weather is no longer like itself: forecasts that begin so far apart are independent cases."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,9 @@ class ForecastSource:
         return len(self._starts) if self.draw else len(self._pairs)
 
     def group(self, index: int) -> str:
-        """Returns the ten days that a sample begins in: longer than weather is like itself."""
+        """Returns the ten days that a sample begins in."""
         start = int(self._starts[index]) if self.draw else int(self._pairs[index][0])
-        return f"{self._minutes[start] // (10 * 24 * 60)}"
+        return f"{self._minutes[start] // (60 * INDEPENDENT_HOURS)}"
 
     def starts(self) -> np.ndarray:
         """Returns the positions in the store of the initial times that have the states of every path."""

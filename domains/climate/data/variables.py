@@ -135,8 +135,10 @@ def channel_unit(name: str) -> str:
 
 
 def channel_title(name: str) -> str:
-    """Names a channel in words for pictures: ``Geopotential at 500 hPa``."""
+    """Names a channel in words for pictures: ``Geopotential at 500 hPa``, ``10 m eastward wind``."""
     channel = parse_channel(name)
     words = channel.variable.name.replace("_", " ")
+    words = words.replace("u component of wind", "eastward wind").replace("v component of wind", "northward wind")
+    words = re.sub(r"\b(\d+)(m|hr)\b", lambda match: f"{match[1]} {match[2][0]}", words)
     words = words[0].upper() + words[1:]
     return words if channel.level is None else f"{words} at {channel.level} hPa"

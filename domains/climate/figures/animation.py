@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from domains.climate.data.variables import channel_unit
 from domains.climate.figures.maps import GLOBE_CHANNELS, Shading, draw_field, globe_view
 from domains.climate.figures.projection import Canvas
-from domains.climate.forecast.example import WeatherExample, choose, long_name
+from domains.climate.figures.shown import shown
+from domains.climate.forecast.example import WeatherExample, choose
 from sciml.report.gif import draw_gif
-from sciml.report.style import add_titles, new_figure, pretty_unit, suite_style
+from sciml.report.style import add_titles, new_figure, suite_style
 
 MAX_FRAMES = 24
 
@@ -21,7 +21,7 @@ def draw_forecast_animation(example: WeatherExample, path: Path) -> Path:
     """Draws a GIF from the initial state through all lead times: forecast and, where known, truth on the globe."""
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
     index = example.channel(name)
-    runs = {label: run[:, index] for label, run in reversed(example.runs().items())}
+    runs = {label: shown(name).of(run[:, index]) for label, run in reversed(example.runs().items())}
     shading = Shading.of_values(name, *runs.values())
     # Contour lines would have to be drawn anew in each frame; the colors alone carry the motion.
     shading = Shading(shading.cmap, shading.low, shading.high)
@@ -43,12 +43,11 @@ def _draw(
     for ax, (label, run) in zip(axes, runs.items(), strict=True):
         pictures.append(draw_field(ax, canvas, run[0], shading, example.land_sea_mask))
         ax.set_title(label, loc="center", fontsize=12)
-    unit = pretty_unit(channel_unit(name))
     bar = figure.colorbar(
         pictures[0], ax=list(axes), orientation="horizontal", fraction=0.05, pad=0.03, aspect=40, shrink=0.7,
         extend="both",
     )  # fmt: skip
-    bar.set_label(f"{name}, {unit}")
+    bar.set_label(f"{name}, {shown(name).unit}")
     hours = example.frame_times
     title = add_titles(figure, _title(example, name, hours[-1]), example.schema.title)
 
@@ -61,4 +60,4 @@ def _draw(
 
 
 def _title(example: WeatherExample, name: str, lead_hours: float) -> str:
-    return f"{long_name(name)}, {example.valid_text(lead_hours)}"
+    return f"{shown(name).title}\n{example.valid_text(lead_hours)}"

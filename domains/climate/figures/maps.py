@@ -10,11 +10,19 @@ import numpy as np
 from jaxtyping import Float
 
 from domains.climate.data.variables import channel_unit, parse_channel
-from domains.climate.figures.projection import Canvas, Orthographic, PlateCarree, Projection, covers_globe, world_map
-from domains.climate.forecast.example import WeatherExample, choose, long_name
-from sciml.report.scores import format_value
+from domains.climate.figures.projection import (
+    Canvas,
+    EqualEarth,
+    Orthographic,
+    PlateCarree,
+    Projection,
+    covers_globe,
+    world_map,
+)
+from domains.climate.figures.shown import Shown, shown
+from domains.climate.forecast.example import WeatherExample, choose
 from sciml.report.shading import Shading as PlainShading
-from sciml.report.style import INK, MUTED, add_titles, new_figure, pretty_unit, save_png, suite_style
+from sciml.report.style import INK, MUTED, add_titles, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +43,7 @@ COLORS_BY_UNIT = {
 CENTERED_UNITS = frozenset({"m s-1", "Pa s-1", "s-1"})
 CONTOURED = frozenset({"geopotential", "mean_sea_level_pressure"})
 SIDE_LONGITUDE = 10.0
+PARALLELS = (-60, -30, 0, 30, 60)
 DPI = 130
 
 
@@ -112,7 +121,7 @@ def draw_forecast_maps(example: WeatherExample, lead_hours: float | None, path: 
         axes = figure.subplots(len(rows), len(names), squeeze=False)
         for column, name in enumerate(names):
             _draw_column(figure, axes[:, column], example, canvas, name, lead)
-            axes[0, column].set_title(f"{name}  {long_name(name)}", loc="center", fontsize=11, pad=7)
+            axes[0, column].set_title(shown(name).title, loc="center", fontsize=11, pad=7)
         for row, label in enumerate(rows):
             axes[row, 0].text(
                 -0.02, 0.5, label, transform=axes[row, 0].transAxes, rotation=90, va="center", ha="right",
@@ -123,36 +132,40 @@ def draw_forecast_maps(example: WeatherExample, lead_hours: float | None, path: 
 
 
 def _draw_column(figure: Any, axes: Any, example: WeatherExample, canvas: Canvas, name: str, lead: int) -> None:
-    index, unit = example.channel(name), pretty_unit(channel_unit(name))
-    forecast = example.forecast[lead, index]
-    coast = example.land_sea_mask
+    index, kind, coast = example.channel(name), shown(name), example.land_sea_mask
+    forecast = kind.of(example.forecast[lead, index])
     if example.truth is None:
         shading = Shading.of_values(name, forecast)
-        _colorbar(figure, draw_field(axes[0], canvas, forecast, shading, coast), [axes[0]], unit)
+        _colorbar(figure, draw_field(axes[0], canvas, forecast, shading, coast), [axes[0]], kind.unit)
         return
-    truth = example.truth[lead, index]
+    truth = kind.of(example.truth[lead, index])
     shading = Shading.of_values(name, forecast, truth)
     picture = [
         draw_field(ax, canvas, values, shading, coast) for ax, values in zip(axes[:2], (forecast, truth), strict=True)
     ]
-    _colorbar(figure, picture[0], list(axes[:2]), f"{name}, {unit}")
-    errors = (forecast - truth, example.initial[index] - truth)
+    _colorbar(figure, picture[0], list(axes[:2]), f"{name}, {kind.unit}")
+    errors = (forecast - truth, kind.of(example.initial[index]) - truth)
     shading = Shading.of_errors(*errors)
     for ax, error in zip(axes[2:], errors, strict=True):
         picture.append(draw_field(ax, canvas, error, shading, coast))
-        _note(ax, f"RMSE {format_value(example.rmse(error))} {unit}")
-    _colorbar(figure, picture[-1], list(axes[2:]), f"error of {name}, {unit}")
+        _note(ax, f"RMSE {_rmse_text(example, kind, error)}")
+    _colorbar(figure, picture[-1], list(axes[2:]), f"error of {name}, {kind.unit}")
+
+
+def _rmse_text(example: WeatherExample, kind: Shown, error: Float[np.ndarray, "latitude longitude"]) -> str:
+    """Returns the RMSE of an error in the usual unit, and in that of the scores."""
+    return kind.error_text(example.rmse(error) / kind.scale)
 
 
 def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path: Path) -> Path:
     """Draws forecast, truth and error of one variable on the globe."""
     lead = example.nearest_lead(lead_hours)
     name = choose(example.schema.channels, GLOBE_CHANNELS, 1)[0]
-    index, unit = example.channel(name), pretty_unit(channel_unit(name))
-    forecast = example.forecast[lead, index]
+    index, kind = example.channel(name), shown(name)
+    forecast = kind.of(example.forecast[lead, index])
     maps = {"forecast": forecast}
     if example.truth is not None:
-        truth = example.truth[lead, index]
+        truth = kind.of(example.truth[lead, index])
         maps |= {"truth": truth, "error": forecast - truth}
     canvas = Canvas(example.schema, globe_view(example), height=520)
     shading = Shading.of_values(name, *[values for label, values in maps.items() if label != "error"])
@@ -161,16 +174,15 @@ def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path
         axes = figure.subplots(1, len(maps), squeeze=False)[0]
         pictures = []
         for ax, (label, values) in zip(axes, maps.items(), strict=True):
-            kind = Shading.of_errors(values) if label == "error" else shading
-            pictures.append(draw_field(ax, canvas, values, kind, example.land_sea_mask))
+            colors = Shading.of_errors(values) if label == "error" else shading
+            pictures.append(draw_field(ax, canvas, values, colors, example.land_sea_mask))
             ax.set_title(label, loc="center", fontsize=12)
-        _colorbar(figure, pictures[0], list(axes[:2]), f"{name}, {unit}")
+        _colorbar(figure, pictures[0], list(axes[:2]), f"{name}, {kind.unit}")
         if "error" in maps:
-            _colorbar(figure, pictures[-1], [axes[2]], f"error of {name}, {unit}")
+            _colorbar(figure, pictures[-1], [axes[2]], f"error of {name}, {kind.unit}")
             extent = "global RMSE" if covers_globe(example.schema) else "RMSE"
-            error = f"error ({extent} {format_value(example.rmse(maps['error']))} {unit})"
-            axes[2].set_title(error, loc="center", fontsize=12)
-        add_titles(figure, f"{long_name(name)}, {example.valid_text(example.lead_times[lead])}", example.schema.title)
+            axes[2].set_title(f"error ({extent} {_rmse_text(example, kind, maps['error'])})", loc="center", fontsize=12)
+        add_titles(figure, f"{kind.title}\n{example.valid_text(example.lead_times[lead])}", example.schema.title)
         return save_png(figure, path, DPI)
 
 
@@ -180,15 +192,53 @@ def globe_view(example: WeatherExample) -> Projection:
 
 
 def _graticule(axes: Axes, projection: Projection) -> None:
+    """Draws parallels and meridians, and writes their degrees where they meet the edge of a flat map."""
     if isinstance(projection, PlateCarree):
+        _label_region(axes, projection)
         return
     along = np.linspace(-180, 180, 361)
-    parallels = [(np.full_like(along, latitude), along) for latitude in (-60, -30, 0, 30, 60)]
+    parallels = [(np.full_like(along, latitude), along) for latitude in PARALLELS]
     meridians = [(along / 2 * 0.999, np.full_like(along, longitude)) for longitude in range(-150, 180, 30)]
     for latitude, longitude in parallels + meridians:
-        shown = longitude * 0.99999 + getattr(projection, "longitude", 0.0) * (longitude is along)
-        x, y = projection.forward(latitude, shown)
+        lines = longitude * 0.99999 + getattr(projection, "longitude", 0.0) * (longitude is along)
+        x, y = projection.forward(latitude, lines)
         axes.plot(x, y, color=INK, linewidth=0.35, alpha=0.22, zorder=4)
+    if isinstance(projection, EqualEarth):
+        for north in PARALLELS:
+            x, y = projection.forward(np.array([north]), np.array([projection.longitude + 179.999]))
+            clear = {60: "bottom", -60: "top"}.get(north, "center")  # of the outline, which leans there
+            _label(axes, float(x[0]) + 0.05, float(y[0]), degrees(north, "N", "S"), ha="left", va=clear)
+        for east in (-120, -60, 0, 60, 120):
+            x, y = projection.forward(np.array([0.0]), np.array([east]))
+            _label(axes, float(x[0]), float(y[0]), degrees(east, "E", "W"))
+
+
+def _label_region(axes: Axes, projection: PlateCarree) -> None:
+    """Draws and labels the graticule of a region at round degrees."""
+    from matplotlib.ticker import MaxNLocator
+
+    nice = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
+    south, north, west, east = projection.south, projection.north, projection.west, projection.east
+    for latitude in nice.tick_values(south, north):
+        if south < latitude < north:
+            x, y = projection.forward(np.array([latitude, latitude]), np.array([west, east]))
+            axes.plot(x, y, color=INK, linewidth=0.35, alpha=0.3, zorder=4)
+            _label(axes, x[1], y[1], f" {degrees(latitude, 'N', 'S')}", ha="left")
+    for longitude in nice.tick_values(west, east):
+        if west < longitude < east:
+            x, y = projection.forward(np.array([south, north]), np.array([longitude, longitude]))
+            axes.plot(x, y, color=INK, linewidth=0.35, alpha=0.3, zorder=4)
+            _label(axes, x[1], y[1], degrees((longitude + 180) % 360 - 180, "E", "W"), va="bottom")
+
+
+def degrees(angle: float, positive: str, negative: str) -> str:
+    """Returns an angle as on a map: ``30°N``, ``120°W``, ``0°``."""
+    side = "" if angle in (0, 180, -180) else positive if angle > 0 else negative
+    return f"{abs(angle):g}\u00b0{side}"
+
+
+def _label(axes: Axes, x: float, y: float, text: str, ha: str = "center", va: str = "center") -> None:
+    axes.text(x, y, text, ha=ha, va=va, fontsize=7, color=MUTED, zorder=6)
 
 
 def _colorbar(figure: Any, picture: Any, axes: list[Any], label: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domains.climate.data.variables import channel_unit
+from domains.climate.data.variables import channel_title, channel_unit
 from domains.climate.forecast.baselines import CLIMATOLOGY, PERSISTENCE
 from domains.climate.forecast.example import SHOWN_CHANNELS, choose
 from domains.climate.forecast.metrics import ACC, RMSE
@@ -20,23 +20,20 @@ def draw_skill_beside_baselines(scores: Scores, lead_hours: float | None, source
     """Draws a bar of the model's RMSE per variable in units of climatology's, and a mark for each baseline."""
     lines = scores.lines(RMSE, lead_hours)
     reference = next(name for name in (*REFERENCES, *scores.predictors) if all(name in li.values for li in lines))
-    ratios = {line.variable: {name: v / line.values[reference] for name, v in line.values.items()} for line in lines}
     when = "" if lead_hours is None else f" {lead_hours:g} h ahead"
     label = f"RMSE, in units of {label_of(reference)}'s (left is better)"
     color = style_of(reference, scores.baselines).color
-    return draw_bars(
-        {f"Error{when} beside the baselines": ratios}, label, scores.baselines, source, path, level_color=color
-    )
+    panels = {f"Error{when} beside the baselines": [line.in_errors_of(reference) for line in lines]}
+    return draw_bars(panels, label, scores, source, path, level_color=color)
 
 
 def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
     """Draws RMSE above, ACC below, against lead time, for up to four variables."""
-    units = {
-        name: pretty_unit(channel_unit(name)) for name in choose(tuple(scores.variables), SHOWN_CHANNELS, MOST_CURVES)
-    }
+    names = choose(tuple(scores.variables), SHOWN_CHANNELS, MOST_CURVES)
+    titles = {name: f"{channel_title(name)}\n{name}, {pretty_unit(channel_unit(name))}".rstrip(", ") for name in names}
     return draw_scores_by_lead_time(
         scores,
-        {name: f"{name}, {unit}" if unit else name for name, unit in units.items()},
+        titles,
         [metric for metric in (RMSE, ACC) if len(scores.lead_times(metric)) > 1],
         source,
         path,

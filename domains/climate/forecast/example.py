@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from domains.climate.data.calendar import Calendar
 from domains.climate.data.schema import ClimateSchema, cell_area_weights
-from domains.climate.data.variables import parse_channel
 from sciml.forecast.example import ForecastExample
 
 SHOWN_CHANNELS = ("z500", "t850", "t2m", "u10", "msl")
@@ -43,9 +42,12 @@ class WeatherExample(ForecastExample):
         return self.schema.channels.index(name)
 
     def valid_text(self, lead_hours: float) -> str:
-        """Returns the valid time as text: ``2017-01-04 02:00 UTC, lead 72 h``."""
+        """Returns both times as text: ``from 2017-01-01 02:00, valid 2017-01-04 02:00 UTC (72 h)``."""
+        return f"from {self._time(0.0)}, valid {self._time(lead_hours)} UTC ({lead_hours:g} h)"
+
+    def _time(self, lead_hours: float) -> str:
         time = np.datetime64(round((self.init_time + lead_hours) * 60), "m")
-        return f"{Calendar(self.schema.calendar).show(time).replace('T', ' ')} UTC, lead {lead_hours:g} h"
+        return Calendar(self.schema.calendar).show(time).replace("T", " ")
 
     def rmse(self, error: Float[np.ndarray, "latitude longitude"]) -> float:
         """Returns the area-weighted root mean square of one map."""
@@ -53,12 +55,6 @@ class WeatherExample(ForecastExample):
         squares = np.asarray(error) ** 2
         known = np.isfinite(squares)
         return float(np.sqrt(np.where(known, weights * squares, 0).sum() / (weights * known).sum()))
-
-
-def long_name(channel: str) -> str:
-    """Returns the long name with the level: ``2m_temperature``, ``geopotential_500``."""
-    parsed = parse_channel(channel)
-    return parsed.variable.name if parsed.level is None else f"{parsed.variable.name}_{parsed.level}"
 
 
 def choose(channels: tuple[str, ...], preferred: tuple[str, ...], most: int) -> list[str]:

@@ -51,9 +51,12 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
 
 
 def read_example(path: Path, store: States) -> WeatherExample:
-    """Returns a written forecast (the mean of its members) beside the truth, where the store holds all its times."""
+    """Returns the longest lead time of a written forecast (the mean of its members) beside the truth, where the store
+    holds it.
+    """
     engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
     with xr.open_dataset(path, engine=engine, decode_times=False, decode_timedelta=False) as dataset:
+        dataset = dataset.isel(prediction_timedelta=[-1])
         if "number" in dataset.dims:
             dataset = dataset.mean("number", keep_attrs=True)
         fields = np.stack([_channel(dataset, name) for name in store.schema.channels], axis=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.boundary import score_weights
+from domains.climate.data.samples import INDEPENDENT_HOURS
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit
 from sciml.domain.protocol import Prediction
@@ -112,8 +113,9 @@ class ClimateMetrics:
         if "ensemble" in prediction.values:
             values |= self._probabilistic(scored(prediction.values["ensemble"]), truth, known)
         counted = None if known is None else known.any((-2, -1))
+        group = (batch.init_time[chosen] // INDEPENDENT_HOURS).long()
         for metric, of_samples in values.items():
-            self._table.add(metric, lead, of_samples, counted)
+            self._table.add(metric, lead, of_samples, counted, group)
 
     def compute(self) -> list[Score]:
         """Returns the scores of all lead times that were met, lead by lead and channel by channel."""

@@ -15,11 +15,8 @@ MOST_CURVES = 4
 
 def draw_skill(scores: Scores, schema: FluidsSchema, path: Path) -> Path:
     """Draws a panel for each scored lead time: bars of the model's VRMSE, and a mark for each baseline."""
-    panels = {
-        f"{schema.time_text(hours)} ahead": {line.variable: line.values for line in scores.lines(VRMSE, hours)}
-        for hours in scores.lead_times(VRMSE)
-    }
-    return draw_bars(panels, "VRMSE (lower is better)", scores.baselines, schema.title, path)
+    panels = {f"{schema.time_text(hours)} ahead": scores.lines(VRMSE, hours) for hours in scores.lead_times(VRMSE)}
+    return draw_bars(panels, "VRMSE (lower is better)", scores, schema.title, path)
 
 
 def draw_skill_by_lead_time(scores: Scores, schema: FluidsSchema, path: Path) -> Path:

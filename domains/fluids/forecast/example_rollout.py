@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import netCDF4
@@ -14,6 +15,7 @@ from domains.fluids.data.readers import open_sources
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.forecast.task import FlowPrediction, FluidsTask
 from sciml.forecast.rollout import rollout
+from sciml.report.gif import MOST_FRAMES
 
 
 def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) -> dict[str, np.ndarray]:
@@ -56,19 +58,22 @@ def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
     """Returns a written forecast (the mean of its members), with the truth where the flow lasts as long.
 
     Returns:
-        What :func:`forecast_example` does, but for the refined patches.
+        What :func:`forecast_example` does, but for the refined patches; of many lead times every so many, so that a
+        long forecast takes no more memory than a short one.
     """
     with netCDF4.Dataset(path) as file:
         start = Start(**json.loads(file.start))
     members = open_sources(str(path))
-    states = np.mean([member.read() for member in members], axis=0)
+    every = slice(None, None, math.ceil((len(members[0].times) - 1) / MOST_FRAMES))
+    states = np.mean([member.read(every) for member in members], axis=0)
+    times = members[0].times[every]
     interval = source.flows[start.data_set].data_set.interval
-    stride = round(float(members[0].times[1]) / interval)
+    stride = round(float(times[1]) / interval)
     sample = source.at(start, stride, len(states) - 1)
     truth = {} if sample.targets is None else {"truth": sample.targets.numpy()}
     arrays = {
         **_data_set_number(source, start.data_set),
-        "lead_times": members[0].times[1:],
+        "lead_times": times[1:],
         "forecast": states[1:],
         "initial": states[0],
         **truth,

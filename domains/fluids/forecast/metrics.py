@@ -76,9 +76,10 @@ class FluidsMetrics:
             chosen = chosen.to(part.state.device)
             fields, truth = prediction.values[name][chosen].double(), part.targets[chosen, 0].double()
             fluid = None if part.fluid is None else part.fluid[chosen]
-            self._add_errors(name, lead, fields, truth, fluid)
+            flow = torch.tensor([part.starts[number].trajectory for number in chosen.tolist()]) if part.starts else None
+            self._add_errors(name, lead, fields, truth, fluid, flow)
             if self.schema.data_sets[name].has_totals and part.profiles is not None:
-                self._add_totals(name, lead, fields, part.initial[chosen].double(), part.profiles[chosen])
+                self._add_totals(name, lead, fields, part.initial[chosen].double(), part.profiles[chosen], flow)
 
     def compute(self) -> list[Score]:
         """Returns the scores of all lead times that were met."""
@@ -93,6 +94,7 @@ class FluidsMetrics:
         fields: Float[Tensor, "batch variable z x"],
         truth: Float[Tensor, "batch variable z x"],
         fluid: Bool[Tensor, "batch 1 z x"] | None,
+        flow: Int[Tensor, "batch"] | None,
     ) -> None:
         weight = torch.ones_like(truth[:, :1]) if fluid is None else fluid.double()
         weight = weight / weight.sum((-2, -1), keepdim=True)
@@ -103,10 +105,10 @@ class FluidsMetrics:
         variance = mean((truth - mean(truth)[..., None, None]).square())
         squared = mean((fields - truth).square())
         unit = self.statistics.scales[name].std.double() ** 2
-        self._fields[name].add(RMSE, lead, squared)
+        self._fields[name].add(RMSE, lead, squared, group=flow)
         # of a field that is the same everywhere there is no share of a variance
         varies = variance > (ROUNDING * mean(truth.square()).sqrt()).square()
-        self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt(), varies)
+        self._fields[name].add(VRMSE, lead, (squared / (variance + TINY * unit)).sqrt(), varies, flow)
 
     def _add_totals(
         self,
@@ -115,6 +117,7 @@ class FluidsMetrics:
         fields: Float[Tensor, "batch variable z x"],
         initial: Float[Tensor, "batch variable z x"],
         profiles: Float[Tensor, "batch 2 z"],
+        flow: Int[Tensor, "batch"] | None,
     ) -> None:
         data_set = self.schema.data_sets[name]
         order = [data_set.variables.index(variable) for variable in VARIABLES]
@@ -123,4 +126,4 @@ class FluidsMetrics:
             for states in (initial, fields)
         )
         changes = [(getattr(after, kind) - getattr(before, kind)) / getattr(before, kind) for kind in CONSERVED]
-        self._totals[name].add(CONSERVATION_ERROR, lead, torch.stack(changes, dim=1).abs())
+        self._totals[name].add(CONSERVATION_ERROR, lead, torch.stack(changes, dim=1).abs(), group=flow)

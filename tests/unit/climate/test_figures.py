@@ -10,11 +10,12 @@ from PIL import Image
 
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit
-from domains.climate.figures.maps import Shading
+from domains.climate.figures.maps import Shading, degrees
 from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
 from domains.climate.figures.report import climate_figures
+from domains.climate.figures.shown import Shown, shown
 from domains.climate.forecast.baselines import BASELINES
-from domains.climate.forecast.example import WeatherExample, choose, long_name
+from domains.climate.forecast.example import WeatherExample, choose
 from domains.climate.forecast.metrics import ACC, RMSE
 from sciml.domain.protocol import RunResult
 
@@ -158,13 +159,18 @@ class TestShading:
 class TestExample:
     def test_valid_time_reads_as_in_forecasts(self):
         example = WeatherExample.of(GLOBAL, example_of(GLOBAL))
-        assert example.valid_text(72.0) == "2017-01-04 02:00 UTC, lead 72 h"
+        assert example.valid_text(72.0) == "from 2017-01-01 02:00, valid 2017-01-04 02:00 UTC (72 h)"
         assert example.nearest_lead(70.0) == 2
         assert example.nearest_lead(None) == 3
 
     def test_names(self):
-        assert long_name("t2m") == "2m_temperature"
-        assert long_name("z500") == "geopotential_500"
+        assert shown("t2m") == Shown("2 m temperature", "K", 1.0, "K")
+        height = shown("z500")
+        assert (height.title, height.unit) == ("Geopotential height at 500 hPa", "dam")
+        assert height.of(np.array(5500 * 9.80665)) == pytest.approx(550)
+        assert height.error_text(98.0665) == "1.00 dam (98.1 m² s⁻²)"
+        assert shown("msl").of(np.array(101325.0)) == pytest.approx(1013.25)
+        assert [degrees(angle, "E", "W") for angle in (-120, 0, 30, 180)] == ["120°W", "0°", "30°E", "180°"]
         assert choose(CHANNELS, ("t2m", "msl"), 3) == ["t2m", "z500", "t850"]
 
     def test_without_a_forecast_there_is_none(self):

@@ -88,7 +88,10 @@ def test_a_foreign_unit_has_no_conversion():
 def test_unit_and_title_of_a_channel():
     assert channel_unit("z500") == "m2 s-2"
     assert channel_title("z500") == "Geopotential at 500 hPa"
-    assert channel_title("t2m") == "2m temperature"
+    assert channel_title("t2m") == "2 m temperature"
+    assert channel_title("u10") == "10 m eastward wind"
+    assert channel_title("v850") == "Northward wind at 850 hPa"
+    assert channel_title("tp24h") == "Total precipitation 24 h"
 
 
 def test_meridional_winds_and_vorticity_change_sign_in_the_mirror():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 import torch
 
 from sciml.domain.score import Metric, Score
@@ -85,3 +86,38 @@ def test_means_over_seeds():
     seeds = [[Score("u", RMSE, value, "1", 24.0)] for value in (1.0, 2.0, 6.0)]
     (mean,) = mean_scores(seeds)
     assert (mean.value, mean.metric, mean.lead_time_h) == (3.0, RMSE, 24.0)
+
+
+def test_the_interval_of_a_mean_is_that_of_the_means_of_its_groups():
+    """Of groups of equal size the jackknife's interval is Student's of their means."""
+    values = torch.randn(24, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).square()
+    sums = LeadTimeSums((MAE,), (24.0,), {"t2m": "K"})
+    sums.add(MAE, torch.zeros(24, dtype=torch.long), values, group=torch.arange(24) % 8 + 1000)
+    (score,) = sums.scores()
+    means = values.reshape(3, 8).mean(0).numpy()
+    reach = scipy.stats.t.ppf(0.975, 7) * means.std(ddof=1) / math.sqrt(8)
+    assert score.interval == pytest.approx((means.mean() - reach, means.mean() + reach))
+    assert score.cases == 24
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Dependent cases in 12 groups, root mean square: about 95 of 100 intervals hold the true one."""
+    draw, held = torch.Generator().manual_seed(1), 0
+    for _ in range(400):
+        of_group = torch.randn(12, generator=draw, dtype=torch.float64).repeat_interleave(10)
+        errors = 3 + of_group + torch.randn(120, generator=draw, dtype=torch.float64)
+        sums = LeadTimeSums((RMSE,), (24.0,), {"t2m": "K"})
+        groups = torch.arange(12).repeat_interleave(10)
+        sums.add(RMSE, torch.zeros(120, dtype=torch.long), errors.square()[:, None], group=groups)
+        low, high = next(sums.scores()).interval
+        held += low <= math.sqrt(11) <= high
+    assert 0.9 <= held / 400 <= 0.98
+
+
+def test_few_groups_and_groups_that_are_not_known_have_no_interval():
+    for groups in (None, torch.tensor([0, 1, 2, 2, 2])):
+        sums = LeadTimeSums((MAE,), (24.0,), {"t2m": "K"})
+        sums.add(MAE, torch.zeros(5, dtype=torch.long), torch.rand(5, 1), group=groups)
+        (score,) = sums.scores()
+        assert score.interval is None
+        assert "interval" not in score.to_row()
