@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.source import ReadOptions, check_atoms, read_frames
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
+from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
 from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
 from domains.materials.training.ensemble import STD
@@ -32,15 +33,21 @@ if TYPE_CHECKING:
 GRADIENTS = ("forces", "stress", "stresses")
 OUTSIDE, WHY = "outside", "outside_why"
 """Entries of each structure that is written: whether it lies outside the training set, and why."""
+RELAXED, RELAX_STEPS = "relaxed", "relax_steps"
+"""Entries of relaxed structures: whether they have converged, and after how many steps."""
 KEPT, SHOWN = 100, 5
 """Numbers of structures outside the training set whose reasons are kept for programs, and shown to people."""
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(RelaxConfig):
     """Holds the keys of ``scripts/predict.py``: which structures are read, and what is written.
 
     Attributes:
+        relax: whether structures are relaxed first: ``none``, ``atoms`` (in their cell), or ``cell`` (atoms and all of
+            the cell); many are at a time.
+        fmax: largest force, eV/A, of an atom or of a row of the cell's coordinates, at which a structure has converged.
+        max_steps: after which it is given up, and written as it is then, with ``relaxed=F``.
         structures: any file that ASE reads; a folder, pattern or list of them.
         out: ``.extxyz`` or ``.extxyz.xz``; null writes into the run's folder.
         properties: what is written, e.g. ``[energy, forces]``; null takes all that the model predicts. ``energies`` and
@@ -104,7 +111,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     names = tuple(config.properties or predictor.predicts)
     predictor.refuse_without(*names)
     files, folder = locate(config.structures), loaded.directory / "predictions"
-    outsiders, count = OutOfDomain(), 0
+    outsiders, count, unfinished = OutOfDomain(), 0, 0
     with (
         new_output(config.out, folder, "prediction", SUFFIXES) as output,
         disk_errors(output.path),
@@ -113,11 +120,13 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
         for structure, atoms, values in track(_predicted(predictor, files, config, names), "predicting"):
             reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
             outsiders.add(structure.name, reasons)
+            unfinished += not atoms.info.get(RELAXED, True)
             out.write(_frame(atoms, structure, {k: v for k, v in values.items() if _is_asked(k, names)}, reasons))
             count += 1
     document = {
         "predicted": str(output.path),
         "structures": count,
+        **({"relaxed": count - unfinished} if config.relax != "none" else {}),
         "properties": list(names),
         "outside": {
             "structures": outsiders.count,
@@ -125,17 +134,22 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
             "worst": [{"structure": name, "reasons": reasons} for name, reasons in outsiders.worst],
         },
     }
-    return CommandResult(document, "\n".join(_lines(output.path, count, predictor.has_spread, outsiders)))
+    lines = _lines(output.path, count, predictor.has_spread, outsiders)
+    if config.relax != "none":
+        left = f"; {unfinished} have not converged in {config.max_steps} steps" if unfinished else ""
+        lines.insert(1, f"relaxed    {count - unfinished} of {count} to {config.fmax:g} eV/A{left}")
+    return CommandResult(document, "\n".join(lines))
 
 
 def _predicted(
     predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str]
 ) -> Iterator[tuple[Structure, Atoms, Labels]]:
-    """Yields each structure with ASE's atoms as they were read, and what is predicted."""
+    """Yields each structure with ASE's atoms as they were read, relaxed if so asked, and what is predicted."""
     waiting: deque[tuple[Structure, Atoms]] = deque()
 
     def structures() -> Iterator[Structure]:
-        for structure, atoms in _read(files):
+        read = _read(files)
+        for structure, atoms in read if config.relax == "none" else _relaxed(predictor, read, config):
             if config.properties is not None and "stress" in names and not structure.volume:
                 raise DataError(f"{structure.name}: stress needs a cell of three vectors; leave it out of properties")
             waiting.append((structure, atoms))
@@ -145,6 +159,25 @@ def _predicted(
     for values in predictor.predict(structures(), gradients=gradients, atomic=atomic):
         structure, atoms = waiting.popleft()
         yield structure, atoms, values
+
+
+def _relaxed(
+    predictor: Predictor, read: Iterable[tuple[Structure, Atoms]], config: RelaxConfig
+) -> Iterator[tuple[Structure, Atoms]]:
+    """Relaxes structures on the way; their atoms say whether they have converged and in how many steps."""
+    waiting: deque[tuple[Structure, Atoms]] = deque()
+
+    def structures() -> Iterator[Structure]:
+        for structure, atoms in read:
+            if atoms.constraints:
+                raise DataError(f"{structure.name}: has constraints, and all atoms are relaxed; remove them")
+            waiting.append((structure, atoms))
+            yield structure
+
+    for one in relax(predictor, structures(), config):
+        structure, atoms = waiting.popleft()
+        atoms.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
+        yield replace(one.structure, name=structure.name), atoms
 
 
 def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:

@@ -6,13 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from domains.materials.data.readers.source import check_atoms
 from domains.materials.data.structure import Structure
+from domains.materials.dynamics.langevin import DynamicsConfig, LangevinDynamics
+from domains.materials.dynamics.moving import MovingBatch
+from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.calculator import SciMLCalculator
-from domains.materials.inference.predict import GRADIENTS
+from domains.materials.inference.predict import GRADIENTS, RELAX_STEPS, RELAXED
 from domains.materials.inference.predictor import Predictor
+from sciml.core.config import build
 from sciml.run.trained_model import TrainedModel
 
 
@@ -36,11 +41,8 @@ class MaterialsModel(TrainedModel):
         Raises:
             DataError: a structure has elements that the model does not know, or atoms that are too close.
         """
-        many = [structures] if isinstance(structures, Atoms) else list(structures)
-        for number, atoms in enumerate(many):
-            check_atoms(atoms, f"structure {number}")
-        plain = [replace(Structure.from_atoms(atoms), labels={}, name=f"structure {n}") for n, atoms in enumerate(many)]
-        predictor = Predictor(self._loaded, dtype=dtype, branch=branch)
+        many, plain = _plain(structures)
+        predictor = self._predictor(dtype, branch)
         gradients = bool(set(predictor.predicts) & set(GRADIENTS))
         predicted = []
         for structure, atoms, values in zip(plain, many, predictor.predict(plain, gradients=gradients), strict=True):
@@ -50,6 +52,87 @@ class MaterialsModel(TrainedModel):
             predicted.append(labeled)
         return predicted
 
+    def relax(
+        self,
+        structures: Atoms | Iterable[Atoms],
+        *,
+        cell: bool = True,
+        fmax: float = 0.02,
+        max_steps: int = 500,
+        dtype: str = "float64",
+        branch: str | None = None,
+    ) -> list[Atoms]:
+        """Relaxes structures, many at once, as ASE's FIRE does each.
+
+        Args:
+            structures: one or more; they are not changed.
+            cell: whether cells are relaxed too.
+            fmax: largest force that is left, eV/A.
+            max_steps: after which a structure is given up.
+            dtype: ``float32`` or ``float64``, of what the model computes.
+            branch: the data set whose head is read; None takes the first.
+
+        Returns:
+            Relaxed copies with their energies; ``info["relaxed"]`` says whether each has converged, and
+            ``info["relax_steps"]`` after how many steps.
+
+        Raises:
+            DataError: a structure that the model does not know, or without a cell to relax.
+        """
+        config = RelaxConfig("cell" if cell else "atoms", fmax, max_steps)
+        many, plain = _plain(structures)
+        relaxed = []
+        for atoms, one in zip(many, relax(self._predictor(dtype, branch), plain, config), strict=True):
+            labeled = replace(one.structure, labels={"energy": np.asarray(one.energy)}).to_atoms()
+            labeled.info = {**atoms.info, RELAXED: one.converged, RELAX_STEPS: one.steps}
+            relaxed.append(labeled)
+        return relaxed
+
+    def dynamics(
+        self,
+        structures: Atoms | Iterable[Atoms],
+        *,
+        dtype: str = "float64",
+        branch: str | None = None,
+        **keys: Any,
+    ) -> list[list[Atoms]]:
+        """Moves structures at a temperature and, where wanted, a pressure, many at once.
+
+        Args:
+            structures: one or more; they are not changed.
+            dtype: ``float32`` or ``float64``, of what the model computes.
+            branch: the data set whose head is read; None takes the first.
+            keys: see :class:`~domains.materials.dynamics.langevin.DynamicsConfig`: ``temperature``, ``pressure``,
+                ``steps``, ``every``, ``time_step``, ``friction``, ``seed``, ...
+
+        Returns:
+            A trajectory of each: the start and every so many steps, with energies and ``info["temperature"]``.
+        """
+        config = build(DynamicsConfig, keys)
+        _, plain = _plain(structures)
+        trajectories: list[list[Atoms]] = [[] for _ in plain]
+        for snapshot in LangevinDynamics(MovingBatch(self._predictor(dtype, branch), plain), config).run():
+            for number, structure in enumerate(snapshot.structures):
+                atoms = replace(structure, labels={"energy": snapshot.energy[number]}).to_atoms()
+                atoms.info |= {"step": snapshot.step, "temperature": float(snapshot.temperature[number])}
+                trajectories[number].append(atoms)
+        return trajectories
+
+    def _predictor(self, dtype: str, branch: str | None) -> Predictor:
+        return Predictor(self._loaded, dtype=dtype, branch=branch)
+
     def calculator(self, **options: Any) -> SciMLCalculator:
         """Returns ASE's calculator of the model; takes ``dtype``, ``branch`` and ``skin`` as that does."""
         return SciMLCalculator(self.folder, checkpoint=self._checkpoint, device=str(self._mesh.device), **options)
+
+
+def _plain(structures: Atoms | Iterable[Atoms]) -> tuple[list[Atoms], list[Structure]]:
+    """Returns structures as they are given, and without labels.
+
+    Raises:
+        DataError: one has no atoms, or positions that are no numbers.
+    """
+    many = [structures] if isinstance(structures, Atoms) else list(structures)
+    for number, atoms in enumerate(many):
+        check_atoms(atoms, f"structure {number}")
+    return many, [replace(Structure.from_atoms(one), labels={}, name=f"structure {n}") for n, one in enumerate(many)]
