@@ -14,7 +14,7 @@ from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
-from domains.fluids.data.samples import FlowSamples
+from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.field_model import FlowFieldModel
@@ -65,7 +65,13 @@ class FluidsDomain:
 
     def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:
         left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
-        return DataDefaults({f"model.{name}": list(told) for name, told in left_open.items()})
+        values: dict[str, Any] = {f"model.{name}": list(told) for name, told in left_open.items()}
+        if spec.data.augment != AUTO:
+            return DataDefaults(values)
+        found = augmentation_that_fits(open_flows(spec.data)[1])
+        reason = {"none": "the files do not say that moved and mirrored flows are as likely; if they are, roll_mirror"}
+        sentence = f"data.augment={found}: {reason.get(found, 'flows of miniWeather, periodic along x')}"
+        return DataDefaults({**values, "data.augment": found}, sentence)
 
     def check(self, spec: FluidsSpec) -> None:
         if spec.parallel.pp > 1 and _indicator(spec.model) == "learned":
@@ -99,11 +105,12 @@ class FluidsDomain:
             statistics = fitted.statistics
             check_as_trained(fitted.schema, schema)
         preload: dict[str, Any] = {"preload_gb": data.preload_gb}
+        augment = augmentation_that_fits(flows) if data.augment == AUTO else data.augment
         ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
         training = {"pushforward_steps": task.pushforward, **preload}
         splits = FluidsSplits(
             train=FlowSamples(
-                flows, "train", task.strides, ahead, noise=task.noise, augment=data.augment, scales=statistics.scales,
+                flows, "train", task.strides, ahead, noise=task.noise, augment=augment, scales=statistics.scales,
                 **training,
             ),
             valid=FlowSamples(flows, "valid", task.strides, ahead, every=max(task.strides), **training),

@@ -14,6 +14,7 @@ from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
 from sciml.domain.trust import declare_domain
 from sciml.run.overrides import WRITE, as_override
+from sciml.run.own_data import without_claims_of_default_data
 
 USES_A_RUN = {
     "evaluate": ("data", "task", "parallel", "trainer.micro_batch_size", "trainer.global_batch_size",
@@ -69,10 +70,13 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
     try:
         typed = OverridesParser.create().parse_overrides(list(arguments))
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra_compose(verb, overrides=[*search, *composed])
+            config = hydra_compose(verb, overrides=[*search, *composed], return_hydra_config=True)
+        choices = dict(config.hydra.runtime.choices)
+        config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
         _declare_domains(config, config_dir)
+        values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         return Composition(
-            OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+            without_claims_of_default_data(values, choices, {one.key_or_group for one in typed}, config_dir),
             {one.key_or_group: _typed(one) for one in typed if "." in one.key_or_group and not one.is_delete()},
             (*([f"--config-dir={config_dir}"] if config_dir else []), *arguments),
             frozenset(one.key_or_group for one in typed if "." not in one.key_or_group),

@@ -135,3 +135,38 @@ def test_a_file_of_keys_that_is_none_is_refused(tmp_path):
             read_arguments(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_arguments(tmp_path / "missing.yaml")
+
+
+def data_of(*arguments, **options):
+    return compose("train", list(arguments), **options).config["data"]
+
+
+def test_own_data_are_not_described_as_the_default_data_are():
+    """A title, splits by number and mirror symmetry are claims about other files."""
+    assert data_of("domain=materials", "data.path=mine.extxyz") == {"path": "mine.extxyz"}
+    assert data_of("domain=fluids", "data.path=cavity.nc") == {"path": "cavity.nc"}
+    assert data_of("domain=language", "data.path=mine.txt") == {"path": "mine.txt"}
+
+
+def test_what_was_typed_or_chosen_by_name_holds_for_own_data():
+    typed = data_of("domain=fluids", "data.path=mine.nc", "data.splits.train=36", "data.augment=roll_mirror")
+    assert typed == {"path": "mine.nc", "splits": {"train": 36}, "augment": "roll_mirror"}
+    chosen = data_of("domain=materials", "data=materials_chgnet", "data.path=mine.extxyz")
+    assert chosen["title"] == "CHGNet-labeled alloys, not DFT"
+
+
+def test_default_data_are_described_as_before():
+    assert data_of("domain=fluids")["augment"] == "roll_mirror"
+    assert data_of("domain=fluids", "data.simulate.count=8")["simulate"]["count"] == 8
+
+
+def test_a_domain_of_ones_own_has_default_data_too(tmp_path):
+    for name, text in {
+        "domain/mine.yaml": "# @package _global_\ndefaults:\n  - /data: own\ndomain:\n  _target_: mine.Mine\n",
+        "data/own.yaml": "path: a.dat\ntitle: of a\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    options = {"config_dir": str(tmp_path)}
+    assert data_of("domain=mine", **options)["title"] == "of a"
+    assert data_of("domain=mine", "data.path=b.dat", **options) == {"path": "b.dat"}

@@ -53,7 +53,8 @@ class FluidsDataConfig:
         variables: those to use; None takes all.
         splits: how trajectories are shared out.
         augment: ``roll`` moves each sample along a periodic x by a random distance, ``roll_mirror`` also mirrors x;
-            flows that are not periodic stay as they are.
+            flows that are not periodic stay as they are. ``auto`` does both where the files say that they are of
+            miniWeather, whose flows are as likely one way as the other, and nothing elsewhere.
         title: what the data are; shown on pictures.
         preload_gb: data sets up to this size are kept in memory, larger ones read as they are needed.
     """
@@ -64,7 +65,7 @@ class FluidsDataConfig:
     boundary: dict[str, str | list[str]] | None = None
     variables: list[str] | None = None
     splits: FlowSplits = field(default_factory=FlowSplits)
-    augment: Literal["none", "roll", "roll_mirror"] = "none"
+    augment: Literal["auto", "none", "roll", "roll_mirror"] = "auto"
     title: str = ""
     preload_gb: NonNegative[float] = 2.0
 

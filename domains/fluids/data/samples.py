@@ -192,6 +192,15 @@ class Augmentation:
         return replace(sample, **values, fluid=None if fluid is None else fluid.bool())
 
 
+def augmentation_that_fits(flows: Mapping[str, Flows]) -> str:
+    """Returns the symmetries that flows are known to have: all of miniWeather's where x is periodic, else none."""
+    for found in flows.values():
+        told = all(one.source.flow is not None for group in found.trajectories.values() for one in group)
+        if not told or found.data_set.boundary.x[0] is not Side.PERIODIC:
+            return "none"
+    return "roll_mirror"
+
+
 def check_augmentation(kind: str, data_sets: Mapping[str, DataSet]) -> None:
     """Refuses what would move no flow.
 

@@ -12,7 +12,7 @@ import torch
 from domains.fluids.data.batch import collate
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import open_flows, simulated
-from domains.fluids.data.samples import FlowSamples
+from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.solver import SolverGrid
@@ -204,6 +204,18 @@ def test_what_is_not_periodic_is_not_moved(tmp_path):
     _, flows = opened(str(tmp_path / "one.nc"))
     with pytest.raises(ConfigError, match=r"data\.augment: flow is not periodic along x \(open and open\); use none"):
         FlowSamples(flows, "train", [1], 1, augment="roll")
+
+
+def test_symmetries_are_those_that_files_are_known_to_have(folder, tmp_path):
+    """Only flows of miniWeather say that they are; a stranger's may turn, or have a wall in one place."""
+    config = SimulateConfig(str(tmp_path / "a.nc"), 3, cases=("thermal",), nx=16, nz=8, frames=3, interval=40.0)
+    simulate(replace(config, compile=False))
+    assert augmentation_that_fits(opened(config.out)[1]) == "roll_mirror"
+    assert augmentation_that_fits(opened(folder[0])[1]) == "none"
+    flow_files.cgl(tmp_path / "one.nc", frames=20)
+    assert augmentation_that_fits(opened(str(tmp_path / "one.nc"))[1]) == "none"
+    both = {"ours": opened(config.out)[1]["flow"], "other": opened(folder[0])[1]["flow"]}
+    assert augmentation_that_fits(both) == "none"
 
 
 def test_flows_that_are_too_short_are_refused(folder):

@@ -11,9 +11,11 @@ from domains.materials.data.samples import (
     open_test,
 )
 from domains.materials.data.store import MaterialsStore
+from sciml.core.config import build
 from sciml.core.errors import ConfigError, DataError
 from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
 from sciml.data.source import CostedSource
+from sciml.run.compose import compose
 
 from .alloy_files import alloy, extxyz, mixed_set
 
@@ -90,6 +92,12 @@ def test_a_finished_store_keeps_its_choices(files, store):
     assert len(open_or_prepare(config(files, path=str(store.path)))) == 20
     with pytest.raises(ConfigError, match=r"data.cutoff: .* is a finished store and keeps its own cutoff"):
         open_or_prepare(config(files, path=str(store.path), cutoff=4.0))
+
+
+def test_a_finished_store_is_trained_on_as_prepare_says(store):
+    """What the default set says of itself (its title) is not asked of the user's store."""
+    typed = compose("train", ["domain=materials", f"data.path={store.path}"]).config["data"]
+    assert open_or_prepare(build(MaterialsDataConfig, typed)).schema.title == store.schema.title
 
 
 def test_another_file_is_tested_on_without_frames_that_were_trained_on(files, store, capsys):
