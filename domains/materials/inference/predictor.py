@@ -147,19 +147,19 @@ class Predictor:
             for n in range(len(samples))
         ]
 
-    def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[np.ndarray, "member sample"]:
-        """Returns one value of each structure by each member of an ensemble, without averages and without forces.
+    def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[np.ndarray, "member sample *any"]:
+        """Returns one value of each structure by each member of an ensemble, without averages.
 
         Args:
             samples: structures whose neighbors are known; they are gone through in batches.
-            name: of a target that structures have, e.g. ``energy``.
+            name: of what structures have, e.g. ``energy`` or ``stress``.
         """
         values = []
         for few in _batches(samples):
             batch = collate(few, dtype=self.dtype).to(self.device)
             with torch.no_grad():
-                members = self.task.evaluate(self.model, batch, create_graph=False, gradients=False)
-            values.append(torch.stack([member[name].double() for member in members]).cpu().numpy())
+                members = self.task.evaluate(self.model, batch, create_graph=False, gradients=name == "stress")
+            values.append(torch.stack([member[name].detach().double() for member in members]).cpu().numpy())
         return np.concatenate(values, axis=1)
 
     def _is_node(self, name: str) -> bool:

@@ -9,16 +9,19 @@ before they are compared. All are at the volume where their mean energy is least
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from domains.materials.data.batch import GraphSample
-from domains.materials.data.structure import formula
+from domains.materials.data.structure import Structure, formula
+from domains.materials.dynamics.relax import Relaxed, relax
 from domains.materials.inference.out_of_domain import outside
+from domains.materials.inference.predictor import Predictor
 from domains.materials.screening.compositions import Composition
-from domains.materials.screening.equilibrium import ENERGY, ENTHALPY, MemberModel, minimum, pure_crystals
+from domains.materials.screening.equilibrium import ENERGY, ENTHALPY, MemberModel, PureCrystal, minimum, pure_crystals
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.screening.sites import Sites, compact_repeats
 from domains.materials.simulation.alloys import atom_counts
@@ -48,6 +51,8 @@ class MixingResult:
         volume: A^3/atom.
         relaxed: whether the volume of least energy lies within the strains.
         order_missed: largest difference of a Warren-Cowley parameter of unlike pairs from the wanted one.
+        gain: what relaxing atoms, or atoms and cell, has lowered the enthalpy by, eV/atom; None where nothing was.
+        unfinished: structures that were still moving when relaxing was given up.
         outside: why it is not an alloy that the model was trained for; empty where it is.
     """
 
@@ -63,6 +68,8 @@ class MixingResult:
     volume: float
     relaxed: bool
     order_missed: float | None = None
+    gain: float | None = None
+    unfinished: int = 0
     outside: str = ""
 
 
@@ -86,6 +93,11 @@ class AlloySample:
     a: float
     order_missed: float | None
 
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Returns the fractions of the atoms."""
+        return {symbol: count / len(self.sites) for symbol, count in self.counts.items()}
+
 
 class Mixing:
     """Judges compositions by a model.
@@ -101,6 +113,7 @@ class Mixing:
         sites: of the structures on each lattice.
         pure: each element on each lattice.
         best: of each element, the lattice where it is lowest.
+        predictor: the model, where it has an energy to relax by.
 
     Raises:
         ConfigError: the model predicts neither, does not know an element, or finds no crystal of it.
@@ -122,12 +135,29 @@ class Mixing:
             lattice: Sites(lattice, compact_repeats(lattice, config.atoms, config.grid.steps), model.cutoff)
             for lattice in config.lattices
         }
+        needs_energy = config.relax != "none" or config.hull is not None or config.elastic > 0
+        self.predictor = model if isinstance(model, Predictor) and self.name == ENERGY else None
+        if needs_energy and (self.predictor is None or not self.predictor.config.has_gradients):
+            raise ConfigError("the model has no energy to relax by", key="run", hint="train one with energy and forces")
         self.pure = pure_crystals(model, self.name, config.symbols, config.lattices)
+        if config.relax == "cell":
+            self.pure = {kind: self._relaxed_pure(*kind, one) for kind, one in self.pure.items()}
         self.best = {
             symbol: min((self.pure[symbol, lattice].values.mean(), lattice) for lattice in config.lattices)[1]
             for symbol in config.symbols
         }
         self._nearest = {lattice: sites.nearest() for lattice, sites in self.sites.items()}
+
+    def _relaxed_pure(self, symbol: str, lattice: str, crystal: PureCrystal) -> PureCrystal:
+        """Returns an element's crystal with the shape of its cell relaxed, of which HCP's c/a is what changes."""
+        from ase.data import atomic_numbers
+
+        sites = Sites(lattice, (1, 1, 1), self.model.cutoff)
+        structure = as_structure(sites.sample(np.full(len(sites), atomic_numbers[symbol]), crystal.a))
+        assert self.predictor is not None
+        (settled,) = relax(self.predictor, [structure], self.config.relaxing)
+        values = self.predictor.member_values([self.predictor.sample(settled.structure)], ENERGY)[:, 0] / len(sites)
+        return PureCrystal(crystal.a, values)
 
     @property
     def members(self) -> int:
@@ -163,7 +193,48 @@ class Mixing:
             self.name,
         )
         by_candidate = values.reshape(len(values), len(drawn), -1, len(strains))
-        return [self._found(one, by_candidate[:, number]) for number, one in enumerate(drawn)]
+        found = [self._found(one, by_candidate[:, number]) for number, one in enumerate(drawn)]
+        return found if self.config.relax == "none" else self._relaxed(drawn, found)
+
+    def structures(self, composition: Composition, lattice: str, volume: float) -> list[Structure]:
+        """Returns the structures of a candidate at a volume (A^3/atom)."""
+        drawn = self.draw(composition, self.sites[lattice])
+        a = drawn.sites.lattice_constant(volume)
+        return [as_structure(drawn.sites.sample(numbers, a)) for numbers in drawn.decorations]
+
+    def _relaxed(self, drawn: Sequence[AlloySample], found: Sequence[MixingResult]) -> list[MixingResult]:
+        """Returns results with all structures relaxed from their best volume."""
+        given = [
+            as_structure(one.sites.sample(numbers, one.sites.lattice_constant(result.volume)))
+            for one, result in zip(drawn, found, strict=True)
+            for numbers in one.decorations
+        ]
+        assert self.predictor is not None
+        settled = list(relax(self.predictor, given, self.config.relaxing))
+        samples = (self.predictor.sample(one.structure) for one in settled)
+        energies = self.predictor.member_values(samples, ENERGY)
+        size = len(given) // len(drawn)
+        return [
+            self._lowered(one, result, settled[size * n : size * (n + 1)], energies[:, size * n : size * (n + 1)])
+            for n, (one, result) in enumerate(zip(drawn, found, strict=True))
+        ]
+
+    def _lowered(
+        self,
+        drawn: AlloySample,
+        found: MixingResult,
+        settled: Sequence[Relaxed],
+        values: Float[Array, "member decoration"],
+    ) -> MixingResult:
+        """Returns a result with energies and volume of relaxed structures."""
+        numbers = self._statistics(drawn, values / len(drawn.sites))
+        return replace(
+            found,
+            **numbers,
+            volume=float(np.mean([one.structure.volume for one in settled])) / len(drawn.sites),
+            gain=found.mixing_enthalpy - numbers["mixing_enthalpy"],
+            unfinished=sum(not one.converged for one in settled),
+        )
 
     def draw(self, composition: Composition, sites: Sites) -> AlloySample:
         """Draws the structures of a composition: a function of it, its lattice and the seed."""
@@ -191,27 +262,30 @@ class Mixing:
         energies = values / len(drawn.sites) if self.name == ENERGY else values
         least = minimum(self.config.strains, energies.mean((0, 1)))
         alloy = energies @ least.weights
-        fractions = {symbol: count / len(drawn.sites) for symbol, count in drawn.counts.items()}
-        enthalpies = alloy.mean(1) - self.reference(fractions)
+        fractions = drawn.fractions
+        numbers = self._statistics(drawn, alloy)
         a = drawn.a * (1 + least.strain)
-        spread = (self.calibration or 1.0) * float(enthalpies.std(ddof=1)) if len(enthalpies) > 1 else None
-        structures = alloy.mean(0)
-        error = float(structures.std(ddof=1)) / len(structures) ** 0.5 if len(structures) > 1 else None
         return MixingResult(
             composition=drawn.composition.name,
             steps=dict(zip(drawn.composition.elements, drawn.composition.steps, strict=True)),
             lattice=drawn.sites.lattice,
             formula=formula(drawn.decorations[0]),
             fractions=fractions,
-            mixing_enthalpy=float(enthalpies.mean()),
-            spread=spread,
-            decoration_error=error,
+            **numbers,
             ideal_entropy=float(-sum(x * np.log(x) for x in fractions.values())) + 0.0,
             volume=drawn.sites.volume * a**3,
             relaxed=least.inside,
             order_missed=drawn.order_missed,
-            outside=self._outside(drawn.sites.sample(drawn.decorations[0], a), spread),
+            outside=self._outside(drawn.sites.sample(drawn.decorations[0], a), numbers["spread"]),
         )
+
+    def _statistics(self, drawn: AlloySample, alloy: Float[Array, "member decoration"]) -> dict[str, Any]:
+        """Returns the mixing enthalpy, its spread among members and its error over structures."""
+        enthalpies = alloy.mean(1) - self.reference(drawn.fractions)
+        spread = (self.calibration or 1.0) * float(enthalpies.std(ddof=1)) if len(enthalpies) > 1 else None
+        structures = alloy.mean(0)
+        error = float(structures.std(ddof=1)) / len(structures) ** 0.5 if len(structures) > 1 else None
+        return {"mixing_enthalpy": float(enthalpies.mean()), "spread": spread, "decoration_error": error}
 
     def _outside(self, sample: GraphSample, spread: float | None) -> str:
         """Says why a structure is none that the model was trained for."""
@@ -236,6 +310,11 @@ class Mixing:
         arrangement = arrange(numbers, self._nearest[sites.lattice], target, generator)
         unlike = ~np.eye(len(elements), dtype=bool)
         return arrangement.atomic_numbers, float(np.abs(arrangement.order.alpha - target)[unlike].max())
+
+
+def as_structure(sample: GraphSample) -> Structure:
+    """Returns a graph's structure."""
+    return Structure(sample.atomic_numbers, sample.positions, sample.cell, sample.pbc)
 
 
 def quantity(model: MemberModel) -> str:

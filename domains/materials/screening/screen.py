@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from domains.materials.inference.predictor import Predictor
+from domains.materials.screening.elastic import Elastic, elastic, elastic_dict, elastic_table
 from domains.materials.screening.equilibrium import MemberModel
 from domains.materials.screening.figures import screen_figures
+from domains.materials.screening.hull import Hull, read_hull
 from domains.materials.screening.mixing import Candidate, Mixing, MixingResult
+from domains.materials.screening.page import page
 from domains.materials.screening.ranking import COLUMNS, Ranked, ranked, table
 from domains.materials.screening.screen_config import ScreenConfig
 from sciml.core.errors import ConfigError
-from sciml.core.files import atomic_directory, read_json, write_json
+from sciml.core.files import atomic_directory, read_json, write_json, write_text
 from sciml.core.lock import lock_output
 from sciml.core.progress import track
 from sciml.core.provenance import version
@@ -30,7 +33,8 @@ from sciml.domain.protocol import LoadedModel
 PART = 600
 """Structures, about, in a part, which a resumed screen makes whole or not at all."""
 RECORD = "screen.json"
-OF_RANKING = ("rank_by", "top", "temperature", "out", "overwrite")
+PAGE = "screen.html"
+OF_RANKING = ("rank_by", "hull", "elastic", "top", "temperature", "out", "overwrite")
 """Keys that change nothing of what the model is asked."""
 
 
@@ -73,15 +77,20 @@ def make_screen(
         parts = StagedParts(out, _settings(config, about), ".json")
         results, structures = _judged(mixing, config, parts)
         seconds = time.monotonic() - start
-        rows = ranked(results, config.temperature, config.rank_by)
-        notes = list(_notes(mixing, config, rows))
+        hull = _hull(mixing, config)
+        rows = ranked(results, config.temperature, config.rank_by, hull)
+        stiff = _elastic(mixing, config, rows)
+        notes = [*_notes(mixing, config, rows), *_more_notes(config, rows, hull)]
         with atomic_directory(out) as folder:
             _write_table(folder / "screen.csv", rows, config)
-            write_json(folder / RECORD, _record(mixing, config, about, notes))
-            for figure in screen_figures(rows, mixing, config):
-                figure.render(folder / "figures" / figure.name)
+            record = _record(mixing, config, about, notes)
+            write_json(folder / RECORD, {**record, "elastic": [elastic_dict(row, one) for row, one in stiff]})
+            figures = list(screen_figures(rows, mixing, config))
+            drawn = [figure.render(folder / "figures" / figure.name) for figure in figures]
+            write_text(folder / PAGE, page(record, rows, stiff, list(zip(figures, drawn, strict=True)), config))
         parts.remove()
     document = {"path": str(out), "candidates": len(rows), "structures": structures, "seconds": round(seconds, 2)}
+    document["page"] = str(out / PAGE)
     best = [{"rank": rank, **row.to_dict()} for rank, row in enumerate(rows[: config.top], start=1)]
     speed = f", {structures * 60 / max(seconds, 1e-9):,.0f} a minute" if structures else ""
     lines = [
@@ -89,10 +98,42 @@ def make_screen(
         "",
         *table(rows[: config.top], config),
         "",
+        *elastic_table(stiff),
         *(f"note      {note}" for note in notes),
         f"made      {out}",
     ]
     return CommandResult({**document, "notes": notes, "best": best}, "\n".join(lines))
+
+
+def _hull(mixing: Mixing, config: ScreenConfig) -> Hull | None:
+    """Returns the phases that alloys may come apart into, judged by the model."""
+    if config.hull is None:
+        return None
+    assert mixing.predictor is not None  # checked when the screen began
+    return read_hull(mixing.predictor, config.hull, config.symbols, mixing.reference, config.relaxing)
+
+
+def _elastic(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> list[tuple[Ranked, Elastic]]:
+    """Returns elastic properties of the best."""
+    found = []
+    grid = {composition.name: composition for composition in config.grid.compositions()} if config.elastic else {}
+    for row in track(rows[: config.elastic], "Elastic constants", total=min(config.elastic, len(rows))):
+        assert mixing.predictor is not None
+        one = row.found
+        structures = mixing.structures(grid[one.composition], one.lattice, one.volume)
+        found.append((row, elastic(mixing.predictor, structures, config.relaxing)))
+    return found
+
+
+def _more_notes(config: ScreenConfig, rows: Sequence[Ranked], hull: Hull | None) -> Iterator[str]:
+    """Yields what a reader must know of relaxing and of other phases."""
+    unfinished = sum(row.found.unfinished for row in rows)
+    if unfinished:
+        yield f"{unfinished} structures were still moving after {config.max_steps} steps; raise max_steps"
+    if hull is not None and hull.left_out:
+        yield f"{hull.left_out} phase{'s' * (hull.left_out > 1)} of {config.hull}: of other elements, left out"
+    if hull is not None:
+        yield "phases of the hull have no entropy: alloys above it at 0 K may be below it at the temperature"
 
 
 def fingerprint(loaded: LoadedModel) -> str:

@@ -9,11 +9,12 @@ from itertools import combinations
 from typing import Literal
 
 from domains.materials.data.samples import DTYPES
+from domains.materials.dynamics.relax import RelaxConfig
 from domains.materials.screening.compositions import CompositionGrid, read_grid, refuse_too_many
 from domains.materials.simulation.alloys import LATTICES
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, nearest
-from sciml.core.types import AtLeastOne, NonNegative
+from sciml.core.types import AtLeastOne, FilePath, NonNegative, Positive
 
 MOST_STRUCTURES = 2_000_000
 """Hours to days on one core."""
@@ -38,8 +39,15 @@ class ScreenConfig:
         strains: relative changes of all lengths; the volume of least energy is read off a parabola through at least
             three. One alone is no relaxation.
         temperature: K, of the free energy.
-        rank_by: ``free_energy`` (enthalpy - T ideal entropy), ``mixing_enthalpy``, or ``spread``, the most uncertain
-            first.
+        relax: whether structures at their best volume are relaxed: ``none``, ``atoms`` (about their sites), or ``cell``
+            (atoms and cell, c/a included).
+        fmax: largest force that is left, eV/A.
+        max_steps: of relaxing, after which a structure is taken as it is.
+        hull: file of other phases, e.g. intermetallics, whose energies by the model (relaxed with their cells) an alloy
+            is compared with; None: none.
+        elastic: how many of the best get elastic constants.
+        rank_by: ``free_energy`` (enthalpy - T ideal entropy), ``mixing_enthalpy``, ``above_hull`` (free energy above
+            the hull of pure elements and other phases), or ``spread``, the most uncertain first.
         top: candidates that are printed and drawn as bars.
         branch: of a model of several data sets: whose head is read; None takes the first.
         dtype: ``float32`` or ``float64``.
@@ -59,7 +67,12 @@ class ScreenConfig:
     warren_cowley: float | dict[str, float] | None = None
     strains: tuple[float, ...] = (-0.02, 0.0, 0.02)
     temperature: NonNegative[float] = 1000.0
-    rank_by: Literal["free_energy", "mixing_enthalpy", "spread"] = "free_energy"
+    relax: Literal["none", "atoms", "cell"] = "none"
+    fmax: Positive[float] = 0.03
+    max_steps: AtLeastOne = 200
+    hull: FilePath | None = None
+    elastic: NonNegative[int] = 0
+    rank_by: Literal["free_energy", "mixing_enthalpy", "above_hull", "spread"] = "free_energy"
     top: AtLeastOne = 20
     branch: str | None = None
     dtype: str = "float32"
@@ -79,6 +92,8 @@ class ScreenConfig:
                 hint=f"atoms={self.grid.steps} or a larger step",
             )
         self._check_pairs()
+        if self.rank_by == "above_hull" and self.hull is None:
+            raise ConfigError("which phases span the hull?", key="hull", hint="for example hull=intermetallics.extxyz")
         refuse_too_many(self.grid, self.each, MOST_STRUCTURES)
 
     @cached_property
@@ -107,6 +122,11 @@ class ScreenConfig:
     def each(self) -> int:
         """Counts the structures that a composition takes."""
         return len(self.lattices) * self.decorations * len(self.strains)
+
+    @property
+    def relaxing(self) -> RelaxConfig:
+        """Returns how structures are relaxed."""
+        return RelaxConfig(self.relax, self.fmax, self.max_steps)
 
     def pairs(self) -> dict[frozenset[str], float] | None:
         """Returns the wanted Warren-Cowley parameters by pair; None where they are not given one by one."""

@@ -169,7 +169,11 @@ class TestConfig:
             ({"warren_cowley": 2.0}, "warren_cowley: 2 is no size of an order"),
             ({"warren_cowley": {"Ni-Fe": 0.1}}, "warren_cowley: 'Ni-Fe' is no pair of the elements"),
             ({"warren_cowley": {"Ni-Cu": 1.5}}, "warren_cowley: 1.5 of Ni-Cu"),
-            ({"rank_by": "price"}, "rank_by must be one of free_energy, mixing_enthalpy, spread, got 'price'"),
+            (
+                {"rank_by": "price"},
+                "rank_by must be one of free_energy.*, spread, got 'price'",
+            ),
+            ({"rank_by": "above_hull"}, "hull: which phases span the hull"),
             ({"temperature": -1}, "temperature must be at least 0, got -1; try temperature=1000"),
         ],
     )

@@ -1,0 +1,86 @@
+"""A screen as one HTML file: the ranking, elastic constants, notes and pictures; nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from domains.materials.screening.elastic import DUCTILE, HEAD, Elastic, elastic_cells
+from domains.materials.screening.ranking import Ranked
+from domains.materials.screening.screen_config import ScreenConfig
+from sciml.domain.protocol import NamedFigure
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+img { max-width: 100%; background: #fff; } figure { margin: 2rem 0; } .muted { color: #777; }
+@media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd; } }
+"""
+MOST_ROWS = 200
+
+
+def page(
+    record: Mapping[str, Any],
+    rows: Sequence[Ranked],
+    stiff: Sequence[tuple[Ranked, Elastic]],
+    figures: Sequence[tuple[NamedFigure, Path]],
+    config: ScreenConfig,
+) -> str:
+    """Returns the page.
+
+    Args:
+        record: title, notes and settings.
+        rows: the ranking, of which the first are shown.
+        stiff: alloys with elastic properties.
+        figures: with the files that they were drawn into.
+    """
+    title = escape(str(record["title"]))
+    parts = [f"<h1>{title}</h1>", f"<p class=muted>{escape(str(record['model']['data']))}</p>"]
+    parts += [f"<h2>The best {min(len(rows), MOST_ROWS)} of {len(rows):,}</h2>", _ranking(rows[:MOST_ROWS], config)]
+    if stiff:
+        parts += ["<h2>Elastic constants</h2>", _table(HEAD, [elastic_cells(*one) for one in stiff])]
+        parts.append(
+            f"<p class=muted>Bulk over shear modulus above {DUCTILE:g} (Pugh) and a positive Cauchy pressure C12 - C44 "
+            "speak for ductility. After ± the standard deviation among members.</p>"
+        )
+    parts += ["<h2>Notes</h2><ul>", *(f"<li>{escape(note)}</li>" for note in record["notes"]), "</ul>"]
+    parts += [_picture(figure, path) for figure, path in figures]
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
+
+
+def _ranking(rows: Sequence[Ranked], config: ScreenConfig) -> str:
+    hull = any(row.decomposition for row in rows)
+    head = ["composition", "lattice", "enthalpy", "spread", "error", f"free energy, {config.temperature:g} K"]
+    head += ["above hull", "comes apart into"] if hull else []
+    cells = []
+    for row in rows:
+        one = row.found
+        values = (one.mixing_enthalpy, one.spread, one.decoration_error, row.free_energy)
+        cells.append([one.composition, one.lattice, *map(_mev, values)])
+        if row.decomposition is not None:
+            cells[-1] += [_mev(row.above_hull), row.decomposition.text]
+        cells[-1].append(one.outside)
+    return _table([*head, "outside"], cells) + "<p class=muted>Energies in meV/atom.</p>"
+
+
+def _mev(value: float | None) -> str:
+    return "" if value is None else f"{1e3 * value:.1f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+
+
+def _picture(figure: NamedFigure, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    image = f"<img alt='{escape(figure.title, quote=True)}' src='data:image/png;base64,{data}'>"
+    return f"<figure><h2>{escape(figure.title)}</h2>{image}<figcaption>{escape(figure.caption)}</figcaption></figure>"
