@@ -172,7 +172,7 @@ def _states(spec: FluidsSpec, fitted: FittedData) -> tuple[FluidsSchema, FlowSam
     data: FluidsDataConfig = spec.data
     if fitted.data is not None and data.path != fitted.data.path:
         data = replace(data, splits=FlowSplits(train=0, valid=0, test=1))
-    schema, flows = open_flows(data)
+    schema, flows = open_flows(data, fitted.schema.data_sets)
     if isinstance(spec.model, RefineConfig):
         check_profiles(flows)
     check_as_trained(fitted.schema, schema)

@@ -98,8 +98,14 @@ class Flows:
     trajectories: Mapping[str, Sequence[Trajectory]]
 
 
-def open_flows(config: FluidsDataConfig) -> tuple[FluidsSchema, dict[str, Flows]]:
+def open_flows(
+    config: FluidsDataConfig, trained: Mapping[str, DataSet] | None = None
+) -> tuple[FluidsSchema, dict[str, Flows]]:
     """Opens all data sets; no field is read.
+
+    Args:
+        trained: data sets of a trained model, whose interval is taken for flows of one frame; without them such flows
+            are refused.
 
     Raises:
         ConfigError: variables that the data do not have, or too few trajectories for the splits.
@@ -109,7 +115,8 @@ def open_flows(config: FluidsDataConfig) -> tuple[FluidsSchema, dict[str, Flows]
     flows = {}
     for name, path in paths.items():
         sources = open_sources(path, config.sides)
-        data_set, names = _describe(sources, config.variables)
+        known = trained.get(name) if trained else None
+        data_set, names = _describe(sources, config.variables, None if known is None else known.interval)
         flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
     title = config.title or ("simulated flows (miniWeather's equations)" if config.path is None else "")
     return FluidsSchema({name: found.data_set for name, found in flows.items()}, title), flows
@@ -124,10 +131,15 @@ def simulated(config: SimulateConfig, cache: str | Path) -> Path:
     return out
 
 
-def _describe(sources: Sequence[FlowSource], wanted: Sequence[str] | None) -> tuple[DataSet, tuple[str, ...]]:
+def _describe(
+    sources: Sequence[FlowSource], wanted: Sequence[str] | None, trained_interval: float | None
+) -> tuple[DataSet, tuple[str, ...]]:
     """Returns what all sources of a data set have in common, and the names of its variables in the files."""
     first = sources[0]
-    intervals = [source.interval for source in sources]
+    if trained_interval is not None and all(len(source) == 1 for source in sources):
+        intervals = [trained_interval] * len(sources)
+    else:
+        intervals = [source.interval for source in sources]
     for source, interval in zip(sources, intervals, strict=True):
         if abs(interval - intervals[0]) > 1e-3 * intervals[0]:
             raise DataError(

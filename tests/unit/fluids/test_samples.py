@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from domains.fluids.data.batch import collate
+from domains.fluids.data.batch import Start, collate
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import open_flows, simulated
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
@@ -216,6 +216,19 @@ def test_symmetries_are_those_that_files_are_known_to_have(folder, tmp_path):
     assert augmentation_that_fits(opened(str(tmp_path / "one.nc"))[1]) == "none"
     both = {"ours": opened(config.out)[1]["flow"], "other": opened(folder[0])[1]["flow"]}
     assert augmentation_that_fits(both) == "none"
+
+
+def test_one_frame_is_a_state_to_start_from_and_nothing_to_learn_from(tmp_path):
+    flow_files.miniweather(tmp_path / "one.nc", GRID, TIMES[:1])
+    with pytest.raises(DataError, match=r"one frame has no interval; at least 2 are needed"):
+        opened(str(tmp_path / "one.nc"))
+    config = FluidsDataConfig(path=str(tmp_path / "one.nc"), splits=FlowSplits(0, 0, 1))
+    flow_files.miniweather(tmp_path / "several.nc", GRID, TIMES)
+    trained, _ = opened(str(tmp_path / "several.nc"))
+    schema, flows = open_flows(config, trained.data_sets)
+    assert schema.data_sets["flow"].interval == 10.0
+    sample = FlowSamples(flows, "test", [1], 0).at(Start("flow", 0, 0), 1, 0)
+    assert torch.equal(sample.previous, sample.state)
 
 
 def test_flows_that_are_too_short_are_refused(folder):
