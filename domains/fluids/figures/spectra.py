@@ -73,7 +73,7 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
                     wavenumber, power = _spectrum(example, example.values(run[lead], name))
                     text = f"{label}, {example.data_set.time_text(example.lead_times[lead])}"
                     spectra.append(Spectrum(text, meters * wavenumber[1:], power[1:], age, is_truth=label == "truth"))
-        panels[name] = SpectrumPanel(spectra, example.quantity(name).unit)
+        panels[example.long_name(name)] = SpectrumPanel(spectra, example.quantity(name).unit)
 
     def mark_patches(axes: Axes) -> None:
         low, high = axes.get_xlim()
