@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from jaxtyping import Float
 
 from sciml.core.duration import format_hours
 from sciml.domain.score import Metric
-from sciml.report.style import MODEL_COLOR, MUTED, label_of, new_figure, save_png, suite_style
+from sciml.report.skill import legend_entries
+from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +22,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 FREE = 1e-3
 """Share of the dearest model's cost below which one costs nothing, as persistence does."""
+FREE_STYLES = ("-", "--", ":", "-.")
 COSTS = {"train_s": "CPU seconds of training", "infer_step_s": "CPU seconds of one step forward"}
 
 Rows = Sequence[Mapping[str, Any]]
@@ -133,43 +136,55 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
                 if row == 0:
                     axes.set_title(_lead_name(lead) or "all")
             grid[row, 0].set_ylabel(document["label"])
-        handles, labels = grid[0, 0].get_legend_handles_labels()
+        handles, labels = legend_entries(figure)
         figure.legend(handles, labels, loc="outside lower center", ncols=5)
         return [save_png(figure, folder / "pareto")]
 
 
 def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
-    """Draws points with intervals, and the front of what none beats in both; lines for what costs nothing."""
+    """Draws numbered points with intervals, dark on the front of what none beats in both; lines for what is free."""
     every = [row for row in document["scores"] if row["lead_time_h"] == lead]
     dearest = max(document["costs"][row["model"]][cost] for row in every)
     rows = [row for row in every if document["costs"][row["model"]][cost] > FREE * dearest]
-    palette = _colors([row["model"] for row in every])
-    for row in every:
-        if row not in rows:
-            axes.axhline(row["value"][0], color=palette[row["model"]], linewidth=1.1, label=label_of(row["model"]))
+    for row, style in zip([row for row in every if row not in rows], cycle(FREE_STYLES), strict=False):
+        axes.axhline(
+            row["value"][0], color=INK, linewidth=1.1, linestyle=style, label=f"{label_of(row['model'])}, free"
+        )
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
     shortfall = Metric.from_row(document).shortfall
     front = [p for p in sorted(points) if not any(q[0] <= p[0] and shortfall(q[1]) < shortfall(p[1]) for q in points)]
     axes.step(*np.transpose(front), where="post", color=MUTED, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    for row, (x, y) in zip(rows, points, strict=True):
-        low, high = row["value"][1:]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(row["model"] for row in document["scores"]))}
+    for row, point in zip(rows, points, strict=True):
         is_own = row["model"] == document["reference"]
-        marker = "o" if is_own else "s" if row["model"].startswith("uniform") else "D"
-        axes.errorbar(
-            x, y, yerr=[[max(y - low, 0)], [max(high - y, 0)]], color=palette[row["model"]], elinewidth=1.1,
-            marker=marker, markersize=9 if is_own else 6.5, markeredgecolor="white", linestyle="none",
-            label=label_of(row["model"]), zorder=3 if is_own else 2,
-        )  # fmt: skip
+        color = MODEL_COLOR if is_own else INK if point in front else MUTED
+        _draw_point(axes, point, row["value"][1:], color, numbers[row["model"]], label_of(row["model"]), filled=is_own)
     axes.set_xscale("log")
     axes.set_xlim(min(x for x, _ in points) / 1.4, max(x for x, _ in points) * 1.4)
 
 
-def _colors(models: Sequence[str]) -> dict[str, Any]:
-    """Returns the suite's color for the run's own model, one hue after the other for the rest."""
-    from matplotlib import colormaps
-
-    palette = colormaps["tab20"]
-    return {model: MODEL_COLOR if not n else palette((n - 1) % 20) for n, model in enumerate(models)}
+def _draw_point(
+    axes: Axes,
+    point: tuple[float, float],
+    interval: Sequence[float],
+    color: str,
+    number: int,
+    label: str,
+    *,
+    filled: bool,
+) -> None:
+    """Draws a disk with the model's number in it, so that no one needs to tell colors apart."""
+    (x, y), (low, high) = point, interval
+    above = 3 if filled else 2
+    axes.errorbar(
+        x, y, yerr=[[max(y - low, 0)], [max(high - y, 0)]], color=color, elinewidth=1.1, linestyle="none",
+        marker="o", markersize=12, markerfacecolor=color if filled else "white", markeredgecolor=color, zorder=above,
+    )  # fmt: skip
+    axes.plot(
+        x, y, marker=f"${number}$", markersize=6 if number < 10 else 8, color="white" if filled else color,
+        markeredgewidth=0.3, linestyle="none", zorder=above + 0.5,
+    )  # fmt: skip
+    axes.plot([], [], marker=f"${number}$", markersize=7, color=color, linestyle="none", label=label)
 
 
 def _lead_name(lead: float | None) -> str:

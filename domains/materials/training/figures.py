@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,12 @@ from domains.materials.training.metrics import BY_KIND, DISPLAY, GPA
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.style import INK, MODEL_COLOR, add_titles, new_figure, pretty_unit, save_png, suite_style
 
-MOST_POINTS = 4000
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_COLUMNS = 3
 BINS = 12
-ORDERS = {1: "unary", 2: "binary", 3: "ternary", 4: "quaternary", 5: "quinary"}
+ERROR_COLOR = "#D62718"
 
 
 def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
@@ -29,8 +32,8 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
         yield NamedFigure(
             "parity",
             "Predicted and true",
-            "Each point is a value of a test structure that the model has not seen; on the line it is right. "
-            "Colors tell how many elements the structure has.",
+            "Values of test structures that the model has not seen: on the line it is right; darker where more of them "
+            "lie. Below, the errors: the red lines are their median, and what 5 and 95 of 100 lie below.",
             partial(draw_parity, result.example, result.schema, labels),
         )
     uncertain = [name for name in labels if f"{name}.spread" in result.example]
@@ -57,34 +60,51 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
 def draw_parity(
     example: Mapping[str, np.ndarray], schema: Mapping[str, Any], labels: Sequence[str], path: Path
 ) -> Path:
-    """Draws predicted against true values, a panel for each label."""
-    columns = min(len(labels), 3)
+    """Draws how many values lie where, a column for each label: predicted against true, and the errors below."""
+    columns = min(len(labels), MOST_COLUMNS)
     rows = math.ceil(len(labels) / columns)
     with suite_style():
-        from matplotlib import colormaps
-
-        colors = colormaps["viridis"](np.linspace(0.0, 0.88, len(ORDERS)))
-        figure = new_figure(4.0 * columns, 3.9 * rows + 0.4)
+        figure = new_figure(4.1 * columns, 6.0 * rows + 0.4)
         add_titles(figure, source=str(schema.get("title", "")))
-        for axes, label in zip(figure.subplots(rows, columns, squeeze=False).flat, labels, strict=False):
-            unit = "GPa" if label == "stress" else schema["labels"][label]["unit"] + "/atom" * (label == "energy")
-            factor = GPA if label == "stress" else 1.0
-            true, predicted = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
-            order = example[f"{label}.order"]
-            chosen = np.random.default_rng(0).permutation(len(true))[:MOST_POINTS]
-            for number, name in ORDERS.items():
-                mine = chosen[order[chosen] == number]
-                if len(mine):
-                    look = {"s": 9, "alpha": 0.55, "linewidths": 0, "color": colors[number - 1]}
-                    axes.scatter(true[mine], predicted[mine], label=name, **look)
-            axes.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
-            scale, small = DISPLAY.get(label, (1.0, unit))
-            error = scale / factor * np.abs(true - predicted).mean()
-            axes.text(0.04, 0.95, f"MAE {error:.3g} {pretty_unit(small)}", transform=axes.transAxes, va="top")
-            axes.set(xlabel=f"true, {pretty_unit(unit)}", ylabel="predicted", title=label.replace("_", " "))
-            axes.locator_params(nbins=5)
-        figure.axes[0].legend(loc="lower right", markerscale=1.8, handletextpad=0.1)
+        grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3, 2] * rows)
+        for number, label in enumerate(labels):
+            above, below = grid[2 * (number // columns) :, number % columns][:2]
+            shades = _draw_parity_of(above, below, example, schema, label)
+            bar = figure.colorbar(shades, ax=[above, below], aspect=45, pad=0.02)
+            bar.set_label("values" if number % columns == columns - 1 or number == len(labels) - 1 else "")
+        for number in range(len(labels), rows * columns):
+            for axes in grid[2 * (number // columns) :, number % columns][:2]:
+                axes.remove()
         return save_png(figure, path)
+
+
+def _draw_parity_of(
+    above: Axes, below: Axes, example: Mapping[str, np.ndarray], schema: Mapping[str, Any], label: str
+) -> Any:
+    """Draws one label's values and errors; returns what shows the colors of the counts."""
+    from matplotlib.colors import LogNorm
+
+    unit = "GPa" if label == "stress" else schema["labels"][label]["unit"] + "/atom" * (label == "energy")
+    factor = GPA if label == "stress" else 1.0
+    true, predicted = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
+    scale, small = DISPLAY.get(label, (1.0, unit))
+    errors = scale / factor * (predicted - true)
+    look = {"gridsize": 55, "mincnt": 1, "cmap": "viridis_r", "norm": LogNorm(), "linewidths": 0.1}
+    shades = above.hexbin(true, predicted, **look)
+    above.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
+    above.text(0.04, 0.95, f"MAE {np.abs(errors).mean():.3g} {pretty_unit(small)}", transform=above.transAxes, va="top")
+    above.set(ylabel=f"predicted, {pretty_unit(unit)}", title=label.replace("_", " "))
+    below.hexbin(true, errors, **{**look, "norm": shades.norm, "gridsize": (55, 24)})
+    below.axhline(0, color=INK, lw=0.9)
+    parts = np.array_split(np.argsort(true), min(BINS, max(len(true) // 20, 1)))
+    middles = [np.median(true[few]) for few in parts]
+    for share, style in ((50, "-"), (5, ":"), (95, ":")):
+        below.plot(middles, [np.percentile(errors[few], share) for few in parts], style, color=ERROR_COLOR, lw=1.6)
+    reach = 1.1 * np.percentile(np.abs(errors), 99.5) or 1.0
+    below.set(xlabel=f"true, {pretty_unit(unit)}", ylabel=f"error, {pretty_unit(small)}", ylim=(-reach, reach))
+    for axes in (above, below):
+        axes.locator_params(nbins=5)
+    return shades
 
 
 def draw_calibration(
