@@ -89,7 +89,7 @@ def _draw_parity_of(
     true, predicted = (factor * example[f"{label}.{key}"].astype(float) for key in ("true", "predicted"))
     scale, small = DISPLAY.get(label, (1.0, unit))
     errors = scale / factor * (predicted - true)
-    look = {"gridsize": 55, "mincnt": 1, "cmap": "viridis_r", "norm": LogNorm(), "linewidths": 0.1}
+    look: dict[str, Any] = {"gridsize": 55, "mincnt": 1, "cmap": "viridis_r", "norm": LogNorm(), "linewidths": 0.1}
     shades = above.hexbin(true, predicted, **look)
     above.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
     above.text(0.04, 0.95, f"MAE {np.abs(errors).mean():.3g} {pretty_unit(small)}", transform=above.transAxes, va="top")
