@@ -99,6 +99,7 @@ class Score:
     Attributes:
         cases: how many were averaged; None where it was not counted.
         interval: ends of its 95% interval, over cases that do not depend on one another; None where it is not known.
+        curve: what the number sums up, by name of an axis, e.g. of wavenumbers or ranks, and of what is on it.
     """
 
     variable: str
@@ -108,6 +109,7 @@ class Score:
     lead_time_h: float | None = None
     cases: int | None = None
     interval: tuple[float, float] | None = None
+    curve: Mapping[str, tuple[float, ...]] | None = field(default=None, compare=False)
 
     @property
     def key(self) -> tuple[str, str, float | None]:
@@ -116,7 +118,7 @@ class Score:
 
     def to_row(self) -> dict[str, Any]:
         """Returns a row of ``scores.json``, without baselines."""
-        return {
+        row = {
             "variable": self.variable,
             "lead_time_h": self.lead_time_h,
             **self.metric.to_row(),
@@ -125,6 +127,9 @@ class Score:
             **({} if self.cases is None else {"cases": self.cases}),
             **({} if self.interval is None else {"interval": list(self.interval)}),
         }
+        if self.curve is None:
+            return row
+        return {**row, "curve": {name: [float(f"{x:.6g}") for x in values] for name, values in self.curve.items()}}
 
 
 @dataclass(frozen=True)

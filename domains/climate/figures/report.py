@@ -7,10 +7,11 @@ from functools import partial
 
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
-from domains.climate.figures.projection import covers_globe
-from domains.climate.figures.spectra import draw_zonal_spectra, whole_channels, zonal_panels
+from domains.climate.figures.ranks import draw_rank_histograms
+from domains.climate.figures.spectra import draw_zonal_spectra, zonal_panels
 from domains.climate.forecast.example import WeatherExample
 from domains.climate.forecast.metrics import RMSE
+from domains.climate.forecast.ranks import RANKS
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores
 from sciml.report.spectra import power_in_words
@@ -29,6 +30,7 @@ def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
     example = WeatherExample.of(schema, result.example)
     scores = Scores.of(result)
     yield from _skill_figures(scores, schema.title)
+    yield from _curve_figures(scores, schema.title)
     if example is not None:
         yield from _forecast_figures(example, scores.main_lead_time)
 
@@ -50,6 +52,25 @@ def _skill_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
             "Area-weighted RMSE (lower is better) and anomaly correlation against the climatology of the day of year "
             "(higher is better), after WeatherBench 2.",
             partial(skill.draw_skill_by_lead_time, scores, source),
+        )
+
+
+def _curve_figures(scores: Scores, source: str) -> Iterator[NamedFigure]:
+    if panels := zonal_panels(scores):
+        yield NamedFigure(
+            "spectra",
+            "Which scales survive",
+            "Power by zonal wavenumber between 30 and 60 degrees north and south, mean over all cases; of an ensemble "
+            f"that of its members. Later lead times are darker. {power_in_words(list(panels.values()))}",
+            partial(draw_zonal_spectra, panels, source),
+        )
+    if scores.has(RANKS):
+        yield NamedFigure(
+            "rank_histogram",
+            "Where the truth lies among the members",
+            "Share of area in which so many members lie below the truth, over all cases. A calibrated ensemble has the "
+            "truth at every rank alike; high ends mean too little spread, a high middle too much.",
+            partial(draw_rank_histograms, scores, source),
         )
 
 
@@ -76,12 +97,4 @@ def _forecast_figures(example: WeatherExample, lead: float | None) -> Iterator[N
             f"From the initial state to lead {example.lead_times[-1]:g} h"
             + (", the model left and the truth right." if has_truth else "."),
             lambda path: animation.draw_forecast_animation(example, path),
-        )
-    if covers_globe(example.schema) and whole_channels(example):
-        yield NamedFigure(
-            "spectra",
-            "Which scales survive",
-            "Power by zonal wavenumber between 30 and 60 degrees north and south; later lead times are darker. "
-            + power_in_words(list(zonal_panels(example, lead).values())),
-            lambda path: draw_zonal_spectra(example, lead, path),
         )

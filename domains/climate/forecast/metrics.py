@@ -21,6 +21,9 @@ from domains.climate.data.boundary import score_weights
 from domains.climate.data.samples import INDEPENDENT_HOURS
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit
+from domains.climate.forecast.cases import PartialScores, ScoredCases
+from domains.climate.forecast.power import PowerByScale
+from domains.climate.forecast.ranks import RankHistogram
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
 from sciml.forecast.lead_time_sums import LeadTimeSums
@@ -53,6 +56,8 @@ class ClimateMetrics:
     ``crps``                fair (unbiased for any ensemble size), area-weighted
     ``spread``              square root of the mean ensemble variance (n - 1)
     ``spread_skill``        ``spread`` over the RMSE of the ensemble mean
+    ``rank_histogram``      distance of the ranks of the truth among the members from equal shares
+    ``power``               geometric mean over zonal wavenumbers of the forecasts' power over the truth's, of members
     ======================  ============================================================================
 
     Args:
@@ -61,6 +66,7 @@ class ClimateMetrics:
         climatology: mean fields by valid time, for ACC; without it there is no ACC.
         device: where the sums are kept.
         frame: cells at the edges of a region, which are given and do not count.
+        members: of the ensembles that are scored; their ranks are counted.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class ClimateMetrics:
         climatology: FieldsAt | None = None,
         device: torch.device | str = "cpu",
         frame: Bool[np.ndarray, "latitude longitude"] | None = None,
+        members: int = 1,
     ) -> None:
         self.climatology = climatology
         outputs = [name not in schema.inputs for name in schema.channels]
@@ -81,10 +88,16 @@ class ClimateMetrics:
         metrics = (RMSE, MAE, BIAS, WRMSE_CLIMAX, ACC, CRPS, SPREAD, RMSE_OF_MEAN)
         units = {channel: channel_unit(channel) for channel in schema.channels}
         self._table = LeadTimeSums(metrics, lead_times, units, device)
+        leads = self._table.lead_times_h
+        self._parts: list[PartialScores] = []
+        if PowerByScale.fits(schema):
+            self._parts.append(PowerByScale(schema, leads, device))
+        if members > 1:
+            self._parts.append(RankHistogram(schema.channels, members, self._area, leads))
 
     def sums(self) -> list[Tensor]:
         """Returns the float64 accumulators in a fixed order; adding them over ranks in place is all."""
-        return self._table.sums()
+        return [*self._table.sums(), *(tensor for part in self._parts for tensor in part.sums())]
 
     @torch.no_grad()
     def update(self, prediction: Prediction, batch: FieldBatch) -> None:
@@ -109,13 +122,17 @@ class ClimateMetrics:
         known = None
         if self._has_gaps:
             known = truth.isfinite() & (scored(batch.initial).isfinite() | self._is_output)
-        values = self._deterministic(scored(prediction.values["fields"]), truth, known, batch.valid_time[chosen])
-        if "ensemble" in prediction.values:
-            values |= self._probabilistic(scored(prediction.values["ensemble"]), truth, known)
+        fields = scored(prediction.values["fields"])
+        values = self._deterministic(fields, truth, known, batch.valid_time[chosen])
+        ensemble = scored(prediction.values["ensemble"]) if "ensemble" in prediction.values else None
+        if ensemble is not None:
+            values |= self._probabilistic(ensemble, truth, known)
         counted = None if known is None else known.any((-2, -1))
         group = (batch.init_time[chosen] // INDEPENDENT_HOURS).long()
         for metric, of_samples in values.items():
             self._table.add(metric, lead, of_samples, counted, group)
+        for part in self._parts:
+            part.update(ScoredCases(lead, truth, fields, ensemble, known))
 
     def compute(self) -> list[Score]:
         """Returns the scores of all lead times that were met, lead by lead and channel by channel."""
@@ -126,7 +143,7 @@ class ClimateMetrics:
             elif score.value > 0:  # behind the spread of the same lead time and channel
                 ratio = scores[-1].value / score.value
                 scores.append(Score(score.variable, SPREAD_SKILL, ratio, "1", score.lead_time_h))
-        return scores
+        return scores + [score for part in self._parts for score in part.scores()]
 
     def _mean(
         self,

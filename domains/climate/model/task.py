@@ -93,6 +93,7 @@ class ClimateTask:
     """
 
     needs_double_backward = False
+    members = 1
 
     def __init__(
         self,
@@ -195,7 +196,9 @@ class ClimateTask:
         return member_noise(batch.noise_seeds, batch.steps_taken, self.loss_config.noise_length).to(batch.state.device)
 
     def metrics(self) -> ClimateMetrics:
-        return ClimateMetrics(self.schema, self.score_lead_times, self.climatology, self.device, self._frame)
+        return ClimateMetrics(
+            self.schema, self.score_lead_times, self.climatology, self.device, self._frame, self.members
+        )
 
     def baselines(self) -> Mapping[Baseline, Predictor]:
         if self._baselines is None:

@@ -14,10 +14,14 @@ from domains.climate.figures.maps import Shading, degrees
 from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
 from domains.climate.figures.report import climate_figures
 from domains.climate.figures.shown import Shown, shown
+from domains.climate.figures.spectra import zonal_panels
 from domains.climate.forecast.baselines import BASELINES
 from domains.climate.forecast.example import WeatherExample, choose
 from domains.climate.forecast.metrics import ACC, RMSE
+from domains.climate.forecast.power import POWER
+from domains.climate.forecast.ranks import RANKS
 from sciml.domain.protocol import RunResult
+from sciml.report.scores import Scores
 
 CHANNELS = ("z500", "t850", "t2m", "u10")
 PREDICTORS = ("persistence", "climatology", "weekly_climatology", "ridge")
@@ -80,6 +84,20 @@ def scores_of(leads=(24.0, 72.0, 96.0), predictors=PREDICTORS) -> list[dict]:
         for channel in CHANNELS
         for metric, size in ((RMSE, 1.0), (ACC, 0.2))
     ]
+
+
+def curves_of(leads=(24.0, 72.0, 96.0), channels=CHANNELS) -> list[dict]:
+    """Rows of scores that have curves: spectra and rank histograms."""
+    waves = np.arange(1.0, 17)
+    rows = []
+    for lead in leads:
+        for channel in channels:
+            spectrum = {"wavenumber": waves, "forecast": waves**-3 * (1 - lead / 200), "truth": waves**-3}
+            ranks = {"rank": np.arange(5.0), "share": np.full(5, 0.2)}
+            for metric, curve in ((POWER, spectrum), (RANKS, ranks)):
+                lists = {name: values.tolist() for name, values in curve.items()}
+                rows.append({"variable": channel, "lead_time_h": lead, **metric.to_row(), "value": 1.0, "curve": lists})
+    return rows
 
 
 def result_of(schema: ClimateSchema, example: dict, scores: list[dict]) -> RunResult:
@@ -182,9 +200,10 @@ def drawn(result: RunResult, folder: Path) -> dict[str, Path]:
 
 
 def test_all_figures_draw(tmp_path):
-    files = drawn(result_of(GLOBAL, example_of(GLOBAL), scores_of()), tmp_path)
+    files = drawn(result_of(GLOBAL, example_of(GLOBAL), [*scores_of(), *curves_of()]), tmp_path)
     assert set(files) == {
         "skill", "skill_by_lead_time", "forecast_globe", "forecast_maps", "forecast_animation", "spectra",
+        "rank_histogram",
     }  # fmt: skip
     for path in files.values():
         with Image.open(path) as image:
@@ -206,7 +225,15 @@ def test_other_grids_and_missing_parts_draw_too(schema, tmp_path):
     assert set(files) >= {"skill", "forecast_globe", "forecast_maps"}
     assert "forecast_animation" not in files
     assert "skill_by_lead_time" not in files
-    assert ("spectra" in files) == covers_globe(schema)  # a region has no zonal wavenumber
+    assert not {"spectra", "rank_histogram"} & set(files)  # a region has no waves, and one forecast no ranks
+
+
+def test_spectra_are_those_of_the_scores_up_to_the_lead_time_of_headlines():
+    panels = zonal_panels(Scores([*scores_of(), *curves_of()], headline_lead_h=72.0))
+    assert list(panels) == ["z500", "t850", "t2m"]
+    assert [spectrum.label for spectrum in panels["t2m"].spectra] == ["forecast, 24 h", "forecast, 72 h", "truth, 72 h"]
+    assert panels["t2m"].spectra[1].power == pytest.approx(0.64 * panels["t2m"].spectra[2].power)
+    assert zonal_panels(Scores(scores_of())) == {}
 
 
 def test_no_scores_no_skill_figures(tmp_path):

@@ -9,8 +9,8 @@ import xarray as xr
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.schema import ClimateSchema
-from domains.climate.figures.spectra import zonal_power_spectrum
 from domains.climate.forecast.metrics import ClimateMetrics
+from domains.climate.forecast.power import zonal_power_spectrum
 from sciml.domain.protocol import Prediction
 
 LATITUDE = tuple(np.linspace(84.375, -84.375, 16))
@@ -218,7 +218,7 @@ class TestSpectrum:
     def test_parseval(self, num_longitudes):
         fields = np.random.default_rng(0).standard_normal((3, 16, num_longitudes))
         latitude = np.array(LATITUDE)
-        power = zonal_power_spectrum(fields, latitude)
+        power = zonal_power_spectrum(torch.from_numpy(fields), latitude).numpy()
         edges = np.deg2rad(np.concatenate([[90], (latitude[1:] + latitude[:-1]) / 2, [-90]]))
         area = np.sin(edges[:-1]) - np.sin(edges[1:])
         mean_square = ((fields**2).mean(-1) * area).sum(-1) / area.sum()
@@ -226,13 +226,69 @@ class TestSpectrum:
 
     def test_a_wave_stands_at_its_wavenumber_with_half_its_amplitude_squared(self):
         wave = 3.0 * np.cos(5 * np.deg2rad(LONGITUDE) + 0.7)[None] * np.ones((16, 1))
-        power = zonal_power_spectrum(wave, LATITUDE)
+        power = zonal_power_spectrum(torch.from_numpy(wave), LATITUDE).numpy()
         assert power[5] == pytest.approx(4.5)
         assert np.delete(power, 5) == pytest.approx(0.0, abs=1e-12)
 
     def test_a_band_sees_its_own_latitudes_only(self):
-        field = np.where(np.array(LATITUDE)[:, None] > 0, 1.0, 0.0) * np.ones((1, 16))
-        assert zonal_power_spectrum(field, LATITUDE, (-60, -30)).sum() == 0
-        assert zonal_power_spectrum(field, LATITUDE, (30, 60))[0] == pytest.approx(1.0)
+        field = torch.from_numpy(np.where(np.array(LATITUDE)[:, None] > 0, 1.0, 0.0) * np.ones((1, 16)))
+        assert zonal_power_spectrum(field, LATITUDE, [(-60, -30)]).sum() == 0
+        assert zonal_power_spectrum(field, LATITUDE, [(30, 60)])[0].item() == pytest.approx(1.0)
+        assert zonal_power_spectrum(field, LATITUDE, [(30, 60), (-60, -30)])[0].item() == pytest.approx(0.5)
         with pytest.raises(ValueError, match="no latitude"):
-            zonal_power_spectrum(field, LATITUDE, (88, 89))
+            zonal_power_spectrum(field, LATITUDE, [(88, 89)])
+
+
+def scores_of(case: dict[str, np.ndarray], ensemble: np.ndarray, members: int) -> list:
+    metrics = ClimateMetrics(SCHEMA, (24.0, 72.0), members=members)
+    values = {"fields": torch.from_numpy(ensemble.mean(1)), "ensemble": torch.from_numpy(ensemble)}
+    metrics.update(Prediction(values), batch_of(case["truth"], case["init"], case["lead"]))
+    return metrics.compute()
+
+
+def test_power_is_a_mean_over_cases_and_members(case):
+    """Not that of their mean, and by plain sums over the rows between 30 and 60 degrees."""
+    rng = np.random.default_rng(5)
+    ensemble = np.stack([weather(rng, case["init"] + case["lead"]) for _ in range(3)], axis=1)
+    found = {(s.variable, s.lead_time_h): s for s in scores_of(case, ensemble, 3) if s.metric.name == "power"}
+    degrees = np.abs(LATITUDE)
+    rows = (degrees > 30) & (degrees < 60)
+    edges = np.deg2rad(np.concatenate([[90], (np.array(LATITUDE)[1:] + np.array(LATITUDE)[:-1]) / 2, [-90]]))
+    area = (np.sin(edges[:-1]) - np.sin(edges[1:]))[rows]
+    at, ratios = case["lead"] == 72.0, []
+    for wave in range(1, 9):
+        turn = np.exp(-1j * wave * np.deg2rad(LONGITUDE))
+        powers = [
+            ((2 if wave < 8 else 1) * np.abs((fields[..., rows, :] * turn).mean(-1)) ** 2 * area).sum(-1) / area.sum()
+            for fields in (ensemble[at, :, 1].astype(np.float64), case["truth"][at, 1].astype(np.float64))
+        ]
+        curve = found["t2m", 72.0].curve
+        assert curve["wavenumber"][wave - 1] == wave
+        assert curve["forecast"][wave - 1] == pytest.approx(powers[0].mean(), rel=1e-6)
+        assert curve["truth"][wave - 1] == pytest.approx(powers[1].mean(), rel=1e-6)
+        ratios.append(powers[0].mean() / powers[1].mean())
+    assert found["t2m", 72.0].value == pytest.approx(np.exp(np.log(ratios[:5]).mean()), rel=1e-6)
+
+
+def test_ranks_are_those_of_each_cell_and_ties_are_shared(case):
+    rng = np.random.default_rng(6)
+    ensemble = np.stack([weather(rng, case["init"] + case["lead"]) for _ in range(4)], axis=1)
+    ensemble[:, 1, 1] = case["truth"][:, 1]  # a tie in every cell of t2m
+    found = {(s.variable, s.lead_time_h): s for s in scores_of(case, ensemble, 4) if s.metric.name == "rank_histogram"}
+    south_to_north = area_mean(data_array(np.ones((1, *SHAPE))))
+    assert south_to_north.values == pytest.approx(1)
+    for channel, name in enumerate(SCHEMA.channels):
+        at = case["lead"] == 24.0
+        truth, members = case["truth"][at, channel], ensemble[at][:, :, channel]
+        shares = np.zeros(5)
+        edges = np.deg2rad(np.concatenate([[90], (np.array(LATITUDE)[1:] + np.array(LATITUDE)[:-1]) / 2, [-90]]))
+        area = np.sin(edges[:-1]) - np.sin(edges[1:])
+        for time, row, column in np.ndindex(truth.shape):
+            own = members[time, :, row, column]
+            below, equal = (own < truth[time, row, column]).sum(), (own == truth[time, row, column]).sum()
+            shares[below : below + equal + 1] += area[row] / (equal + 1)
+        shares /= shares.sum()
+        score = found[name, 24.0]
+        np.testing.assert_allclose(score.curve["share"], shares, rtol=1e-9)
+        assert score.value == pytest.approx(np.abs(shares - 0.2).sum())
+    assert found["z500", 24.0].value < 0.3  # drawn from the same distribution as the truth
