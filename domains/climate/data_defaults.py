@@ -77,7 +77,7 @@ def trained_intervals(task: ClimateTaskConfig, store: States) -> tuple[float, ..
     fixed = parse_intervals(single, step, "task.intervals") if single else ()
     within = parse_intervals(ranges, step, "task.intervals")
     splits = ("train", "valid") if store.is_even else ("train",)
-    met = [hours for hours in within if all(_is_met(store, split, hours * task.rollout_steps) for split in splits)]
+    met = [hours for hours in within if all(_is_met(store, split, hours * task.longest) for split in splits)]
     return tuple(sorted({*fixed, *(met or within)}))
 
 

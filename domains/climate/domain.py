@@ -22,6 +22,7 @@ from domains.climate.data.store import ClimateStore
 from domains.climate.data_defaults import data_defaults, scored_lead_times, trained_intervals
 from domains.climate.figures.report import climate_figures
 from domains.climate.forecast.baselines import BASELINES, baselines_of
+from domains.climate.forecast.drift import drift_summary
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
 from domains.climate.forecast.forecast_file import ForecastFile
@@ -72,6 +73,12 @@ class ClimateDomain:
         if isinstance(spec.model, ViTConfig) and not isinstance(spec.model, FieldConfig):
             check_options(spec.model)
         check_schedule(spec.model, spec.parallel)
+        if spec.parallel.pp > 1 and spec.task.longest > 1:
+            raise ConfigError(
+                "a pipeline takes one step of the forecast in training",
+                key="task.rollout_steps",
+                hint="use 1 without pushforward, or parallel.pp=1",
+            )
         if spec.task.is_random and not _is_conditioned(spec.model):
             raise ConfigError(
                 "noise enters a model where the lead time does, and this one has no such conditioning",
@@ -89,7 +96,7 @@ class ClimateDomain:
         store = open_or_prepare(spec.data)
         statistics = store.statistics if fitted is None else _as_trained(fitted, store)
         intervals, scored = trained_intervals(spec.task, store), scored_lead_times(spec.task, store)
-        training = [(interval,) * spec.task.rollout_steps for interval in intervals]
+        training = [(interval,) * spec.task.longest for interval in intervals]
         scoring = scoring_paths(scored, intervals, "task.score_lead_times")
         preload = spec.data.preload_gb
         return ClimateSplits(
@@ -121,7 +128,7 @@ class ClimateDomain:
         assert isinstance(splits, ClimateSplits)
         scored = scored_lead_times(spec.task, splits.test.store)
         members, perturbation = spec.task.members, spec.task.perturbation_size
-        ensemble = partial(EnsembleTask, members=members, perturbation=perturbation, seed=spec.seed)
+        ensemble = partial(EnsembleTask, members=members, perturbation=perturbation)
         reference = splits.reference
         return (ClimateTask if members == 1 else ensemble)(
             splits.schema,
@@ -131,6 +138,8 @@ class ClimateDomain:
             predicts=_predicts(spec),
             boundary_rows=spec.task.boundary_rows,
             loss=spec.task,
+            horizon=spec.task,
+            seed=spec.seed,
             climatology=None if reference is None else reference.climatology,
             baselines=lambda: baselines_of(reference, scored),
         )
@@ -184,6 +193,7 @@ class ClimateDomain:
             step_hours=states.schema.step_hours,
             writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0])),
             figures=lambda path: forecast_figures(path, states),
+            summary=lambda path: drift_summary(path, states),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
@@ -64,7 +65,10 @@ def run(composition: Composition) -> CommandResult:
     figures = forecast.prepared.figures(path)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
     lines = [f"forecast  {path}", *(f"picture   {picture}" for picture in pictures)]
-    document = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
+    document: dict[str, Any] = {"forecast": str(path), "lead_times_h": leads, "pictures": [str(p) for p in pictures]}
+    if (summary := forecast.prepared.summary(path)) is not None:
+        lines.append(summary.text)
+        document |= summary.document
     return CommandResult(document, "\n".join(lines))
 
 

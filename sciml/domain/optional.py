@@ -32,6 +32,15 @@ class Calibrates(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsTraining(Task, Protocol):
+    """Describes tasks that learn something else early in a training than late."""
+
+    def at_step(self, step: int | None, max_steps: int) -> None:
+        """Is called before each step of the training; with None before the model is validated."""
+        ...
+
+
 AUTO = "auto"
 """Leaves a key to the data, see :class:`FollowsData`."""
 
@@ -123,6 +132,10 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+def _no_summary(path: Path) -> CommandResult | None:
+    return None
+
+
 @dataclass(frozen=True)
 class PreparedForecast:
     """Holds a forecast that can begin.
@@ -134,6 +147,7 @@ class PreparedForecast:
         step_hours: of the data, of which all intervals are multiples.
         writer: opens the forecast's file.
         figures: yields pictures of the written forecast, beside the truth where the data hold it.
+        summary: says more of the written forecast, where there is something to say.
     """
 
     task: Task
@@ -142,6 +156,7 @@ class PreparedForecast:
     step_hours: float
     writer: Callable[[Path], Writer]
     figures: Callable[[Path], Iterator[NamedFigure]]
+    summary: Callable[[Path], CommandResult | None] = _no_summary
 
 
 @runtime_checkable

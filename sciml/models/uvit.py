@@ -24,7 +24,7 @@ from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
 from sciml.nn.position import Rotary, coordinate_rotary
 from sciml.nn.staged import Activations, ForwardPass, Place
-from sciml.parallel.plan import AllGather, Average, Scatter, ShardingPlan, Stages, Style
+from sciml.parallel.plan import AllGather, Average, CopyToRegion, Scatter, ShardingPlan, Stages, Style
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
 CONVOLUTIONS = ("down", "enter", "leave", "up")
@@ -82,7 +82,11 @@ class UViT(FieldModel):
             ),
             Style.REPLICATE_PARTIAL_GRAD,
         ),
-        inputs={"own": (Scatter(axes=TOKENS, partial=True),), "whole": (AllGather(axes=TOKENS),)},
+        inputs={
+            "stem": (CopyToRegion(axes=TOKENS),),  # for rollouts, whose gradient goes on into the step before
+            "own": (Scatter(axes=TOKENS, partial=True),),
+            "whole": (AllGather(axes=TOKENS),),
+        },
         outputs={"head": Average()},
         stages=Stages(
             first=("stem", "position", "condition", "down", "coarsen", "enter"),

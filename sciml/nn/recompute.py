@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from sciml.core.seeding import shared_generator
+
 Recompute = Literal["none", "attention", "selective", "full"]
 RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
 
@@ -44,11 +46,35 @@ def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[T
     """
     if mode in ("none", "attention") or not torch.is_grad_enabled():
         return function(*args)
+    function = _DrawnAlike(function)
     with _casting_anew():
         if mode == "full":
             return checkpoint(function, *args, use_reentrant=False)
         contexts = partial(create_selective_checkpoint_contexts, _keep_products)
         return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+
+
+class _DrawnAlike:
+    """Calls a function a second time with what it drew from :func:`shared_generator` the first time.
+
+    Of torch's own generators checkpoints see to that themselves.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function, self.first = function, True
+        self.state = shared_generator().get_state()
+
+    def __call__(self, *args: Any) -> Tensor:
+        if self.first:
+            self.first = False
+            return self.function(*args)
+        generator = shared_generator()
+        now = generator.get_state()
+        generator.set_state(self.state)
+        try:
+            return self.function(*args)
+        finally:
+            generator.set_state(now)
 
 
 @contextmanager

@@ -78,7 +78,14 @@ class Scatter:
 
 @dataclass(frozen=True)
 class CopyToRegion:
-    """Hands an input that is the same on every rank to ranks with different heads or channels."""
+    """Hands an input that is the same on every rank to ranks that each have a part of its gradient, which are summed.
+
+    Attributes:
+        axes: those of matrices, for ranks with different heads or channels; or those of tokens and matrices, before
+            modules of which each rank takes an equal part of the gradient.
+    """
+
+    axes: tuple[Role, ...] = (Role.MATRIX,)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -
         return partial(layout.all_gather, dim=step.dim)
     if isinstance(step, AllGather):
         return partial(_gathered, dim=step.dim, group=group)
-    return partial(copy_to_region, group=group)
+    return partial(copy_to_region, group=layout.mesh.group(*step.axes))
 
 
 def _gathered(x: Float[Tensor, "..."], dim: int, group: Group) -> Float[Tensor, "..."]:

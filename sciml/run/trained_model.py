@@ -90,7 +90,7 @@ class TrainedModel:
         run = load_run(self._run, checkpoint=self._checkpoint, mesh=self._mesh, overrides=changed)
         spec = run.spec
         rows = score_test(run, self._mesh, {}, batch_size=spec.trainer.micro_batch(1), seed=spec.seed)
-        return pd.json_normalize(rows)
+        return pd.json_normalize([{name: value for name, value in row.items() if name != "curve"} for row in rows])
 
 
 class ForecastModel(TrainedModel):

@@ -18,6 +18,7 @@ from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batc
 from sciml.distributed.axes import Role
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
+from sciml.domain.optional import FollowsTraining
 from sciml.domain.protocol import Splits, Task
 from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
@@ -122,6 +123,8 @@ class Trainer:
         waited = time.monotonic() - began
         seed_step(self.seed, self.step, self.mesh.world.rank, shared=(self.mesh.data_rank, self.mesh.rank(Role.STAGE)))
         lr = learning_rate(self.optim, self.step, self.config.max_steps)
+        if isinstance(self.task, FollowsTraining):
+            self.task.at_step(self.step, self.config.max_steps)
         logged = is_logged(self.step + 1, self.config.log_every)
         try:
             with self.breakdown.step(waited, measure=logged) as times:
@@ -160,6 +163,8 @@ class Trainer:
         """
         if len(self.splits.valid) == 0:
             return {}
+        if isinstance(self.task, FollowsTraining):
+            self.task.at_step(None, self.config.max_steps)
         with self.evaluation_weights() as model:
             weight = total = 0.0
             for batch in self._valid_batches():

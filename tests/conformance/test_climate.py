@@ -231,3 +231,23 @@ def test_an_ensemble_by_noise_starts_from_a_deterministic_run(runs, small, tmp_p
     assert abs(other - three).max() > 1e-3
     with pytest.raises(ConfigError, match=r"task.loss: noise enters a model where the lead time does"):
         start_session(compose("train", [*overrides, "model=climax_tiny"]))
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_a_rollout_is_trained_and_a_long_forecast_says_how_it_drifts(runs, small, tmp_path, capsys):
+    source = RunFolder.find("latest", str(runs))
+    steps = ["task.rollout_steps=2", "task.pushforward=1", "task.horizon=grow", "task.score_lead_times=[24h]"]
+    overrides = [*QUICK, *small, *steps, f"init_from={source.path}", f"runs_dir={tmp_path}", "trainer.valid_samples=2"]
+    run = start_session(compose("train", overrides))
+    run.fit()
+    rows = [row for row in run.folder.history() if "grad_norm" in row]
+    assert [set(row) & {"loss_step_1", "loss_step_2"} for row in rows if row["step"] in (1, 6)] == [
+        set(), {"loss_step_1", "loss_step_2"},
+    ]  # fmt: skip
+    capsys.readouterr()
+    main("forecast", [f"run={run.folder.path}", "lead_time=20d", f"out={tmp_path / 'long.zarr'}", "output=json"])
+    said = json.loads(capsys.readouterr().out)
+    assert {row["channel"] for row in said["drift"]} == set(run.trainer.splits.schema.channels)
+    assert all(np.isfinite(row["mean"]) and row["variance"] > 0 for row in said["drift"])
+    with pytest.raises(ConfigError, match=r"task.rollout_steps: a pipeline takes one step"):
+        start_session(compose("train", [*overrides, "parallel.pp=2"]))

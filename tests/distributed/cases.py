@@ -16,6 +16,7 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.model.climax import ClimaX, ClimaXConfig
 from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT
+from domains.climate.model.horizon import HorizonConfig
 from domains.climate.model.loss import LossConfig
 from domains.climate.model.task import ClimateTask
 from sciml.distributed.mesh import Mesh
@@ -68,7 +69,7 @@ def uvit() -> nn.Module:
         embed_dim=16, depth=4, num_heads=4, patch_size=2, square=1, conv_width=8, token_convs=1, modes=(2, 3),
         condition_dim=8, position_features=("latitude",), rotary_axes=("longitude",), rotary_max_harmonic=2,
     )  # fmt: skip
-    return ClimateFieldModel(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+    return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
 
 
 def climax() -> nn.Module:
@@ -102,22 +103,27 @@ def random_uvit() -> nn.Module:
     return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE, noise_dim=4)
 
 
-class MemberTask:
-    """The climate task with members that differ by noise, on fields in standardized units."""
+def vit_of_weather() -> nn.Module:
+    """The ViT with the variables of the weather."""
+    return ClimateViT(vit().config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
+
+
+class WeatherTask:
+    """The climate task on fields in standardized units, with members that differ by noise or over several steps."""
 
     needs_double_backward = False
 
-    def __init__(self) -> None:
+    def __init__(self, loss: LossConfig, steps: int = 1) -> None:
         ones = torch.ones(3)
         schema = ClimateSchema(CHANNELS, (), LATITUDE, LONGITUDE, 12.0)
         statistics = ClimateStatistics(0 * ones, ones, torch.tensor([12.0]), ones[None], torch.empty(0, 6, 10))
-        loss = LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)
-        self.task = ClimateTask(schema, statistics, score_lead_times=(), loss=loss)
+        self.steps, horizon = steps, HorizonConfig(rollout_steps=steps)
+        self.task = ClimateTask(schema, statistics, score_lead_times=(), loss=loss, horizon=horizon)
 
     def loss(self, model: Callable[..., Tensor], batch: Samples) -> LossOutput:
         seeds = [round(1e6 * value) for value in batch.inputs[:, 0, 0, 0].abs().tolist()]
-        targets = batch.targets[:, None]
-        samples = [FieldSample(x, 0.0, (12.0,), y, s) for x, y, s in zip(batch.inputs, targets, seeds, strict=True)]
+        targets, path = batch.targets[:, None].expand(-1, self.steps, -1, -1, -1), (12.0,) * self.steps
+        samples = [FieldSample(x, 0.0, path, y, s) for x, y, s in zip(batch.inputs, targets, seeds, strict=True)]
         return self.task.loss(model, collate(samples))
 
 
@@ -230,7 +236,9 @@ CASES = {
     "vit-lora": Case(vit_lora, FieldTask(), fields),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
-    "crps": Case(random_uvit, MemberTask(), fields),
+    "crps": Case(random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)), fields),
+    "rollout": Case(uvit, WeatherTask(LossConfig(), steps=2), fields),
+    "vit-rollout": Case(vit_of_weather, WeatherTask(LossConfig(), steps=2), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
     "forces": Case(_bonds64, ForceTask(), _atoms64),
     "gpt": Case(gpt, WordTask(), words),

@@ -73,6 +73,11 @@ class FieldBatch:
         steps = torch.tensor([tuple(hours)], dtype=self.intervals.dtype, device=self.intervals.device)
         return replace(self, intervals=steps.expand(self.num_samples, -1), targets=None)
 
+    def first_steps(self, count: int) -> FieldBatch:
+        """Returns the batch with so many steps ahead."""
+        targets = None if self.targets is None else self.targets[:, :count]
+        return replace(self, intervals=self.intervals[:, :count], targets=targets)
+
     def as_members(self, count: int) -> FieldBatch:
         """Returns each sample so many times in a row, as members of an ensemble with noise of their own."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -21,11 +21,11 @@ class EnsembleTask(ClimateTask):
     Args:
         members: size of the ensemble, the unperturbed member included.
         perturbation: standard deviation of the noise in units of each channel's.
-        seed: of the noise.
+        seed: of the noise, and of what the task draws.
     """
 
     def __init__(self, *arguments: Any, members: int, perturbation: float, seed: int, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, seed=seed, **options)
         self.members, self.perturbation, self.seed = members, perturbation, seed
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:

@@ -12,6 +12,7 @@ from torch import nn
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.boundary import Surroundings
 from domains.climate.data.samples import ForecastSource
+from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.states import States
 from domains.climate.data.variables import parse_channel
 from domains.climate.forecast.example import WeatherExample
@@ -70,6 +71,15 @@ def read_example(path: Path, store: States) -> WeatherExample:
         schema=store.schema, init_time=hours, lead_times=leads, forecast=fields, truth=truth, initial=initial,
         land_sea_mask=land_sea_mask(store),
     )  # fmt: skip
+
+
+def read_members(path: Path, schema: ClimateSchema) -> tuple[np.ndarray, np.ndarray]:
+    """Returns lead times in hours and fields (lead, member, channel, latitude, longitude) of a written forecast."""
+    engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
+    with xr.open_dataset(path, engine=engine, decode_times=False, decode_timedelta=False) as dataset:
+        fields = np.stack([_channel(dataset, name) for name in schema.channels], axis=-3)
+        leads = dataset["prediction_timedelta"].values / 60
+        return leads, fields if "number" in dataset.dims else fields[:, None]
 
 
 def land_sea_mask(store: States) -> np.ndarray | None:

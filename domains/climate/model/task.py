@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
+from domains.climate.model.horizon import HorizonConfig
 from domains.climate.model.loss import ForecastLoss, LossConfig
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
@@ -29,17 +31,17 @@ from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.forecast.members import member_noise
+from sciml.nn.recompute import recompute
 
 
 @dataclass(frozen=True)
-class ClimateTaskConfig(LossConfig):
+class ClimateTaskConfig(LossConfig, HorizonConfig):
     """Says what is forecast.
 
     Attributes:
         intervals: hours of one model step; one of them is drawn for each training sample. ``[72h]`` is a direct
             forecast, ``[6h..168h]`` one of continuous lead time (as far as the data are long enough),
             ``[6h, 12h, 24h]`` one to be iterated.
-        rollout_steps: steps taken in training; the gradient flows through all of them.
         score_lead_times: lead times at which forecasts are scored; each must be reached by equal intervals. ``[auto]``
             takes those nearest to each of five days.
         boundary_rows: rows and columns at the edges of a region at which the weather is given; at most an eighth of it.
@@ -51,7 +53,6 @@ class ClimateTaskConfig(LossConfig):
     """
 
     intervals: list[str] = field(default_factory=lambda: ["72h"])
-    rollout_steps: AtLeastOne = 1
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])
     forcings: list[str] = field(default_factory=lambda: [AUTO])
     boundary_rows: AtLeastOne = 4
@@ -88,6 +89,8 @@ class ClimateTask:
         predicts: what a model's output is: ``increment`` or ``state``.
         boundary_rows: width of the frame in which a region's weather is given.
         loss: how forecasts are judged in training, and whether the model is given noise.
+        horizon: over how many steps it is trained; None takes all that batches have.
+        seed: of what is drawn of the horizon.
         climatology: mean fields by valid time, for the anomaly correlation.
         baselines: what forecasts are compared with.
     """
@@ -105,6 +108,8 @@ class ClimateTask:
         predicts: Predicts = "increment",
         boundary_rows: int = 4,
         loss: LossConfig | None = None,
+        horizon: HorizonConfig | None = None,
+        seed: int = 0,
         climatology: FieldsAt | None = None,
         baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
     ) -> None:
@@ -112,6 +117,8 @@ class ClimateTask:
         self.score_lead_times = tuple(score_lead_times)
         self.forcings, self.predicts = chosen(forcings), predicts
         self.loss_config = loss or LossConfig()
+        self.horizon, self.horizon_seed = horizon, seed
+        self.span = None if horizon is None else horizon.whole
         self.climatology = climatology
         has_outputs = len(schema.inputs) < len(schema.channels)
         self.has_gaps = has_outputs or bool(schema.gaps)
@@ -131,15 +138,23 @@ class ClimateTask:
         self.judge = ForecastLoss(self.loss_config, self.schema, self.area)
         return self
 
+    def at_step(self, step: int | None, max_steps: int) -> None:
+        """Takes as many steps as the horizon says at a step of the training; None stands for outside of it."""
+        if self.horizon is not None:
+            span = self.horizon.whole if step is None else self.horizon.span(step, max_steps, self.horizon_seed)
+            self.span = span
+
     def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
-        """Returns the loss of normalized increments, averaged over the batch's steps."""
+        """Returns the loss of normalized increments, averaged over the steps that are learned."""
         if batch.targets is None:
             raise ValueError("a batch without targets has no loss")
         losses = []
-        step: FieldBatch | None = batch.as_members(self.judge.members) if self.loss_config.is_random else batch
+        start = batch.as_members(self.judge.members) if self.loss_config.is_random else batch
+        step: FieldBatch | None = self._before_learning(model, start)
+        mode = "full" if step is not None and step.intervals.shape[1] > 1 else "none"
         while step is not None and step.targets is not None:
             scale = self._scale(step)
-            increment = self.increment(model, step)
+            increment = recompute(mode, partial(self._increment_from, model, step), step.state)
             truth = (step.targets[:, 0] - step.state) / scale
             if self.diagnostics.any:
                 truth = torch.where(self.diagnostics.which, self.diagnostics.standardize(step.targets[:, 0]), truth)
@@ -148,6 +163,22 @@ class ClimateTask:
         loss = torch.stack(losses).mean()
         parts = {f"loss_step_{n + 1}": value.detach() for n, value in enumerate(losses)} if len(losses) > 1 else {}
         return LossOutput(loss, parts, weight=float(batch.num_samples))
+
+    @torch.no_grad()
+    def _before_learning(self, model: nn.Module, batch: FieldBatch) -> FieldBatch | None:
+        """Returns the batch behind the steps that are only taken, with as many ahead as are learned."""
+        if self.span is None:
+            return batch
+        step: FieldBatch | None = batch.first_steps(sum(self.span))
+        for _ in range(self.span.pushforward):
+            assert step is not None
+            step = step.advance(self._following(self.increment(model, step), step))
+        return step
+
+    def _increment_from(
+        self, model: nn.Module, batch: FieldBatch, state: Float[Tensor, "batch channel latitude longitude"]
+    ) -> Float[Tensor, "batch channel latitude longitude"]:
+        return self.increment(model, dataclasses.replace(batch, state=state))
 
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
         return Prediction({"fields": self._following(self.increment(model, batch), batch)})

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from sciml.core.seeding import seed_step, shared_generator
 from sciml.nn.recompute import RECOMPUTES, recompute
 
 
@@ -29,3 +30,21 @@ def test_gradients_are_the_same_for_a_block_that_is_applied_twice_in_half_precis
         assert expected.abs().sum() > 0
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize("mode", RECOMPUTES)
+def test_what_ranks_draw_together_is_drawn_alike_again(mode):
+    x = torch.ones(5, requires_grad=True)
+
+    def drop(values):
+        return values * (torch.rand(5, generator=shared_generator()) < 0.5)
+
+    seed_step(0, 1)
+    kept = drop(torch.ones(5)), drop(torch.ones(5)), torch.rand(1, generator=shared_generator())
+    seed_step(0, 1)
+    once = recompute(mode, drop, x)
+    twice = recompute(mode, drop, x)
+    after = torch.rand(1, generator=shared_generator())
+    (once.sum() + 2 * twice.sum()).backward()
+    assert torch.equal(x.grad, kept[0] + 2 * kept[1])
+    assert torch.equal(after, kept[2])
