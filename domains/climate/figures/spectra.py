@@ -34,6 +34,8 @@ def zonal_panels(scores: Scores) -> dict[str, SpectrumPanel]:
     panels = {}
     for name in choose(tuple(curves), SHOWN_CHANNELS, MOST_VARIABLES):
         leads = sorted(lead for lead in curves[name] if lead <= (scores.main_lead_time or np.inf))
+        if not leads:
+            continue
         shown = [leads[number] for number in sorted({0, (len(leads) - 1) // 2, len(leads) - 1})]
         spectra = []
         for lead, age in zip(shown, np.linspace(0, 1, len(shown)), strict=True):
