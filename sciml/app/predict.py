@@ -8,6 +8,6 @@ from sciml.domain.optional import Predicts
 from sciml.run.compose import Composition
 
 
-def run(composition: Composition) -> CommandResult:
+def run(composition: Composition) -> CommandResult | None:
     """Predicts, and prints where the predictions are."""
-    return run_on_model("predict", Predicts, composition.config)
+    return run_on_model("predict", Predicts, composition.config, shared=True)

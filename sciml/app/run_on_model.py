@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import torch
 
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
@@ -13,7 +15,7 @@ from sciml.core.result import CommandResult, Output
 from sciml.core.types import DeviceName
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
-from sciml.distributed.world import pick_device
+from sciml.distributed.world import World, join, pick_device
 from sciml.domain.loading import load_domain
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model
@@ -48,11 +50,15 @@ class RunChoice:
         return folder
 
 
-def run_on_model(verb: str, protocol: type, config: Mapping[str, Any]) -> CommandResult:
+def run_on_model(verb: str, protocol: type, config: Mapping[str, Any], *, shared: bool = False) -> CommandResult | None:
     """Runs the domain's method ``verb`` on a run's model, with the keys that its ``<verb>_config`` knows.
 
+    Args:
+        shared: whether several processes may run it together; the first returns the result.
+
     Raises:
-        ConfigError: there is no such run, or its domain does not follow the protocol of the verb.
+        ConfigError: there is no such run, its domain does not follow the protocol of the verb, or there are several
+            processes for a verb that one runs.
     """
     own = {field.name for field in fields(RunChoice)}
     choice = build(RunChoice, {name: value for name, value in config.items() if name in own})
@@ -62,7 +68,11 @@ def run_on_model(verb: str, protocol: type, config: Mapping[str, Any]) -> Comman
         raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")
     keys = {name: value for name, value in config.items() if name not in own}
     domain_config = build(getattr(domain, f"{verb}_config"), keys)
-    mesh = Mesh.alone(pick_device(choice.device))
-    model = load_model(folder, checkpoint=str(choice.checkpoint), mesh=mesh)
-    result: CommandResult = getattr(domain, verb)(model, domain_config)
+    if launched().size > 1 and not shared:
+        raise ConfigError(f"{verb} runs in one process", key="parallel", hint="leave torchrun out")
+    world = join(choice.device) if shared else World(0, 1, torch.device(pick_device(choice.device)))
+    model = load_model(folder, checkpoint=str(choice.checkpoint), mesh=Mesh.alone(world.device))
+    result: CommandResult = getattr(domain, verb)(replace(model, world=world), domain_config)
+    if not world.is_main:
+        return None
     return CommandResult({"run": str(folder.path), **result.document}, result.text)

@@ -8,6 +8,6 @@ from sciml.domain.optional import Screens
 from sciml.run.compose import Composition
 
 
-def run(composition: Composition) -> CommandResult:
+def run(composition: Composition) -> CommandResult | None:
     """Searches, and writes and prints the ranking."""
     return run_on_model("screen", Screens, composition.config)

@@ -8,6 +8,6 @@ from sciml.domain.optional import SamplesThermodynamics
 from sciml.run.compose import Composition
 
 
-def run(composition: Composition) -> CommandResult:
+def run(composition: Composition) -> CommandResult | None:
     """Samples, and prints averages by temperature."""
     return run_on_model("thermodynamics", SamplesThermodynamics, composition.config)

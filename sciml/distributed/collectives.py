@@ -11,6 +11,7 @@ all are then the identity.
     all_gather         parts to the whole, from which ranks compute what differs | reduce_scatter
     reduce_scatter     partial sums to a part of their total on each rank        | all_gather
     all_to_all         cut along one dim to cut along another                    | all_to_all, the other way
+    exchange_rows      rows for other ranks to rows from other ranks             | exchange_rows, the other way
 
 Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053 (copy, reduce); Korthikanti et al. (2022),
 https://doi.org/10.48550/arXiv.2205.05198 (all_gather, reduce_scatter); Jacobs et al. (2023),
@@ -72,6 +73,19 @@ def reduce_scatter(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[T
 def all_to_all(x: Shaped[Tensor, "..."], cut: int, join: int, group: Group) -> Shaped[Tensor, "..."]:
     """Turns parts along dim ``join`` into parts along dim ``cut``, which the group's size divides."""
     return _mapped(x, group, partial(_exchanged, cut=cut, join=join), partial(_exchanged, cut=join, join=cut))
+
+
+def exchange_rows(
+    x: Shaped[Tensor, "sent *any"], sent: Sequence[int], received: Sequence[int], group: Group
+) -> Shaped[Tensor, "received *any"]:
+    """Returns the rows that other ranks have for this one.
+
+    Args:
+        x: rows for the others, rank by rank.
+        sent, received: how many there are for each rank, and from each.
+    """
+    there, back = (tuple(sent), tuple(received)), (tuple(received), tuple(sent))
+    return _mapped(x, group, partial(_rows, counts=there), partial(_rows, counts=back))
 
 
 def share_gradient(x: Shaped[Tensor, "*shape"], num_ranks: int) -> Shaped[Tensor, "*shape"]:
@@ -186,3 +200,12 @@ def _exchanged(x: Shaped[Tensor, "..."], cut: int, join: int, group: dist.Proces
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent, group=group)
     return torch.cat(list(received), dim=join)
+
+
+def _rows(
+    x: Shaped[Tensor, "sent *any"], counts: tuple[tuple[int, ...], tuple[int, ...]], group: dist.ProcessGroup
+) -> Shaped[Tensor, "received *any"]:
+    sent, received = counts
+    found = x.new_empty(sum(received), *x.shape[1:])
+    dist.all_to_all_single(found, x.contiguous(), list(received), list(sent), group=group)
+    return found

@@ -108,6 +108,7 @@ class LoadedModel:
         fitted: what it was built from and normalized with.
         model: in evaluation mode.
         device: where it is.
+        world: the processes that have it, each whole, and may share large cases; None: this one alone.
     """
 
     directory: Path
@@ -115,6 +116,7 @@ class LoadedModel:
     fitted: FittedData
     model: nn.Module
     device: torch.device
+    world: World | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
@@ -19,12 +20,14 @@ from sciml.nn.message import EdgeGeometry, MessageGeometry, NodeStates, PairGeom
 from sciml.nn.painn import PaiNNLayer
 from sciml.nn.property_layers import GPSLayer, PNALayer
 from sciml.nn.radial import RadialBasis, RadialKind
+from sciml.nn.recompute import recompute
 from sciml.nn.schnet import SchNetLayer
 from sciml.nn.tensornet import TensorNetLayer
 from sciml.parallel.plan import CopyToRegion, GatherReplicated, Scatter, ShardingPlan, Style
 
 ForceLayer = Literal["painn", "tensornet", "egnn", "schnet"]
 Layer = Literal[ForceLayer, "pna", "gps"]
+Exchange = Callable[[NodeStates], NodeStates]
 Repulsion = Literal["auto", "zbl", "none"]
 FORCE_LAYERS: tuple[ForceLayer, ...] = get_args(ForceLayer)
 LAYERS: tuple[Layer, ...] = get_args(Layer)
@@ -51,6 +54,8 @@ class GNNConfig:
         num_heads: attention heads of ``gps``.
         correlation: how many of an atom's matrices ``tensornet`` multiplies with one another, 2 or 3; each is a sum
             over neighbors, so more tell more of their angles.
+        recompute: ``none``, or ``full``: what happens within a layer is computed again in the backward pass, so that
+            only states of atoms between layers are kept.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("num_channels",)
@@ -65,6 +70,7 @@ class GNNConfig:
     num_heads: AtLeastOne = 4
     correlation: Literal[2, 3] = 2
     repulsion: Repulsion = "none"
+    recompute: Literal["none", "full"] = "none"
 
     def __post_init__(self) -> None:
         if self.layer == "gps":
@@ -150,7 +156,7 @@ class GNN(nn.Module):
         super().__init__()
         if makes_vectors and config.layer != "painn":
             raise ConfigError(f"{config.layer!r} has no vectors", key="model.layer", hint="use painn")
-        self.config = config
+        self.config, self.recomputes_layers = config, config.recompute == "full"
         basis = RadialBasis(config.radial, config.num_radial, config.cutoff)
         self.elements = nn.Embedding(num_elements, config.num_channels)
         self.geometry = _geometry(config, basis, avg_num_neighbors)
@@ -170,6 +176,7 @@ class GNN(nn.Module):
         receivers: Int[Tensor, "edge"],
         num_atoms: int,
         graph_index: Int[Tensor, "atom"] | None = None,
+        exchange: Exchange | None = None,
     ) -> NodeStates:
         """Returns the states of all atoms of a batch.
 
@@ -179,11 +186,15 @@ class GNN(nn.Module):
             senders, receivers: atoms at the ends.
             num_atoms: atoms of the batch, also those without edges.
             graph_index: which graph an atom belongs to; only ``gps`` asks.
+            exchange: where ranks share a structure, what brings the states of copies of others' atoms up to date.
         """
         states = NodeStates(self.own_channels(self.elements(elements)))
         neighbors = self.geometry(edge_vectors, senders, receivers, num_atoms, graph_index)
-        for layer in self.layers:
-            states = layer(states, neighbors)
+        for number, layer in enumerate(self.layers):
+            if exchange is not None and number:
+                states = exchange(states)
+            mode = "full" if self.recomputes_layers else "none"
+            states = NodeStates(*recompute(mode, layer, states, neighbors))
         scalars = self.norm(self.whole(states.scalars))
         return NodeStates(scalars, None if states.vectors is None else self.whole(states.vectors))
 

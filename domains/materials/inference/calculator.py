@@ -51,6 +51,7 @@ class SciMLCalculator(Calculator):
         dtype: ``float64`` conserves energy over long dynamics; ``float32`` is faster.
         branch: the data set whose head is read; None takes the first.
         skin: A; 0 searches neighbors each time.
+        shared: whether the processes that torchrun started share each structure. All must run the same script.
 
     Attributes:
         predictor: the model.
@@ -71,11 +72,12 @@ class SciMLCalculator(Calculator):
         dtype: str = "float64",
         branch: str | None = None,
         skin: float = 0.5,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         at_least(skin, 0, "skin", example=0.5)
         self.predictor = Predictor.open(
-            run, runs_dir=runs_dir, checkpoint=checkpoint, device=device, dtype=dtype, branch=branch
+            run, runs_dir=runs_dir, checkpoint=checkpoint, device=device, dtype=dtype, branch=branch, shared=shared
         )
         self.implemented_properties = _properties(self.predictor)
         self.skin, self.searches = skin, 0

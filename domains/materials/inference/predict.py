@@ -108,16 +108,23 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
         RunError: the disk is full.
     """
     predictor = Predictor(loaded, dtype=config.dtype, branch=config.branch)
+    is_main = loaded.world is None or loaded.world.is_main
+    if config.relax != "none" and loaded.world is not None and loaded.world.size > 1:
+        raise ConfigError("structures are relaxed in one process", key="relax", hint="leave torchrun out")
     names = tuple(config.properties or predictor.predicts)
     predictor.refuse_without(*names)
     files, folder = locate(config.structures), loaded.directory / "predictions"
     outsiders, count, unfinished = OutOfDomain(), 0, 0
+    predicted = _predicted(predictor, files, config, names)
+    if not is_main:  # of several processes the first writes
+        deque(predicted, maxlen=0)
+        return CommandResult({}, "")
     with (
         new_output(config.out, folder, "prediction", SUFFIXES) as output,
         disk_errors(output.path),
         open_to_write(output.temporary) as out,
     ):
-        for structure, atoms, values in track(_predicted(predictor, files, config, names), "predicting"):
+        for structure, atoms, values in track(predicted, "predicting"):
             reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
             outsiders.add(structure.name, reasons)
             unfinished += not atoms.info.get(RELAXED, True)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
+from torch import nn
 
 from domains.materials.data.batch import GraphSample, collate
 from domains.materials.data.labels import NODE
 from domains.materials.data.neighbors import graph_sample
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import Structure
+from domains.materials.inference.partition import Ranks, evaluate_shared
 from domains.materials.training.ensemble import combined
 from domains.materials.training.task import ENERGY, MaterialsTask
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
-from sciml.distributed.world import pick_device
+from sciml.distributed.world import World, join, pick_device
 from sciml.domain.protocol import LoadedModel
+from sciml.models.gnn import GNN
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model
 
@@ -29,7 +34,9 @@ Labels = dict[str, np.ndarray]
 ATOMIC = ("energies", "stresses")
 """Names what each atom has of energy and stress, under ASE's names."""
 BATCH_EDGES = 60_000
-"""Edges that are gone through together; a structure with more goes alone."""
+"""Edges that are gone through together; a structure with more goes alone, shared by the processes there are."""
+LARGE_EDGES = 1_000_000
+"""Edges from which on layers are computed again in the backward pass, since memory is dearer than time."""
 
 
 class Predictor:
@@ -44,6 +51,8 @@ class Predictor:
         schema: elements, cutoff, labels.
         predicts: names of what the model has a head for, forces and stress included.
         has_spread: whether everything predicted has a standard deviation beside it, ``<name>_std``.
+        world: the processes that share structures; None: this one alone. All must ask for the same structures.
+        least_shared: edges from which on a structure is shared.
 
     Raises:
         ConfigError: the model has no such data set.
@@ -60,6 +69,7 @@ class Predictor:
         self.config = loaded.spec.task
         self.task = MaterialsTask(self.schema, self.statistics, self.config).to(self.device)
         self.task.calibration = loaded.fitted.calibration
+        self.world, self.least_shared = loaded.world, BATCH_EDGES
         self.has_spread = self.config.members > 1
         energy = self.config.targets.get(ENERGY)
         weights = {"forces": energy.forces_weight, "stress": energy.stress_weight} if energy else {}
@@ -76,8 +86,12 @@ class Predictor:
         device: str = "auto",
         dtype: str = "float32",
         branch: str | None = None,
+        shared: bool = False,
     ) -> Predictor:
         """Opens the model of a run: its folder, its name, or ``latest``.
+
+        Args:
+            shared: whether all processes that torchrun started share each structure; all must then do the same.
 
         Raises:
             ConfigError: there is no such run, checkpoint or device, or it is no run of this domain.
@@ -85,8 +99,11 @@ class Predictor:
         folder = RunFolder.find(str(run), runs_dir)
         if folder.record["domain"] != "materials":
             raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
-        loaded = load_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(pick_device(device)))
-        return cls(loaded, dtype=dtype, branch=branch)
+        world = join(device) if shared else World(0, 1, torch.device(pick_device(device)))
+        loaded = load_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(world.device))
+        predictor = cls(replace(loaded, world=world), dtype=dtype, branch=branch)
+        predictor.least_shared = 0 if shared else BATCH_EDGES
+        return predictor
 
     def refuse_without(self, *names: str) -> None:
         """Refuses what the model has no head for.
@@ -132,12 +149,14 @@ class Predictor:
     def predict_samples(
         self, samples: Sequence[GraphSample], *, gradients: bool = True, atomic: bool = False
     ) -> list[Labels]:
-        """Predicts for structures whose neighbors are known, in one batch."""
-        batch = collate(samples, dtype=self.dtype).to(self.device)
-        with torch.no_grad():
-            members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients, atomic=atomic)
-            values = combined(members, self.task.calibration)
-        sizes = batch.num_atoms.tolist()
+        """Predicts for structures whose neighbors are known, in one batch; one that is large by all processes."""
+        edges = sum(len(sample.senders) for sample in samples)
+        with recomputing(self.model) if edges >= LARGE_EDGES else nullcontext():
+            if len(samples) == 1 and self.world is not None and self.world.size > 1 and edges >= self.least_shared:
+                values = self._shared(samples[0], gradients=gradients, atomic=atomic)
+            else:
+                values = self._whole(samples, gradients=gradients, atomic=atomic)
+        sizes = [len(sample.atomic_numbers) for sample in samples]
         split = {
             name: np.split(value.detach().cpu().numpy(), np.cumsum(sizes if self._is_node(name) else [1] * len(sizes)))
             for name, value in values.items()
@@ -146,6 +165,30 @@ class Predictor:
             {name: parts[n] if self._is_node(name) else parts[n][0] for name, parts in split.items()}
             for n in range(len(samples))
         ]
+
+    def _whole(self, samples: Sequence[GraphSample], *, gradients: bool, atomic: bool) -> dict[str, torch.Tensor]:
+        """Predicts for structures in this process."""
+        batch = collate(samples, dtype=self.dtype).to(self.device)
+        with torch.no_grad():
+            members = self.task.evaluate(self.model, batch, create_graph=False, gradients=gradients, atomic=atomic)
+            return combined(members, self.task.calibration)
+
+    def _shared(self, sample: GraphSample, *, gradients: bool, atomic: bool) -> dict[str, torch.Tensor]:
+        """Predicts energies of a structure together with the other processes."""
+        assert self.world is not None
+        if tuple(self.config.targets) != (ENERGY,):
+            raise ConfigError("processes share a structure's energy alone", key="run", hint="leave torchrun out")
+        ranks = Ranks(self.world.rank, self.world.size, dist.group.WORLD)
+        return evaluate_shared(
+            self.task,
+            self.model,
+            sample,
+            ranks,
+            dtype=self.dtype,
+            device=self.device,
+            gradients=gradients,
+            atomic=atomic,
+        )
 
     def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[np.ndarray, "member sample *any"]:
         """Returns one value of each structure by each member of an ensemble, without averages.
@@ -165,6 +208,20 @@ class Predictor:
     def _is_node(self, name: str) -> bool:
         name = name.removesuffix("_std")
         return name in ("forces", *ATOMIC) or (name in self.schema.labels and self.schema.labels[name].level == NODE)
+
+
+@contextmanager
+def recomputing(model: nn.Module) -> Iterator[None]:
+    """Lets all layers of a model be computed again in the backward pass."""
+    networks = [module for module in model.modules() if isinstance(module, GNN)]
+    before = [network.recomputes_layers for network in networks]
+    for network in networks:
+        network.recomputes_layers = True
+    try:
+        yield
+    finally:
+        for network, recomputes in zip(networks, before, strict=True):
+            network.recomputes_layers = recomputes
 
 
 def _batches(samples: Iterable[GraphSample]) -> Iterator[list[GraphSample]]:

@@ -44,9 +44,9 @@ class MaterialsEnsemble(nn.Module):
         """Returns the known element that another is most like; see :meth:`MaterialsGNN.likest`."""
         return MaterialsGNN.likest(variable, known)
 
-    def forward(self, *graph: Any) -> list[dict[str, Tensor]]:
+    def forward(self, *graph: Any, **options: Any) -> list[dict[str, Tensor]]:
         """Returns what each member predicts for the same structures."""
-        return [member(*graph) for member in self.members]
+        return [member(*graph, **options) for member in self.members]
 
 
 def combined(members: Sequence[Mapping[str, Tensor]], calibration: Mapping[str, float]) -> dict[str, Tensor]:

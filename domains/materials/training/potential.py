@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from domains.materials.training.heads import Head, TargetConfig, branch_rows
 from domains.materials.training.periodic_table import likest_element
-from sciml.models.gnn import GNN, GNNConfig
+from sciml.models.gnn import GNN, Exchange, GNNConfig
 from sciml.nn.initialization import initialize
 from sciml.nn.radial import envelope
 from sciml.nn.repulsion import ScreenedRepulsion
@@ -90,6 +90,7 @@ class MaterialsGNN(nn.Module):
         receivers: Int[Tensor, "edge"],
         graph_index: Int[Tensor, "atom"],
         branch: Int[Tensor, "graph"],
+        exchange: Exchange | None = None,
     ) -> dict[str, Float[Tensor, "_ _"]]:
         """Returns targets by name, (structure or atom, width), also where no label is known; beside them
         :data:`ATOMIC`, :data:`REPULSION` and :data:`BONDED`.
@@ -99,10 +100,11 @@ class MaterialsGNN(nn.Module):
             senders, receivers: atoms at the ends.
             graph_index: the structure of an atom.
             branch: the data set of each structure, whose head is read.
+            exchange: see :meth:`sciml.models.gnn.GNN.forward`.
         """
         table = torch.tensor(self.elements, device=atomic_numbers.device)
         elements = torch.searchsorted(table, atomic_numbers)
-        states = self.encoder(elements, edge_vectors, senders, receivers, len(elements), graph_index)
+        states = self.encoder(elements, edge_vectors, senders, receivers, len(elements), graph_index, exchange)
         outputs = {}
         for name, head in self.heads.items():
             rows = torch.tensor(self.rows[name], device=branch.device).clamp(min=0)[branch]

@@ -25,6 +25,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline, Score
+from sciml.models.gnn import Exchange
 from sciml.nn.repulsion import atomic_radii
 
 ENERGY = "energy"
@@ -128,7 +129,14 @@ class MaterialsTask:
         return None
 
     def evaluate(
-        self, model: nn.Module, batch: GraphBatch, *, create_graph: bool, gradients: bool = True, atomic: bool = False
+        self,
+        model: nn.Module,
+        batch: GraphBatch,
+        *,
+        create_graph: bool,
+        gradients: bool = True,
+        atomic: bool = False,
+        exchange: Exchange | None = None,
     ) -> list[dict[str, Tensor]]:
         """Predicts all targets in physical units by each member; ``<name>_std`` beside those with a variance.
 
@@ -136,12 +144,16 @@ class MaterialsTask:
             create_graph: whether forces and stress are to be differentiated further.
             gradients: whether there are to be any.
             atomic: whether what each atom has of energy and stress is wanted beside, ``energies`` and ``stresses``.
+            exchange: where ranks share a structure, what brings the states of copies of others' atoms up to date. The
+                copies are the last structure of the batch, whose energy does not count.
         """
         wanted = self.config.has_gradients and gradients
         with torch.enable_grad() if wanted else torch.set_grad_enabled(torch.is_grad_enabled()):
             positions, strain, vectors = strained(batch, wanted)
             pair = self._pair(batch, vectors, wanted)
-            raw = model(batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
+            graph = (batch.atomic_numbers, vectors, batch.senders, batch.receivers, batch.graph_index, batch.branch)
+            raw = model(*graph) if exchange is None else model(*graph, exchange=exchange)
+            counted = batch.num_samples - (exchange is not None)
             members = []
             for outputs in raw if isinstance(raw, list) else [raw]:
                 member: dict[str, Tensor] = {}
@@ -149,8 +161,8 @@ class MaterialsTask:
                     if target.kind == "energy":
                         moved = (positions, strain) if wanted else ()
                         if atomic:
-                            member |= self._atomic(outputs, batch, vectors if wanted else None, pair)
-                        member |= self._energy(outputs, batch, moved, create_graph)
+                            member |= self._atomic(outputs, batch, vectors if wanted else None, pair, counted)
+                        member |= self._energy(outputs, batch, moved, create_graph, counted)
                         if pair is not None:
                             self._add_pair(member, batch, vectors, pair)
                     else:
@@ -159,9 +171,18 @@ class MaterialsTask:
         return members
 
     def _energy(
-        self, outputs: Mapping[str, Tensor], batch: GraphBatch, moved: tuple[Tensor, ...], create_graph: bool
+        self,
+        outputs: Mapping[str, Tensor],
+        batch: GraphBatch,
+        moved: tuple[Tensor, ...],
+        create_graph: bool,
+        counted: int,
     ) -> dict[str, Tensor]:
-        """Returns the energy, float64, and its gradients in positions and strain where these were moved."""
+        """Returns the energy, float64, and its gradients in positions and strain where these were moved.
+
+        Args:
+            counted: how many of the structures count in the gradients.
+        """
         raw, branch = outputs[ENERGY], batch.branch[batch.graph_index]
         energy = raw[:, 0].to(batch.positions.dtype) * self.statistics.output_scale.to(raw)
         beside = self._beside(outputs, batch)
@@ -170,7 +191,8 @@ class MaterialsTask:
         gradients = {}
         if moved:
             # members share what comes before them: positions, strain and vectors
-            slope, virial = torch.autograd.grad(energy.sum(), moved, create_graph=create_graph, retain_graph=True)
+            total = energy[:counted].sum()
+            slope, virial = torch.autograd.grad(total, moved, create_graph=create_graph, retain_graph=True)
             volume = torch.linalg.det(batch.cell).abs()[:, None, None]
             stress = torch.where(volume > 0, virial / volume.clamp(min=1e-6), 0.0)
             gradients = {"forces": -slope, "stress": stress}
@@ -216,6 +238,7 @@ class MaterialsTask:
         batch: GraphBatch,
         vectors: Float[Tensor, "edge 3"] | None,
         pair: PairResult | None,
+        counted: int,
     ) -> dict[str, Tensor]:
         """Returns the energy of each atom (eV), and its stress (eV/A^3) where the edges' vectors are given.
 
@@ -231,7 +254,8 @@ class MaterialsTask:
         if pair is not None:
             found["energies"] = found["energies"] + pair.energies
         if vectors is not None:
-            (pull,) = torch.autograd.grad(energies.sum(), vectors, retain_graph=True)
+            total = energies[batch.graph_index < counted].sum()
+            (pull,) = torch.autograd.grad(total, vectors, retain_graph=True)
             outer = torch.einsum("ea,eb->eab", vectors, pull)
             halves = 0.25 * (outer + outer.transpose(1, 2))
             if pair is not None:

@@ -307,3 +307,19 @@ def test_bad_configuration_is_refused(change, message):
 def test_vectors_are_refused_of_layers_without_them():
     with pytest.raises(ConfigError, match=r"model\.layer: 'egnn' has no vectors; use painn"):
         GNN(replace(CONFIG, layer="egnn"), 3, avg_num_neighbors=12.0, makes_vectors=True)
+
+
+@pytest.mark.parametrize("layer", FORCE_LAYERS)
+def test_layers_computed_again_give_the_same_gradients_of_a_force_loss(layer):
+    def gradients(recompute):
+        model, atoms = drawn(EnergyModel(replace(CONFIG, layer=layer, recompute=recompute))), crystal()
+        x = atoms.positions.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(atoms, atoms.edge_vectors(x)).sum(), x, create_graph=True)
+        slope.square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    expected, found = gradients("none"), gradients("full")
+    assert expected.keys() == found.keys()
+    assert max(value.abs().max() for value in expected.values()) > 1e-5
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-14)
