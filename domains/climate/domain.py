@@ -25,6 +25,7 @@ from domains.climate.forecast.baselines import BASELINES, baselines_of
 from domains.climate.forecast.drift import drift_summary
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
+from domains.climate.forecast.extremes import thresholds_of
 from domains.climate.forecast.forecast_file import ForecastFile
 from domains.climate.forecast.initial_conditions import forecast_figures, initial_batch
 from domains.climate.model.climax import ClimaX, ClimaXConfig, Predicts
@@ -142,6 +143,7 @@ class ClimateDomain:
             seed=spec.seed,
             climatology=None if reference is None else reference.climatology,
             baselines=lambda: baselines_of(reference, scored),
+            thresholds=lambda: {} if reference is None else thresholds_of(reference),
         )
 
     def restore(self, schema: Mapping[str, Any], statistics: Mapping[str, Tensor]) -> FittedData:

@@ -29,7 +29,8 @@ def draw_skill_beside_baselines(scores: Scores, lead_hours: float | None, source
 
 def draw_skill_by_lead_time(scores: Scores, source: str, path: Path) -> Path:
     """Draws RMSE above, ACC below, against lead time, for up to four variables."""
-    names = choose(tuple(scores.variables), SHOWN_CHANNELS, MOST_CURVES)
+    channels = dict.fromkeys(row["variable"] for row in scores.rows if row["metric"] == RMSE.name)
+    names = choose(tuple(channels), SHOWN_CHANNELS, MOST_CURVES)
     titles = {name: f"{channel_title(name)}\n{name}, {pretty_unit(channel_unit(name))}".rstrip(", ") for name in names}
     return draw_scores_by_lead_time(
         scores,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class ScoredCases:
 
     def is_whole(self) -> Bool[Tensor, "case channel"]:
         """Says which channels are known in every cell, in the truth and in all members."""
+        if self.known is None:
+            return torch.ones(self.truth.shape[:2], dtype=torch.bool, device=self.truth.device)
         return self.truth.isfinite().all(-1).all(-1) & self.members.isfinite().all(-1).all(-1).all(1)
 
 

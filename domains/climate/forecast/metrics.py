@@ -22,6 +22,8 @@ from domains.climate.data.samples import INDEPENDENT_HOURS
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit
 from domains.climate.forecast.cases import PartialScores, ScoredCases
+from domains.climate.forecast.cyclones import Cyclones
+from domains.climate.forecast.extremes import Extremes, Thresholds
 from domains.climate.forecast.power import PowerByScale
 from domains.climate.forecast.ranks import RankHistogram
 from sciml.domain.protocol import Prediction
@@ -57,6 +59,8 @@ class ClimateMetrics:
     ``spread``              square root of the mean ensemble variance (n - 1)
     ``spread_skill``        ``spread`` over the RMSE of the ensemble mean
     ``rank_histogram``      distance of the ranks of the truth among the members from equal shares
+    ``..._p95``             Brier score, ROC area and quantile score of heat and wind, see ``extremes.py``
+    ``cyclone_...``         hit rate, false alarms and position error of minima of pressure, see ``cyclones.py``
     ``power``               geometric mean over zonal wavenumbers of the forecasts' power over the truth's, of members
     ======================  ============================================================================
 
@@ -67,6 +71,8 @@ class ClimateMetrics:
         device: where the sums are kept.
         frame: cells at the edges of a region, which are given and do not count.
         members: of the ensembles that are scored; their ranks are counted.
+        thresholds: of extremes, see :mod:`domains.climate.forecast.extremes`; without them there are no scores of them.
+        std: of each channel, by which cyclones are told; without it they are not looked for.
     """
 
     def __init__(
@@ -77,6 +83,8 @@ class ClimateMetrics:
         device: torch.device | str = "cpu",
         frame: Bool[np.ndarray, "latitude longitude"] | None = None,
         members: int = 1,
+        thresholds: Thresholds | None = None,
+        std: Float[Tensor, "channel"] | None = None,
     ) -> None:
         self.climatology = climatology
         outputs = [name not in schema.inputs for name in schema.channels]
@@ -94,6 +102,10 @@ class ClimateMetrics:
             self._parts.append(PowerByScale(schema, leads, device))
         if members > 1:
             self._parts.append(RankHistogram(schema.channels, members, self._area, leads))
+        if thresholds:
+            self._parts.append(Extremes(schema.channels, thresholds, members, self._area, leads))
+        if std is not None and Cyclones.fits(schema):
+            self._parts.append(Cyclones(schema, std, leads, device))
 
     def sums(self) -> list[Tensor]:
         """Returns the float64 accumulators in a fixed order; adding them over ranks in place is all."""

@@ -85,9 +85,10 @@ class PowerByScale:
 
     def update(self, cases: ScoredCases) -> None:
         is_whole = cases.is_whole()
-        forecast = zonal_power_spectrum(cases.members, self.latitude, self.bands).mean(1)
-        truth = zonal_power_spectrum(cases.truth, self.latitude, self.bands)
-        both = torch.where(is_whole[..., None], torch.stack([forecast, truth]), 0.0)
+        fields = torch.cat([cases.truth[:, None], cases.members], dim=1)
+        powers = zonal_power_spectrum(fields, self.latitude, self.bands)
+        both = torch.stack([powers[:, 1:].mean(1), powers[:, 0]])
+        both = torch.where(is_whole[..., None], both, 0.0)
         self.powers.index_add_(1, cases.lead, both)
         self.counts.index_add_(0, cases.lead, is_whole.to(self.counts))
 

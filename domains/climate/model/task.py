@@ -19,6 +19,7 @@ from domains.climate.data.boundary import boundary_frame, score_weights
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.forcings import FORCINGS, chosen, forcing_fields
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from domains.climate.forecast.extremes import Thresholds
 from domains.climate.forecast.metrics import ClimateMetrics, FieldsAt
 from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
@@ -93,6 +94,7 @@ class ClimateTask:
         seed: of what is drawn of the horizon.
         climatology: mean fields by valid time, for the anomaly correlation.
         baselines: what forecasts are compared with.
+        thresholds: of extremes, made when they are first needed.
     """
 
     needs_double_backward = False
@@ -112,6 +114,7 @@ class ClimateTask:
         seed: int = 0,
         climatology: FieldsAt | None = None,
         baselines: Callable[[], Mapping[Baseline, Predictor]] = dict,
+        thresholds: Callable[[], Thresholds] = dict,
     ) -> None:
         self.schema, self.statistics = schema, statistics
         self.score_lead_times = tuple(score_lead_times)
@@ -124,6 +127,8 @@ class ClimateTask:
         self.has_gaps = has_outputs or bool(schema.gaps)
         self._frame = boundary_frame(schema, boundary_rows)
         self._make_baselines = baselines
+        self._make_thresholds = thresholds
+        self._thresholds: Thresholds | None = None
         self._baselines: Mapping[Baseline, Predictor] | None = None
         self.to("cpu")
 
@@ -227,9 +232,12 @@ class ClimateTask:
         return member_noise(batch.noise_seeds, batch.steps_taken, self.loss_config.noise_length).to(batch.state.device)
 
     def metrics(self) -> ClimateMetrics:
+        if self._thresholds is None:
+            self._thresholds = self._make_thresholds()
         return ClimateMetrics(
-            self.schema, self.score_lead_times, self.climatology, self.device, self._frame, self.members
-        )
+            self.schema, self.score_lead_times, self.climatology, self.device, self._frame, self.members,
+            self._thresholds, self.statistics.std,
+        )  # fmt: skip
 
     def baselines(self) -> Mapping[Baseline, Predictor]:
         if self._baselines is None:
