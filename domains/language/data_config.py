@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, FilePath, NonNegative
@@ -32,6 +33,8 @@ class LanguageDataConfig:
         splits: how every file is shared out.
         title: what the text is; shown on pictures.
     """
+
+    practical: ClassVar[tuple[str, ...]] = ("path",)
 
     path: FilePath | list[FilePath] = "data/language/moby_dick.txt"
     context: AtLeastOne | None = None

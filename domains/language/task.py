@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ class LanguageTaskConfig:
         write_bytes: how many bytes the model writes for the report; 0 lets it write nothing.
         temperature: by which its logits are divided when it writes.
     """
+
+    practical: ClassVar[tuple[str, ...]] = ("write_bytes", "temperature")
 
     write_bytes: NonNegative[int] = 400
     temperature: Positive[float] = 0.8

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from sciml.core.command_line import CONFIG_DIR
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.files import in_a_sentence
 from sciml.core.progress import waiting
@@ -76,6 +77,7 @@ def _end(error: BaseException) -> NoReturn:
 
 def _run(verb: str, arguments: list[str]) -> None:
     config_dir = _option(arguments, "--config-dir")
+    CONFIG_DIR.set(config_dir)
     arguments = _with_file(arguments)
     if MANY & set(arguments):
         _run_many(verb, [word for word in arguments if word not in MANY], config_dir)

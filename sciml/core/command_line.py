@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextvars import ContextVar
 
 from sciml.core.installation import start
 
 PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)
 """Values that need no quotes in the grammar of overrides."""
+
+CONFIG_DIR: ContextVar[str | None] = ContextVar("config_dir", default=None)
+"""Folder with groups of the user's own, which the running command was given and its next ones need, too."""
 
 
 def command(verb: str, *arguments: str, **keys: object) -> str:
@@ -18,7 +22,9 @@ def command(verb: str, *arguments: str, **keys: object) -> str:
         arguments: words that are written as they are, such as ``structures=FILE``.
     """
     overrides = [f"{key}={quoted(str(value))}" for key, value in keys.items()]
-    return " ".join([start(verb), *map(shlex.quote, overrides), *arguments])
+    own = CONFIG_DIR.get()
+    words = [*([f"--config-dir={own}"] if own else []), *overrides]
+    return " ".join([start(verb), *map(shlex.quote, words), *arguments])
 
 
 def quoted(value: str) -> str:

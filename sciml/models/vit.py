@@ -52,6 +52,8 @@ class ViTConfig:
         num_kv_heads: heads of keys and values, each for a group of heads of queries; None takes ``num_heads``.
     """
 
+    practical: ClassVar[tuple[str, ...]] = ("recompute", "recompute_every")
+
     WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
     kind: str = "vit"
     embed_dim: AtLeastOne = 128

@@ -9,6 +9,7 @@ from sciml.core.config import flat
 from sciml.core.errors import ConfigError
 from sciml.core.sentences import plain
 from sciml.domain.loading import load_domain
+from sciml.domain.optional import AUTO
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.spec import with_overrides, with_recorded_paths
@@ -26,8 +27,9 @@ OLDER = {"lora_rank": 0}
 def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bool = False) -> dict[str, Any]:
     """Returns the configuration that a run goes on with.
 
-    Single keys that were typed are changed. Groups that were chosen, by themselves or within an experiment, are taken
-    as a whole where a run may change them, and refused where they differ in what the run is.
+    Single keys that were typed are changed; those that make the run what it is are refused where they differ, but for
+    those that a configuration calls ``practical``. Groups that were chosen, by themselves or within an experiment, are
+    taken as a whole where a run may change them, and refused where they differ in what the run is.
 
     Args:
         restarted: whether its job was restarted with the command line that began it.
@@ -38,6 +40,7 @@ def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bo
     before = folder.record["config"]
     config, typed = with_overrides(before, composition.overrides), set(composition.selected)
     if not restarted:
+        _refuse_other_keys(before, composition.overrides, folder)
         if "experiment" in typed:
             typed |= {*KEPT, *CHOSEN}
         if typed & set(KEPT):
@@ -48,16 +51,34 @@ def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bo
     return _with_own_decay(config, before)
 
 
+def _refuse_other_keys(before: Mapping[str, Any], overrides: Mapping[str, Any], folder: RunFolder) -> None:
+    """Refuses typed keys that would make another run of it; those that say how it is computed may change."""
+    kept = {key: value for key, value in overrides.items() if key.partition(".")[0] in KEPT}
+    if not kept:
+        return
+    domain = load_domain(before["domain"])
+    kinds = {
+        "data": domain.data_config,
+        "task": domain.task_config,
+        "model": domain.model_kinds.get(before["model"].get("kind")),
+    }
+    for key, value in kept.items():
+        group, name = key.split(".")[:2]
+        if name not in getattr(kinds.get(group), "practical", ()):
+            chosen = with_overrides({group: before[group]}, {key: value})[group]
+            _refuse_other(group, before[group], chosen, folder)
+
+
 def _refuse_other(group: str, own: Any, chosen: Any, folder: RunFolder) -> None:
     """Refuses a group, or a value, that differs from the run's; null leaves it to the data, and so to the run."""
     mine = flat(own, group)
     for key, value in flat(chosen, group).items():
-        if value is not None and _comparable(mine.get(key)) != _comparable(value):
+        if value not in (None, AUTO, [AUTO]) and _comparable(mine.get(key)) != _comparable(value):
             raise ConfigError(
                 f"{folder.path} was begun with {plain(mine.get(key), quoted=True)} and cannot resume with "
                 f"{plain(value, quoted=True)}",
                 key=key,
-                hint=f"leave {group}= out, or begin a new run, with init_from= if its weights are to be taken over",
+                hint="leave it out, or begin a new run, with init_from= if its weights are to be taken over",
             )
 
 

@@ -48,6 +48,8 @@ class ClimateDataConfig(Selection):
             are such a simulation.
     """
 
+    practical: ClassVar[tuple[str, ...]] = ("path", "cache", "max_memory_gb", "preload_gb")
+
     key_prefix: ClassVar[str] = "data."
 
     path: FilePath | list[FilePath] = "data/climate/simulated_archive.zarr"

@@ -60,6 +60,8 @@ class ClimaXConfig:
         recompute: ``none``, ``selective`` or ``full``; what the backward pass computes again.
     """
 
+    practical: ClassVar[tuple[str, ...]] = ("recompute",)
+
     WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim",)
     kind: str = "climax"
     embed_dim: AtLeastOne = 1024

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -52,6 +52,8 @@ class ClimateTaskConfig(LossConfig, HorizonConfig):
         perturbation: size of their perturbations, in standard deviations of each channel; by default 0.05, and none
             where the members differ by noise.
     """
+
+    practical: ClassVar[tuple[str, ...]] = ("score_lead_times", "members", "perturbation")
 
     intervals: list[str] = field(default_factory=lambda: ["72h"])
     score_lead_times: list[str] = field(default_factory=lambda: ["72h"])

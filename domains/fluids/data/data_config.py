@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.simulate_config import SimulateConfig
@@ -58,6 +58,8 @@ class FluidsDataConfig:
         title: what the data are; shown on pictures.
         preload_gb: data sets up to this size are kept in memory, larger ones read as they are needed.
     """
+
+    practical: ClassVar[tuple[str, ...]] = ("path", "cache", "preload_gb")
 
     path: Paths | None = None
     simulate: SimulateConfig = field(default_factory=SimulateConfig)

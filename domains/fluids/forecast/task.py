@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import MinLen
@@ -66,6 +66,8 @@ class FluidsTaskConfig:
 
     Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
     """
+
+    practical: ClassVar[tuple[str, ...]] = ("score_frames",)
 
     strides: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1])
     score_frames: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1, 5, 10])

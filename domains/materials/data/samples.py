@@ -48,6 +48,8 @@ class MaterialsDataConfig(Preparation):
             not forgotten.
     """
 
+    practical: ClassVar[tuple[str, ...]] = ("path", "test_path", "cache")
+
     key_prefix: ClassVar[str] = "data."
 
     path: Source = "data/materials/hea_eam.extxyz.xz"

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from sciml.core.command_line import command
+from sciml.core.command_line import CONFIG_DIR, command
 from sciml.run.compose import compose
 
 
@@ -28,3 +28,11 @@ def test_the_shell_and_hydra_read_the_name_of_a_folder_as_it_is(name):
     *_, argument = words.stdout.rstrip("\0").split("\0")
     assert shlex.split(line)[-1] == argument
     assert compose("evaluate", [argument]).config["run"] == f"runs/{name}"
+
+
+def test_next_commands_name_the_folder_of_ones_own_groups():
+    token = CONFIG_DIR.set("my conf")
+    try:
+        assert command("evaluate", run="a") == "python scripts/evaluate.py '--config-dir=my conf' run=a"
+    finally:
+        CONFIG_DIR.reset(token)

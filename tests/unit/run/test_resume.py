@@ -85,12 +85,20 @@ def test_what_a_run_is_may_be_named_again(trained):
         (["seed=8"], "seed"),
         (["domain=climate"], "domain._target_"),
         (["experiment=climate_archive"], "d"),
+        (["model.depth=3"], "model.depth"),
+        (["data.num_samples=21"], "data.num_samples"),
     ],
 )
 def test_what_a_run_is_cannot_be_changed(arguments, key, trained):
     composition = compose("train", arguments if "=climate" in arguments[0] else ["domain=toy", *arguments], CONF)
     with pytest.raises(ConfigError, match=rf"^{re.escape(key)}.*: .* was begun with .*cannot resume with"):
         resumed_config(trained.folder, composition)
+
+
+def test_single_keys_may_be_named_again_and_practical_ones_changed(trained):
+    again = resumed_config(trained.folder, composed("data.num_samples=20", "model.recompute=full"))
+    assert again["data"] == trained.spec.config["data"]
+    assert again["model"] == {**trained.spec.config["model"], "recompute": "full"}
 
 
 def test_a_restarted_job_is_not_taken_for_another_command(trained):
