@@ -46,11 +46,16 @@ class Axis:
         return f"parallel.{self.name}"
 
 
+RING, ULYSSES = "cp", "sp"
+"""Names of the axes of tokens: attention passes keys and values around the first, and along the second exchanges tokens
+for heads."""
+
 AXES = (
     Axis("pp", Role.STAGE),
     Axis("dp", Role.DATA),
     Axis("shard", Role.SHARD),
-    Axis("sp", Role.TOKEN),
+    Axis(RING, Role.TOKEN),
+    Axis(ULYSSES, Role.TOKEN),
     Axis("tp", Role.MATRIX),
 )
 """From the slowest links to the fastest: neighbors in rank are neighbors along the last axis, inside a node."""
@@ -72,8 +77,8 @@ def axes_of(*roles: Role) -> tuple[Axis, ...]:
 
 
 def key_of(role: Role) -> str:
-    """Returns the configuration key that messages name for a role: that of its first axis."""
-    return axes_of(role)[0].key
+    """Returns the configuration key that messages name for a role: that of its last axis, on the fastest links."""
+    return axes_of(role)[-1].key
 
 
 def num_ranks(degrees: Mapping[str, int], *roles: Role) -> int:

@@ -156,8 +156,9 @@ class UViT(FieldModel):
                 features = block(features, condition, inputs.topology)
             return self.decode(F.gelu(self.norm(features)), inputs)
 
-        rotary = self.rotary(inputs)
-        return ForwardPass(embed, head, (rotary,) if self.config.is_conditioned else (None, rotary), carried=1)
+        windows = self.trunk.windows(inputs.topology, (rows, columns), inputs.fields.device)
+        context = (self.rotary(inputs), None, windows)
+        return ForwardPass(embed, head, context if self.config.is_conditioned else (None, *context), carried=1)
 
     def rotary(self, inputs: FieldInputs) -> Rotary | None:
         """Returns the rotations of queries and keys at the patches' centers, or None without any."""

@@ -20,6 +20,8 @@ from sciml.nn.mlp import MLPKind, make_mlp
 from sciml.nn.norm import NormKind, QKNorm, to_autocast, token_norm
 from sciml.nn.position import Rotary
 from sciml.nn.recompute import Recompute, recompute
+from sciml.nn.topology import Topology
+from sciml.nn.window import AttentionKind, Partition, Pattern, Windows, windows_on
 from sciml.parallel.plan import AllGather, ShardingPlan, Stages, Style
 
 
@@ -50,6 +52,10 @@ class ViTConfig:
         recompute_every: every so many blocks it does, the first among them.
         norm: ``layer`` or ``rms``, of tokens.
         num_kv_heads: heads of keys and values, each for a group of heads of queries; None takes ``num_heads``.
+        attention: ``global`` lets every token attend to all; ``window`` to those of its window, which is shifted by
+            half in every second block.
+        window: the most rows and columns of tokens in a window.
+        global_every: every so many blocks attend globally all the same; None: no block.
     """
 
     practical: ClassVar[tuple[str, ...]] = ("recompute", "recompute_every")
@@ -77,6 +83,9 @@ class ViTConfig:
     recompute_every: AtLeastOne = 1
     norm: NormKind = "layer"
     num_kv_heads: AtLeastOne | None = None
+    attention: AttentionKind = "global"
+    window: tuple[AtLeastOne, ...] = (8, 8)
+    global_every: AtLeastOne | None = None
 
     def __post_init__(self) -> None:
         if self.is_conditioned and not self.condition_on:
@@ -86,6 +95,14 @@ class ViTConfig:
         divides(self.num_heads, self.embed_dim, key="model.num_heads", of="model.embed_dim")
         if self.num_kv_heads is not None:
             divides(self.num_kv_heads, self.num_heads, key="model.num_kv_heads", of="model.num_heads")
+        if len(self.window) != 2:
+            raise ConfigError(
+                f"must be rows and columns of tokens, got {list(self.window)}", key="model.window", hint="e.g. [8, 8]"
+            )
+        if self.global_every is not None and self.attention != "window":
+            raise ConfigError(
+                "all blocks attend globally already", key="model.global_every", hint="null, or model.attention=window"
+            )
         if self.rotary_axes and (self.head_dim % 2 or self.head_dim // 2 < len(self.rotary_axes)):
             raise ConfigError(
                 f"heads of {self.head_dim} channels cannot be rotated in pairs about {len(self.rotary_axes)} axes",
@@ -102,6 +119,13 @@ class ViTConfig:
     def is_conditioned(self) -> bool:
         """Says whether the blocks take a condition."""
         return self.conditioning != "none"
+
+    def pattern(self, number: int) -> Pattern:
+        """Returns whom the tokens of a block attend to, given its number from 0."""
+        every = self.global_every or self.depth + 1
+        if self.attention == "global" or (number + 1) % every == 0:
+            return "global"
+        return "shifted" if (number - number // every) % 2 else "window"
 
 
 class DropPath(nn.Module):
@@ -133,6 +157,9 @@ class Block(nn.Module):
         config: the trunk's configuration.
         drop_path: probability with which a half of this block is left out in training.
         causal: whether a token attends to itself and those before it only.
+
+    Attributes:
+        pattern: whom tokens attend to, where windows are given.
     """
 
     def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, causal: bool = False) -> None:
@@ -148,6 +175,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
         self.recompute = config.recompute
+        self.pattern: Pattern = "global"
 
     def forward(
         self,
@@ -155,11 +183,15 @@ class Block(nn.Module):
         condition: Float[Tensor, "batch condition"] | None = None,
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
+        windows: Windows | None = None,
     ) -> Float[Tensor, "batch token embed"]:
-        """Returns the block's tokens; ``condition`` is needed where the configuration has a conditioning."""
+        """Returns the block's tokens; ``condition`` is needed where the configuration has a conditioning, and
+        ``windows`` where the block does not attend globally.
+        """
         self.attention.recompute = self.recompute == "attention"
         paths = (self.drop_path(x), self.drop_path(x))
-        return recompute(self.recompute, self._tokens, x, condition, rotary, mask, *paths)
+        own = None if windows is None else windows.of(self.pattern)
+        return recompute(self.recompute, self._tokens, x, condition, rotary, mask, own, *paths)
 
     def _tokens(
         self,
@@ -167,15 +199,18 @@ class Block(nn.Module):
         condition: Float[Tensor, "batch condition"] | None,
         rotary: Rotary | None,
         mask: Bool[Tensor, "batch token"] | None,
+        windows: Partition | None,
         attention_path: Float[Tensor, "batch 1 1"] | None,
         mlp_path: Float[Tensor, "batch 1 1"] | None,
     ) -> Float[Tensor, "batch token embed"]:
         if self.modulation is None:
-            x = x + self._drop(self.attention(to_autocast(self.attention_norm(x)), rotary, mask), attention_path)
+            x = x + self._drop(
+                self.attention(to_autocast(self.attention_norm(x)), rotary, mask, windows), attention_path
+            )
             return x + self._drop(self.mlp(to_autocast(self.mlp_norm(x))), mlp_path)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition)
         normalized = to_autocast(modulate(self.attention_norm(x), shift_a, scale_a))
-        mixed = self.attention(normalized, rotary, mask)
+        mixed = self.attention(normalized, rotary, mask, windows)
         x = torch.addcmul(x, gate_a, self._drop(mixed, attention_path))
         fed = self.mlp(to_autocast(modulate(self.mlp_norm(x), shift_m, scale_m)))
         return torch.addcmul(x, gate_m, self._drop(fed, mlp_path))
@@ -218,11 +253,14 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig, block: Callable[[ViTConfig, float], Block] = Block) -> None:
         super().__init__()
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.recompute_every = config.recompute_every
+        self.config, self.recompute_every = config, config.recompute_every
         self.blocks = nn.ModuleList(block(config, rate) for rate in rates)
         for number, one in enumerate(self.blocks):
-            if number % config.recompute_every and isinstance(one, Block):
-                one.recompute = "none"
+            if isinstance(one, Block):
+                one.pattern = config.pattern(number)
+                one.attention.attend.has_windows = one.pattern != "global"
+                if number % config.recompute_every:
+                    one.recompute = "none"
         self.norm = token_norm(config.norm, config.embed_dim, has_gain=not config.is_conditioned)
         self.modulation = Modulation(config.condition_dim, config.embed_dim, 2) if config.is_conditioned else None
 
@@ -231,11 +269,19 @@ class ViT(nn.Module):
         tokens: Float[Tensor, "batch token embed"],
         condition: Float[Tensor, "batch condition"] | None = None,
         rotary: Rotary | None = None,
+        windows: Windows | None = None,
     ) -> Float[Tensor, "batch token embed"]:
         """Returns normalized tokens after all blocks."""
         for block in self.blocks:
-            tokens = block(tokens, condition, rotary)
+            tokens = block(tokens, condition, rotary, None, windows)
         return self.finish(tokens, condition)
+
+    def windows(self, topology: Topology, shape: tuple[int, int], device: torch.device) -> Windows | None:
+        """Returns the windows of a grid of so many rows and columns of tokens; None where all attend globally."""
+        config = self.config
+        if config.attention == "global":
+            return None
+        return windows_on(topology, shape, (config.window[0], config.window[1]), device)
 
     def finish(
         self, tokens: Float[Tensor, "batch token embed"], condition: Float[Tensor, "batch condition"] | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sciml.nn.norm import qk_norm
 from sciml.nn.position import Rotary, rotate
 from sciml.nn.recompute import recompute
+from sciml.nn.window import Partition
 
 
 class Attend(nn.Module):
@@ -18,11 +19,15 @@ class Attend(nn.Module):
         num_heads: number of heads of keys and values, which ranks share; those of one rank may be fewer.
         dropout: probability with which an attention weight is dropped in training.
         causal: whether a token sees itself and those before it only; a mask cannot be given besides.
+
+    Attributes:
+        has_windows: whether tokens are to see those of their window alone.
     """
 
     def __init__(self, num_heads: int, dropout: float = 0.0, *, causal: bool = False) -> None:
         super().__init__()
         self.num_heads, self.dropout, self.causal = num_heads, dropout, causal
+        self.has_windows = False
 
     def forward(
         self,
@@ -31,12 +36,30 @@ class Attend(nn.Module):
         value: Float[Tensor, "batch token key_head channel"],
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
+        windows: Partition | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
-        """Returns every token's mixture of all tokens' values, of those up to it, or of those that ``mask``
-        lets be seen. Consecutive heads of queries share a head of keys and values, where there are fewer of these.
+        """Returns every token's mixture of all tokens' values, of those up to it, of those that ``mask`` lets be
+        seen, or of those in its window. Consecutive heads of queries share a head of keys and values, where there are
+        fewer of these.
         """
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
+        if windows is None:
+            return self.mix(query, key, value, mask)
+        sizes = zip(*map(windows.split, (query, key, value)), strict=True)
+        return windows.join([self.mix(*tokens) for tokens in sizes], len(query))
+
+    def mix(
+        self,
+        query: Float[Tensor, "batch token head channel"],
+        key: Float[Tensor, "batch token key_head channel"],
+        value: Float[Tensor, "batch token key_head channel"],
+        mask: Bool[Tensor, "batch token"] | None = None,
+    ) -> Float[Tensor, "batch token head channel"]:
+        """Returns mixtures of values, of queries and keys that are rotated already.
+
+        A sharding plan puts another form in its place where keys are spread over ranks.
+        """
         mixed = F.scaled_dot_product_attention(
             query.transpose(1, 2).to(value.dtype),
             key.transpose(1, 2).to(value.dtype),
@@ -95,15 +118,17 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "batch token embed"],
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
+        windows: Partition | None = None,
     ) -> Float[Tensor, "batch token embed"]:
-        """Attends over all tokens.
+        """Attends over all tokens, or within windows.
 
         Args:
             rotary: turns queries and keys by their tokens' positions.
             mask: which of a sample's tokens are seen; all by default.
+            windows: those to attend within.
         """
         projected = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        mixed = recompute("full" if self.recompute else "none", self._mixed, *projected, rotary, mask)
+        mixed = recompute("full" if self.recompute else "none", self._mixed, *projected, rotary, mask, windows)
         return self.wo(mixed.flatten(-2))
 
     def _mixed(
@@ -113,5 +138,6 @@ class SelfAttention(nn.Module):
         value: Float[Tensor, "batch token key_head channel"],
         rotary: Rotary | None,
         mask: Bool[Tensor, "batch token"] | None,
+        windows: Partition | None,
     ) -> Float[Tensor, "batch token head channel"]:
-        return self.attend(self.query_norm(query), self.key_norm(key), value, rotary, mask)
+        return self.attend(self.query_norm(query), self.key_norm(key), value, rotary, mask, windows)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, Literal, get_args
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from sciml.core.seeding import shared_generator
 
 Recompute = Literal["none", "attention", "selective", "full"]
 RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
+T = TypeVar("T")
 
 _KEPT = frozenset(
     {
@@ -30,8 +31,52 @@ _KEPT = frozenset(
 )
 
 
+_results: ContextVar[tuple[list[Any], bool] | None] = ContextVar("results", default=None)
+"""What :func:`kept` has computed in a forward pass that keeps products, and whether that pass is made again."""
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+
 def _keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if op in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+    keeps = op in _KEPT and not _inside.get()
+    return CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def kept(compute: Callable[[], T]) -> T:
+    """Returns what a function computes without autograd's knowledge, as one product that ``selective`` keeps.
+
+    None of the products and messages inside are then kept, nor made again.
+    """
+    keeper = _results.get()
+    if keeper is None:
+        return compute()
+    results, is_again = keeper
+    if is_again:
+        result: T = results.pop(0)
+        return result
+    token = _inside.set(True)
+    try:
+        result = compute()
+    finally:
+        _inside.reset(token)
+    results.append(result)
+    return result
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Returns the contexts of a forward pass that keeps products, and of the same pass made again."""
+    results: list[Any] = []
+    first, again = create_selective_checkpoint_contexts(_keep_products)
+    return _keeping(first, results, False), _keeping(again, results, True)
+
+
+@contextmanager
+def _keeping(context: AbstractContextManager[Any], results: list[Any], is_again: bool) -> Iterator[None]:
+    token = _results.set((results, is_again))
+    try:
+        with context:
+            yield
+    finally:
+        _results.reset(token)
 
 
 def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[Tensor, "..."]:
@@ -50,8 +95,7 @@ def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[T
     with _casting_anew():
         if mode == "full":
             return checkpoint(function, *args, use_reentrant=False)
-        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
-        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+        return checkpoint(function, *args, use_reentrant=False, context_fn=_contexts)
 
 
 class _DrawnAlike:

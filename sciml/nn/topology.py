@@ -1,19 +1,21 @@
 """Says what lies beyond the edges of a grid: the one owner of the neighbors of its cells.
 
-Convolutions, windows and patches that look over an edge ask a topology for the cells there. On a sphere the way over a
-pole leads to the opposite meridian; in a plane each side has a condition of its own.
+Convolutions and patches that look over an edge ask a topology for the cells there, and windows which cells are
+together. On a sphere the way over a pole leads to the opposite meridian; in a plane each side has a condition of its
+own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Protocol
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Widths = int | tuple[int, int, int, int]
@@ -22,7 +24,7 @@ Odd = tuple[Sequence[bool], Sequence[bool]]
 """Says of each channel whether it changes its sign in a mirror that x, and in one that z or latitude, is normal to."""
 
 
-class Topology(Protocol):
+class Topology(Hashable, Protocol):
     """Describes the neighbors of a grid's cells."""
 
     def pad(
@@ -33,6 +35,19 @@ class Topology(Protocol):
 
     def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
         """Returns fields continued at the last row and column until they repeat, so that they have no ends."""
+        ...
+
+    def windows(
+        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
+    ) -> Int[np.ndarray, "sample row column"]:
+        """Returns the number of the window that each cell belongs to, for all samples of a batch or for each.
+
+        Windows are as equal as possible. Shifted ones reach from the middle of a window to that of the next.
+
+        Args:
+            shape: rows and columns of the grid.
+            window: the most rows and columns of a window.
+        """
         ...
 
 
@@ -69,6 +84,18 @@ class Sphere:
     def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row column"]:
         return self.pad(fields, (0, 0, 0, fields.shape[-2] - sum(self.on_poles)))  # over one pole, back over the other
 
+    def windows(
+        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
+    ) -> Int[np.ndarray, "sample row column"]:
+        rows = _along_axis(shape[0], window[0], shifted, periodic=False)
+        columns = np.tile(_along_axis(shape[1], window[1], shifted, periodic=True), (shape[0], 1))
+        count = int(columns.max()) + 1
+        if rows.max() >= _number(shape[0], window[0]) and shape[1] % 2 == count % 2 == 0:
+            # Half a window at a pole meets the one on the other side: half a turn leads from windows to windows.
+            polar = (rows == 0) | (rows == rows.max())
+            columns[polar] %= count // 2
+        return (rows[:, None] * count + columns)[None]
+
 
 class Side(StrEnum):
     """Says what is met at one side of a plane.
@@ -104,6 +131,14 @@ class Plane:
     def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
         return Planes((self,)).endless(fields)
 
+    def windows(
+        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
+    ) -> Int[np.ndarray, "sample row column"]:
+        z, x = (sides[0] is Side.PERIODIC for sides in (self.z, self.x))
+        rows = _along_axis(shape[0], window[0], shifted, periodic=z)
+        columns = _along_axis(shape[1], window[1], shifted, periodic=x)
+        return (rows[:, None] * (columns.max() + 1) + columns)[None]
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -129,6 +164,12 @@ class Planes:
         open_x, open_z = (any(sides[0] is not Side.PERIODIC for sides in both) for both in self._sides())
         mirrored = [Plane(*(_mirrors(sides) for sides in (plane.x, plane.z))) for plane in self.samples]
         return Planes(tuple(mirrored)).pad(fields, (0, columns * open_x, 0, rows * open_z))
+
+    def windows(
+        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
+    ) -> Int[np.ndarray, "sample row column"]:
+        alike = self.samples if len(set(self.samples)) > 1 else self.samples[:1]
+        return np.concatenate([plane.windows(shape, window, shifted=shifted) for plane in alike])
 
     def _sides(self) -> tuple[list[tuple[Side, Side]], list[tuple[Side, Side]]]:
         return [plane.x for plane in self.samples], [plane.z for plane in self.samples]
@@ -177,3 +218,19 @@ def _source(cell: int, size: int, sides: tuple[Side, Side]) -> tuple[int, bool]:
         else:
             cell, mirrored = (-1 - cell if cell < 0 else 2 * size - 1 - cell), not mirrored
     return cell, mirrored
+
+
+def _number(size: int, window: int) -> int:
+    """Returns the least number of windows of at most so many cells that cover an axis."""
+    return -(-size // window)
+
+
+def _along_axis(size: int, window: int, shifted: bool, *, periodic: bool) -> Int[np.ndarray, "cell"]:
+    """Returns for each cell of an axis the number of its window along it; one window alone is not shifted."""
+    number = _number(size, window)
+    starts = np.arange(number + 1) * size // number
+    if not shifted or number == 1:
+        return np.searchsorted(starts, np.arange(size), side="right") - 1
+    middles = (starts[1:] + starts[:-1]) // 2
+    after = np.searchsorted(middles, np.arange(size), side="right")
+    return after % number if periodic else after

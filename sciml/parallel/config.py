@@ -24,7 +24,8 @@ class ParallelConfig:
         dp: replicas, each with its own part of the batch; None takes what the other degrees leave.
         shard: ranks with parts of the batch of their own, over which weights, gradients and optimizer are sharded
             (ZeRO); with ``dp`` beside it every replica is sharded for itself (hybrid sharding).
-        sp: ranks over which the tokens of a sample are spread (Ulysses).
+        cp: ranks over which the tokens of a sample are spread, around which keys and values pass (ring attention).
+        sp: ranks over which the tokens of a sample are spread, and heads inside of attention (Ulysses).
         tp: ranks over which matrices are cut by heads and channels, and the tokens between them (Megatron).
         zero: what ``shard`` shards: 1 the optimizer, 2 gradients too, 3 weights too.
         schedule: order of a pipeline's work: ``gpipe``, ``1f1b``, ``interleaved`` or ``zero_bubble``.
@@ -35,6 +36,7 @@ class ParallelConfig:
     pp: AtLeastOne = 1
     dp: AtLeastOne | None = None
     shard: AtLeastOne = 1
+    cp: AtLeastOne = 1
     sp: AtLeastOne = 1
     tp: AtLeastOne = 1
     zero: Literal[1, 2, 3] = 3

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.axes import SAMPLES, Role, axes_of, key_of
+from sciml.distributed.axes import RING, SAMPLES, ULYSSES, Role, axes_of, key_of
 from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
@@ -186,10 +186,11 @@ def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
     Raises:
         ConfigError: naming degrees that do.
     """
-    check_plan(model, matrices=mesh.size(Role.MATRIX), tokens=mesh.size(Role.TOKEN), stages=config.num_stages)
+    tokens, ring = mesh.size(ULYSSES), mesh.size(RING)
+    check_plan(model, matrices=mesh.size(Role.MATRIX), tokens=tokens, ring=ring, stages=config.num_stages)
 
 
-def check_plan(model: nn.Module, *, matrices: int, tokens: int, stages: int) -> None:
+def check_plan(model: nn.Module, *, matrices: int, tokens: int, ring: int, stages: int) -> None:
     """Refuses degrees that a model's sharding plan cannot cut it by, and all but 1 of a model without a plan.
 
     Raises:
@@ -197,9 +198,9 @@ def check_plan(model: nn.Module, *, matrices: int, tokens: int, stages: int) -> 
     """
     plan: ShardingPlan | None = getattr(model, "plan", None)
     if plan is not None:
-        plan.check(model, matrices=matrices, tokens=tokens, stages=stages)
+        plan.check(model, matrices=matrices, tokens=tokens, ring=ring, stages=stages)
         return
-    for role, degree in ((Role.STAGE, stages), (Role.TOKEN, tokens), (Role.MATRIX, matrices)):
+    for role, degree in ((Role.STAGE, stages), (Role.TOKEN, tokens * ring), (Role.MATRIX, matrices)):
         if degree > 1:
             data = " or ".join(axis.key for axis in axes_of(*SAMPLES))
             raise ConfigError(

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.axes import Role, key_of
+from sciml.distributed.axes import RING, Role, key_of
 from sciml.nn.low_rank import DOWN, UP
 
 
@@ -238,12 +238,15 @@ class ShardingPlan:
         """
         return {name: self.style_of(name) for name, _ in owners(model)}
 
-    def check(self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, stages: int = 1) -> None:
+    def check(
+        self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, ring: int = 1, stages: int = 1
+    ) -> None:
         """Checks that degrees can cut the model evenly.
 
         Args:
             matrices: ranks that share matrices.
-            tokens: ranks that share tokens.
+            tokens: ranks that share tokens, and heads inside of attention.
+            ring: ranks that share tokens, and pass keys and values around.
             stages: pipeline stages, over all ranks.
 
         Raises:
@@ -251,6 +254,7 @@ class ShardingPlan:
         """
         self._check_matrices(model, matrices)
         self._check_tokens(model, matrices, tokens)
+        self._check_ring(model, ring)
         self._check_stages(model, stages)
 
     def _check_matrices(self, model: nn.Module, ranks: int) -> None:
@@ -286,8 +290,20 @@ class ShardingPlan:
             raise ConfigError(
                 f"{ranks} ranks cannot share the {min(heads)} attention heads of a rank evenly",
                 key=key_of(Role.TOKEN),
-                hint=f"degrees that work: {_degrees(heads)}",
+                hint=f"degrees that work: {_degrees(heads)}; parallel.{RING} spreads tokens over any number of ranks",
             )
+
+    def _check_ring(self, model: nn.Module, ranks: int) -> None:
+        cores = self._cores(model)
+        if ranks == 1:
+            return
+        key = f"parallel.{RING}"
+        if not cores:
+            raise ConfigError("this model has no tokens to spread", key=key, hint="use 1")
+        if any(core.has_windows for core in cores):
+            raise ConfigError("windows do not go around a ring", key=key, hint=f"use 1, and {key_of(Role.TOKEN)}")
+        if any(core.dropout for core in cores):
+            raise ConfigError("a ring drops no attention weights", key=key, hint="use 1, or model.dropout=0")
 
     def _check_stages(self, model: nn.Module, stages: int) -> None:
         if stages == 1:
@@ -303,8 +319,10 @@ class ShardingPlan:
             )
 
     def _num_heads(self, model: nn.Module) -> list[int]:
-        cores = (module for name, module in model.named_modules() if fits(self.attention, name))
-        return [int(core.num_heads) for core in cores]
+        return [int(core.num_heads) for core in self._cores(model)]
+
+    def _cores(self, model: nn.Module) -> list[Any]:
+        return [module for name, module in model.named_modules() if fits(self.attention, name)]
 
 
 def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -128,6 +128,8 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
         for pattern in fits(plan.outputs, name):
             module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
         if plan.cuts_tokens and fits(plan.attention, name):
+            if layout.has_ring:
+                module.mix = partial(layout.mix_around, causal=module.causal)  # type: ignore[assignment, arg-type]
             module.register_forward_pre_hook(partial(_to_heads, layout))
             module.register_forward_hook(partial(_to_tokens, layout))
     return layout
@@ -177,8 +179,10 @@ def _transform_output(
 
 
 def _to_heads(layout: TokenLayout, module: nn.Module, args: tuple[Any, ...]) -> Any:
-    query, key, value, *others = args
-    return (*map(layout.to_heads, (query, key, value)), *others)
+    query, key, value, rotary, *others = args
+    if layout.has_ring:
+        rotary = layout.own_rotary(rotary)
+    return (*map(layout.to_heads, (query, key, value)), rotary, *others)
 
 
 def _to_tokens(layout: TokenLayout, module: nn.Module, args: Any, output: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -1,4 +1,4 @@
-"""Tokens of a sample spread over ranks: over the token axis everywhere, over the matrix axis between cut matrices."""
+"""Tokens of a sample spread over ranks: over the token axes everywhere, over the matrix axis between cut matrices."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from sciml.distributed.axes import Role
+from sciml.core.errors import ConfigError
+from sciml.distributed.axes import RING, ULYSSES, Role
 from sciml.distributed.collectives import all_gather, all_reduce, all_to_all, gather_replicated, scatter
 from sciml.distributed.mesh import Mesh
+from sciml.nn.position import Rotary
+from sciml.parallel.ring import Ring, ring_attention
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
 """Roles whose ranks hold different tokens between the cut matrices."""
@@ -75,18 +78,57 @@ class TokenLayout:
     def to_heads(
         self, x: Float[Tensor, "batch own_token head channel"]
     ) -> Float[Tensor, "batch token own_head channel"]:
-        """Turns some tokens with all heads of a matrix rank into all tokens with some of those heads, without the fill.
+        """Turns some tokens with all heads of a matrix rank into all tokens with some of those heads, without the fill;
+        where there is a ring, into all tokens of this part of it, with their fill.
 
         Args:
             x: (batch, token, head, channel).
         """
-        return all_to_all(x, 2, 1, self.mesh.group(Role.TOKEN)).narrow(1, 0, self.count)
+        x = all_to_all(x, 2, 1, self.mesh.group(ULYSSES))
+        return x if self.has_ring else x.narrow(1, 0, self.count)
 
     def to_tokens(
         self, x: Float[Tensor, "batch token own_head channel"]
     ) -> Float[Tensor, "batch own_token head channel"]:
         """Inverts :meth:`to_heads`."""
-        return all_to_all(self._filled(x, 1), 1, 2, self.mesh.group(Role.TOKEN))
+        return all_to_all(x if self.has_ring else self._filled(x, 1), 1, 2, self.mesh.group(ULYSSES))
+
+    @property
+    def has_ring(self) -> bool:
+        """Says whether keys and values go around a ring of ranks."""
+        return self.mesh.size(RING) > 1
+
+    def own_rotary(self, rotary: Rotary | None) -> Rotary | None:
+        """Returns the rotations of the tokens in this part of the ring, of those of all tokens."""
+        if rotary is None:
+            return None
+        parts = (self._filled(x, x.ndim - 3).chunk(self.mesh.size(RING), -3) for x in rotary)
+        return Rotary(*(part[self.mesh.rank(RING)] for part in parts))
+
+    def mix_around(
+        self,
+        query: Float[Tensor, "batch token head channel"],
+        key: Float[Tensor, "batch token key_head channel"],
+        value: Float[Tensor, "batch token key_head channel"],
+        mask: Tensor | None = None,
+        *,
+        causal: bool,
+    ) -> Float[Tensor, "batch token head channel"]:
+        """Returns mixtures of the values of all parts of a ring.
+
+        Raises:
+            ConfigError: where some of a sample's tokens are not to be seen.
+        """
+        if mask is not None:
+            raise ConfigError(
+                "samples with unequal numbers of tokens cannot go around a ring",
+                key=f"parallel.{RING}",
+                hint=f"use 1, or parallel.{ULYSSES}",
+            )
+        group, part = self.mesh.group(RING), query.shape[1]
+        assert group is not None
+        lengths = tuple(min(max(0, self.count - rank * part), part) for rank in range(group.size()))
+        return ring_attention(query.to(value.dtype), key.to(value.dtype), value, Ring(group, lengths, causal))
 
     def _filled(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
         if not self.fill:

@@ -18,6 +18,8 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.communication import Count, ring
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
+from sciml.models.vit import Block
+from sciml.nn.window import Pattern
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import check_plan, cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
@@ -34,6 +36,10 @@ FEW_TOKENS = 2048
 TYPICAL, NEXT = "0", "1"
 """The blocks whose memory and whose operations stand for all: what a block leaves for the next counts with the next."""
 TIED = "tied"
+Patterns = tuple[Pattern, ...]
+ATTEND_TO_ALL: Patterns = ("global", "global")
+IN_WINDOWS: Patterns = ("window", "shifted")
+"""Whom the tokens of the profiled blocks attend to."""
 SEARCHED = ("none", "selective", "full")
 """Ways to recompute activations that a search tries; that of attention alone saves little beside fused attention."""
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
@@ -62,6 +68,7 @@ class ModelFacts:
         depth: number of blocks that can be spread over pipeline stages; 0 where there are none.
         recomputes: ways in which its blocks can recompute activations.
         recomputing: share of the blocks that recompute activations, where blocks do.
+        global_blocks: share of the blocks whose tokens attend to all, where those of others attend within windows.
         batch_bytes: of a sample on the device.
     """
 
@@ -88,6 +95,8 @@ class ModelFacts:
         self.recomputes: tuple[str, ...] = SEARCHED if recomputes else SEARCHED[:1]
         every = max((int(getattr(module, "recompute_every", 1)) for module in self.whole.modules()), default=1)
         self.recomputing = math.ceil(self.depth / every) / self.depth if self.depth else 1.0
+        patterns = [module.pattern for module in self.whole.modules() if isinstance(module, Block)]
+        self.global_blocks = patterns.count("global") / len(patterns) if patterns else 1.0
         self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(batch(1))))
         # Of graphs, say, shapes depend on what is in a batch; all else is profiled without computing anything.
         self._reads_batches = False
@@ -140,7 +149,7 @@ class ModelFacts:
     @property
     def _any_pass(self) -> PassProfile:
         """Returns a pass from which to read what is the same in all passes."""
-        return self._pass_profile(1, 1, "bf16", "none", 1)
+        return self._pass_profile(1, 1, "bf16", "none", 1, self._patterns()[0][0])
 
     def _sample_flops(self, recompute: str = "none") -> tuple[float, float]:
         """Returns the FLOPs of a forward and of a backward pass of the whole model over a sample."""
@@ -150,8 +159,17 @@ class ModelFacts:
 
     def attention_flops(self) -> float:
         """Returns the FLOPs of attention in the forward pass over a sample."""
-        flops, blocks = self._any_pass.attention, min(self.depth, PROFILED_BLOCKS)
+        blocks = min(self.depth, PROFILED_BLOCKS)
+        passes = [(self._pass_profile(1, 1, "bf16", "none", 1, pattern), share) for pattern, share in self._patterns()]
+        flops = sum(profile.attention * share for profile, share in passes)
         return flops * self.depth / blocks if blocks else flops
+
+    def _patterns(self) -> list[tuple[Patterns, float]]:
+        """Returns whom the tokens of the profiled blocks attend to, and the share of the blocks that are like these;
+        the dearest first.
+        """
+        share = self.global_blocks
+        return [(pattern, part) for pattern, part in ((ATTEND_TO_ALL, share), (IN_WINDOWS, 1 - share)) if part]
 
     def cut_parameters(self) -> int:
         """Counts the parameters that are cut over ``tp``."""
@@ -190,9 +208,19 @@ class ModelFacts:
         return DegreeInterpolation(tp, sp, (base[0], base[1]))
 
     def _exact_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
-        """Profiles a rank by passes with these very degrees, of few samples and of twice as many."""
+        """Profiles a rank by passes with these very degrees; its block is the mean of blocks that attend differently.
+
+        A stage of a pipeline may have more of the dear ones than its share.
+        """
+        profile, *others = [
+            self._profile_of_pattern(tp, sp, precision, recompute, pattern) for pattern, _ in self._patterns()
+        ]
+        return replace(profile, block=profile.block.mixed(others[0].block, self.global_blocks)) if others else profile
+
+    def _profile_of_pattern(self, tp: int, sp: int, precision: str, recompute: str, pattern: Patterns) -> RankProfile:
+        """Profiles a rank by passes of few samples and of twice as many."""
         few = self.few_samples()
-        one, two = (self._pass_profile(tp, sp, precision, recompute, samples) for samples in (few, 2 * few))
+        one, two = (self._pass_profile(tp, sp, precision, recompute, samples, pattern) for samples in (few, 2 * few))
         embed, block, head = (_stage_profile(one, two, few, stage) for stage in (EMBED, TYPICAL, HEAD))
         if self.depth > 1:
             # A backward pass comes to what the embedding computes besides tokens before it is through with block 0.
@@ -227,16 +255,20 @@ class ModelFacts:
         embed, head, tied = (groups.get(stage, Parameters()) for stage in (EMBED, HEAD, TIED))
         return ParameterLayout(embed, blocks, head, tied)
 
-    def _profile_pass(self, tp: int, sp: int, precision: str, recompute: str, samples: int) -> PassProfile:
+    def _profile_pass(
+        self, tp: int, sp: int, precision: str, recompute: str, samples: int, pattern: Patterns
+    ) -> PassProfile:
         if not self._reads_batches:
             try:
-                return self._profile_batch(tp, sp, precision, recompute, self._fake_batch(samples))
+                return self._profile_batch(tp, sp, precision, recompute, pattern, self._fake_batch(samples))
             except (DynamicOutputShapeException, DataDependentOutputException):
                 self._reads_batches = True
-        return self._profile_batch(tp, sp, precision, recompute, self._batch(samples))
+        return self._profile_batch(tp, sp, precision, recompute, pattern, self._batch(samples))
 
-    def _profile_batch(self, tp: int, sp: int, precision: str, recompute: str, batch: Any) -> PassProfile:
-        with self._few_blocks(tp, sp, recompute) as (model, blocks, mesh):
+    def _profile_batch(
+        self, tp: int, sp: int, precision: str, recompute: str, pattern: Patterns, batch: Any
+    ) -> PassProfile:
+        with self._few_blocks(tp, sp, recompute, pattern) as (model, blocks, mesh):
             dtype = _DTYPES[precision]
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
@@ -250,9 +282,13 @@ class ModelFacts:
         return model
 
     @contextmanager
-    def _few_blocks(self, tp: int, sp: int, recompute: str) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
+    def _few_blocks(
+        self, tp: int, sp: int, recompute: str, pattern: Patterns
+    ) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
         """Opens a model of the last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
         model = deepcopy(self._small)
+        for block, own in zip((m for m in model.modules() if isinstance(m, Block)), pattern, strict=False):
+            block.pattern = own
         for module in model.modules():
             if isinstance(getattr(module, "recompute", None), str):
                 module.recompute = recompute  # type: ignore[assignment]

@@ -72,6 +72,15 @@ def uvit() -> nn.Module:
     return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
 
 
+def vit_window() -> nn.Module:
+    """A ClimateViT in float64 of four blocks, of which three attend within windows of several sizes, and over poles."""
+    config = ViTConfig(
+        embed_dim=16, depth=4, num_heads=4, patch_size=1, rotary_max_harmonic=2, condition_dim=8, num_kv_heads=4,
+        attention="window", window=(4, 5), global_every=3,
+    )  # fmt: skip
+    return ClimateViT(config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE).double()
+
+
 def climax() -> nn.Module:
     """A ClimaX of four blocks with 15 tokens."""
     config = ClimaXConfig(embed_dim=16, depth=4, num_heads=4, head_depth=1, dropout=0.0, drop_path=0.0)
@@ -231,9 +240,15 @@ def _atoms64(step: int) -> Samples:
     return atoms(step, torch.float64)
 
 
+def _fields64(step: int) -> Samples:
+    samples = fields(step)
+    return Samples(samples.inputs.double(), samples.targets.double())
+
+
 CASES = {
     "vit": Case(vit, FieldTask(), fields),
     "vit-lora": Case(vit_lora, FieldTask(), fields),
+    "vit-window": Case(vit_window, FieldTask(), _fields64),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
     "crps": Case(random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)), fields),

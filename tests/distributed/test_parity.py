@@ -69,6 +69,8 @@ def marked(case: str, mesh: str, optimizer: str) -> Any:
     ("case", "mesh", "optimizer"),
     [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "uvit", "bonds", "forces")
      for mesh in MESHES if case in ("vit", "uvit") or not ({"sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")]
+    + [pytest.param("vit-window", mesh, "sgd", marks=[pytest.mark.slow] if mesh not in ("tp2", "sp2") else [])
+       for mesh in ("tp2", "sp2", "pp2", "zero3", "tp2-sp2", "tp2-pp2", "tp2-zero3", "hsdp")]
     + [pytest.param("climax", mesh, "sgd", marks=[pytest.mark.slow] if mesh != "tp2" else [])
        for mesh in ("tp2", "sp2", "pp2", "zero3", "tp2-pp2")]
     + [pytest.param("vit-lora", mesh, "sgd", marks=[pytest.mark.slow] if mesh not in ("tp2", "zero3") else [])
@@ -81,7 +83,7 @@ def marked(case: str, mesh: str, optimizer: str) -> Any:
 def test_losses_and_gradient_norms_are_those_of_one_process(ranks, case, mesh, optimizer):
     degrees = MESHES[mesh]
     expected = alone(case, optimizer)
-    tolerance = 1e-10 if case == "forces" else 1e-5
+    tolerance = 1e-10 if case in ("forces", "vit-window") else 1e-5
     for found in ranks(size_of(degrees)).run(train, case, degrees, optimizer):
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), expected, rtol=tolerance, atol=0)
 

@@ -169,16 +169,18 @@ class ClimateViT(GridViT):
         """
         grid = (latitude or self.latitude, longitude or self.longitude)
         outputs, shape = output_names or channel_names, (len(grid[0]), len(grid[1]))
-        coordinates = self._coordinates(grid, fields.device)
+        coordinates, topology = self._coordinates(grid, fields.device), topology_of(*grid)
+        patches = (-(-shape[0] // self.config.patch_size), -(-shape[1] // self.config.patch_size))
 
         def embed() -> Float[Tensor, "batch token embed"]:
-            return self.embed(fields, channel_names, constants, constant_names, coordinates, topology_of(*grid))
+            return self.embed(fields, channel_names, constants, constant_names, coordinates, topology)
 
         def decode(tokens: Float[Tensor, "batch token embed"]) -> Float[Tensor, "batch output latitude longitude"]:
             return unpatchify(self.head(tokens, outputs), shape, self.config.patch_size)
 
         scalars = {"lead_time": lead_time, "time_of_day": time, "time_of_year": time}
-        return self.staged(embed, scalars, decode, self.rotary(coordinates), noise=noise)
+        windows = self.trunk.windows(topology, patches, fields.device)
+        return self.staged(embed, scalars, decode, self.rotary(coordinates), None, windows, noise=noise)
 
     def embed(
         self,

@@ -58,6 +58,12 @@ class ForestConfig(ViTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_grid_options(self, "fluids", AXES, ENCODINGS)
+        if self.attention != "global":
+            raise ConfigError(
+                "patches of several sizes lie on no grid that windows could be cut from",
+                key="model.attention",
+                hint="global, or a model of kind uvit",
+            )
         one_of(self.indicator, INDICATORS, "model.indicator")
         self._check_levels()
 

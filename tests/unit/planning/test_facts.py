@@ -16,9 +16,11 @@ from domains.materials.training.heads import TargetConfig
 from domains.materials.training.potential import MaterialsGNN
 from sciml.models.gnn import GNNConfig
 from sciml.models.vit import ViTConfig
+from sciml.nn.topology import Sphere
+from sciml.nn.window import windows_on
 from sciml.planning.costs import AffineCost
 from sciml.planning.model_facts import ModelFacts
-from tests.distributed.cases import FieldTask, fields
+from tests.distributed.cases import LATITUDE, LONGITUDE, FieldTask, fields
 from tests.distributed.test_volume import model
 from tests.unit.planning.models import small
 
@@ -73,6 +75,27 @@ def test_computing_again_costs_what_it_must(recompute, times):
 
 def test_attention_counts():
     assert small().attention_flops() == DEPTH * 4 * TOKENS**2 * DIM
+
+
+@pytest.mark.parametrize(("every", "share"), [(None, 0.0), (2, 0.5), (4, 0.25)])
+def test_attention_within_windows_costs_what_its_windows_do(every, share):
+    """Plain windows of 3 x 5 tokens are of 1 or 2 x 2 or 3; shifted ones meet around and not over poles."""
+    config = ViTConfig(
+        embed_dim=DIM, depth=DEPTH, num_heads=4, patch_size=2, rotary_max_harmonic=2, condition_dim=CONDITION,
+        attention="window", window=(2, 3), global_every=every,
+    )  # fmt: skip
+    build = partial(ClimateViT, config, ["a", "b", "c"], latitude=LATITUDE, longitude=LONGITUDE)
+    facts = ModelFacts("window", build, FieldTask().loss, lambda samples: fields(0)[:samples])
+    plain, shifted = (
+        sum(number * size**2 for number, size in partition.sizes) for partition in windows_on(Sphere(), (3, 5), (2, 3))
+    )
+    assert plain == sum(rows**2 * columns**2 for rows in (1, 2) for columns in (2, 3))
+    assert facts.global_blocks == share
+    pairs = share * TOKENS**2 + (1 - share) * (plain + shifted) / 2
+    assert facts.attention_flops() == pytest.approx(DEPTH * 4 * pairs * DIM)
+    block, whole = (f.profile(1, 1, "fp32", "none").block.forward.flops(1) for f in (facts, small()))
+    shifted_share = share * TOKENS**2 + (1 - share) * shifted  # the second of the profiled blocks
+    assert whole - block == pytest.approx(4 * (TOKENS**2 - shifted_share) * DIM)
 
 
 def test_tokens_calls_and_blocks():
