@@ -71,7 +71,10 @@ def main() -> None:
     torch.set_num_threads(1)
     models = {kind: trunk(kind, options) for kind in KINDS}
     wanted = [
-        (kind, rows) for rows in options.rows for kind in KINDS if kind == "window" or 2 * rows**2 <= options.global_up_to
+        (kind, rows)
+        for rows in options.rows
+        for kind in KINDS
+        if kind == "window" or 2 * rows**2 <= options.global_up_to
     ]
     steps = {(kind, rows): one_pass(models[kind], rows) for kind, rows in wanted}
     memory = {key: peak_bytes(models[key[0]], step) for key, step in steps.items()}  # warms up, too

@@ -238,9 +238,7 @@ class ShardingPlan:
         """
         return {name: self.style_of(name) for name, _ in owners(model)}
 
-    def check(
-        self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, ring: int = 1, stages: int = 1
-    ) -> None:
+    def check(self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, ring: int = 1, stages: int = 1) -> None:
         """Checks that degrees can cut the model evenly.
 
         Args:

@@ -61,7 +61,10 @@ class Message:
     """Sends a tensor to the next rank of a ring, and receives another one like it from the rank before."""
 
     def __init__(self, tensor: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> None:
-        self._sent, self._received = tensor.contiguous(), torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        self._sent, self._received = (
+            tensor.contiguous(),
+            torch.empty_like(tensor, memory_format=torch.contiguous_format),
+        )
         rank, size = group.rank(), group.size()
         ahead, behind = (dist.get_global_rank(group, (rank + step) % size) for step in (1, -1))
         send = dist.P2POp(dist.isend, self._sent, ahead, group)

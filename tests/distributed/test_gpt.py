@@ -24,6 +24,11 @@ MESHES: dict[str, dict[str, Any]] = {
     "pp2": {"pp": 2},
     "sp2": {"sp": 2},
     "dp2": {"dp": 2},
+    "cp2": {"cp": 2},
+    "cp2-sp2": {"cp": 2, "sp": 2},
+    "cp2-tp2": {"cp": 2, "tp": 2},
+    "cp4": {"cp": 4},
+    "cp2-pp2": {"cp": 2, "pp": 2},
     "zero3": {"shard": 2, "zero": 3},
     "tp2-pp2": {"tp": 2, "pp": 2},
     "tp2-sp2": {"tp": 2, "sp": 2},
@@ -38,6 +43,7 @@ FAST = {
     *((mesh, "gpt", "sgd") for mesh in ("pp2", "dp2", "zero3", "tp2-sp2", "pp2-zero1")),
     *((mesh, "gpt-untied", "sgd") for mesh in ("tp2", "pp2")),
     ("tp2-pp2", "gpt", "adamw"),
+    *((mesh, "gpt-untied", "sgd") for mesh in ("cp2", "cp2-sp2")),
 }
 ROUNDING = 1e-10
 """Of losses and norms in float64, relative."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from sciml.distributed.axes import AXES
 from sciml.distributed.world import World
 from tests.distributed.cases import OPTIMIZERS, STEPS, train
 
@@ -20,6 +21,7 @@ MESHES: dict[str, dict[str, Any]] = {
     "zero2": {"shard": 2, "zero": 2},
     "zero3": {"shard": 2, "zero": 3},
     "pp2-gpipe": {"pp": 2, "schedule": "gpipe"},
+    "cp2": {"cp": 2},
     "pp2-interleaved": {"pp": 2, "schedule": "interleaved", "interleave": 2},
     "pp2-zero_bubble": {"pp": 2, "schedule": "zero_bubble", "interleave": 2},
     "tp4": {"tp": 4},
@@ -33,6 +35,11 @@ MESHES: dict[str, dict[str, Any]] = {
     "pp2-zero3": {"pp": 2, "shard": 2, "zero": 3},
     "pp2-zero2-zero_bubble": {"pp": 2, "shard": 2, "zero": 2, "schedule": "zero_bubble"},
     "tp2-pp2-zero_bubble": {"tp": 2, "pp": 2, "schedule": "zero_bubble"},
+    "cp2-sp2": {"cp": 2, "sp": 2},
+    "cp2-tp2": {"cp": 2, "tp": 2},
+    "cp2-pp2": {"cp": 2, "pp": 2},
+    "cp2-zero2": {"cp": 2, "shard": 2, "zero": 2},
+    "cp4": {"cp": 4},
     "tp2-sp2-dp2": {"tp": 2, "sp": 2, "dp": 2},
     "tp2-pp2-dp2": {"tp": 2, "pp": 2, "dp": 2},
     "tp2-pp2-zero3": {"tp": 2, "pp": 2, "shard": 2, "zero": 3},
@@ -44,8 +51,8 @@ FAST_OF = {"adamw": {"tp2"}, "muon": {"tp2", "zero3"}}
 
 def size_of(degrees: dict[str, Any]) -> int:
     size = 1
-    for axis in ("pp", "dp", "shard", "sp", "tp"):
-        size *= degrees.get(axis, 1)
+    for axis in AXES:
+        size *= degrees.get(axis.name, 1)
     return size
 
 
@@ -68,7 +75,7 @@ def marked(case: str, mesh: str, optimizer: str) -> Any:
 @pytest.mark.parametrize(
     ("case", "mesh", "optimizer"),
     [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "uvit", "bonds", "forces")
-     for mesh in MESHES if case in ("vit", "uvit") or not ({"sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")]
+     for mesh in MESHES if case in ("vit", "uvit") or not ({"cp", "sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")]
     + [pytest.param("vit-window", mesh, "sgd", marks=[pytest.mark.slow] if mesh not in ("tp2", "sp2") else [])
        for mesh in ("tp2", "sp2", "pp2", "zero3", "tp2-sp2", "tp2-pp2", "tp2-zero3", "hsdp")]
     + [pytest.param("climax", mesh, "sgd", marks=[pytest.mark.slow] if mesh != "tp2" else [])

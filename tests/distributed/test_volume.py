@@ -48,6 +48,10 @@ class Step:
     def size(self, *axes: str) -> int:
         return size_of({axis: getattr(self.config, axis) or 1 for axis in axes})
 
+    def label(self, *axes: str) -> str:
+        """Name of communication along some axes."""
+        return "_".join(axis for axis in axes if self.size(axis) > 1)
+
     @property
     def micro_batches(self) -> int:
         return GLOBAL_BATCH // self.size("dp", "shard") // MICRO_BATCH
@@ -55,13 +59,13 @@ class Step:
     @property
     def tokens(self) -> int:
         """Tokens of a sample, filled up so that the ranks divide them."""
-        ranks = self.size("sp", "tp")
+        ranks = self.size("cp", "sp", "tp")
         return -(-TOKENS // ranks) * ranks
 
     @property
     def stage(self) -> int:
         """Place in the pipeline, the outermost axis."""
-        return self.rank // self.size("dp", "shard", "sp", "tp")
+        return self.rank // self.size("dp", "shard", "cp", "sp", "tp")
 
     @property
     def is_first(self) -> bool:
@@ -110,7 +114,7 @@ def megatron(step: Step) -> Calls:
     https://doi.org/10.48550/arXiv.2205.05198, section 4.2.2.
     """
     t = step.config.tp
-    whole = MICRO_BATCH * step.tokens // step.config.sp * DIM * FLOAT32
+    whole = MICRO_BATCH * step.tokens // step.size("cp", "sp") * DIM * FLOAT32
     blocks = 2 * step.blocks * (step.forwards + 1)
     first, last = float(step.is_first), float(step.is_last)
     yield "tp", "all_gather", step.micro_batches * (blocks + first + HIDDEN * last), whole / t
@@ -124,14 +128,32 @@ def megatron(step: Step) -> Calls:
 def ulysses(step: Step) -> Calls:
     """Tokens cut around everything: queries, keys, values and outputs each turn into heads and back by all-to-all.
 
-    The pixels of all tokens are gathered at the end.
-
     Source: Jacobs et al. (2023), https://doi.org/10.48550/arXiv.2309.14509, section 3.2.
     """
-    mine = MICRO_BATCH * step.tokens / step.config.sp * DIM * FLOAT32
+    mine = MICRO_BATCH * step.tokens / step.size("cp", "sp") * DIM * FLOAT32
     exchanges = 4 * step.blocks * (step.forwards + 1)
     yield "sp", "all_to_all", step.micro_batches * exchanges, mine / step.config.tp
-    yield "sp", "all_gather", step.micro_batches * float(step.is_last), mine / DIM * PIXELS
+
+
+def around(step: Step) -> Calls:
+    """Keys and values go around a ring of ranks, forward and again backward, where their gradients come home besides.
+
+    What is kept is not sent again.
+
+    Source: Liu et al. (2023), https://doi.org/10.48550/arXiv.2310.01889, section 3.
+    """
+    ranks, repeats = step.config.cp, 2 if step.recompute == "full" else 1
+    pair = 2 * MICRO_BATCH * step.tokens / ranks * DIM / step.size("sp", "tp") * FLOAT32
+    messages = step.blocks * ((repeats + 1) * (ranks - 1) + ranks)
+    for kind in ("send", "recv"):
+        yield "cp", kind, step.micro_batches * messages, pair
+
+
+def pixels(step: Step) -> Calls:
+    """The pixels of all tokens are gathered at the end."""
+    if axes := step.label("cp", "sp"):
+        mine = MICRO_BATCH * step.tokens / step.size("cp", "sp") * PIXELS * FLOAT32
+        yield axes, "all_gather", step.micro_batches * float(step.is_last), mine
 
 
 def pipeline(step: Step) -> Calls:
@@ -141,7 +163,7 @@ def pipeline(step: Step) -> Calls:
 
     Source: Narayanan et al. (2021), https://doi.org/10.48550/arXiv.2104.04473, sections 2.2 and 3.2.
     """
-    ranks = step.size("sp", "tp")
+    ranks = step.size("cp", "sp", "tp")
     ways = 2 * step.config.interleave - step.is_first - step.is_last
     for size in (step.tokens // ranks * DIM if ranks > 1 else TOKENS * DIM, CONDITION):
         for kind in ("send", "recv"):
@@ -153,7 +175,7 @@ def replicas(step: Step) -> Calls:
 
     Source: Li et al. (2020), https://doi.org/10.48550/arXiv.2006.15704, section 3.
     """
-    axes = "_".join(axis for axis in ("dp", "sp") if step.size(axis) > 1)
+    axes = step.label("dp", "cp", "sp")
     if axes and step.size("shard") == 1:
         yield axes, "all_reduce", 1, sum(shape.numel() for shape in step.parameters().values()) * FLOAT32
 
@@ -181,14 +203,14 @@ def zero(step: Step) -> Calls:
         yield "shard", "reduce_scatter", scatters, size * step.config.shard
         if step.size("dp") > 1:
             yield "dp", "all_reduce", scatters, size
-    if step.size("sp") > 1:
+    if axes := step.label("cp", "sp"):
         held = sum(shard_of(step, shape) for shape in step.parameters().values())
-        yield "sp", "all_reduce", 1, held * FLOAT32
+        yield axes, "all_reduce", 1, held * FLOAT32
 
 
 def bookkeeping(step: Step) -> Calls:
     """Sums of a few numbers: means over the batch, and squares of gradients held in parts."""
-    data = "_".join(axis for axis in ("dp", "shard") if step.size(axis) > 1)
+    data = step.label("dp", "shard")
     if data and step.is_last:
         yield data, "all_reduce", 1, MEANS
     for axis, size in (("shard", 16), ("tp", 8), ("pp", 8)):
@@ -203,19 +225,19 @@ def numel(step: Step, shape: torch.Size) -> int:
 
 def shard_of(step: Step, shape: torch.Size) -> int:
     """Numbers of this rank's own part."""
-    place = step.rank // step.size("sp", "tp") % step.config.shard
+    place = step.rank // step.size("cp", "sp", "tp") % step.config.shard
     rows = -(-shape[0] // step.config.shard)
     return max(0, min(rows, shape[0] - place * rows)) * shape[1:].numel()
 
 
-FORMULAS = {"tp": megatron, "sp": ulysses, "pp": pipeline, "shard": zero}
+FORMULAS = {"tp": megatron, "cp": around, "sp": ulysses, "pp": pipeline, "shard": zero}
 
 
 def formula(step: Step) -> dict[str, dict[str, tuple[int, int]]]:
     """Calls and bytes of a step by axes and kind."""
     table: dict[str, Any] = defaultdict(dict)
     parts = [part for axis, part in FORMULAS.items() if step.size(axis) > 1]
-    for part in (*parts, replicas, bookkeeping):
+    for part in (*parts, pixels, replicas, bookkeeping):
         for axes, kind, calls, size in part(step):
             if calls:
                 before = table[axes].get(kind, (0, 0))
@@ -249,6 +271,7 @@ def measured(world: World, degrees: dict[str, Any], recompute: str) -> dict[str,
 FAST: dict[str, dict[str, Any]] = {
     "tp2": {"tp": 2},
     "sp2": {"sp": 2},
+    "cp2": {"cp": 2},
     "pp2": {"pp": 2},
     "dp2": {"dp": 2},
     "zero1": {"shard": 2, "zero": 1},
@@ -259,6 +282,10 @@ FAST: dict[str, dict[str, Any]] = {
 SLOW: dict[str, dict[str, Any]] = {
     "tp4": {"tp": 4},
     "sp4": {"sp": 4},
+    "cp4": {"cp": 4},
+    "cp2-sp2": {"cp": 2, "sp": 2},
+    "cp2-tp2": {"cp": 2, "tp": 2},
+    "cp2-zero2": {"cp": 2, "shard": 2, "zero": 2},
     "pp4": {"pp": 4},
     "dp4": {"dp": 4},
     "hsdp": {"dp": 2, "shard": 2},
@@ -269,7 +296,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "sp2-zero2": {"sp": 2, "shard": 2, "zero": 2},
     "pp2-dp2": {"pp": 2, "dp": 2},
 }
-ALWAYS = {"none": tuple(FAST), "full": ("tp2", "sp2", "zero3"), "selective": ("tp2",)}
+ALWAYS = {"none": tuple(FAST), "full": ("tp2", "sp2", "cp2", "zero3"), "selective": ("tp2", "cp2")}
 """Meshes that are always tried, by how activations are recomputed."""
 RUNS = [
     *(pytest.param(FAST[name], how, id=f"{name}-{how}") for how, names in ALWAYS.items() for name in names),

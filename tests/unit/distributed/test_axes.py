@@ -14,7 +14,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.parallel.config import ParallelConfig
 
 ROOT = Path(__file__).resolve().parents[3]
-DEGREES = {"pp": 2, "dp": 3, "shard": 1, "sp": 5, "tp": 7}
+DEGREES = {"pp": 2, "dp": 3, "shard": 1, "cp": 1, "sp": 5, "tp": 7}
 NAMES = {axis.name for axis in AXES}
 
 NAMED_IN = {
@@ -87,18 +87,18 @@ def test_a_second_axis_of_a_role_joins_the_first(monkeypatch, request):
     from sciml.distributed import axes, mesh
     from sciml.distributed.world import World
 
-    more = (*AXES[:-1], axes.Axis("cp", Role.TOKEN), AXES[-1])
+    more = (*AXES[:-1], axes.Axis("xp", Role.TOKEN), AXES[-1])
     for module in (axes, mesh):
         monkeypatch.setattr(module, "AXES", more)
     request.addfinalizer(axes.axes_of.cache_clear)
     axes.axes_of.cache_clear()
     found = object.__new__(mesh.Mesh)
     object.__setattr__(found, "world", World(11, 16, torch.device("cpu")))
-    object.__setattr__(found, "degrees", {"pp": 1, "dp": 2, "shard": 1, "sp": 2, "cp": 2, "tp": 2})
+    object.__setattr__(found, "degrees", {"pp": 1, "dp": 2, "shard": 1, "cp": 1, "sp": 2, "xp": 2, "tp": 2})
     assert found.size(Role.TOKEN) == 4
     assert found.rank(Role.TOKEN) == 11 // 2 % 4
     assert found.rank(*SAMPLES) == 1
-    assert axes.label(found.degrees, *REPLICAS) == "dp_sp_cp"
+    assert axes.label(found.degrees, *REPLICAS) == "dp_sp_xp"
     assert axes.num_ranks(found.degrees, *GRADIENTS) == 8
 
 

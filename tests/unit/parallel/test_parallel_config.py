@@ -18,7 +18,7 @@ from sciml.parallel.stage import stage_bounds
 
 
 def test_dp_takes_what_the_others_leave():
-    assert ParallelConfig(tp=2, pp=2).degrees(12) == {"pp": 2, "dp": 3, "shard": 1, "sp": 1, "tp": 2}
+    assert ParallelConfig(tp=2, pp=2).degrees(12) == {"pp": 2, "dp": 3, "shard": 1, "cp": 1, "sp": 1, "tp": 2}
 
 
 @pytest.mark.parametrize(
