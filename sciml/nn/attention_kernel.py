@@ -36,6 +36,10 @@ class Mixture(NamedTuple):
     out: Float[Tensor, "batch head query channel"]
     lse: Float[Tensor, "batch head query"]
 
+    def at(self, queries: slice) -> Mixture:
+        """Returns the mixtures of some queries."""
+        return Mixture(self.out[:, :, queries], self.lse[:, :, queries].contiguous())
+
     def merged(self, other: Mixture) -> Mixture:
         """Returns the mixture over the keys of both."""
         lse = torch.logaddexp(self.lse, other.lse)
@@ -74,6 +78,7 @@ def attend_backward(
         mixture: over all keys.
     """
     kind, (out, lse) = _kernel(query), mixture
+    gradients: tuple[Tensor, Tensor, Tensor]
     if kind == "cpu":
         backward = _aten._scaled_dot_product_flash_attention_for_cpu_backward
         gradients: tuple[Tensor, Tensor, Tensor] = backward(grad, query, key, value, out, lse, 0.0, causal)

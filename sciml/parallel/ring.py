@@ -4,7 +4,11 @@ Every rank mixes what it holds into its own queries' results and passes it on me
 keys than two parts and any number of ranks can share a sample, whatever the number of heads. In the backward pass
 keys and values go around again, and their gradients with them.
 
-Source: Liu et al. (2023), https://doi.org/10.48550/arXiv.2310.01889.
+Where tokens see only those before them, a rank holds one piece from the front and one from the end of a sample, so that
+all have equally much to do.
+
+Source: Liu et al. (2023), https://doi.org/10.48550/arXiv.2310.01889; Brandon et al. (2023),
+https://doi.org/10.48550/arXiv.2311.09431, for shares that balance.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -25,6 +29,14 @@ from sciml.nn.attention_kernel import Mixture, attend, attend_backward
 from sciml.nn.recompute import kept
 
 
+class Seen(NamedTuple):
+    """Says which queries see which keys, all of them or, with ``causal``, those up to each query's own."""
+
+    queries: slice
+    keys: slice
+    causal: bool
+
+
 @dataclass(frozen=True)
 class Ring:
     """Describes the ranks of a ring.
@@ -32,20 +44,32 @@ class Ring:
     Attributes:
         group: the ranks.
         lengths: number of each rank's tokens; what a rank holds beyond is fill.
-        causal: whether tokens see themselves and those before them only.
+        piece: where tokens see themselves and those before them only, the number of tokens in a rank's piece from the
+            front, behind which stands its piece from the end; else None.
     """
 
     group: dist.ProcessGroup
     lengths: tuple[int, ...]
-    causal: bool
+    piece: int | None = None
 
     @property
     def rank(self) -> int:
         return self.group.rank()
 
-    def sees(self, source: int) -> bool:
-        """Says whether this rank's tokens see any of another's."""
-        return bool(self.lengths[self.rank] and self.lengths[source]) and not (self.causal and source > self.rank)
+    def seen(self, source: int) -> Seen | None:
+        """Returns which of this rank's tokens see which of another's; None where none does.
+
+        Pieces from the front come in the order of ranks, those from the end in the opposite order.
+        """
+        own, others = self.lengths[self.rank], self.lengths[source]
+        seen = Seen(slice(0, own), slice(0, others), causal=False)
+        if self.piece is not None and source == self.rank:
+            seen = Seen(slice(0, own), slice(0, own), causal=True)
+        elif self.piece is not None and source < self.rank:
+            seen = Seen(slice(0, own), slice(0, min(self.piece, others)), causal=False)
+        elif self.piece is not None:
+            seen = Seen(slice(self.piece, own), slice(0, others), causal=False)
+        return seen if all(part.start < part.stop for part in seen[:2]) else None
 
     def around(self, held: Shaped[Tensor, "*shape"]) -> Iterator[tuple[int, Shaped[Tensor, "*shape"]]]:
         """Yields what each rank holds with that rank's number; what comes next travels while one is at work."""
@@ -61,10 +85,8 @@ class Message:
     """Sends a tensor to the next rank of a ring, and receives another one like it from the rank before."""
 
     def __init__(self, tensor: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> None:
-        self._sent, self._received = (
-            tensor.contiguous(),
-            torch.empty_like(tensor, memory_format=torch.contiguous_format),
-        )
+        self._sent = tensor.contiguous()
+        self._received = torch.empty_like(self._sent)
         rank, size = group.rank(), group.size()
         ahead, behind = (dist.get_global_rank(group, (rank + step) % size) for step in (1, -1))
         send = dist.P2POp(dist.isend, self._sent, ahead, group)
@@ -108,15 +130,21 @@ class _RingAttention(torch.autograd.Function):
 
 
 def _mixed(query: Tensor, key: Tensor, value: Tensor, ring: Ring) -> tuple[Tensor, Tensor]:
-    """Returns the mixtures of this rank's own queries (batch, head, token, channel), and the logarithms of their sums."""
+    """Returns the mixtures (batch, head, token, channel) of this rank's own queries, and the logarithms of their
+    sums.
+    """
     own = _heads_first(query, ring.lengths[ring.rank])
     total: Mixture | None = None
     for source, held in ring.around(torch.stack([key, value])):
-        if ring.sees(source):
-            keys, values = (_repeated(_heads_first(x, ring.lengths[source]), own) for x in held)
-            part = attend(own, keys, values, causal=ring.causal and source == ring.rank)
-            part = Mixture(part.out.to(part.lse.dtype), part.lse)
-            total = part if total is None else total.merged(part)
+        if (seen := ring.seen(source)) is None:
+            continue
+        keys, values = (_repeated(_heads_first(x, seen.keys.stop), own) for x in held)
+        part = attend(own[:, :, seen.queries], keys, values, causal=seen.causal)
+        if total is None:  # the first are a rank's own, which all its queries see
+            total = Mixture(part.out.to(part.lse.dtype), part.lse)
+            continue
+        for whole, new in zip(total, total.at(seen.queries).merged(part), strict=True):
+            whole[:, :, seen.queries] = new
     if total is None:  # fill alone
         return own, own.new_zeros(own.shape[:-1])
     return total.out.to(value.dtype), total.lse
@@ -125,7 +153,7 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, ring: Ring) -> tuple[Tenso
 def _gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mixture: Mixture, ring: Ring
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of this rank's queries, keys and values; those of keys and values are summed on their way."""
+    """Returns the gradients of this rank's queries, keys and values; those of the last two are summed on their way."""
     length = ring.lengths[ring.rank]
     own, grad = _heads_first(query, length), _heads_first(grad, length)
     wide = mixture.lse.dtype
@@ -133,14 +161,15 @@ def _gradients(
     arriving: Message | None = None
     for source, held in ring.around(torch.stack([key, value])):
         of_held = torch.zeros_like(held, dtype=wide)
-        if ring.sees(source):
-            keys, values = (_repeated(_heads_first(x, ring.lengths[source]), own) for x in held)
-            causal = ring.causal and source == ring.rank
-            part, *others = attend_backward(grad, own, keys, values, mixture, causal=causal)
-            of_query += part
+        if (seen := ring.seen(source)) is not None:
+            keys, values = (_repeated(_heads_first(x, seen.keys.stop), own) for x in held)
+            queries, grads = (x[:, :, seen.queries] for x in (own, grad))
+            at = mixture.at(seen.queries)
+            part, *others = attend_backward(grads, queries, keys, values, at, causal=seen.causal)
+            of_query[:, :, seen.queries] += part
             for total, other in zip(of_held, others, strict=True):
                 shared = other.to(wide).unflatten(1, (key.shape[2], -1)).sum(2)
-                total[:, : ring.lengths[source]] = shared.transpose(1, 2)
+                total[:, seen.keys] = shared.transpose(1, 2)
         if arriving is not None:
             of_held += arriving.received()
         arriving = Message(of_held, ring.group)

@@ -120,16 +120,17 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     """
     if mesh.size(Role.MATRIX, Role.TOKEN) == 1:
         return None
-    layout = TokenLayout(mesh)
+    attention = [module for name, module in model.named_modules() if fits(plan.attention, name)]
+    layout = TokenLayout(mesh, causal=any(module.causal for module in attention))
     for name, module in model.named_modules():
         for pattern in fits(plan.inputs, name):
             steps = [_input_step(step, layout) for step in plan.inputs[pattern]]
             module.register_forward_pre_hook(partial(_transform_input, steps))
         for pattern in fits(plan.outputs, name):
             module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
-        if plan.cuts_tokens and fits(plan.attention, name):
+        if plan.cuts_tokens and module in attention:
             if layout.has_ring:
-                module.mix = partial(layout.mix_around, causal=module.causal)  # type: ignore[assignment, arg-type]
+                module.mix = layout.mix_around  # type: ignore[assignment]
             module.register_forward_pre_hook(partial(_to_heads, layout))
             module.register_forward_hook(partial(_to_tokens, layout))
     return layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -21,6 +22,9 @@ class TokenLayout:
     """Says how the tokens lie over a mesh: in order, an equal part for each token rank and, within it, for each matrix
     rank.
 
+    Where there is a ring and tokens see only those before them (``causal``), the order is that of :mod:`ring
+    <sciml.parallel.ring>`: each part of the ring has a piece from the front and one from the end.
+
     Counts that the ranks do not divide are filled up with zeros at the end. Fill tokens pass through norms and
     matrices like all others and are cut off where tokens mix (attention) and at the end, so they change nothing.
 
@@ -28,9 +32,10 @@ class TokenLayout:
         count: tokens of a sample in the forward pass at hand, without the fill.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, *, causal: bool = False) -> None:
         self.mesh = mesh
-        self.multiple = mesh.size(*TOKENS)
+        self.has_pieces = causal and self.has_ring
+        self.multiple = mesh.size(*TOKENS) * (2 if self.has_pieces else 1)
         self.count = 0
 
     @property
@@ -47,7 +52,7 @@ class TokenLayout:
             partial: whether the gradient is that of this rank's tokens alone; else all ranks' are gathered.
         """
         self.count = x.shape[dim]
-        x = self._filled(x, dim)
+        x = self._ordered(self._filled(x, dim), dim)
         for axis in axes:
             if partial:
                 x = x.chunk(self.mesh.size(axis), dim)[self.mesh.rank(axis)]
@@ -59,7 +64,7 @@ class TokenLayout:
         """Returns all tokens, from each rank's, for ranks that compute different things with them."""
         for axis in reversed(TOKENS):
             x = all_gather(x, dim, self.mesh.group(axis))
-        return x.narrow(dim, 0, self.count)
+        return self._reordered(x, dim).narrow(dim, 0, self.count)
 
     def all_reduce(self, x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         """Returns the sum over ranks with different tokens, for every rank to go on with the same."""
@@ -73,7 +78,7 @@ class TokenLayout:
         """Returns all tokens, from each rank's, cut over some axes, for every rank to go on with the same."""
         for axis in reversed(axes):
             x = gather_replicated(x, dim, self.mesh.group(axis))
-        return x.narrow(dim, 0, self.count)
+        return self._reordered(x, dim).narrow(dim, 0, self.count)
 
     def to_heads(
         self, x: Float[Tensor, "batch own_token head channel"]
@@ -102,8 +107,8 @@ class TokenLayout:
         """Returns the rotations of the tokens in this part of the ring, of those of all tokens."""
         if rotary is None:
             return None
-        parts = (self._filled(x, x.ndim - 3).chunk(self.mesh.size(RING), -3) for x in rotary)
-        return Rotary(*(part[self.mesh.rank(RING)] for part in parts))
+        whole = (self._ordered(self._filled(x, x.ndim - 3), x.ndim - 3) for x in rotary)
+        return Rotary(*(x.chunk(self.mesh.size(RING), -3)[self.mesh.rank(RING)] for x in whole))
 
     def mix_around(
         self,
@@ -111,8 +116,6 @@ class TokenLayout:
         key: Float[Tensor, "batch token key_head channel"],
         value: Float[Tensor, "batch token key_head channel"],
         mask: Tensor | None = None,
-        *,
-        causal: bool,
     ) -> Float[Tensor, "batch token head channel"]:
         """Returns mixtures of the values of all parts of a ring.
 
@@ -125,10 +128,36 @@ class TokenLayout:
                 key=f"parallel.{RING}",
                 hint=f"use 1, or parallel.{ULYSSES}",
             )
-        group, part = self.mesh.group(RING), query.shape[1]
+        group = self.mesh.group(RING)
         assert group is not None
-        lengths = tuple(min(max(0, self.count - rank * part), part) for rank in range(group.size()))
-        return ring_attention(query.to(value.dtype), key.to(value.dtype), value, Ring(group, lengths, causal))
+        size = query.shape[1] // 2 if self.has_pieces else query.shape[1]
+        pieces = [min(max(0, self.count - place * size), size) for place in self._places()]
+        if self.has_pieces:
+            ring = Ring(group, tuple(map(sum, zip(pieces[::2], pieces[1::2], strict=True))), piece=size)
+        else:
+            ring = Ring(group, tuple(pieces))
+        return ring_attention(query.to(value.dtype), key.to(value.dtype), value, ring)
+
+    def _places(self) -> list[int]:
+        """Returns the places of pieces in a sample, in the order in which the parts of the ring hold them."""
+        size = self.mesh.size(RING)
+        if not self.has_pieces:
+            return list(range(size))
+        return [place for rank in range(size) for place in (rank, 2 * size - 1 - rank)]
+
+    def _ordered(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
+        """Returns tokens in the order in which ranks hold them, of tokens as they come."""
+        if not self.has_pieces:
+            return x
+        pieces = x.chunk(2 * self.mesh.size(RING), dim)
+        return torch.cat([pieces[place] for place in self._places()], dim)
+
+    def _reordered(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
+        """Inverts :meth:`_ordered`."""
+        if not self.has_pieces:
+            return x
+        pieces, places = x.chunk(2 * self.mesh.size(RING), dim), self._places()
+        return torch.cat([pieces[places.index(place)] for place in range(len(places))], dim)
 
     def _filled(self, x: Shaped[Tensor, "..."], dim: int) -> Shaped[Tensor, "..."]:
         if not self.fill:

@@ -75,7 +75,8 @@ def marked(case: str, mesh: str, optimizer: str) -> Any:
 @pytest.mark.parametrize(
     ("case", "mesh", "optimizer"),
     [marked(case, mesh, optimizer) for optimizer in OPTIMIZERS for case in ("vit", "uvit", "bonds", "forces")
-     for mesh in MESHES if case in ("vit", "uvit") or not ({"cp", "sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")]
+     for mesh in MESHES
+     if case in ("vit", "uvit") or not ({"cp", "sp", "pp"} & set(MESHES[mesh]) or optimizer == "muon")]
     + [pytest.param("vit-window", mesh, "sgd", marks=[pytest.mark.slow] if mesh not in ("tp2", "sp2") else [])
        for mesh in ("tp2", "sp2", "pp2", "zero3", "tp2-sp2", "tp2-pp2", "tp2-zero3", "hsdp")]
     + [pytest.param("climax", mesh, "sgd", marks=[pytest.mark.slow] if mesh != "tp2" else [])
