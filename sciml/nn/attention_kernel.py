@@ -81,7 +81,7 @@ def attend_backward(
     gradients: tuple[Tensor, Tensor, Tensor]
     if kind == "cpu":
         backward = _aten._scaled_dot_product_flash_attention_for_cpu_backward
-        gradients: tuple[Tensor, Tensor, Tensor] = backward(grad, query, key, value, out, lse, 0.0, causal)
+        gradients = backward(grad, query, key, value, out, lse, 0.0, causal)
         return gradients
     if kind == "flash":
         seed = torch.zeros(2, dtype=torch.uint64, device=query.device)  # of dropout, which there is none of

@@ -130,7 +130,7 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
             module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
         if plan.cuts_tokens and module in attention:
             if layout.has_ring:
-                module.mix = layout.mix_around  # type: ignore[assignment]
+                module.mix = layout.mix_around
             module.register_forward_pre_hook(partial(_to_heads, layout))
             module.register_forward_hook(partial(_to_tokens, layout))
     return layout

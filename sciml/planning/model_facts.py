@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.communication import Count, ring
+from sciml.distributed.communication import Count
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.models.vit import Block
@@ -25,6 +25,7 @@ from sciml.parallel.model import check_plan, cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
+from sciml.planning.degrees import DegreeInterpolation, Degrees
 from sciml.planning.fake_mesh import fake_batch, fake_mesh, fake_parameters
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
 from sciml.planning.pass_profile import EMBED, HEAD, OpCount, PassProfile, profile_pass, tensors_of
@@ -43,8 +44,6 @@ IN_WINDOWS: Patterns = ("window", "shifted")
 SEARCHED = ("none", "selective", "full")
 """Ways to recompute activations that a search tries; that of attention alone saves little beside fused attention."""
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16}
-_KINDS_OF_SHARDS = ("all_gather", "all_to_all")
-"""Kinds whose payload is a rank's part of a whole, so that it shrinks as its own axis grows."""
 
 
 class ModelFacts:
@@ -115,17 +114,18 @@ class ModelFacts:
         with torch.device("meta"):
             return self._build()
 
-    def check(self, *, tp: int, sp: int, stages: int) -> None:
+    def check(self, *, tp: int, sp: int, stages: int, cp: int = 1) -> None:
         """Refuses degrees that cannot cut the model, naming some that can."""
-        for degrees in ((tp, sp, 1), (1, 1, stages)):
+        for degrees in ((tp, sp, cp, 1), (1, 1, 1, stages)):
             refusal = self._refusal(*degrees)
             if refusal is not None:
                 raise ConfigError(refusal.message, key=refusal.key, hint=refusal.hint)
 
-    def _check(self, tp: int, sp: int, stages: int) -> ConfigError | None:
+    def _check(self, tp: int, sp: int, cp: int, stages: int) -> ConfigError | None:
         try:
             # Blocks are alike: few tell which degrees cut matrices and tokens.
-            check_plan(self._small if stages == 1 else self.whole, matrices=tp, tokens=sp, stages=stages)
+            model = self._small if stages == 1 and cp == 1 else self.whole  # which alone tells of all its patterns
+            check_plan(model, matrices=tp, tokens=sp, ring=cp, stages=stages)
         except ConfigError as error:
             return error
         return None
@@ -149,7 +149,7 @@ class ModelFacts:
     @property
     def _any_pass(self) -> PassProfile:
         """Returns a pass from which to read what is the same in all passes."""
-        return self._pass_profile(1, 1, "bf16", "none", 1, self._patterns()[0][0])
+        return self._pass_profile(Degrees(), "bf16", "none", 1, self._patterns()[0][0])
 
     def _sample_flops(self, recompute: str = "none") -> tuple[float, float]:
         """Returns the FLOPs of a forward and of a backward pass of the whole model over a sample."""
@@ -160,8 +160,8 @@ class ModelFacts:
     def attention_flops(self) -> float:
         """Returns the FLOPs of attention in the forward pass over a sample."""
         blocks = min(self.depth, PROFILED_BLOCKS)
-        passes = [(self._pass_profile(1, 1, "bf16", "none", 1, pattern), share) for pattern, share in self._patterns()]
-        flops = sum(profile.attention * share for profile, share in passes)
+        passes = {pattern: self._pass_profile(Degrees(), "bf16", "none", 1, pattern) for pattern, _ in self._patterns()}
+        flops = sum(passes[pattern].attention * share for pattern, share in self._patterns())
         return flops * self.depth / blocks if blocks else flops
 
     def _patterns(self) -> list[tuple[Patterns, float]]:
@@ -182,45 +182,46 @@ class ModelFacts:
         }
         return sum(parameter.numel() for parameter in cut)
 
-    def _profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+    def _profile(self, tp: int, sp: int, precision: str, recompute: str, cp: int = 1) -> RankProfile:
         """Profiles a rank on which as many blocks as the model says compute activations again."""
-        profile = self._uniform_profile(tp, sp, precision, recompute)
+        profile = self._uniform_profile(Degrees(tp, sp, cp), precision, recompute)
         if recompute == "none" or self.recomputing == 1:
             return profile
-        rest = self.profile(tp, sp, precision, "none")
+        rest = self.profile(tp, sp, precision, "none", cp)
         return replace(profile, block=profile.block.mixed(rest.block, self.recomputing))
 
-    def _uniform_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+    def _uniform_profile(self, degrees: Degrees, precision: str, recompute: str) -> RankProfile:
         """Profiles a rank, interpolating between small degrees where these can cut the model."""
         half = "bf16" if precision == "fp16" else precision  # both take the same memory and operations
-        interpolation = self._interpolation(tp, sp)
+        interpolation = self._interpolation(degrees)
         if interpolation is None:
-            return self.exact_profile(tp, sp, half, recompute)
-        return interpolation.profile(lambda a, b: self.exact_profile(a, b, half, recompute))
+            return self.exact_profile(degrees, half, recompute)
+        return interpolation.profile(lambda small: self.exact_profile(small, half, recompute))
 
-    def _interpolation(self, tp: int, sp: int) -> DegreeInterpolation | None:
+    def _interpolation(self, degrees: Degrees) -> DegreeInterpolation | None:
         """Returns the interpolation between small degrees; None where these cannot cut the model."""
-        base = [min(d for d in range(2, degree + 1) if degree % d == 0) if degree > 1 else 2 for degree in (tp, sp)]
+        base = Degrees(*(min((d for d in range(2, n + 1) if n % d == 0), default=2) for n in degrees))
         try:
-            self.check(tp=base[0] if tp > 1 else 1, sp=base[1] if sp > 1 else 1, stages=1)
+            tp, sp, _ = (small if degree > 1 else 1 for small, degree in zip(base, degrees, strict=True))
+            self.check(tp=tp, sp=sp, stages=1)
         except ConfigError:
             return None
-        return DegreeInterpolation(tp, sp, (base[0], base[1]))
+        return DegreeInterpolation(degrees, base)
 
-    def _exact_profile(self, tp: int, sp: int, precision: str, recompute: str) -> RankProfile:
+    def _exact_profile(self, degrees: Degrees, precision: str, recompute: str) -> RankProfile:
         """Profiles a rank by passes with these very degrees; its block is the mean of blocks that attend differently.
 
         A stage of a pipeline may have more of the dear ones than its share.
         """
         profile, *others = [
-            self._profile_of_pattern(tp, sp, precision, recompute, pattern) for pattern, _ in self._patterns()
+            self._profile_of_pattern(degrees, precision, recompute, pattern) for pattern, _ in self._patterns()
         ]
         return replace(profile, block=profile.block.mixed(others[0].block, self.global_blocks)) if others else profile
 
-    def _profile_of_pattern(self, tp: int, sp: int, precision: str, recompute: str, pattern: Patterns) -> RankProfile:
+    def _profile_of_pattern(self, degrees: Degrees, precision: str, recompute: str, pattern: Patterns) -> RankProfile:
         """Profiles a rank by passes of few samples and of twice as many."""
         few = self.few_samples()
-        one, two = (self._pass_profile(tp, sp, precision, recompute, samples, pattern) for samples in (few, 2 * few))
+        one, two = (self._pass_profile(degrees, precision, recompute, samples, pattern) for samples in (few, 2 * few))
         embed, block, head = (_stage_profile(one, two, few, stage) for stage in (EMBED, TYPICAL, HEAD))
         if self.depth > 1:
             # A backward pass comes to what the embedding computes besides tokens before it is through with block 0.
@@ -256,19 +257,19 @@ class ModelFacts:
         return ParameterLayout(embed, blocks, head, tied)
 
     def _profile_pass(
-        self, tp: int, sp: int, precision: str, recompute: str, samples: int, pattern: Patterns
+        self, degrees: Degrees, precision: str, recompute: str, samples: int, pattern: Patterns
     ) -> PassProfile:
         if not self._reads_batches:
             try:
-                return self._profile_batch(tp, sp, precision, recompute, pattern, self._fake_batch(samples))
+                return self._profile_batch(degrees, precision, recompute, pattern, self._fake_batch(samples))
             except (DynamicOutputShapeException, DataDependentOutputException):
                 self._reads_batches = True
-        return self._profile_batch(tp, sp, precision, recompute, pattern, self._batch(samples))
+        return self._profile_batch(degrees, precision, recompute, pattern, self._batch(samples))
 
     def _profile_batch(
-        self, tp: int, sp: int, precision: str, recompute: str, pattern: Patterns, batch: Any
+        self, degrees: Degrees, precision: str, recompute: str, pattern: Patterns, batch: Any
     ) -> PassProfile:
-        with self._few_blocks(tp, sp, recompute, pattern) as (model, blocks, mesh):
+        with self._few_blocks(degrees, recompute, pattern) as (model, blocks, mesh):
             dtype = _DTYPES[precision]
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
@@ -283,7 +284,7 @@ class ModelFacts:
 
     @contextmanager
     def _few_blocks(
-        self, tp: int, sp: int, recompute: str, pattern: Patterns
+        self, degrees: Degrees, recompute: str, pattern: Patterns
     ) -> Iterator[tuple[nn.Module, Sequence[nn.Module], Mesh]]:
         """Opens a model of the last blocks alone, cut as a training would cut it, with its blocks and its mesh."""
         model = deepcopy(self._small)
@@ -292,13 +293,12 @@ class ModelFacts:
         for module in model.modules():
             if isinstance(getattr(module, "recompute", None), str):
                 module.recompute = recompute  # type: ignore[assignment]
-        with fake_mesh({"tp": tp, "sp": sp}) as mesh:
-            cut(model, mesh, ParallelConfig(tp=tp, sp=sp))
+        with fake_mesh(degrees._asdict()) as mesh:
+            cut(model, mesh, ParallelConfig(**degrees._asdict()))
             fake_parameters(model)
             yield model.train(), block_list(model, self.plan.stages), mesh
 
 
-_MESSAGES = ("forward_messages", "backward_messages")
 _MEMORY = ("saved_activations", "cast_weights", "backward_workspace")
 
 
@@ -337,68 +337,3 @@ def _stage_profile(one: PassProfile, two: PassProfile, few: int, stage: str) -> 
         messages("backward"),
         **{name: memory(name) for name in _MEMORY},
     )
-
-
-@dataclass(frozen=True)
-class DegreeInterpolation:
-    """Interpolates between profiles at small degrees of ``tp`` and ``sp``.
-
-    Every tensor of a pass is whole, or cut by ``tp``, by ``sp``, or by both: its size is a + b/tp + c/sp + d/(tp sp),
-    and so are sums of sizes and of operations. Profiles at four pairs of degrees give the four numbers. Exact for
-    operations and messages, but for the padding of tokens that the ranks do not divide; memory along ``sp`` comes out a
-    few percent too high, since one rank alone makes no copies for exchanges.
-
-    Attributes:
-        tp, sp: the degrees to interpolate at.
-        base: the smallest degrees above 1 at which there are profiles.
-    """
-
-    tp: int
-    sp: int
-    base: tuple[int, int]
-
-    @property
-    def weights(self) -> dict[tuple[int, int], float]:
-        """Returns the weight of each pair of degrees, without those of weight 0."""
-        along = []
-        for degree, base in zip((self.tp, self.sp), self.base, strict=True):
-            weight = (1 - 1 / degree) / (1 - 1 / base)
-            along.append([(1, 1 - weight), (base, weight)])
-        return {(a, b): wa * wb for a, wa in along[0] for b, wb in along[1] if wa * wb}
-
-    def profile(self, exact: Callable[[int, int], RankProfile]) -> RankProfile:
-        """Combines the exact profiles of a rank at pairs of small degrees."""
-        profiles = {degrees: exact(*degrees) for degrees in self.weights}
-        embed, block, head = (
-            self._stage({degrees: getattr(profile, stage) for degrees, profile in profiles.items()})
-            for stage in ("embed", "block", "head")
-        )
-        activations = zip(*(profile.stage_activations for profile in profiles.values()), strict=True)
-        return RankProfile(embed, block, head, tuple(self._mean(sizes) for sizes in activations))
-
-    def _mean(self, values: Iterable[Any]) -> Any:
-        first, *others = (value * weight for value, weight in zip(values, self.weights.values(), strict=True))
-        return sum(others, first)
-
-    def _stage(self, stages: Mapping[tuple[int, int], StageProfile]) -> StageProfile:
-        combined: dict[str, Any] = {}
-        for name in (f.name for f in fields(StageProfile)):
-            values = {degrees: getattr(stage, name) for degrees, stage in stages.items()}
-            combined[name] = self._messages(values) if name in _MESSAGES else self._mean(values.values())
-        return StageProfile(**combined)
-
-    def _messages(self, messages: Mapping[tuple[int, int], Messages]) -> dict[tuple[str, str], Count]:
-        combined = {}
-        for position, (axis, degree) in enumerate((("tp", self.tp), ("sp", self.sp))):
-            base = self.base[position]
-            if degree == 1:
-                continue
-            # Where the axis has ranks, and the other one has some or none.
-            weights = {degrees: weight for degrees, weight in self.weights.items() if degrees[position] == base}
-            total = sum(weights.values())
-            for key in {key for degrees in weights for key in messages[degrees] if key[0] == axis}:
-                counts = [(messages[degrees].get(key, Count()), w / total) for degrees, w in weights.items()]
-                size = sum(weight * count.bytes for count, weight in counts)
-                size *= base / degree if key[1] in _KINDS_OF_SHARDS else 1.0
-                combined[key] = Count(max(c.calls for c, _ in counts), round(size), size * ring(key[1], degree))
-        return combined

@@ -148,8 +148,16 @@ class Search:
         """
         fixed = self.constraints.fixed
         stages = fixed.get("pp", 1) * fixed.get("interleave", 1)
-        self.facts.check(tp=fixed.get("tp", 1), sp=fixed.get("sp", 1), stages=stages)
-        space = self.space()
+        tp, sp, cp = (fixed.get(axis, 1) for axis in ("tp", "sp", "cp"))
+        self.facts.check(tp=tp, sp=sp, cp=cp, stages=stages)
+        found = self._search(devices, self.space())
+        if not found.ranked and not all(large.only_state for large in found.too_large):  # activations can be cut more
+            wider = replace(self.constraints, rings=True)
+            found = self._search(devices, Space(self.facts, self.training, wider))
+        return found
+
+    def _search(self, devices: int, space: Space) -> Plan:
+        """Ranks all strategies of a space that fit."""
         ranking = _Ranking()
         for bound, family in self._by_bound(space, devices):
             ranking.counts["examined"] += len(family)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
@@ -22,6 +22,8 @@ from sciml.training.optimizer import ADAMW, UpdateRule, optimizer_spec
 
 CLIPPING_BYTES = 12
 """Bytes read and written for each element of a gradient when its norm is taken and it is scaled."""
+LEAST_TOKENS = 64
+"""Tokens of a rank below which no ring is tried: messages would take longer than what they bring to do."""
 FIXED = (*(axis.name for axis in AXES), "zero", "schedule", "interleave", "micro_batch", "recompute")
 """Choices that a user may fix, so that only the rest is searched."""
 
@@ -118,17 +120,18 @@ class Strategy:
     def cuts(self) -> tuple[Any, ...]:
         """Returns all that the costs of a micro-batch depend on, but its size."""
         p = self.parallel
-        return p.tp, p.sp, p.pp, p.interleave, self.precision, self.recompute, self.gathers_half
+        return p.tp, p.sp, p.cp, p.pp, p.interleave, self.precision, self.recompute, self.gathers_half
 
     @cached_property
     def pass_costs(self) -> tuple[Any, ...]:
         """Returns all that the costs of a stage of the model depend on."""
-        return self.parallel.tp, self.parallel.sp, self.precision, self.recompute, self.gathers_half
+        p = self.parallel
+        return p.tp, p.sp, p.cp, self.precision, self.recompute, self.gathers_half
 
     def profile(self, facts: ModelFacts) -> RankProfile:
         """Returns the costs of a model on one rank."""
         p = self.parallel
-        return facts.profile(p.tp, p.sp, self.precision, self.recompute)
+        return facts.profile(p.tp, p.sp, self.precision, self.recompute, p.cp)
 
     @cached_property
     def sharing(self) -> tuple[Any, ...]:
@@ -223,12 +226,14 @@ class SearchConstraints:
         precisions: to choose from.
         engines: to choose from.
         allow: refuses pipelines that a domain cannot train with, by raising ConfigError.
+        rings: whether rings are tried although there are samples enough for all devices.
     """
 
     fixed: dict[str, Any] = field(default_factory=dict)
     precisions: tuple[Precision, ...] = ("bf16",)
     engines: tuple[EngineConfig, ...] = (EngineConfig(),)
     allow: Callable[[ParallelConfig], None] = lambda _: None
+    rings: bool = False
 
 
 @dataclass(frozen=True)
@@ -282,7 +287,7 @@ class Space:
     def __init__(self, facts: ModelFacts, training: TrainingSpec, constraints: SearchConstraints) -> None:
         self.facts, self.training, self.constraints = facts, training, constraints
         self.refused: Counter[str] = Counter()
-        self._checked: dict[tuple[int, int, int], str | None] = {}
+        self._checked: dict[tuple[int, int, int, int], str | None] = {}
 
     def strategies(self, devices: int) -> Iterator[Strategy]:
         """Yields all strategies."""
@@ -297,29 +302,55 @@ class Space:
         for tp in self._values("tp", divisors(devices)):
             for sp in self._values("sp", divisors(devices // tp) if devices % tp == 0 else []):
                 if devices % (tp * sp) == 0 and self._fits(tp=tp, sp=sp, stages=1):
-                    for pp in self._values("pp", divisors(devices // tp // sp)):
-                        if devices % (tp * sp * pp) == 0:
-                            yield from self._of_mesh(tp, sp, pp, devices // tp // sp // pp)
+                    yield from self._of_tokens(tp, sp, devices // tp // sp)
+
+    def _of_tokens(self, tp: int, sp: int, rest: int) -> Iterator[Family]:
+        """Yields those with and without a ring, and with and without a pipeline."""
+        for cp in self._values("cp", divisors(rest)):
+            if rest % cp or not self._may_ring(tp, sp, cp, rest):
+                continue
+            for pp in self._values("pp", divisors(rest // cp)):
+                if rest % (cp * pp) == 0:
+                    yield from self._of_mesh(tp, sp, cp, pp, rest // cp // pp)
+
+    def _may_ring(self, tp: int, sp: int, cp: int, rest: int) -> bool:
+        """Says whether to try a ring: one that is asked for, or where neither heads nor samples could be spread over as
+        many ranks.
+        """
+        if cp == 1:
+            return True
+        if "cp" not in self.constraints.fixed:
+            wider = (sp * factor for factor in divisors(cp)[1:] if "sp" not in self.constraints.fixed)
+            if any(self._refusal(tp, wide, 1, 1) is None for wide in wider):
+                return False
+            if rest <= self.training.global_batch and not self.constraints.rings:
+                return False
+            if (self.facts.tokens or 0) < LEAST_TOKENS * tp * sp * cp:
+                return False
+        return self._fits(tp=tp, sp=sp, cp=cp, stages=1)
 
     def _values(self, name: str, free: list[Any]) -> list[Any]:
         """Returns the values that an axis may have: the fixed one, or all that are free."""
         fixed = self.constraints.fixed.get(name)
         return free if fixed is None else [fixed]
 
-    def _fits(self, *, tp: int, sp: int, stages: int) -> bool:
-        key = tp, sp, stages
-        if key not in self._checked:
-            try:
-                self.facts.check(tp=tp, sp=sp, stages=stages)
-                self._checked[key] = None
-            except ConfigError as error:
-                self._checked[key] = error.message
-        reason = self._checked[key]
+    def _fits(self, *, tp: int, sp: int, stages: int, cp: int = 1) -> bool:
+        reason = self._refusal(tp, sp, cp, stages)
         if reason is not None:
             self.refused[reason] += 1
         return reason is None
 
-    def _of_mesh(self, tp: int, sp: int, pp: int, rest: int) -> Iterator[Family]:
+    def _refusal(self, tp: int, sp: int, cp: int, stages: int) -> str | None:
+        key = tp, sp, cp, stages
+        if key not in self._checked:
+            try:
+                self.facts.check(tp=tp, sp=sp, cp=cp, stages=stages)
+                self._checked[key] = None
+            except ConfigError as error:
+                self._checked[key] = error.message
+        return self._checked[key]
+
+    def _of_mesh(self, tp: int, sp: int, cp: int, pp: int, rest: int) -> Iterator[Family]:
         batch = self.training.global_batch
         if batch % rest:
             self.refused[f"{batch:g} samples a step cannot be shared equally by {rest} data-parallel ranks"] += 1
@@ -332,7 +363,10 @@ class Space:
             if rest % shard or self.constraints.fixed.get("dp") not in (None, dp):
                 continue
             for schedule, interleave in self._schedules(pp, engine):
-                for parallel in self._zeros(engine, tp, sp, pp, dp, shard, schedule, interleave):
+                plain = ParallelConfig(
+                    pp=pp, dp=dp, shard=shard, cp=cp, sp=sp, tp=tp, schedule=schedule, interleave=interleave, zero=1
+                )
+                for parallel in self._zeros(engine, plain):
                     alike.setdefault((engine, schedule, interleave, shard > 1), []).append(parallel)
         for (engine, *_), parallels in alike.items():
             yield from self._of_batch(tuple(parallels), engine, int(batch) // rest)
@@ -378,15 +412,14 @@ class Space:
             return False
         return True
 
-    def _zeros(
-        self, engine: EngineConfig, tp: int, sp: int, pp: int, dp: int, shard: int, schedule: Schedule, interleave: int
-    ) -> Iterator[ParallelConfig]:
+    def _zeros(self, engine: EngineConfig, plain: ParallelConfig) -> Iterator[ParallelConfig]:
         """Yields some degrees with each stage of ZeRO; once where nothing is sharded."""
+        pp, shard = plain.pp, plain.shard
         free: list[Any] = [3] if shard == 1 else [1] if pp > 1 else [1, 2, 3]
         for zero in self._values("zero", free) if shard > 1 else free:
             try:
-                parallel = ParallelConfig(pp, dp, shard, sp, tp, zero, schedule, interleave)
-                engine.degrees(parallel, pp * dp * shard * sp * tp)
+                parallel = replace(plain, zero=zero)
+                engine.degrees(parallel, math.prod(plain.given.values()))
             except ConfigError as error:
                 self.refused[error.message] += 1
                 continue

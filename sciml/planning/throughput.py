@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sciml.distributed.axes import Role, axes_of, join
+from sciml.distributed.axes import Role, axes_in, axes_of, join
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
 from sciml.planning.communication import CommunicationModel, Links, Message, boundary_crossings, cut_axes
 from sciml.planning.costs import FLOAT32, AffineCost, OpCost, StageProfile
@@ -287,7 +287,8 @@ class ThroughputModel:
         waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
         for messages in (stage.forward_messages, stage.backward_messages):
             for (axes, kind), count in messages.items():
-                waits[axes] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
+                first = axes_in(axes)[0].name  # of several axes the outermost, whose links are the slowest
+                waits[first] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
         return _Load(operations.without_casts() if has_half else operations, waits)
 
     def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:

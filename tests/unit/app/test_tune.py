@@ -31,7 +31,7 @@ from sciml.tuning.study import TuningStudy, open_folder
 from sciml.tuning.trial import FAILED, MEASURED, Result, Trial, reason_of, warm_up
 from tests.unit.planning.models import facts_found_once
 
-DEGREES = {"pp": 1, "dp": 1, "shard": 1, "sp": 1, "tp": 1}
+DEGREES = {"pp": 1, "dp": 1, "shard": 1, "cp": 1, "sp": 1, "tp": 1}
 FACTS = ["cluster.memory_gb=8", "cluster.memory_gb_per_s=20", "cluster.peak_tflops={fp32: 0.1, bf16: 0.1}",
          "cluster.links={machine: {devices: null, gb_per_s: 2}}", "cluster.device=cpu"]  # fmt: skip
 

@@ -29,6 +29,6 @@ def test_calls_and_bytes_are_those_that_real_ranks_send(name, recompute):
     memory, communication = MemoryModel(small(), cluster("frontier"), training), CommunicationModel(small(), training)
     for rank in range(size_of(degrees)):
         step = Step(ParallelConfig(**degrees), rank, recompute)
-        shard = rank // step.size("sp", "tp") % strategy.parallel.shard
+        shard = rank // step.size("cp", "sp", "tp") % strategy.parallel.shard
         table = communication.volume(strategy, memory.rank_parameters(strategy, step.stage), shard)
         assert {a: {k: (c.calls, c.bytes) for k, c in kinds.items()} for a, kinds in table.items()} == formula(step)

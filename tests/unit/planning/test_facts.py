@@ -19,6 +19,7 @@ from sciml.models.vit import ViTConfig
 from sciml.nn.topology import Sphere
 from sciml.nn.window import windows_on
 from sciml.planning.costs import AffineCost
+from sciml.planning.degrees import Degrees
 from sciml.planning.model_facts import ModelFacts
 from tests.distributed.cases import LATITUDE, LONGITUDE, FieldTask, fields
 from tests.distributed.test_volume import model
@@ -149,8 +150,8 @@ def test_half_precision_keeps_weights_that_it_has_cast():
     assert none.forward.cast_bytes.fixed > 5.9 * numel  # four bytes read, two written
 
 
-@pytest.mark.parametrize(("tp", "sp"), [(4, 1), (1, 4), (2, 2)])
-def test_degrees_between_the_corners_are_met(tp, sp):
+@pytest.mark.parametrize(("tp", "sp", "cp"), [(4, 1, 1), (1, 4, 1), (2, 2, 1), (1, 1, 8), (2, 4, 2)])
+def test_degrees_between_the_corners_are_met(tp, sp, cp):
     """With 16 tokens, which all degrees divide, and two heads a rank at least, corners tell all work."""
     config = ViTConfig(embed_dim=32, depth=2, num_heads=8, patch_size=2, condition_dim=8, rotary_max_harmonic=2)
     grid = {"latitude": [78.75 - 22.5 * i for i in range(8)], "longitude": [45.0 * i for i in range(8)]}
@@ -162,11 +163,13 @@ def test_degrees_between_the_corners_are_met(tp, sp):
         return one
 
     facts = ModelFacts("square", build, FieldTask().loss, batch)
-    found, there = facts.profile(tp, sp, "fp32", "none"), facts.exact_profile(tp, sp, "fp32", "none")
+    found = facts.profile(tp, sp, "fp32", "none", cp)
+    there = facts.exact_profile(Degrees(tp, sp, cp), "fp32", "none")
     for part in ("embed", "block", "head"):
         ours, real = getattr(found, part), getattr(there, part)
         assert ours.forward.flops(2) == pytest.approx(real.forward.flops(2))
         assert ours.backward.flops(2) == pytest.approx(real.backward.flops(2))
+        assert (tp, sp) != (1, 1) or ours.forward.kernels == real.forward.kernels
         for name in ("forward_messages", "backward_messages"):
             counts = {key: (c.calls, c.bytes, c.wire_bytes) for key, c in getattr(real, name).items()}
             assert {key: (c.calls, c.bytes, c.wire_bytes) for key, c in getattr(ours, name).items()} == counts

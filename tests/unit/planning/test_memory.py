@@ -57,7 +57,7 @@ def test_weights_gradients_moments_and_average_are_those_of_a_real_rank(name):
     chosen = strategy(degrees)
     for place in range(degrees.get("pp", 1)):
         memory = planner().at(chosen, place)
-        rank = place * math.prod(degrees.get(axis, 1) for axis in ("dp", "shard", "sp", "tp"))
+        rank = place * math.prod(degrees.get(axis, 1) for axis in ("dp", "shard", "cp", "sp", "tp"))
         with fake_mesh(degrees, rank) as mesh:
             model = parallelize(vit, mesh, chosen.parallel, seed=3)
             parameters = dict(model.named_parameters())

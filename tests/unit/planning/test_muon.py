@@ -49,7 +49,7 @@ def test_moments_and_exchanges_are_those_of_a_real_rank(name):
     degrees = MESHES[name]
     for stage in range(degrees.get("pp", 1)):
         memory, throughput, parameters = predicted(degrees, stage)
-        rank = stage * math.prod(degrees.get(axis, 1) for axis in ("dp", "shard", "sp", "tp"))
+        rank = stage * math.prod(degrees.get(axis, 1) for axis in ("dp", "shard", "cp", "sp", "tp"))
         with fake_mesh(degrees, rank) as mesh:
             model = parallelize(vit, mesh, strategy(degrees).parallel, seed=3)
             named = dict(model.named_parameters())

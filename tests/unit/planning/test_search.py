@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 
+from domains.climate.model.forecaster import ClimateViT
 from sciml.core.errors import ConfigError
+from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig, Link
+from sciml.planning.model_facts import ModelFacts
 from sciml.planning.search import Candidate, Search, TooLarge, scaling_curve, why_slower
 from sciml.planning.strategy import SearchConstraints, Space, TrainingSpec, divisors
+from tests.distributed.cases import FieldTask, Samples
 from tests.unit.planning.models import cluster, gpt, small
 
 
@@ -192,3 +198,46 @@ def test_divisors():
 def test_a_share_that_is_not_whole_is_no_strategy():
     space = Space(gpt("gpt_22b"), replace(TrainingSpec(640), global_batch=7), SearchConstraints(fixed={"dp": 2}))
     assert not list(space.strategies(2))
+
+
+@pytest.fixture(scope="module")
+def many_tokens():
+    """Facts of a ViT with 1024 tokens and one head."""
+    config = ViTConfig(embed_dim=64, depth=8, num_heads=1, patch_size=2, condition_dim=8, rotary_max_harmonic=2)
+    grid = {"latitude": [88.0 - 2.75 * i for i in range(64)], "longitude": [5.625 * i for i in range(64)]}
+
+    def batch(samples: int) -> Samples:
+        return Samples(*torch.zeros(2, samples, 3, 64, 64))
+
+    return ModelFacts("tokens", partial(ClimateViT, config, ["a", "b", "c"], **grid), FieldTask().loss, batch)
+
+
+def test_rings_are_found_where_heads_and_samples_run_out(many_tokens):
+    """One head and two samples a step are shared by two devices at most, without a pipeline."""
+    constraints = SearchConstraints(fixed={"pp": 1, "recompute": "none"}, precisions=("bf16",))
+    search = Search(many_tokens, cluster("frontier"), TrainingSpec(2), constraints, margin=0.0)
+    assert all(candidate.strategy.parallel.cp == 1 for candidate in search.plan(2).ranked)
+    ranked = search.plan(16).ranked
+    assert {candidate.strategy.parallel.cp for candidate in ranked} == {8}
+    assert all(candidate.step.waits["cp"] > 0 for candidate in ranked)
+    assert "cp=8" in ranked[0].strategy.text
+    assert "parallel.cp=8" in ranked[0].strategy.overrides()
+    with pytest.raises(ConfigError, match="no mesh shares the work among 64 devices"):
+        search.plan(64)  # fewer than 64 tokens each
+
+
+@pytest.mark.slow
+def test_a_ring_is_found_where_nothing_fits_without(many_tokens):
+    """Eight samples occupy eight devices, and each of these has room for a part of one only."""
+    constraints = SearchConstraints(fixed={"pp": 1, "shard": 1, "recompute": "none"}, precisions=("bf16",))
+
+    def least(room: float, **fixed: int) -> Candidate:
+        limited = replace(cluster("frontier"), memory_gb=room)
+        allowed = replace(constraints, fixed={**constraints.fixed, **fixed})
+        search = Search(many_tokens, limited, TrainingSpec(8), allowed, margin=0.0)
+        return min(search.plan(8).ranked, key=lambda candidate: candidate.memory.total)
+
+    without, asked = least(1.0), least(1.0, cp=2)
+    assert (without.strategy.parallel.cp, asked.strategy.parallel.cp) == (1, 2)
+    assert asked.memory.total < without.memory.total
+    assert least((asked.memory.total + without.memory.total) / 2e9).strategy.parallel.cp > 1
