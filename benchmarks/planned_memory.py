@@ -57,7 +57,10 @@ CASES: dict[str, tuple[int, tuple[str, ...]]] = {
     "climate-full": (1, ("model.recompute=full",)),
     "climate-selective-bf16": (1, ("model.recompute=selective", "trainer.precision=bf16")),
     "climate-window": (1, ("model.patch_size=2", "model.square=2", "model.attention=window", "model.embed_dim=320")),
-    "climate-window-sp2": (2, ("model.patch_size=2", "model.attention=window", "model.global_every=4", "parallel.sp=2")),
+    "climate-window-sp2": (
+        2,
+        ("model.patch_size=2", "model.attention=window", "model.global_every=4", "parallel.sp=2"),
+    ),
     "climate-cp2": (2, ("parallel.cp=2", "model.recompute=selective")),
     "fluids-one": (1, ()),
     "fluids-tp2": (2, ("parallel.tp=2",)),

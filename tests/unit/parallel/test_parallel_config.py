@@ -66,7 +66,7 @@ def test_a_schedule_says_how_many_micro_batches_it_wants(options, count, said):
 def test_coordinates_are_those_of_ranks_in_order():
     """Each axis of torch's own arrangement of the ranks, against ours."""
     degrees = {"pp": 2, "dp": 3, "sp": 2, "tp": 4}
-    ranks = torch.arange(48).view(2, 3, 1, 2, 4)
+    ranks = torch.arange(48).view(2, 3, 1, 1, 2, 4)
     for rank in (0, 17, 47):
         mesh = object.__new__(Mesh)
         object.__setattr__(mesh, "world", World(rank, 48, torch.device("cpu")))
@@ -74,7 +74,7 @@ def test_coordinates_are_those_of_ranks_in_order():
         place = (ranks == rank).nonzero()[0].tolist()
         assert [mesh.rank(axis.name) for axis in AXES] == place
         assert mesh.data_rank == place[1]
-        assert mesh.rank("pp", "tp") == place[0] * 4 + place[4]
+        assert mesh.rank("pp", "tp") == place[0] * 4 + place[5]
 
 
 def test_a_mesh_of_another_size_than_the_world_is_refused():
