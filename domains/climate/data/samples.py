@@ -169,10 +169,13 @@ class ForecastSource:
         hours = wanted / 60
         first, last = self.store.period(self.split)
         nearest_span = _nearest_span(self._minutes, wanted) / 60
+        shorter = (
+            f", or the lead time {nearest_span:g}h" if nearest_span else ": one time has nothing to be compared with"
+        )
         raise ConfigError(
             f"no two times of the {self.split} split ({first} to {last}) are {format_hours(hours)} apart",
             key=f"data.splits.{self.split}",
-            hint=f"make it longer, or the lead time {nearest_span:g}h",
+            hint=f"make it longer{shorter}",
         )
 
     def __len__(self) -> int:

@@ -217,7 +217,7 @@ def _has(source: Source, channel: Channel) -> bool:
 
 
 def _missing(label: str, schema: ClimateSchema, name: str, others: Sequence[str], why: Sequence[str] = ()) -> DataError:
-    advice = "; ".join(why) or nearest(name, others)
+    advice = "; ".join(why) or (nearest(name, others) if others else "take it from the same center as the others")
     return DataError(f"{label}: the run needs {', '.join(schema.inputs)}, and {name} is not there; {advice}")
 
 

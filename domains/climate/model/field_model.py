@@ -11,8 +11,10 @@ from torch import Tensor
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.model.forecaster import AXES, ENCODINGS
 from domains.climate.model.topology import odd_of, topology_of
+from sciml.core.errors import ConfigError
 from sciml.models.field_model import FieldInputs, Variables
 from sciml.models.field_models import FieldConfig, FieldForecaster
+from sciml.models.uvit import UViTConfig
 from sciml.nn.staged import ForwardPass
 
 
@@ -58,7 +60,17 @@ class ClimateFieldModel(FieldForecaster):
     ) -> ClimateFieldModel:
         """Builds the model for a store: its channels are predicted, its statics and the forcings only read, and
         diagnostic outputs not read.
+
+        Raises:
+            ConfigError: a grid that is a single patch.
         """
+        rows, columns = schema.grid_shape
+        if isinstance(config, UViTConfig) and max(rows, columns) <= config.patch_size:
+            raise ConfigError(
+                f"a grid of {columns}x{rows} cells is a single patch of {config.patch_size}",
+                key="model.patch_size",
+                hint="1" if max(rows, columns) > 1 else "a grid of several cells",
+            )
         constants = (*schema.statics, *forcings)
         where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}
         return cls(config, schema.channels, constants, **where, inputs=schema.inputs, noise_dim=noise_dim)

@@ -165,3 +165,9 @@ def test_what_cannot_be_is_refused_in_a_sentence():
         ForecastLoss(LossConfig(channel_weights={"z50": 1.0}), SCHEMA, torch.ones(4, 1))
     with pytest.raises(ConfigError, match="no channel weighs anything"):
         ForecastLoss(LossConfig(channel_weights={"z": 0.0, "t": 0.0, "t2m": 0.0}), SCHEMA, torch.ones(4, 1))
+
+
+def test_a_grid_of_one_patch_is_refused():
+    config = UViTConfig(**{**SIZES, "patch_size": 8}, square=1, conv_width=8)
+    with pytest.raises(ConfigError, match=r"model.patch_size: a grid of 8x4 cells is a single patch of 8"):
+        ClimateFieldModel.from_schema(config, SCHEMA)

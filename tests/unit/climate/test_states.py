@@ -13,12 +13,12 @@ from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source
 from domains.climate.data.regrid import LatLonGrid, Regridder
 from domains.climate.data.run_data import is_own, states_of
-from domains.climate.data.samples import ClimateDataConfig
+from domains.climate.data.samples import ClimateDataConfig, ForecastSource
 from domains.climate.data.states import OtherStates
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
-from sciml.core.errors import DataError
+from sciml.core.errors import ConfigError, DataError
 from sciml.domain.protocol import FittedData
 from sciml.run.compose import compose
 from sciml.run.loaded import load_run
@@ -85,6 +85,15 @@ def test_a_channel_that_is_missing_is_named_with_those_of_the_run(folder, fitted
     as_cds(levels).to_netcdf(folder / "ml.nc")
     with pytest.raises(DataError, match=r"z500 is not there; z is there, but model levels"):
         states_of(ClimateDataConfig(path=str(folder / "ml.nc")), fitted)
+
+
+def test_one_time_and_one_field_are_told_what_they_lack(folder, fitted, analysis):
+    path = write_cds_new(analysis[["2m_temperature"]], folder / "t2m.nc")
+    with pytest.raises(DataError, match=r"z500 is not there; take it from the same center as the others"):
+        states_of(ClimateDataConfig(path=str(path)), fitted)
+    states = states_of(ClimateDataConfig(path=str(write_cds_new(analysis, folder / "single.nc"))), fitted)
+    with pytest.raises(ConfigError, match=r"24 h apart; make it longer: one time has nothing to be compared with"):
+        ForecastSource(states, "test", [(24.0,)])
 
 
 def test_units_of_another_planet_are_refused(folder, fitted, analysis):
