@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from domains.materials.data.samples import (
 )
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
+from domains.materials.inference.lammps import write_for_lammps
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.trained_model import MaterialsModel
 from domains.materials.screening.screen import screen
@@ -68,6 +69,7 @@ class MaterialsDomain:
     screen_config = ScreenConfig
     thermodynamics_config = ThermodynamicsConfig
     trained_model = MaterialsModel
+    programs: Mapping[str, Callable[[Path], None]] = {"lammps": write_for_lammps}
     baselines = (COMPOSITION,)
 
     def check(self, spec: MaterialsSpec) -> None:

@@ -17,12 +17,13 @@ import torch
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.command_line import command
-from sciml.core.config import build
+from sciml.core.config import build, one_of
 from sciml.core.duration import format_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory, read_json, write_json, write_text
 from sciml.core.result import CommandResult
 from sciml.domain.loading import load_domain
+from sciml.domain.optional import ExportsToPrograms
 from sciml.domain.protocol import RunResult
 from sciml.report.model_card import ModelCard, model_card
 from sciml.report.scores import Scores, headline, headline_lead_of
@@ -46,6 +47,7 @@ class ExportConfig(RunChoice):
 
     out: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    to: str | None = None
 
 
 def run(composition: Composition) -> CommandResult:
@@ -57,8 +59,14 @@ def run(composition: Composition) -> CommandResult:
     if out.exists():
         raise ConfigError(f"{out} is there already", key="out", hint="choose another name, or remove it first")
     checkpoint = find_checkpoint(folder, str(config.checkpoint))
+    writers = load_domain(folder.record["config"]["domain"])
+    programs = writers.programs if isinstance(writers, ExportsToPrograms) else {}
+    if config.to is not None:
+        one_of(config.to, programs, "to")
     with atomic_directory(out) as temporary:
         parameters = export_model(folder, checkpoint, temporary, getattr(torch, config.dtype))
+        if config.to is not None:
+            programs[config.to](temporary)
     size = sum(file.stat().st_size for file in out.iterdir())
     text = [
         f"exported  {out}: {parameters:,} parameters, {size / 2**20:.1f} MiB",

@@ -265,6 +265,17 @@ class Imports(Protocol):
 
 
 @runtime_checkable
+class ExportsToPrograms(Protocol):
+    """Describes domains whose models other programs can use.
+
+    Attributes:
+        programs: by name of a program, what writes its files into the folder of an exported model.
+    """
+
+    programs: Mapping[str, Callable[[Path], None]]
+
+
+@runtime_checkable
 class Prepares(Protocol):
     """Describes domains that turn data as they come into a store. ``prepare_config`` is its dataclass of keys."""
 

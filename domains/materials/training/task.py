@@ -200,6 +200,10 @@ class MaterialsTask:
         total = energy.double().index_add(0, batch.graph_index, reference)
         return {ENERGY: total, **gradients}
 
+    def pair_result(self, batch: GraphBatch, vectors: Float[Tensor, "edge 3"]) -> PairResult | None:
+        """Returns what the potential of pairs under the network gives, with its gradients; None where there is none."""
+        return self._pair(batch, vectors, True)
+
     def _pair(self, batch: GraphBatch, vectors: Float[Tensor, "edge 3"], gradients: bool) -> PairResult | None:
         """Evaluates the potential of pairs under the network; None where there is none."""
         if not self.statistics.pair or ENERGY not in self.config.targets:
