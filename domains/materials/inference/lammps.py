@@ -58,6 +58,10 @@ class LammpsData(Protocol):
         """Adds rows of ghosts to those of the atoms that they are images of."""
         ...
 
+    def update_pair_forces(self, pull: Tensor) -> None:
+        """Adds what each pair pulls to the forces on its ends, and to the virial."""
+        ...
+
 
 class LammpsModel:
     """Computes energies and forces for LAMMPS.
@@ -105,10 +109,9 @@ class LammpsModel:
         if not hasattr(data, "forward_exchange"):
             raise RunError("this LAMMPS exchanges no states of ghosts: start it with KOKKOS, -k on -sf kk")
         energies, pull = self.evaluate(data)
-        torch.as_tensor(data.eatoms).copy_(energies)
-        data.energy = energies.sum()
-        update: Any = getattr(data, "update_pair_forces_gpu", None) or data.update_pair_forces  # type: ignore[attr-defined]
-        update(pull)
+        torch.as_tensor(data.eatoms)[: data.nlocal].copy_(energies)
+        data.energy = float(energies.sum())
+        data.update_pair_forces(pull.contiguous())
 
     def evaluate(self, data: LammpsData) -> tuple[Float[Tensor, "local"], Float[Tensor, "pair 3"]]:
         """Returns the energies of local atoms (eV), and the change of all energies with each pair's vector (eV/A)."""

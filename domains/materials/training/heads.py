@@ -25,6 +25,8 @@ class TargetConfig:
             (one value of a structure) or ``node`` (one of each atom).
         reduce: how a graph value comes of its atoms: ``mean`` (does not grow with the structure) or ``sum``.
         weight: of this target's error in the loss.
+        late_weight: its weight late in the training, after ``task.late_from`` of the steps, e.g. ten times as much for
+            an energy, whose error so shrinks at little cost in forces; None: as before.
         forces_weight, stress_weight: of an energy's gradients; 0 leaves them out.
         gaussian: whether a variance is predicted beside the value, and its likelihood learned.
         branches: names of the data sets that it is learned from, each with a head of its own; empty takes all,
@@ -34,6 +36,7 @@ class TargetConfig:
     kind: Literal["energy", "graph", "node"] = "graph"
     reduce: Literal["mean", "sum"] = "mean"
     weight: Positive[float] = 1.0
+    late_weight: Positive[float] | None = None
     forces_weight: NonNegative[float] = 1.0
     stress_weight: NonNegative[float] = 0.1
     gaussian: bool = False

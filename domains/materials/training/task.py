@@ -22,7 +22,7 @@ from domains.materials.training.metrics import MaterialsMetrics
 from domains.materials.training.pair_baseline import PairBaseline, PairResult, evaluate
 from domains.materials.training.potential import ATOMIC, BONDED, REPULSION
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, Positive
+from sciml.core.types import AtLeastOne, Fraction, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline, Score
 from sciml.models.gnn import Exchange
@@ -40,12 +40,15 @@ class MaterialsTaskConfig:
         baseline: what the network learns the difference to: ``pair``, a potential of pairs fitted to the training
             forces when a run begins, or ``none``, as in runs whose file says nothing of it.
         huber: where the loss of an error turns from squared to linear, in units of the target's scale.
+        late_from: share of the training's steps after which targets have their ``late_weight``, as in the second stage
+            of MACE's trainings.
         members: models of an ensemble, trained side by side; from two on, everything predicted has a spread.
     """
 
     targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
     baseline: Literal["pair", "none"] = "none"
     huber: Positive[float] = 1.0
+    late_from: Fraction = 0.75
     members: AtLeastOne = 1
 
     def __post_init__(self) -> None:
@@ -95,10 +98,17 @@ class MaterialsTask:
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
         self.calibration: Mapping[str, float] = {}
+        self._is_late = False
 
     def to(self, device: torch.device | str) -> MaterialsTask:
         self.statistics = self.statistics.to(device)
         return self
+
+    def at_step(self, step: int | None, max_steps: int) -> None:
+        """Takes the weights of a step of the training; outside of it (None) those of most of it, so that losses on
+        validation data can be compared.
+        """
+        self._is_late = step is not None and step >= self.config.late_from * max_steps
 
     def loss(self, model: nn.Module, batch: GraphBatch) -> LossOutput:
         members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
@@ -285,11 +295,11 @@ class MaterialsTask:
         errors: dict[str, tuple[float, Tensor]] = {}
         for name, target in self.config.targets.items():
             if target.kind != "energy":
-                errors[name] = target.weight, self._property_error(name, found, batch, target)
+                errors[name] = self._weight(target), self._property_error(name, found, batch, target)
                 continue
             rms = self.statistics.force_rms.to(batch.positions)
             per_atom = ((found[ENERGY] - batch.labels[ENERGY]) / batch.num_atoms).to(rms)
-            errors[ENERGY] = target.weight, self._huber(per_atom / rms) * batch.masks[ENERGY]
+            errors[ENERGY] = self._weight(target), self._huber(per_atom / rms) * batch.masks[ENERGY]
             if target.forces_weight and "forces" in batch.labels:
                 components = self._huber((found["forces"] - batch.labels["forces"]) / rms).mean(-1)
                 errors["forces"] = target.forces_weight, self._by_graph(components, batch) * batch.masks["forces"]
@@ -298,6 +308,10 @@ class MaterialsTask:
                 components = self._huber((found["stress"] - batch.labels["stress"]) / scale).mean((-1, -2))
                 errors["stress"] = target.stress_weight, components * batch.masks["stress"]
         return errors
+
+    def _weight(self, target: TargetConfig) -> float:
+        """Returns the weight of a target at this step of the training."""
+        return target.late_weight if self._is_late and target.late_weight is not None else target.weight
 
     def _property_error(
         self, name: str, found: Mapping[str, Tensor], batch: GraphBatch, target: TargetConfig

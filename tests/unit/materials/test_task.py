@@ -181,3 +181,19 @@ def test_an_energy_may_go_without_forces():
 def test_a_potential_energy_has_no_variance_of_its_own():
     with pytest.raises(ConfigError, match=r"task.targets.gaussian: .*no variance"):
         TargetConfig(kind="energy", gaussian=True)
+
+
+def test_late_weights_hold_late_in_the_training_alone():
+    targets = {"energy": TargetConfig(kind="energy", weight=2.0, late_weight=20.0)}
+    task = MaterialsTask(SCHEMA, statistics(), MaterialsTaskConfig(targets=targets, late_from=0.5))
+    labels = {"energy": np.asarray(-15.0), "forces": np.full((4, 3), 0.1), "stress": np.zeros((3, 3))}
+    model, batch = model_of(targets), batch_of([structure(0, **labels)])
+
+    def loss(step):
+        task.at_step(step, 10)
+        return task.loss(model, batch)
+
+    early, late, outside = loss(4), loss(5), loss(None)
+    assert outside.loss == early.loss
+    assert (late.loss - early.loss).item() == pytest.approx(18.0 * early.parts["energy"].item(), rel=1e-5)
+    assert early.parts["energy"] > 1e-3
