@@ -59,6 +59,7 @@ class GNNConfig:
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("num_channels",)
+    practical: ClassVar[tuple[str, ...]] = ("recompute",)
     kind: str = "gnn"
     layer: Layer = "painn"
     num_channels: AtLeastOne = 64
