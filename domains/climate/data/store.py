@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from domains.climate.data.states import MINUTES_PER_HOUR, States
 from sciml.core.command_line import command
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import read_json
+
+REMEMBERED_BYTES = 256 * 2**20
+"""Most memory for fields of climatologies that are kept."""
 
 
 class ClimateStore(States):
@@ -38,6 +42,7 @@ class ClimateStore(States):
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self._fields_read: dict[tuple[str | int, ...], np.ndarray] = {}
         attrs = _attributes(self.path)
         self._splits: dict[str, list[str]] = attrs["splits"]
         self.source: str = attrs["source"]
@@ -72,7 +77,8 @@ class ClimateStore(States):
         return cls(Path(path))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_group", "statistics")}
+        kept = {key: value for key, value in self.__dict__.items() if key not in ("_group", "statistics")}
+        return {**kept, "_fields_read": {}}
 
     @cached_property
     def _group(self) -> Any:
@@ -157,17 +163,19 @@ class ClimateStore(States):
         return np.stack(flat) if flat else np.empty((0, len(self.schema.channels), *self.schema.grid_shape), np.float32)
 
     def _climatology_at(self, hour: int, day: int) -> np.ndarray:
-        with self._readable("climatology"):
-            group = self._group
-            if self._windows is None:
-                return np.asarray(group["climatology"][hour, day])
-            days, counts = np.asarray(self._windows["days"]), np.asarray(self._windows["counts"][hour])
-            window = DailyWindow(days, counts, self._windows["states_per_day"])
+        return self._remembered("climatology", (hour, day), self._read_climatology)
 
-            def read(positions: np.ndarray) -> np.ndarray:
-                return np.asarray(group["daily_means"].oindex[hour, positions])
+    def _read_climatology(self, hour: int, day: int) -> np.ndarray:
+        group = self._group
+        if self._windows is None:
+            return np.asarray(group["climatology"][hour, day])
+        days, counts = np.asarray(self._windows["days"]), np.asarray(self._windows["counts"][hour])
+        window = DailyWindow(days, counts, self._windows["states_per_day"])
 
-            return window.smooth(day, read, np.asarray(group["hourly_means"][hour]))
+        def read(positions: np.ndarray) -> np.ndarray:
+            return np.asarray(group["daily_means"].oindex[hour, positions])
+
+        return window.smooth(day, read, np.asarray(group["hourly_means"][hour]))
 
     def weekly_climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields (n, channel, latitude, longitude) by week of the year, at hours since 1970."""
@@ -175,10 +183,23 @@ class ClimateStore(States):
         out = self.mean_climatology(valid_times)  # where the week never occurred
         with self._readable("weekly_climatology"):
             have = np.asarray(self._group["week"][:])
-            for week in np.intersect1d(weeks, have):
-                row = int(np.searchsorted(have, week))
-                out[weeks == week] = np.asarray(self._group["weekly_climatology"][row])
+        for week in np.intersect1d(weeks, have):
+            row = int(np.searchsorted(have, week))
+            out[weeks == week] = self._remembered("weekly_climatology", (row,), self._read_week)
         return out
+
+    def _read_week(self, row: int) -> np.ndarray:
+        return np.asarray(self._group["weekly_climatology"][row])
+
+    def _remembered(self, what: str, key: tuple[int, ...], read: Callable[..., np.ndarray]) -> np.ndarray:
+        """Returns fields that are read once: every predictor is scored against them, at the same times."""
+        if (what, *key) not in self._fields_read:
+            with self._readable(what):
+                fields = read(*key)
+            if (1 + len(self._fields_read)) * fields.nbytes > REMEMBERED_BYTES:
+                self._fields_read.clear()
+            self._fields_read[what, *key] = fields
+        return self._fields_read[what, *key]
 
     def mean_climatology(self, valid_times: np.ndarray) -> np.ndarray:
         """Returns mean fields of the whole training period (n, channel, latitude, longitude), the same at all times.
