@@ -40,8 +40,16 @@ EXAMPLES = {
         "run=latest data.path=analysis.grib lead_time=5d",
         "run=latest lead_time=200s init_time=3@100s",
     ],
-    "predict": ["run=latest structures=alloys.extxyz", "run=latest structures='*.cif' out=predicted.extxyz"],
-    "screen": ["run=latest elements=CoCuFeNiPd lattices=[fcc]", "run=latest elements=CrMnFeCoNi order=5 step=0.1"],
+    "predict": [
+        "run=latest structures=alloys.extxyz",
+        "run=latest structures='*.cif' out=predicted.extxyz",
+        "run=latest structures=alloys.extxyz relax=cell fmax=0.02",
+    ],
+    "screen": [
+        "run=latest elements=CoCuFeNiPd lattices=[fcc]",
+        "run=latest elements=CrMnFeCoNi order=5 step=0.1",
+        "run=latest elements=CoCuFeNi relax=cell hull=intermetallics.extxyz rank_by=above_hull elastic=5",
+    ],
     "thermodynamics": [
         "run=latest elements=CoCuFeNi temperatures=[300,600,900,1200]",
         "run=latest elements=Cu3Pd atoms=108 replicas=8 sweeps=200",
@@ -55,7 +63,11 @@ EXAMPLES = {
     ],
     "prepare": ["domain=climate path=era5.nc out=era5.zarr", "domain=climate path=gs://bucket/era5.zarr grid=64x32"],
     "simulate": ["domain=climate days=30 out=simulation.zarr", "domain=fluids count=200 out=flows.nc"],
-    "export": ["run=latest out=my_model", "run=climate/latest out=my_model dtype=float16"],
+    "export": [
+        "run=latest out=my_model",
+        "run=climate/latest out=my_model dtype=float16",
+        "run=latest to=lammps out=my_alloy",
+    ],
     "checkpoint": ["run=latest", "run=latest action=verify", "run=latest action=convert out=model.safetensors"],
     "plan": [
         "domain=climate model=vit_5b cluster=frontier devices=512 trainer.global_batch_size=512",
