@@ -69,7 +69,7 @@ class ClimateFieldModel(FieldForecaster):
             raise ConfigError(
                 f"a grid of {columns}x{rows} cells is a single patch of {config.patch_size}",
                 key="model.patch_size",
-                hint="1" if max(rows, columns) > 1 else "a grid of several cells",
+                hint="use 1" if max(rows, columns) > 1 else "a grid of several cells",
             )
         constants = (*schema.statics, *forcings)
         where: dict[str, Any] = {"latitude": schema.latitude, "longitude": schema.longitude}

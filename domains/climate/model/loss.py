@@ -45,7 +45,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         if self.is_random and self.train_members < 2:
-            raise ConfigError("one member has no spread to learn from", key="task.train_members", hint="2")
+            raise ConfigError("one member has no spread to learn from", key="task.train_members", hint="use 2")
 
     @property
     def is_random(self) -> bool:
@@ -81,7 +81,7 @@ def channel_weights(config: LossConfig, schema: ClimateSchema) -> Float[Tensor, 
         scale = [1.0 if channel.level is None else channel.level / mean for channel in channels]
         weights = [weight * one for weight, one in zip(weights, scale, strict=True)]
     if not any(weights):
-        raise ConfigError("no channel weighs anything", key="task.channel_weights", hint="{z: 2}")
+        raise ConfigError("no channel weighs anything", key="task.channel_weights", hint="e.g. {z: 2}")
     together = torch.tensor(weights, dtype=torch.float32)
     return together / together.mean()
 
