@@ -1,6 +1,8 @@
 """Scores a trained weather model on some starts of its test period: errors, spread, power by wavenumber, ranks.
 
-``evaluate.py`` does it on all of them, beside the baselines. Here: python benchmarks/climate_ensemble.py RUN [STARTS] [CHECKPOINT]
+``evaluate.py`` does it on all of them, beside the baselines.
+
+    python benchmarks/climate_ensemble.py RUN [STARTS] [CHECKPOINT]
 """
 
 from __future__ import annotations
