@@ -22,7 +22,8 @@ from sciml.app.plan import PlanConfig, facts_of
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.machine import measure_machine
 from sciml.planning.search import Search
-from sciml.planning.strategy import SearchConstraints, Strategy, TrainingSpec
+from sciml.planning.space import SearchConstraints
+from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 from sciml.tuning.trial import MEASURED, Trial

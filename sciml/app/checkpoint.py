@@ -18,7 +18,8 @@ from sciml.report.tables import Column, render, table
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
-from sciml.training.checkpoint_files import MANIFEST, read_manifest, read_metadata, stored_tensors
+from sciml.training.checkpoint_files import read_manifest, read_metadata, stored_tensors
+from sciml.training.checkpoint_layout import MANIFEST
 from sciml.training.whole_weights import AVERAGED, MODEL, Weights, write_whole_weights
 
 PART_DEPTH = 2

@@ -31,7 +31,7 @@ from sciml.report.style import label_of
 from sciml.run.compose import Composition
 from sciml.run.folder import RECORD, RunFolder
 from sciml.run.loaded import CALIBRATION, SCHEMA, STATISTICS, find_checkpoint
-from sciml.training.checkpoint_files import MANIFEST
+from sciml.training.checkpoint_layout import MANIFEST
 from sciml.training.whole_weights import MODEL, write_whole_weights
 
 WEIGHTS = "model.safetensors"

@@ -25,8 +25,11 @@ from sciml.planning.cluster import GB, ClusterConfig, Efficiency
 from sciml.planning.dry_run import dry_run
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import MEGATRON_FP16, Accounting
-from sciml.planning.search import Plan, Search, scaling_curve
-from sciml.planning.strategy import FIXED, SearchConstraints, TrainingSpec
+from sciml.planning.ranking import Plan
+from sciml.planning.scaling_curve import scaling_curve
+from sciml.planning.search import Search
+from sciml.planning.space import FIXED, SearchConstraints
+from sciml.planning.strategy import TrainingSpec
 from sciml.report.plan_summary import plan_document, plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
@@ -166,7 +169,8 @@ def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
         return training
     if "trainer.max_steps" in given:
         raise ConfigError("cannot be given together with trainer.max_steps", key="samples", hint=ONE_OF_THEM)
-    return replace(training, steps=math.ceil(config.samples / training.global_batch))
+    # The number of samples decides, where an experiment says how many seconds it usually trains.
+    return replace(training, steps=math.ceil(config.samples / training.global_batch), budget_s=None)
 
 
 def _typical(source: Any) -> int:

@@ -101,3 +101,23 @@ class ParallelConfig:
         written = " x ".join(f"{axis} {degree}" for axis, degree in used.items())
         there = "one process" if num_processes == 1 else f"{num_processes} processes"
         return ConfigError(f"{written} does not fit {there}", key=f"parallel.{largest}", hint=start)
+
+
+def check_micro_batches(config: ParallelConfig, num_micro: int) -> None:
+    """Refuses numbers of micro-batches that a schedule cannot run.
+
+    Raises:
+        ConfigError: naming a number that works.
+    """
+    rounds = max(1, num_micro // config.pp)
+    if config.schedule == "1f1b" and num_micro < config.pp:
+        fitting = config.pp
+    elif config.schedule in SEVERAL_STAGES and num_micro % rounds:
+        fitting = num_micro // config.pp * config.pp
+    else:
+        return
+    raise ConfigError(
+        f"{num_micro} micro-batches a step do not suit the schedule {config.schedule} on {config.pp} ranks",
+        key="trainer.micro_batch_size",
+        hint=f"choose it so that a data-parallel rank has {fitting} micro-batches",
+    )

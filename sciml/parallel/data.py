@@ -1,4 +1,8 @@
-"""Data parallelism through torch: replicas (DDP), or weights, gradients and optimizer sharded over ranks (FSDP2)."""
+"""Data parallelism through torch: replicas (DDP), or weights, gradients and optimizer sharded over ranks (FSDP2).
+
+FSDP2 takes seconds to import, and is imported where something is sharded. Its modules and tensors are known by what
+they alone can do.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from sciml.distributed.axes import SAMPLES, Role
 from sciml.distributed.mesh import Mesh
@@ -38,6 +40,8 @@ def shard_modules(
     """
     if mesh.size(Role.SHARD) == 1:
         return
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     axes = mesh.torch_mesh(*SAMPLES)
     blocks = list(blocks)
     policy = MixedPrecisionPolicy()
@@ -55,14 +59,14 @@ def shard_modules(
 def sync_gradients(roots: Iterable[nn.Module], sync: bool) -> None:
     """Sets whether the next backward pass reduces gradients over ranks, or only adds them up on each."""
     for root in roots:
-        if isinstance(root, FSDPModule):
+        if hasattr(root, "set_requires_gradient_sync"):
             root.set_requires_gradient_sync(sync)
 
 
 def keep_whole(roots: Iterable[nn.Module], keep: bool) -> None:
     """Sets whether weights stay whole behind a backward pass: needed where a loss differentiates through one."""
     for root in roots:
-        if isinstance(root, FSDPModule):
+        if hasattr(root, "set_reshard_after_backward"):
             root.set_reshard_after_backward(not keep)
 
 
@@ -70,10 +74,15 @@ def reshard(roots: Iterable[nn.Module]) -> None:
     """Lets go of gathered weights, which do not notice when their shards are changed."""
     for root in roots:
         for module in root.modules():
-            if isinstance(module, FSDPModule):
+            if hasattr(module, "reshard"):
                 module.reshard()
 
 
 def local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of a parameter or gradient."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def is_shard(tensor: Shaped[Tensor, "..."]) -> bool:
+    """Says whether a parameter or gradient is a DTensor, of which this rank has a part."""
+    return hasattr(tensor, "to_local")

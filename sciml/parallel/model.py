@@ -9,14 +9,13 @@ from functools import cached_property
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.axes import RING, SAMPLES, ULYSSES, Role, axes_of, key_of
 from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
-from sciml.parallel.data import local, shard_modules
+from sciml.parallel.data import is_shard, local, shard_modules
 from sciml.parallel.pipeline import Pipeline
 from sciml.parallel.placement import Placement
 from sciml.parallel.plan import ShardingPlan, owners
@@ -110,7 +109,7 @@ class ParallelModel:
             if name in self.cut_dims:
                 dim = cuts[Role.MATRIX] = self.cut_dims[name]
                 shape[dim] *= self.mesh.size(Role.MATRIX)
-            if isinstance(parameter, DTensor):
+            if is_shard(parameter):
                 cuts[Role.SHARD] = 0
             in_block = self.blocks is not None and name.startswith(f"{self.blocks}.")
             in_block = in_block or name.rpartition(".")[0] in inner

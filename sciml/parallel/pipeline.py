@@ -10,23 +10,22 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.pipelining import schedules
 
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.distributed.axes import Role
 from sciml.distributed.mesh import Mesh
 from sciml.nn.staged import Activations
-from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig
-from sciml.parallel.lean_stage import LeanStage
+from sciml.parallel.config import SEVERAL_STAGES, ParallelConfig, check_micro_batches
 from sciml.parallel.stage import Stage, StageEnd
 from sciml.parallel.tokens import TokenLayout
 
 SCHEDULE_CLASSES = {
-    "gpipe": schedules.ScheduleGPipe,
-    "1f1b": schedules.Schedule1F1B,
-    "interleaved": schedules.ScheduleInterleaved1F1B,
-    "zero_bubble": schedules.ScheduleInterleavedZeroBubble,
+    "gpipe": "ScheduleGPipe",
+    "1f1b": "Schedule1F1B",
+    "interleaved": "ScheduleInterleaved1F1B",
+    "zero_bubble": "ScheduleInterleavedZeroBubble",
 }
+"""Names in :mod:`torch.distributed.pipelining.schedules`, which takes seconds to import and only pipelines need."""
 
 
 class Pipeline(nn.Module):
@@ -140,6 +139,10 @@ class Pipeline(nn.Module):
         return self._broadcast_object([(tensor.shape, tensor.dtype) for tensor in activations], 0)
 
     def _build(self, activations: list[tuple[torch.Size, torch.dtype]], num_micro: int) -> Any:
+        from torch.distributed.pipelining import schedules
+
+        from sciml.parallel.lean_stage import LeanStage
+
         check_micro_batches(self.config, num_micro)
         between = tuple(torch.empty(s, dtype=t, device="meta", requires_grad=True) for s, t in activations)
         result = torch.empty(1, device="meta", requires_grad=True)
@@ -157,29 +160,9 @@ class Pipeline(nn.Module):
             for index, stage in sorted(self.stages.items())
         ]
         several = self.config.schedule in SEVERAL_STAGES
-        return SCHEDULE_CLASSES[self.config.schedule](
+        return getattr(schedules, SCHEDULE_CLASSES[self.config.schedule])(
             stages if several else stages[0], num_micro, loss_fn=lambda output, _: output.sum(), scale_grads=False
         )
-
-
-def check_micro_batches(config: ParallelConfig, num_micro: int) -> None:
-    """Refuses numbers of micro-batches that a schedule cannot run.
-
-    Raises:
-        ConfigError: naming a number that works.
-    """
-    rounds = max(1, num_micro // config.pp)
-    if config.schedule == "1f1b" and num_micro < config.pp:
-        fitting = config.pp
-    elif config.schedule in SEVERAL_STAGES and num_micro % rounds:
-        fitting = num_micro // config.pp * config.pp
-    else:
-        return
-    raise ConfigError(
-        f"{num_micro} micro-batches a step do not suit the schedule {config.schedule} on {config.pp} ranks",
-        key="trainer.micro_batch_size",
-        hint=f"choose it so that a data-parallel rank has {fitting} micro-batches",
-    )
 
 
 def _shapes(batch: Any) -> tuple[Any, ...]:

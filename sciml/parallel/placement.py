@@ -12,7 +12,6 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
 
 from sciml.distributed.axes import AXES, Role, axes_of
 from sciml.distributed.mesh import Mesh
@@ -118,6 +117,8 @@ class Placement:
         part = local(part)
         if not self.cuts:
             return part
+        from torch.distributed.tensor import DTensor, Shard
+
         return DTensor.from_local(
             part,
             layout_mesh(self.mesh, tuple(self.cuts)),

@@ -1,29 +1,24 @@
-"""A mesh of ranks that do not exist, parameters without memory, and an accelerator's autocast on the CPU."""
+"""A mesh of ranks that do not exist, and an accelerator's autocast on the CPU."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
-from functools import cache, partial
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Shaped
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.nn import norm
 from sciml.parallel.config import ParallelConfig
-
-T = TypeVar("T")
 
 _IN_FLOAT32 = (
     "layer_norm",
@@ -68,50 +63,6 @@ def fake_mesh(degrees: dict[str, int], rank: int = 0) -> Iterator[Mesh]:
         yield Mesh(World(rank, size, torch.device("cpu")), config.degrees(size))
     finally:
         dist.destroy_process_group()
-
-
-@cache
-def _fake_mode() -> FakeTensorMode:
-    """Returns the mode of all fake tensors, which those that meet must have in common."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
-
-
-def fake_parameters(model: nn.Module) -> None:
-    """Replaces parameters on the meta device by fake tensors, which report the CPU as their device and have no memory.
-
-    Autocast and the choice of attention kernels depend on where tensors are, and the meta device has neither. What
-    never meets a parameter (positions, neighbor lists, refinement) is computed as always, so that shapes which depend
-    on data are those of the data.
-    """
-    mode = _fake_mode()
-
-    def fake(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
-        with mode:
-            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(fake(parameter), parameter.requires_grad))
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            if buffer.is_meta:
-                setattr(module, name, fake(buffer))
-
-
-def fake_batch(batch: T) -> T:
-    """Returns a batch of fake tensors of the same shapes, whatever records and mappings it consists of."""
-    mode = _fake_mode()
-
-    def fake(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            with mode:
-                return torch.empty(value.shape, dtype=value.dtype, device="cpu")
-        if isinstance(value, Mapping):
-            return {key: fake(one) for key, one in value.items()}
-        if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{field.name: fake(getattr(value, field.name)) for field in fields(value)})
-        return value
-
-    return fake(batch)
 
 
 @contextmanager

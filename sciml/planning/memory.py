@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sciml.distributed.axes import GRADIENTS, REPLICAS, Role, num_ranks
 from sciml.distributed.collectives import BUCKET_BYTES
+from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig
 from sciml.planning.costs import FLOAT32, StageProfile
 from sciml.planning.model_facts import ModelFacts
@@ -223,14 +224,19 @@ class MemoryModel:
     def rank_parameters(self, strategy: Strategy, stage: int) -> RankParameters:
         """Returns the parameters of a position in the pipeline, which many strategies share."""
         p = strategy.parallel
-        key = p.tp, p.pp, p.interleave, stage
+        key = p.tp, p.pp, self._interleave(p), stage
         if key not in self._parameters:
             self._parameters[key] = RankParameters.of(self.facts.layout(p.tp), p, stage)
         return self._parameters[key]
 
+    def _interleave(self, p: ParallelConfig) -> int:
+        """Returns 1 where the ranks of a pipeline hold as many blocks, all alike, however stages are interleaved."""
+        return 1 if self.facts.blocks_alike and self.facts.depth % p.num_stages == 0 else p.interleave
+
     def state(self, strategy: Strategy, parameters: RankParameters) -> State:
         """Counts the training state of the strategy's engine."""
-        key = strategy.sharing, parameters.stage, strategy.micro_batches(self.training) > 1
+        several = strategy.micro_batches(self.training) > 1
+        key = strategy.sharing, self._interleave(strategy.parallel), parameters.stage, several
         if key not in self._states:
             self._states[key] = self._state(strategy, parameters)
         return self._states[key]

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.communication import Count
@@ -26,7 +25,8 @@ from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
 from sciml.planning.degrees import DegreeInterpolation, Degrees
-from sciml.planning.fake_mesh import fake_batch, fake_mesh, fake_parameters
+from sciml.planning.fake_mesh import fake_mesh
+from sciml.planning.fake_tensor import ReadsValuesError, fake_batch, fake_parameters
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
 from sciml.planning.pass_profile import EMBED, HEAD, OpCount, PassProfile, profile_pass, tensors_of
 
@@ -108,6 +108,11 @@ class ModelFacts:
         self.exact_profile = cache(self._exact_profile)
         self.few_samples = cache(self._few_samples)
         self._pass_profile = cache(self._profile_pass)
+
+    @cached_property
+    def blocks_alike(self) -> bool:
+        """Says whether all blocks have parameters of the same shapes."""
+        return len({_shapes(block) for block in block_list(self.whole, self.plan.stages)}) <= 1
 
     def build(self) -> nn.Module:
         """Builds the model for one device, on the meta device."""
@@ -241,8 +246,9 @@ class ModelFacts:
 
     def _layout(self, tp: int) -> ParameterLayout:
         """Lists the parameters on one rank of ``tp`` by stage."""
+        alike = self.blocks_alike
         with fake_mesh({"tp": tp}) as mesh:
-            part = cut(self.build(), mesh, ParallelConfig(tp=tp))
+            part = cut(deepcopy(self._small) if alike else self.build(), mesh, ParallelConfig(tp=tp))
             rows: dict[str, list[tuple[tuple[int, ...], bool, int | None]]] = {}
             for name, parameter in part.named_parameters():
                 row = tuple(parameter.shape), name in part.partial_sums, part.cut_dims.get(name)
@@ -252,7 +258,7 @@ class ModelFacts:
         groups = {stage: Parameters(*zip(*own, strict=True)) for stage, own in rows.items()}
         same = {group: group for group in groups.values()}  # equal blocks are one, so that sums are made once
         groups = {stage: same[group] for stage, group in groups.items()}
-        blocks = tuple(groups[str(number)] for number in range(self.depth))
+        blocks = tuple(groups[TYPICAL if alike else str(number)] for number in range(self.depth))
         embed, head, tied = (groups.get(stage, Parameters()) for stage in (EMBED, HEAD, TIED))
         return ParameterLayout(embed, blocks, head, tied)
 
@@ -262,7 +268,7 @@ class ModelFacts:
         if not self._reads_batches:
             try:
                 return self._profile_batch(degrees, precision, recompute, pattern, self._fake_batch(samples))
-            except (DynamicOutputShapeException, DataDependentOutputException):
+            except ReadsValuesError:
                 self._reads_batches = True
         return self._profile_batch(degrees, precision, recompute, pattern, self._batch(samples))
 
@@ -274,13 +280,12 @@ class ModelFacts:
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 
     def _of_few_blocks(self) -> nn.Module:
-        """Builds the model with its last blocks alone."""
-        model, name = self.build(), self.plan.stages.blocks
-        if name is not None:
-            parent, _, key = name.rpartition(".")
-            blocks = block_list(model, self.plan.stages)[-PROFILED_BLOCKS:]
-            setattr(model.get_submodule(parent), key, nn.ModuleList(blocks))
-        return model
+        """Copies the model with its last blocks alone."""
+        blocks = block_list(self.whole, self.plan.stages)
+        if self.plan.stages.blocks is None:
+            return self.whole
+        few = deepcopy(nn.ModuleList(blocks[-PROFILED_BLOCKS:]))
+        return deepcopy(self.whole, {id(self.whole.get_submodule(self.plan.stages.blocks)): few})
 
     @contextmanager
     def _few_blocks(
@@ -300,6 +305,10 @@ class ModelFacts:
 
 
 _MEMORY = ("saved_activations", "cast_weights", "backward_workspace")
+
+
+def _shapes(module: nn.Module) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(parameter.shape) for parameter in module.parameters())
 
 
 def _stage_of(name: str, stages: Stages) -> str:

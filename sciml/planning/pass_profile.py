@@ -21,6 +21,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.planning.costs import FLOAT32
 from sciml.planning.fake_mesh import accelerator_autocast
+from sciml.planning.fake_tensor import storage_of
 
 EMBED, HEAD = "embed", "head"
 CAST = ":cast"
@@ -106,17 +107,15 @@ class Meter(TorchDispatchMode):
         self.peaks: dict[str, int] = defaultdict(int)
         self.total = 0
         self._storages: dict[int, Any] = {}
-        self._weights = {id(weight.untyped_storage()) for weight in weights}
+        self._weights = {id(storage_of(weight)) for weight in weights}
         for tensor in existing:
             self._remember(tensor, counted=False)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.prim.device.default:  # two of three calls: fake tensors ask for their device
-            return func(*args, **kwargs)
         result = func(*args, **kwargs)
         outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-        casts = func.overloadpacket is torch.ops.aten._to_copy and id(args[0].untyped_storage()) in self._weights
+        casts = func.overloadpacket is torch.ops.aten._to_copy and id(storage_of(args[0])) in self._weights
         for tensor in outputs:
             self._remember(tensor, counted=True, suffix=CAST if casts else "")
         if casts:
@@ -145,7 +144,7 @@ class Meter(TorchDispatchMode):
             count.operand_bytes += size
 
     def _remember(self, tensor: Shaped[Tensor, "..."], *, counted: bool, suffix: str = "") -> None:
-        storage = tensor.untyped_storage()
+        storage = storage_of(tensor)
         key = id(storage)
         if key in self._storages:
             return
@@ -168,11 +167,11 @@ class Meter(TorchDispatchMode):
 
     def forget(self, tensor: Shaped[Tensor, "..."]) -> None:
         """Stops counting the memory of a tensor that belongs to the state."""
-        known = self._storages.get(id(tensor.untyped_storage()))
-        if known is not None:
-            reference, stage, size = known
+        key = id(storage_of(tensor))
+        if key in self._storages:
+            reference, stage, size = self._storages[key]
             self._allocate(stage, -size)
-            self._storages[id(tensor.untyped_storage())] = reference, stage, 0
+            self._storages[key] = reference, stage, 0
 
 
 class _StageTracker:

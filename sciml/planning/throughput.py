@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-from sciml.distributed.axes import Role, axes_in, axes_of, join
+from sciml.distributed.axes import Role
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
-from sciml.planning.communication import CommunicationModel, Links, Message, boundary_crossings, cut_axes
-from sciml.planning.costs import FLOAT32, AffineCost, OpCost, StageProfile
+from sciml.planning.communication import CommunicationModel, Links, Message, cut_axes
+from sciml.planning.costs import FLOAT32, AffineCost
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import RankParameters
-from sciml.planning.pipeline import (
-    BACKWARD,
-    FORWARD,
-    INPUT,
-    WEIGHT,
-    Bar,
-    blocks_of_ranks,
-    middle_stages,
-    order,
-    timeline,
-)
+from sciml.planning.pass_time import STAGES, TERA, PassTimeModel
+from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, timeline
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.training.config import Precision
 
-TERA, SECONDS_PER_HOUR, JOULES_PER_KWH = 1e12, 3600.0, 3.6e6
-ZERO_BUBBLE = 1 / 3
-"""Share of a bubble that is left where weights' gradients fill it: (F + B - W) of (F + B + W), were all three equal.
-
-Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
-"""
+SECONDS_PER_HOUR, JOULES_PER_KWH = 3600.0, 3.6e6
 HINDRANCE = 0.48
 """Share of the time of messages that run beside computing by which they delay it.
 
@@ -42,7 +27,6 @@ Fitted to published runs, see ``benchmarks/published.py``: 0.53 for those on H10
 """
 COPIES = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
-_STAGES = axes_of(Role.STAGE)[0].name
 KERNELS_OF_AN_UPDATE = 1
 """Kernels for each parameter, where parameters are updated one after the other."""
 
@@ -96,31 +80,6 @@ class Speed:
     cost: float | None
 
 
-@dataclass(frozen=True)
-class _Load:
-    """Holds operations, and the seconds of messages by axis, for a micro-batch of any size."""
-
-    operations: OpCost
-    waits: dict[str, AffineCost]
-
-    def __add__(self, other: _Load) -> _Load:
-        return _Load(self.operations + other.operations, {a: cost + other.waits[a] for a, cost in self.waits.items()})
-
-    def __mul__(self, times: int) -> _Load:
-        return _Load(self.operations * times, {axis: cost * times for axis, cost in self.waits.items()})
-
-
-class _PassTime(NamedTuple):
-    """Holds the seconds of a micro-batch on a rank: computing, and messages by axis."""
-
-    compute: float
-    waits: dict[str, float]
-
-    @property
-    def total(self) -> float:
-        return self.compute + sum(self.waits.values())
-
-
 class ThroughputModel:
     """Predicts how long a step takes: the slowest stage for each micro-batch, a bubble, a reduction and an update.
 
@@ -144,25 +103,23 @@ class ThroughputModel:
         self.efficiency = efficiency.on(cluster)
         self.memory, self.communication = memory, CommunicationModel(facts, training)
         self.links = Links(cluster, self.efficiency)
-        self._stages: dict[tuple[Any, ...], tuple[_Load, _Load, _Load]] = {}
-        self._loads: dict[tuple[Any, ...], _Load] = {}
-        self._computing: dict[tuple[Any, ...], float] = {}
-        self._passes: dict[tuple[Any, ...], tuple[int, dict[int, _PassTime]]] = {}
-        self._bounds: dict[tuple[Any, ...], tuple[float, float]] = {}
+        self.passes = PassTimeModel(facts, cluster, self.efficiency, self.links)
         self._orthogonalizations: dict[tuple[Any, ...], float] = {}
         self._reductions: dict[tuple[Any, ...], tuple[AffineCost, AffineCost]] = {}
 
     def of(self, strategy: Strategy) -> StepTime:
         """Predicts the time of a step, by part."""
         passes = strategy.micro_batches(self.training)
-        slowest, times = self._pass_times(strategy)
+        times = self.passes.of(strategy)
+        totals = {stage: time.total for stage, time in times.items()}
+        slowest = max(totals, key=lambda stage: totals[stage])
         parameters = self.memory.rank_parameters(strategy, slowest)
         one = times[slowest]
         return StepTime(
             passes * one.compute,
             {axis: passes * seconds for axis, seconds in one.waits.items()},
             reduction=self._reduction(strategy, parameters, passes, one.compute),
-            bubble=self._bubble(strategy, times),
+            bubble=self.passes.bubble(strategy, totals),
             update=self._update(strategy, parameters),
         )
 
@@ -174,7 +131,7 @@ class ThroughputModel:
         if self.facts.accounting is not None and strategy.recompute == "full":
             hardware = model + forward  # Megatron recomputes all; torch leaves out what nobody needs
         peak = strategy.devices * cluster.peak_tflops[strategy.precision] * TERA * step.total / training.global_batch
-        hours = step.total * training.steps / SECONDS_PER_HOUR
+        hours = step.total * training.steps_of(step.total) / SECONDS_PER_HOUR
         device_hours = hours * strategy.devices
         power, price = cluster.power_w, cluster.price_per_hour
         return Speed(
@@ -199,97 +156,18 @@ class ThroughputModel:
         return one * self.training.global_batch
 
     def bound(self, strategy: Strategy) -> float:
-        """Returns seconds that a step takes at least: those of the micro-batches and the bubble, without reduction and
-        update.
-        """
-        p, passes = strategy.parallel, strategy.micro_batches(self.training)
-        key = (
-            strategy.cuts,
-            p.schedule,
-            strategy.micro_batch,
-            self.links.level(strategy, join(axes_of(Role.STAGE))) if p.pp > 1 else "",
-        )
-        if key not in self._bounds:
-            slowest, times = self._pass_times(strategy)
-            self._bounds[key] = times[slowest].total, self._bubble(strategy, times)
-        one, bubble = self._bounds[key]
-        return passes * one + bubble
+        """Returns seconds that a step takes at least, see :meth:`bounds`."""
+        return float(self.bounds(strategy, (strategy.micro_batch,))[0])
+
+    def bounds(self, strategy: Strategy, micro_batches: tuple[int, ...]) -> Sequence[float]:
+        """Returns seconds that a step takes at least with micro-batches of some sizes, without reduction and update."""
+        bounds: Sequence[float] = self.passes.bounds(
+            strategy, self.training.global_batch / strategy.data_ranks, micro_batches
+        ).tolist()
+        return bounds
 
     def _flops_per_s(self, precision: Precision) -> float:
         return self.cluster.peak_tflops[precision] * TERA * self.efficiency.compute
-
-    def _bytes_per_s(self) -> float:
-        """Returns the memory bandwidth that kernels reach."""
-        assert self.cluster.memory_gb_per_s is not None
-        return self.cluster.memory_gb_per_s * GB * self.efficiency.memory
-
-    def seconds(self, operations: OpCost, samples: float, precision: Precision) -> float:
-        """Predicts the time of operations: products at the rate of matrix units or of memory, others at that of memory.
-
-        An accelerator is handed kernels while it is still at work; a CPU spends time of its own between kernels.
-
-        Source: Williams et al. (2009), https://doi.org/10.1145/1498765.1498785.
-        """
-        rate, shares = self._bytes_per_s(), self.efficiency
-        peak = self.cluster.peak_tflops[precision] * TERA
-        products = operations.products(samples) / (peak * shares.compute)
-        # Neither of the two limits is reached where both are close.
-        products = math.hypot(products, operations.operand_bytes(samples) / rate)
-        attention = operations.attention(samples) / (peak * shares.attention)
-        moving = (operations.other_bytes(samples) + operations.cast_bytes(samples)) / rate
-        working = products + attention + moving
-        starts = operations.kernels * self.cluster.kernel_us * MICROSECONDS
-        return max(working, starts) if self.cluster.device == "accelerator" else working + starts
-
-    def _pass_times(self, strategy: Strategy) -> tuple[int, dict[int, _PassTime]]:
-        """Returns the slowest of the pipeline's distinct stages, and the seconds of a micro-batch on each."""
-        p, samples = strategy.parallel, strategy.micro_batch
-        link = self.links.level(strategy, strategy.label(Role.STAGE)) if p.pp > 1 else ""
-        key = strategy.cuts, link, samples
-        if key not in self._passes:
-            numbers = blocks_of_ranks(self.facts.depth, p.pp, p.interleave) if self.facts.depth else ((),) * p.pp
-            stages = self.memory.distinct_stages(strategy)
-            times = {s: self._pass_time(strategy, (int(s == 0), len(numbers[s]), int(s == p.pp - 1))) for s in stages}
-            self._passes[key] = max(times, key=lambda stage: times[stage].total), times
-        return self._passes[key]
-
-    def _pass_time(self, strategy: Strategy, counts: tuple[int, int, int]) -> _PassTime:
-        """Predicts a micro-batch on a rank that has the ends and blocks so often."""
-        samples, key = strategy.micro_batch, (strategy.pass_costs, counts)
-        if key not in self._loads:
-            embed, block, head = self._stage_loads(strategy)
-            self._loads[key] = embed * counts[0] + block * counts[1] + head * counts[2]
-        load = self._loads[key]
-        if (key, samples) not in self._computing:
-            self._computing[key, samples] = self.seconds(load.operations, samples, strategy.precision)
-        waits = {axis: cost(samples) for axis, cost in load.waits.items()}
-        crossings = boundary_crossings(strategy.parallel, is_first=bool(counts[0]), is_last=bool(counts[2]))
-        waits[_STAGES] = sum(
-            self.links.cost(strategy, _STAGES, "send", crossings, crossings * size)(samples)
-            for size in (strategy.profile(self.facts).stage_activations if crossings else ())
-        )
-        return _PassTime(self._computing[key, samples], waits)
-
-    def _stage_loads(self, strategy: Strategy) -> tuple[_Load, _Load, _Load]:
-        """Returns what the ends and a block have to do, without what crosses the boundaries of pipeline stages."""
-        key = strategy.pass_costs
-        if key not in self._stages:
-            profile = strategy.profile(self.facts)
-            embed, block, head = (
-                self._stage_load(strategy, stage, strategy.gathers_half and stage is profile.block)
-                for stage in (profile.embed, profile.block, profile.head)
-            )
-            self._stages[key] = embed, block, head
-        return self._stages[key]
-
-    def _stage_load(self, strategy: Strategy, stage: StageProfile, has_half: bool) -> _Load:
-        operations = stage.forward + stage.backward
-        waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
-        for messages in (stage.forward_messages, stage.backward_messages):
-            for (axes, kind), count in messages.items():
-                first = axes_in(axes)[0].name  # of several axes the outermost, whose links are the slowest
-                waits[first] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
-        return _Load(operations.without_casts() if has_half else operations, waits)
 
     def timeline(self, strategy: Strategy, micro_batches: int) -> list[Bar]:
         """Lays out a step of a pipeline with so many micro-batches, as it would run."""
@@ -297,13 +175,10 @@ class ThroughputModel:
         orders = [order(p.schedule, rank, p.pp, p.interleave, micro_batches) for rank in range(p.pp)]
         seconds = {}
         for rank in range(p.pp):
-            parameters = self.memory.rank_parameters(strategy, rank)
-            halves = [self.seconds(ops, samples, strategy.precision) for ops in self._operations(strategy, parameters)]
-            waits = sum(
-                seconds
-                for axes, seconds in self._pass_time(strategy, parameters.stage_counts).waits.items()
-                if axes != _STAGES
-            )
+            counts = self.memory.rank_parameters(strategy, rank).stage_counts
+            halves = self.passes.halves(strategy, counts)
+            times = self.passes.on_rank(strategy, counts, samples)
+            waits = times.total - times.compute - times.waits[STAGES]
             forward, backward = (half / p.interleave * (1 + waits / sum(halves)) for half in halves)
             seconds[rank] = {FORWARD: forward, BACKWARD: backward, INPUT: backward / 2, WEIGHT: backward / 2}
         sizes = strategy.profile(self.facts).stage_activations
@@ -311,22 +186,11 @@ class ThroughputModel:
         sending = sum(self.links.cost(strategy, stage, "send", 1, size)(samples) for size in sizes)
         return timeline(orders, lambda action: seconds[action.stage % p.pp][action.kind], sending)
 
-    def _operations(self, strategy: Strategy, parameters: RankParameters) -> tuple[OpCost, OpCost]:
-        """Sums the operations of a rank's forward and backward pass."""
-        forward, backward = OpCost(), OpCost()
-        profile = strategy.profile(self.facts)
-        for stage, times in profile.stages(*parameters.stage_counts):
-            ways = stage.forward, stage.backward
-            if strategy.gathers_half and stage is profile.block:
-                ways = stage.forward.without_casts(), stage.backward.without_casts()
-            forward, backward = forward + ways[0] * times, backward + ways[1] * times
-        return forward, backward
-
     def _reduction(self, strategy: Strategy, parameters: RankParameters, passes: float, compute: float) -> float:
         """Predicts the wait for gradients and gathered weights."""
         p = strategy.parallel
         deepspeed = strategy.engine.name == "deepspeed"
-        key = strategy.sharing, parameters.stage
+        key = strategy.sharing, strategy.parallel.interleave, parameters.stage
         if key not in self._reductions:
             one, two = (self._late_and_overlapping(strategy, parameters, passes) for passes in (1, 2))
             self._reductions[key] = AffineCost.through(one[0], two[0]), AffineCost.through(one[1], two[1])
@@ -363,18 +227,7 @@ class ThroughputModel:
                 sharding += calls * self.cluster.shard_us * MICROSECONDS
             whole = payload * (strategy.ranks(axes) if kind == "all_gather" else 1)
             copied += COPIES.get(kind, 0.0) * calls * whole
-        return self.links.seconds(strategy, messages) + copied / self._bytes_per_s() + sharding
-
-    def _bubble(self, strategy: Strategy, times: dict[int, _PassTime]) -> float:
-        """Predicts the time that a rank of a pipeline waits: a micro-batch on all other ranks, or on parts of them."""
-        p = strategy.parallel
-        if p.pp == 1:
-            return 0.0
-        totals = {stage: time.total for stage, time in times.items()}
-        ends = totals[0] + totals[p.pp - 1]
-        kinds = middle_stages(self.facts.depth, p.pp, p.interleave)
-        others = ends + sum(times * totals[stage] for stage, times in kinds) - max(totals.values())
-        return others / p.interleave * (ZERO_BUBBLE if p.schedule == "zero_bubble" else 1.0)
+        return self.links.seconds(strategy, messages) + copied / self.passes.bytes_per_s + sharding
 
     def _update(self, strategy: Strategy, parameters: RankParameters) -> float:
         """Predicts the time to read and write the state, in as many kernels as that takes."""
@@ -382,10 +235,10 @@ class ThroughputModel:
         if strategy.engine.offload == "cpu":  # gradients go to the host, and weights come back
             size += 2 * FLOAT32 * parameters.numel
         measured = self.cluster.update_gb_per_s
-        rate = self._bytes_per_s() if measured is None else measured * GB
+        rate = self.passes.bytes_per_s if measured is None else measured * GB
         seconds = size / rate + self._update_overhead(strategy, parameters)
         if self.training.matrices.needs_whole_matrices:
-            key = strategy.sharing, parameters.stage
+            key = strategy.sharing, strategy.parallel.interleave, parameters.stage
             if key not in self._orthogonalizations:
                 self._orthogonalizations[key] = self._orthogonalization(strategy, parameters)
             seconds += self._orthogonalizations[key]

@@ -12,7 +12,7 @@ from sciml.domain.protocol import RunResult
 from sciml.report.scores import Scores
 from sciml.report.style import MODEL, label_of
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
-from sciml.training.checkpoint_files import MANIFEST
+from sciml.training.checkpoint_layout import MANIFEST
 
 MOST_NAMES = 12
 FEW_SAMPLES = 20

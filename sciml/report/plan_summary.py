@@ -12,7 +12,10 @@ from sciml.planning.cadence import Cadence
 from sciml.planning.cluster import GB
 from sciml.planning.dry_run import BuiltRank
 from sciml.planning.parameters import MegatronMemory
-from sciml.planning.search import TIE, Candidate, Plan, ScalingPoint, Search, TooLarge, why_slower
+from sciml.planning.ranking import TIE, Candidate, Plan, TooLarge
+from sciml.planning.scaling_curve import ScalingPoint, why_slower
+from sciml.planning.search import Search
+from sciml.planning.strategy import TrainingSpec
 from sciml.report.tables import Column, beside, count, duration, facts, render, table, with_prefix
 
 LEAST_VOLUME = 1e5
@@ -66,11 +69,17 @@ def _setting(search: Search, plan: Plan) -> RenderableType:
             + (f"; attention is {attention / forward:.0%} of the forward pass" if attention else ""),
             "Cluster": f"{cluster.name}: {count(plan.devices, 'device')} on {count(nodes, 'node')}, "
             f"{cluster.memory_gb:g} GB each",
-            "Training": f"{training.global_batch:g} samples a step, {count(training.steps, 'step')}",
+            "Training": f"{training.global_batch:g} samples a step, {_length(training, plan)}",
             "Megatron fp16": f"{with_prefix(megatron.total, 'B')} at 20 bytes a parameter, without activations: "
             f"{count(least, 'device')} or more",
         }
     )
+
+
+def _length(training: TrainingSpec, plan: Plan) -> str:
+    """Says how many steps the training has, or what its budget buys."""
+    steps = count(training.steps_of(plan.best.step.total), "step")
+    return steps if training.budget_s is None else f"{steps} in trainer.budget_s={training.budget_s:g} s"
 
 
 def _best(search: Search, plan: Plan) -> list[RenderableType | str]:

@@ -13,7 +13,9 @@ from sciml.parallel.config import Schedule
 from sciml.planning.cluster import GB
 from sciml.planning.memory import Memory
 from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, idle_share
-from sciml.planning.search import Candidate, Plan, ScalingPoint, Search
+from sciml.planning.ranking import Candidate, Plan
+from sciml.planning.scaling_curve import ScalingPoint
+from sciml.planning.search import Search
 from sciml.report.style import (
     AMBER,
     GREEN,

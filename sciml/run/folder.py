@@ -20,8 +20,7 @@ from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
 from sciml.domain.trust import check_declared
 from sciml.training.callbacks import MetricsRow
-from sciml.training.checkpoint import CheckpointStore
-from sciml.training.checkpoint_files import MANIFEST
+from sciml.training.checkpoint_layout import MANIFEST, steps_in
 
 RECORD = "run.json"
 
@@ -145,7 +144,7 @@ class RunFolder:
     @property
     def has_checkpoint(self) -> bool:
         """Says whether there are weights."""
-        return self.is_exported or bool(CheckpointStore(self.checkpoints).steps())
+        return self.is_exported or bool(steps_in(self.checkpoints))
 
     @property
     def results(self) -> Path:

@@ -18,9 +18,8 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
 from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
-from sciml.parallel.config import ParallelConfig
+from sciml.parallel.config import ParallelConfig, check_micro_batches
 from sciml.parallel.model import ParallelModel, parallelize
-from sciml.parallel.pipeline import check_micro_batches
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted

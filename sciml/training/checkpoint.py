@@ -26,7 +26,6 @@ from sciml.core.errors import DataError
 from sciml.core.files import disk_errors, read_json, write_json
 from sciml.distributed.world import World
 from sciml.training.checkpoint_files import (
-    MANIFEST,
     Group,
     expect_one_process,
     read_manifest,
@@ -36,6 +35,7 @@ from sciml.training.checkpoint_files import (
     together,
     write_tensors,
 )
+from sciml.training.checkpoint_layout import MANIFEST, steps_in
 from sciml.training.checkpoint_storage import ShardPiece, pieces
 
 __all__ = ["CheckpointStore", "read_manifest", "read_tensors", "tensor_shapes", "write_tensors"]
@@ -195,8 +195,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, increasing; folders with other names are passed over."""
-        names = (file.parent.name.removeprefix("step-") for file in self.directory.glob(f"step-*/{MANIFEST}"))
-        return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and name == f"{int(name):08d}")
+        return steps_in(self.directory)
 
     def latest(self) -> Path | None:
         """Returns the last complete checkpoint; one that is still being written does not count."""

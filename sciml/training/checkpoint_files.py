@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.core.files import read_json, sha256
+from sciml.training.checkpoint_layout import MANIFEST
 from sciml.training.checkpoint_storage import (
     PiecePlanner,
     SafetensorsReader,
@@ -28,8 +29,6 @@ from sciml.training.checkpoint_storage import (
     assemble,
     stored_pieces,
 )
-
-MANIFEST = "checkpoint.json"
 
 T = TypeVar("T")
 Group = dist.ProcessGroup | None

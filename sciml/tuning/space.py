@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sciml.core.files import read_json, write_json
-from sciml.planning.search import Candidate, Search
-from sciml.planning.strategy import Space, Strategy
+from sciml.planning.ranking import Candidate
+from sciml.planning.search import Search
+from sciml.planning.space import Space
+from sciml.planning.strategy import Strategy
 
 Value = str | int
 NO_PIPELINE = "none"

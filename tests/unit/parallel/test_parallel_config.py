@@ -12,8 +12,7 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.axes import AXES
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
-from sciml.parallel.config import ParallelConfig
-from sciml.parallel.pipeline import check_micro_batches
+from sciml.parallel.config import ParallelConfig, check_micro_batches
 from sciml.parallel.stage import stage_bounds
 
 

@@ -198,3 +198,10 @@ def test_help_shows_clusters_and_keys():
     text = help_text("plan")
     assert "frontier" in text
     assert "devices=8" in text
+
+
+def test_a_budget_of_seconds_decides_the_steps(planned):
+    text, _ = planned("devices=8", *FEW, "trainer.budget_s=60")
+    line = next(line for line in text.splitlines() if "trainer.budget_s=60" in line)
+    steps = int(re.search(r"([\d,]+) steps in", line).group(1).replace(",", ""))
+    assert steps > 1000

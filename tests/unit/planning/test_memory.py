@@ -14,8 +14,10 @@ from sciml.parallel.data import local
 from sciml.parallel.model import parallelize
 from sciml.parallel.placement import Placement
 from sciml.planning.cluster import Efficiency
+from sciml.planning.degrees import Degrees
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.memory import MemoryModel
+from sciml.planning.model_facts import ATTEND_TO_ALL
 from sciml.planning.pass_profile import Meter
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
@@ -190,5 +192,5 @@ def test_deepspeed_keeps_a_copy_of_its_own_partition(zero, offload):
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_profile_leaves_no_process_group_behind(count):
     for _ in range(count):
-        small()._profile_pass(1, 1, "bf16", "full", 1)
+        small()._profile_pass(Degrees(), "bf16", "full", 1, ATTEND_TO_ALL)
     assert not torch.distributed.is_initialized()

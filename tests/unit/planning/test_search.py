@@ -15,8 +15,11 @@ from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig, Link
 from sciml.planning.model_facts import ModelFacts
-from sciml.planning.search import Candidate, Search, TooLarge, scaling_curve, why_slower
-from sciml.planning.strategy import SearchConstraints, Space, TrainingSpec, divisors
+from sciml.planning.ranking import Candidate, TooLarge
+from sciml.planning.scaling_curve import scaling_curve, why_slower
+from sciml.planning.search import Search
+from sciml.planning.space import SearchConstraints, Space, divisors
+from sciml.planning.strategy import TrainingSpec
 from tests.distributed.cases import FieldTask, Samples
 from tests.unit.planning.models import cluster, gpt, small
 

@@ -9,7 +9,7 @@ import pytest
 
 from sciml.core.errors import ConfigError
 from sciml.run.folder import RunFolder
-from sciml.training.checkpoint import MANIFEST
+from sciml.training.checkpoint_layout import MANIFEST
 
 
 def make(path, time, *, ready=True):

@@ -14,7 +14,7 @@ from sciml.core.errors import ConfigError, DataError, RunError
 from sciml.core.files import sha256
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
-from sciml.training.checkpoint_files import MANIFEST
+from sciml.training.checkpoint_layout import MANIFEST
 from sciml.training.checkpoint_storage import stored_pieces
 
 
