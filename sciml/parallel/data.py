@@ -60,14 +60,14 @@ def sync_gradients(roots: Iterable[nn.Module], sync: bool) -> None:
     """Sets whether the next backward pass reduces gradients over ranks, or only adds them up on each."""
     for root in roots:
         if hasattr(root, "set_requires_gradient_sync"):
-            root.set_requires_gradient_sync(sync)
+            root.set_requires_gradient_sync(sync)  # type: ignore[operator]
 
 
 def keep_whole(roots: Iterable[nn.Module], keep: bool) -> None:
     """Sets whether weights stay whole behind a backward pass: needed where a loss differentiates through one."""
     for root in roots:
         if hasattr(root, "set_reshard_after_backward"):
-            root.set_reshard_after_backward(not keep)
+            root.set_reshard_after_backward(not keep)  # type: ignore[operator]
 
 
 def reshard(roots: Iterable[nn.Module]) -> None:
@@ -75,7 +75,7 @@ def reshard(roots: Iterable[nn.Module]) -> None:
     for root in roots:
         for module in root.modules():
             if hasattr(module, "reshard"):
-                module.reshard()
+                module.reshard()  # type: ignore[operator]
 
 
 def local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

@@ -33,7 +33,7 @@ class FakeTensor(Tensor):
     """
 
     meta: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, meta: Shaped[Tensor, "*shape"]) -> FakeTensor:
@@ -42,11 +42,11 @@ class FakeTensor(Tensor):
         fake.meta = meta
         return fake
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"FakeTensor({tuple(self.shape)}, {self.dtype})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         key = _key(func, args, kwargs)
         if key in _RESULTS:
             return _new(_RESULTS[key])
