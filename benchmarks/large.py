@@ -84,7 +84,7 @@ def synthetic_era5(path: Path, times: int, variables: int, grid: tuple[int, int]
         return (profile[None, None, :, None] + waves).astype(np.float32)
 
     coordinates = {
-        "time": np.datetime64("2000-01-01", "ns") + (hours * 3600e9).astype("timedelta64[ns]"),
+        "time": np.datetime64("2000-01-01", "ns") + np.arange(times) * np.timedelta64(6, "h"),
         "level": ("level", level, {"units": "hPa"}),
         "latitude": ("latitude", latitude, {"units": "degrees_north"}),
         "longitude": ("longitude", longitude, {"units": "degrees_east"}),

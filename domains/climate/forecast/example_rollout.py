@@ -73,12 +73,14 @@ def read_example(path: Path, store: States) -> WeatherExample:
     )  # fmt: skip
 
 
-def read_members(path: Path, schema: ClimateSchema) -> tuple[np.ndarray, np.ndarray]:
-    """Returns lead times in hours and fields (lead, member, channel, latitude, longitude) of a written forecast."""
+def read_members(path: Path, schema: ClimateSchema, last_hours: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns lead times in hours and fields (lead, member, channel, latitude, longitude) of a forecast's last part."""
     engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
     with xr.open_dataset(path, engine=engine, decode_times=False, decode_timedelta=False) as dataset:
-        fields = np.stack([_channel(dataset, name) for name in schema.channels], axis=-3)
         leads = dataset["prediction_timedelta"].values / 60
+        chosen = np.flatnonzero(leads > leads[-1] - last_hours)
+        leads, dataset = leads[chosen], dataset.isel(prediction_timedelta=chosen)
+        fields = np.stack([_channel(dataset, name) for name in schema.channels], axis=-3)
         return leads, fields if "number" in dataset.dims else fields[:, None]
 
 
