@@ -2,7 +2,8 @@
 
 ``python benchmarks/large.py fields`` prepares 2 GB of fields within two budgets of memory; ``structures`` prepares
 100,000 alloys and trains a few steps on them; ``variables`` trains on 200 variables; ``rollout`` forecasts 10, 100 and
-1,000 steps with the committed models. Memory is the most that the process and its children held at once.
+1,000 steps with the committed models. Memory is the most that the process and its children held of their own at once,
+without pages of files, which the system takes back when it needs them.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def _watch(pid: int, peak: list[float]) -> None:
     while True:
         try:
             family = [process, *process.children(recursive=True)]
-            peak[0] = max(peak[0], sum(one.memory_info().rss for one in family) / 2**20)
+            held = [one.memory_info() for one in family]
+            peak[0] = max(peak[0], sum(memory.rss - memory.shared for memory in held) / 2**20)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return
         except psutil.NoSuchProcess:
