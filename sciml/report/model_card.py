@@ -59,6 +59,9 @@ def training_facts(result: RunResult) -> dict[str, str]:
         facts["Throughput"] = f"{rates[len(rates) // 2]:.3g} samples/s (median)"
     if batch and rates:
         facts[TIME] = f"about {format_seconds(_seconds(rows, batch))}"
+    peaks = [row["memory_peak_gb"] for row in rows if "memory_peak_gb" in row]
+    if peaks:
+        facts["Memory at most"] = f"{max(peaks):.3g} GB on the first device"
     waits = sorted(row["data_wait"] for row in rows if "data_wait" in row)
     if waits:
         facts["Waiting for data"] = f"{waits[len(waits) // 2]:.1%} of a step (median)"

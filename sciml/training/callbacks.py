@@ -67,19 +67,21 @@ class MetricsLog:
 
 
 class ProgressView:
-    """Shows a live bar on a terminal (step, loss, samples/s, time left) and plain lines elsewhere, on stderr."""
+    """Shows step, loss, samples/s, most memory and time left: a live bar on a terminal, plain lines elsewhere."""
 
     PLAIN_INTERVAL_S = 10.0
 
     def __init__(self, max_steps: int, start_step: int = 0) -> None:
         self.max_steps, self.start_step = max_steps, start_step
         self.began = self.last_line = time.monotonic()
-        self.valid = ""
+        self.valid = self.memory = ""
         self.bar = _rich_bar(max_steps, start_step) if sys.stderr.isatty() else None
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:
         rate = record["samples_per_s"]
-        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s"
+        if "memory_peak_gb" in record:
+            self.memory = f"  {record['memory_peak_gb']:.1f} GB"
+        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s{self.memory}"
         if self.bar is not None:
             progress, task = self.bar
             progress.update(task, completed=step, info=text)

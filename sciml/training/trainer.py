@@ -26,6 +26,7 @@ from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
 from sciml.training.config import OptimConfig, TrainerConfig
+from sciml.training.device_memory import memory_in_use
 from sciml.training.ema import WeightAverage
 from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
@@ -144,9 +145,11 @@ class Trainer:
             **self.engine.math.scale.record(),
             "epoch": self.stream.epoch_of(self.step),
             "samples_per_s": self.config.global_batch_size / elapsed,
+            "samples_per_s_per_device": self.config.global_batch_size / elapsed / self.mesh.world.size,
             "data_wait": waited / elapsed,
             **times,
             **({} if energy is None else {"energy_j": energy}),
+            **(memory_in_use(self.mesh.device) if logged else {}),
         }
 
     def _at_this_step(self, error: SciMLError) -> SciMLError:

@@ -178,20 +178,9 @@ class _Watched:
             main = psutil.Process(self.process.pid)
             self.seen |= {main, *main.children(recursive=True)}
         for process in self.seen:
-            peak = _peak(process)
+            peak = peak_memory(process)
             if peak is not None:
                 self.peak_bytes = max(peak, self.peak_bytes or 0)
-
-
-def _peak(process: psutil.Process) -> int | None:
-    """Returns the peak memory of a process: Linux remembers it; elsewhere it is the memory that the process has now."""
-    with suppress(OSError, ValueError):
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    with suppress(psutil.Error):
-        return process.memory_info().rss
-    return None
 
 
 def _steps(place: Path) -> list[dict[str, Any]]:
