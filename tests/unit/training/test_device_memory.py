@@ -8,12 +8,12 @@ from sciml.training.device_memory import memory_in_use
 
 def test_memory_now_and_at_most():
     before = memory_in_use(torch.device("cpu"))
-    large = torch.ones(1_000_000_000 // 4)
+    large = torch.ones(400_000_000 // 4)
     during = memory_in_use(torch.device("cpu"))
     del large
     after = memory_in_use(torch.device("cpu"))
-    assert during["memory_gb"] - before["memory_gb"] > 0.9
-    assert during["memory_gb"] - after["memory_gb"] > 0.9
+    assert during["memory_gb"] - before["memory_gb"] > 0.35
+    assert during["memory_gb"] - after["memory_gb"] > 0.35
     assert after["memory_peak_gb"] >= during["memory_gb"] * 0.999
 
 
