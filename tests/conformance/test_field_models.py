@@ -100,7 +100,7 @@ def test_what_cannot_be_cut_is_refused(kind, tmp_path, flows):
     with torch.device("meta"):
         model = spec.domain.model(spec, spec.domain.splits(spec).schema)
     with pytest.raises(ConfigError, match="which has no sharding plan"):
-        check_plan(model, matrices=2, tokens=1, stages=1)
+        check_plan(model, matrices=2, tokens=1, ring=1, stages=1)
 
 
 def _trained_beside(world, config):
