@@ -108,7 +108,7 @@ class _DrawnAlike:
         self.function, self.first = function, True
         self.state = shared_generator().get_state()
 
-    def __call__(self, *args: Any) -> Tensor:
+    def __call__(self, *args: Any) -> Float[Tensor, "..."]:
         if self.first:
             self.first = False
             return self.function(*args)

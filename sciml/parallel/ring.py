@@ -116,7 +116,9 @@ def ring_attention(
 
 class _RingAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, ring: Ring) -> Tensor:
+    def forward(
+        ctx: Any, query: Float[Tensor, "..."], key: Float[Tensor, "..."], value: Float[Tensor, "..."], ring: Ring
+    ) -> Float[Tensor, "..."]:
         out, lse = kept(partial(_mixed, query, key, value, ring))
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.ring = ring
@@ -124,12 +126,16 @@ class _RingAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(
+        ctx: Any, *grads: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."], None]:
         query, key, value, out, lse = ctx.saved_tensors
         return *_gradients(grads[0], query, key, value, Mixture(out, lse), ctx.ring), None
 
 
-def _mixed(query: Tensor, key: Tensor, value: Tensor, ring: Ring) -> tuple[Tensor, Tensor]:
+def _mixed(
+    query: Float[Tensor, "..."], key: Float[Tensor, "..."], value: Float[Tensor, "..."], ring: Ring
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Returns the mixtures (batch, head, token, channel) of this rank's own queries, and the logarithms of their
     sums.
     """
@@ -151,8 +157,13 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, ring: Ring) -> tuple[Tenso
 
 
 def _gradients(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, mixture: Mixture, ring: Ring
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Float[Tensor, "..."],
+    query: Float[Tensor, "..."],
+    key: Float[Tensor, "..."],
+    value: Float[Tensor, "..."],
+    mixture: Mixture,
+    ring: Ring,
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."]]:
     """Returns the gradients of this rank's queries, keys and values; those of the last two are summed on their way."""
     length = ring.lengths[ring.rank]
     own, grad = _heads_first(query, length), _heads_first(grad, length)
@@ -178,17 +189,17 @@ def _gradients(
     return _filled(of_query.to(query.dtype).transpose(1, 2), query.shape[1]), of_key, of_value
 
 
-def _heads_first(x: Tensor, length: int) -> Tensor:
+def _heads_first(x: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]:
     """Returns the first tokens as (batch, head, token, channel)."""
     return x[:, :length].transpose(1, 2)
 
 
-def _repeated(x: Tensor, like: Tensor) -> Tensor:
+def _repeated(x: Float[Tensor, "..."], like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Returns heads of keys or values as often as there are heads of queries."""
     times = like.shape[1] // x.shape[1]
     return x if times == 1 else x.repeat_interleave(times, dim=1)
 
 
-def _filled(x: Tensor, length: int) -> Tensor:
+def _filled(x: Float[Tensor, "..."], length: int) -> Float[Tensor, "..."]:
     """Returns tokens (batch, token, head, channel) filled up with zeros."""
     return F.pad(x, (0, 0, 0, 0, 0, length - x.shape[1])) if x.shape[1] < length else x.contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from sciml.core.errors import ConfigError
@@ -115,7 +115,7 @@ class TokenLayout:
         query: Float[Tensor, "batch token head channel"],
         key: Float[Tensor, "batch token key_head channel"],
         value: Float[Tensor, "batch token key_head channel"],
-        mask: Tensor | None = None,
+        mask: Bool[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch token head channel"]:
         """Returns mixtures of the values of all parts of a ring.
 

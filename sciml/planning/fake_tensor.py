@@ -32,7 +32,7 @@ class FakeTensor(Tensor):
         meta: stands for it on the meta device; views of one tensor share the storage of theirs.
     """
 
-    meta: Tensor
+    meta: Shaped[Tensor, "..."]
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod

@@ -33,7 +33,7 @@ def test_sigterm_saves_ends_cleanly_and_the_run_goes_on(tmp_path, capsys):
     finally:
         process.kill()
     assert process.returncode == 0
-    assert "go on with: python scripts/train.py resume=" in said
+    assert f"go on with: python scripts/train.py --config-dir={TOY[1]} resume=" in said
     folder = RunFolder.find("latest", str(tmp_path))
     stopped = CheckpointStore(folder.checkpoints).steps()
     assert len(stopped) == 1

@@ -50,15 +50,19 @@ class LammpsData(Protocol):
     eatoms: Any
     energy: Any
 
-    def forward_exchange(self, given: Tensor, filled: Tensor, width: int) -> None:
+    def forward_exchange(
+        self, given: Float[Tensor, "atom *any"], filled: Float[Tensor, "atom *any"], width: int
+    ) -> None:
         """Fills rows of ghosts with those of the atoms that they are images of."""
         ...
 
-    def reverse_exchange(self, given: Tensor, filled: Tensor, width: int) -> None:
+    def reverse_exchange(
+        self, given: Float[Tensor, "atom *any"], filled: Float[Tensor, "atom *any"], width: int
+    ) -> None:
         """Adds rows of ghosts to those of the atoms that they are images of."""
         ...
 
-    def update_pair_forces(self, pull: Tensor) -> None:
+    def update_pair_forces(self, pull: Float[Tensor, "pair 3"]) -> None:
         """Adds what each pair pulls to the forces on its ends, and to the virial."""
         ...
 

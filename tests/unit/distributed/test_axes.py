@@ -20,7 +20,7 @@ NAMES = {axis.name for axis in AXES}
 NAMED_IN = {
     "sciml/distributed/axes.py": "the list of axes",
     "sciml/parallel/config.py": "dp takes what the other degrees leave",
-    "sciml/planning/strategy.py": "the search tries degrees axis by axis",
+    "sciml/planning/space.py": "the search tries degrees axis by axis",
     "sciml/planning/search.py": "degrees that are given are checked first",
     "sciml/planning/model_facts.py": "a pass is profiled on a mesh of its own for each degree",
     "sciml/planning/parameters.py": "shards are remembered under that word",
