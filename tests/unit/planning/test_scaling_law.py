@@ -39,6 +39,7 @@ def test_the_best_size_is_better_than_those_beside_it(flops):
     assert TRUTH.best_loss(flops) < min(TRUTH.loss_at(1.02 * size, flops), TRUTH.loss_at(size / 1.02, flops))
 
 
+@pytest.mark.slow  # hundreds of fits; what a family predicts is checked always in tests/unit/app/test_scaling.py
 def test_intervals_hold_the_truth_and_grow_with_the_distance():
     study = ScalingStudy.fit(points(TRUTH, noise=0.01), resamples=30)
     near, far = (study.interval(lambda law, c=c: law.best_loss(c)) for c in (1e12, 1e16))
