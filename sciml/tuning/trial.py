@@ -19,6 +19,7 @@ import psutil
 
 from sciml.core.files import disk_errors, read_json_lines, write_text
 from sciml.core.installation import training
+from sciml.core.process_memory import peak_memory
 from sciml.distributed.launcher import program, without_launcher
 from sciml.training.callbacks import MetricsRow
 
