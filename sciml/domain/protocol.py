@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.data.source import SampleSource
+from sciml.distributed.world import World
 from sciml.domain.score import Baseline, Score
 from sciml.parallel.config import ParallelConfig
 
