@@ -69,9 +69,10 @@ class FluidsDomain:
         if spec.data.augment != AUTO:
             return DataDefaults(values)
         found = augmentation_that_fits(open_flows(spec.data)[1])
-        reason = {"none": "the files do not say that moved and mirrored flows are as likely; if they are, roll_mirror"}
-        sentence = f"data.augment={found}: {reason.get(found, 'flows of miniWeather, periodic along x')}"
-        return DataDefaults({**values, "data.augment": found}, sentence)
+        reason = "the files do not say that moved and mirrored flows are as likely; if they are, type roll_mirror"
+        if found != "none":
+            reason = "these are flows of miniWeather, periodic along x"
+        return DataDefaults({**values, "data.augment": found}, f"data.augment={found}: {reason}")
 
     def check(self, spec: FluidsSpec) -> None:
         if spec.parallel.pp > 1 and _indicator(spec.model) == "learned":

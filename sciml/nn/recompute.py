@@ -32,7 +32,7 @@ _KEPT = frozenset(
 
 
 _results: ContextVar[tuple[list[Any], bool] | None] = ContextVar("results", default=None)
-"""What :func:`kept` has computed in a forward pass that keeps products, and whether that pass is made again."""
+"""Holds what :func:`kept` has computed in a forward pass that keeps products, and whether it is made again."""
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 

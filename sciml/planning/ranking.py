@@ -1,4 +1,4 @@
-"""What a search finds: strategies that fit, fastest first, and those that do not."""
+"""Ranks what a search finds: strategies that fit, fastest first, and those that do not."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_ring_mixes_as_one_process_does(ranks, size, tokens, key_heads, causal
 
 @pytest.mark.parametrize(("how", "causal"), [("none", True), ("selective", False), ("full", False)])
 def test_a_ring_sends_keys_and_values_around_and_their_gradients_back(ranks, how, causal):
-    """What is kept is not sent again."""
+    """Recomputation sends nothing again that was kept."""
     size, tokens, key_heads = 2, 8, 2
     kv = 2 * BATCH * tokens // size * key_heads * CHANNELS * 8
     forward = (size - 1) * (2 if how == "full" else 1)

@@ -89,7 +89,7 @@ def test_means_over_seeds():
 
 
 def test_the_interval_of_a_mean_is_that_of_the_means_of_its_groups():
-    """Of groups of equal size the jackknife's interval is Student's of their means."""
+    """For groups of equal size the jackknife gives Student's interval of their means."""
     values = torch.randn(24, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).square()
     sums = LeadTimeSums((MAE,), (24.0,), {"t2m": "K"})
     sums.add(MAE, torch.zeros(24, dtype=torch.long), values, group=torch.arange(24) % 8 + 1000)

@@ -95,7 +95,7 @@ def test_a_finished_store_keeps_its_choices(files, store):
 
 
 def test_a_finished_store_is_trained_on_as_prepare_says(store):
-    """What the default set says of itself (its title) is not asked of the user's store."""
+    """The user's store need not have the title of the default set."""
     typed = compose("train", ["domain=materials", f"data.path={store.path}"]).config["data"]
     assert open_or_prepare(build(MaterialsDataConfig, typed)).schema.title == store.schema.title
 
