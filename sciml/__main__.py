@@ -22,7 +22,8 @@ def main() -> None:
     elif verb in SUMMARIES:
         run(verb, arguments)
     else:
-        print(f"error: there is no verb {verb!r}; {nearest(verb, SUMMARIES)}", file=sys.stderr)
+        hint = f"a verb comes first, e.g. sciml train {verb}" if "=" in verb else nearest(verb, SUMMARIES)
+        print(f"error: there is no verb {verb!r}; {hint}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.language.task import BASELINES
+from sciml.report.skill import legend_entries
 from sciml.report.style import MODEL, MODEL_COLOR, add_titles, label_of, new_figure, save_png, suite_style
 
 BINS_PER_DOUBLING = 2
@@ -22,24 +23,19 @@ def draw_bits_by_position(example: Mapping[str, np.ndarray], source: str, path: 
         figure = new_figure(7.0, 3.9)
         axes = figure.subplots()
         for baseline, level in levels.items():
-            axes.axhline(level, color=baseline.color, linewidth=1.5, linestyle=(0, (4, 2)), zorder=1)
-            axes.annotate(
-                f"{label_of(baseline.name)}  {level:.2f}", (1, level), xycoords=("axes fraction", "data"),
-                xytext=(0, 3), textcoords="offset points", ha="right", va="bottom", fontsize=9.5, color=baseline.color,
-            )  # fmt: skip
+            label = f"{label_of(baseline.name)}, {level:.2f}"
+            axes.axhline(level, color=baseline.color, linewidth=1.5, linestyle=(0, (4, 2)), zorder=1, label=label)
         edges = bin_edges(len(bits))
         seen = [np.sqrt(first * (last - 1)) for first, last in pairwise(edges)]
         means = [bits[first - 1 : last - 1].mean() for first, last in pairwise(edges)]
-        axes.plot(seen, means, color=MODEL_COLOR, marker="o", markeredgecolor="white", linewidth=2.4)
-        axes.annotate(
-            f"{MODEL}  {bits.mean():.2f} over all", (seen[-1], means[-1]), xytext=(0, -8), textcoords="offset points",
-            ha="right", va="top", fontsize=9.5, fontweight="bold", color=MODEL_COLOR,
-        )  # fmt: skip
+        label = f"{MODEL}, {bits.mean():.2f} over all"
+        axes.plot(seen, means, color=MODEL_COLOR, marker="o", markeredgecolor="white", linewidth=2.4, label=label)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_ylim(0, 1.1 * max([*means, *levels.values()]))
         axes.set_xlabel("bytes seen")
         axes.set_ylabel("bits per byte (lower is better)")
+        figure.legend(*legend_entries(figure), loc="outside upper left", ncols=1 + len(levels))
         add_titles(figure, source=source)
         return save_png(figure, path)
 

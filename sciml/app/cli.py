@@ -83,10 +83,10 @@ def _run(verb: str, arguments: list[str]) -> None:
         _run_many(verb, [word for word in arguments if word not in MANY], config_dir)
         return
     composition = _compose(verb, _overrides([argument for argument in arguments if argument != "--cfg"]), config_dir)
+    _check_groups(composition)
     if "--cfg" in arguments:
         _print(_yaml(composition.config).rstrip())
         return
-    _check_groups(composition)
     with waiting("loading libraries") if _speaks() else nullcontext():
         command = importlib.import_module(f"sciml.app.{verb}")
     with waiting(SILENT[verb]) if verb in SILENT and _speaks() else nullcontext():

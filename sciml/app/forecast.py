@@ -17,7 +17,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.run.compose import Composition
-from sciml.run.forecast import Forecast, forecasting_domain
+from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours
 from sciml.run.loaded import load_model
 
 
@@ -26,7 +26,7 @@ class ForecastConfig(RunChoice):
     """Holds the keys of ``conf/forecast.yaml``."""
 
     init_time: str | None = None
-    lead_time: str | float = "72h"
+    lead_time: str | float | None = None
     every: str | float | None = None
     members: AtLeastOne | None = None
     perturbation: NonNegative[float] | None = None
@@ -34,11 +34,14 @@ class ForecastConfig(RunChoice):
     seed: NonNegative[int] | None = None
     out: str | None = None
 
-    @property
-    def request(self) -> ForecastRequest:
+    def __post_init__(self) -> None:
+        if self.lead_time is not None:
+            self.request(parse_hours(self.lead_time, key="lead_time"))
+
+    def request(self, lead_hours: float) -> ForecastRequest:
         return ForecastRequest(
             init_time=self.init_time,
-            lead_hours=parse_hours(self.lead_time, key="lead_time"),
+            lead_hours=lead_hours,
             every_hours=None if self.every is None else parse_hours(self.every, key="every"),
             members=self.members,
             perturbation=self.perturbation,
@@ -50,12 +53,13 @@ class ForecastConfig(RunChoice):
 def run(composition: Composition) -> CommandResult:
     """Forecasts, and writes the forecast and its pictures; typed keys of the run itself change what it starts from."""
     config = build(ForecastConfig, composition.config)
-    request = config.request
     mesh = Mesh.alone(pick_device(config.device))
     folder = config.folder(Forecasts)
     loaded = load_model(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
     domain = forecasting_domain(loaded)
-    forecast = Forecast.prepare(loaded, request)
+    lead = config.lead_time
+    hours = usual_lead_hours(folder, domain) if lead is None else parse_hours(lead, key="lead_time")
+    forecast = Forecast.prepare(loaded, config.request(hours))
     with (
         new_output(config.out, folder.results / "forecasts", "forecast", domain.forecast_suffixes) as output,
         disk_errors(output.path),

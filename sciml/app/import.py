@@ -33,7 +33,7 @@ def run(composition: Composition) -> CommandResult:
     config = composition.config
     domain = load_domain(config["domain"])
     if not isinstance(domain, Imports):
-        raise ConfigError(f"domain={domain.name} has nothing to import", key="domain", hint="see docs/add-a-domain.md")
+        raise ConfigError(f"import is not for domain={domain.name}", key="domain", hint="see docs/add-a-domain.md")
     path = Path(config["out"]) if config["out"] else new_path(config["runs_dir"], domain.name, None)
     if path.exists():
         raise ConfigError(f"{path} is there already", key="out", hint="choose another name")

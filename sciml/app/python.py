@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    run: str | Path = "latest", *, checkpoint: str | int = "best", device: str = "auto", runs_dir: str = "runs"
+    run: str | Path = "latest", *, checkpoint: str | int = "best", device: str = "auto", runs_dir: str | Path = "runs"
 ) -> Any:
     """Loads a trained model.
 
@@ -43,7 +43,7 @@ def load(
         ConfigError: there is no such run.
         DataError: where one of its files is missing or corrupted.
     """
-    folder = RunFolder.find(str(run), runs_dir)
+    folder = RunFolder.find(str(run), str(runs_dir))
     domain = load_domain(folder.record["config"]["domain"])
     kind: type[TrainedModel] = TrainedModel
     if isinstance(domain, InPython):

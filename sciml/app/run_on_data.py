@@ -24,7 +24,7 @@ def run_on_data(verb: str, protocol: type, config: Mapping[str, Any]) -> Command
     """
     domain = load_domain(config["domain"])
     if not isinstance(domain, protocol):
-        raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="domain", hint="see docs/add-a-domain.md")
+        raise ConfigError(f"{verb} is not for domain={domain.name}", key="domain", hint="see docs/add-a-domain.md")
     keys = {name: value for name, value in config.items() if name not in FOR_TRAINING}
     path = getattr(domain, verb)(build(getattr(domain, f"{verb}_config"), keys))
     keys = {"domain": domain.name, "data.path": path}

@@ -65,7 +65,7 @@ def run_on_model(verb: str, protocol: type, config: Mapping[str, Any], *, shared
     folder = choice.folder(protocol)
     domain = load_domain(folder.record["config"]["domain"])
     if not isinstance(domain, protocol):
-        raise ConfigError(f"domain={domain.name} has nothing to {verb}", key="run", hint="choose a run of another one")
+        raise ConfigError(f"{verb} is not for domain={domain.name}", key="run", hint="choose a run of another one")
     keys = {name: value for name, value in config.items() if name not in own}
     domain_config = build(getattr(domain, f"{verb}_config"), keys)
     if launched().size > 1 and not shared:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.files import disk_errors
+from sciml.core.installation import is_of_the_project
 from sciml.core.result import CommandResult, Output
 from sciml.report.runs import RunSummary, differences, list_text, runs_under, side_by_side
 from sciml.run.compose import Composition
@@ -67,12 +68,15 @@ def _document(run: RunSummary) -> dict[str, Any]:
 
 
 def _delete(folders: Sequence[RunFolder], config: RunsConfig) -> CommandResult:
-    """Deletes runs, after a question that is answered with y; a run that is being trained is refused.
+    """Deletes runs, after a question that is answered with y; a run that is being trained is refused, and so is a model
+    that comes with the project.
 
     Raises:
         ConfigError: where nobody can be asked.
     """
     for folder in folders:
+        if is_of_the_project(folder.path.resolve()):
+            raise ConfigError(f"{folder.path} comes with the project", key="run", hint="name a run of your own")
         if (holder := living_holder(folder.path)) is not None:
             raise ConfigError(f"{folder.path} is being trained by {holder.text}", key="run", hint="stop it first")
     if not config.force:

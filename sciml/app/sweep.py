@@ -53,6 +53,9 @@ def combinations(arguments: Sequence[str], config_dir: str | None = None) -> lis
     """
     choices = [[(key, value) for value in parts_of(values)] for key, _, values in (a.partition("=") for a in arguments)]
     several = [key for ((key, _), *more) in choices if more]
+    for choice in choices:
+        if twice := [value for number, (_, value) in enumerate(choice) if (choice[0][0], value) in choice[:number]]:
+            raise ConfigError(f"{twice[0]} is there twice", key=choice[0][0], hint="give each value once")
     if not several:
         raise ConfigError("no key has several values", key="--multirun", hint="e.g. -m optim.lr=1e-3,3e-3")
     count = 1

@@ -64,6 +64,8 @@ class RunError(SciMLError):
     exit_code = 1
 
 
+MANY_NAMES = 40
+"""So many names are listed at most."""
 RENAMED = {"companions": "reference_models", "repeats": "seeds", "seam_filter": "edge_filter"}
 """Keys that users may remember, and what they are called now."""
 ELSEWHERE = {
@@ -77,9 +79,13 @@ ELSEWHERE = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that offers the known name nearest to a misspelled one, or all of them if none is near."""
+    """Returns a hint that offers the known name nearest to a misspelled one, or all of them if none is near; of very
+    many the first.
+    """
     names = sorted(known)
-    return close_match(name, names) or ("known: " + ", ".join(names) if names else "nothing is known here")
+    more = f" and {len(names) - MANY_NAMES} more" if len(names) > MANY_NAMES + 3 else ""
+    listed = ", ".join(names[:MANY_NAMES] if more else names)
+    return close_match(name, names) or (f"known: {listed}{more}" if names else "nothing is known here")
 
 
 def close_match(name: str, known: Iterable[str], *, exact: bool = False) -> str | None:

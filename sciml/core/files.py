@@ -188,6 +188,8 @@ def in_a_sentence(error: BaseException) -> BaseException:
         return error
     if isinstance(error, MemoryError):
         return RunError("the memory is not enough; try less at once")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return DataError(f"{str(error.filename)[:40]}...: the name is too long for a file")
     if isinstance(error, BrokenPipeError | ConnectionError | TimeoutError):
         return error
     reason = _disk_reason(error)
@@ -231,8 +233,8 @@ def read_safetensors(path: Path, framework: Literal["pt", "np"] = "pt", *, advic
 
 def _refuse_special(path: Path, advice: str | None) -> None:
     """Refuses what is no plain file: a pipe or a device might never end."""
-    if not path.is_file():
-        what = "is no plain file" if path.exists() else "is missing"
+    if not os.path.isfile(path):  # False also of names that are too long, where Path raises
+        what = "is no plain file" if os.path.exists(path) else "is missing"
         raise DataError(f"{path} {what}{f'; {advice}' if advice else ''}")
 
 

@@ -36,11 +36,21 @@ def located(path: str) -> str:
     return str(ROOT / path) if _exists(str(ROOT / path)) else here
 
 
+def as_typed_or_of_project(path: str) -> str:
+    """Returns a path as it was typed or, where only the project has it, that of the project."""
+    found = located(path)
+    return found if is_of_the_project(found) and found != os.path.abspath(path) else path
+
+
 def recorded(path: str) -> str:
     """Returns a path as a run keeps it: relative for a file that comes with the project, absolute for all others."""
     found = located(path)
-    mine = found.startswith(tuple(f"{ROOT}{os.sep}{folder}{os.sep}" for folder in ("data", "models")))
-    return os.path.relpath(found, ROOT) if mine else found
+    return os.path.relpath(found, ROOT) if is_of_the_project(found) else found
+
+
+def is_of_the_project(path: str | Path) -> bool:
+    """Says whether an absolute path is that of data or of a model that come with the project."""
+    return str(path).startswith(tuple(f"{ROOT}{os.sep}{folder}{os.sep}" for folder in ("data", "models")))
 
 
 def start(verb: str) -> str:

@@ -53,6 +53,7 @@ def new_output(
         raise _taken(wanted, key)
     parent = folder if wanted is None else wanted.parent
     target = wanted or parent / f"{stem}{suffix}"
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     with disk_errors(target):
         parent.mkdir(parents=True, exist_ok=True)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=parent))
@@ -67,6 +68,9 @@ def new_output(
                 output.path = _named(output.temporary, wanted, key)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        for folder in made:  # which are empty where nothing came of it
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def numbered_folder(parent: Path) -> Path:

@@ -188,6 +188,8 @@ def _choices(hint: Any) -> list[str]:
 def _hint(key: _Key, path: Path, detail: ErrorDetails, prefix: str) -> str | None:
     if detail["type"] in ("literal_error", "enum"):
         return close_match(str(detail["input"]), _choices(key.hint))
+    if detail["type"] in ("list_type", "tuple_type") and isinstance(detail["input"], (str, int, float)):
+        return f"try {_dotted(prefix, path[: key.depth])}=[{plain(detail['input'])}]"
     if detail["type"] not in (*_BOUNDS, "too_short", "too_long"):
         return None
     example = key.example

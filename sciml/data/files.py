@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sciml.core.errors import DataError, nearest
+
+LONGEST_NAME = 255
 
 
 def is_remote(path: str) -> bool:
@@ -47,6 +50,8 @@ def locate(
         if not files:
             raise DataError("no data files were named; write data.path=FILE")
         return files
+    if max(len(os.fsencode(name)) for name in path.split("/")) > LONGEST_NAME and not is_remote(path):
+        raise DataError(f"{path[:40]}...: a name in it is longer than {LONGEST_NAME} bytes, no file has that")
     if is_whole(path):
         return [path]
     if glob.has_magic(path):
@@ -59,12 +64,20 @@ def locate(
         if not files:
             raise DataError(f"{path}: the folder has no {kinds} in it")
         return files
+    raise _missing(path)
+
+
+def _missing(path: str) -> DataError:
+    """Says why there is no file or folder of a name, with the name beside it that is nearest."""
     if Path(path).exists():
-        raise DataError(f"{path}: is neither a file nor a folder; name one that can be read")
+        return DataError(f"{path}: is neither a file nor a folder; name one that can be read")
+    if Path(path).is_symlink():
+        return DataError(f"{path}: is a link to {os.readlink(path)}, which is not there")
     parent = Path(path).parent
-    beside = _names_in(parent)
+    hidden = Path(path).name.startswith(".")
+    beside = [name for name in _names_in(parent) if hidden or not name.startswith(".")]
     advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
-    raise DataError(f"{path}: no such file or folder{advice}")
+    return DataError(f"{path}: no such file or folder{advice}")
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, Prediction, Splits, Task
 from sciml.domain.score import Score
 
@@ -94,15 +96,22 @@ class ForecastRequest:
         perturbation: their size in standard deviations; None takes the run's.
         seed: of the perturbations; None takes the run's.
         combine_intervals: one more kind of ensemble: a member for each known interval that fits.
+
+    Raises:
+        ConfigError: the forecast leads nowhere.
     """
 
     init_time: str | None
     lead_hours: float
     every_hours: float | None = None
-    members: int | None = None
-    perturbation: float | None = None
+    members: AtLeastOne | None = None
+    perturbation: NonNegative[float] | None = None
     combine_intervals: bool = False
-    seed: int | None = None
+    seed: NonNegative[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.lead_hours > 0:
+            raise ConfigError(f"must be above 0, got {self.lead_hours:g}", key="lead_time", hint="try lead_time=72h")
 
     def starts(self, members: int, perturbation: float, seed: int) -> PerturbedStarts:
         """Returns the starts of the ensemble, with what the request leaves to the run."""

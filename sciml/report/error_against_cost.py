@@ -108,5 +108,6 @@ def _panel(axes: Axes, scores: Scores, metric: Metric, lead: float, costs: Mappi
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    axes.tick_params(axis="x", which="both", pad=4)  # labels of both kinds on one line
     axes.set_xlim(min(x for x, _ in points) / 1.6, max(x for x, _ in points) * 1.6)
     axes.set_ylim(bottom=0)

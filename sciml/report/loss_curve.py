@@ -50,6 +50,10 @@ def draw_loss_curve(history: History, baselines: Sequence[Baseline], path: Path)
             _skill_panel(panels[1], skills, baselines)
         if _has_rate(history):
             _rate_panel(panels[-1], history)
+        last = max(row["step"] for row in history)
+        for axes in panels:
+            axes.set_xlim(0, 1.03 * last)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         return save_png(figure, path)
 
 
@@ -66,7 +70,7 @@ def _loss_panel(axes: Axes, history: History) -> None:
     if values.min() > 0 and values.max() / values.min() > LOG_SCALE_ABOVE:
         axes.set_yscale("log")
     axes.set(xlabel="step", title="loss")
-    axes.legend(loc="upper right")
+    axes.legend(loc="best")
 
 
 def _skill_panel(axes: Axes, skills: Mapping[str, np.ndarray], baselines: Sequence[Baseline]) -> None:
@@ -86,13 +90,15 @@ def _has_rate(history: History) -> bool:
 
 
 def _rate_panel(axes: Axes, history: History) -> None:
-    """Draws the learning rate to the left scale, the norm of the gradient to the right one."""
-    (line,) = axes.plot(*_column(history, "lr").T, color=MODEL_COLOR, label="learning rate")
+    """Draws the learning rate to the left scale, the norm of the gradient to the right one, each in one color."""
+    axes.plot(*_column(history, "lr").T, color=MODEL_COLOR)
     axes.set(xlabel="step", title="learning rate and gradient")
+    axes.set_ylabel("learning rate", color=MODEL_COLOR)
     axes.tick_params(axis="y", labelcolor=MODEL_COLOR)
     right = axes.twinx()
     norms = _column(history, "grad_norm")
-    (norm,) = right.plot(*norms.T, color=RUST, linewidth=0.9, alpha=0.8, label="gradient norm (right)")
+    right.plot(*norms.T, color=RUST, linewidth=0.9, alpha=0.8)
+    right.set_ylabel("gradient norm", color=RUST)
     if norms[:, 1].min() > 0:
         right.set_yscale("log")
         right.yaxis.set_major_formatter("{x:g}")
@@ -100,7 +106,6 @@ def _rate_panel(axes: Axes, history: History) -> None:
     right.tick_params(axis="y", which="both", labelcolor=RUST)
     right.spines["right"].set_visible(True)
     right.grid(visible=False)
-    axes.legend(handles=[line, norm], loc="upper right")
 
 
 def _column(history: History, name: str) -> np.ndarray:

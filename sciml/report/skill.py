@@ -36,6 +36,8 @@ LEGEND_INCHES = 1.6
 """Approximate width of an entry of a legend."""
 VALUE_WIDTH = 0.1
 """Width of a value that is written in a bar, as a share of the panel."""
+MARK_WIDTH = 0.022
+"""Half the width of a mark and a little room, as a share of the panel."""
 LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
 
@@ -260,7 +262,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Writes values in the bars, at their left end; where a bar is too short, in the first gap between marks."""
+    """Writes values in the bars, in the first gap between marks; beside bars that are too short or too full."""
 
     def share_of(value: float) -> float:
         return axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
@@ -268,11 +270,12 @@ def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None
     for row, known in enumerate(scores.values()):
         value = _number(known.get(MODEL))
         ends = sorted(share_of(_number(v)) for v in known.values() if np.isfinite(_number(v)))
-        inside = np.isfinite(value) and share_of(value) > VALUE_WIDTH
-        gaps = zip(ends, [*ends[1:], np.inf], strict=True)
-        beside = next((left + 0.02 for left, right in gaps if right - left > 1.6 * VALUE_WIDTH), 0.012)
+        starts = [-0.01, *ends]  # there is no mark at the left end, so that the text stands closer to it
+        gaps = zip(starts, [*ends, np.inf], strict=True)
+        left = next(left for left, right in gaps if right - left > VALUE_WIDTH + 2 * MARK_WIDTH) + MARK_WIDTH
+        inside = np.isfinite(value) and left < share_of(value)
         axes.text(
-            0.012 if inside else beside, row, _text(value), va="center", color="white" if inside else MODEL_COLOR,
+            left, row, _text(value), va="center", color="white" if inside else MODEL_COLOR,
             fontsize=8.5, fontweight="bold", transform=axes.get_yaxis_transform(), zorder=4,
         )  # fmt: skip
 

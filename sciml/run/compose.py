@@ -12,6 +12,7 @@ from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError, close_match, nearest
 from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
+from sciml.core.sentences import plain as shown
 from sciml.domain.trust import declare_domain
 from sciml.run.overrides import WRITE, as_override
 from sciml.run.own_data import without_claims_of_default_data
@@ -66,15 +67,22 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
         raise ConfigError(f"{config_dir} is no folder", key="--config-dir", hint="name one with groups such as domain/")
     folders = [Path(folder).resolve() for folder in (config_dir, OWN_CONF) if folder and Path(folder).is_dir()]
     search = [f"hydra.searchpath=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"]
-    composed = [_added(argument) for argument in arguments if not (verb in USES_A_RUN and _is_dotted(argument))]
+    plain = _keys_named_as_groups(verb)
+    composed = [
+        _added(argument)
+        for argument in arguments
+        if not (verb in USES_A_RUN and _is_dotted(argument)) and root_of(argument) not in plain
+    ]
     try:
         typed = OverridesParser.create().parse_overrides(list(arguments))
+        _check_options([one for one in typed if one.key_or_group not in plain], config_dir)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(verb, overrides=[*search, *composed], return_hydra_config=True)
         choices = dict(config.hydra.runtime.choices)
         config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
         _declare_domains(config, config_dir)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        values |= {one.key_or_group: _typed(one) for one in typed if one.key_or_group in plain}
         return Composition(
             without_claims_of_default_data(values, choices, {one.key_or_group for one in typed}, config_dir),
             {one.key_or_group: _typed(one) for one in typed if "." in one.key_or_group and not one.is_delete()},
@@ -99,13 +107,33 @@ def _refuse_meaningless(verb: str, arguments: Sequence[str]) -> None:
             raise ConfigError(f"means nothing to {verb}: the model is trained", key=key, hint=f"it takes {known}")
 
 
+def _keys_named_as_groups(verb: str) -> set[str]:
+    """Returns a verb's own keys that Hydra would take for the choice of an option: ``domain`` of ``runs``."""
+    from yaml import safe_load
+
+    own = safe_load((CONF / f"{verb}.yaml").read_text(encoding="utf-8"))
+    return {name for name in own if name != "defaults" and (CONF / name).is_dir()}
+
+
+def _check_options(typed: Sequence[Any], config_dir: str | None) -> None:
+    """Refuses a number, true, false or null where an option of a group is to be named."""
+    for one in typed:
+        group, value = one.key_or_group, None if one.is_delete() else one.value()
+        if not one.is_delete() and (value is None or isinstance(value, int | float)) and options(group, config_dir):
+            known = nearest(str(value), options(group, config_dir))
+            raise ConfigError(f"must be the name of an option, got {shown(value)}", key=group, hint=known)
+
+
 def _declare_domains(config: Any, config_dir: str | None) -> None:
     """Lets runs of the user's own domains be opened: the one that was composed, and those in the user's folder."""
     from omegaconf import OmegaConf
 
     declare_domain(OmegaConf.to_container(config).get("domain"))  # type: ignore[union-attr]
     for file in sorted(Path(config_dir).glob("domain/*.yaml")) if config_dir else ():
-        declare_domain(OmegaConf.to_container(OmegaConf.load(file)).get("domain"))  # type: ignore[union-attr]
+        option = OmegaConf.to_container(OmegaConf.load(file))
+        if not isinstance(option, Mapping):
+            raise ConfigError(f"{file} is no mapping of keys", key="--config-dir")
+        declare_domain(option.get("domain"))
 
 
 def _typed(override: Any) -> Any:
@@ -134,12 +162,15 @@ def _added(argument: str) -> str:
 def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: str | None) -> ConfigError:
     """Turns Hydra's message into one sentence, with the nearest name that exists."""
     text = str(error)
-    if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]+)'", text):
+    if match := re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^'/]*)'", text):
         group, option = match["group"], match["option"]
+        if group == verb:  # its keys are those of the domain's own file
+            served = ", ".join(options(group, config_dir))
+            return ConfigError(f"{verb} is not for domain={option}", key="domain", hint=f"it is for {served}")
         return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
     for argument in arguments:
         key = argument.split("=", 1)[0].lstrip("+~")
-        known = keys_of(verb, config_dir) if key and key in text else [key]
+        known = keys_of(verb, config_dir, arguments) if key and key in text else [key]
         if key not in known:
             parent = key.rpartition(".")[0]
             near = [name for name in known if name.rpartition(".")[0] == parent] or known
@@ -149,8 +180,12 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
     return ConfigError(" ".join(text.split()), hint=WRITE)
 
 
-def keys_of(verb: str, config_dir: str | None = None) -> list[str]:
-    """Returns every key of a verb's default configuration, dotted."""
+def keys_of(verb: str, config_dir: str | None = None, arguments: Sequence[str] = ()) -> list[str]:
+    """Returns every key of a verb's default configuration, dotted.
+
+    Args:
+        arguments: a command line, whose domain decides which keys there are.
+    """
 
     def walk(config: Mapping[str, Any], prefix: str) -> list[str]:
         keys = []
@@ -160,4 +195,7 @@ def keys_of(verb: str, config_dir: str | None = None) -> list[str]:
                 keys += walk(value, f"{prefix}{name}.")
         return keys
 
-    return walk(compose(verb, [], config_dir).config, "")
+    known = {f"domain={option}" for option in options("domain", config_dir)}
+    domain = [argument for argument in arguments if argument in known][-1:]
+    domain = [] if domain == list(arguments) else domain  # which does not compose, and would end here again
+    return walk(compose(verb, domain, config_dir).config, "")

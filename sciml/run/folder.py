@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing_extensions import TypedDict
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
-from sciml.core.installation import located, start
+from sciml.core.installation import ROOT, located, start
 from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
@@ -26,7 +27,15 @@ RECORD = "run.json"
 
 
 def new_path(runs_dir: str, domain: str, name: str | None) -> Path:
-    """Returns the path of a new run's folder; without a name it is named by time."""
+    """Returns the path of a new run's folder; without a name it is named by time.
+
+    Raises:
+        ConfigError: the name is one by which the run could not be found again.
+    """
+    if name is not None and ("/" in name or name in ("", ".", "..", "latest")):
+        raise ConfigError(
+            f"must be a name, got {name!r}", key="run", hint=f"the folder of all runs is {runs_dir}, see runs_dir="
+        )
     return Path(runs_dir) / domain / (name or f"{now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
 
 
@@ -67,9 +76,7 @@ class RunFolder:
             try:
                 path.mkdir()
             except FileExistsError:
-                raise ConfigError(
-                    f"{path} is there already", key="run", hint="choose another name, or resume="
-                ) from None
+                raise taken(path) from None
         folder.write_record(domain, config, samples)
         return folder
 
@@ -111,7 +118,9 @@ class RunFolder:
         named = {file.parent.name: file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}")}
         if run in named:
             return cls(named[run])
-        raise ConfigError(f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named]))
+        raise ConfigError(
+            f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named, *_committed_models()])
+        )
 
     @classmethod
     def _latest(cls, runs_dir: Path, domain: str, key: str, can: Callable[[RunFolder], bool] | None) -> RunFolder:
@@ -134,7 +143,7 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         """Says whether a run was begun here."""
-        return self.record_file.exists()
+        return os.path.exists(self.record_file)  # False also of names that are too long, where Path raises
 
     @property
     def is_exported(self) -> bool:
@@ -181,6 +190,16 @@ class RunFolder:
         """Returns the rows of ``metrics.jsonl``."""
         file = self.path / "metrics.jsonl"
         return read_json_lines(file, MetricsRow) if file.exists() else []
+
+
+def taken(path: Path) -> ConfigError:
+    """Returns the error of a new run whose folder is there already."""
+    return ConfigError(f"{path} is there already", key="run", hint="choose another name, or resume=")
+
+
+def _committed_models() -> list[str]:
+    """Returns the names of the models that come with the project: ``models/climate`` and others."""
+    return [f"models/{file.parent.name}" for file in sorted(ROOT.glob(f"models/*/{RECORD}"))]
 
 
 def _beginning(run: RunFolder) -> tuple[str, float]:

@@ -12,6 +12,7 @@ from sciml.domain.optional import ForecastRequest, Forecasts, PreparedForecast
 from sciml.domain.protocol import LoadedModel
 from sciml.forecast.ensemble import ensemble_rollout
 from sciml.forecast.intervals import requested_trees
+from sciml.run.folder import RunFolder
 from sciml.run.spec import RunSpec
 
 
@@ -28,6 +29,22 @@ def forecasting_domain(loaded: LoadedModel) -> Forecasts:
             f"there is no time to forecast in domain={domain.name}", key="run", hint="evaluate it instead"
         )
     return domain
+
+
+def usual_lead_hours(folder: RunFolder, domain: Forecasts) -> float:
+    """Returns how far ahead a forecast of a run leads where nothing is said: the lead time of the domain's headlines,
+    or the longest that the run was scored at.
+
+    Raises:
+        ConfigError: where neither is known.
+    """
+    scored = {row["lead_time_h"] for row in folder.scores() if row.get("lead_time_h")}
+    usual = domain.headline_lead_h
+    if usual is not None and (usual in scored or not scored):
+        return usual
+    if not scored:
+        raise ConfigError("must be given, the run was not scored yet", key="lead_time", hint="e.g. lead_time=200s")
+    return max(scored)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from sciml.core.seeding import seed_of
 from sciml.distributed.axes import SAMPLES, Role, num_ranks
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
+from sciml.domain.loading import load_domain
 from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig, check_micro_batches
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.compose import Composition
-from sciml.run.folder import RunFolder, new_path
+from sciml.run.folder import RunFolder, new_path, taken
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
 from sciml.run.lock import RunLock
 from sciml.run.restart import RestartNote
@@ -79,7 +80,17 @@ def find_run(composition: Composition, world: World) -> RunStart:
         return RunStart(resumed_config(folder, composition, restarted=restarted), folder, note)
     if options.init_from:  # what "latest" is now
         config = {**config, "init_from": str(RunFolder.find(options.init_from, options.runs_dir, "init_from").path)}
+    if world.is_main:  # before steps are measured and data are read
+        _check_new_run(options, load_domain(config["domain"]).name)
     return RunStart(config, None, note)
+
+
+def _check_new_run(options: RunOptions, domain: str) -> None:
+    """Refuses a name that is taken or cannot be one, and a folder that cannot be written."""
+    path = new_path(options.runs_dir, domain, options.run)
+    if path.exists():
+        raise taken(path)
+    check_writable(path)
 
 
 @dataclass(frozen=True)

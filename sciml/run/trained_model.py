@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import nn
 
+from sciml.core.config import build
 from sciml.core.duration import parse_hours
-from sciml.core.errors import ConfigError
+from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.installation import located
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import Domain, LoadedModel
 from sciml.run.folder import RunFolder
-from sciml.run.forecast import Forecast, forecasting_domain
+from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours
 from sciml.run.loaded import load_model, load_run
 from sciml.run.scoring import score_test
 from sciml.run.spec import RunSpec, spec_of_run
@@ -67,6 +72,13 @@ class TrainedModel:
         assert isinstance(self._loaded.spec, RunSpec)
         return self._loaded.spec
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """Says what a model of this domain can do, where it is asked for something else."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        verbs = [verb for verb in dir(type(self)) if callable(getattr(type(self), verb)) and not verb.startswith("_")]
+        raise AttributeError(f"a model of {self.domain.name} has no {name}; it has {', '.join(verbs)}")
+
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.module.parameters())
         return f"<{type(self).__name__} of {self.domain.name}, {size:,} parameters, {self.folder}>"
@@ -99,7 +111,7 @@ class ForecastModel(TrainedModel):
     def forecast(
         self,
         start: xr.Dataset | str | Path | None = None,
-        lead_time: str | float = "72h",
+        lead_time: str | float | None = None,
         *,
         every: str | float | None = None,
         members: int | None = None,
@@ -112,7 +124,8 @@ class ForecastModel(TrainedModel):
         Args:
             start: a dataset or a file that has the model's channels, whose last time is taken; or a time of the run's
                 own data as the domain writes it, e.g. ``2001-12-01T00``. None takes the first time of its test data.
-            lead_time: how far ahead, e.g. ``72h``, or hours.
+            lead_time: how far ahead, e.g. ``72h``, or hours; None takes the domain's usual one, 72 h of weather, or the
+                longest that the run was scored at.
             every: interval of one step of the model; None reaches every lead time by the fewest steps.
             members: size of an ensemble of perturbed starts; None takes the run's.
             perturbation: their size in standard deviations; None takes the run's.
@@ -127,26 +140,36 @@ class ForecastModel(TrainedModel):
         """
         import xarray as xr
 
+        own = ("lead_time", "every", "members", "perturbation", "seed")
+        if unknown := [key for key in overrides if "." not in key]:
+            raise ConfigError("unknown key", key=unknown[0], hint=nearest(unknown[0], [*own, "data.*", "task.*"]))
         with tempfile.TemporaryDirectory() as folder:
             time = None
             if isinstance(start, xr.Dataset):
                 overrides["data.path"] = str(Path(folder) / "start.nc")
                 start.to_netcdf(overrides["data.path"])
-            elif start is not None and Path(located(str(start))).exists():
+            elif start is not None and _is_file(start):
                 overrides["data.path"] = located(str(start))
             elif start is not None:
-                time = str(start)
-            request = ForecastRequest(
-                init_time=time,
-                lead_hours=parse_hours(lead_time, key="lead_time"),
-                every_hours=None if every is None else parse_hours(every, key="every"),
-                members=members,
-                perturbation=perturbation,
-                seed=seed,
+                time = _time(start)
+            domain = forecasting_domain(self._loaded)
+            usual = usual_lead_hours(self._run, domain) if lead_time is None else 0.0
+            request = build(
+                ForecastRequest,
+                {
+                    "init_time": time,
+                    "lead_hours": usual if lead_time is None else parse_hours(lead_time, key="lead_time"),
+                    "every_hours": None if every is None else parse_hours(every, key="every"),
+                    "members": members,
+                    "perturbation": perturbation,
+                    "seed": seed,
+                },
             )
             loaded = self._with(overrides)
-            path = Path(folder) / f"forecast{forecasting_domain(loaded).forecast_suffixes[0]}"
-            Forecast.prepare(loaded, request).write(path)
+            path = Path(folder) / f"forecast{domain.forecast_suffixes[0]}"
+            with _naming_the_dataset(folder):
+                forecast = Forecast.prepare(loaded, request)
+            forecast.write(path)
             opened: Any = xr.open_zarr if path.suffix == ".zarr" else xr.open_dataset
             with opened(path, decode_timedelta=True) as written:
                 return written.load()
@@ -156,3 +179,32 @@ class ForecastModel(TrainedModel):
         if wrong := [key for key in overrides if key.partition(".")[0] not in ("data", "task")]:
             raise ConfigError("cannot be changed of a trained model", key=wrong[0], hint="change data.* or task.*")
         return replace(self._loaded, spec=spec_of_run(self._run, overrides)) if overrides else self._loaded
+
+
+def _is_file(start: Any) -> bool:
+    """Says whether a start names a file: one that is there, or one that has the form of its name."""
+    text = str(start)
+    is_name = isinstance(start, Path) or (isinstance(start, str) and re.fullmatch(r".+\.[A-Za-z]\w*/?", text))
+    return bool(is_name) or os.path.exists(located(text))
+
+
+def _time(start: Any) -> str:
+    """Returns a time as the commands take it.
+
+    Raises:
+        ConfigError: it is neither a time nor anything else that a forecast starts from.
+    """
+    is_scalar = isinstance(start, str | int | datetime.date) or (hasattr(start, "dtype") and not start.shape)
+    if not is_scalar or isinstance(start, bool):
+        raise ConfigError(f"must be a dataset, a file or a time, got {type(start).__name__}", key="start")
+    return str(start)
+
+
+@contextlib.contextmanager
+def _naming_the_dataset(folder: str) -> Iterator[None]:
+    """Lets errors speak of the dataset that was given, and not of the file that it is read from."""
+    file = str(Path(folder) / "start.nc")
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).replace(file, "the dataset")) from error.__cause__

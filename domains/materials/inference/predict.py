@@ -22,6 +22,7 @@ from domains.materials.training.ensemble import STD
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
 from sciml.core.files import disk_errors
+from sciml.core.installation import as_typed_or_of_project
 from sciml.core.outputs import new_output
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
@@ -113,7 +114,8 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
         raise ConfigError("structures are relaxed in one process", key="relax", hint="leave torchrun out")
     names = tuple(config.properties or predictor.predicts)
     predictor.refuse_without(*names)
-    files, folder = locate(config.structures), loaded.directory / "predictions"
+    typed = [config.structures] if isinstance(config.structures, str) else config.structures
+    files, folder = locate([as_typed_or_of_project(path) for path in typed]), loaded.directory / "predictions"
     outsiders, count, unfinished = OutOfDomain(), 0, 0
     predicted = _predicted(predictor, files, config, names)
     if not is_main:  # of several processes the first writes

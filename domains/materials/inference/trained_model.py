@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.inference.predict import GRADIENTS, RELAX_STEPS, RELAXED
 from domains.materials.inference.predictor import Predictor
 from sciml.core.config import build
+from sciml.core.errors import ConfigError
 from sciml.run.trained_model import TrainedModel
 
 
@@ -79,7 +81,7 @@ class MaterialsModel(TrainedModel):
         Raises:
             DataError: a structure that the model does not know, or without a cell to relax.
         """
-        config = RelaxConfig("cell" if cell else "atoms", fmax, max_steps)
+        config = build(RelaxConfig, {"relax": "cell" if cell else "atoms", "fmax": fmax, "max_steps": max_steps})
         many, plain = _plain(structures)
         relaxed = []
         for atoms, one in zip(many, relax(self._predictor(dtype, branch), plain, config), strict=True):
@@ -130,9 +132,16 @@ def _plain(structures: Atoms | Iterable[Atoms]) -> tuple[list[Atoms], list[Struc
     """Returns structures as they are given, and without labels.
 
     Raises:
+        ConfigError: one is of another type.
         DataError: one has no atoms, or positions that are no numbers.
     """
-    many = [structures] if isinstance(structures, Atoms) else list(structures)
+    is_text = isinstance(structures, str | Path)
+    is_one = isinstance(structures, Atoms) or is_text or not isinstance(structures, Iterable)
+    many: list[Any] = [structures] if is_one else list(structures)
+    for one in many:
+        if not isinstance(one, Atoms):
+            hint = f"ase.io.read({str(one)!r}, ':') reads a file" if is_text else None
+            raise ConfigError(f"must be Atoms of ASE, got {type(one).__name__}", key="structures", hint=hint)
     for number, atoms in enumerate(many):
         check_atoms(atoms, f"structure {number}")
     return many, [replace(Structure.from_atoms(one), labels={}, name=f"structure {n}") for n, one in enumerate(many)]

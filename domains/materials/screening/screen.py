@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from domains.materials.data.readers.files import locate
 from domains.materials.inference.predictor import Predictor
 from domains.materials.screening.elastic import Elastic, elastic, elastic_dict, elastic_table
 from domains.materials.screening.equilibrium import MemberModel
@@ -67,6 +68,8 @@ def make_screen(
         about: what tells the model from others.
         calibration: factors of spreads, by name of the value.
     """
+    if config.hull is not None:
+        locate(config.hull)  # before anything is judged
     with lock_output(out, lambda path: (path / RECORD).exists(), overwrite=config.overwrite, keep_existing=False):
         mixing = Mixing(model, config, calibration)
         if config.rank_by == "spread" and mixing.members == 1:

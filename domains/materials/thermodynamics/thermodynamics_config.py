@@ -55,7 +55,9 @@ class ThermodynamicsConfig:
             raise ConfigError("one element alone has no order", key="elements", hint="for example CoCrFeNi")
         if len(self.counts) > self.atoms:
             raise ConfigError(f"{self.atoms} atoms are too few for {len(self.counts)} elements", key="atoms")
-        if not self.temperatures or len(set(self.temperatures)) < len(self.temperatures):
+        if not self.temperatures:
+            raise ConfigError("must be at least one", key="temperatures", hint="for example [500,1000,1500]")
+        if len(set(self.temperatures)) < len(self.temperatures):
             raise ConfigError("each temperature is named once", key="temperatures", hint="for example [500,1000,1500]")
         if min(self.temperatures) <= 0:
             raise ConfigError(f"must be above 0 K, got {min(self.temperatures):g}", key="temperatures")

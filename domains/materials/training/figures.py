@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 3
 BINS = 12
+AXES = {"element": "element", "order": "elements of the alloy", "branch": "data set"}
+"""What errors are told apart by, as axes say it."""
 ERROR_COLOR = "#D62718"
 
 
@@ -53,7 +55,7 @@ def materials_figures(result: RunResult) -> Iterator[NamedFigure]:
                 f"errors_by_{kind}",
                 title,
                 "Mean absolute error on the test structures: the model, and what composition alone tells.",
-                partial(draw_bars, rows, result.schema),
+                partial(draw_bars, rows, result.schema, AXES[kind]),
             )
 
 
@@ -146,8 +148,12 @@ def draw_calibration(
         return save_png(figure, path)
 
 
-def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path: Path) -> Path:
-    """Draws bars of the model beside those of the baseline, a panel for each label."""
+def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], kind: str, path: Path) -> Path:
+    """Draws bars of the model beside those of the baseline, a panel for each label.
+
+    Args:
+        kind: what there is a bar for each of, as the axis says it.
+    """
     table: dict[str, list[tuple[str, float, float, str]]] = {}
     for row in rows:
         match = re.fullmatch(r"(.+)\[(.+)\]", row["variable"])
@@ -164,7 +170,7 @@ def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], path
             positions = np.arange(len(names))
             axes.bar(positions - 0.2, baselines, 0.38, color=COMPOSITION.color, label="composition alone")
             axes.bar(positions + 0.2, values, 0.38, color=MODEL_COLOR, label="model")
-            axes.set(title=label.replace("_", " "), ylabel=f"MAE, {pretty_unit(units[0])}")
+            axes.set(title=label.replace("_", " "), xlabel=kind, ylabel=f"MAE, {pretty_unit(units[0])}")
             axes.set_xticks(positions, names)
             axes.grid(axis="x", visible=False)
             axes.margins(y=0.3)

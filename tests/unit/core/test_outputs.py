@@ -99,3 +99,10 @@ def test_numbered_folders_are_each_ones_own(tmp_path):
     (tmp_path / "evaluations" / "002").mkdir()  # the first was removed
     names = [numbered_folder(tmp_path / "evaluations").name for _ in range(2)]
     assert names == ["003", "004"]
+
+
+def test_folders_that_were_made_for_a_result_that_failed_are_removed(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ConfigError), new_output(None, tmp_path / "runs" / "a" / "predictions", "p", KINDS):
+        raise ConfigError("nothing to predict")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]

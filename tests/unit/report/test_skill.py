@@ -47,6 +47,13 @@ class TestBars:
         marks = [group.get_offsets()[0][0] / axes.get_xlim()[1] for group in axes.collections]
         assert all(not x - 0.01 < mark < x + skill.VALUE_WIDTH for mark in marks)
 
+    def test_a_value_in_a_bar_is_not_overprinted_by_marks_that_are_better(self):
+        axes = bars({"dens": {"model": 0.84, "solver": 0.09, "ridge": 0.3, "persistence": 0.94}})
+        x, _ = axes.texts[0].get_position()
+        marks = [group.get_offsets()[0][0] / axes.get_xlim()[1] for group in axes.collections]
+        assert all(not x - 0.01 < mark < x + skill.VALUE_WIDTH for mark in marks)
+        assert axes.texts[0].get_color() == "white"
+
     def test_what_is_missing_or_infinite_has_no_mark(self):
         axes = bars({"theta": {"model": float("nan"), "ridge": 0.7}, "uwnd": {"model": 0.9, "ridge": float("inf")}})
         assert [text.get_text() for text in axes.texts] == ["not finite", "0.90"]
