@@ -6,7 +6,7 @@ samples may be turned only there. Data must say so themselves; all others are ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ FEW = 3
 SCORED_DAYS = (24.0, 48.0, 72.0, 96.0, 120.0)
 
 
-def data_defaults(spec: Spec, source: Spec | None = None) -> DataDefaults:
+def data_defaults(
+    spec: Spec, source: Spec | None = None, open_states: Callable[[ClimateDataConfig], States] = open_or_prepare
+) -> DataDefaults:
     """Returns the keys that a specification leaves open, as its data decide them.
 
     A model that starts from another's weights is conditioned as that one was, or they would not fit; time then comes
@@ -37,6 +39,7 @@ def data_defaults(spec: Spec, source: Spec | None = None) -> DataDefaults:
 
     Args:
         source: of the run whose weights the training starts from.
+        open_states: opens the data.
 
     Raises:
         ConfigError, DataError: where the data cannot be opened.
@@ -46,7 +49,7 @@ def data_defaults(spec: Spec, source: Spec | None = None) -> DataDefaults:
     ranges = any(".." in str(text) for text in spec.task.intervals)
     if not (open_keys or forcings or scores or ranges or spec.data.augment == AUTO):
         return DataDefaults({})
-    store = open_or_prepare(spec.data)
+    store = open_states(spec.data)
     told: dict[str, Any] = dict(EARTH if store.augmentation == "none" else SYMMETRIC)
     older = None if source is None else source.model
     told |= {name: tuple(getattr(older, name)) for name in SYMMETRIC if hasattr(older, name)}

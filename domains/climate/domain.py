@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from domains.climate.data.boundary import boundary_names
 from domains.climate.data.forcings import forcing_names
+from domains.climate.data.planned import PlannedForecasts, planned_states
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.run_data import is_own, reference_of, states_of
 from domains.climate.data.samples import ClimateDataConfig, ForecastSource, open_or_prepare
@@ -96,18 +97,14 @@ class ClimateDomain:
             return self._other_splits(spec, fitted)
         store = open_or_prepare(spec.data)
         statistics = store.statistics if fitted is None else _as_trained(fitted, store)
-        intervals, scored = trained_intervals(spec.task, store), scored_lead_times(spec.task, store)
-        training = [(interval,) * spec.task.longest for interval in intervals]
-        scoring = scoring_paths(scored, intervals, "task.score_lead_times")
-        preload = spec.data.preload_gb
-        return ClimateSplits(
-            train=ForecastSource(store, "train", training, augment=spec.data.augment, preload_gb=preload),
-            valid=ForecastSource(store, "valid", training, draw=True, preload_gb=preload),
-            test=ForecastSource(store, "test", scoring, preload_gb=preload),
-            schema=store.schema,
-            statistics=statistics,
-            reference=store,
-        )
+        return _splits_of(spec, store, statistics, ForecastSource, reference=store)
+
+    def planned_defaults(self, spec: ClimateSpec) -> DataDefaults:
+        return data_defaults(spec, open_states=planned_states)
+
+    def planned_splits(self, spec: ClimateSpec) -> ClimateSplits:
+        states = planned_states(spec.data)
+        return _splits_of(spec, states, states.statistics, PlannedForecasts, reference=None)
 
     def _other_splits(self, spec: ClimateSpec, fitted: FittedData) -> ClimateSplits:
         states = states_of(spec.data, fitted)
@@ -197,6 +194,27 @@ class ClimateDomain:
             figures=lambda path: forecast_figures(path, states),
             summary=lambda path: drift_summary(path, states),
         )
+
+
+def _splits_of(
+    spec: ClimateSpec,
+    store: States,
+    statistics: ClimateStatistics,
+    source: type[ForecastSource],
+    reference: ClimateStore | None,
+) -> ClimateSplits:
+    intervals, scored = trained_intervals(spec.task, store), scored_lead_times(spec.task, store)
+    training = [(interval,) * spec.task.longest for interval in intervals]
+    scoring = scoring_paths(scored, intervals, "task.score_lead_times")
+    preload = spec.data.preload_gb
+    return ClimateSplits(
+        train=source(store, "train", training, augment=spec.data.augment, preload_gb=preload),
+        valid=source(store, "valid", training, draw=True, preload_gb=preload),
+        test=source(store, "test", scoring, preload_gb=preload),
+        schema=store.schema,
+        statistics=statistics,
+        reference=reference,
+    )
 
 
 def _is_conditioned(model: ViTConfig | ClimaXConfig | FieldConfig) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
+from domains.fluids.data.planned import PlannedFlows, planned_flows, planned_statistics
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
@@ -38,6 +39,7 @@ TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
 """Tells what a model is told where that is left open: flows are the same at every x and time."""
 
 FluidsModelConfig = AMRConfig | RefineConfig | FieldConfig
+OpenFlows = Callable[[FluidsDataConfig], tuple[FluidsSchema, dict[str, Flows]]]
 FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, FluidsModelConfig]
 
 
@@ -64,11 +66,17 @@ class FluidsDomain:
     baselines = BASELINES
 
     def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:
+        return self._data_defaults(spec, open_flows)
+
+    def planned_defaults(self, spec: FluidsSpec) -> DataDefaults:
+        return self._data_defaults(spec, planned_flows)
+
+    def _data_defaults(self, spec: FluidsSpec, open_data: OpenFlows) -> DataDefaults:
         left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
         values: dict[str, Any] = {f"model.{name}": list(told) for name, told in left_open.items()}
         if spec.data.augment != AUTO:
             return DataDefaults(values)
-        found = augmentation_that_fits(open_flows(spec.data)[1])
+        found = augmentation_that_fits(open_data(spec.data)[1])
         reason = "the files do not say that moved and mirrored flows are as likely; if they are, type roll_mirror"
         if found != "none":
             reason = "these are flows of miniWeather, periodic along x"
@@ -97,35 +105,21 @@ class FluidsDomain:
 
     def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
         schema, flows = open_flows(spec.data)
-        if isinstance(spec.model, RefineConfig):
-            check_profiles(flows)
-        task, data = spec.task, spec.data
         if fitted is None:
-            statistics = FluidsStatistics({name: measure(found, task.strides) for name, found in flows.items()})
+            strides = spec.task.strides
+            statistics = FluidsStatistics({name: measure(found, strides) for name, found in flows.items()})
         else:
             statistics = fitted.statistics
             check_as_trained(fitted.schema, schema)
-        preload: dict[str, Any] = {"preload_gb": data.preload_gb}
-        augment = augmentation_that_fits(flows) if data.augment == AUTO else data.augment
-        ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
-        training = {"pushforward_steps": task.pushforward, **preload}
-        splits = FluidsSplits(
-            train=FlowSamples(
-                flows, "train", task.strides, ahead, noise=task.noise, augment=augment, scales=statistics.scales,
-                **training,
-            ),
-            valid=FlowSamples(flows, "valid", task.strides, ahead, every=max(task.strides), **training),
-            test=FlowSamples(
-                flows, "test", [task.scoring_stride], furthest // task.scoring_stride, every=furthest, **preload
-            ),
-            schema=schema,
-            statistics=statistics,
-            flows=flows,
-        )  # fmt: skip
+        splits = _splits_of(spec, schema, flows, statistics, FlowSamples)
         if fitted is None:
             splits.valid.load()
             splits.test.load()
         return splits
+
+    def planned_splits(self, spec: FluidsSpec) -> FluidsSplits:
+        schema, flows = planned_flows(spec.data)
+        return _splits_of(spec, schema, flows, planned_statistics(flows, spec.task.strides), PlannedFlows)
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
         if isinstance(spec.model, RefineConfig):
@@ -166,6 +160,35 @@ class FluidsDomain:
             writer=lambda path: ForecastFile(path, schema, batch),
             figures=lambda path: forecast_figures(path, schema, source),
         )
+
+
+def _splits_of(
+    spec: FluidsSpec,
+    schema: FluidsSchema,
+    flows: Mapping[str, Flows],
+    statistics: FluidsStatistics,
+    samples: type[FlowSamples],
+) -> FluidsSplits:
+    if isinstance(spec.model, RefineConfig):
+        check_profiles(flows)
+    task, data = spec.task, spec.data
+    preload: dict[str, Any] = {"preload_gb": data.preload_gb}
+    augment = augmentation_that_fits(flows) if data.augment == AUTO else data.augment
+    ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
+    training = {"pushforward_steps": task.pushforward, **preload}
+    return FluidsSplits(
+        train=samples(
+            flows, "train", task.strides, ahead, noise=task.noise, augment=augment, scales=statistics.scales,
+            **training,
+        ),
+        valid=samples(flows, "valid", task.strides, ahead, every=max(task.strides), **training),
+        test=samples(
+            flows, "test", [task.scoring_stride], furthest // task.scoring_stride, every=furthest, **preload
+        ),
+        schema=schema,
+        statistics=statistics,
+        flows=flows,
+    )  # fmt: skip
 
 
 def _states(spec: FluidsSpec, fitted: FittedData) -> tuple[FluidsSchema, FlowSamples]:

@@ -17,6 +17,7 @@ from domains.language.task import BASELINES, LanguageTask, LanguageTaskConfig
 from domains.language.text import NUM_BYTES, Blank, cut, find_files
 from domains.language.trained_model import LanguageModel
 from sciml.core.errors import ConfigError
+from sciml.domain.optional import DataDefaults
 from sciml.domain.protocol import DomainSpec, FittedData, NamedFigure, RunResult, Splits
 from sciml.models.gpt import GPT, GPTConfig
 
@@ -65,6 +66,9 @@ class LanguageDomain:
             schema=LanguageSchema(context, spec.data.title),
             statistics=fitted.statistics if fitted else count_pairs(passages["train"]),
         )
+
+    def planned_defaults(self, spec: LanguageSpec) -> DataDefaults:
+        return DataDefaults({})
 
     def planned_splits(self, spec: LanguageSpec) -> Splits:
         context = context_of(spec)

@@ -19,7 +19,6 @@ from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.data.source import CostedSource
 from sciml.distributed.axes import SAMPLES, num_ranks
-from sciml.domain.optional import PlansWithoutData
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, ClusterConfig, Efficiency
 from sciml.planning.dry_run import dry_run
@@ -33,7 +32,7 @@ from sciml.planning.strategy import TrainingSpec
 from sciml.report.plan_summary import plan_document, plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
-from sciml.run.spec import RunSpec, follow_data
+from sciml.run.spec import RunSpec, planned_data
 from sciml.training.config import Precision
 from sciml.training.engine_config import EngineConfig, EngineName
 
@@ -139,12 +138,7 @@ def run(composition: Composition) -> CommandResult:
 
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """Returns the facts of an experiment's model and of one typical sample of its data."""
-    domain = experiment.domain
-    if isinstance(domain, PlansWithoutData):
-        splits = domain.planned_splits(experiment)
-    else:
-        experiment, _ = follow_data(experiment)
-        splits = domain.splits(experiment)
+    experiment, splits = planned_data(experiment)
     task = experiment.domain.task(experiment, splits)
     source = splits.train
     sample = source.sample(_typical(source), np.random.default_rng(experiment.seed))

@@ -62,10 +62,14 @@ class DataDefaults:
 
 @runtime_checkable
 class PlansWithoutData(Protocol):
-    """Describes domains whose samples have a shape that the keys alone decide, so that a plan needs no data."""
+    """Describes domains that know the shape of their samples without reading any: from keys, or headers of files."""
+
+    def planned_defaults(self, spec: DomainSpec[Any, Any, Any]) -> DataDefaults:
+        """Returns the keys that the specification leaves to the data, see :class:`FollowsData`."""
+        ...
 
     def planned_splits(self, spec: DomainSpec[Any, Any, Any]) -> Splits:
-        """Returns samples of the shape of a run's, without reading any data."""
+        """Returns samples of the shape of a run's; their tensors may be on the meta device, and statistics are none."""
         ...
 
 

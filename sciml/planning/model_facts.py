@@ -25,6 +25,7 @@ from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
 from sciml.planning.degrees import DegreeInterpolation, Degrees
+from sciml.planning.eager import eager
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.fake_tensor import ReadsValuesError, fake_batch, fake_parameters
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
@@ -116,7 +117,7 @@ class ModelFacts:
 
     def build(self) -> nn.Module:
         """Builds the model for one device, on the meta device."""
-        with torch.device("meta"):
+        with eager(), torch.device("meta"):
             return self._build()
 
     def check(self, *, tp: int, sp: int, stages: int, cp: int = 1) -> None:
@@ -275,7 +276,7 @@ class ModelFacts:
     def _profile_batch(
         self, degrees: Degrees, precision: str, recompute: str, pattern: Patterns, batch: Any
     ) -> PassProfile:
-        with self._few_blocks(degrees, recompute, pattern) as (model, blocks, mesh):
+        with eager(), self._few_blocks(degrees, recompute, pattern) as (model, blocks, mesh):
             dtype = _DTYPES[precision]
             return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
 

@@ -13,8 +13,8 @@ from sciml.core.result import Output
 from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, FilePath, NonNegative
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import FollowsData
-from sciml.domain.protocol import Domain
+from sciml.domain.optional import DataDefaults, FollowsData, PlansWithoutData
+from sciml.domain.protocol import Domain, Splits
 from sciml.parallel.config import ParallelConfig
 from sciml.run.early_checks import Seed, build_groups
 from sciml.run.folder import RunFolder
@@ -167,6 +167,21 @@ def spec_of_run(folder: RunFolder, overrides: Mapping[str, Any] | None = None) -
     return RunSpec.build(with_overrides(config, overrides)) if overrides else spec
 
 
+def planned_data(spec: RunSpec) -> tuple[RunSpec, Splits]:
+    """Returns a specification in which the data have decided what was left to them, and samples of the shape of theirs.
+
+    Nothing is read of domains that can do without.
+
+    Raises:
+        ConfigError, DataError: where the data do not fit.
+    """
+    if isinstance(spec.domain, PlansWithoutData):
+        spec = _decided(spec, spec.domain.planned_defaults(spec))
+        return spec, spec.domain.planned_splits(spec)
+    spec, _ = follow_data(spec)
+    return spec, spec.domain.splits(spec)
+
+
 def follow_data(spec: RunSpec, source: RunSpec | None = None) -> tuple[RunSpec, str]:
     """Returns a specification in which the data have decided what was left to them, and the sentence that says so.
 
@@ -179,9 +194,11 @@ def follow_data(spec: RunSpec, source: RunSpec | None = None) -> tuple[RunSpec, 
     if not isinstance(spec.domain, FollowsData):
         return spec, ""
     chosen = spec.domain.data_defaults(spec, source)
-    if not chosen.values:
-        return spec, chosen.sentence
-    return RunSpec.build(with_overrides(spec.config, chosen.values)), chosen.sentence
+    return _decided(spec, chosen), chosen.sentence
+
+
+def _decided(spec: RunSpec, chosen: DataDefaults) -> RunSpec:
+    return RunSpec.build(with_overrides(spec.config, chosen.values)) if chosen.values else spec
 
 
 def with_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

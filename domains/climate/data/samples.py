@@ -73,7 +73,7 @@ def open_or_prepare(config: ClimateDataConfig) -> ClimateStore:
     """
     store = ClimateStore.open(ensure_store(config.path, config.cache, config, max_memory_gb=config.max_memory_gb))
     if isinstance(config.path, str) and is_store(config.path):
-        _refuse_selection(config, store)
+        refuse_selection(config, store)
     return store
 
 
@@ -88,14 +88,23 @@ def ensure_store(
     if isinstance(path, str) and is_store(path):
         return Path(path)
     selection = selection or Selection()
-    out = Path(cache) / f"{source_stem(path)}-{store_fingerprint(tuple(locate(path)), selection)}.zarr"
+    out = prepared_store(path, cache, selection)
     if not out.exists():
         config = PrepareConfig(path=path, out=str(out), max_memory_gb=max_memory_gb, **selection.selected())
         prepare(config, keep_existing=True)
     return out
 
 
-def _refuse_selection(config: ClimateDataConfig, store: ClimateStore) -> None:
+def prepared_store(path: str | list[str], cache: str | Path, selection: Selection) -> Path:
+    """Returns where the store that is prepared from a source is kept, whether it is there or not.
+
+    Raises:
+        DataError: the source is not there.
+    """
+    return Path(cache) / f"{source_stem(path)}-{store_fingerprint(tuple(locate(path)), selection)}.zarr"
+
+
+def refuse_selection(config: ClimateDataConfig, store: ClimateStore) -> None:
     """Refuses keys that were decided when a store was made, channels, grid and splits, unless they are what it has."""
     plain, schema = Selection().selected(), store.schema
     own = {"grid": f"{schema.grid_shape[1]}x{schema.grid_shape[0]}", "step": as_typed(schema.step_hours)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -106,9 +106,7 @@ class ClimateStore(States):
     @property
     def augmentation(self) -> str:
         """Returns how samples may be turned without becoming impossible: ``none``, ``roll`` or ``roll_mirror``."""
-        if "longitude" not in self.symmetries or self.schema.statics or self.schema.is_region:
-            return "none"
-        return "roll_mirror" if "equator" in self.symmetries and is_mirrored(self.schema.latitude) else "roll"
+        return turns(self.symmetries, self.schema)
 
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions of a split's times, increasing.
@@ -212,6 +210,13 @@ class ClimateStore(States):
 
     def _readable(self, what: str) -> _Readable:
         return _Readable(f"{self.path}: the store's {what} cannot be read, it is damaged")
+
+
+def turns(symmetries: Sequence[str], schema: ClimateSchema) -> str:
+    """Returns how states of a planet may be turned: ``none``, ``roll`` or ``roll_mirror``."""
+    if "longitude" not in symmetries or schema.statics or schema.is_region:
+        return "none"
+    return "roll_mirror" if "equator" in symmetries and is_mirrored(schema.latitude) else "roll"
 
 
 class _Readable:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from domains.fluids.data.data_config import FluidsDataConfig
+from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.readers import FlowSource, open_sources
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, canonical
 from domains.fluids.solver.background import SURFACE_THETA
@@ -111,10 +111,18 @@ def open_flows(
         ConfigError: variables that the data do not have, or too few trajectories for the splits.
         DataError: missing, damaged or uneven data.
     """
-    paths = config.paths if config.path is not None else {"flow": str(simulated(config.simulate, config.cache))}
+    paths = config.paths if config.path is not None else {MAIN: str(simulated(config.simulate, config.cache))}
+    return describe_flows(config, {name: open_sources(path, config.sides) for name, path in paths.items()}, trained)
+
+
+def describe_flows(
+    config: FluidsDataConfig,
+    sources_by_name: Mapping[str, Sequence[FlowSource]],
+    trained: Mapping[str, DataSet] | None = None,
+) -> tuple[FluidsSchema, dict[str, Flows]]:
+    """Describes data sets that are open, see :func:`open_flows`."""
     flows = {}
-    for name, path in paths.items():
-        sources = open_sources(path, config.sides)
+    for name, sources in sources_by_name.items():
         known = trained.get(name) if trained else None
         data_set, names = _describe(sources, config.variables, None if known is None else known.interval)
         flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
