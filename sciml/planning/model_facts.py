@@ -83,7 +83,7 @@ class ModelFacts:
         as_accelerator: bool = True,
         accounting: Accounting | None = None,
     ) -> None:
-        self.name, self._build, self._loss, self._batch = name, build, loss, batch
+        self.name, self._build, self._loss, self._batch = name, build, loss, eager()(batch)
         self.needs_double_backward, self.as_accelerator = needs_double_backward, as_accelerator
         self.accounting = accounting
         self.whole = self.build()
@@ -97,10 +97,10 @@ class ModelFacts:
         self.recomputing = math.ceil(self.depth / every) / self.depth if self.depth else 1.0
         patterns = [module.pattern for module in self.whole.modules() if isinstance(module, Block)]
         self.global_blocks = patterns.count("global") / len(patterns) if patterns else 1.0
-        self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(batch(1))))
+        self.batch_bytes = float(sum(tensor.nbytes for tensor in tensors_of(self._batch(1))))
         # Of graphs, say, shapes depend on what is in a batch; all else is profiled without computing anything.
         self._reads_batches = False
-        self._fake_batch = cache(lambda samples: fake_batch(batch(samples)))
+        self._fake_batch = cache(lambda samples: fake_batch(self._batch(samples)))
         # Profiles take long; each is made once.
         self._refusal = cache(self._check)
         self.layout = cache(self._layout)
