@@ -175,9 +175,10 @@ def planned_data(spec: RunSpec) -> tuple[RunSpec, Splits]:
     Raises:
         ConfigError, DataError: where the data do not fit.
     """
-    if isinstance(spec.domain, PlansWithoutData):
-        spec = _decided(spec, spec.domain.planned_defaults(spec))
-        return spec, spec.domain.planned_splits(spec)
+    domain = spec.domain
+    if isinstance(domain, PlansWithoutData):
+        spec = _decided(spec, domain.planned_defaults(spec))
+        return spec, domain.planned_splits(spec)
     spec, _ = follow_data(spec)
     return spec, spec.domain.splits(spec)
 
