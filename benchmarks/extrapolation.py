@@ -39,6 +39,7 @@ VARIANTS = {
     "none": ("model.repulsion=none",),
     "zbl": (),
     "pair": ("task.baseline=pair",),
+    "eam": ("task.baseline=eam",),
     "tensornet": ("model.layer=tensornet", "model.num_layers=2"),
 }
 

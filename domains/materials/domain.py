@@ -36,7 +36,7 @@ from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
 from domains.materials.training.figures import materials_figures
-from domains.materials.training.pair_baseline import fit_pair_baseline
+from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start
@@ -45,6 +45,7 @@ from sciml.core.result import CommandResult
 from sciml.domain.optional import AUTO, DataDefaults
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
+from sciml.nn.repulsion import ScreenedRepulsion
 
 MaterialsSpec = DomainSpec[MaterialsDataConfig, MaterialsTaskConfig, GNNConfig]
 
@@ -107,7 +108,7 @@ class MaterialsDomain:
             fitted.schema.check_elements(schema.elements, str(spec.data.path))
             fitted.schema.check_labels(schema, str(spec.data.path))
             schema, statistics = fitted.schema, fitted.statistics
-        elif spec.task.baseline == "pair":
+        elif spec.task.baseline != "none":
             statistics = with_pair_baseline(spec, store, statistics)
         check_targets(spec.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)
@@ -183,13 +184,15 @@ class MaterialsDomain:
 def with_pair_baseline(
     spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics
 ) -> MaterialsStatistics:
-    """Returns statistics with a potential of pairs fitted to the training forces.
+    """Returns statistics with a potential of pairs or embedded atoms, fitted to the training forces.
 
     There is none beside exact energies of free atoms, from which its shift cannot be told, and where forces are few.
     """
     if store.schema.exact_references or not spec.task.has_gradients:
         return statistics
-    fitted = fit_pair_baseline(store, min(spec.model.cutoff, store.schema.cutoff))
+    repulsion = None if spec.model.repulsion == "none" else ScreenedRepulsion(spec.model.cutoff)
+    reach = min(spec.model.cutoff, store.schema.cutoff)
+    fitted = fit_pair_baseline(store, reach, embedded=spec.task.baseline == "eam", repulsion=repulsion)
     return statistics if fitted is None else replace(statistics, pair=fitted.to_tensors())
 
 

@@ -16,7 +16,7 @@ from domains.materials.inference.partition import Ranks, evaluate_shared, owners
 from domains.materials.inference.predictor import recomputing
 from domains.materials.training.ensemble import MaterialsEnsemble, combined
 from domains.materials.training.heads import TargetConfig
-from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline
+from domains.materials.training.pair_baseline import EMBEDDINGS, FUNCTIONS, PairBaseline
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from sciml.distributed.world import World
@@ -48,6 +48,7 @@ def potential(layer: str, members: int) -> tuple[MaterialsTask, torch.nn.Module]
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     pair = PairBaseline(
         torch.randn(3, FUNCTIONS, generator=generator).double(), torch.zeros(3, 3, FUNCTIONS).double(),
+        torch.randn(3, EMBEDDINGS, generator=generator).double(),
         torch.zeros(3).double(), torch.tensor(4.0).double(), torch.tensor(1.0).double(),
     )  # fmt: skip
     known = statistics()

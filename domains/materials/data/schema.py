@@ -114,7 +114,7 @@ class MaterialsStatistics:
         mean, std, rms: of all values of each label; rms is about zero.
             The energy's are per atom.
         count: structures that have the label.
-        pair: parts of a potential of pairs under the network, by name (see
+        pair: parts of a potential of pairs or embedded atoms under the network, by name (see
             :class:`domains.materials.training.pair_baseline.PairBaseline`); empty where there is none.
         bonding: what an atom whose free energy is exact gains in matter on average, eV; zero for others.
     """

@@ -67,4 +67,4 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
 
 def _pair(kept: MaterialsStatistics, before: Sequence[int], after: Sequence[int]) -> Mapping[str, Tensor]:
     """Returns the potential of pairs that weights were trained above, for more elements."""
-    return PairBaseline(**kept.pair).for_elements(before, after).to_tensors() if kept.pair else {}
+    return PairBaseline.from_tensors(kept.pair).for_elements(before, after).to_tensors() if kept.pair else {}

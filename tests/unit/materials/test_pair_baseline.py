@@ -1,4 +1,4 @@
-"""The potential of pairs under the network: exact derivatives, a sensible fit, and runs that carry it along."""
+"""Tests the potential of pairs or embedded atoms under the network: derivatives, the fit, and runs that carry it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from domains.materials.domain import MaterialsDomain
 from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
-from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, bells, fit_pair_baseline
+from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, PairResult, bells
+from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig, strained
 from sciml.core.config import build
 from sciml.domain.protocol import FittedData
+from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.run.loaded import read_fitted
 from sciml.run.spec import spec_of_run
 
 from .alloy_files import alloy
 
 pytestmark = pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
-PAIR = "task.baseline=pair"
+PAIR, EAM = "task.baseline=pair", "task.baseline=eam"
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +36,24 @@ def store(small_alloys, tmp_path_factory):
     return MaterialsStore.open(prepare(PrepareConfig(path=str(small_alloys), out=str(out), cutoff=5.0)))
 
 
-@pytest.fixture(scope="module")
-def fitted(store):
-    return fit_pair_baseline(store, 5.0)
+@pytest.fixture(scope="module", params=[False, True], ids=["pair", "eam"])
+def fitted(store, request):
+    return fit_pair_baseline(store, 5.0, embedded=request.param)
+
+
+def collated(trained, tested, indices):
+    source = StructureSource(tested, indices, trained.schema.labels, dtype="float64")
+    return source.collate([source.sample(n, None) for n in range(len(source))])
 
 
 def judged(baseline, trained, tested, indices):
     """Errors of forces, and of energies about their references, of a potential of pairs alone."""
     statistics = replace(trained.statistics, pair=baseline.to_tensors())
     task = MaterialsTask(trained.schema, statistics, MaterialsTaskConfig())
-    source = StructureSource(tested, indices, trained.schema.labels, dtype="float64")
-    batch = source.collate([source.sample(n, None) for n in range(len(source))])
+    batch = collated(trained, tested, indices)
     pair = task._pair(batch, strained(batch, True)[2], True)
     atoms = pair.energies + statistics.reference_energy(batch.atomic_numbers, trained.schema.elements)
-    energies = torch.zeros(len(source)).double().index_add(0, batch.graph_index, atoms)
+    energies = torch.zeros(batch.num_samples).double().index_add(0, batch.graph_index, atoms)
     misses = ((energies - batch.labels["energy"]) / batch.num_atoms).abs().mean()
     return (pair.forces(batch) - batch.labels["forces"]).abs().mean() / batch.labels["forces"].abs().mean(), misses
 
@@ -56,6 +62,32 @@ def test_it_explains_most_forces_of_structures_that_it_was_not_fitted_to(store, 
     forces, energies = judged(fitted, store, store, store.indices("test"))
     assert forces < 0.2
     assert energies < 0.3 * float(store.statistics.energy_std)
+
+
+def test_densities_explain_what_pairs_leave(store):
+    pairs, atoms = (fit_pair_baseline(store, 5.0, embedded=embedded) for embedded in (False, True))
+    assert atoms.scale < 0.85 * pairs.scale
+
+
+def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
+    source = str(simulate(build(SimulateConfig, {
+        "out": str(tmp_path / "hot.extxyz"), "families": ["bcc:MoW"], "supercells": [[2, 2, 2]], "count": 40,
+        "rattle": 0.3,
+    })))  # fmt: skip
+    store = MaterialsStore.open(prepare(PrepareConfig(path=source, out=str(tmp_path / "store"), check_units=False)))
+    wall = ScreenedRepulsion(5.0)
+    alone, rest = (fit_pair_baseline(store, 5.0, repulsion=repulsion) for repulsion in (None, wall))
+    batch = collated(store, store, store.indices("test"))
+    vectors = strained(batch, True)[2]
+    energies = wall(batch.atomic_numbers, vectors, batch.senders, batch.receivers)
+    repelled = PairResult(energies, torch.autograd.grad(energies.sum(), vectors, retain_graph=True)[0]).forces(batch)
+    assert repelled.abs().mean() > 0.02 * batch.labels["forces"].abs().mean()
+
+    def miss(baseline, beside):
+        task = MaterialsTask(store.schema, replace(store.statistics, pair=baseline.to_tensors()), MaterialsTaskConfig())
+        return float((task.pair_result(batch, vectors).forces(batch) + beside - batch.labels["forces"]).abs().mean())
+
+    assert miss(rest, repelled) < 1.1 * miss(alone, 0.0) < 0.8 * miss(alone, repelled)
 
 
 def test_hot_alloys_follow_from_hot_metals_and_cold_alloys(tmp_path):
@@ -78,13 +110,15 @@ def test_hot_alloys_follow_from_hot_metals_and_cold_alloys(tmp_path):
         return MaterialsStore.open(prepare(config))
 
     trained, tested = stored("train", [str(hot), str(cold)]), stored("tested", str(test))
-    forces, _ = judged(fit_pair_baseline(trained, 5.0), trained, tested, np.arange(8))
-    assert forces < 0.2
+    for embedded in (False, True):
+        forces, _ = judged(fit_pair_baseline(trained, 5.0, embedded=embedded), trained, tested, np.arange(8))
+        assert forces < 0.2
 
 
-def test_derivatives_are_those_of_the_energy(small_run):
+@pytest.mark.parametrize("baseline", [PAIR, EAM])
+def test_derivatives_are_those_of_the_energy(small_run, baseline):
     atoms = alloy(5)
-    atoms.calc = SciMLCalculator(small_run(PAIR).path)
+    atoms.calc = SciMLCalculator(small_run(baseline).path)
     forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
     assert np.abs(forces).max() > 0.5
     for atom, axis in ((0, 0), (5, 2)):
@@ -109,7 +143,7 @@ def test_derivatives_are_those_of_the_energy(small_run):
 
 
 def test_a_run_keeps_it_and_a_warm_start_takes_it_over(small_run):
-    folder = small_run(PAIR)
+    folder = small_run(EAM)
     spec = spec_of_run(folder)
     own = read_fitted(folder, spec)
     assert own.statistics.pair["elements"].shape == (2, FUNCTIONS)
@@ -127,8 +161,14 @@ def test_a_run_keeps_it_and_a_warm_start_takes_it_over(small_run):
     kept = MaterialsDomain().warm_start(FittedData(schema, statistics), own).statistics.pair
     torch.testing.assert_close(kept["elements"][:2], own.statistics.pair["elements"])
     torch.testing.assert_close(kept["corrections"][:2, :2], own.statistics.pair["corrections"])
+    torch.testing.assert_close(kept["embedding"][2], own.statistics.pair["embedding"][1])
     torch.testing.assert_close(kept["elements"][2], own.statistics.pair["elements"][1])  # silver as copper
     assert MaterialsDomain().warm_start(FittedData(schema, statistics), plain).statistics.pair == {}
+
+
+def test_runs_of_before_there_were_embedded_atoms_open(fitted):
+    parts = {name: value for name, value in fitted.to_tensors().items() if name != "embedding"}
+    assert PairBaseline.from_tensors(parts).embedding.shape == (len(fitted.elements), 0)
 
 
 def test_it_ends_smoothly_at_its_reach(fitted):

@@ -1,0 +1,209 @@
+"""Fits the potential under the network to the training forces and energies, in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from domains.materials.data.batch import GraphBatch, collate
+from domains.materials.data.store import MaterialsStore
+from domains.materials.training.pair_baseline import (
+    EMBEDDINGS,
+    FUNCTIONS,
+    RADIUS,
+    PairBaseline,
+    PairResult,
+    bells,
+    densities,
+    embeddings,
+)
+from sciml.nn.repulsion import ScreenedRepulsion, atomic_radii
+
+CORRECTION = 0.3
+"""Size of the correction of a pair, beside that of its elements' functions, that costs as much in the fit."""
+RIDGE = 1e-4
+ENERGY_WEIGHT = 1.0
+LEAST_SCALE = 1e-3
+"""eV/A."""
+MOST_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 60_000, 20
+"""How much is fitted to, how much at a time, and how few structures are not enough."""
+
+
+def fit_pair_baseline(
+    store: MaterialsStore,
+    reach: float,
+    *,
+    embedded: bool = False,
+    repulsion: ScreenedRepulsion | None = None,
+    seed: int = 0,
+) -> PairBaseline | None:
+    """Fits a potential to the forces and energies of a store's training split, by least squares with a small ridge.
+
+    Args:
+        reach: where it ends, A; no more than the store's cutoff.
+        embedded: whether atoms gain energy by the density around them, too.
+        repulsion: what stands under the model beside it, so that it is fitted to the rest.
+
+    Returns:
+        None where the store has too few forces.
+    """
+    arrays, elements = store.arrays, store.schema.elements
+    if "forces" not in arrays.labels:
+        return None
+    train = store.indices("train")
+    having = train[arrays.masks["forces"][train] & (arrays.num_edges[train] > 0)]
+    chosen = np.random.default_rng(seed).permutation(having)
+    chosen = chosen[np.cumsum(arrays.num_edges[chosen]) <= MOST_EDGES]
+    if len(chosen) < FEWEST:
+        return None
+    fit = _Fit(elements, reach, embedded, repulsion)
+    for numbers in _blocks(arrays.num_edges[chosen]):
+        samples = [store.sample(int(index)) for index in chosen[numbers]]
+        fit.add(collate(samples, store.schema.labels, torch.float64))
+    return fit.solved()
+
+
+def _blocks(num_edges: np.ndarray) -> list[np.ndarray]:
+    blocks = np.cumsum(num_edges) // BLOCK_EDGES
+    return [np.flatnonzero(blocks == number) for number in np.unique(blocks)]
+
+
+class _Fit:
+    """Adds up the normal equations of a fit, and the energies that fix its shift."""
+
+    def __init__(
+        self, elements: Sequence[int], reach: float, embedded: bool, repulsion: ScreenedRepulsion | None
+    ) -> None:
+        self.elements, self.reach, self.repulsion = torch.tensor(elements), reach, repulsion
+        count = len(elements)
+        upper = torch.triu_indices(count, count, 1)
+        self.pairs = torch.full((count, count), -1)
+        self.pairs[upper[0], upper[1]] = self.pairs[upper[1], upper[0]] = count + torch.arange(upper.shape[1])
+        self.num_pairs = (count + upper.shape[1]) * FUNCTIONS
+        self.size = self.num_pairs + embedded * count * EMBEDDINGS
+        self.gram, self.right = torch.zeros(self.size, self.size).double(), torch.zeros(self.size).double()
+        self.composition: list[Tensor] = []
+        self.energies: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.rows, self.squares = 0, 0.0
+
+    def add(self, batch: GraphBatch) -> None:
+        """Takes account of some structures with forces."""
+        places = torch.searchsorted(self.elements, batch.atomic_numbers)
+        vectors = batch.positions[batch.senders] - batch.positions[batch.receivers]
+        vectors = vectors + torch.einsum("ea,eab->eb", batch.shifts, batch.cell[batch.edge_graph])
+        energy_features, force_features = self._features(places, vectors, batch)
+        energy_beside, forces_beside = self._beside(vectors, batch)
+        known = batch.masks["forces"][batch.graph_index].repeat_interleave(3)
+        features, wanted = force_features[known], (batch.labels["forces"] - forces_beside).flatten()[known]
+        self.gram += features.T @ features
+        self.right += features.T @ wanted
+        self.energies.append(energy_features / batch.num_atoms[:, None])
+        has = batch.masks["energy"] if "energy" in batch.masks else torch.zeros(batch.num_samples, dtype=torch.bool)
+        labels = batch.labels.get("energy", torch.zeros(batch.num_samples).double()) - energy_beside
+        self.labels.append(torch.where(has, labels / batch.num_atoms, torch.nan))
+        self.rows += len(wanted)
+        self.squares += float(wanted.square().sum())
+        counts = torch.zeros(batch.num_samples, len(self.elements)).double()
+        counts.index_put_((batch.graph_index, places), torch.ones(()).double(), accumulate=True)
+        self.composition.append(counts / batch.num_atoms[:, None])
+
+    def _beside(
+        self, vectors: Float[Tensor, "edge 3"], batch: GraphBatch
+    ) -> tuple[Float[Tensor, "graph"], Float[Tensor, "atom 3"]]:
+        """Returns the energies and forces of what stands beside."""
+        energies, forces = torch.zeros(batch.num_samples).double(), torch.zeros_like(batch.positions)
+        if self.repulsion is None:
+            return energies, forces
+        moved = vectors.clone().requires_grad_()
+        of_atoms = self.repulsion(batch.atomic_numbers, moved, batch.senders, batch.receivers)
+        (pull,) = torch.autograd.grad(of_atoms.sum(), moved)
+        return energies.index_add(0, batch.graph_index, of_atoms.detach()), PairResult(of_atoms, pull).forces(batch)
+
+    def _features(
+        self, places: Int[Tensor, "atom"], vectors: Float[Tensor, "edge 3"], batch: GraphBatch
+    ) -> tuple[Float[Tensor, "graph coefficient"], Float[Tensor, "component coefficient"]]:
+        """Returns what each coefficient counts in the energies, and in each component of the forces."""
+        lengths = vectors.norm(dim=1).requires_grad_()
+        unit = vectors / lengths.detach()[:, None]
+        radii = atomic_radii().to(vectors)[batch.atomic_numbers]
+        scale = (radii[batch.senders] + radii[batch.receivers]) / (2 * RADIUS)
+        atoms, graphs = len(places), batch.graph_index[batch.receivers]
+        values = bells(lengths, scale, self.reach)
+        slopes = _slopes(values, lengths)
+        energies = 0.5 * self._table(values.detach(), places, batch, graphs, batch.num_samples)
+        forces = [self._table(slopes * unit[:, [axis]], places, batch, batch.receivers, atoms) for axis in range(3)]
+        if self.size > self.num_pairs:
+            gained = embeddings(densities(lengths, scale, self.reach), batch.receivers, atoms)
+            slopes = _slopes(gained, lengths)
+            columns = self._by_element(gained.detach(), places, batch.graph_index, batch.num_samples)
+            energies = torch.cat([energies, columns], dim=1)
+            of_edges = places[batch.receivers]
+            for axis in range(3):
+                pull = slopes * unit[:, [axis]]
+                columns = self._by_element(pull, of_edges, batch.receivers, atoms)
+                columns = columns - self._by_element(pull, of_edges, batch.senders, atoms)
+                forces[axis] = torch.cat([forces[axis], columns], dim=1)
+        return energies, torch.stack(forces, dim=1).flatten(0, 1)
+
+    def _by_element(
+        self,
+        values: Float[Tensor, "entry density"],
+        places: Int[Tensor, "entry"],
+        rows: Int[Tensor, "entry"],
+        num_rows: int,
+    ) -> Float[Tensor, "row coefficient"]:
+        """Adds up values in each row, those of each element apart."""
+        count = len(self.elements)
+        table = values.new_zeros(num_rows * count, EMBEDDINGS).index_add(0, rows * count + places, values)
+        return table.unflatten(0, (num_rows, count)).flatten(1)
+
+    def _table(
+        self,
+        values: Float[Tensor, "edge function"],
+        places: Int[Tensor, "atom"],
+        batch: GraphBatch,
+        rows: Int[Tensor, "edge"],
+        num_rows: int,
+    ) -> Float[Tensor, "row coefficient"]:
+        """Adds up what each coefficient counts in each row."""
+        width = self.num_pairs // FUNCTIONS
+        table = values.new_zeros(num_rows * width, FUNCTIONS)
+        first, second = places[batch.senders], places[batch.receivers]
+        for kind in (first, second):
+            table.index_add_(0, rows * width + kind, 0.5 * values)
+        unlike = first != second
+        table.index_add_(0, rows[unlike] * width + self.pairs[first, second][unlike], CORRECTION * values[unlike])
+        return table.unflatten(0, (num_rows, width)).flatten(1)
+
+    def solved(self) -> PairBaseline:
+        """Returns the potential that fits forces and energies best; all energies together weigh as all forces."""
+        shares, features, labels = torch.cat(self.composition), torch.cat(self.energies), torch.cat(self.labels)
+        known = labels.isfinite()
+        gram, right = self.gram, self.right
+        if known.sum() > len(self.elements):
+            # what composition explains is left to the reference energies
+            both = torch.cat([features[known], labels[known, None]], dim=1)
+            both = both - shares[known] @ torch.linalg.pinv(shares[known]) @ both
+            weight = ENERGY_WEIGHT * self.rows / len(both)
+            gram, right = gram + weight * both[:, :-1].T @ both[:, :-1], right + weight * both[:, :-1].T @ both[:, -1]
+        ridge = RIDGE * gram.diagonal().mean() * torch.eye(self.size).double()
+        flat = torch.linalg.solve(gram + ridge, right)
+        solution = flat[: self.num_pairs].unflatten(0, (-1, FUNCTIONS))
+        left = (self.squares - 2 * flat @ self.right + flat @ self.gram @ flat) / self.rows
+        count = len(self.elements)
+        corrections = CORRECTION * solution[self.pairs.clamp(min=0)] * (self.pairs >= 0)[:, :, None]
+        shift = torch.linalg.pinv(shares) @ (features @ flat)
+        reach, scale = torch.tensor(self.reach).double(), left.clamp(min=LEAST_SCALE**2).sqrt()
+        embedding = flat[self.num_pairs :].unflatten(0, (count, -1))
+        return PairBaseline(solution[:count], corrections, embedding, shift, reach, scale)
+
+
+def _slopes(values: Float[Tensor, "_ column"], lengths: Float[Tensor, "edge"]) -> Float[Tensor, "edge column"]:
+    """Returns how the sum of each column changes with each length."""
+    columns = [torch.autograd.grad(values[:, k].sum(), lengths, retain_graph=True)[0] for k in range(values.shape[1])]
+    return torch.stack(columns, dim=1)
