@@ -32,11 +32,11 @@ from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
 from domains.materials.thermodynamics.thermodynamics import thermodynamics
 from domains.materials.thermodynamics.thermodynamics_config import ThermodynamicsConfig
+from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
 from domains.materials.training.figures import materials_figures
-from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start

@@ -99,7 +99,7 @@ def best(
     trainer = experiment.trainer
     cluster = cluster_here(devices, trainer.device, trainer.num_threads or 1, local)
     config = PlanConfig(cluster, devices, margin=MARGIN)
-    given = {**overrides, "trainer.precision": trainer.precision}
+    given = overrides if trainer.precision == "auto" else {**overrides, "trainer.precision": trainer.precision}
     constraints = constraints_of(config, experiment, given)
     training = TrainingSpec.of(trainer, experiment.optim)
     search = Search(facts_of(experiment, cluster), cluster, training, constraints, config.efficiency, config.margin)

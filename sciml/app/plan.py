@@ -210,11 +210,12 @@ def _precisions(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any
     wanted: tuple[Precision, ...]
     if config.precisions is not None:
         wanted, key = config.precisions, "precisions"
-    elif "trainer.precision" in given or not config.search:
+    elif experiment.trainer.precision != "auto" and ("trainer.precision" in given or not config.search):
         wanted, key = (experiment.trainer.precision,), "trainer.precision"
     else:  # both halves are as fast as one another; bf16 needs no loss scale
         half = [precision for precision in there if precision in ("bf16", "fp16")]
-        return (*sorted(half)[:1], *(precision for precision in there if precision == "fp32"))
+        found = (*sorted(half)[:1], *(precision for precision in there if precision == "fp32"))
+        return found if config.search else found[:1]
     for precision in wanted:
         if precision not in there:
             raise ConfigError(

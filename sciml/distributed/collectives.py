@@ -30,6 +30,8 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
+from sciml.distributed.not_compiled import NotCompiled
+
 Group = dist.ProcessGroup | None
 Map = Callable[..., Tensor]
 
@@ -147,7 +149,7 @@ def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def _mapped(x: Shaped[Tensor, "..."], group: Group, there: Map, back: Map) -> Shaped[Tensor, "..."]:
-    return x if group is None else _Map.apply(x, partial(there, group=group), partial(back, group=group))
+    return x if group is None else _map(x, partial(there, group=group), partial(back, group=group))
 
 
 class _Map(torch.autograd.Function):
@@ -161,6 +163,9 @@ class _Map(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Shaped[Tensor, "..."]) -> tuple[Shaped[Tensor, "..."], None, None]:
         return _Map.apply(grads[0], *ctx.maps), None, None
+
+
+_map = NotCompiled(_Map.apply)
 
 
 def _same(x: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> Shaped[Tensor, "*shape"]:

@@ -176,6 +176,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.recompute = config.recompute
         self.pattern: Pattern = "global"
+        self._compiled: Callable[..., Tensor] | None = None
 
     def forward(
         self,
@@ -191,7 +192,15 @@ class Block(nn.Module):
         self.attention.recompute = self.recompute == "attention"
         paths = (self.drop_path(x), self.drop_path(x))
         own = None if windows is None else windows.of(self.pattern)
-        return recompute(self.recompute, self._tokens, x, condition, rotary, mask, own, *paths)
+        compiled = self._compiled if self.training else None
+        return recompute(self.recompute, compiled or self._tokens, x, condition, rotary, mask, own, *paths)
+
+    def compile_tokens(self) -> None:
+        """Lets torch compile what this block does to tokens in training; hooks around it stay as they are.
+
+        Dropout draws what it draws uncompiled.
+        """
+        self._compiled = torch.compile(self._tokens, options={"fallback_random": True})
 
     def _tokens(
         self,

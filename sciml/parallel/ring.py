@@ -111,7 +111,7 @@ def ring_attention(
     Consecutive heads of queries share a head of keys and values, where there are fewer of these: only these travel.
     It can be differentiated once.
     """
-    return _RingAttention.apply(query, key, value, ring)
+    return _attend(query, key, value, ring)
 
 
 class _RingAttention(torch.autograd.Function):
@@ -131,6 +131,9 @@ class _RingAttention(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."], Float[Tensor, "..."], None]:
         query, key, value, out, lse = ctx.saved_tensors
         return *_gradients(grads[0], query, key, value, Mixture(out, lse), ctx.ring), None
+
+
+_attend = NotCompiled(_RingAttention.apply)
 
 
 def _mixed(

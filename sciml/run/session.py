@@ -33,6 +33,7 @@ from sciml.run.warm_start import SourceRun
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.engine_config import build_engine
+from sciml.training.precision import chosen_precision
 from sciml.training.schedule import rest_of_schedule
 from sciml.training.step_math import DTYPES
 from sciml.training.trace import Trace
@@ -139,6 +140,7 @@ class TrainingSession:
                 say(world, sentence)
         splits = load_data(spec, folder, source)
         task = spec.domain.task(spec, splits).to(world.device)
+        spec = in_chosen_precision(spec, task, world)
         store = None if folder is None else open_checkpoints(spec, world, folder)
         checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
         model = build_model(spec, splits, task, source, mesh, checkpoint)
@@ -166,6 +168,16 @@ class TrainingSession:
         finally:
             if self.lock is not None:
                 self.lock.release()
+
+
+def in_chosen_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:
+    """Returns the run with the precision that ``trainer.precision=auto`` means on its first device."""
+    if spec.trainer.precision != "auto":
+        return spec
+    precision = chosen_precision("auto", world.device, is_differentiated_twice=task.needs_double_backward)
+    precision = world.share(precision)
+    say(world, f"precision {precision}")
+    return replace(spec, trainer=replace(spec.trainer, precision=precision))
 
 
 def find_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:

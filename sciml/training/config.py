@@ -12,6 +12,8 @@ from sciml.training.optimizer import OPTIMIZERS
 from sciml.training.schedule import Schedule
 
 Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+Compile = Literal["auto"] | bool
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,10 @@ class TrainerConfig:
             begins; None takes ``max_steps`` as it is.
         global_batch_size: samples a step over all ranks and micro-batches.
         micro_batch_size: samples a forward pass on one rank; None takes the rank's whole share at once.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; parameters, optimizer, head and loss stay float32.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast; parameters, optimizer, head and loss stay float32. ``auto``
+            is bf16 on devices that compute products in it, else fp32.
+        compile: whether torch compiles transformer blocks: ``true``, ``false``, or ``auto``, which does where the
+            training goes on for long enough. Compiled sums are rounded differently.
         valid_every: steps between validations; also after the last step.
         valid_samples: validation samples used each time; None takes all.
         save_every: steps between checkpoints; also after the last step.
@@ -43,7 +48,8 @@ class TrainerConfig:
     budget_s: Positive[float] | None = None
     global_batch_size: AtLeastOne = 16
     micro_batch_size: AtLeastOne | None = None
-    precision: Precision = "fp32"
+    precision: PrecisionChoice = "fp32"
+    compile: Compile = False
     valid_every: AtLeastOne = 200
     valid_samples: AtLeastOne | None = None
     save_every: AtLeastOne = 200

@@ -25,6 +25,7 @@ from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, 
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
+from sciml.training.compilation import Compilation
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.device_memory import memory_in_use
 from sciml.training.ema import WeightAverage
@@ -37,8 +38,8 @@ from sciml.training.step_math import NotFiniteError
 class Trainer:
     """Trains a model from a step to the last, validating and saving on the way.
 
-    Args:
-        callbacks: views that hear of each step and each validation.
+    Raises:
+        ConfigError: where there is nothing to train on, or a model cannot be compiled that is to be.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Trainer:
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
         self.breakdown = Breakdown(mesh)
+        twice = task.needs_double_backward
+        self.compilation = Compilation(config.compile, engine.model.module, mesh, is_differentiated_twice=twice)
         self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
         self.baseline_scores: dict[str, list[Score]] | None = None
@@ -136,6 +139,7 @@ class Trainer:
             self.average.update(self.engine.weights(), self.step)
         self.step += 1
         elapsed = time.monotonic() - began
+        self.compilation.after_step(elapsed, self.config.max_steps - self.step)
         energy = self.energy.total(self.mesh.world) if logged else None
         return {
             "loss": output.loss,

@@ -15,8 +15,8 @@ from domains.materials.domain import MaterialsDomain
 from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
-from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, PairResult, bells
 from domains.materials.training.baseline_fit import fit_pair_baseline
+from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, PairResult, bells
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig, strained
 from sciml.core.config import build
 from sciml.domain.protocol import FittedData

@@ -1,0 +1,39 @@
+"""Compiles the blocks of a model with torch's compiler."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+from torch import nn
+
+from sciml.distributed.not_compiled import NotCompiled
+from sciml.models.vit import Block
+
+COMPILERS = ("g++", "clang++")
+"""What torch's compiler calls on a CPU."""
+
+
+def compile_blocks(model: nn.Module) -> int:
+    """Lets torch compile all transformer blocks of a model, when each is next trained; names of parameters stay.
+
+    Messages between ranks are left as they are. Blocks of the same sizes share what is compiled.
+
+    Returns:
+        The number of blocks; 0 where the model has none.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    if blocks:
+        NotCompiled.protect()
+    for block in blocks:
+        block.compile_tokens()
+    return len(blocks)
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Says whether torch can compile for a device here: a CPU needs a C++ compiler, others Triton."""
+    if device.type == "cpu":
+        return any(shutil.which(name) for name in COMPILERS)
+    from torch.utils._triton import has_triton
+
+    return has_triton()
