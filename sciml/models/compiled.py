@@ -14,20 +14,19 @@ COMPILERS = ("g++", "clang++")
 """What torch's compiler calls on a CPU."""
 
 
-def compile_blocks(model: nn.Module) -> int:
+def compile_blocks(model: nn.Module) -> None:
     """Lets torch compile all transformer blocks of a model, when each is next trained; names of parameters stay.
 
     Messages between ranks are left as they are. Blocks of the same sizes share what is compiled.
-
-    Returns:
-        The number of blocks; 0 where the model has none.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    if blocks:
-        NotCompiled.protect()
-    for block in blocks:
+    NotCompiled.protect()
+    for block in blocks_of(model):
         block.compile_tokens()
-    return len(blocks)
+
+
+def blocks_of(model: nn.Module) -> list[Block]:
+    """Returns the transformer blocks of a model."""
+    return [module for module in model.modules() if isinstance(module, Block)]
 
 
 def has_compiler(device: torch.device) -> bool:

@@ -25,6 +25,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sciml.distributed.not_compiled import NotCompiled
 from sciml.nn.attention_kernel import Mixture, attend, attend_backward
 from sciml.nn.recompute import kept
 

@@ -32,6 +32,7 @@ from sciml.run.spec import RunOptions, RunSpec, follow_data
 from sciml.run.warm_start import SourceRun
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
+from sciml.training.compilation import check_compile
 from sciml.training.engine_config import build_engine
 from sciml.training.precision import chosen_precision
 from sciml.training.schedule import rest_of_schedule
@@ -144,6 +145,7 @@ class TrainingSession:
         store = None if folder is None else open_checkpoints(spec, world, folder)
         checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
         model = build_model(spec, splits, task, source, mesh, checkpoint)
+        check_compile(spec.trainer.compile, model, task)
         if folder is None:
             folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
             lock = RunLock(folder.path) if world.is_main else None

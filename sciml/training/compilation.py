@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from sciml.core.errors import ConfigError
-from sciml.distributed.mesh import Mesh
-from sciml.models.compiled import compile_blocks, has_compiler
+from sciml.domain.protocol import Task
+from sciml.models.compiled import blocks_of, compile_blocks, has_compiler
+from sciml.parallel.model import ParallelModel
 from sciml.training.config import Compile
+from sciml.training.engine import Engine
 
 PAYS_AFTER = 300.0
 """Seconds that must be left of a training: blocks take 10 to 30 s to compile, and save a tenth to a fifth of a step."""
@@ -15,46 +15,54 @@ WATCHED = 5
 """Steps by which the time left is estimated; the first is not counted."""
 
 
+def obstacle(model: ParallelModel, task: Task) -> str | None:
+    """Says why a model's blocks cannot be compiled; None where they can."""
+    device = model.mesh.device
+    if task.needs_double_backward:
+        return "a loss that is made of gradients cannot go through compiled blocks"
+    if not blocks_of(model.module):
+        return f"{type(model.module).__name__} has no transformer blocks to compile"
+    if not has_compiler(device):
+        return f"torch finds no compiler for {device.type} here (a CPU needs g++ or clang++)"
+    return None
+
+
+def check_compile(choice: Compile, model: ParallelModel, task: Task) -> None:
+    """Refuses to compile what cannot be compiled, before anything is written.
+
+    Raises:
+        ConfigError: saying why.
+    """
+    found = obstacle(model, task) if choice is True else None
+    if found is not None:
+        raise ConfigError(found, key="trainer.compile", hint="use false, or auto")
+
+
 class Compilation:
     """Compiles the blocks of a model in the course of its training.
 
     Args:
         choice: ``true`` compiles at once, ``auto`` where enough of the training is left, ``false`` never.
-        model: of this rank.
-        is_differentiated_twice: whether the loss is made of gradients, through which compiled code cannot go.
-
-    Raises:
-        ConfigError: where ``true`` is not possible.
     """
 
-    def __init__(self, choice: Compile, model: nn.Module, mesh: Mesh, *, is_differentiated_twice: bool) -> None:
-        self.model, self.mesh = model, mesh
+    def __init__(self, choice: Compile, engine: Engine, task: Task) -> None:
+        self.engine = engine
         self._seconds: list[float] = []
-        obstacle = None
-        if is_differentiated_twice:
-            obstacle = "a loss that is made of gradients cannot go through compiled blocks"
-        elif choice is not False and not has_compiler(mesh.device):
-            obstacle = f"torch finds no compiler for {mesh.device.type} here (a CPU needs g++ or clang++)"
+        self.waits = choice == "auto" and obstacle(engine.model, task) is None
         if choice is True:
-            if obstacle is None and not compile_blocks(model):
-                obstacle = f"{type(model).__name__} has no transformer blocks to compile"
-            if obstacle is not None:
-                raise ConfigError(obstacle, key="trainer.compile", hint="use false, or auto")
-        self.waits = choice == "auto" and obstacle is None
+            compile_blocks(engine.model.module)
 
-    def after_step(self, seconds: float, steps_left: int) -> bool:
+    def after_step(self, seconds: float, steps_left: int) -> None:
         """Takes note of a step and compiles, where that is still to be decided and now pays.
 
         All ranks decide alike, by the first one's clock.
-
-        Returns:
-            Whether it was decided now to compile.
         """
         if not self.waits:
-            return False
+            return
         self._seconds.append(seconds)
         if len(self._seconds) <= WATCHED:
-            return False
+            return
         self.waits = False
         left = steps_left * sum(self._seconds[1:]) / WATCHED
-        return bool(self.mesh.world.share(left > PAYS_AFTER)) and compile_blocks(self.model) > 0
+        if self.engine.mesh.world.share(left > PAYS_AFTER):
+            compile_blocks(self.engine.model.module)

@@ -39,7 +39,7 @@ class Trainer:
     """Trains a model from a step to the last, validating and saving on the way.
 
     Raises:
-        ConfigError: where there is nothing to train on, or a model cannot be compiled that is to be.
+        ConfigError: where there is nothing to train on.
     """
 
     def __init__(
@@ -60,8 +60,7 @@ class Trainer:
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
         self.breakdown = Breakdown(mesh)
-        twice = task.needs_double_backward
-        self.compilation = Compilation(config.compile, engine.model.module, mesh, is_differentiated_twice=twice)
+        self.compilation = Compilation(config.compile, engine, task)
         self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
         self.baseline_scores: dict[str, list[Score]] | None = None
