@@ -109,12 +109,12 @@ class CommunicationModel:
             return
         p = strategy.parallel
         if axes := strategy.label(Role.MATRIX):
-            partial = sum(unit.partial_shard(p.shard, shard) for unit in parameters.fsdp_units)
+            partial = sum(unit.partial_shard(p.shard, shard) for unit in parameters.trained.fsdp_units)
             yield _in_buckets(axes, partial * FLOAT32, BUCKET_BYTES)
         if p.shard > 1:
             yield from _shards(strategy, parameters, passes, shard)
             return
-        axes, size = strategy.label(*REPLICAS), parameters.numel * FLOAT32
+        axes, size = strategy.label(*REPLICAS), parameters.trained.numel * FLOAT32
         if axes and p.pp > 1:
             yield _in_buckets(axes, size, BUCKET_BYTES)
         elif axes:
@@ -125,7 +125,8 @@ class CommunicationModel:
         if not self.training.matrices.needs_whole_matrices:
             return
         sizes: Counter[str] = Counter()
-        for shape, cut_dim in zip(parameters.matrices.shapes, parameters.matrices.cut_dims, strict=True):
+        matrices = parameters.trained.matrices
+        for shape, cut_dim in zip(matrices.shapes, matrices.cut_dims, strict=True):
             sizes[cut_axes(strategy, cut_dim)] += math.prod(shape)
         for axes, numel in sizes.items():
             if axes:
@@ -159,20 +160,29 @@ def _shards(strategy: Strategy, parameters: RankParameters, passes: float, shard
     p = strategy.parallel
     scatters = 1.0 if p.zero == 1 or p.pp > 1 else passes
     freed_blocks = len(parameters.blocks) - 1 if p.zero == 3 else 0
-    units = enumerate(parameters.fsdp_units)
-    alike = Counter((unit.padded(p.shard) * FLOAT32, n < freed_blocks, n < len(parameters.blocks)) for n, unit in units)
-    for (size, is_freed, is_block), times in alike.items():
+    units = enumerate(zip(parameters.fsdp_units, parameters.trained.fsdp_units, strict=True))
+    alike = Counter(
+        (
+            unit.padded(p.shard) * FLOAT32,
+            trained.padded(p.shard) * FLOAT32,
+            n < freed_blocks,
+            n < len(parameters.blocks),
+        )
+        for n, (unit, trained) in units
+    )
+    for (size, reduced, is_freed, is_block), times in alike.items():
         gathers = 1.0
         if p.zero == 3:
             gathers = (1 + passes if is_freed else 1) if p.pp > 1 else passes * (2 if is_freed else 1)
         if size:
             gathered = size / 2 if is_block and strategy.gathers_half else size
             yield Message(strategy.label(Role.SHARD), "all_gather", times * gathers, gathered)
-            yield Message(strategy.label(Role.SHARD), "reduce_scatter", times * scatters, size * p.shard)
+        if reduced:
+            yield Message(strategy.label(Role.SHARD), "reduce_scatter", times * scatters, reduced * p.shard)
             if replicas := strategy.label(Role.DATA):
-                yield Message(replicas, "all_reduce", times * scatters, size)
+                yield Message(replicas, "all_reduce", times * scatters, reduced)
     if axes := strategy.label(Role.TOKEN):
-        own = sum(unit.shard(p.shard, shard) for unit in parameters.fsdp_units)
+        own = sum(unit.shard(p.shard, shard) for unit in parameters.trained.fsdp_units)
         yield _in_buckets(axes, own * FLOAT32, BUCKET_BYTES)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import Field, dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 from sciml.distributed.communication import Count
 
@@ -40,11 +40,13 @@ class AffineCost:
 class Summable:
     """Lets a record be added and multiplied, because its fields can be."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
     def __add__(self: T, other: T) -> T:
-        return type(self)(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})  # type: ignore[arg-type]
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
     def __mul__(self: T, times: float) -> T:
-        return type(self)(**{f.name: getattr(self, f.name) * times for f in fields(self)})  # type: ignore[arg-type]
+        return type(self)(*(getattr(self, name) * times for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)

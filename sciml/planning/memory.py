@@ -59,19 +59,21 @@ def native_state(
     replicas = num_ranks(strategy.sizes, *REPLICAS)
     whole = float(FLOAT32 * parameters.numel)
     own = whole if p.shard == 1 else float(FLOAT32 * parameters.padded(p.shard))
+    trained = parameters.trained
+    gradients = float(FLOAT32 * (trained.numel if p.shard == 1 else trained.padded(p.shard)))
     # The buckets of DistributedDataParallel stand beside the gradients.
-    buckets = whole if p.pp == 1 and replicas > 1 else 0.0
+    buckets = gradients if p.pp == 1 and replicas > 1 else 0.0
     buffers = _gathered(strategy, parameters, training) if p.shard > 1 else buckets
     # An accelerator updates plain tensors all at once, with a temporary as large as they are.
     at_once = on_accelerator and p.shard == 1
-    update = whole if at_once else float(TEMPORARIES * FLOAT32 * parameters.largest)
+    update = gradients if at_once else float(TEMPORARIES * FLOAT32 * trained.largest)
     if (p.pp > 1 and replicas > 1) or (p.shard > 1 and num_ranks(strategy.sizes, Role.TOKEN) > 1):
-        update = max(update, BUCKET_BYTES, FLOAT32 * parameters.largest)
+        update = max(update, BUCKET_BYTES, FLOAT32 * trained.largest)
     if training.matrices.needs_whole_matrices:
-        update = max(update, _orthogonalization(strategy, parameters))
-    updated = parameters.updated(p.shard)
+        update = max(update, _orthogonalization(strategy, trained))
+    updated = trained.updated(p.shard)
     moments, average = training.moment_bytes(*updated), training.average / FLOAT32 * own
-    return State(own, own, moments, average, buffers, update, training.update_bytes(*updated))
+    return State(own, gradients, moments, average, buffers, update, training.update_bytes(*updated))
 
 
 def _orthogonalization(strategy: Strategy, parameters: RankParameters) -> float:
@@ -95,7 +97,9 @@ def _gathered(strategy: Strategy, parameters: RankParameters, training: Training
         weights = min(kept + 3 * block, whole + block)
     accumulates = p.pp > 1 or (p.zero == 1 and strategy.micro_batches(training) > 1)
     # Gradients are reduced in float32: those of a block on their way, and of the next as they are made.
-    gradients = float(FLOAT32 * parameters.numel) if accumulates else FLOAT32 * parameters.largest_block + block
+    trained = parameters.trained
+    made = float(width * trained.largest_block)
+    gradients = float(FLOAT32 * trained.numel) if accumulates else FLOAT32 * trained.largest_block + made
     return weights + gradients
 
 
@@ -123,18 +127,18 @@ def accounted_state(
     accounting: Accounting, strategy: Strategy, parameters: RankParameters, training: TrainingSpec
 ) -> State:
     """Counts the state by another accounting, with ZeRO over all data ranks."""
-    zero, numel = strategy.zero, float(parameters.numel)
+    zero, numel, trained = strategy.zero, float(parameters.numel), float(parameters.trained.numel)
     # Stage 3 gathers what is in no layer, and has one layer at work while the next one arrives.
     gathered = accounting.wire * (parameters.root.numel + 2 * parameters.largest_block) if zero == 3 else 0.0
     optimizer, gradients, weights = (strategy.data_ranks if zero >= stage else 1 for stage in (1, 2, 3))
     return State(
         numel * ((accounting.weights - accounting.master + accounting.other) / weights + accounting.master / optimizer),
-        numel * accounting.gradients / gradients,
-        numel * accounting.moments / optimizer,
+        trained * accounting.gradients / gradients,
+        trained * accounting.moments / optimizer,
         0.0,
         gathered,
         0.0,
-        training.update_bytes(*parameters.updated(1)) / optimizer,
+        training.update_bytes(*parameters.trained.updated(1)) / optimizer,
     )
 
 

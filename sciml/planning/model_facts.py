@@ -112,7 +112,7 @@ class ModelFacts:
 
     @cached_property
     def blocks_alike(self) -> bool:
-        """Says whether all blocks have parameters of the same shapes."""
+        """Says whether all blocks have parameters of the same shapes, and the same are frozen."""
         return len({_shapes(block) for block in block_list(self.whole, self.plan.stages)}) <= 1
 
     def build(self) -> nn.Module:
@@ -250,9 +250,10 @@ class ModelFacts:
         alike = self.blocks_alike
         with fake_mesh({"tp": tp}) as mesh:
             part = cut(deepcopy(self._small) if alike else self.build(), mesh, ParallelConfig(tp=tp))
-            rows: dict[str, list[tuple[tuple[int, ...], bool, int | None]]] = {}
+            rows: dict[str, list[tuple[tuple[int, ...], bool, int | None, bool]]] = {}
             for name, parameter in part.named_parameters():
-                row = tuple(parameter.shape), name in part.partial_sums, part.cut_dims.get(name)
+                cut_dim_of, learns = part.cut_dims.get(name), parameter.requires_grad
+                row = tuple(parameter.shape), name in part.partial_sums, cut_dim_of, learns
                 rows.setdefault(_stage_of(name, self.plan.stages), []).append(row)
                 if name in part.tied.values():
                     rows.setdefault(TIED, []).append(row)
@@ -308,8 +309,9 @@ class ModelFacts:
 _MEMORY = ("saved_activations", "cast_weights", "backward_workspace")
 
 
-def _shapes(module: nn.Module) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(parameter.shape) for parameter in module.parameters())
+def _shapes(module: nn.Module) -> tuple[tuple[tuple[int, ...], bool], ...]:
+    """Returns the shapes of parameters, and which are trained."""
+    return tuple((tuple(parameter.shape), parameter.requires_grad) for parameter in module.parameters())
 
 
 def _stage_of(name: str, stages: Stages) -> str:

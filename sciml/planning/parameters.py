@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import compress
+from typing import Any
 
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB
@@ -21,18 +24,32 @@ class Parameters:
         shapes: the shape of each parameter on the rank.
         partial: for each parameter, whether its gradient is summed over ``tp``.
         cut_dims: for each parameter, the dim that ``tp`` cuts, if any.
+        learns: for each parameter, whether it is trained; those that are frozen have weights alone.
     """
 
     shapes: tuple[tuple[int, ...], ...] = ()
     partial: tuple[bool, ...] = ()
     cut_dims: tuple[int | None, ...] = ()
+    learns: tuple[bool, ...] = ()
 
     def __add__(self, other: Parameters) -> Parameters:
-        return Parameters(self.shapes + other.shapes, self.partial + other.partial, self.cut_dims + other.cut_dims)
+        return Parameters(*(mine + others for mine, others in zip(self._columns, other._columns, strict=True)))
+
+    @property
+    def _columns(self) -> tuple[tuple[Any, ...], ...]:
+        return self.shapes, self.partial, self.cut_dims, self.learns
 
     def matrices(self) -> Parameters:
         """Selects the 2-D parameters."""
-        rows = [row for row in zip(self.shapes, self.partial, self.cut_dims, strict=True) if len(row[0]) == 2]
+        return self._where([len(shape) == 2 for shape in self.shapes])
+
+    @cached_property
+    def trained(self) -> Parameters:
+        """Selects those that are trained, which have gradients and the optimizer's state."""
+        return self if all(self.learns) else self._where(self.learns)
+
+    def _where(self, chosen: Sequence[bool]) -> Parameters:
+        rows = list(compress(zip(*self._columns, strict=True), chosen))
         return Parameters(*zip(*rows, strict=True)) if rows else Parameters()
 
     @cached_property
@@ -128,6 +145,15 @@ class RankParameters:
         tied = layout.tied if is_first != is_last and (is_first or is_last) else Parameters()
         root = root + tied if is_last else root
         return cls(stage, tuple(layout.blocks[n] for n in numbers), root, tied, is_first, is_last)
+
+    @cached_property
+    def trained(self) -> RankParameters:
+        """Selects the parameters that are trained; equal blocks stay one."""
+        blocks = tuple(block.trained for block in self.blocks)
+        root, tied = self.root.trained, self.tied.trained
+        if root is self.root and tied is self.tied and all(map(operator.is_, blocks, self.blocks)):
+            return self
+        return replace(self, blocks=blocks, root=root, tied=tied)
 
     @cached_property
     def stage_counts(self) -> tuple[int, int, int]:

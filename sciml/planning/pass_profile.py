@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from sciml.distributed.communication import CommunicationVolume, Count
@@ -114,7 +113,7 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        outputs = [result] if isinstance(result, Tensor) else [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+        outputs = [result] if isinstance(result, Tensor) else list(_tensors_in(result))
         casts = func.overloadpacket is torch.ops.aten._to_copy and id(storage_of(args[0])) in self._weights
         for tensor in outputs:
             self._remember(tensor, counted=True, suffix=CAST if casts else "")
@@ -125,8 +124,8 @@ class Meter(TorchDispatchMode):
         return result
 
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
-        inputs = [] if operator in _LOOK_UPS else tree_leaves((args, kwargs))
-        tensors = [*outputs, *(leaf for leaf in inputs if isinstance(leaf, Tensor))]
+        inputs = () if operator in _LOOK_UPS else _tensors_in((*args, *kwargs.values()))
+        tensors = [*outputs, *inputs]
         size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in tensors)
         count = self.counts[self.scope]
         count.kernels += 1
@@ -172,6 +171,15 @@ class Meter(TorchDispatchMode):
             reference, stage, size = self._storages[key]
             self._allocate(stage, -size)
             self._storages[key] = reference, stage, 0
+
+
+def _tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yields the tensors among the arguments or the results of an operator, which nest in lists and tuples alone."""
+    for value in values if isinstance(values, list | tuple) else (values,):
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(value)
 
 
 class _StageTracker:

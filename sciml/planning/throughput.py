@@ -246,7 +246,7 @@ class ThroughputModel:
 
     def _orthogonalization(self, strategy: Strategy, parameters: RankParameters) -> float:
         """Predicts the seconds in which ranks exchange matrices and make them orthogonal in float32, each its share."""
-        flops, matrices = 0.0, parameters.matrices
+        flops, matrices = 0.0, parameters.trained.matrices
         for shape, cut_dim in zip(matrices.shapes, matrices.cut_dims, strict=True):
             rows, columns = (n * strategy.parallel.tp if dim == cut_dim else n for dim, n in enumerate(shape))
             axes = cut_axes(strategy, cut_dim)
@@ -263,4 +263,4 @@ class ThroughputModel:
             each = cluster.shard_update_us
         elif not sharded and (cluster.device == "accelerator" or cluster.update_gb_per_s is not None):
             return 0.0  # all in a few kernels, or in what was measured
-        return each * MICROSECONDS * sum(len(unit.shapes) for unit in parameters.fsdp_units)
+        return each * MICROSECONDS * sum(len(unit.shapes) for unit in parameters.trained.fsdp_units)

@@ -23,8 +23,6 @@ from sciml.domain.optional import ForecastRequest
 from sciml.domain.protocol import Domain, LoadedModel
 from sciml.run.folder import RunFolder
 from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours
-from sciml.run.loaded import load_model, load_run
-from sciml.run.scoring import score_test
 from sciml.run.spec import RunSpec, spec_of_run
 
 if TYPE_CHECKING:
@@ -47,6 +45,8 @@ class TrainedModel:
     """
 
     def __init__(self, folder: RunFolder, *, checkpoint: str = "best", mesh: Mesh | None = None) -> None:
+        from sciml.run.loaded import load_model  # torch's checkpoints take a second to import, which no plan needs
+
         self._run, self._checkpoint, self._mesh = folder, checkpoint, mesh or Mesh.alone()
         self._loaded = load_model(folder, checkpoint=checkpoint, mesh=self._mesh)
 
@@ -99,6 +99,9 @@ class TrainedModel:
         import pandas as pd
 
         changed = {**overrides, **({} if data is None else {"data.path": located(str(data))})}
+        from sciml.run.loaded import load_run
+        from sciml.run.scoring import score_test
+
         run = load_run(self._run, checkpoint=self._checkpoint, mesh=self._mesh, overrides=changed)
         spec = run.spec
         rows = score_test(run, self._mesh, {}, batch_size=spec.trainer.micro_batch(1), seed=spec.seed)

@@ -28,7 +28,6 @@ from sciml.distributed.world import World, join, pick_device
 from sciml.domain.protocol import LoadedModel
 from sciml.models.gnn import GNN
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import load_model
 
 Labels = dict[str, np.ndarray]
 ATOMIC = ("energies", "stresses")
@@ -100,6 +99,8 @@ class Predictor:
         if folder.record["domain"] != "materials":
             raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
         world = join(device) if shared else World(0, 1, torch.device(pick_device(device)))
+        from sciml.run.loaded import load_model  # torch's checkpoints take a second to import, which no plan needs
+
         loaded = load_model(folder, checkpoint=checkpoint, mesh=Mesh.alone(world.device))
         predictor = cls(replace(loaded, world=world), dtype=dtype, branch=branch)
         predictor.least_shared = 0 if shared else BATCH_EDGES
