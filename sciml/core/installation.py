@@ -16,7 +16,7 @@ IS_CHECKOUT = (PACKAGE.parent / "conf" / "train.yaml").is_file()
 ROOT = PACKAGE.parent if IS_CHECKOUT else PACKAGE / "project_files"
 """Has ``conf``, ``data`` and ``models``; pyproject.toml puts them there when a wheel is built."""
 CONF = ROOT / "conf"
-USER_CONF = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sciml"
+USER_CONF = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "sciml"
 """Has options of an installed package that were made here, since the package itself may be read-only."""
 OWN_CONF = CONF if IS_CHECKOUT else USER_CONF
 """Where this machine's options are written, such as ``cluster=this_machine``."""

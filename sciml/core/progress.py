@@ -1,4 +1,4 @@
-"""Shows progress on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Shows progress: a live bar on a terminal, one line that changes in a notebook, plain lines on stderr elsewhere."""
 
 from __future__ import annotations
 
@@ -7,13 +7,52 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 FIRST_S = 2.0
 """After this time something is said of what takes longer."""
 PLAIN_INTERVAL_S = 10.0
+NOTEBOOK_INTERVAL_S = 0.5
+
+
+class NotebookBar:
+    """Shows a bar and a line of text in a notebook, below the cell that runs; each update takes the place of the last,
+    and so a saved notebook keeps one line.
+    """
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._last = 0.0
+
+    def show(self, text: str, share: float, *, at_once: bool = False) -> None:
+        """Replaces what is shown, unless that is half a second old at most.
+
+        Args:
+            share: of the work that is done, from 0 to 1.
+            at_once: whether it is shown however young the last one is.
+        """
+        now = time.monotonic()
+        if not at_once and now - self._last < NOTEBOOK_INTERVAL_S:
+            return
+        self._last = now
+        from html import escape
+
+        from IPython.display import display
+
+        bar = f'<progress value="{share:.4f}" max="1" style="width: 12em"></progress> <code>{escape(text)}</code>'
+        shown = {"text/plain": text, "text/html": bar}
+        if self._handle is None:
+            self._handle = display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+
+def in_notebook() -> bool:
+    """Says whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def track(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -26,7 +65,8 @@ def track(iterable: Iterable[T], description: str, total: int | None = None) -> 
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    yield from (_live if sys.stderr.isatty() else _plain)(iterable, description, total)
+    show = _live if sys.stderr.isatty() else _in_notebook if in_notebook() else _plain
+    yield from show(iterable, description, total)
 
 
 def _live(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -34,6 +74,15 @@ def _live(iterable: Iterable[T], description: str, total: int | None) -> Iterato
     from rich.progress import track as rich_track
 
     yield from rich_track(iterable, description, total=total, console=Console(stderr=True))
+
+
+def _in_notebook(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    bar, start, count = NotebookBar(), time.monotonic(), 0
+    for item in iterable:
+        bar.show(f"{description}: {count}{f'/{total}' if total else ''}", count / total if total else 0.0)
+        yield item
+        count += 1
+    bar.show(f"{description}: {count} done in {time.monotonic() - start:.0f} s", 1.0, at_once=True)
 
 
 def _plain(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:

@@ -67,7 +67,9 @@ def render(*parts: RenderableType | str) -> str:
             text.append(part)
             continue
         file = StringIO()
-        console = Console(file=file, width=WIDTH, color_system=None, force_terminal=False, highlight=False)
+        console = Console(
+            file=file, width=WIDTH, color_system=None, force_terminal=False, force_jupyter=False, highlight=False
+        )
         console.print(part)
         text += [line.rstrip() for line in file.getvalue().rstrip("\n").split("\n")]
     return "\n".join(text)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from typing_extensions import TypedDict
 
 from sciml.core.files import disk_errors, read_json_lines, write_text
+from sciml.core.progress import NotebookBar, in_notebook
 
 
 class Callback(Protocol):
@@ -67,7 +68,9 @@ class MetricsLog:
 
 
 class ProgressView:
-    """Shows step, loss, samples/s, most memory and time left: a live bar on a terminal, plain lines elsewhere."""
+    """Shows step, loss, samples/s, most memory and time left: a live bar on a terminal, one line that changes in a
+    notebook, plain lines elsewhere.
+    """
 
     PLAIN_INTERVAL_S = 10.0
 
@@ -76,6 +79,7 @@ class ProgressView:
         self.began = self.last_line = time.monotonic()
         self.valid = self.memory = ""
         self.bar = _rich_bar(max_steps, start_step) if sys.stderr.isatty() else None
+        self.notebook = NotebookBar() if self.bar is None and in_notebook() else None
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:
         rate = record["samples_per_s"]
@@ -87,10 +91,14 @@ class ProgressView:
             progress.update(task, completed=step, info=text)
             return
         now = time.monotonic()
+        left = (now - self.began) / (step - self.start_step) * (self.max_steps - step)
+        line = f"step {step}/{self.max_steps}  {text}  {left:.0f} s left"
+        if self.notebook is not None:
+            self.notebook.show(line, step / self.max_steps, at_once=step == self.max_steps)
+            return
         if now - self.last_line >= self.PLAIN_INTERVAL_S or step in (self.start_step + 1, self.max_steps):
             self.last_line = now
-            left = (now - self.began) / (step - self.start_step) * (self.max_steps - step)
-            print(f"step {step}/{self.max_steps}  {text}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def on_validation(self, step: int, record: Mapping[str, Any]) -> None:
         self.valid = f"  valid {record['loss']:.4f}"

@@ -40,7 +40,7 @@ def library() -> ctypes.CDLL | None:
         return None
     source = SOURCE.read_bytes()
     key = hashlib.sha256(b"\0".join([source, compiler.encode(), *map(str.encode, FLAGS), _processor()])).hexdigest()
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sciml"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sciml"
     path = folder / f"solver-{key[:16]}.so"
     try:
         if not path.exists():

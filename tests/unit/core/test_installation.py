@@ -1,6 +1,7 @@
 """Paths mean the working folder, then the project; what a run keeps of them opens from any folder."""
 
 import os
+import subprocess
 import sys
 
 from sciml.core.installation import ROOT, located, recorded, start
@@ -37,3 +38,17 @@ def test_commands_are_told_as_this_one_was_started(monkeypatch):
     assert start("train") == "python -m sciml train"
     monkeypatch.setattr(sys, "argv", [os.path.join("scripts", "train.py")])
     assert start("forecast") == "python scripts/forecast.py"
+
+
+def test_an_account_without_a_home_imports_it():
+    """As in a container whose user has a number and no name."""
+    program = (
+        "import pwd\n"
+        "def unknown(*_): raise KeyError('uid not found')\n"
+        "pwd.getpwuid = pwd.getpwnam = unknown\n"
+        "import sciml.core.installation as i; print(i.USER_CONF)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CONFIG_HOME")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "~/.config/sciml"

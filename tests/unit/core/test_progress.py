@@ -1,9 +1,14 @@
 """Long work is never silent, and short work says one line."""
 
+import sys
 import time
+from types import ModuleType, SimpleNamespace
+
+import pytest
 
 from sciml.core import progress
-from sciml.core.progress import track, waiting
+from sciml.core.progress import in_notebook, track, waiting
+from sciml.training.callbacks import ProgressView
 
 
 def test_short_work_says_one_line(capsys):
@@ -19,3 +24,48 @@ def test_one_long_part_is_no_silence(capsys, monkeypatch):
         time.sleep(0.1)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["simulating: 0/2, 0 s", "simulating: 2 done in 0 s", "measuring: 0 s"]
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """Is what a notebook shows below a cell: a list of outputs, each of which may be replaced."""
+    shown = []
+
+    def display(data, *, raw, display_id):
+        assert raw
+        assert display_id
+        number = len(shown)
+        shown.append(data)
+        return SimpleNamespace(update=lambda data, raw: shown.__setitem__(number, data))
+
+    ipython, module = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython = lambda: SimpleNamespace(kernel=object())
+    module.display = display
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    monkeypatch.setattr(progress, "NOTEBOOK_INTERVAL_S", 0.0)
+    return shown
+
+
+def test_a_notebook_has_one_line_that_changes(outputs, capsys):
+    assert in_notebook()
+    assert list(track(range(100), "<reading>")) == list(range(100))
+    view = ProgressView(100)
+    for step in range(1, 101):
+        view.on_step(step, {"loss": 1.0, "samples_per_s": 10.0})
+    view.close()
+    assert [output["text/plain"] for output in outputs] == [
+        "<reading>: 100 done in 0 s",
+        "step 100/100  loss 1.0000  10 samples/s  0 s left",
+    ]
+    assert "&lt;reading&gt;" in outputs[0]["text/html"]
+    assert 'value="1.0000"' in outputs[1]["text/html"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shell_of_ipython_is_no_notebook(monkeypatch):
+    ipython = ModuleType("IPython")
+    for shell in (None, SimpleNamespace()):
+        ipython.get_ipython = lambda shell=shell: shell
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        assert not in_notebook()

@@ -19,6 +19,13 @@ def test_columns_are_aligned_and_numbers_stand_to_the_right():
     ]
 
 
+def test_a_notebook_shows_no_table_that_was_only_rendered(monkeypatch, capsys):
+    expected = render(table(["a"], [("1",)]))
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert render(table(["a"], [("1",)])) == expected != ""
+    assert capsys.readouterr().out == ""
+
+
 def test_output_is_the_same_whatever_the_terminal(monkeypatch):
     plain = render(table(["a", "b"], [("[red]1[/red]", "x" * 200)]))
     for name, value in {"FORCE_COLOR": "1", "COLUMNS": "40", "TERM": "xterm-256color"}.items():
