@@ -6,6 +6,7 @@ import sys
 
 import sciml
 from sciml.app.cli import main as run
+from sciml.app.cli import print_out
 from sciml.app.verbs import SUMMARIES
 from sciml.core.errors import nearest
 
@@ -16,9 +17,9 @@ def main() -> None:
     if verb in ("-h", "--help", "help"):
         from sciml.app.help import overview
 
-        print(overview())
+        print_out(overview())
     elif verb in ("-V", "--version", "version"):
-        print(f"sciml {sciml.__version__}")
+        print_out(f"sciml {sciml.__version__}")
     elif verb in SUMMARIES:
         run(verb, arguments)
     else:

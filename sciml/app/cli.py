@@ -50,7 +50,7 @@ def _help(verb: str, arguments: list[str]) -> None:
     from sciml.app.help import help_text
 
     config_dir = _option(arguments, "--config-dir")
-    _print(help_text(verb, arguments, config_dir))
+    print_out(help_text(verb, arguments, config_dir))
     sys.exit(0)
 
 
@@ -85,7 +85,7 @@ def _run(verb: str, arguments: list[str]) -> None:
     composition = _compose(verb, _overrides([argument for argument in arguments if argument != "--cfg"]), config_dir)
     _check_groups(composition)
     if "--cfg" in arguments:
-        _print(_yaml(composition.config).rstrip())
+        print_out(_yaml(composition.config).rstrip())
         return
     with waiting("loading libraries") if _speaks() else nullcontext():
         command = importlib.import_module(f"sciml.app.{verb}")
@@ -103,19 +103,20 @@ def _run_many(verb: str, arguments: list[str], config_dir: str | None) -> None:
 
     words = _overrides([argument for argument in arguments if argument != "--cfg"])
     if "--cfg" in arguments:
-        _print("---\n".join(_yaml(one.composition.config) for one in combinations(words, config_dir)).rstrip())
+        print_out("---\n".join(_yaml(one.composition.config) for one in combinations(words, config_dir)).rstrip())
     else:
         _print_result(sweep(words, config_dir), as_json="output=json" in words)
 
 
 def _print_result(result: CommandResult, *, as_json: bool) -> None:
-    _print(json.dumps(result.document, default=str) if as_json else result.text)
+    print_out(json.dumps(result.document, default=str) if as_json else result.text)
 
 
-def _print(text: str) -> None:
+def print_out(text: str) -> None:
+    """Prints a text; a reader that goes away before its end, such as head, is no error."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

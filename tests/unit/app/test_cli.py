@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from sciml.__main__ import main as sciml_command
 from sciml.app.cli import main
 from sciml.app.verbs import SUMMARIES
 from sciml.core.installation import CONF
@@ -17,6 +18,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
     with os.fdopen(writing, "w") as left:
         monkeypatch.setattr(sys, "stdout", left)
         main("plan", ["--cfg"])
+
+
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_nor_is_one_that_has_seen_enough_of_the_verbs(word, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(sys, "argv", ["sciml", word])
+    with os.fdopen(writing, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        sciml_command()
 
 
 def test_every_script_is_a_verb():
