@@ -29,6 +29,8 @@ RIDGE = 1e-4
 ENERGY_WEIGHT = 1.0
 LEAST_SCALE = 1e-3
 """eV/A."""
+MOST_COEFFICIENTS = 3000
+"""Above it, from some twenty elements on, pairs have no corrections: a fit's memory grows with its square."""
 MOST_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 60_000, 20
 """How much is fitted to, how much at a time, and how few structures are not enough."""
 
@@ -81,6 +83,8 @@ class _Fit:
         self.elements, self.reach, self.repulsion = torch.tensor(elements), reach, repulsion
         count = len(elements)
         upper = torch.triu_indices(count, count, 1)
+        if (count + upper.shape[1]) * FUNCTIONS > MOST_COEFFICIENTS:
+            upper = upper[:, :0]
         self.pairs = torch.full((count, count), -1)
         self.pairs[upper[0], upper[1]] = self.pairs[upper[1], upper[0]] = count + torch.arange(upper.shape[1])
         self.num_pairs = (count + upper.shape[1]) * FUNCTIONS
@@ -176,7 +180,7 @@ class _Fit:
         first, second = places[batch.senders], places[batch.receivers]
         for kind in (first, second):
             table.index_add_(0, rows * width + kind, 0.5 * values)
-        unlike = first != second
+        unlike = self.pairs[first, second] >= 0
         table.index_add_(0, rows[unlike] * width + self.pairs[first, second][unlike], CORRECTION * values[unlike])
         return table.unflatten(0, (num_rows, width)).flatten(1)
 

@@ -15,6 +15,7 @@ from domains.materials.domain import MaterialsDomain
 from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
+from domains.materials.training import baseline_fit
 from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, PairResult, bells
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig, strained
@@ -88,6 +89,15 @@ def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
         return float((task.pair_result(batch, vectors).forces(batch) + beside - batch.labels["forces"]).abs().mean())
 
     assert miss(rest, repelled) < 1.1 * miss(alone, 0.0) < 0.8 * miss(alone, repelled)
+
+
+def test_pairs_of_many_elements_have_no_corrections(store, monkeypatch):
+    whole = fit_pair_baseline(store, 5.0)
+    assert whole.corrections.abs().max() > 0
+    monkeypatch.setattr(baseline_fit, "MOST_COEFFICIENTS", FUNCTIONS * len(whole.elements))
+    least = fit_pair_baseline(store, 5.0)
+    assert not least.corrections.any()
+    assert whole.scale < least.scale < 3 * whole.scale
 
 
 def test_hot_alloys_follow_from_hot_metals_and_cold_alloys(tmp_path):
