@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -33,6 +34,4 @@ def has_compiler(device: torch.device) -> bool:
     """Says whether torch can compile for a device here: a CPU needs a C++ compiler, others Triton."""
     if device.type == "cpu":
         return any(shutil.which(name) for name in COMPILERS)
-    from torch.utils._triton import has_triton
-
-    return has_triton()
+    return find_spec("triton") is not None

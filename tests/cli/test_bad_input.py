@@ -34,7 +34,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["optim=adam"], "optim: unknown option 'adam'; did you mean 'adamw'"),
         (["trainer.max_steps=many"], "trainer.max_steps must be a whole number, got 'many'"),
         (["trainer.max_steps=-1"], "trainer.max_steps must be at least 1, got -1; try trainer.max_steps=1000"),
-        (["trainer.precision=fp64"], "trainer.precision must be one of fp32, bf16, fp16, got 'fp64'"),
+        (["trainer.precision=fp64"], "trainer.precision must be one of auto, fp32, bf16, fp16, got 'fp64'"),
         (["model.num_heads=5"], "model.num_heads must divide model.embed_dim, got 5 and 128"),
         (["model.patch_size=5"], "patch"),
         (["data.path=nowhere.nc"], "nowhere.nc"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from domains.fluids.data.batch import FlowSample, Start
@@ -49,7 +50,7 @@ class PlannedFlows(FlowSamples):
         )
 
 
-def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Shaped[Tensor, "..."]:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
