@@ -119,15 +119,15 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
         mask: Bool[Tensor, "batch token"] | None = None,
         windows: Partition | None = None,
-    ) -> Float[Tensor, "batch token embed"]:
-        """Attends over all tokens, or within windows.
+    ) -> Float[Tensor, "batch own_token embed"]:
+        """Attends over all tokens, or within windows, and returns this rank's.
 
         Args:
             rotary: turns queries and keys by their tokens' positions.
             mask: which of a sample's tokens are seen; all by default.
             windows: those to attend within.
         """
-        projected = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        projected = [w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv)]
         mixed = recompute("full" if self.recompute else "none", self._mixed, *projected, rotary, mask, windows)
         return self.wo(mixed.flatten(-2))
 

@@ -25,7 +25,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(embed_dim, hidden_dim)
         self.down = nn.Linear(hidden_dim, embed_dim)
 
-    def forward(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+    def forward(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*own embed"]:
         return self.down(F.gelu(self.up(x)))
 
 
@@ -45,7 +45,7 @@ class GatedMLP(nn.Module):
         self.gate = nn.Linear(embed_dim, hidden_dim)
         self.down = nn.Linear(hidden_dim, embed_dim)
 
-    def forward(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*batch embed"]:
+    def forward(self, x: Float[Tensor, "*batch embed"]) -> Float[Tensor, "*own embed"]:
         return self.down(self.up(x) * F.silu(self.gate(x)))
 
 

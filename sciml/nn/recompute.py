@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sciml.core.seeding import shared_generator
@@ -79,36 +77,36 @@ def _keeping(context: AbstractContextManager[Any], results: list[Any], is_again:
         _results.reset(token)
 
 
-def recompute(mode: str, function: Callable[..., Tensor], *args: Any) -> Float[Tensor, "..."]:
+def recompute(mode: str, function: Callable[..., T], *args: Any) -> T:
     """Applies a function, keeping as much for the backward pass as the mode says.
 
     Args:
         mode: ``none`` keeps everything, as does ``attention``, which :class:`sciml.nn.attention.SelfAttention` sees to
             inside of the function; ``selective`` keeps matrix products and attention and computes what
             lies between them again, which costs next to no FLOPs; ``full`` keeps the inputs alone.
-        function: a block of the model.
+        function: a block of the model; it may return tensors in a container.
         args: its inputs.
     """
     if mode in ("none", "attention") or not torch.is_grad_enabled():
         return function(*args)
     function = _DrawnAlike(function)
     with _casting_anew():
-        if mode == "full":
-            return checkpoint(function, *args, use_reentrant=False)
-        return checkpoint(function, *args, use_reentrant=False, context_fn=_contexts)
+        contexts: dict[str, Any] = {} if mode == "full" else {"context_fn": _contexts}
+        result: T = checkpoint(function, *args, use_reentrant=False, **contexts)
+        return result
 
 
-class _DrawnAlike:
+class _DrawnAlike(Generic[T]):
     """Calls a function a second time with what it drew from :func:`shared_generator` the first time.
 
     Of torch's own generators checkpoints see to that themselves.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
+    def __init__(self, function: Callable[..., T]) -> None:
         self.function, self.first = function, True
         self.state = shared_generator().get_state()
 
-    def __call__(self, *args: Any) -> Float[Tensor, "..."]:
+    def __call__(self, *args: Any) -> T:
         if self.first:
             self.first = False
             return self.function(*args)

@@ -46,7 +46,7 @@ class VocabularyEmbedding(nn.Module):
         self.combine: Map = same
         starts_as(self, weight=Normal(INITIAL_STD))
 
-    def forward(self, words: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token embed"]:
+    def forward(self, words: Int[Tensor, "batch token"]) -> Float[Tensor, "batch own_token embed"]:
         if self.own_words is None:
             return F.embedding(words, self.weight)
         row, is_own = rows_of(words, self.own_words)

@@ -34,7 +34,7 @@ class Shown:
 
     def of(self, field: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Returns values of a store in the usual unit."""
-        return field * self.scale
+        return np.asarray(field * self.scale)
 
     def error_text(self, error: float) -> str:
         """Returns an error in the usual unit, with that in the unit of scores beside it where it differs."""

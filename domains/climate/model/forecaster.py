@@ -190,8 +190,8 @@ class ClimateViT(GridViT):
         constant_names: Sequence[str] | None,
         coordinates: Mapping[str, Float[Tensor, "token"]],
         topology: Topology,
-    ) -> Float[Tensor, "batch token embed"]:
-        """Returns the tokens of a state with the embedding of their positions: what stands before the blocks."""
+    ) -> Float[Tensor, "batch own_token embed"]:
+        """Returns this rank's tokens of a state with the embedding of their positions: what the blocks begin with."""
         names = tuple(channel_names or self.inputs)
         if constants is not None and constants.shape[-3]:
             constants = constants.to(fields.dtype).expand(len(fields), -1, -1, -1)

@@ -68,8 +68,8 @@ class VariableTokenizer(nn.Module):
 
     def forward(
         self, patches: Float[Tensor, "batch token variable pixel"], names: Sequence[str] | None = None
-    ) -> Float[Tensor, "batch token embed"]:
-        """Returns one token for each patch.
+    ) -> Float[Tensor, "batch own_token embed"]:
+        """Returns one token for each patch, or for this rank's.
 
         Args:
             patches: standardized pixels.

@@ -45,7 +45,7 @@ class Inflow(NamedTuple):
 def stage_x(
     start: State,
     state: State,
-    seconds: Float[Tensor, ""],
+    seconds: Float[Tensor, "..."],
     dx: float,
     air: Air,
     jet: Inflow | None,
@@ -57,6 +57,7 @@ def stage_x(
         dx: m.
         air: averages of cells.
         jet: what is blown in at the left; None repeats the right edge.
+        seconds: of the stage, of all members or (m, 1, 1) of each.
         force: what the momentum along z gains, kg/(m^2 s^2).
     """
     faces = state[0].shape[-1] + 1
@@ -83,10 +84,10 @@ def stage_x(
 def stage_z(
     start: State,
     state: State,
-    seconds: Float[Tensor, ""],
+    seconds: Float[Tensor, "..."],
     dz: float,
     air: Air,
-    ghost_ratio: Float[Tensor, "m 4 1"],
+    ghost_ratio: Float[Tensor, "#m 4 1"],
     force: Float[Tensor, "m z x"] | None,
 ) -> State:
     """Takes one stage along z, between solid walls.

@@ -454,7 +454,10 @@ class TestScreen:
         model = EAM()
         model.schema = dataclasses.replace(SCHEMA, elements=(28, 29, 46, 47))
         model.statistics = dataclasses.replace(
-            statistics(), element_counts=torch.ones(4), shortest=torch.full((4, 4), 2.2, dtype=torch.float64)
+            statistics(),
+            references=torch.zeros(1, 4).double(),
+            element_counts=torch.ones(4),
+            shortest=torch.full((4, 4), 2.2, dtype=torch.float64),
         )
         config = small(elements="NiCuPdAg", order=(1, 2, 3, 4), strains=(0.0,), decorations=1)
         make_screen(model, config, tmp_path / "out", {})
