@@ -12,7 +12,7 @@ from sciml.distributed.not_compiled import NotCompiled
 from sciml.models.vit import Block
 
 COMPILERS = ("g++", "clang++")
-"""What torch's compiler calls on a CPU."""
+"""Programs of which torch's compiler needs one on a CPU."""
 
 
 def compile_blocks(model: nn.Module) -> None:

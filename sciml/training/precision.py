@@ -9,7 +9,7 @@ import torch
 from sciml.training.config import Precision, PrecisionChoice
 
 CPU_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
-"""What processors call products in bf16: Intel and AMD, ARM."""
+"""Names by which processors tell that they multiply in bf16: those of Intel and AMD, and of ARM."""
 
 
 def chosen_precision(choice: PrecisionChoice, device: torch.device, *, is_differentiated_twice: bool) -> Precision:

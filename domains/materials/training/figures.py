@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 3
 BINS = 12
 AXES = {"element": "element", "order": "elements of the alloy", "branch": "data set"}
-"""What errors are told apart by, as axes say it."""
+"""Words on the axes of errors that are told apart by one of these."""
 ERROR_COLOR = "#D62718"
 
 
