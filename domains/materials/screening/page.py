@@ -1,4 +1,6 @@
-"""A screen as one HTML file: the ranking, elastic constants, notes and pictures; nothing is loaded from anywhere."""
+"""Writes a screen as one HTML file: the best, pictures, elastic constants, notes and the ranking; nothing is loaded
+from anywhere.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
 th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+h1 { overflow-wrap: anywhere; } summary { cursor: pointer; font-weight: 600; }
 img { max-width: 100%; background: #fff; } figure { margin: 2rem 0; } .muted { color: #777; }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd; } }
 """
-MOST_ROWS = 200
+FIRST_ROWS, MOST_ROWS = 15, 200
+"""How many of the best open the page, and how many can be unfolded at its end."""
 
 
 def page(
@@ -40,8 +44,10 @@ def page(
         figures: with the files that they were drawn into.
     """
     title = escape(str(record["title"]))
+    first, most = min(len(rows), FIRST_ROWS), min(len(rows), MOST_ROWS)
     parts = [f"<h1>{title}</h1>", f"<p class=muted>{escape(str(record['model']['data']))}</p>"]
-    parts += [f"<h2>The best {min(len(rows), MOST_ROWS)} of {len(rows):,}</h2>", _ranking(rows[:MOST_ROWS], config)]
+    parts += [f"<h2>The best {first} of {len(rows):,}</h2>", _ranking(rows[:first], config)]
+    parts += [_picture(figure, path) for figure, path in figures]
     if stiff:
         parts += ["<h2>Elastic constants</h2>", _table(HEAD, [elastic_cells(*one) for one in stiff])]
         parts.append(
@@ -49,7 +55,9 @@ def page(
             "speak for ductility. After ± the standard deviation among members.</p>"
         )
     parts += ["<h2>Notes</h2><ul>", *(f"<li>{escape(note)}</li>" for note in record["notes"]), "</ul>"]
-    parts += [_picture(figure, path) for figure, path in figures]
+    if most > first:
+        ranking = _ranking(rows[:most], config)
+        parts.append(f"<details><summary>The best {most} of {len(rows):,}</summary>{ranking}</details>")
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
     return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
 
@@ -66,11 +74,18 @@ def _ranking(rows: Sequence[Ranked], config: ScreenConfig) -> str:
         if row.decomposition is not None:
             cells[-1] += [_mev(row.above_hull), row.decomposition.text]
         cells[-1].append(one.outside)
-    return _table([*head, "outside"], cells) + "<p class=muted>Energies in meV/atom.</p>"
+    columns = zip([*head, "outside"], *cells, strict=True)
+    told = [column for column in columns if any(column[1:])]
+    meaning = (
+        "Energies in meV/atom. The enthalpy is relative to the pure elements; its error is that of the mean over "
+        "random sites, its spread that among the members of an ensemble."
+    )
+    names, *lines = zip(*told, strict=True)
+    return f"{_table(names, lines)}<p class=muted>{meaning}</p>"
 
 
 def _mev(value: float | None) -> str:
-    return "" if value is None else f"{1e3 * value:.1f}"
+    return "" if value is None else f"{round(1e3 * value, 1) + 0.0:.1f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -450,6 +450,20 @@ class TestScreen:
         made = make_screen(EAM(), small(warren_cowley={"Ni-Pd": -0.1}), tmp_path / "out", {})
         assert any("short-range order is missed by" in note for note in made.document["notes"])
 
+    def test_the_page_opens_with_the_best_and_shows_no_empty_column(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("domains.materials.screening.page.FIRST_ROWS", 2)
+        make_screen(EAM(), small(), tmp_path / "out", {})
+        page = (tmp_path / "out" / "screen.html").read_text()
+        rows = len(rows_of(tmp_path / "out"))
+        assert rows > 2
+        assert f"The best 2 of {rows}" in page
+        opening, _, unfolded = page.partition("<details>")
+        assert opening.count("<tr>") == 1 + 2
+        assert unfolded.count("<tr>") == 1 + rows
+        assert ">enthalpy<" in page
+        assert ">spread<" not in page  # a single model has none
+        assert ">-0.0<" not in page
+
     def test_pictures_of_four_elements(self, tmp_path):
         model = EAM()
         model.schema = dataclasses.replace(SCHEMA, elements=(28, 29, 46, 47))
