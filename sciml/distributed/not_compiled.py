@@ -19,7 +19,7 @@ class NotCompiled:
     _all: ClassVar[WeakSet[NotCompiled]] = WeakSet()
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+        self.function, self.is_protected = function, False
         self._all.add(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -32,4 +32,5 @@ class NotCompiled:
         import torch
 
         for one in cls._all:
-            one.function = torch.compiler.disable(one.function)
+            if not one.is_protected:
+                one.function, one.is_protected = torch.compiler.disable(one.function), True

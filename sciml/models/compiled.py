@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from importlib.util import find_spec
-
-import torch
 from torch import nn
 
 from sciml.distributed.not_compiled import NotCompiled
 from sciml.models.vit import Block
-
-COMPILERS = ("g++", "clang++")
-"""Programs of which torch's compiler needs one on a CPU."""
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -28,10 +21,3 @@ def compile_blocks(model: nn.Module) -> None:
 def blocks_of(model: nn.Module) -> list[Block]:
     """Returns the transformer blocks of a model."""
     return [module for module in model.modules() if isinstance(module, Block)]
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Says whether torch can compile for a device here: a CPU needs a C++ compiler, others Triton."""
-    if device.type == "cpu":
-        return any(shutil.which(name) for name in COMPILERS)
-    return find_spec("triton") is not None

@@ -145,7 +145,7 @@ class TrainingSession:
         store = None if folder is None else open_checkpoints(spec, world, folder)
         checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
         model = build_model(spec, splits, task, source, mesh, checkpoint)
-        check_compile(spec.trainer.compile, model, task)
+        check_compile(spec.trainer.compile, model, task, is_reference=path is not None)
         if folder is None:
             folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
             lock = RunLock(folder.path) if world.is_main else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sciml.core.compiler import can_compile
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import Task
-from sciml.models.compiled import blocks_of, compile_blocks, has_compiler
+from sciml.models.compiled import blocks_of, compile_blocks
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import Compile
 from sciml.training.engine import Engine
@@ -22,18 +23,21 @@ def obstacle(model: ParallelModel, task: Task) -> str | None:
         return "a loss that is made of gradients cannot go through compiled blocks"
     if not blocks_of(model.module):
         return f"{type(model.module).__name__} has no transformer blocks to compile"
-    if not has_compiler(device):
+    if not can_compile(device):
         return f"torch finds no compiler for {device.type} here (a CPU needs g++ or clang++)"
     return None
 
 
-def check_compile(choice: Compile, model: ParallelModel, task: Task) -> None:
+def check_compile(choice: Compile, model: ParallelModel, task: Task, *, is_reference: bool = False) -> None:
     """Refuses to compile what cannot be compiled, before anything is written.
+
+    Args:
+        is_reference: whether it is trained beside a run, and so as it is where it cannot be compiled.
 
     Raises:
         ConfigError: saying why.
     """
-    found = obstacle(model, task) if choice is True else None
+    found = obstacle(model, task) if choice is True and not is_reference else None
     if found is not None:
         raise ConfigError(found, key="trainer.compile", hint="use false, or auto")
 
@@ -42,14 +46,16 @@ class Compilation:
     """Compiles the blocks of a model in the course of its training.
 
     Args:
-        choice: ``true`` compiles at once, ``auto`` where enough of the training is left, ``false`` never.
+        choice: ``true`` compiles at once, ``auto`` where enough of the training is left, ``false`` never. What cannot
+            be compiled is left alone, as a reference model without blocks is beside a run that is compiled.
     """
 
     def __init__(self, choice: Compile, engine: Engine, task: Task) -> None:
         self.engine = engine
         self._seconds: list[float] = []
-        self.waits = choice == "auto" and obstacle(engine.model, task) is None
-        if choice is True:
+        possible = choice is not False and obstacle(engine.model, task) is None
+        self.waits = choice == "auto" and possible
+        if choice is True and possible:
             compile_blocks(engine.model.module)
 
     def after_step(self, seconds: float, steps_left: int) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from sciml.core.compiler import can_compile
 from sciml.distributed.world import World
-from sciml.models.compiled import blocks_of, compile_blocks, has_compiler
+from sciml.models.compiled import blocks_of, compile_blocks
 from sciml.training.engine import NativeEngine
 from tests.distributed import cases
 from tests.distributed.test_parity import MESHES, alone, size_of
@@ -40,7 +41,7 @@ def _compiled(model: Any, *args: Any) -> NativeEngine:
     + [pytest.param("tp2", False, marks=pytest.mark.slow), pytest.param("pp2", False, marks=pytest.mark.slow)],
 )
 def test_compiled_blocks_train_as_others_do(ranks, mesh, traced_only):
-    if not traced_only and not has_compiler(torch.device("cpu")):
+    if not traced_only and not can_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler here")
     expected = alone("vit", "sgd")
     for found in ranks(size_of(MESHES[mesh])).run(train, "vit", MESHES[mesh], traced_only):

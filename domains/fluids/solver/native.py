@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -17,12 +16,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from sciml.core.compiler import cpp_compiler
+
 if TYPE_CHECKING:
     from domains.fluids.solver.equations import State
     from domains.fluids.solver.step import Dynamics
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-COMPILERS = ("g++", "clang++")
 FLAGS = (
     "-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC",
     "-shared",
@@ -35,7 +35,7 @@ KINDS: dict[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: c
 @cache
 def library() -> ctypes.CDLL | None:
     """Returns the compiled kernel; None where there is no compiler, or it fails."""
-    compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
+    compiler = cpp_compiler()
     if compiler is None:
         return None
     source = SOURCE.read_bytes()

@@ -14,7 +14,7 @@ from domains.fluids.data.writers import WRITERS, Ensemble
 from domains.fluids.solver import CASES, VARIABLES, Flow, run
 from domains.fluids.solver.random_flows import draw
 from domains.fluids.solver.simulate_config import SimulateConfig
-from domains.fluids.solver.step import can_compile
+from sciml.core.compiler import can_compile
 from sciml.core.files import allocate, atomic_file, write_json
 from sciml.core.lock import lock_output
 from sciml.core.progress import track

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,13 +204,6 @@ def block_mean(state: State, factor: int) -> State:
 def _detached(state: State) -> State:
     dens, momentum_x, momentum_z, theta = (field.detach() for field in state)
     return dens, momentum_x, momentum_z, theta
-
-
-def can_compile(device: torch.device) -> bool:
-    """Says whether the machine has torch's compiler."""
-    if device.type == "cpu":
-        return any(shutil.which(name) for name in ("g++", "clang++"))
-    return importlib.util.find_spec("triton") is not None
 
 
 def _compiled(function: Callable[..., State]) -> Callable[..., State]:

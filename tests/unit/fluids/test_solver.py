@@ -24,7 +24,7 @@ from domains.fluids.solver import (
     totals,
 )
 from domains.fluids.solver.background import C0, CP, CV, GAMMA, P0, RD
-from domains.fluids.solver.step import can_compile
+from sciml.core.compiler import can_compile
 from sciml.core.errors import ConfigError, RunError
 
 ORIGINAL = Path(__file__).parents[3].parent / "shared" / "data" / "miniweather"
@@ -229,7 +229,7 @@ class TestBatch:
         assert torch.tensor(1e-310, dtype=torch.float64) * 1 > 0
 
     def test_without_a_compiler_torch_steps(self, monkeypatch):
-        monkeypatch.setattr(native.shutil, "which", lambda _: None)
+        monkeypatch.setattr(native, "cpp_compiler", lambda: None)
         native.library.cache_clear()
         try:
             alone = simulated([CASES["thermal"]], SMALL, 5)

@@ -1,4 +1,4 @@
-"""What is frozen is planned with weights, and without gradients, moments and messages for them."""
+"""Tests that frozen parameters are planned with weights alone: no gradients, moments and messages for them."""
 
 from __future__ import annotations
 

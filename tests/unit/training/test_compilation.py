@@ -62,14 +62,16 @@ def refusal(model, twice=False):
         check_compile(True, engine(model).model, SimpleNamespace(needs_double_backward=twice))
     for choice in ("auto", False):
         check_compile(choice, engine(model).model, SimpleNamespace(needs_double_backward=twice))
+    check_compile(True, engine(model).model, SimpleNamespace(needs_double_backward=twice), is_reference=True)
     return str(caught.value)
 
 
 def test_what_cannot_be_compiled_is_left_alone_or_refused(compiled, monkeypatch):
-    assert compiled_after(compiled, "auto", 10.0, 10**6, twice=True) is None
+    for choice in ("auto", True):
+        assert compiled_after(compiled, choice, 10.0, 10**6, twice=True) is None
     assert "made of gradients" in refusal(blocks(), twice=True)
     assert "Linear has no transformer blocks" in refusal(nn.Linear(2, 2))
-    monkeypatch.setattr(compilation, "has_compiler", lambda device: False)
+    monkeypatch.setattr(compilation, "can_compile", lambda device: False)
     assert "finds no compiler for cpu" in refusal(blocks())
     assert compiled_after(compiled, "auto", 10.0, 10**6) is None
 
