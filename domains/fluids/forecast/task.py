@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.batch import FlowBatch, FlowPart, resample
-from domains.fluids.data.datasets import MASS
-from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, FluidsStatistics
+from domains.fluids.data.schema import BACKGROUND, OBSTACLE, FluidsSchema, FluidsStatistics
+from domains.fluids.forecast.conserved_means import check_conserved, conserved_variables, keep_means
 from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
@@ -24,9 +24,8 @@ from domains.fluids.refine.model import RefineModel, change_names
 from domains.fluids.refine.solver_step import Solved, SolverStep, can_be_solved, orders, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
 from domains.fluids.solver.cases import Flow
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, NonNegative
-from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
@@ -34,8 +33,6 @@ from sciml.report.style import AMBER, GRAY, GREEN, ORANGE
 
 CORRECTION = 0.2
 """Size of a correction of a solver's step over that of the step, roughly; what a model says is in units of it."""
-CLOSED = {"periodic", "wall"}
-"""Sides through which nothing leaves."""
 STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
 
@@ -229,7 +226,7 @@ class FluidsTask:
             increment = increment * CORRECTION + (solved.fields - state) / self._increment_scale(name, part)
         if part.fluid is not None:
             increment = increment * part.fluid
-        return self._conserving(increment, name, part)
+        return keep_means(increment, self.schema.data_sets[name].variables, self.conserved[name], part)
 
     def _inputs(self, name: str, part: FlowPart, solved: Solved | None = None) -> tuple[tuple, dict]:
         """Returns what the model is called with."""
@@ -289,20 +286,6 @@ class FluidsTask:
             fields.append(values / scale.constant_std[:, None, None])
         return fields
 
-    def _conserving(
-        self, increment: Float[Tensor, "batch variable z x"], name: str, part: FlowPart
-    ) -> Float[Tensor, "batch variable z x"]:
-        """Takes out the mean of what a flow keeps: nothing leaves through its sides and nothing is blown in."""
-        if not self.conserved[name]:
-            return increment
-        variables = self.schema.data_sets[name].variables
-        kept = torch.tensor([[one in self.conserved[name] for one in variables]], device=increment.device)
-        if part.steady is not None:
-            kept = kept & part.steady
-        weight = torch.ones_like(increment[:, :1]) if part.fluid is None else part.fluid.to(increment.dtype)
-        mean = (increment * weight).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
-        return increment - mean * weight * kept[..., None, None]
-
     def _increment_scale(self, name: str, part: FlowPart) -> Float[Tensor, "batch variable 1 1"]:
         return self.statistics.scales[name].increments_over(part.steps[:, 0])
 
@@ -343,34 +326,6 @@ def known_flows(part: FlowPart) -> tuple[Flow, ...] | None:
 def persistence(batch: FlowBatch) -> Prediction:
     """Predicts that nothing changes."""
     return Prediction({name: part.initial for name, part in batch.parts.items()})
-
-
-def conserved_variables(conserve: Sequence[str], name: str, data_set: DataSet) -> tuple[str, ...]:
-    """Returns those variables of a data set whose means steps must not change."""
-    sides = {side for both in data_set.sides.values() for side in both}
-    known = MASS if AUTO in conserve and sides <= CLOSED else ()
-    return tuple(variable for variable in data_set.variables if variable in (*known, *conserve))
-
-
-def check_conserved(conserve: Sequence[str], schema: FluidsSchema) -> None:
-    """Refuses what flows cannot conserve.
-
-    Raises:
-        ConfigError: an unknown variable, or a domain that is open.
-    """
-    for variable in conserve:
-        if variable == AUTO:
-            continue
-        if variable not in schema.channels:
-            raise ConfigError(
-                f"the data have no {variable!r}", key="task.conserve", hint=nearest(variable, schema.channels)
-            )
-        for name, data_set in schema.data_sets.items():
-            sides = {side for both in data_set.sides.values() for side in both}
-            if variable in data_set.variables and not sides <= CLOSED:
-                raise ConfigError(
-                    f"{name} is open at a side: what is in it may leave", key="task.conserve", hint="task.conserve=[]"
-                )
 
 
 def _mean(squared: Float[Tensor, "batch variable z x"], fluid: Bool[Tensor, "batch 1 z x"] | None) -> Float[Tensor, ""]:

@@ -15,7 +15,7 @@ from domains.materials.data.neighbors import graph_sample, neighbor_list
 from domains.materials.data.structure import Structure
 from domains.materials.inference.predictor import Predictor
 from domains.materials.training.ensemble import combined
-from domains.materials.training.task import ENERGY
+from domains.materials.training.potential import ENERGY
 from sciml.core.errors import ConfigError
 
 SKIN = 0.5

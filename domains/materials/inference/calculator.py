@@ -18,7 +18,7 @@ from domains.materials.data.structure import ASE_RESULTS, Structure, stress_voig
 from domains.materials.inference.out_of_domain import Reason, edge_lengths, in_words, outside
 from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
 from domains.materials.training.ensemble import STD
-from domains.materials.training.task import ENERGY
+from domains.materials.training.potential import ENERGY
 from sciml.core.config import at_least
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from domains.materials.data.batch import GraphBatch
 from domains.materials.inference.predictor import Predictor
-from domains.materials.training.task import ENERGY
+from domains.materials.training.potential import ENERGY
 from sciml.core.errors import ConfigError, RunError
 from sciml.nn.message import NodeStates
 

@@ -20,7 +20,8 @@ from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import Structure
 from domains.materials.inference.partition import Ranks, evaluate_shared
 from domains.materials.training.ensemble import combined
-from domains.materials.training.task import ENERGY, MaterialsTask
+from domains.materials.training.potential import ENERGY
+from domains.materials.training.task import MaterialsTask
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh

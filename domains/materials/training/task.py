@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,17 +17,16 @@ from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
+from domains.materials.training.losses import LabelLosses
 from domains.materials.training.metrics import MaterialsMetrics
 from domains.materials.training.pair_baseline import PairBaseline, PairResult, evaluate
-from domains.materials.training.potential import ATOMIC, BONDED, REPULSION
+from domains.materials.training.potential import ATOMIC, BONDED, ENERGY, REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Fraction, Positive
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline, Score
 from sciml.models.gnn import Exchange
 from sciml.nn.repulsion import atomic_radii
-
-ENERGY = "energy"
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,9 @@ class MaterialsTask:
         members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
         total = torch.zeros((), device=batch.positions.device)
         parts: dict[str, Tensor] = {}
+        losses = LabelLosses(self.config.targets, self.config.huber, self.statistics)
         for member in members:
-            for name, (weight, error) in self._errors(member, batch).items():
+            for name, (weight, error) in losses(member, batch, late=self._is_late).items():
                 value = error.sum() / (batch.num_samples * len(members))
                 total = total + weight * value
                 parts[name] = parts.get(name, torch.zeros_like(value)) + value.detach()
@@ -290,49 +289,6 @@ class MaterialsTask:
         if target.gaussian:
             values[f"{name}_std"] = std * torch.exp(0.5 * raw[:, 1])
         return values
-
-    def _errors(self, found: Mapping[str, Tensor], batch: GraphBatch) -> dict[str, tuple[float, Tensor]]:
-        """Returns the weight of each label and its loss by structure, zero where a structure lacks it."""
-        errors: dict[str, tuple[float, Tensor]] = {}
-        for name, target in self.config.targets.items():
-            if target.kind != "energy":
-                errors[name] = self._weight(target), self._property_error(name, found, batch, target)
-                continue
-            rms = self.statistics.force_rms.to(batch.positions)
-            per_atom = ((found[ENERGY] - batch.labels[ENERGY]) / batch.num_atoms).to(rms)
-            errors[ENERGY] = self._weight(target), self._huber(per_atom / rms) * batch.masks[ENERGY]
-            if target.forces_weight and "forces" in batch.labels:
-                components = self._huber((found["forces"] - batch.labels["forces"]) / rms).mean(-1)
-                errors["forces"] = target.forces_weight, self._by_graph(components, batch) * batch.masks["forces"]
-            if target.stress_weight and "stress" in batch.labels:
-                scale = self.statistics.moments["stress"][1].to(batch.positions)
-                components = self._huber((found["stress"] - batch.labels["stress"]) / scale).mean((-1, -2))
-                errors["stress"] = target.stress_weight, components * batch.masks["stress"]
-        return errors
-
-    def _weight(self, target: TargetConfig) -> float:
-        """Returns the weight of a target at this step of the training."""
-        return target.late_weight if self._is_late and target.late_weight is not None else target.weight
-
-    def _property_error(
-        self, name: str, found: Mapping[str, Tensor], batch: GraphBatch, target: TargetConfig
-    ) -> Float[Tensor, "graph"]:
-        scale = self.statistics.moments[name][1]
-        error = (found[name] - batch.labels[name]) / scale
-        if target.gaussian:
-            spread = found[f"{name}_std"] / scale
-            rows = 0.5 * (error / spread).square() + spread.log()
-        else:
-            rows = self._huber(error)
-        return (self._by_graph(rows, batch) if target.kind == "node" else rows) * batch.masks[name]
-
-    def _huber(self, error: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.huber)
-
-    def _by_graph(self, rows: Float[Tensor, "atom"], batch: GraphBatch) -> Float[Tensor, "graph"]:
-        """Returns the mean over the atoms of each structure."""
-        total = rows.new_zeros(batch.num_samples).index_add(0, batch.graph_index, rows)
-        return total / batch.num_atoms
 
     def metrics(self) -> MaterialsMetrics:
         return MaterialsMetrics(self.schema, self.config.targets, spreads=self.config.members > 1)
