@@ -29,7 +29,8 @@ from sciml.planning.scaling_curve import scaling_curve
 from sciml.planning.search import Search
 from sciml.planning.space import FIXED, SearchConstraints
 from sciml.planning.strategy import TrainingSpec
-from sciml.report.plan_summary import plan_document, plan_text
+from sciml.report.plan_document import plan_document
+from sciml.report.plan_summary import plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
 from sciml.run.spec import RunSpec, planned_data

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from sciml.core.errors import ConfigError
-from sciml.distributed.axes import RING, SAMPLES, ULYSSES, Role, axes_of, key_of
+from sciml.distributed.axes import RING, ULYSSES, Role
 from sciml.distributed.mesh import Mesh
 from sciml.nn.initialization import Rule, generator_for, rule_of
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import is_shard, local, shard_modules
+from sciml.parallel.degrees import check_plan
 from sciml.parallel.pipeline import Pipeline
 from sciml.parallel.placement import Placement
 from sciml.parallel.plan import ShardingPlan, owners
@@ -187,26 +187,6 @@ def check_degrees(model: nn.Module, mesh: Mesh, config: ParallelConfig) -> None:
     """
     tokens, ring = mesh.size(ULYSSES), mesh.size(RING)
     check_plan(model, matrices=mesh.size(Role.MATRIX), tokens=tokens, ring=ring, stages=config.num_stages)
-
-
-def check_plan(model: nn.Module, *, matrices: int, tokens: int, ring: int, stages: int) -> None:
-    """Refuses degrees that a model's sharding plan cannot cut it by, and all but 1 of a model without a plan.
-
-    Raises:
-        ConfigError: naming degrees that work.
-    """
-    plan: ShardingPlan | None = getattr(model, "plan", None)
-    if plan is not None:
-        plan.check(model, matrices=matrices, tokens=tokens, ring=ring, stages=stages)
-        return
-    for role, degree in ((Role.STAGE, stages), (Role.TOKEN, tokens * ring), (Role.MATRIX, matrices)):
-        if degree > 1:
-            data = " or ".join(axis.key for axis in axes_of(*SAMPLES))
-            raise ConfigError(
-                f"must be 1 for {type(model).__name__}, which has no sharding plan, got {degree}",
-                key=key_of(role),
-                hint=f"try {data}",
-            )
 
 
 def is_same_parameter(module: nn.Module, name: str, other: str) -> bool:

@@ -15,8 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from sciml.core.errors import ConfigError
-from sciml.distributed.axes import RING, Role, key_of
+from sciml.distributed.axes import Role
 from sciml.nn.low_rank import DOWN, UP
 
 
@@ -238,90 +237,6 @@ class ShardingPlan:
         """
         return {name: self.style_of(name) for name, _ in owners(model)}
 
-    def check(self, model: nn.Module, *, matrices: int = 1, tokens: int = 1, ring: int = 1, stages: int = 1) -> None:
-        """Checks that degrees can cut the model evenly.
-
-        Args:
-            matrices: ranks that share matrices.
-            tokens: ranks that share tokens, and heads inside of attention.
-            ring: ranks that share tokens, and pass keys and values around.
-            stages: pipeline stages, over all ranks.
-
-        Raises:
-            ConfigError: naming the degrees that work.
-        """
-        self._check_matrices(model, matrices)
-        self._check_tokens(model, matrices, tokens)
-        self._check_ring(model, ring)
-        self._check_stages(model, stages)
-
-    def _check_matrices(self, model: nn.Module, ranks: int) -> None:
-        if ranks == 1:
-            return
-        cut = [
-            (style, parameter.shape[dim])
-            for name, module in owners(model)
-            for key, parameter in module.named_parameters(recurse=False)
-            if (dim := cut_dim(style := self.style_of(name), key)) is not None
-        ]
-        if not cut:
-            raise ConfigError(
-                "this model has nothing that tensor parallelism cuts", key=key_of(Role.MATRIX), hint="use 1"
-            )
-        counts = [count for _, count in cut] + self._num_heads(model)
-        if any(count % ranks for count in counts):
-            words = {count for style, count in cut if style is Style.VOCABULARY and count % ranks}
-            what = f"a vocabulary of {min(words)} words" if words else "the model's heads and channels"
-            raise ConfigError(
-                f"{ranks} ranks cannot share {what} evenly",
-                key=key_of(Role.MATRIX),
-                hint=f"degrees that work: {_degrees(counts)}",
-            )
-
-    def _check_tokens(self, model: nn.Module, matrix_ranks: int, ranks: int) -> None:
-        if ranks == 1:
-            return
-        heads = [count // matrix_ranks for count in self._num_heads(model)]
-        if not heads:
-            raise ConfigError("this model has no tokens to spread", key=key_of(Role.TOKEN), hint="use 1")
-        if any(count % ranks for count in heads):
-            raise ConfigError(
-                f"{ranks} ranks cannot share the {min(heads)} attention heads of a rank evenly",
-                key=key_of(Role.TOKEN),
-                hint=f"degrees that work: {_degrees(heads)}; parallel.{RING} spreads tokens over any number of ranks",
-            )
-
-    def _check_ring(self, model: nn.Module, ranks: int) -> None:
-        cores = self._cores(model)
-        if ranks == 1:
-            return
-        key = f"parallel.{RING}"
-        if not cores:
-            raise ConfigError("this model has no tokens to spread", key=key, hint="use 1")
-        if any(core.has_windows for core in cores):
-            raise ConfigError("windows do not go around a ring", key=key, hint=f"use 1, and {key_of(Role.TOKEN)}")
-        if any(core.dropout for core in cores):
-            raise ConfigError("a ring drops no attention weights", key=key, hint="use 1, or model.dropout=0")
-
-    def _check_stages(self, model: nn.Module, stages: int) -> None:
-        if stages == 1:
-            return
-        if self.stages.blocks is None:
-            raise ConfigError("this model cannot be cut into pipeline stages", key=key_of(Role.STAGE), hint="use 1")
-        depth = len(list(model.get_submodule(self.stages.blocks).children()))
-        if stages > depth:
-            raise ConfigError(
-                f"{stages} stages are more than the model's {depth} blocks",
-                key=key_of(Role.STAGE),
-                hint=f"at most {depth}",
-            )
-
-    def _num_heads(self, model: nn.Module) -> list[int]:
-        return [int(core.num_heads) for core in self._cores(model)]
-
-    def _cores(self, model: nn.Module) -> list[Any]:
-        return [module for name, module in model.named_modules() if fits(self.attention, name)]
-
 
 def owners(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yields the modules that own parameters themselves, with their dotted names."""
@@ -343,8 +258,3 @@ def _matches(pattern: str, name: str) -> bool:
 
 def _prefixed(prefix: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{prefix}.{name}" for name in names)
-
-
-def _degrees(counts: list[int]) -> str:
-    """Returns the degrees that divide all counts, in words."""
-    return ", ".join(str(d) for d in range(1, min(counts) + 1) if not any(count % d for count in counts))

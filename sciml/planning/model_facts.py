@@ -20,7 +20,8 @@ from sciml.domain.protocol import LossOutput
 from sciml.models.vit import Block
 from sciml.nn.window import Pattern
 from sciml.parallel.config import ParallelConfig
-from sciml.parallel.model import check_plan, cut
+from sciml.parallel.degrees import check_plan
+from sciml.parallel.model import cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
 from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile

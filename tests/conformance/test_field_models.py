@@ -12,7 +12,7 @@ from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
-from sciml.parallel.model import check_plan
+from sciml.parallel.degrees import check_plan
 from sciml.run.compose import compose
 from sciml.run.loaded import load_run
 from sciml.run.reference_models import build_reference_models, train_reference_models

@@ -17,6 +17,7 @@ from sciml.models.gnn import FORCE_LAYERS, GNN, GNNConfig
 from sciml.nn.low_rank import add_low_rank
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.data import keep_whole, local
+from sciml.parallel.degrees import check_cut
 from sciml.parallel.model import parallelize
 from sciml.parallel.plan import ShardingPlan, Style
 from sciml.training.engine import NativeEngine
@@ -145,7 +146,7 @@ def test_training_on_forces_is_that_of_one_process(ranks, layer, degrees):
 
 def test_a_degree_that_does_not_divide_channels_is_refused():
     with pytest.raises(ConfigError, match=r"parallel\.tp: 3 ranks cannot share .*degrees that work: 1, 2, 4, 8"):
-        Potential.plan.check(Potential("painn"), matrices=3)
+        check_cut(Potential.plan, Potential("painn"), matrices=3)
 
 
 @pytest.mark.parametrize("layer", ["pna", "gps"])
@@ -153,4 +154,4 @@ def test_property_layers_are_not_cut(layer):
     with torch.device("meta"):
         model = Potential(layer)
     with pytest.raises(ConfigError, match=r"parallel\.tp: this model has nothing that tensor parallelism cuts; use 1"):
-        Potential.plan.check(model, matrices=2)
+        check_cut(Potential.plan, model, matrices=2)

@@ -12,6 +12,7 @@ from domains.climate.model.forecaster import ClimateViT
 from sciml.core.errors import ConfigError
 from sciml.models.vit import ViTConfig
 from sciml.nn.norm import HeadNorm
+from sciml.parallel.degrees import check_cut
 from sciml.parallel.plan import Style, cut_dim, owners
 
 RANKS = 2
@@ -125,6 +126,6 @@ def test_slices_are_whole_heads():
 
 def test_degree_is_checked_against_heads():
     model = make(BASE)
-    ClimateViT.plan.check(model, matrices=4)
+    check_cut(ClimateViT.plan, model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 8 ranks .*degrees that work: 1, 2, 4"):
-        ClimateViT.plan.check(model, matrices=8)
+        check_cut(ClimateViT.plan, model, matrices=8)

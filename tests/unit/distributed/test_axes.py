@@ -26,6 +26,7 @@ NAMED_IN = {
     "sciml/planning/parameters.py": "shards are remembered under that word",
     "sciml/planning/machine.py": "shards are measured under that word",
     "sciml/report/plan_summary.py": "candidates are listed by the degrees that cut the model",
+    "sciml/report/plan_document.py": "candidates are listed by the degrees that cut the model",
     "sciml/tuning/space.py": "dp takes what the other degrees leave",
     "domains/climate/data/vocabulary.py": "short names of surface pressure and precipitation",
 }

@@ -16,6 +16,7 @@ from domains.fluids.data.boundary import Boundary
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.models.vit import ViT
+from sciml.parallel.degrees import check_cut
 
 from .flows import BOX, CHANNEL_FLOW, CHANNELS, SMALL, config, evidence, filled, flow, lead, model
 
@@ -286,7 +287,7 @@ def test_head_stays_float32_under_autocast():
 def test_every_module_has_exactly_one_rule(changes):
     made = model(**changes)
     AMRViT.plan.styles(made)
-    AMRViT.plan.check(made, matrices=3, tokens=1, stages=2)
+    check_cut(AMRViT.plan, made, matrices=3, tokens=1, stages=2)
 
 
 def test_it_is_built_on_the_meta_device():

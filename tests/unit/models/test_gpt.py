@@ -12,6 +12,7 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.nn.position import rotate, sequence_rotary
+from sciml.parallel.degrees import check_cut
 from sciml.parallel.plan import ShardingPlan
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
@@ -166,7 +167,7 @@ def test_a_vocabulary_that_ranks_cannot_share_is_refused(vocabulary, message):
     plan: ShardingPlan = GPT.plan
     gpt = GPT(replace(SMALL, vocabulary_size=vocabulary))
     if message is None:
-        plan.check(gpt, matrices=3)
+        check_cut(plan, gpt, matrices=3)
         return
     with pytest.raises(ConfigError, match=message):
-        plan.check(gpt, matrices=3)
+        check_cut(plan, gpt, matrices=3)

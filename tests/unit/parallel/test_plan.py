@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 from sciml.core.errors import ConfigError
+from sciml.parallel.degrees import check_cut
 from sciml.parallel.plan import ShardingPlan, Style, cut_dim, owners
 
 PLAN = ShardingPlan({"blocks.*.w[qk]": Style.COLUMN, "blocks.*.wo": "row", "head": "replicate"})
@@ -62,16 +63,16 @@ def test_owners_are_modules_with_parameters_of_their_own():
 def test_check_names_degrees_that_work():
     model = nn.Sequential(nn.Linear(3, 12), nn.Linear(12, 5))
     plan = ShardingPlan({"0": "column", "1": "row"})
-    plan.check(model, matrices=6)
+    check_cut(plan, model, matrices=6)
     with pytest.raises(ConfigError, match=r"parallel.tp: 5 ranks .*degrees that work: 1, 2, 3, 4, 6, 12"):
-        plan.check(model, matrices=5)
+        check_cut(plan, model, matrices=5)
 
 
 def test_check_names_the_vocabulary_that_cannot_be_shared():
     model = nn.Sequential(nn.Linear(4, 30), nn.Linear(4, 8))
     plan = ShardingPlan({"0": "vocabulary", "1": "column"})
-    plan.check(model, matrices=2)
+    check_cut(plan, model, matrices=2)
     with pytest.raises(ConfigError, match=r"parallel.tp: 4 ranks cannot share a vocabulary of 30 words .*work: 1, 2"):
-        plan.check(model, matrices=4)
+        check_cut(plan, model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 3 ranks cannot share the model's heads and channels"):
-        plan.check(model, matrices=3)
+        check_cut(plan, model, matrices=3)
