@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from domains.materials.data.batch import GraphSample
 from domains.materials.data.structure import Structure, formula
@@ -21,13 +21,12 @@ from domains.materials.dynamics.relax import Relaxed, relax
 from domains.materials.inference.out_of_domain import outside
 from domains.materials.inference.predictor import Predictor
 from domains.materials.screening.compositions import Composition
+from domains.materials.screening.decorations import AlloySample, draw
 from domains.materials.screening.equilibrium import ENERGY, ENTHALPY, MemberModel, PureCrystal, minimum, pure_crystals
 from domains.materials.screening.screen_config import ScreenConfig
 from domains.materials.screening.sites import Sites, compact_repeats
 from domains.materials.simulation.alloys import atom_counts
-from domains.materials.simulation.short_range_order import arrange, draw_target
 from sciml.core.errors import ConfigError
-from sciml.core.seeding import seed_of
 
 Array = np.ndarray
 Candidate = tuple[Composition, str]
@@ -71,32 +70,6 @@ class MixingResult:
     gain: float | None = None
     unfinished: int = 0
     outside: str = ""
-
-
-@dataclass(frozen=True)
-class AlloySample:
-    """Holds the structures of a composition.
-
-    Attributes:
-        composition: as on the grid.
-        sites: its crystal.
-        counts: atoms of each element.
-        decorations: atomic numbers on the sites, of each structure.
-        a: lattice constant by Vegard's rule, A.
-        order_missed: see :class:`MixingResult`.
-    """
-
-    composition: Composition
-    sites: Sites
-    counts: Mapping[str, int]
-    decorations: Sequence[Int[Array, "atom"]]
-    a: float
-    order_missed: float | None
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Returns the fractions of the atoms."""
-        return {symbol: count / len(self.sites) for symbol, count in self.counts.items()}
 
 
 class Mixing:
@@ -146,7 +119,6 @@ class Mixing:
             symbol: min((self.pure[symbol, lattice].values.mean(), lattice) for lattice in config.lattices)[1]
             for symbol in config.symbols
         }
-        self._nearest = {lattice: sites.nearest() for lattice, sites in self.sites.items()}
 
     def _relaxed_pure(self, symbol: str, lattice: str, crystal: PureCrystal) -> PureCrystal:
         """Returns an element's crystal with the shape of its cell relaxed, of which HCP's c/a is what changes."""
@@ -181,7 +153,7 @@ class Mixing:
 
     def judge(self, candidates: Sequence[Candidate]) -> list[MixingResult]:
         """Predicts each candidate; whatever else is asked with it."""
-        drawn = [self.draw(composition, self.sites[lattice]) for composition, lattice in candidates]
+        drawn = [self.draw(composition, lattice) for composition, lattice in candidates]
         strains = self.config.strains
         values = self.model.member_values(
             (
@@ -198,7 +170,7 @@ class Mixing:
 
     def structures(self, composition: Composition, lattice: str, volume: float) -> list[Structure]:
         """Returns the structures of a candidate at a volume (A^3/atom)."""
-        drawn = self.draw(composition, self.sites[lattice])
+        drawn = self.draw(composition, lattice)
         a = drawn.sites.lattice_constant(volume)
         return [as_structure(drawn.sites.sample(numbers, a)) for numbers in drawn.decorations]
 
@@ -236,21 +208,10 @@ class Mixing:
             unfinished=sum(not one.converged for one in settled),
         )
 
-    def draw(self, composition: Composition, sites: Sites) -> AlloySample:
-        """Draws the structures of a composition: a function of it, its lattice and the seed."""
-        from ase.data import atomic_numbers
-
-        counts = atom_counts(composition.fractions, len(sites))
-        numbers = np.repeat([atomic_numbers[symbol] for symbol in counts], list(counts.values()))
-        generator = np.random.default_rng(seed_of(self.config.seed, sites.lattice, composition.name))
-        decorations: Sequence[Array] = [generator.permutation(numbers) for _ in range(self.config.decorations)]
-        missed = None
-        if self.config.warren_cowley is not None and len(counts) > 1:
-            arranged = [self._ordered(one, sites, generator) for one in decorations]
-            decorations, missed = [one for one, _ in arranged], max(by for _, by in arranged)
-        constants = [self.pure[symbol, sites.lattice].a for symbol in counts]
-        a = float(np.average(constants, weights=list(counts.values())))
-        return AlloySample(composition, sites, counts, decorations, a, missed)
+    def draw(self, composition: Composition, lattice: str) -> AlloySample:
+        """Draws the structures of a composition on a lattice."""
+        constants = {symbol: self.pure[symbol, lattice].a for symbol in self.config.symbols}
+        return draw(composition, self.sites[lattice], self.config, constants)
 
     def reference(self, fractions: Mapping[str, float]) -> Float[Array, "member"] | float:
         """Returns the pure elements' own energies, mixed; zero for a model whose own enthalpies know theirs."""
@@ -297,20 +258,6 @@ class Mixing:
         reasons = outside(sample, self.model.schema, self.model.statistics, known)
         return "; ".join(reason.text for reason in reasons)
 
-    def _ordered(
-        self, numbers: Int[Array, "atom"], sites: Sites, generator: np.random.Generator
-    ) -> tuple[Int[Array, "atom"], float]:
-        """Returns the same atoms in the wanted order, and by how much that is missed."""
-        elements, counts = np.unique(numbers, return_counts=True)
-        fractions, pairs = counts / len(numbers), self.config.pairs()
-        if pairs is None:
-            target = draw_target(fractions, float(self.config.warren_cowley), generator)  # type: ignore[arg-type]
-        else:
-            target = order_of_pairs(elements, fractions, pairs)
-        arrangement = arrange(numbers, self._nearest[sites.lattice], target, generator)
-        unlike = ~np.eye(len(elements), dtype=bool)
-        return arrangement.atomic_numbers, float(np.abs(arrangement.order.alpha - target)[unlike].max())
-
 
 def as_structure(sample: GraphSample) -> Structure:
     """Returns a graph's structure."""
@@ -331,18 +278,3 @@ def quantity(model: MemberModel) -> str:
         key="run",
         hint=f"it predicts {', '.join(model.predicts)}",
     )
-
-
-def order_of_pairs(
-    elements: Int[Array, "element"], fractions: Float[Array, "element"], pairs: Mapping[frozenset[str], float]
-) -> Float[Array, "element element"]:
-    """Returns Warren-Cowley parameters of which those of some unlike pairs are given and the others are zero.
-
-    Those of like pairs follow, as in :func:`domains.materials.simulation.short_range_order.draw_target`.
-    """
-    from ase.data import chemical_symbols
-
-    symbols = [chemical_symbols[z] for z in elements]
-    alpha = np.array([[pairs.get(frozenset((a, b)), 0.0) if a != b else 0.0 for b in symbols] for a in symbols])
-    np.fill_diagonal(alpha, -(alpha @ fractions) / fractions)
-    return alpha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -55,6 +56,7 @@ class Sites:
         unit = self.unit
         return GraphSample(atomic_numbers, a * unit.positions, a * unit.cell, unit.pbc, *edges, branch=branch)
 
+    @cached_property
     def nearest(self) -> Array:
         """Counts how often each site has each other one as a nearest neighbor, (site, site)."""
         # the search wants lengths of atoms' size

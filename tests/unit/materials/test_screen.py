@@ -202,7 +202,7 @@ class TestSites:
 
     def test_nearest_neighbors(self):
         for lattice, count in {"fcc": 12, "bcc": 8, "hcp": 12}.items():
-            np.testing.assert_array_equal(Sites(lattice, (2, 2, 2), 5.0).nearest().sum(1), count)
+            np.testing.assert_array_equal(Sites(lattice, (2, 2, 2), 5.0).nearest.sum(1), count)
 
     @pytest.mark.parametrize(
         ("lattice", "atoms", "steps", "repeats"),
@@ -265,7 +265,7 @@ class TestMixing:
         mixing = Mixing(EAM(), config)
         composition = Composition(SYMBOLS, (2, 1, 1))
         found = mixing.judge([(composition, "fcc")])[0]
-        drawn = mixing.draw(composition, mixing.sites["fcc"])
+        drawn = mixing.draw(composition, "fcc")
         assert found.formula == "Ni8Cu4Pd4"
 
         def energy(strain):
@@ -335,7 +335,7 @@ class TestMixing:
         config = small(elements="NiPd", warren_cowley={"Pd-Ni": wanted}, atoms=32, step=0.5)
         mixing = Mixing(EAM(), config)
         composition = Composition(("Ni", "Pd"), (1, 1))
-        drawn = mixing.draw(composition, mixing.sites["fcc"])
+        drawn = mixing.draw(composition, "fcc")
         for numbers in drawn.decorations:
             sample = drawn.sites.sample(numbers, 3.7)
             structure = Structure(numbers, sample.positions, sample.cell, sample.pbc)
