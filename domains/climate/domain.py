@@ -35,6 +35,7 @@ from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
+from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel, PreparedForecast
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
@@ -68,6 +69,7 @@ class ClimateDomain:
     simulate_config = SimulateConfig
     import_config = ClimaXImportConfig
     forecast_suffixes = (".zarr", ".nc")
+    time_unit: TimeUnit = "h"
     headline_lead_h = 72.0  # at which the field compares medium-range forecasts
     baselines = BASELINES
 

@@ -29,6 +29,7 @@ from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
+from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedForecast
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
@@ -61,6 +62,7 @@ class FluidsDomain:
     task_config = FluidsTaskConfig
     simulate_config = SimulateConfig
     forecast_suffixes = (".nc",)
+    time_unit: TimeUnit = "s"
     headline_lead_h = None
     cost_rounds = 5
     baselines = BASELINES

@@ -15,8 +15,10 @@ from sciml.core.result import CommandResult
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
+from sciml.domain.loading import load_domain
 from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.run.compose import Composition
+from sciml.run.folder import RunFolder
 from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours
 from sciml.run.loaded import load_model
 
@@ -34,15 +36,18 @@ class ForecastConfig(RunChoice):
     seed: NonNegative[int] | None = None
     out: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.lead_time is not None:
-            self.request(parse_hours(self.lead_time, key="lead_time"))
+    def request(self, folder: RunFolder, domain: Forecasts) -> ForecastRequest:
+        """Returns what is to be forecast with a run.
 
-    def request(self, lead_hours: float) -> ForecastRequest:
+        Raises:
+            ConfigError: for a lead time or an interval that is no duration, or where the run does not say how far.
+        """
+        lead, unit = self.lead_time, domain.time_unit
+        lead_hours = usual_lead_hours(folder, domain) if lead is None else parse_hours(lead, key="lead_time", unit=unit)
         return ForecastRequest(
             init_time=self.init_time,
             lead_hours=lead_hours,
-            every_hours=None if self.every is None else parse_hours(self.every, key="every"),
+            every_hours=None if self.every is None else parse_hours(self.every, key="every", unit=unit),
             members=self.members,
             perturbation=self.perturbation,
             combine_intervals=self.combine_intervals,
@@ -55,11 +60,10 @@ def run(composition: Composition) -> CommandResult:
     config = build(ForecastConfig, composition.config)
     mesh = Mesh.alone(pick_device(config.device))
     folder = config.folder(Forecasts)
+    domain = forecasting_domain(load_domain(folder.record["config"]["domain"]))
+    request = config.request(folder, domain)
     loaded = load_model(folder, checkpoint=str(config.checkpoint), mesh=mesh, overrides=composition.overrides)
-    domain = forecasting_domain(loaded)
-    lead = config.lead_time
-    hours = usual_lead_hours(folder, domain) if lead is None else parse_hours(lead, key="lead_time")
-    forecast = Forecast.prepare(loaded, config.request(hours))
+    forecast = Forecast.prepare(loaded, request)
     with (
         new_output(config.out, folder.results / "forecasts", "forecast", domain.forecast_suffixes) as output,
         disk_errors(output.path),

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from sciml.core.errors import ConfigError
 
-_HOURS = {"": 1.0, "h": 1.0, "d": 24.0, "min": 1 / 60, "s": 1 / 3600}
+TimeUnit = Literal["h", "s"]
+"""Unit of a bare number."""
+_HOURS = {"h": 1.0, "d": 24.0, "min": 1 / 60, "s": 1 / 3600}
+_EXAMPLES = {"h": "write hours or days, e.g. 72h or 3d", "s": "write seconds, e.g. 200s"}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(h|d|min|s|)\s*")
 
 
-def parse_hours(text: str | int | float, *, key: str | None = None) -> float:
-    """Returns the hours of a duration such as ``72h``, ``3d`` or a bare number of hours.
+def parse_hours(text: str | int | float, *, key: str | None = None, unit: TimeUnit = "h") -> float:
+    """Returns the hours of a duration such as ``72h`` or ``3d``.
+
+    Args:
+        key: that has the value, for messages.
+        unit: of a bare number.
 
     Raises:
         ConfigError: where the text is no duration.
     """
     match = _PATTERN.fullmatch(str(text))
     if match is None:
-        raise ConfigError(f"{text!r} is no duration", key=key, hint="write hours or days, e.g. 72h or 3d")
-    return float(match[1]) * _HOURS[match[2]]
+        raise ConfigError(f"{text!r} is no duration", key=key, hint=_EXAMPLES[unit])
+    return float(match[1]) * _HOURS[match[2] or unit]
 
 
 def as_typed(hours: float) -> str:

@@ -86,17 +86,31 @@ def _in_notebook(iterable: Iterable[T], description: str, total: int | None) -> 
 
 
 def _plain(iterable: Iterable[T], description: str, total: int | None) -> Iterator[T]:
-    start, count = time.monotonic(), 0
+    start, count, on_those = time.monotonic(), 0, 0.0
 
     def now(spent: float) -> str:
-        left = f"{(total - count) * spent / count:.0f} s left" if total and count else f"{spent:.0f} s"
+        known = total and count
+        left = f"{seconds_left(spent, count, total or 0, on_those):.0f} s left" if known else f"{spent:.0f} s"
         return f"{description}: {count}{f'/{total}' if total else ''}, {left}"
 
     with _telling(now):
         for item in iterable:
             yield item
             count += 1
+            on_those = time.monotonic() - start
     print(f"{description}: {count} done in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def seconds_left(spent: float, done: int, total: int, on_those: float) -> float:
+    """Returns how long the rest takes, if each item takes as long as those that are done.
+
+    Args:
+        spent: seconds since the beginning.
+        done: items, of a total.
+        on_those: seconds that they took; an item that takes long does not make those behind it longer.
+    """
+    one = on_those / done
+    return max(total * one - spent, (total - done - 1) * one)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult
 from sciml.core.types import AtLeastOne, NonNegative
@@ -190,9 +191,11 @@ class Forecasts(Protocol):
     Attributes:
         forecast_suffixes: of the files that its writer writes, the usual one first.
         headline_lead_h: lead time in hours that headlines speak of where it was scored; None takes the longest.
+        time_unit: of lead times that are bare numbers.
     """
 
     forecast_suffixes: Sequence[str]
+    time_unit: TimeUnit
     headline_lead_h: float | None
 
     def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Interval = tuple[float, float]
+
 MOST_COLUMNS = 3
 INTERVAL = "95% interval"
 LEGEND_INCHES = 1.6
@@ -38,6 +40,8 @@ VALUE_WIDTH = 0.1
 """Width of a value that is written in a bar, as a share of the panel."""
 MARK_WIDTH = 0.022
 """Half the width of a mark and a little room, as a share of the panel."""
+MARK_HEIGHT = 0.04
+"""Half the height of a mark, as a share of the panel."""
 LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
 
@@ -69,8 +73,8 @@ def draw_bars(
         names: list[str] = []
         for number, (axes, (title, lines)) in enumerate(zip(grid, panels.items(), strict=False)):
             table = {line.variable: line.values for line in lines}
-            bars_beside_baselines(axes, table, scores.baselines)
-            _draw_intervals(axes, lines)
+            intervals = {line.variable: line.interval for line in lines if line.interval is not None}
+            bars_beside_baselines(axes, table, scores.baselines, intervals)
             axes.axvline(1.0, color=level_color, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
             axes.set_title(title)
             axes.set_xlabel(label)
@@ -84,14 +88,19 @@ def draw_bars(
 
 
 def bars_beside_baselines(
-    axes: Axes, scores: Mapping[str, Mapping[str, float]], baselines: Sequence[Baseline] = ()
+    axes: Axes,
+    scores: Mapping[str, Mapping[str, float]],
+    baselines: Sequence[Baseline] = (),
+    intervals: Mapping[str, Interval] | None = None,
 ) -> None:
     """Draws a bar of the model's score for each variable with its value in it, and a mark for each baseline.
 
     Args:
         scores: by variable and predictor; what is missing or not finite has no mark.
         baselines: of the domain, whose colors and markers are taken.
+        intervals: by variable, what the model's score may be; drawn as a line from end to end.
     """
+    intervals = intervals or {}
     rows = np.arange(len(scores))
     axes.barh(rows, _finite(scores, MODEL), height=0.62, color=MODEL_COLOR, label=MODEL, zorder=2)
     for name in in_order({name for known in scores.values() for name in known} - {MODEL}, baselines):
@@ -100,21 +109,21 @@ def bars_beside_baselines(
             _finite(scores, name), rows, marker=marker, s=62, zorder=3,
             color=color, edgecolor="white", linewidth=0.8, label=label_of(name),
         )  # fmt: skip
-    _scale(axes, [value for known in scores.values() for value in known.values()])
-    _write_values(axes, scores)
+    _draw_intervals(axes, {row: intervals[name] for row, name in enumerate(scores) if name in intervals})
+    ends = [end for interval in intervals.values() for end in interval]
+    _scale(axes, [value for known in scores.values() for value in known.values()], ends)
+    _write_values(axes, scores, intervals)
     axes.set_yticks(rows, list(scores))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_intervals(axes: Axes, lines: Sequence[ScoreLine]) -> None:
-    """Draws a line from end to end of what the model's score may be, and explains it once."""
-    known = [(row, line.interval) for row, line in enumerate(lines) if line.interval is not None]
-    if known:
-        rows, ends = zip(*known, strict=True)
-        low, high = np.transpose(ends)
-        axes.hlines(rows, low, high, color=INK, linewidth=1.6, zorder=3, label=INTERVAL)
+def _draw_intervals(axes: Axes, intervals: Mapping[int, Interval]) -> None:
+    """Draws a line from end to end of what the model's score may be, by row, and explains it once."""
+    if intervals:
+        low, high = np.transpose(list(intervals.values()))
+        axes.hlines(list(intervals), low, high, color=INK, linewidth=1.6, zorder=3, label=INTERVAL)
 
 
 def _shade_interval(axes: Axes, scores: Scores, metric: Metric, variable: str, unit: tuple[str, float] | None) -> None:
@@ -184,6 +193,7 @@ def draw_scores_by_lead_time(
                 _shade_interval(axes, scores, metric, variable, unit)
                 if levels and metric in levels:
                     axes.axhline(levels[metric], color=INK, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
+                _limit(axes, metric, shown)
             row[0].set_ylabel(metric.label)
         for axes, title in zip(grid[0], variables.values(), strict=True):
             axes.set_title(title)
@@ -228,14 +238,22 @@ def _lead_time_panel(
             **style_of(predictor, baselines)._asdict(),
         )  # fmt: skip
     axes.xaxis.set_major_locator(_lead_ticks([lead * per_hour for lead in hours], in_hours=per_hour == 1))
-    if metric.better == "higher":
-        axes.set_ylim(top=metric.perfect)
-    elif metric.better == "nearer" and metric.perfect is not None:
+
+
+def _limit(axes: Axes, metric: Metric, curves: Mapping[str, list[tuple[float, float]]]) -> None:
+    """Lets the axis of scores begin or end at the perfect one, with all that was drawn and its marks inside."""
+    values = [_number(value) for points in curves.values() for _, value in points]
+    if metric.better == "nearer" and metric.perfect is not None:
         axes.axhline(metric.perfect, color=INK, linewidth=0.9, zorder=1)
-    elif _needs_log([value for points in curves.values() for _, value in points]):
+    elif metric.better != "higher" and _needs_log(values):
         axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=metric.perfect)
+    elif metric.perfect is not None:
+        bottom, top = axes.get_ylim()
+        room = MARK_HEIGHT * (top - bottom)
+        if metric.better == "higher":
+            axes.set_ylim(top=max(metric.perfect, np.nanmax([*values, -np.inf]) + room))
+        else:
+            axes.set_ylim(bottom=min(metric.perfect, np.nanmin([*values, np.inf]) - room))
 
 
 def _lead_ticks(leads: Sequence[float], *, in_hours: bool) -> Any:
@@ -251,28 +269,35 @@ def _needs_log(values: Sequence[float]) -> bool:
     return bool(known) and max(known) / min(known) > LOG_SCALE_ABOVE
 
 
-def _scale(axes: Axes, values: Sequence[float]) -> None:
-    known = [value for value in map(_number, values) if np.isfinite(value)]
-    if _needs_log(known):
-        smallest = min(value for value in known if value > 0)
+def _scale(axes: Axes, values: Sequence[float], ends: Sequence[float]) -> None:
+    """Lets values, and the ends of their intervals, lie within the axis; values alone say what scale it has."""
+    shown = [value for value in map(_number, [*values, *ends]) if np.isfinite(value)]
+    if _needs_log(values):
+        smallest = min(value for value in shown if value > 0)
         axes.set_xscale("log")
-        axes.set_xlim(smallest / 4, 1.5 * max(known))
+        axes.set_xlim(smallest / 4, 1.5 * max(shown))
     else:
-        axes.set_xlim(0, 1.06 * max([*known, 1e-9]))
+        axes.set_xlim(1.06 * min([*shown, 0.0]), 1.06 * max([*shown, 1e-9]))
 
 
-def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
+def _write_values(axes: Axes, scores: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Interval]) -> None:
     """Writes values in the bars, in the first gap between marks; beside bars that are too short or too full."""
 
     def share_of(value: float) -> float:
         return axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0]
 
-    for row, known in enumerate(scores.values()):
+    for row, (name, known) in enumerate(scores.items()):
         value = _number(known.get(MODEL))
-        ends = sorted(share_of(_number(v)) for v in known.values() if np.isfinite(_number(v)))
-        starts = [-0.01, *ends]  # there is no mark at the left end, so that the text stands closer to it
-        gaps = zip(starts, [*ends, np.inf], strict=True)
-        left = next(left for left, right in gaps if right - left > VALUE_WIDTH + 2 * MARK_WIDTH) + MARK_WIDTH
+        drawn = [(share_of(v), share_of(v)) for v in map(_number, known.values()) if np.isfinite(v)]
+        if name in intervals:
+            low, high = intervals[name]
+            drawn.append((share_of(low), share_of(high)))
+        left = -0.01  # there is no mark at the left end, so that the text stands closer to it
+        for begin, end in sorted(drawn):
+            if begin - left > VALUE_WIDTH + 2 * MARK_WIDTH:
+                break
+            left = max(left, end)
+        left += MARK_WIDTH
         inside = np.isfinite(value) and left < share_of(value)
         axes.text(
             left, row, _text(value), va="center", color="white" if inside else MODEL_COLOR,

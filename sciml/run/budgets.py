@@ -16,7 +16,7 @@ from sciml.distributed.world import World, use_threads
 from sciml.run.costs import Step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
 from sciml.run.reference_models import OWN, Budget, ReferenceModel, budget_of, build_reference_models
-from sciml.run.session import check_degrees, find_source, load_data, say
+from sciml.run.session import check_degrees, load_data, read_source, say
 from sciml.run.spec import RunSpec, follow_data, with_overrides
 
 ROUNDS = 7
@@ -104,7 +104,7 @@ def _measure(specs: Mapping[str, RunSpec], world: World) -> dict[str, float]:
     use_threads(specs[OWN].trainer.num_threads, "trainer.num_threads")
     steps: dict[str, Step] = {}
     for name, open_spec in specs.items():
-        source = find_source(open_spec, None)
+        source = read_source(open_spec, None)
         spec, _ = follow_data(open_spec, None if source is None else source.spec)
         mesh = Mesh(world, check_degrees(spec, world.size))
         splits = load_data(spec, None, source)

@@ -6,13 +6,13 @@ the source of their dataclasses says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sciml.core.config import build
 from sciml.core.described import Name, class_named, classes_by_key, keys_of
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError, close_match, nearest
 from sciml.core.types import NonNegative
 from sciml.parallel.config import ParallelConfig
 from sciml.training.config import OptimConfig, TrainerConfig
@@ -49,20 +49,29 @@ def check_groups(config: Mapping[str, Any]) -> None:
         ConfigError: naming the key.
     """
     if all(isinstance(config.get(group), Mapping) for group in KINDS):
+        _check_names(config)
         build_groups(config)
         build(Seed, {"seed": config.get("seed")})
-        for group in OF_A_DOMAIN:
-            _check_names(group, config)
 
 
-def _check_names(group: str, config: Mapping[str, Any]) -> None:
-    """Refuses a key that the domain's dataclass for a group does not have, as far as its source tells."""
+def _check_names(config: Mapping[str, Any]) -> None:
+    """Refuses a key that a group does not have, and names the group that has it."""
+    known = {group: _known_names(group, config) for group in (*KINDS, *OF_A_DOMAIN)}
+    for group, names in known.items():
+        for name in config.get(group) or () if names else ():
+            if name not in names:
+                elsewhere = [f"{other}.{one}" for other in known for one in known[other] if other != group]
+                hint = close_match(name, names, exact=True) or close_match(name, elsewhere, exact=True)
+                raise ConfigError("unknown key", key=f"{group}.{name}", hint=hint or nearest(name, names))
+
+
+def _known_names(group: str, config: Mapping[str, Any]) -> Collection[str]:
+    """Returns the keys of a group; none where the source of a domain's dataclass does not tell them."""
+    if group in KINDS:
+        return {field.name for field in fields(KINDS[group])}
     domain, values = config.get("domain"), config.get(group)
     owner = group_class(group, domain, values) if isinstance(domain, Mapping) and isinstance(values, Mapping) else None
-    known = keys_of(owner) if owner is not None else {}
-    for name in values if known and isinstance(values, Mapping) else ():
-        if name not in known:
-            raise ConfigError("unknown key", key=f"{group}.{name}", hint=nearest(name, known))
+    return keys_of(owner) if owner is not None else {}
 
 
 def group_class(group: str, domain: Mapping[str, Any], values: Mapping[str, Any]) -> Name | None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
+from sciml.core.command_line import CONFIG_DIR, command
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.files import disk_errors, read_json, read_json_lines, write_json
-from sciml.core.installation import ROOT, located, start
+from sciml.core.groups import options
+from sciml.core.installation import ROOT, located
 from sciml.core.outputs import numbered_folder
 from sciml.core.provenance import now, provenance
 from sciml.domain.score import ScoreRow
@@ -119,7 +121,7 @@ class RunFolder:
         if run in named:
             return cls(named[run])
         raise ConfigError(
-            f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named, *_committed_models()])
+            f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named, *committed_models()])
         )
 
     @classmethod
@@ -127,7 +129,10 @@ class RunFolder:
         begun = [cls(file.parent) for file in runs_dir.glob(f"{domain}/*/{RECORD}")]
         where = f"{runs_dir}/" if domain == "*" else f"{runs_dir}/{domain}/"
         if not begun:
-            raise ConfigError(f"there is no run under {where}", key=key, hint=f"train one: {start('train')}")
+            known = [] if domain == "*" else options("domain", CONFIG_DIR.get())
+            keys = {"domain": domain} if known else {}
+            hint = f"train one: {command('train', **keys)}" if domain in ("*", *known) else nearest(domain, known)
+            raise ConfigError(f"there is no run under {where}", key=key, hint=hint)
         ready = [run for run in begun if run.has_checkpoint]
         if not ready:
             raise ConfigError(f"no run under {where} has a checkpoint yet", key=key, hint="train longer")
@@ -197,7 +202,7 @@ def taken(path: Path) -> ConfigError:
     return ConfigError(f"{path} is there already", key="run", hint="choose another name, or resume=")
 
 
-def _committed_models() -> list[str]:
+def committed_models() -> list[str]:
     """Returns the names of the models that come with the project: ``models/climate`` and others."""
     return [f"models/{file.parent.name}" for file in sorted(ROOT.glob(f"models/*/{RECORD}"))]
 

@@ -9,21 +9,19 @@ from pathlib import Path
 
 from sciml.core.errors import ConfigError
 from sciml.domain.optional import ForecastRequest, Forecasts, PreparedForecast
-from sciml.domain.protocol import LoadedModel
+from sciml.domain.protocol import Domain, LoadedModel
 from sciml.forecast.ensemble import ensemble_rollout
 from sciml.forecast.intervals import requested_trees
 from sciml.run.folder import RunFolder
 from sciml.run.spec import RunSpec
 
 
-def forecasting_domain(loaded: LoadedModel) -> Forecasts:
-    """Returns a model's domain.
+def forecasting_domain(domain: Domain) -> Forecasts:
+    """Returns a domain as one that forecasts.
 
     Raises:
-        ConfigError: where it cannot forecast.
+        ConfigError: where it cannot.
     """
-    assert isinstance(loaded.spec, RunSpec)
-    domain = loaded.spec.domain
     if not isinstance(domain, Forecasts):
         raise ConfigError(
             f"there is no time to forecast in domain={domain.name}", key="run", hint="evaluate it instead"
@@ -62,7 +60,8 @@ class Forecast:
         Raises:
             ConfigError, DataError: where they do not fit the model, or there are none.
         """
-        return cls(loaded, request, forecasting_domain(loaded).prepare_forecast(loaded, request))
+        assert isinstance(loaded.spec, RunSpec)
+        return cls(loaded, request, forecasting_domain(loaded.spec.domain).prepare_forecast(loaded, request))
 
     def write(self, path: Path, on_lead: Callable[[float], None] | None = None) -> list[float]:
         """Writes the forecast file; returns its lead times in hours.

@@ -29,7 +29,7 @@ from sciml.run.restart import RestartNote
 from sciml.run.resume import resumed_config
 from sciml.run.sized_build import sized_build
 from sciml.run.spec import RunOptions, RunSpec, follow_data
-from sciml.run.warm_start import SourceRun
+from sciml.run.warm_start import SourceRun, find_source
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.compilation import check_compile
@@ -80,10 +80,11 @@ def find_run(composition: Composition, world: World) -> RunStart:
         find_checkpoint(folder, "latest")  # a run without any is refused before data are read
     if folder is not None:
         return RunStart(resumed_config(folder, composition, restarted=restarted), folder, note)
+    domain = load_domain(config["domain"]).name
     if options.init_from:  # what "latest" is now
-        config = {**config, "init_from": str(RunFolder.find(options.init_from, options.runs_dir, "init_from").path)}
+        config = {**config, "init_from": str(find_source(options.init_from, options.runs_dir, domain).path)}
     if world.is_main:  # before steps are measured and data are read
-        _check_new_run(options, load_domain(config["domain"]).name)
+        _check_new_run(options, domain)
     return RunStart(config, None, note)
 
 
@@ -134,7 +135,7 @@ class TrainingSession:
         use_threads(spec.trainer.num_threads, "trainer.num_threads")
         if folder is None and world.is_main:
             check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
-        source = find_source(spec, folder)
+        source = read_source(spec, folder)
         if folder is None:
             spec, sentence = follow_data(spec, None if source is None else source.spec)
             if sentence and path is None:  # reference models are told what the run is
@@ -182,12 +183,12 @@ def in_chosen_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:
     return replace(spec, trainer=replace(spec.trainer, precision=precision))
 
 
-def find_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:
+def read_source(spec: RunSpec, folder: RunFolder | None) -> SourceRun | None:
     """Reads the run whose weights a training starts from; None where it has none, or has a checkpoint of its own."""
     name = spec.options.init_from
     if not name or (folder is not None and CheckpointStore(folder.checkpoints).latest() is not None):
         return None
-    return SourceRun.read(RunFolder.find(name, spec.options.runs_dir, "init_from"))
+    return SourceRun.read(find_source(name, spec.options.runs_dir, spec.domain.name))
 
 
 def load_data(spec: RunSpec, folder: RunFolder | None, source: SourceRun | None) -> Splits:

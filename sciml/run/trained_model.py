@@ -127,9 +127,10 @@ class ForecastModel(TrainedModel):
         Args:
             start: a dataset or a file that has the model's channels, whose last time is taken; or a time of the run's
                 own data as the domain writes it, e.g. ``2001-12-01T00``. None takes the first time of its test data.
-            lead_time: how far ahead, e.g. ``72h``, or hours; None takes the domain's usual one, 72 h of weather, or the
-                longest that the run was scored at.
-            every: interval of one step of the model; None reaches every lead time by the fewest steps.
+            lead_time: how far ahead, e.g. ``72h`` or ``200s``; a bare number is hours of weather, and seconds of a
+                flow. None takes the domain's usual one, 72 h of weather, or the longest that the run was scored at.
+            every: interval of one step of the model, in the same way; None reaches every lead time by the fewest
+                steps.
             members: size of an ensemble of perturbed starts; None takes the run's.
             perturbation: their size in standard deviations; None takes the run's.
             seed: of the perturbations.
@@ -155,14 +156,14 @@ class ForecastModel(TrainedModel):
                 overrides["data.path"] = located(str(start))
             elif start is not None:
                 time = _time(start)
-            domain = forecasting_domain(self._loaded)
-            usual = usual_lead_hours(self._run, domain) if lead_time is None else 0.0
+            domain = forecasting_domain(self.domain)
+            usual, unit = usual_lead_hours(self._run, domain) if lead_time is None else 0.0, domain.time_unit
             request = build(
                 ForecastRequest,
                 {
                     "init_time": time,
-                    "lead_hours": usual if lead_time is None else parse_hours(lead_time, key="lead_time"),
-                    "every_hours": None if every is None else parse_hours(every, key="every"),
+                    "lead_hours": usual if lead_time is None else parse_hours(lead_time, key="lead_time", unit=unit),
+                    "every_hours": None if every is None else parse_hours(every, key="every", unit=unit),
                     "members": members,
                     "perturbation": perturbation,
                     "seed": seed,

@@ -13,11 +13,29 @@ from torch import Tensor, nn
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData
 from sciml.nn.low_rank import is_low_rank, low_rank_factors
-from sciml.run.folder import RunFolder
+from sciml.run.folder import RunFolder, committed_models
 from sciml.run.loaded import find_checkpoint, has_averages, read_fitted
 from sciml.run.sized_build import sized_build
 from sciml.run.spec import RunSpec, spec_of_run
 from sciml.training.checkpoint import read_manifest, read_tensors
+
+
+def find_source(name: str, runs_dir: str, domain: str) -> RunFolder:
+    """Finds the run whose weights a training of a domain starts from; ``latest`` is the latest of the domain.
+
+    Raises:
+        ConfigError: there is none, or it is of another domain.
+    """
+    key = "init_from"
+    folder = RunFolder.find(f"{domain}/latest" if name == "latest" else name, runs_dir, key)
+    if (other := folder.record["domain"]) != domain:
+        committed = f"models/{domain}"
+        raise ConfigError(
+            f"{folder.path} is a run of domain={other}, and domain={domain} is to be trained",
+            key=key,
+            hint=f"name a run of {domain}, e.g. {key}={committed if committed in committed_models() else 'latest'}",
+        )
+    return folder
 
 
 @dataclass(frozen=True)

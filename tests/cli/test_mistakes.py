@@ -69,6 +69,13 @@ def contents(folder):
         ("train", ["domain=language", "run=../../a"], "run must be a name, got '../../a'"),
         ("train", ["domain=language", "run=latest"], "run must be a name, got 'latest'"),
         ("train", ["--cfg", "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        ("train", ["trainer.learning_rate=1"], "trainer.learning_rate: unknown key; did you mean 'optim.lr'?"),
+        ("train", ["data.batch_size=1"], "data.batch_size: unknown key; did you mean 'trainer.global_batch_size'?"),
+        ("train", ["init_from=models/fluids"], "models/fluids is a run of domain=fluids, and domain=climate is to be"),
+        ("train", ["domain=language", "init_from=models/climate"], "name a run of language, e.g. init_from=models/lan"),
+        ("train", ["domain=language", "init_from=latest"], "there is no run under runs/language/; train one: "),
+        ("forecast", ["run=fluds/latest"], "there is no run under runs/fluds/; did you mean 'fluids'?"),
+        ("forecast", [FLUIDS, "lead_time=soon"], "lead_time: 'soon' is no duration; write seconds, e.g. 200s"),
         ("train", ["-m", "domain=language", "seed=1,2,1"], "seed: 1 is there twice"),
         ("train", ["--config", "list.yaml"], "--config: list.yaml is no mapping of keys"),
         ("train", ["--config-dir", "own"], "--config-dir: own/domain/mine.yaml is no mapping of keys"),
@@ -146,6 +153,10 @@ class TestInPython:
 
         with pytest.raises(DataError, match=r"^the dataset: no variable that is known here"):
             models["climate"].forecast(xr.Dataset())
+
+    def test_a_bare_number_is_seconds_of_a_flow(self):
+        flow = sciml.load("models/fluids").forecast(ROOT / "data" / "fluids" / "flow.nc", 40)
+        assert list(flow["time"].values) == [0, 20, 40]
 
     def test_verbs_of_other_domains(self, models):
         with pytest.raises(AttributeError, match="a model of climate has no predict; it has forecast, score"):

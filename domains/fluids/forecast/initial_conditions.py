@@ -42,7 +42,7 @@ def _start(source: FlowSamples, wanted: str | None) -> Start:
     match = re.fullmatch(r"(?:(\d+)@)?([^@]+)", wanted.strip())
     if match is None:
         raise ConfigError(f"{wanted!r} names no start", key="init_time", hint=EXAMPLE)
-    seconds = 3600 * parse_hours(match[2], key="init_time")
+    seconds = 3600 * parse_hours(match[2], key="init_time", unit="s")
     flows = [(name, n) for name, f in source.flows.items() for n in range(len(f.trajectories[source.split]))]
     number = int(match[1] or 0)
     if number >= len(flows):

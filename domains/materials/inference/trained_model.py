@@ -123,9 +123,21 @@ class MaterialsModel(TrainedModel):
     def _predictor(self, dtype: str, branch: str | None) -> Predictor:
         return Predictor(self._loaded, dtype=dtype, branch=branch)
 
-    def calculator(self, **options: Any) -> SciMLCalculator:
-        """Returns ASE's calculator of the model; takes ``dtype``, ``branch`` and ``skin`` as that does."""
-        return SciMLCalculator(self.folder, checkpoint=self._checkpoint, device=str(self._mesh.device), **options)
+    def calculator(
+        self, *, dtype: str = "float64", branch: str | None = None, skin: float = 0.5, shared: bool = False
+    ) -> SciMLCalculator:
+        """Returns ASE's calculator of the model; see :class:`~domains.materials.inference.calculator.SciMLCalculator`
+        for what it takes.
+        """
+        return SciMLCalculator(
+            self.folder,
+            checkpoint=self._checkpoint,
+            device=str(self._mesh.device),
+            dtype=dtype,
+            branch=branch,
+            skin=skin,
+            shared=shared,
+        )
 
 
 def _plain(structures: Atoms | Iterable[Atoms]) -> tuple[list[Atoms], list[Structure]]:

@@ -9,6 +9,13 @@ def test_durations(text, hours):
     assert parse_hours(text) == hours
 
 
+def test_a_bare_number_is_of_the_unit_that_is_named():
+    assert parse_hours(200, unit="s") == 200 / 3600
+    assert parse_hours("6h", unit="s") == 6
+    with pytest.raises(ConfigError, match=r"write seconds, e\.g\. 200s"):
+        parse_hours("long", unit="s")
+
+
 @pytest.mark.parametrize("text", ["three days", "-6h", "", "6 weeks"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ConfigError, match=r"lead_time: .* is no duration"):

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from sciml.core import progress
-from sciml.core.progress import in_notebook, track, waiting
+from sciml.core.progress import in_notebook, seconds_left, track, waiting
 from sciml.training.callbacks import ProgressView
 
 
@@ -24,6 +24,10 @@ def test_one_long_part_is_no_silence(capsys, monkeypatch):
         time.sleep(0.1)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["simulating: 0/2, 0 s", "simulating: 2 done in 0 s", "measuring: 0 s"]
+
+
+def test_time_left_falls_while_one_part_takes_long():
+    assert [seconds_left(spent, 2, 4, 20.0) for spent in (20.0, 25.0, 30.0, 90.0)] == [20.0, 15.0, 10.0, 10.0]
 
 
 @pytest.fixture

@@ -64,6 +64,18 @@ class TestBars:
         assert axes.get_xscale() == "log"
         assert axes.get_xlim()[0] < 0.1 < 900 < axes.get_xlim()[1]
 
+    def test_intervals_lie_inside_and_are_not_overprinted(self):
+        axes = new_figure(5.0, 3.0).add_subplot()
+        intervals = {"theta": (0.02, 1.5), "uwnd": (0.7, 1.1)}
+        scores = {"theta": {"model": 0.5, "ridge": 0.7}, "uwnd": {"model": 0.9, "ridge": 0.8}}
+        skill.bars_beside_baselines(axes, scores, intervals=intervals)
+        assert axes.get_xlim()[1] > 1.5
+        ends = [[tuple(end) for end in line] for line in axes.collections[-1].get_segments()]
+        assert ends == [[(0.02, 0), (1.5, 0)], [(0.7, 1), (1.1, 1)]]
+        beside, inside = (text.get_position()[0] * axes.get_xlim()[1] for text in axes.texts)
+        assert beside > 1.5
+        assert inside < 0.7
+
 
 class TestByLeadTime:
     @pytest.fixture
@@ -110,6 +122,28 @@ class TestByLeadTime:
         assert shown[0].axes[0].get_ylim()[0] == 0
         assert shown[1].axes[0].get_ylim()[1] == 1
         assert shown[1].axes[0].get_ylabel() == "correlation"
+
+    @pytest.mark.parametrize(
+        ("metric", "value", "ends"),
+        [
+            (VRMSE, 0.5, (0.1, 3.0)),
+            (Metric("acc", better="higher", perfect=1.0), 0.5, (-0.8, 0.99)),
+            (Metric("bias", better="nearer"), 0.5, (-4.0, 3.0)),
+            (Metric("nll", perfect=None), 0.5, (-4.0, 3.0)),
+            (VRMSE, 0.0, (0.0, 0.1)),
+            (Metric("acc", better="higher", perfect=1.0), 1.0, (0.8, 1.0)),
+        ],
+    )
+    def test_intervals_and_marks_lie_inside(self, shown, metric, value, ends):
+        rows = [
+            {"variable": "t2m", **metric.to_row(), "lead_time_h": lead, "value": value, "unit": "1", "interval": ends,
+             "baseline": {"ridge": value}}
+            for lead in (24.0, 72.0)
+        ]  # fmt: skip
+        self.draw(rows)
+        low, high = shown[0].axes[0].get_ylim()
+        assert low <= ends[0] < ends[1] <= high
+        assert low < value < high
 
     def test_a_model_that_runs_away_does_not_flatten_the_others(self, shown):
         self.draw(rows_of({"theta": (500.0, {"ridge": 0.7})}))
