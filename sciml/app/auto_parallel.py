@@ -13,7 +13,7 @@ from sciml.app.plan import PlanConfig, constraints_of, facts_of, nothing_fits
 from sciml.core.errors import ConfigError, RunError
 from sciml.distributed.launcher import without_launcher
 from sciml.distributed.world import World
-from sciml.planning.machine import cluster_here
+from sciml.planning.cluster_here import cluster_here
 from sciml.planning.search import Search
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.run.spec import RunSpec

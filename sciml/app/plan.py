@@ -8,16 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import nn
-
 from sciml.core.config import build, one_of
 from sciml.core.errors import ConfigError
 from sciml.core.files import check_writable, write_json
 from sciml.core.provenance import now
 from sciml.core.result import CommandResult, Output
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
-from sciml.data.source import CostedSource
 from sciml.distributed.axes import SAMPLES, num_ranks
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import GB, ClusterConfig, Efficiency
@@ -33,6 +29,7 @@ from sciml.report.plan_document import plan_document
 from sciml.report.plan_summary import plan_text
 from sciml.report.planning import draw_plan
 from sciml.run.compose import Composition
+from sciml.run.flops import model_facts
 from sciml.run.spec import RunSpec, planned_data
 from sciml.training.config import Precision
 from sciml.training.engine_config import EngineConfig, EngineName
@@ -140,22 +137,7 @@ def run(composition: Composition) -> CommandResult:
 def facts_of(experiment: RunSpec, cluster: ClusterConfig, accounting: Accounting | None = None) -> ModelFacts:
     """Returns the facts of an experiment's model and of one typical sample of its data."""
     experiment, splits = planned_data(experiment)
-    task = experiment.domain.task(experiment, splits)
-    source = splits.train
-    sample = source.sample(_typical(source), np.random.default_rng(experiment.seed))
-
-    def build_model() -> nn.Module:
-        return experiment.build_model(splits.schema)
-
-    return ModelFacts(
-        experiment.domain.name,
-        build_model,
-        task.loss,
-        lambda samples: source.collate([sample] * samples),
-        needs_double_backward=task.needs_double_backward,
-        as_accelerator=cluster.device == "accelerator",
-        accounting=accounting,
-    )
+    return model_facts(experiment, splits, as_accelerator=cluster.device == "accelerator", accounting=accounting)
 
 
 def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> TrainingSpec:
@@ -166,14 +148,6 @@ def _training(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any])
         raise ConfigError("cannot be given together with trainer.max_steps", key="samples", hint=ONE_OF_THEM)
     # The number of samples decides, where an experiment says how many seconds it usually trains.
     return replace(training, steps=math.ceil(config.samples / training.global_batch), budget_s=None)
-
-
-def _typical(source: Any) -> int:
-    """Returns the number of a sample that costs about the mean, where samples differ in size."""
-    if not isinstance(source, CostedSource):
-        return 0
-    costs = source.costs()
-    return int(np.abs(costs - costs.mean()).argmin())
 
 
 def constraints_of(config: PlanConfig, experiment: RunSpec, given: Mapping[str, Any]) -> SearchConstraints:

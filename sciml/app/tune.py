@@ -27,7 +27,7 @@ from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFra
 from sciml.distributed.launcher import launched
 from sciml.distributed.world import pick_device
 from sciml.planning.cluster import ClusterConfig
-from sciml.planning.machine import cluster_here
+from sciml.planning.cluster_here import cluster_here
 from sciml.planning.search import Search
 from sciml.planning.strategy import TrainingSpec
 from sciml.report.tuning import draw_tuning

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +25,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from sciml.core.config import build
 from sciml.core.errors import ConfigError, RunError
 from sciml.core.files import read_json, write_text
-from sciml.core.installation import CONF, OWN_CONF
 from sciml.core.progress import waiting
 from sciml.core.provenance import machine, now
 from sciml.distributed.collectives import all_gather, reduce_scatter
@@ -55,91 +51,11 @@ BLOCK = {"cpu": (2, 256, 128), "accelerator": (8, 2048, 2048)}
 """Samples, tokens and channels of the block by which all other kernels are measured."""
 UNITS = 8
 """Number of modules that are sharded, each alone, and of parameters that are updated."""
-ASSUMED_NETWORK_GB_PER_S, ASSUMED_NETWORK_US = 12.5, 15.0
-"""Stands for a network of which nothing is known: a port of 100 Gb/s for each process."""
 UPDATED = 2**19
 """Elements of each of these parameters."""
 MESSAGE = {"cpu": 2**23, "accelerator": 2**28}
 """Bytes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def cluster_here(devices: int, device: str = "auto", num_threads: int = 1, local: int | None = None) -> ClusterConfig:
-    """Returns the cluster that a training runs on: known by its devices' name, measured before, or measured now.
-
-    Only the own node is measured, by as many processes as it has of the training. How nodes talk to one another is then
-    assumed, which is said.
-
-    Args:
-        devices: processes that will be at work.
-        device: as ``trainer.device``.
-        local: those of them on this node; all by default.
-    """
-    kind, local = pick_device(device), local or devices
-    if kind != "cpu":
-        known = cluster_of(_device_name(kind), os.environ, local)
-        if known is not None:
-            return known
-    path = OWN_CONF / "cluster" / f"{THIS_MACHINE}.yaml"
-    if path.exists():
-        kept = read_cluster(path)
-        if kept.devices_per_node >= local and kept.device == _kind(kind):
-            return over_nodes(kept, devices, local)
-    message = f"measuring this machine with {count_of(local)}; scripts/doctor.py --measure keeps the result"
-    print(message, file=sys.stderr, flush=True)
-    return over_nodes(measure_machine(local, device, num_threads), devices, local)
-
-
-def cluster_of(device: str, environ: Mapping[str, str], local: int = 1) -> ClusterConfig | None:
-    """Returns the cluster that a device is known to stand in; None for a device of which nothing is known.
-
-    Of several with the same devices it is the one that Slurm or the modules name, else one whose nodes have as many.
-
-    Args:
-        device: its name, as drivers say it, such as ``NVIDIA A100-SXM4-80GB``.
-        local: processes on this node.
-    """
-    words = set(re.split(r"[^A-Z0-9]+", device.upper()))
-    files = (file for folder in (CONF, OWN_CONF) for file in sorted((folder / "cluster").glob("*.yaml")))
-    clusters = [read_cluster(file) for file in files if file.stem != THIS_MACHINE]
-    known = [c for c in clusters if any(set(name.upper().split()) <= words for name in c.device_names)]
-    site = " ".join(environ.get(name, "") for name in ("SLURM_CLUSTER_NAME", "LMOD_SYSTEM_NAME")).lower()
-    return min(
-        known,
-        key=lambda c: (c.name not in site, c.devices_per_node < local, c.devices_per_node != local),
-        default=None,
-    )
-
-
-def over_nodes(node: ClusterConfig, devices: int, local: int) -> ClusterConfig:
-    """Returns a measured node as a cluster of as many as a training needs, whose network is assumed."""
-    if devices <= local:
-        return node
-    inner = next(iter(node.links.values()))
-    rate = min(inner.gb_per_s, ASSUMED_NETWORK_GB_PER_S)
-    print(
-        f"no cluster is known by its devices' name: the network between nodes is assumed to have {rate:.3g} GB/s a "
-        f"process; cluster.links in a file of conf/cluster says it better",
-        file=sys.stderr,
-        flush=True,
-    )
-    links = {"node": replace(inner, devices=local), "network": Link(None, rate, ASSUMED_NETWORK_US)}
-    if local == 1:
-        del links["node"]
-    return replace(node, devices_per_node=local, num_nodes=None, links=links)
-
-
-def _device_name(kind: str) -> str:
-    """Returns what drivers call the device of this process; empty where they do not say."""
-    module: Any = getattr(torch, kind, None)
-    return str(module.get_device_name()) if hasattr(module, "get_device_name") else ""
-
-
-def read_cluster(path: Path) -> ClusterConfig:
-    """Reads a cluster from a file."""
-    from omegaconf import OmegaConf
-
-    return build(ClusterConfig, OmegaConf.to_container(OmegaConf.load(path)), prefix="cluster")  # type: ignore[arg-type]
 
 
 def save_cluster(cluster: ClusterConfig, path: Path) -> None:
@@ -172,9 +88,11 @@ def measure_machine(devices: int, device: str = "auto", num_threads: int = 1) ->
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip(" =-")), "")
             raise RunError(f"{count_of(devices)} could not measure this machine: {last.strip()}")
         measured = read_json(out, dict[str, Any])
-    link = Link(None, **measured.pop("link"))
-    kind = _kind(pick_device(device))
-    return ClusterConfig(THIS_MACHINE, devices, 1, device=kind, links={"machine": link}, measured=True, **measured)
+    kind = kind_of(pick_device(device))
+    measured |= {"links": {"machine": Link(None, **measured.pop("link"))}, "measured": True}
+    if kind == "cpu":
+        measured["cores_per_device"] = num_threads
+    return ClusterConfig(THIS_MACHINE, devices, 1, device=kind, **measured)
 
 
 def count_of(devices: int) -> str:
@@ -182,12 +100,13 @@ def count_of(devices: int) -> str:
     return "a process" if devices == 1 else f"{devices} processes"
 
 
-def _kind(device: str) -> Literal["accelerator", "cpu"]:
+def kind_of(device: str) -> Literal["accelerator", "cpu"]:
+    """Returns what a cluster calls a type of device."""
     return "cpu" if device == "cpu" else "accelerator"
 
 
 def _measure(world: World) -> dict[str, Any]:
-    kind, device = _kind(world.device.type), world.device
+    kind, device = kind_of(world.device.type), world.device
     dtypes = {name: dtype for name, dtype in DTYPES.items() if kind != "cpu" or name != "fp16"}
     peaks = {name: _products(device, dtype, PRODUCT[kind]) for name, dtype in dtypes.items()}
     small, large = _block(device, 1, 4, 16), _block(device, *BLOCK[kind])
@@ -245,7 +164,7 @@ def _messages(world: World, size: int) -> dict[str, float]:
     if world.size == 1:
         return {"gb_per_s": 1.0, "latency_us": 0.0}  # nobody to talk to
     device = world.device
-    rows = PRODUCT[_kind(device.type)][1]
+    rows = PRODUCT[kind_of(device.type)][1]
     one, large, small = (torch.ones(n, device=device) for n in (rows * rows, size // 4 // world.size, 1))
     one, group = one.view(rows, rows), dist.group.WORLD
 

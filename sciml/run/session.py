@@ -22,6 +22,7 @@ from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig, check_micro_batches
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.compose import Composition
+from sciml.run.flops import count_flops
 from sciml.run.folder import RunFolder, new_path, taken
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
 from sciml.run.lock import RunLock
@@ -40,6 +41,7 @@ from sciml.training.step_math import DTYPES
 from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
+from sciml.training.utilization import ModelFlops
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class TrainingSession:
             lock = RunLock(folder.path) if world.is_main else None
         if note is not None:
             note.write(folder)
-        trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder))
+        flops = count_flops(spec, splits, world)
+        trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder), flops)
         if checkpoint is not None:
             for sentence in trainer.resume(checkpoint):
                 say(world, sentence)
@@ -161,7 +164,8 @@ class TrainingSession:
             if world.is_main:
                 folder.note_resume(spec.config, trainer.step)
         size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
-        say(world, f"{spec.domain.name}: {size} -> {folder.path}")
+        peak = "" if flops is None or path is not None else flops.peak_text
+        say(world, f"{spec.domain.name}: {size}{peak} -> {folder.path}")
         return cls(folder, spec, trainer, lock)
 
     def fit(self) -> bool:
@@ -237,7 +241,12 @@ def open_checkpoints(spec: RunSpec, world: World, folder: RunFolder) -> Checkpoi
 
 
 def build_trainer(
-    spec: RunSpec, model: ParallelModel, task: Task, splits: Splits, checkpoints: CheckpointStore
+    spec: RunSpec,
+    model: ParallelModel,
+    task: Task,
+    splits: Splits,
+    checkpoints: CheckpointStore,
+    flops: ModelFlops | None = None,
 ) -> Trainer:
     """Builds the trainer of a run, at its first step."""
     return Trainer(
@@ -249,6 +258,7 @@ def build_trainer(
         task=task,
         splits=splits,
         checkpoints=checkpoints,
+        flops=flops,
     )
 
 

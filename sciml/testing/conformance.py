@@ -17,12 +17,15 @@ import torch
 
 import sciml
 from sciml.app.cli import main
+from sciml.app.plan import facts_of
 from sciml.core.errors import ConfigError
+from sciml.core.installation import CONF
 from sciml.distributed.world import World
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import Forecasts, Imports, Predicts, Prepares, SamplesThermodynamics, Screens, Simulates
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
+from sciml.planning.cluster_here import TERA, read_cluster
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model, load_run
@@ -67,7 +70,7 @@ class DomainConformance:
     def trained(cls, tmp_path_factory: pytest.TempPathFactory) -> TrainingSession:
         """Returns a finished training, for tests that only read it."""
         training = cls.training(tmp_path_factory.mktemp("trained"))
-        training.trainer.fit()
+        training.fit()
         return training
 
     @classmethod
@@ -118,6 +121,12 @@ class DomainConformance:
         state = resumed.trainer._state()
         for name, value in trained.trainer._state().items():
             assert torch.equal(value, state[name]), name
+
+    def test_the_log_says_the_flops_that_a_plan_counts(self, trained: TrainingSession) -> None:
+        planned = facts_of(trained.spec, read_cluster(CONF / "cluster" / "h100.yaml")).sample_flops()
+        assert sum(planned) > 0
+        for flops in _logged_flops(trained.folder):
+            assert flops == pytest.approx(sum(planned), rel=1e-9)
 
     def test_two_processes_equal_one(self, trained: TrainingSession, tmp_path: Path) -> None:
         self.equals_on(self.meshes[0], trained, tmp_path, scored=True)
@@ -252,6 +261,7 @@ class DomainConformance:
         arguments = [*self._arguments(folder), *overrides, *mesh.split()]
         double = RunFolder(ranks(2).run(_train, arguments, self.config_dir, scored)[0])
         expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
+        assert _logged_flops(double) == pytest.approx(_logged_flops(single.folder), rel=1e-9)
         loaded = load_run(double, checkpoint="latest")
         averages = single.trainer.average.averages if single.trainer.average else {}
         for name, value in loaded.model.named_parameters():
@@ -264,6 +274,12 @@ class DomainConformance:
     @classmethod
     def _options(cls) -> list[str]:
         return ["--config-dir", cls.config_dir] if cls.config_dir else []
+
+
+def _logged_flops(folder: RunFolder) -> list[float]:
+    """Returns the FLOPs of a sample that each logged step tells of."""
+    rows = [row for row in folder.history() if row["split"] == "train"]
+    return [row["tflops_per_device"] * TERA / row["samples_per_s_per_device"] for row in rows]
 
 
 def _train(world: World, arguments: list[str], config_dir: str | None, scored: bool) -> Path:

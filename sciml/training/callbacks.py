@@ -68,8 +68,8 @@ class MetricsLog:
 
 
 class ProgressView:
-    """Shows step, loss, samples/s, most memory and time left: a live bar on a terminal, one line that changes in a
-    notebook, plain lines elsewhere.
+    """Shows step, loss, samples/s, TFLOP/s of a device, most memory and time left: a live bar on a terminal, one line
+    that changes in a notebook, plain lines elsewhere.
     """
 
     PLAIN_INTERVAL_S = 10.0
@@ -77,7 +77,7 @@ class ProgressView:
     def __init__(self, max_steps: int, start_step: int = 0) -> None:
         self.max_steps, self.start_step = max_steps, start_step
         self.began = self.last_line = time.monotonic()
-        self.valid = self.memory = ""
+        self.valid = self.memory = self.flops = ""
         self.bar = _rich_bar(max_steps, start_step) if sys.stderr.isatty() else None
         self.notebook = NotebookBar() if self.bar is None and in_notebook() else None
 
@@ -85,7 +85,9 @@ class ProgressView:
         rate = record["samples_per_s"]
         if "memory_peak_gb" in record:
             self.memory = f"  {record['memory_peak_gb']:.1f} GB"
-        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s{self.memory}"
+        if "tflops_per_device" in record:
+            self.flops = _flops(record)
+        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s{self.flops}{self.memory}"
         if self.bar is not None:
             progress, task = self.bar
             progress.update(task, completed=step, info=text)
@@ -106,6 +108,12 @@ class ProgressView:
     def close(self) -> None:
         if self.bar is not None:
             self.bar[0].stop()
+
+
+def _flops(record: Mapping[str, Any]) -> str:
+    """Returns what a device computes, and the share of its peak where that is known."""
+    share = f" ({100 * record['mfu']:.0f}% MFU)" if "mfu" in record else ""
+    return f"  {record['tflops_per_device']:.3g} TFLOP/s{share}"
 
 
 def _rich_bar(max_steps: int, start_step: int) -> tuple[Any, Any]:

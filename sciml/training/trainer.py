@@ -33,10 +33,14 @@ from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
 from sciml.training.schedule import learning_rate
 from sciml.training.step_math import NotFiniteError
+from sciml.training.utilization import ModelFlops
 
 
 class Trainer:
     """Trains a model from a step to the last, validating and saving on the way.
+
+    Args:
+        flops: of the model, for the log; None where they are not known, or on ranks that write none.
 
     Raises:
         ConfigError: where there is nothing to train on.
@@ -53,11 +57,13 @@ class Trainer:
         task: Task,
         splits: Splits,
         checkpoints: CheckpointStore,
+        flops: ModelFlops | None = None,
     ) -> None:
         if len(splits.train) == 0:
             raise ConfigError("the training period has no sample", key="data", hint="choose a longer one")
         self.config, self.optim, self.seed, self.mesh = config, optim, seed, mesh
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
+        self.flops = flops
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
         self.breakdown = Breakdown(mesh)
         self.compilation = Compilation(config.compile, engine, task)
@@ -140,6 +146,8 @@ class Trainer:
         elapsed = time.monotonic() - began
         self.compilation.after_step(elapsed, self.config.max_steps - self.step)
         energy = self.energy.total(self.mesh.world) if logged else None
+        samples_per_s = self.config.global_batch_size / elapsed
+        each = samples_per_s / self.mesh.world.size
         return {
             "loss": output.loss,
             **output.parts,
@@ -147,8 +155,9 @@ class Trainer:
             "grad_norm": output.grad_norm,
             **self.engine.math.scale.record(),
             "epoch": self.stream.epoch_of(self.step),
-            "samples_per_s": self.config.global_batch_size / elapsed,
-            "samples_per_s_per_device": self.config.global_batch_size / elapsed / self.mesh.world.size,
+            "samples_per_s": samples_per_s,
+            "samples_per_s_per_device": each,
+            **({} if self.flops is None else self.flops.record(each)),
             "data_wait": waited / elapsed,
             **times,
             **({} if energy is None else {"energy_j": energy}),

@@ -10,8 +10,10 @@ import yaml
 
 from sciml.app.cli import main
 from sciml.distributed.launcher import program
+from sciml.planning import cluster_here as here
 from sciml.planning import machine
-from sciml.planning.machine import _slowest, cluster_here, measure_machine, read_cluster, save_cluster
+from sciml.planning.cluster_here import cluster_here, peak_here, read_cluster
+from sciml.planning.machine import _slowest, measure_machine, save_cluster
 
 QUICK = str(Path(__file__).with_name("quick_machine.py"))
 
@@ -45,13 +47,30 @@ def test_two_processes_measure_what_a_plan_needs(measured, tmp_path):
 
 
 def test_what_is_kept_is_not_measured_again(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "OWN_CONF", tmp_path)
-    monkeypatch.setattr(machine, "measure_machine", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(here, "OWN_CONF", tmp_path)
+    monkeypatch.setattr(here, "measure_machine", lambda *_: pytest.fail("measured again"))
     save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
     assert cluster_here(2, "cpu") == measured
     assert cluster_here(1, "cpu") == measured
-    monkeypatch.setattr(machine, "measure_machine", lambda *_: "anew")
+    monkeypatch.setattr(here, "measure_machine", lambda *_: "anew")
     assert cluster_here(3, "cpu") == "anew"
+
+
+def test_a_measured_peak_grows_with_the_threads_of_a_process(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(here, "OWN_CONF", tmp_path)
+    assert peak_here("cpu", "fp32", 1) is None
+    save_cluster(measured, tmp_path / "cluster" / "this_machine.yaml")
+    one, two = (peak_here("cpu", "fp32", threads) for threads in (1, 2))
+    assert one.flops_per_s == pytest.approx(measured.peak_tflops["fp32"] * 1e12)
+    assert two.flops_per_s == 2 * one.flops_per_s
+    assert peak_here("cpu", "fp16", 1) is None
+
+
+def test_the_peak_of_a_known_device_is_that_of_its_cluster(monkeypatch):
+    monkeypatch.setattr(here, "_device_name", lambda kind: "NVIDIA H200")
+    assert peak_here("cuda", "bf16", 8).flops_per_s == 989e12
+    monkeypatch.setattr(here, "_device_name", lambda kind: "Abacus 3000")
+    assert peak_here("cuda", "bf16", 8) is None
 
 
 def test_of_several_processes_the_slowest_counts():

@@ -1,6 +1,7 @@
 import json
 
 from sciml.training.callbacks import MetricsLog, ProgressView
+from sciml.training.utilization import ModelFlops
 
 RECORD = {"loss": 0.5, "samples_per_s": 10.0}
 
@@ -33,6 +34,14 @@ def test_a_resumed_log_drops_the_steps_that_are_done_again(tmp_path):
     log.close()
     assert [row["step"] for row in rows(path)] == [1, 2, 3, 4]
     assert rows(path)[-1]["loss"] == 0.1
+
+
+def test_the_bar_shows_what_a_device_computes_and_its_share_of_a_known_peak(capsys):
+    for peak in (None, 400e12):
+        ProgressView(max_steps=1).on_step(1, {**RECORD, **ModelFlops(2e13, peak).record(samples_per_s=5.0)})
+    lines = capsys.readouterr().err.splitlines()
+    assert "10 samples/s  100 TFLOP/s  0 s left" in lines[0]
+    assert "10 samples/s  100 TFLOP/s (25% MFU)  0 s left" in lines[1]
 
 
 def test_plain_lines_show_step_loss_speed_and_time_left(capsys):
