@@ -43,6 +43,20 @@ class DataError(SciMLError):
     exit_code = 2
 
 
+class UnwritableError(SciMLError):
+    """Says that a file or folder cannot be made where it is wanted: there is no permission, or no folder.
+
+    Args:
+        path: what is wanted.
+        reason: why it cannot be.
+    """
+
+    exit_code = 2
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"could not write {path}: {reason}; work in a folder of your own, or name one")
+
+
 class MissingExtraError(SciMLError):
     """Says that an optional package is needed and not installed.
 

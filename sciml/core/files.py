@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from sciml.core.errors import DataError, RunError, SciMLError
+from sciml.core.errors import DataError, RunError, SciMLError, UnwritableError
 from sciml.core.sentences import misfit
 
 
@@ -24,10 +24,11 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields a temporary folder to fill; it replaces ``path`` when the block ends well, else it is removed.
 
     Raises:
-        RunError: where the disk is full or the folder cannot be written.
+        UnwritableError: where the folder cannot be written.
+        RunError: where the disk is full.
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             temporary.chmod(0o755)
@@ -44,10 +45,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary file to write; it replaces ``path`` when the block ends well, else it is removed.
 
     Raises:
-        RunError: where the disk is full or the folder cannot be written.
+        UnwritableError: where the folder cannot be written.
+        RunError: where the disk is full.
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(descriptor)
         temporary = Path(name)
@@ -63,13 +65,34 @@ def check_writable(folder: Path) -> None:
     """Tries to write into a folder, or where it is to be made, before work whose result is to go there.
 
     Raises:
-        RunError: it cannot be written.
+        UnwritableError: it cannot be written.
+        RunError: the disk is full.
     """
-    with disk_errors(folder):
+    with disk_errors(folder), _places(folder):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")
             file.flush()
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those that it lies in, unless it is there.
+
+    Raises:
+        UnwritableError: it cannot be made there.
+        RunError: the disk is full.
+    """
+    with disk_errors(folder), _places(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _places(folder: Path) -> Iterator[None]:
+    """Says that a folder cannot be made where a file has its name, or where nothing can be made, as below /proc."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError) as error:
+        raise _unwritable(folder, error) from error
 
 
 def allocate(path: Path, size: int) -> None:
@@ -169,17 +192,43 @@ def disk_errors(path: Path) -> Iterator[None]:
     Errors that are a sentence already pass through.
 
     Raises:
-        RunError: in place of an operating system's error, or that of a library that hides it.
+        UnwritableError: where it is for another place, or for want of permission.
+        RunError: in place of another error of an operating system, or that of a library that hides it.
     """
     try:
         yield
     except SciMLError:
         raise
     except Exception as error:
+        if (refusal := _refusal(error)) is not None:
+            raise _unwritable(path, refusal) from error
         reason = _disk_reason(error)
         if reason is None:
             raise
         raise RunError(f"could not write {path}: {reason}; what was there before is kept") from error
+
+
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What an operating system says of places where nothing can be made."""
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """Returns the error of an operating system that a place can have no such file, anywhere in a chain of errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _unwritable(path: Path, error: OSError) -> UnwritableError:
+    if error.errno == errno.ENAMETOOLONG:
+        return UnwritableError(f"{str(path)[:40]}...", "the name is too long for a file")
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.exists(one))
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return UnwritableError(path, f"{there} is no folder")
+    folder = there if there.is_dir() else there.parent
+    return UnwritableError(path, f"{os.strerror(error.errno or 0).lower()} in {folder}")
 
 
 def in_a_sentence(error: BaseException) -> BaseException:
@@ -192,6 +241,8 @@ def in_a_sentence(error: BaseException) -> BaseException:
         return DataError(f"{str(error.filename)[:40]}...: the name is too long for a file")
     if isinstance(error, BrokenPipeError | ConnectionError | TimeoutError):
         return error
+    if (refusal := _refusal(error)) is not None and refusal.filename:
+        return DataError(f"{refusal.filename} cannot be read or written: {os.strerror(refusal.errno or 0).lower()}")
     reason = _disk_reason(error)
     return error if reason is None else RunError(f"a file cannot be read or written: {reason}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from sciml.core.errors import ConfigError
-from sciml.core.files import disk_errors
+from sciml.core.files import disk_errors, make_folder
 
 
 @contextlib.contextmanager
@@ -18,13 +18,13 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
 
     Raises:
         BlockingIOError: where another process holds it and ``wait`` is false.
-        RunError: where its folder cannot be written.
+        UnwritableError: where its folder cannot be written.
     """
     import fcntl
 
     lock = out.with_name(f".{out.name}.lock")
     while True:
-        with _opened(lock) as file:
+        with _opened(lock, out) as file:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             # the process before removed the file when it was done: then this lock guards nothing
             if not lock.exists() or os.fstat(file.fileno()).st_ino != lock.stat().st_ino:
@@ -36,9 +36,9 @@ def exclusive(out: Path, *, wait: bool = True) -> Iterator[None]:
             return
 
 
-def _opened(lock: Path) -> IO[str]:
-    with disk_errors(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
+def _opened(lock: Path, out: Path) -> IO[str]:
+    with disk_errors(out):
+        make_folder(lock.parent)
         return lock.open("w")
 
 
@@ -56,7 +56,7 @@ def lock_output(out: Path, is_store: Callable[[Path], bool], *, overwrite: bool,
 
     Raises:
         ConfigError: something is there that must not be replaced.
-        RunError: the folder cannot be written.
+        UnwritableError: the folder cannot be written.
     """
     if not keep_existing:
         _refuse_existing(out, is_store, overwrite)

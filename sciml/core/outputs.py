@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml.core.errors import ConfigError
-from sciml.core.files import disk_errors
+from sciml.core.files import disk_errors, make_folder
 
 
 @dataclass
@@ -42,7 +42,7 @@ def new_output(
 
     Raises:
         ConfigError: the name has another suffix, or is taken, now or when the result is done.
-        RunError: the folder cannot be written, which is tried first.
+        UnwritableError: the folder cannot be written, which is tried first.
     """
     wanted = None if out is None else Path(out)
     suffix = suffixes[0] if out is None else next((suffix for suffix in suffixes if out.endswith(suffix)), None)
@@ -55,7 +55,7 @@ def new_output(
     target = wanted or parent / f"{stem}{suffix}"
     made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     with disk_errors(target):
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         hidden = Path(tempfile.mkdtemp(prefix=f".{target.stem}-", dir=parent))
         hidden.chmod(0o755)
     try:
@@ -77,10 +77,10 @@ def numbered_folder(parent: Path) -> Path:
     """Makes a new folder whose name is the next number, as in ``003``.
 
     Raises:
-        RunError: it cannot be made.
+        UnwritableError: it cannot be made.
     """
     with disk_errors(parent):
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         numbers = [int(entry.name) for entry in parent.iterdir() if entry.name.isdecimal()]
         for number in itertools.count(1 + max(numbers, default=0)):
             with contextlib.suppress(FileExistsError):

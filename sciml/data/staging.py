@@ -35,7 +35,7 @@ class Staging:
         journal: entries by name, as :meth:`record` wrote them.
 
     Raises:
-        RunError: the folder cannot be written.
+        UnwritableError: the folder cannot be written.
     """
 
     def __init__(self, out: Path, identity: Any) -> None:

@@ -85,14 +85,14 @@ class RunLock:
 
     Raises:
         ConfigError: where another process holds it; it is named.
-        RunError: where the folder cannot be written.
+        UnwritableError: where the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / NAME
         self.holder = Holder.here()
         self._ended = threading.Event()
-        with disk_errors(self.file):
+        with disk_errors(folder):
             self._acquire()
         atexit.register(self.release)
         threading.Thread(target=self._give_signs, name="run-lock", daemon=True).start()

@@ -65,7 +65,7 @@ def score_run(
         The evaluation; None on other ranks than the first.
 
     Raises:
-        RunError: where the run's folder cannot be written, before anything is scored.
+        UnwritableError: where the run's folder cannot be written, before anything is scored.
     """
     if mesh.is_main:
         check_writable(folder.results)

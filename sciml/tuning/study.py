@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from sciml.core.config import flat
 from sciml.core.errors import ConfigError
-from sciml.core.files import disk_errors, read_json, write_json
+from sciml.core.files import make_folder, read_json, write_json
 from sciml.core.lock import exclusive
 from sciml.core.provenance import provenance
 from sciml.tuning.sampler import FeasibleSampler, distributions, ended, quiet, tried
@@ -127,8 +127,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: where another process holds it.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with ExitStack() as stack:
         try:
             stack.enter_context(exclusive(folder, wait=False))

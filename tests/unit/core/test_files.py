@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from typing_extensions import TypedDict
 
-from sciml.core.errors import DataError, RunError
+from sciml.core.errors import DataError, RunError, SciMLError, UnwritableError
 from sciml.core.files import (
     allocate,
     atomic_directory,
@@ -132,8 +132,17 @@ def _enter(context):
 def test_a_place_that_cannot_be_written_is_a_sentence(write, tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "inside", Path("/proc/nowhere/inside"), tmp_path / ("x" * 300)):
-        with pytest.raises(RunError, match="could not write"):
+        with pytest.raises(SciMLError, match="could not write"):
             write(place)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_only_be_read_is_named(number, tmp_path):
+    with pytest.raises(UnwritableError) as refused, disk_errors(tmp_path / "runs" / "one"):
+        raise OSError(number, "no", f"{tmp_path}/runs/tmp1")
+    said = f"could not write {tmp_path}/runs/one: {os.strerror(number).lower()} in {tmp_path}; work in a folder"
+    assert str(refused.value).startswith(said)
+    assert refused.value.exit_code == 2
 
 
 def test_writability_is_tried_where_a_folder_is_to_be_made_and_leaves_nothing(tmp_path):

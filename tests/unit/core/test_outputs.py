@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from sciml.core.errors import ConfigError, RunError
+from sciml.core.errors import ConfigError, UnwritableError
 from sciml.core.outputs import new_output, numbered_folder
 
 KINDS = (".zarr", ".nc")
@@ -88,9 +88,12 @@ def test_what_fails_leaves_nothing(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named_first(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"could not write .*file"), new_output(None, tmp_path / "file", "a", KINDS):
+    with (
+        pytest.raises(UnwritableError, match=r"could not write .*file"),
+        new_output(None, tmp_path / "file", "a", KINDS),
+    ):
         pytest.fail("the work has begun")
-    with pytest.raises(RunError, match="could not write"):
+    with pytest.raises(UnwritableError, match="could not write"):
         numbered_folder(tmp_path / "file")
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sciml.core.errors import RunError
+from sciml.core.errors import UnwritableError
 from sciml.data.staging import JOURNAL, StagedParts, Staging, fingerprint
 
 
@@ -59,7 +59,7 @@ def test_a_finished_store_takes_the_place_of_an_older_one(tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="could not write"):
+    with pytest.raises(UnwritableError, match=r"could not write .*store: .*file is no folder"):
         Staging(tmp_path / "file" / "store", "work")
 
 
