@@ -38,21 +38,32 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def wide(self) -> torch.dtype:
+        """Returns the type of sums over processes: float64, or float32 on devices that have no wider one."""
+        return torch.float64 if _has_float64(self.device) else torch.float32
+
     def add(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
         """Sums tensors over all processes, or over a group of them, in place."""
         if self.size > 1:
             for tensor in tensors:
-                on_wire = tensor.to(self.device)
+                dtype = self.wide if tensor.dtype == torch.float64 else tensor.dtype
+                on_wire = tensor.to(self.device, dtype)
                 dist.all_reduce(on_wire, group=group)
-                tensor.copy_(on_wire)
+                if on_wire is not tensor:
+                    tensor.copy_(on_wire)
 
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is set in any process."""
+        return bool(self.greatest([float(flag)])[0])
+
+    def greatest(self, values: Sequence[float]) -> list[float]:
+        """Returns the greatest of each value over all processes, in single precision."""
         if self.size == 1:
-            return flag
-        votes = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+            return list(values)
+        on_wire = torch.tensor(values, dtype=torch.float32, device=self.device)
+        dist.all_reduce(on_wire, op=dist.ReduceOp.MAX)
+        return on_wire.tolist()
 
     def share(self, value: Any) -> Any:
         """Returns the value that process 0 holds."""
@@ -117,6 +128,13 @@ def join(device: str = "auto", timeout_s: float = 600.0) -> World:
         limit = datetime.timedelta(seconds=timeout_s)
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit)
     return World(launch.rank, launch.size, own)
+
+
+def _has_float64(device: torch.device) -> bool:
+    """Says whether a device computes in double precision: Apple's do not, and of Intel's only some."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
 
 
 def _own_device(launch: Launch) -> int:

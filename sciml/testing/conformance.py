@@ -31,11 +31,13 @@ from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model, load_run
 from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession
+from sciml.testing.host_reads import host_reads
 from sciml.testing.ranks import ranks
 from sciml.testing.sessions import start_session
 
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
+_NO_SAVES = ("trainer.save_every=100", "trainer.valid_every=100")
 USING_A_RUN = {"forecast": Forecasts, "predict": Predicts, "screen": Screens, "thermodynamics": SamplesThermodynamics}
 WRITING = {"import": Imports, "prepare": Prepares, "simulate": Simulates}
 """Verbs that only some domains have, and the protocols of those."""
@@ -50,12 +52,14 @@ class DomainConformance:
         meshes: ways of sharding the model over two processes that must train it as one process does; the first is
             tried always, the others in slow tests.
         falling: overrides under which the loss falls by a tenth or more.
+        waiting: functions in which each step of the model waits for the device, since shapes depend on values there.
     """
 
     overrides: ClassVar[tuple[str, ...]] = ()
     config_dir: ClassVar[str | None] = None
     meshes: ClassVar[tuple[str, ...]] = ("parallel.dp=2",)
     falling: ClassVar[tuple[str, ...]] = ("trainer.max_steps=40",)
+    waiting: ClassVar[tuple[str, ...]] = ()
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -127,6 +131,28 @@ class DomainConformance:
         assert sum(planned) > 0
         for flops in _logged_flops(trained.folder):
             assert flops == pytest.approx(sum(planned), rel=1e-9)
+
+    def test_a_step_that_is_not_logged_waits_for_no_device(self, tmp_path: Path) -> None:
+        trainer = self.training(tmp_path, "trainer.log_every=5", *_NO_SAVES).trainer
+        launch, launched, read = trainer.engine.launch_step, [], []
+
+        def watched_launch(*args: Any) -> Any:
+            with host_reads() as places:
+                result = launch(*args)
+            launched.append({place.function for place in places})
+
+            def watched_result() -> Any:
+                with host_reads() as places:
+                    output = result()
+                read.append((len(launched), len(places)))
+                return output
+
+            return watched_result
+
+        trainer.engine.launch_step = watched_launch  # type: ignore
+        trainer.fit()
+        assert launched == 6 * [{*self.waiting}]
+        assert read == [(1, 1), (5, 1), (6, 1)]  # the last is saved
 
     def test_two_processes_equal_one(self, trained: TrainingSession, tmp_path: Path) -> None:
         self.equals_on(self.meshes[0], trained, tmp_path, scored=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from sciml.core.progress import NotebookBar, in_notebook
 
 
 class Callback(Protocol):
-    """Describes an observer of a training run."""
+    """Describes an observer of a training run; the record of a step whose result was not read is empty."""
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None: ...
 
@@ -77,17 +78,19 @@ class ProgressView:
     def __init__(self, max_steps: int, start_step: int = 0) -> None:
         self.max_steps, self.start_step = max_steps, start_step
         self.began = self.last_line = time.monotonic()
+        self.loss = self.rate = math.nan
         self.valid = self.memory = self.flops = ""
         self.bar = _rich_bar(max_steps, start_step) if sys.stderr.isatty() else None
         self.notebook = NotebookBar() if self.bar is None and in_notebook() else None
 
     def on_step(self, step: int, record: Mapping[str, Any]) -> None:
-        rate = record["samples_per_s"]
         if "memory_peak_gb" in record:
             self.memory = f"  {record['memory_peak_gb']:.1f} GB"
         if "tflops_per_device" in record:
             self.flops = _flops(record)
-        text = f"loss {record['loss']:.4f}{self.valid}  {rate:.0f} samples/s{self.flops}{self.memory}"
+        if record:
+            self.loss, self.rate = record["loss"], record["samples_per_s"]
+        text = f"loss {self.loss:.4f}{self.valid}  {self.rate:.0f} samples/s{self.flops}{self.memory}"
         if self.bar is not None:
             progress, task = self.bar
             progress.update(task, completed=step, info=text)

@@ -91,8 +91,8 @@ class DeepSpeedEngine(Engine):
         """Returns what is called as the whole model, for inference."""
         return _Gathering(self.engine) if self.stage == 3 else super().whole()
 
-    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carries out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
+    def launch_step(self, task: Task, batches: Sequence[Any], lr: float) -> Callable[[], StepOutput]:
+        """Carries out one optimizer step on this rank's micro-batches and waits; see :meth:`Engine.launch_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.outputs, self.batches, self.result = [], batches, None
@@ -101,8 +101,9 @@ class DeepSpeedEngine(Engine):
         else:
             self._one_by_one(task, batches)
         self.outputs, self.batches = [], ()
-        assert self.result is not None
-        return self.result
+        result = self.result
+        assert result is not None
+        return lambda: result
 
     def _weighted_loss(self, task: Task, model: Callable[..., Tensor], batch: Any) -> Float[Tensor, ""]:
         output = task.loss(model, batch)  # type: ignore[arg-type]
@@ -130,10 +131,11 @@ class DeepSpeedEngine(Engine):
 
     def _finish(self, update: Callable[[], None]) -> None:
         """Stands in for the optimizer's step: scales gradients to those of the mean over the global batch."""
-        means = self.math.means(self.outputs, self.batches, self.weights)
+        means = self.math.means(self.outputs)
+        self.math.check_loss(means, self.batches, self.weights)
         # DeepSpeed has averaged over ranks and micro-batches.
         averaged_over = self.num_ranks * self.engine.gradient_accumulation_steps()
-        divisor = means.weight * self.math.scale.value / averaged_over
+        divisor = means.weight.item() * self.math.scale.value / averaged_over
         if self.stage == 0:  # without ZeRO it knows no loss scale, and would clip by a norm that it does not tell
             gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
             norm = self.math.update(gradients, 1 / divisor, update)

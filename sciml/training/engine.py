@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
 from sciml.training.config import OptimConfig
+from sciml.training.finite_watch import EarlierStepError, FiniteWatch
 from sciml.training.optimizer import build_optimizer, optimizer_spec
-from sciml.training.step_math import StepMath, StepOutput
+from sciml.training.step_math import Means, StepMath, StepOutput
 from sciml.training.training_state import TrainingState
 
 
@@ -36,15 +38,26 @@ class Engine(ABC):
         self.model, self.mesh, self.math, self.tensors = model, model.mesh, math, tensors
 
     @abstractmethod
-    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carries out one optimizer step on this rank's micro-batches.
+    def launch_step(self, task: Task, batches: Sequence[Any], lr: float) -> Callable[[], StepOutput]:
+        """Carries out one optimizer step on this rank's micro-batches, without waiting for its end where that is
+        possible.
 
         The gradient is that of the mean over the whole global batch, also where micro-batches and ranks
         differ in weight.
 
+        Returns:
+            What waits for the end and reads the result. It need not be called of every step: from one whose loss or
+            gradient is not finite on the weights stay as they are, and the next reading says so.
+
         Raises:
-            NotFiniteError: where the loss or a gradient is not finite; it names the tensor.
+            NotFiniteError: now or when the result is read, where the loss or a gradient is not finite; it names the
+                tensor.
+            EarlierStepError: when it is read, where that was so in a step whose result was not read.
         """
+
+    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
+        """Carries out one optimizer step and reads its result; see :meth:`launch_step`."""
+        return self.launch_step(task, batches, lr)()
 
     @abstractmethod
     def release(self) -> None:
@@ -104,9 +117,12 @@ class NativeEngine(Engine):
 
     def __init__(self, model: ParallelModel, optim: OptimConfig, precision: str = "fp32") -> None:
         self.optimizer = build_optimizer(dict(model.named_parameters()), model.placements, optim)
-        tensors = TrainingState(model, self.optimizer, optimizer_spec(optim))
-        super().__init__(model, StepMath(model, optim, precision), tensors)
+        spec = optimizer_spec(optim)
+        super().__init__(model, StepMath(model, optim, precision), TrainingState(model, self.optimizer, spec))
         self.forward = self._replicated()
+        # The host has to know where a loss scale depends on it, and where stages tell one another of the loss.
+        waits = self.math.scale.enabled or model.pipeline is not None or not spec.skips_on_device
+        self.watch = None if waits else FiniteWatch(self.mesh.device)
 
     def _replicated(self) -> nn.Module:
         """Returns the model, with its gradients averaged over replicas while the backward pass goes on.
@@ -123,19 +139,43 @@ class NativeEngine(Engine):
         """Lets go of gathered weights, which do not notice when their parts are changed."""
         reshard(self.model.roots)
 
-    def train_step(self, task: Task, batches: Sequence[Any], lr: float) -> StepOutput:
-        """Carries out one optimizer step on this rank's micro-batches; see :meth:`Engine.train_step`."""
+    def launch_step(self, task: Task, batches: Sequence[Any], lr: float) -> Callable[[], StepOutput]:
+        """Carries out one optimizer step on this rank's micro-batches; see :meth:`Engine.launch_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         outputs = self._pipelined(task, batches) if self.model.pipeline else self._in_turn(task, batches)
-        means = self.math.means(outputs, batches, self.weights)
-        gradients = {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
+        means = self.math.means(outputs)
+        if self.watch is None:
+            self.math.check_loss(means, batches, self.weights)
+        gradients = self._gradients()
         factor = self._reduce(gradients) / means.weight / self.math.scale.value
         all_reduce_ends([gradients[name] for name in sorted(self.model.tied_names())], self.mesh.group(Role.STAGE))
-        norm = self.math.update(gradients, factor, self.optimizer.step)
+        if self.watch is None:
+            output = self.math.finish(means, self.math.update(gradients, factor, self.optimizer.step))
+            self.release()
+            return lambda: output
+        norm = self.math.clip(gradients, factor)
+        self.optimizer.found_inf = self.watch.after_step(means.loss, norm)  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.release()
-        return self.math.finish(means, norm)
+        return partial(self._read, self.watch, means, norm, batches)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """Returns this rank's parts of the gradients, by name."""
+        return {name: local(p.grad) for name, p in self.model.named_parameters() if p.grad is not None}
+
+    def _read(self, watch: FiniteWatch, means: Means, norm: Float[Tensor, ""], batches: Sequence[Any]) -> StepOutput:
+        """Waits for the end of the step that was launched last, and reads its result in one piece."""
+        numbers = torch.stack([norm, watch.steps_since.to(norm.dtype)])
+        *values, grad_norm, since = torch.cat([means.values, numbers]).tolist()
+        if since:
+            self.watch = FiniteWatch(self.mesh.device)
+            if since > 1:
+                raise EarlierStepError(int(since) - 1)
+            self.math.check_loss(means, batches, self.weights)
+            self.math.overflowed(self._gradients())
+        return means.output(values, grad_norm)
 
     def _in_turn(self, task: Task, batches: Sequence[Any]) -> list[LossOutput]:
         """Makes the forward and backward pass of one micro-batch after the other."""

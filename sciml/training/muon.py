@@ -31,6 +31,8 @@ class Muon(torch.optim.AdamW):
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon; Liu et al. (2025),
     https://doi.org/10.48550/arXiv.2502.16982 (scale).
 
+    A scalar ``found_inf`` above 0, which torch's gradient scalers set on fused optimizers, leaves weights as they are.
+
     Args:
         groups: of parameters, with their ``rule`` and ``fragments`` as :class:`OptimizerSpec` gives them.
         momentum: decay of the average of gradients that matrices follow, with Nesterov's look ahead.
@@ -52,8 +54,16 @@ class Muon(torch.optim.AdamW):
                 self._update_matrices(group)
 
     def _update_matrices(self, group: dict[str, Any]) -> None:
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        kept = 1 - group["lr"] * group["weight_decay"]
         for parameter, steps in self._directions(group):
-            local(parameter).mul_(1 - group["lr"] * group["weight_decay"]).add_(steps, alpha=-group["lr"])
+            matrix = local(parameter)
+            decay: float | Tensor = kept
+            if found_inf is not None:
+                skip = found_inf > 0
+                decay = torch.full((), kept, dtype=matrix.dtype, device=matrix.device).masked_fill_(skip, 1.0)
+                steps = steps.masked_fill_(skip, 0.0)
+            matrix.mul_(decay).add_(steps, alpha=-group["lr"])
 
     def _directions(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         """Returns parameters, or other tensors that hold parts of matrices, and the steps to take."""

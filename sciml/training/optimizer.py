@@ -67,11 +67,14 @@ class OptimizerSpec:
         construct: makes the optimizer of groups of parameters. A group says by ``rule`` which rule is its own, and by
             ``fragments`` what each of its tensors holds of whole parameters; an engine that hands the optimizer other
             tensors than parameters writes it anew.
+        skips_on_device: whether its step leaves weights as they are where its attribute ``found_inf``, a tensor on the
+            device, is 1: without the host knowing.
     """
 
     matrices: UpdateRule
     others: UpdateRule
     construct: Callable[..., torch.optim.Optimizer]
+    skips_on_device: bool = False
 
     @property
     def needs_whole_matrices(self) -> bool:
@@ -139,7 +142,7 @@ def _adamw(config: OptimConfig) -> OptimizerSpec:
 
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=_is_real(groups))
 
-    return OptimizerSpec(ADAMW, ADAMW, construct)
+    return OptimizerSpec(ADAMW, ADAMW, construct, skips_on_device=True)
 
 
 def _sgd(config: OptimConfig) -> OptimizerSpec:
@@ -159,7 +162,8 @@ def _muon(config: OptimConfig) -> OptimizerSpec:
         adamw: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "fused": _is_real(groups)}
         return Muon(groups, lr=config.lr, momentum=config.momentum, **adamw)
 
-    return OptimizerSpec(UpdateRule(("momentum_buffer",), moved=56, iterations=5), ADAMW, construct)
+    rule = UpdateRule(("momentum_buffer",), moved=56, iterations=5)
+    return OptimizerSpec(rule, ADAMW, construct, skips_on_device=True)
 
 
 def _is_real(groups: list[dict[str, Any]]) -> bool:

@@ -38,11 +38,25 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class Means:
-    """Holds the loss and its parts over the global batch, and the batch's weight."""
+    """Holds means over the global batch, on the device: nobody has waited for them.
 
-    loss: float
-    parts: Mapping[str, float]
-    weight: float
+    Attributes:
+        names: of the parts of the loss.
+        values: the loss, and its parts.
+        weight: of the batch.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, "names"]
+    weight: Float[Tensor, ""]
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        return self.values[0]
+
+    def output(self, values: Sequence[float], norm: float) -> StepOutput:
+        """Returns the result of the step, given the values that were read off the device."""
+        return StepOutput(values[0], dict(zip(self.names, values[1:], strict=True)), norm)
 
 
 class StepMath:
@@ -67,39 +81,45 @@ class StepMath:
         """Returns what a micro-batch's backward pass starts from."""
         return output.loss * (output.weight * self.scale.value)
 
-    def means(
-        self, outputs: Sequence[LossOutput], batches: Sequence[Any], weights: Callable[[], Mapping[str, Tensor]]
-    ) -> Means:
+    def means(self, outputs: Sequence[LossOutput]) -> Means:
         """Returns the means over the global batch.
 
         Args:
             outputs: of this rank's micro-batches; none where a later pipeline stage has them.
-            batches, weights: where to look for the origin of a loss that is not finite; the second returns this rank's.
+        """
+        means = self._global_means(outputs) if outputs else None
+        if self.model.pipeline is None:
+            assert means is not None
+            return means
+        box = [None if means is None else (means.names, means.values.tolist(), means.weight.item())]
+        dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
+        assert box[0] is not None
+        names, *numbers = box[0]
+        options: dict[str, Any] = {"dtype": self.mesh.world.wide, "device": self.mesh.device}
+        return Means(names, *(torch.tensor(number, **options) for number in numbers))
+
+    def _global_means(self, outputs: Sequence[LossOutput]) -> Means:
+        names = tuple(outputs[0].parts)
+        wide, device = self.mesh.world.wide, self.mesh.device
+        sums = torch.zeros(2 + len(names), dtype=wide, device=device)
+        for output in outputs:
+            values = [torch.ones(()), output.loss.detach(), *(output.parts[name] for name in names)]
+            row = torch.stack([torch.as_tensor(v).to(device, wide, non_blocking=True) for v in values])
+            sums += row * output.weight
+        self.mesh.add([sums])
+        return Means(names, sums[1:] / sums[0], sums[0])
+
+    def check_loss(self, means: Means, batches: Sequence[Any], weights: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Refuses a loss that is not finite.
+
+        Args:
+            batches, weights: where to look for its origin; the second returns this rank's.
 
         Raises:
             NotFiniteError: on all ranks, where the loss of one is not finite; it names the tensor.
         """
-        means = self._global_means(outputs) if outputs else None
-        if self.model.pipeline is not None:
-            box = [means]
-            dist.broadcast_object_list(box, group_src=self.mesh.size(Role.STAGE) - 1, group=self.mesh.group(Role.STAGE))
-            means = box[0]
-        assert means is not None
-        if not math.isfinite(means.loss):
+        if not math.isfinite(means.loss.item()):
             raise NotFiniteError(f"the loss is not finite, {self._first_in(batches, weights())}")
-        return means
-
-    def _global_means(self, outputs: Sequence[LossOutput]) -> Means:
-        names = list(outputs[0].parts)
-        sums = torch.zeros(2 + len(names), dtype=torch.float64)
-        for output in outputs:
-            values = [output.loss.detach(), *(output.parts[name] for name in names)]
-            row = torch.stack([torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in values])
-            sums += torch.cat([torch.ones(1, dtype=torch.float64), row]) * output.weight
-        self.mesh.add([sums])
-        weight, *totals = sums.tolist()
-        loss, *parts = (total / weight for total in totals)
-        return Means(loss, dict(zip(names, parts, strict=True)), weight)
 
     def _first_in(self, batches: Sequence[Any], weights: Mapping[str, Tensor]) -> str:
         tensors = {f"parameter {name}": value for name, value in weights.items()}
@@ -114,26 +134,50 @@ class StepMath:
             "the forward pass overflowed there or elsewhere"
         )
 
-    def norm(self, gradients: Mapping[str, Tensor]) -> float:
+    def norm(self, gradients: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Returns the norm of all gradients of the whole model, given this rank's parts of them."""
-        squares = torch.zeros(2, dtype=torch.float64)
+        wide, device = self.mesh.world.wide, self.mesh.device
+        squares = torch.zeros(2, dtype=wide, device=device)
         gradients = {name: g for name, g in gradients.items() if self.model.counts(name)}
         for cut in (False, True):
             chosen = [g for name, g in gradients.items() if (name in self.model.cut_dims) is cut and g.numel()]
             if chosen:
-                squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).double().square().sum()
+                squares[int(cut)] = torch.stack(torch._foreach_norm(chosen)).to(wide).square().sum()
         if self.mesh.size(Role.SHARD) > 1:
             self.mesh.add([squares], Role.SHARD)
         self.mesh.add([squares[1:]], Role.MATRIX)
         total = squares.sum()
         self.mesh.add([total], Role.STAGE)
-        return math.sqrt(total.item())
+        return total.sqrt()
 
-    def update(self, gradients: Mapping[str, Tensor], factor: float, update: Callable[[], Any]) -> float:
+    def clip(self, gradients: Mapping[str, Tensor], factor: float | Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Scales and clips gradients; those of which any is not finite stay as they are, to be looked at.
+
+        Args:
+            factor: to make them those of the mean over the global batch.
+
+        Returns:
+            Their norm before clipping.
+        """
+        factor = torch.as_tensor(factor, dtype=self.mesh.world.wide, device=self.mesh.device)
+        norm = self.norm(gradients) * factor
+        if self.clip_norm is not None:
+            factor = factor * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        scale = torch.where(norm.isfinite(), factor, 1.0)
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for gradient in gradients.values():
+            by_type.setdefault(gradient.dtype, []).append(gradient)
+        for dtype, tensors in by_type.items():
+            torch._foreach_mul_(tensors, scale.to(dtype))
+        return norm
+
+    def update(
+        self, gradients: Mapping[str, Tensor], factor: float | Float[Tensor, ""], update: Callable[[], Any]
+    ) -> float:
         """Scales and clips gradients and updates the weights with them, unless a half-precision pass overflowed.
 
         Args:
-            factor: on the gradients, to make them those of the mean over the global batch.
+            factor: as of :meth:`clip`.
             update: the optimizer's step.
 
         Returns:
@@ -142,10 +186,8 @@ class StepMath:
         Raises:
             NotFiniteError: where a gradient is not finite, and no loss scale may be to blame.
         """
-        norm = self.norm(gradients) * factor
+        norm = self.clip(gradients, factor).item()
         if math.isfinite(norm):
-            shrink = 1.0 if self.clip_norm is None else min(1.0, self.clip_norm / (norm + 1e-6))
-            torch._foreach_mul_(list(gradients.values()), factor * shrink)
             update()
         else:
             self.overflowed(gradients)
@@ -171,7 +213,7 @@ class StepMath:
     def finish(self, means: Means, norm: float) -> StepOutput:
         """Returns the result of a step whose gradients had some norm, and adapts the loss scale to it."""
         self.scale.update(math.isfinite(norm))
-        return StepOutput(means.loss, means.parts, norm)
+        return means.output(means.values.tolist(), norm)
 
 
 def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:

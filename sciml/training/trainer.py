@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,29 @@ from sciml.training.device_memory import memory_in_use
 from sciml.training.ema import WeightAverage
 from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
+from sciml.training.finite_watch import EarlierStepError
+from sciml.training.pace import Pace
 from sciml.training.schedule import learning_rate
-from sciml.training.step_math import NotFiniteError
+from sciml.training.step_math import NotFiniteError, StepOutput
+from sciml.training.stopping import Stopping
+from sciml.training.training_state import begun_anew
 from sciml.training.utilization import ModelFlops
+
+
+@dataclass(frozen=True)
+class _LaunchedStep:
+    """Holds a step whose result may not be there yet.
+
+    Attributes:
+        result: waits for it.
+        lr: learning rate.
+        times: where its time went, of a step that is logged.
+    """
+
+    result: Callable[[], StepOutput]
+    lr: float
+    is_logged: bool
+    times: Mapping[str, float]
 
 
 class Trainer:
@@ -67,6 +87,7 @@ class Trainer:
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
         self.breakdown = Breakdown(mesh)
         self.compilation = Compilation(config.compile, engine, task)
+        self.pace = Pace()
         self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
         self.baseline_scores: dict[str, list[Score]] | None = None
@@ -82,45 +103,71 @@ class Trainer:
             NotFiniteError: where the loss is no longer finite; the last good checkpoint is kept.
         """
         config = self.config
-        micro_batch = config.micro_batch(self.mesh.num_data_ranks)
-        num_micro = config.global_batch_size // self.mesh.num_data_ranks // micro_batch
-        batches = training_batches(
-            self.splits.train,
-            self.stream,
-            start_step=self.step,
-            stop_step=config.max_steps,
-            micro_batch_size=micro_batch,
-            rank=self.mesh.data_rank,
-            num_ranks=self.mesh.num_data_ranks,
-            num_workers=config.num_workers,
-        )
-        with _stop_signals() as stop, ExitStack() as stack:
+        batches, num_micro = self._batches(self.step, config.max_steps, config.num_workers)
+        with Stopping(self.mesh.world) as stopping, ExitStack() as stack:
             stack.callback(self.checkpoints.finish)
             for callback in callbacks:
                 stack.callback(callback.close)
             while self.step < config.max_steps:
-                record = self._one_step(batches, num_micro)
-                for callback in callbacks:
-                    callback.on_step(self.step, record)
-                stopping = self.mesh.world.any(bool(stop))
+                launched_step = self._launch(batches, num_micro)
+                stop = stopping.agreed(self.step, self.pace.step_s)
                 last = self.step == config.max_steps
                 # Saved before it is validated: whatever goes wrong while scoring costs no training.
-                due = last or stopping or self.step % config.save_every == 0
+                due = last or stop or self.step % config.save_every == 0
+                validates = last or self.step % config.valid_every == 0
+                # What is saved or scored is known to be finite.
+                is_read = due or validates or launched_step.is_logged or self.compilation.waits
+                record = self._read(launched_step) if is_read else {}
+                del launched_step  # and its batch, before the next
+                for callback in callbacks:
+                    callback.on_step(self.step, record)
                 if due:
                     self.save()
-                if last or self.step % config.valid_every == 0:
+                if validates:
                     record = self.validate()
                     for callback in callbacks:
                         callback.on_validation(self.step, record)
                     self._keep_if_best(record, saved=due)
-                if stopping and not last:
+                if stop and not last:
                     return False
         return True
 
-    def _one_step(self, batches: Any, num_micro: int) -> dict[str, float]:
+    def _batches(self, start: int, stop: int, num_workers: int) -> tuple[Iterator[Any], int]:
+        """Returns this rank's micro-batches of some steps, and how many there are a step."""
+        micro_batch = self.config.micro_batch(self.mesh.num_data_ranks)
+        batches = training_batches(
+            self.splits.train,
+            self.stream,
+            start_step=start,
+            stop_step=stop,
+            micro_batch_size=micro_batch,
+            rank=self.mesh.data_rank,
+            num_ranks=self.mesh.num_data_ranks,
+            num_workers=num_workers,
+        )
+        return batches, self.config.global_batch_size // self.mesh.num_data_ranks // micro_batch
+
+    def _launch(self, batches: Iterator[Any], num_micro: int) -> _LaunchedStep:
+        """Launches the next step, and its update of the average."""
         began = time.monotonic()
+        micro_batches = self._load(batches, num_micro)
+        waited = time.monotonic() - began
+        lr = self._prepare()
+        logged = is_logged(self.step + 1, self.config.log_every)
         try:
-            micro_batches = [next(batches).to(self.mesh.device) for _ in range(num_micro)]
+            with self.breakdown.step(waited, measure=logged) as times:
+                result = self.engine.launch_step(self.task, micro_batches, lr)
+        except SciMLError as error:
+            raise self._at_this_step(error) from None
+        if self.average is not None:
+            self.average.update(self.engine.weights(), self.step)
+        self.step += 1
+        self.pace.add(time.monotonic() - began, waited)
+        return _LaunchedStep(result, lr, logged, times)
+
+    def _load(self, batches: Iterator[Any], num_micro: int) -> list[Any]:
+        try:
+            return [next(batches).to(self.mesh.device) for _ in range(num_micro)]
         except SciMLError as error:
             raise self._at_this_step(error) from None
         except RuntimeError as error:
@@ -129,40 +176,56 @@ class Trainer:
             reason = str(error).splitlines()[0].rstrip(".")
             advice = "; if the memory was not enough, try a smaller trainer.num_workers"
             raise self._at_this_step(RunError(f"{reason}{advice}")) from None
-        waited = time.monotonic() - began
+
+    def _prepare(self) -> float:
+        """Sets all that depends on the step, and returns its learning rate."""
         seed_step(self.seed, self.step, self.mesh.world.rank, shared=(self.mesh.data_rank, self.mesh.rank(Role.STAGE)))
-        lr = learning_rate(self.optim, self.step, self.config.max_steps)
         if isinstance(self.task, FollowsTraining):
             self.task.at_step(self.step, self.config.max_steps)
-        logged = is_logged(self.step + 1, self.config.log_every)
+        return learning_rate(self.optim, self.step, self.config.max_steps)
+
+    def _read(self, launched_step: _LaunchedStep) -> dict[str, float]:
+        """Waits for the end of the step that was launched last, and returns its record."""
+        began = time.monotonic()
         try:
-            with self.breakdown.step(waited, measure=logged) as times:
-                output = self.engine.train_step(self.task, micro_batches, lr)
+            output = launched_step.result()
+        except EarlierStepError as error:
+            self.step -= 1 + error.steps_ago
+            raise self._at_this_step(self._found_again()) from None
         except SciMLError as error:
+            self.step -= 1
             raise self._at_this_step(error) from None
-        if self.average is not None:
-            self.average.update(self.engine.weights(), self.step)
-        self.step += 1
-        elapsed = time.monotonic() - began
-        self.compilation.after_step(elapsed, self.config.max_steps - self.step)
+        self.pace.read(time.monotonic() - began)
+        self.compilation.after_step(self.pace.step_s, self.config.max_steps - self.step)
+        logged, device = launched_step.is_logged, self.mesh.device
         energy = self.energy.total(self.mesh.world) if logged else None
-        samples_per_s = self.config.global_batch_size / elapsed
+        samples_per_s = self.config.global_batch_size / self.pace.step_s
         each = samples_per_s / self.mesh.world.size
         return {
             "loss": output.loss,
             **output.parts,
-            "lr": lr,
+            "lr": launched_step.lr,
             "grad_norm": output.grad_norm,
             **self.engine.math.scale.record(),
             "epoch": self.stream.epoch_of(self.step),
             "samples_per_s": samples_per_s,
             "samples_per_s_per_device": each,
             **({} if self.flops is None else self.flops.record(each)),
-            "data_wait": waited / elapsed,
-            **times,
+            "data_wait": self.pace.data_wait,
+            **launched_step.times,
             **({} if energy is None else {"energy_j": energy}),
-            **(memory_in_use(self.mesh.device) if logged else {}),
+            **(memory_in_use(device) if logged else {}),
         }
+
+    def _found_again(self) -> SciMLError:
+        """Returns what is said of the step at which the training stands, taken again with the weights that it had."""
+        batches, num_micro = self._batches(self.step, self.step + 1, num_workers=0)
+        micro_batches = self._load(batches, num_micro)
+        try:
+            self.engine.train_step(self.task, micro_batches, self._prepare())
+        except SciMLError as error:
+            return error
+        return NotFiniteError("the loss or a gradient is not finite, and is when the step is taken again")
 
     def _at_this_step(self, error: SciMLError) -> SciMLError:
         """Returns an error that also names the step and the last checkpoint."""
@@ -259,43 +322,8 @@ class Trainer:
             for name, value in self.average.averages.items():
                 average = state.get(f"ema.{name}")
                 value.copy_(weights[name] if average is None else self.engine.part(name, average))
-        return _begun_anew(set(template) - set(state), before, self.optim.name)
+        return begun_anew(set(template) - set(state), before, self.optim.name)
 
     def _state(self) -> Mapping[str, Any]:
         averages = self.average.averages if self.average is not None else {}
         return {**self.engine.state(), **{f"ema.{name}": self.engine.stored(name, v) for name, v in averages.items()}}
-
-
-def _begun_anew(missing: set[str], before: str, optimizer: str) -> list[str]:
-    """Says what a resumed training begins anew, by the tensors that were not taken from its checkpoint."""
-    parts = {name.partition(".")[0] for name in missing}
-    moments = f"the optimizer's moments begin anew: {optimizer} takes over from {before}"
-    if before == optimizer:
-        moments = f"moments of {optimizer} that the checkpoint lacks begin anew"
-    said = {
-        "optim": moments,
-        "ema": "the average of the weights begins from the weights, since the checkpoint has none",
-        "scaler": "the loss scale of fp16 begins anew",
-    }
-    return [sentence for part, sentence in said.items() if part in parts]
-
-
-@contextmanager
-def _stop_signals():
-    """Collects SIGTERM and SIGINT instead of dying of them; a second SIGINT is obeyed at once.
-
-    A second SIGTERM is not: launchers and schedulers may each send one.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -55,3 +55,17 @@ class TrainingState:
             tensors = state_of(self.optimizer, parameter, self.spec.rule(self.model.placements[name]))
             moments |= {f"optim.{name}.{key}": (name, value) for key, value in tensors.items()}
         return moments
+
+
+def begun_anew(missing: set[str], before: str, optimizer: str) -> list[str]:
+    """Says what a resumed training begins anew, by the tensors that were not taken from its checkpoint."""
+    parts = {name.partition(".")[0] for name in missing}
+    moments = f"the optimizer's moments begin anew: {optimizer} takes over from {before}"
+    if before == optimizer:
+        moments = f"moments of {optimizer} that the checkpoint lacks begin anew"
+    said = {
+        "optim": moments,
+        "ema": "the average of the weights begins from the weights, since the checkpoint has none",
+        "scaler": "the loss scale of fp16 begins anew",
+    }
+    return [sentence for part, sentence in said.items() if part in parts]

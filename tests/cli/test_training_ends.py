@@ -1,6 +1,7 @@
 """However a training ends, nothing is lost: SIGTERM, a loss that is not finite, a disk that is full."""
 
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from sciml.app.cli import main
 from sciml.run.folder import RunFolder
 from sciml.training import checkpoint
 from sciml.training.checkpoint import CheckpointStore, read_manifest
+from tests.conformance.toy.domain import RingSource
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.num_threads=1"]
@@ -50,6 +52,27 @@ def test_a_loss_that_is_not_finite_fails_and_keeps_the_last_good_checkpoint(tmp_
     assert ended.value.code == 1
     assert "not finite" in said
     assert "try a smaller optim.lr" in said
+
+
+def test_a_step_that_is_not_finite_is_named_alike_however_seldom_results_are_read(tmp_path, capsys, monkeypatch):
+    sample = RingSource.sample
+
+    def broken(source, index, generator):
+        return sample(source, index, generator) * (math.nan if index == 5 else 1.0)
+
+    monkeypatch.setattr(RingSource, "sample", broken)
+    said, kept = [], []
+    options = ["trainer.global_batch_size=2", "trainer.max_steps=50", "trainer.save_every=4", "trainer.valid_every=50"]
+    for every in (1, 50):
+        with pytest.raises(SystemExit):
+            main("train", [*TOY, f"runs_dir={tmp_path}/{every}", *options, f"trainer.log_every={every}"])
+        said.append(capsys.readouterr().err.strip().splitlines()[-1].partition(";")[0])
+        kept.append(CheckpointStore(RunFolder.find("latest", f"{tmp_path}/{every}").checkpoints).steps()[-1])
+    assert said[0] == said[1]
+    step = int(said[0].removeprefix("error: step ").partition(":")[0])
+    assert "the loss is not finite, first in state of micro-batch 0" in said[0]
+    assert step % 4 != 1  # else a save would find it at once
+    assert kept == 2 * [(step - 1) // 4 * 4]
 
 
 def test_a_full_disk_fails_in_one_sentence_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):

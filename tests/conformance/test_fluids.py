@@ -48,6 +48,7 @@ def runs(small, tmp_path_factory):
 class TestFluids(DomainConformance):
     falling = ("trainer.max_steps=120", "optim.lr=1e-2", "trainer.global_batch_size=8")
     meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
+    waiting = ("of_numbers",)  # how many tokens there are
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -34,6 +34,7 @@ def alloys(tmp_path_factory):
 class TestMaterials(DomainConformance):
     falling = ("trainer.max_steps=60", "optim.lr=1e-2")
     meshes = ("parallel.dp=2", "parallel.tp=2")
+    waiting = ("place_pairs",)  # how many neighbors atoms have at most
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -23,7 +23,7 @@ class TokenShard(NamedTuple):
     @classmethod
     def of_numbers(cls, numbers: Int[Tensor, "token"]) -> TokenShard:
         """Makes the shard from the numbers of this rank's tokens, counted from 1; the fill has 0."""
-        own = numbers[numbers > 0].tolist()
+        own = [number for number in numbers.tolist() if number > 0]
         if not own:
             return cls(0, 0, len(numbers))
         return cls(own[0] - 1, own[-1], len(numbers) - len(own))

@@ -12,6 +12,7 @@ from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
 from sciml.training.config import OptimConfig
 from sciml.training.engine import NativeEngine
+from sciml.training.finite_watch import EarlierStepError
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Regression:
         return LossOutput(error, {"error": error.detach()}, weight=len(batch.x))
 
 
-def make_engine(name="sgd", clip_norm=None, **options):
+def make_engine(name="sgd", clip_norm=None, precision="fp32", **options):
     model = parallelize(lambda: nn.Linear(3, 1, dtype=torch.float64), Mesh.alone(), ParallelConfig(), seed=0)
-    return NativeEngine(model, OptimConfig(name=name, clip_norm=clip_norm, **options))
+    return NativeEngine(model, OptimConfig(name=name, clip_norm=clip_norm, **options), precision)
 
 
 def data(count=12):
@@ -69,6 +70,44 @@ def test_a_loss_that_is_not_finite_names_the_tensor_and_changes_nothing():
     batch.y[3] = float("nan")
     with pytest.raises(RunError, match="first in y of micro-batch 1"):
         engine.train_step(Regression(), [data(), batch], lr=0.1)
+    assert torch.equal(engine.model.module.weight, before)
+
+
+def test_a_step_that_was_not_finite_is_found_when_a_later_one_is_read_and_nothing_has_changed_since():
+    engine, broken = make_engine("adamw"), data()
+    broken.y[3] = float("nan")
+    engine.train_step(Regression(), [data()], lr=0.1)
+    state = {key: value.clone() for key, value in engine.state().items()}
+    for batch in (broken, data()):
+        engine.launch_step(Regression(), [batch], lr=0.1)
+    with pytest.raises(EarlierStepError) as caught:
+        engine.train_step(Regression(), [data()], lr=0.1)
+    assert caught.value.steps_ago == 2
+    assert all(torch.equal(value, engine.state()[key]) for key, value in state.items())
+    with pytest.raises(RunError, match="first in y of micro-batch 0"):
+        engine.train_step(Regression(), [broken], lr=0.1)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_steps_are_the_same_whether_their_results_are_read_or_not(clip_norm):
+    read, unread = (make_engine("adamw", clip_norm=clip_norm) for _ in range(2))
+    for _ in range(4):
+        expected = read.train_step(Regression(), [data()], lr=0.1)
+        result = unread.launch_step(Regression(), [data()], lr=0.1)
+    assert result() == expected
+    assert all(torch.equal(value, unread.state()[key]) for key, value in read.state().items())
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_gradient_that_is_not_finite_is_named_as_it_came(name):
+    class Overflows(Regression):
+        def loss(self, model, batch):
+            return LossOutput(super().loss(model, batch).loss + (0 * model.bias).sqrt().sum())
+
+    engine = make_engine(name, clip_norm=1.0)
+    before = engine.model.module.weight.detach().clone()
+    with pytest.raises(RunError, match="the gradient is not finite: first in the parameter 'bias'"):
+        engine.train_step(Overflows(), [data()], lr=0.1)
     assert torch.equal(engine.model.module.weight, before)
 
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -133,3 +134,24 @@ def test_muon_is_refused_where_a_model_has_no_blocks():
 def test_whole_matrices_are_shared_out_evenly():
     assert shared_evenly([5, 9, 4, 2], 2) == [[1, 3], [0, 2]]
     assert shared_evenly([1], 3) == [[0], [], []]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OPTIMIZERS if optimizer_spec(OptimConfig(name=name)).skips_on_device]
+)
+def test_an_optimizer_that_is_told_so_on_the_device_leaves_weights_alone_and_else_steps_as_ever(name):
+    (_, plain, alone), (_, watched, told) = (made(optim=replace(MUON, name=name)) for _ in range(2))
+    for step, value in enumerate([1.0, 0.5, math.nan]):
+        torch.manual_seed(step)
+        for parameter, other in zip(plain.values(), watched.values(), strict=True):
+            parameter.grad = value * torch.randn_like(parameter)
+            other.grad = parameter.grad.clone()
+        before = {key: parameter.detach().clone() for key, parameter in watched.items()}
+        skips = math.isnan(value)
+        told.found_inf = torch.tensor(float(skips))
+        told.step()
+        if skips:
+            assert all(torch.equal(parameter, before[key]) for key, parameter in watched.items())
+            return
+        alone.step()
+        assert all(torch.equal(parameter, plain[key]) for key, parameter in watched.items())

@@ -13,7 +13,7 @@ def failing(error):
     """A trainer whose engine fails in its first step."""
 
     class Engine:
-        def train_step(self, task, batches, lr):
+        def launch_step(self, task, batches, lr):
             raise error
 
         def weights(self):
@@ -36,7 +36,7 @@ def failing(error):
 def test_a_smaller_learning_rate_is_advised_only_where_the_training_diverged(error, advises):
     trainer = failing(error)
     with pytest.raises(type(error), match="step 1: ") as caught:
-        trainer._one_step(iter([SimpleNamespace(to=lambda device: None)]), 1)
+        trainer._launch(iter([SimpleNamespace(to=lambda device: None)]), 1)
     assert ("try a smaller optim.lr" in str(caught.value)) is advises
     assert "no checkpoint had been saved yet" in str(caught.value)
 
@@ -49,7 +49,7 @@ def test_a_loader_that_was_killed_is_named_with_the_last_checkpoint():
     trainer = failing(None)
     trainer.checkpoints.latest = lambda: "step-00000004"
     with pytest.raises(RunError, match=r"step 1: DataLoader worker \(pid 7\) is killed .* checkpoint is step-00000004"):
-        trainer._one_step(batches(), 1)
+        trainer._launch(batches(), 1)
 
 
 def test_data_that_end_in_a_sentence_are_told_with_the_last_checkpoint():
@@ -58,4 +58,4 @@ def test_data_that_end_in_a_sentence_are_told_with_the_last_checkpoint():
         yield
 
     with pytest.raises(DataError, match=r"step 1: a\.nc is damaged; no checkpoint had been saved yet"):
-        failing(None)._one_step(batches(), 1)
+        failing(None)._launch(batches(), 1)
