@@ -156,6 +156,7 @@ class NativeEngine(Engine):
             self.release()
             return lambda: output
         norm = self.math.clip(gradients, factor)
+        # As torch's gradient scalers tell fused optimizers.
         self.optimizer.found_inf = self.watch.after_step(means.loss, norm)  # type: ignore[attr-defined]
         self.optimizer.step()
         self.release()
