@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.readers import FlowSource, open_sources
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, canonical
+from domains.fluids.physics import PHYSICS
 from domains.fluids.solver.background import SURFACE_THETA
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
@@ -25,7 +26,7 @@ from sciml.nn.topology import Side
 SPLITS = ("train", "valid", "test")
 STEADY = 0.02
 """Largest change of a mean over the root mean square of the change that counts as none: solvers lose a little."""
-MASS = ("dens", "density")
+MASS = ("dens", "density", "height")
 """Names of what flows between closed sides keep, as far as nothing is blown in."""
 MAX_SPREAD_K = 1e-3
 """Largest difference of two profiles of potential temperature that count as the same."""
@@ -126,8 +127,14 @@ def describe_flows(
         known = trained.get(name) if trained else None
         data_set, names = _describe(sources, config.variables, None if known is None else known.interval)
         flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
-    title = config.title or ("simulated flows (miniWeather's equations)" if config.path is None else "")
+    title = config.title or (_title(config.simulate) if config.path is None else "")
     return FluidsSchema({name: found.data_set for name, found in flows.items()}, title), flows
+
+
+def _title(config: SimulateConfig) -> str:
+    if config.is_miniweather:
+        return "simulated flows (miniWeather's equations)"
+    return PHYSICS[config.physics].title
 
 
 def simulated(config: SimulateConfig, cache: str | Path) -> Path:

@@ -13,11 +13,12 @@ from domains.fluids.data.batch import FlowSample, Start
 from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, describe_flows, open_flows
 from domains.fluids.data.readers import FlowSource
+from domains.fluids.data.readers.source import spacing
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import OBSTACLE, FluidsSchema, FluidsStatistics, Scale
-from domains.fluids.data.writers.ensemble import BOUNDARY, PROFILES, Ensemble
-from domains.fluids.solver import VARIABLES
-from domains.fluids.solver.simulate import flows as drawn_flows
+from domains.fluids.data.writers.ensemble import PROFILES
+from domains.fluids.solver.cases import Flow
+from domains.fluids.solver.simulate import flows_of, layout_of
 from domains.fluids.solver.simulate_config import SimulateConfig
 
 
@@ -68,14 +69,18 @@ def planned_flows(config: FluidsDataConfig) -> tuple[FluidsSchema, dict[str, Flo
 
 def _to_simulate(config: SimulateConfig) -> list[FlowSource]:
     """Describes flows as :mod:`domains.fluids.data.readers.ensemble` would those that are simulated."""
-    flows, grid = drawn_flows(config, 0, config.num_members), config.written_grid
-    times = np.array(config.times)
-    profiles = dict(zip(PROFILES, Ensemble(flows, grid, times, (), {}).profiles, strict=True))
+    layout = layout_of(config)
+    flows: Sequence[Flow | None] = flows_of(config) or [None] * config.num_members
+    shape = (len(layout.z), len(layout.x))
+    dx, dz = spacing(layout.x, "x"), spacing(layout.z, "z")
+    winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(layout.variables) else None
     return [
         FlowSource(
-            f"flow {member}", VARIABLES, ("uwnd", "wwnd"), times, grid.dx, grid.dz, (grid.nz, grid.nx), BOUNDARY,
-            NoFrames(), profiles={name: values[member] for name, values in profiles.items()}, units=("m", "s"),
-            flow=flow,
+            f"flow {member}", tuple(layout.variables), winds, np.array(config.times), dx, dz, shape, layout.boundary,
+            NoFrames(),
+            profiles={} if layout.profiles is None else dict(zip(PROFILES, layout.profiles[member], strict=True)),
+            constants={name: values[member] for name, values in layout.constants.items()},
+            units=layout.units, flow=flow,
         )
         for member, flow in enumerate(flows)
     ]  # fmt: skip

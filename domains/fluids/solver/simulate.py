@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from domains.fluids.data.writers import WRITERS, Ensemble
-from domains.fluids.solver import CASES, VARIABLES, Flow, run
+from domains.fluids.data.writers.ensemble import Layout
+from domains.fluids.physics import PHYSICS
+from domains.fluids.physics.make import frames_of, layout_of_physics
+from domains.fluids.solver import CASES, Flow, run
 from domains.fluids.solver.random_flows import draw
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.compiler import can_compile
@@ -54,12 +61,12 @@ def simulate(config: SimulateConfig, *, keep_existing: bool = False) -> Path:
         for _ in track(results, f"Simulating, {config.batch} flows each", count):
             pass
         ensemble = Ensemble(
-            flows(config, 0, config.num_members),
-            config.written_grid,
+            layout_of(config),
             np.array(config.times),
             [parts.path(number) for number in range(count)],
             _record(config),
             config.precision,
+            flows_of(config),
         )
         write_json(_record_path(path), ensemble.record)
         WRITERS[config.format](path, ensemble)
@@ -75,8 +82,36 @@ def flows(config: SimulateConfig, first: int, last: int) -> list[Flow]:
     return [draw(cases[index % len(cases)], config.spread, config.seed, index) for index in range(first, last)]
 
 
+def flows_of(config: SimulateConfig) -> list[Flow]:
+    """Returns all flows of miniWeather; none of other physics, whose files do not tell more than their constants."""
+    return flows(config, 0, config.num_members) if config.is_miniweather else []
+
+
+def layout_of(config: SimulateConfig) -> Layout:
+    """Returns what the flows have in common, as files say it."""
+    if not config.is_miniweather:
+        return layout_of_physics(config)
+    return Layout.of_weather(flows_of(config), config.written_grid)
+
+
 def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> None:
-    some = flows(config, number * config.batch, min((number + 1) * config.batch, config.num_members))
+    first, last = number * config.batch, min((number + 1) * config.batch, config.num_members)
+    if config.is_miniweather:
+        frames = _weather(config, device, flows(config, first, last))
+    else:
+        frames = frames_of(config, torch.device(device), first, last)
+    written = next(frames)
+    shape = (last - first, len(config.times), *written.shape[1:])
+    with atomic_file(path) as temporary:
+        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=config.precision, shape=shape)
+        allocate(temporary, temporary.stat().st_size)
+        for index, fields in enumerate(chain([written], frames)):
+            values[:, index] = fields.cpu().numpy()
+        values.flush()
+
+
+def _weather(config: SimulateConfig, device: str, some: list[Flow]) -> Iterator[Float[Tensor, "member 4 z x"]]:
+    """Yields the fields of flows of miniWeather, frame by frame."""
     pays = device != "cpu" and config.compiling_pays and can_compile(torch.device(device))
     frames = run(
         some,
@@ -88,13 +123,7 @@ def _make_part(config: SimulateConfig, device: str, path: Path, number: int) -> 
         native=config.compile is not False,
         coarsen=config.coarsen,
     )
-    shape = (len(some), len(config.times), len(VARIABLES), config.written_grid.nz, config.written_grid.nx)
-    with atomic_file(path) as temporary:
-        values = np.lib.format.open_memmap(temporary, mode="w+", dtype=config.precision, shape=shape)
-        allocate(temporary, temporary.stat().st_size)
-        for index, frame in enumerate(frames):
-            values[:, index] = frame.fields.cpu().numpy()
-        values.flush()
+    yield from (frame.fields for frame in frames)
 
 
 def _record_path(path: Path) -> Path:
@@ -112,9 +141,18 @@ def _settings(config: SimulateConfig) -> dict[str, Any]:
 
 
 def _record(config: SimulateConfig) -> dict[str, Any]:
+    record = {"license": "Apache-2.0, as the project that made it", "settings": _settings(config)}
+    if not config.is_miniweather:
+        title = f"{PHYSICS[config.physics].title}, simulated, without units"
+        return {
+            "title": title,
+            "name": config.physics,
+            "source": f"domains/fluids/physics/{config.physics}.py",
+            **record,
+        }
     return {
         "title": "Simulated dry flows in a vertical plane",
+        "name": "miniweather_ensemble",
         "source": "miniWeather's equations and scheme (https://github.com/mrnorman/miniWeather), computed anew",
-        "license": "Apache-2.0, as the project that made it",
-        "settings": _settings(config),
+        **record,
     }

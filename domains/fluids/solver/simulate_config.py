@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
+from domains.fluids.physics import PHYSICS, Plane
 from domains.fluids.solver import CASES, Schedule, SolverGrid
 from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
 from sciml.core.config import divides, one_of
@@ -20,6 +21,10 @@ FORMATS = {".nc": "ensemble", ".hdf5": "well", ".h5": "well", "": "miniweather"}
 MAX_WIND = 50.0
 ORIGINAL_S = {"collision": 700.0, "thermal": 1000.0, "gravity": 1500.0, "density": 600.0, "injection": 1200.0}
 """Lengths of the original's cases, s."""
+MINIWEATHER = "miniweather"
+INTERVAL_S = 20.0
+OF_MINIWEATHER = ("case", "cases", "amplitude", "radius", "displacement", "wind", "compile")
+"""Keys that mean nothing to other physics."""
 COMPILING_PAYS = 4e8
 """Cell-steps of a process; compiling takes half a minute, and a plain core makes a few million a second."""
 
@@ -31,17 +36,19 @@ class SimulateConfig:
     Attributes:
         out: what to make: NAME.nc is one file of all members, NAME.hdf5 the same in The Well's schema, and a name
             without an ending a folder of the original's NetCDF files.
+        physics: miniWeather's dry air, or flows without units on a plane of 2 by 1: shallow water, Burgers' equation,
+            a tracer in a steady flow, vortices of an incompressible fluid.
         case: one of the original's five as it is, unshifted: collision, thermal, gravity, density or injection. Its
             time steps and frames are the original's, and what is drawn, ``count`` and ``frames`` do not count.
         sim_time: s, length of each flow; null is that of ``frames``, with ``case`` the original's.
         count: number of members.
         cases: taken in turn: collision, thermal, gravity, density, injection, or mixed (bubbles at any place).
-        nx: cells along the 20 km of x.
-        nz: cells along the 10 km of z.
+        nx: cells along x (20 km).
+        nz: cells along z (10 km).
         coarsen: cells along each axis that are averaged into one of what is written, so that a fine simulation is
             the truth of a coarser grid; it divides ``nx`` and ``nz``.
         frames: of a member, the start with them.
-        interval: s between frames; the time step divides it.
+        interval: s between frames; the time step divides it. null is 20 s, of other physics 0.1 or 0.2.
         amplitude: smallest and largest factor of a case's strength.
         radius: smallest and largest factor of its radii.
         displacement: m, largest of each bubble from its place; all together are moved to anywhere along x before.
@@ -62,7 +69,7 @@ class SimulateConfig:
     nz: int = 64
     coarsen: AtLeastOne = 1
     frames: Annotated[int, Ge(2)] = 31
-    interval: Positive[float] = 20.0
+    interval: Positive[float] | None = None
     amplitude: tuple[float, float] = (0.5, 1.25)
     radius: tuple[float, float] = (0.7, 1.3)
     displacement: NonNegative[float] = 1500.0
@@ -76,23 +83,37 @@ class SimulateConfig:
     overwrite: bool = False
     case: str | None = None
     sim_time: Positive[float] | None = None
+    physics: Literal["miniweather", "shallow_water", "burgers", "advection", "vortices"] = "miniweather"
 
     def __post_init__(self) -> None:
         for case in self.cases:
             one_of(case, DRAWN_CASES, "cases")
         if self.case is not None:
             one_of(self.case, CASES, "case")
-        if self.duration < self.interval:
+        if self.duration < self.frame_interval:
+            unit = " s" if self.is_miniweather else ""
             raise ConfigError(
-                f"{self.duration:g} s are shorter than the interval of {self.interval:g} s between frames",
-                key="sim_time", hint=f"try sim_time={10 * self.interval:g}, or a shorter interval",
+                f"{self.duration:g}{unit} is shorter than the interval of {self.frame_interval:g}{unit} between frames",
+                key="sim_time", hint=f"try sim_time={10 * self.frame_interval:g}, or a shorter interval",
             )  # fmt: skip
         if Path(self.out).suffix not in FORMATS:
             raise ConfigError(f"{self.out} is of no known kind", key="out", hint="end in .nc, .hdf5, or in nothing")
-        SolverGrid(self.nx, self.nz)
+        (SolverGrid if self.is_miniweather else Plane)(self.nx, self.nz)
+        if not self.is_miniweather:
+            self._check_other_physics()
         for key in ("nx", "nz"):
             divides(self.coarsen, getattr(self, key), key="coarsen", of=key)
         self._check_spread()
+
+    def _check_other_physics(self) -> None:
+        """Refuses what only miniWeather has."""
+        for field in fields(self):
+            if field.name in OF_MINIWEATHER and getattr(self, field.name) != field.default:
+                raise ConfigError(f"has no meaning for physics={self.physics}", key=field.name, hint="leave it out")
+        if self.format == "miniweather":
+            raise ConfigError(
+                f"the original's files hold no {self.physics}", key="out", hint=f"try {self.out}.nc or {self.out}.hdf5"
+            )
 
     def _check_spread(self) -> None:
         """Refuses flows that would be too fast for the time step."""
@@ -102,6 +123,17 @@ class SimulateConfig:
                 raise ConfigError(
                     f"{[low, high]} are no factors", key=key, hint=f"increasing, above 0, at most {largest}"
                 )
+
+    @property
+    def is_miniweather(self) -> bool:
+        return self.physics == MINIWEATHER
+
+    @property
+    def frame_interval(self) -> float:
+        """Returns the time between frames, s of miniWeather."""
+        if self.interval is not None:
+            return self.interval
+        return INTERVAL_S if self.is_miniweather else PHYSICS[self.physics].interval
 
     @property
     def format(self) -> str:
@@ -118,10 +150,10 @@ class SimulateConfig:
 
     @property
     def duration(self) -> float:
-        """Returns the length of each flow, s."""
+        """Returns the length of each flow, s of miniWeather."""
         if self.sim_time is not None:
             return self.sim_time
-        return (self.frames - 1) * self.interval if self.case is None else ORIGINAL_S[self.case]
+        return (self.frames - 1) * self.frame_interval if self.case is None else ORIGINAL_S[self.case]
 
     @property
     def num_members(self) -> int:
@@ -130,9 +162,12 @@ class SimulateConfig:
     @property
     def schedule(self) -> Schedule:
         if self.case is not None:
-            return Schedule(self.grid.largest_step, self.duration, self.interval)
-        frames = int(self.duration / self.interval + 1e-6) + 1
-        return Schedule.uniform(self.grid.largest_step, frames, self.interval)
+            return Schedule(self.grid.largest_step, self.duration, self.frame_interval)
+        return Schedule.uniform(self.grid.largest_step, self._num_frames, self.frame_interval)
+
+    @property
+    def _num_frames(self) -> int:
+        return int(self.duration / self.frame_interval + 1e-6) + 1
 
     def steps(self) -> Iterator[tuple[float, float, bool]]:
         """Yields step, time after it, and whether a frame is written then."""
@@ -140,7 +175,9 @@ class SimulateConfig:
 
     @cached_property
     def times(self) -> tuple[float, ...]:
-        """Returns the times of all frames, s."""
+        """Returns the times of all frames, s of miniWeather."""
+        if not self.is_miniweather:
+            return tuple(number * self.frame_interval for number in range(self._num_frames))
         return (0.0, *(time for _, time, written in self.steps() if written))
 
     @property

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,40 +40,33 @@ class Ensemble:
     """Holds simulated flows.
 
     Attributes:
-        flows: one a member.
-        times: s, of all members.
-        parts: ``.npy`` files of some members each, in order: (member, time, 4, z, x).
+        layout: variables, grid, constants and what else the flows have in common.
+        times: of all members.
+        parts: ``.npy`` files of some members each, in order: (member, time, variable, z, x).
         record: where it comes from.
         precision: of what is written, float32 or float64.
+        flows: of miniWeather, one a member; none of other physics.
     """
 
-    flows: Sequence[Flow]
-    grid: SolverGrid
+    layout: Layout
     times: np.ndarray
     parts: Sequence[Path]
     record: dict[str, Any]
     precision: str = "float32"
+    flows: Sequence[Flow] = ()
 
     def members(self) -> Iterator[np.ndarray]:
-        """Yields the fields (time, 4, z, x) of each member, read as they are used."""
+        """Yields the fields (time, variable, z, x) of each member, read as they are used."""
         for part in self.parts:
             yield from np.load(part, mmap_mode="r")
-
-    @cached_property
-    def profiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns density and potential temperature of the backgrounds, (member, z)."""
-        backgrounds = [Background.of(self.grid, flow.frequency) for flow in self.flows]
-        return np.stack([b.dens for b in backgrounds]), np.stack([b.theta for b in backgrounds])
 
 
 def write_ensemble(path: Path, ensemble: Ensemble) -> None:
     """Writes one NetCDF-4 file, whole or not at all."""
     import netCDF4
 
-    grid = ensemble.grid
-    layout = Layout(len(ensemble.flows), VARIABLES, grid.z, grid.x, BOUNDARY, np.stack(ensemble.profiles, axis=1))
     with atomic_file(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        variables = layout.prepare(file, len(ensemble.times), ensemble.record, ensemble.precision)
+        variables = ensemble.layout.prepare(file, len(ensemble.times), ensemble.record, ensemble.precision)
         file["time"][:] = ensemble.times
         write_flows(file, ensemble.flows)
         for member, values in enumerate(ensemble.members()):
@@ -113,6 +105,13 @@ class Layout:
     profiles: np.ndarray | None = None
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     units: tuple[str, str] = ("m", "s")
+
+    @classmethod
+    def of_weather(cls, flows: Sequence[Flow], grid: SolverGrid) -> Layout:
+        """Returns the layout of miniWeather's flows, with the profiles of their air at rest."""
+        backgrounds = [Background.of(grid, flow.frequency) for flow in flows]
+        profiles = np.stack([np.stack([b.dens for b in backgrounds]), np.stack([b.theta for b in backgrounds])], axis=1)
+        return cls(len(flows), VARIABLES, grid.z, grid.x, BOUNDARY, profiles)
 
     def prepare(
         self, file: Any, num_times: int | None, record: Mapping[str, Any], precision: str = "float32"

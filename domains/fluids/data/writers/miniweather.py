@@ -17,11 +17,12 @@ from sciml.core.files import atomic_directory
 
 def write_folder(path: Path, ensemble: Ensemble) -> None:
     """Writes a folder with a file for each member, whole or not at all; each file has the background's profiles."""
+    grid = SolverGrid(len(ensemble.layout.x), len(ensemble.layout.z))
     with atomic_directory(path) as temporary:
         for number, (flow, values) in enumerate(zip(ensemble.flows, ensemble.members(), strict=True)):
-            background = Background.of(ensemble.grid, flow.frequency)
+            background = Background.of(grid, flow.frequency)
             file = temporary / f"{number:06d}_{flow.case}.nc"
-            write_miniweather(file, ensemble.grid, zip(ensemble.times, values, strict=True), background)
+            write_miniweather(file, grid, zip(ensemble.times, values, strict=True), background)
 
 
 def write_miniweather(

@@ -1,0 +1,19 @@
+"""Simulators of physics other than miniWeather's: each a file, without units, batched over flows."""
+
+from collections.abc import Mapping
+
+from domains.fluids.physics.advection import ADVECTION
+from domains.fluids.physics.burgers import BURGERS
+from domains.fluids.physics.kind import Physics, Simulation, run
+from domains.fluids.physics.plane import Plane
+from domains.fluids.physics.shallow_water import SHALLOW_WATER
+from domains.fluids.physics.vortices import VORTICES
+
+PHYSICS: Mapping[str, Physics] = {
+    "shallow_water": SHALLOW_WATER,
+    "burgers": BURGERS,
+    "advection": ADVECTION,
+    "vortices": VORTICES,
+}
+
+__all__ = ["PHYSICS", "Physics", "Plane", "Simulation", "run"]
