@@ -19,8 +19,8 @@ from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.planning.cluster import ClusterConfig
 from sciml.run.compose import Composition, root_of
+from sciml.run.degrees import check_degrees
 from sciml.run.restart import NOTES
-from sciml.run.session import check_degrees
 from sciml.run.spec import RunSpec
 
 SUBMIT_TIMEOUT_S = 60
@@ -46,6 +46,7 @@ class LaunchConfig:
     partition: str | None = None
     job_name: str | None = None
     max_restarts: NonNegative[int] = 3
+    min_nodes: AtLeastOne | None = None
     submit: bool = False
     sbatch_options: tuple[str, ...] = ()
     srun_options: tuple[str, ...] = ()
@@ -56,6 +57,12 @@ class LaunchConfig:
         most = self.cluster.num_nodes
         if most is not None and self.nodes > most:
             raise ConfigError(f"{self.cluster.name} has {most} nodes, not {self.nodes}", key="nodes", hint=f"{most}")
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ConfigError(f"must be at most nodes={self.nodes}, got {self.min_nodes}", key="min_nodes")
+        if self.min_nodes is not None and self.launcher == "srun":
+            raise ConfigError(
+                "srun cannot start fewer ranks again within a job", key="min_nodes", hint="use launcher=torchrun"
+            )
         if not _TIME.fullmatch(self.time):
             raise ConfigError(f"{self.time!r} is no time that Slurm knows", key="time", hint="e.g. time=02:00:00")
         if self.account_needed and not self.account:
@@ -120,7 +127,8 @@ def _header(config: LaunchConfig, name: str) -> list[str]:
         "signal": f"B:USR1@{NOTICE_S}",
     }
     lines = [f"--{key}={value}" for key, value in options.items() if value is not None]
-    return ["#!/bin/bash", *(f"#SBATCH {line}" for line in [*lines, "--requeue", *config.sbatch_options])]
+    lines += ["--requeue", *(["--no-kill"] if config.min_nodes else []), *config.sbatch_options]
+    return ["#!/bin/bash", *(f"#SBATCH {line}" for line in lines)]
 
 
 def _environment(config: LaunchConfig) -> list[str]:
@@ -140,8 +148,12 @@ def _srun(config: LaunchConfig, train: list[str]) -> list[list[str]]:
 
 def _torchrun(config: LaunchConfig, train: list[str]) -> list[list[str]]:
     per_node, cores = config.cluster.devices_per_node, config.cluster.cores_per_device
-    placement = [f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1", "--kill-on-bad-exit=1"]
-    agent = [f"--nnodes={config.nodes}", f"--nproc-per-node={per_node}", f"--max-restarts={config.max_restarts}"]
+    placement = [f"--nodes={config.nodes}", f"--ntasks={config.nodes}", "--ntasks-per-node=1"]
+    if config.min_nodes is None:
+        placement, nodes = [*placement, "--kill-on-bad-exit=1"], str(config.nodes)
+    else:  # the others go on without a node that is lost
+        placement, nodes = [*placement, "--kill-on-bad-exit=0", "--no-kill"], f"{config.min_nodes}:{config.nodes}"
+    agent = [f"--nnodes={nodes}", f"--nproc-per-node={per_node}", f"--max-restarts={config.max_restarts}"]
     meeting = ["--rdzv-id=$SLURM_JOB_ID", "--rdzv-backend=c10d", "--rdzv-endpoint=$MASTER_ADDR:$MASTER_PORT"]
     srun = ["srun", *placement, *([f"--cpus-per-task={cores * per_node}"] if cores else [])]
     return [srun, [train[0], "-m", "torch.distributed.run", *agent], meeting, train[1:]]

@@ -15,6 +15,7 @@ from sciml.run.compose import Composition
 from sciml.run.reference_models import build_reference_models, train_reference_models
 from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession, find_run
+from sciml.run.spare import waits_beside
 from sciml.run.spec import RunSpec
 from sciml.training.config import TrainerConfig
 from sciml.training.tracking import build_tracker
@@ -22,6 +23,8 @@ from sciml.training.tracking import build_tracker
 
 def run(composition: Composition) -> CommandResult | None:
     """Trains, scores and reports; on other ranks than the first there is no result."""
+    if waits_beside(composition):
+        return None
     trainer = build(TrainerConfig, composition.config["trainer"], prefix="trainer")
     world = join(trainer.device, trainer.timeout_s)
     start = find_run(composition, world)

@@ -12,6 +12,10 @@ from typing import NoReturn
 from sciml.core.errors import ConfigError
 
 TORCHRUN_PORT = 29500
+UNNAMED = "none"
+"""What torchrun calls a job without ``--rdzv-id``, whose processes always meet at the same address. One with it has a
+name, and when it loses nodes another of them may become the place to meet.
+"""
 _LAUNCHERS = re.compile(r"RANK|WORLD_SIZE|LOCAL_RANK|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|GROUP|ROLE)_.*")
 
 
@@ -87,12 +91,18 @@ def job_name() -> str | None:
     """Returns a name that a job keeps over its restarts and shares with no running job; None without a launcher."""
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"slurm-{job}"
-    if run := os.environ.get("TORCHELASTIC_RUN_ID"):
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    if run == UNNAMED:
         host, port = _address()
         # "localhost" says nothing where several machines share the folder of runs.
         host = socket.gethostname() if host in ("localhost", "127.0.0.1", "::1") else host
-        return f"torchrun-{run}-{host}-{port}".replace("/", "_")
-    return None
+        run = f"{run}-{host}-{port}"
+    return f"torchrun-{run}".replace("/", "_") if run else None
+
+
+def leave_out(size: int) -> None:
+    """Reduces the group of this process to its first ``size`` ranks, for all that asks who was launched."""
+    os.environ["WORLD_SIZE"] = str(size)
 
 
 def program(processes: int) -> list[str]:

@@ -14,9 +14,10 @@ from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
 from sciml.run.costs import Step, measure_in_turn, training_step
+from sciml.run.degrees import check_degrees
 from sciml.run.folder import RunFolder
 from sciml.run.reference_models import OWN, Budget, ReferenceModel, budget_of, build_reference_models
-from sciml.run.session import check_degrees, load_data, read_source, say
+from sciml.run.session import load_data, read_source, say
 from sciml.run.spec import RunSpec, follow_data, with_overrides
 
 ROUNDS = 7

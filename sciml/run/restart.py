@@ -25,6 +25,18 @@ NOTES = ".jobs"
 
 
 @dataclass(frozen=True)
+class BegunRun:
+    """Says which run a job began, and with how many processes."""
+
+    run: str
+    processes: int
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.run))
+
+
+@dataclass(frozen=True)
 class RestartNote:
     """Says which run a job began.
 
@@ -43,14 +55,9 @@ class RestartNote:
         Args:
             config: the composed configuration. A job may train several models, one after another.
         """
-        job = job_name()
-        if job is None:
-            return cls(world, None)
-        text = json.dumps(config, sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return cls(world, Path(runs_dir) / NOTES / f"{job}-{digest}.json")
+        return cls(world, note_file(config, runs_dir))
 
-    def run(self) -> RunFolder | None:
+    def begun(self) -> BegunRun | None:
         """Returns the run that this job began before it was restarted; the same on all processes.
 
         None in the first start, and where the job was restarted before its run had a folder.
@@ -61,25 +68,44 @@ class RestartNote:
         # Where several nodes are restarted, torchrun counts it only on those whose processes had failed.
         if not self.world.any(self.file is not None and restarts() > 0):
             return None
-        run = self.world.share(self._read() if self.world.is_main else None)
-        return None if run is None else RunFolder(Path(run))
+        found: BegunRun | None = self.world.share(noted_run(self.file) if self.world.is_main else None)
+        return found
 
     def write(self, run: RunFolder) -> None:
         """Writes the note; to be called when everything that resuming needs is in the run's folder."""
         if self.file is not None and self.world.is_main:
-            write_json(self.file, {"run": str(run.path)})
+            before = noted_run(self.file)
+            processes = before.processes if before and before.run == str(run.path) else self.world.size
+            write_json(self.file, {"run": str(run.path), "processes": processes})
 
     def remove(self) -> None:
         """Removes the note; to be called when nothing is left to be done."""
         if self.file is not None and self.world.is_main:
             self.file.unlink(missing_ok=True)
 
-    def _read(self) -> str | None:
-        if self.file is None or not self.file.exists():
-            return None
-        note: _Note = read_json(self.file, _Note, advice="remove it, and go on with resume=latest")
-        return note["run"]
+
+def note_file(config: Mapping[str, Any], runs_dir: str) -> Path | None:
+    """Returns where the note of a training lies; None where no launcher started this process."""
+    job = job_name()
+    if job is None:
+        return None
+    text = json.dumps(config, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Path(runs_dir) / NOTES / f"{job}-{digest}.json"
+
+
+def noted_run(file: Path | None) -> BegunRun | None:
+    """Returns what a note says; None where there is no note.
+
+    Raises:
+        DataError: where it cannot be read.
+    """
+    if file is None or not file.exists():
+        return None
+    note: _Note = read_json(file, _Note, advice="remove it, and go on with resume=latest")
+    return BegunRun(note["run"], note["processes"])
 
 
 class _Note(TypedDict):
     run: str
+    processes: int

@@ -13,15 +13,15 @@ from torch import nn
 from sciml.core.errors import ConfigError
 from sciml.core.files import check_writable
 from sciml.core.seeding import seed_of
-from sciml.distributed.axes import SAMPLES, Role, num_ranks
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
-from sciml.parallel.config import ParallelConfig, check_micro_batches
+from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.compose import Composition
+from sciml.run.degrees import check_degrees, with_fitting_replicas
 from sciml.run.flops import count_flops
 from sciml.run.folder import RunFolder, new_path, taken
 from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
@@ -69,9 +69,11 @@ def find_run(composition: Composition, world: World) -> RunStart:
     world.agree("the configuration", config)
     options = RunOptions.build(config)
     note = RestartNote.of(config, options.runs_dir, world)
-    folder = note.run()
-    restarted = folder is not None
-    if folder is None and options.resume:
+    begun = note.begun()
+    if begun is not None:
+        config = resumed_config(begun.folder, composition, restarted=True)
+        return RunStart(with_fitting_replicas(config, world.size, begun.processes), begun.folder, note)
+    if options.resume:
         folder = RunFolder.find(options.resume, options.runs_dir, "resume")
         if folder.is_exported:
             raise ConfigError(
@@ -80,8 +82,7 @@ def find_run(composition: Composition, world: World) -> RunStart:
                 hint="begin a new run with init_from=",
             )
         find_checkpoint(folder, "latest")  # a run without any is refused before data are read
-    if folder is not None:
-        return RunStart(resumed_config(folder, composition, restarted=restarted), folder, note)
+        return RunStart(resumed_config(folder, composition), folder, note)
     domain = load_domain(config["domain"]).name
     if options.init_from:  # what "latest" is now
         config = {**config, "init_from": str(find_source(options.init_from, options.runs_dir, domain).path)}
@@ -260,20 +261,6 @@ def build_trainer(
         checkpoints=checkpoints,
         flops=flops,
     )
-
-
-def check_degrees(spec: RunSpec, num_processes: int) -> dict[str, int]:
-    """Returns the degree of every axis, or refuses those that a number of processes or a batch do not allow.
-
-    Raises:
-        ConfigError: naming a size that works.
-    """
-    degrees = spec.engine.degrees(spec.parallel, num_processes)
-    num_data_ranks = num_ranks(degrees, *SAMPLES)
-    micro_batch = spec.trainer.micro_batch(num_data_ranks)
-    if num_ranks(degrees, Role.STAGE) > 1:
-        check_micro_batches(spec.parallel, spec.trainer.global_batch_size // num_data_ranks // micro_batch)
-    return degrees
 
 
 def parallel_of(config: ParallelConfig, task: Task) -> ParallelConfig:

@@ -19,9 +19,9 @@ def work(runs_dir):
     note = RestartNote.of({"seed": 0}, runs_dir, world)
     other = RestartNote.of({"seed": 1}, runs_dir, world)
     attempt = launched().attempt
-    found, others = note.run(), other.run()
+    found, others = note.begun(), other.begun()
     if world.is_main:
-        seen = {"attempt": attempt, "run": found and str(found.path), "other": others and "found"}
+        seen = {"attempt": attempt, "run": found and found.run, "other": others and "found"}
         with (Path(runs_dir) / "seen.jsonl").open("a") as file:
             file.write(json.dumps(seen) + "\n")
     if attempt == 0:
@@ -34,7 +34,7 @@ def work(runs_dir):
         world.barrier()
         note.remove()
         world.barrier()
-        assert note.run() is None
+        assert note.begun() is None
         raise ConfigError("enough", key="seed")
 
 

@@ -71,6 +71,8 @@ def test_what_a_user_writes_is_never_taken_for_shell(printed):
         ([*TORCHRUN, "parallel.dp=3"], "parallel.dp: dp 3 does not fit 8 processes"),
         ([*TORCHRUN, "trainer.global_batch_size=12"], "trainer.global_batch_size: 12 samples cannot be shared"),
         ([*TORCHRUN, "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        (["min_nodes=2"], "min_nodes must be at most nodes=1, got 2"),
+        (["nodes=2", "min_nodes=1", "launcher=srun"], "min_nodes: srun cannot start fewer ranks again within a job"),
         (["nods=3"], "nods: unknown key; did you mean 'nodes'"),
         (["job_name='a\n#SBATCH --wrap=id'"], "job_name must be a name of letters"),
         (["account='a --wrap=id'"], "account must be a name of letters"),
@@ -106,6 +108,14 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NODELIST", "here")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
     return tmp_path
+
+
+def test_a_job_may_go_on_with_fewer_nodes(printed):
+    script = printed(*TORCHRUN, "nodes=4", "min_nodes=2", "trainer.global_batch_size=32")
+    assert "#SBATCH --no-kill" in script
+    assert "--nnodes=2:4 " in script
+    assert "--kill-on-bad-exit=0 --no-kill" in script
+    assert "--no-kill" not in printed(*TORCHRUN)
 
 
 def test_submitting_hands_the_script_to_sbatch(printed, slurm):

@@ -35,30 +35,30 @@ def note(runs_dir, config=CONFIG):
 
 def test_a_requeued_job_finds_its_run_until_it_has_finished(tmp_path, slurm):
     slurm(7)
-    assert note(tmp_path).run() is None
+    assert note(tmp_path).begun() is None
     note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
     slurm(7, requeued=1)
-    assert note(tmp_path).run() == RunFolder(tmp_path / "climate" / "one")
+    assert note(tmp_path).begun().folder == RunFolder(tmp_path / "climate" / "one")
     note(tmp_path).remove()
-    assert note(tmp_path).run() is None
+    assert note(tmp_path).begun() is None
 
 
 def test_only_the_same_job_with_the_same_configuration_is_meant(tmp_path, slurm):
     slurm(7)
     note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
     slurm(7, requeued=1)
-    assert note(tmp_path, {**CONFIG, "seed": 1}).run() is None
+    assert note(tmp_path, {**CONFIG, "seed": 1}).begun() is None
     slurm(8, requeued=1)
-    assert note(tmp_path).run() is None
+    assert note(tmp_path).begun() is None
 
 
 def test_a_job_that_is_started_and_not_restarted_begins_anew(tmp_path, slurm):
     slurm(7)
     note(tmp_path).write(RunFolder(tmp_path / "climate" / "one"))
-    assert note(tmp_path).run() is None
+    assert note(tmp_path).begun() is None
     note(tmp_path).write(RunFolder(tmp_path / "climate" / "two"))
     slurm(7, requeued=1)
-    assert note(tmp_path).run() == RunFolder(tmp_path / "climate" / "two")
+    assert note(tmp_path).begun().folder == RunFolder(tmp_path / "climate" / "two")
 
 
 def test_without_a_launcher_nothing_is_noted(tmp_path, slurm):
@@ -75,4 +75,4 @@ def test_a_corrupted_note_is_named(tmp_path, slurm):
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
         with pytest.raises(DataError, match=r"slurm-7-.*\.json is corrupted: .*; remove it"):
-            note(tmp_path).run()
+            note(tmp_path).begun()
