@@ -198,8 +198,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where flows and runs are kept")
     parser.add_argument("--left-out", default="shallow_water", choices=list(KINDS))
-    parser.add_argument("--seeds", type=int, default=3, help="of fine-tuning, and of scratch with as many steps")
-    parser.add_argument("--long-seeds", type=int, default=1, help="of scratch for as long as both; 0 leaves it out")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="of fine-tuning and of scratch with as many steps; else one"
+    )
+    parser.add_argument(
+        "--long", type=int, nargs="*", default=FEW, help="numbers of flows to train on from scratch for as long as both"
+    )
     parser.add_argument("--steps", type=int, default=200, help="of fine-tuning")
     parser.add_argument("--pretrain", type=int, default=1000, help="steps of pre-training")
     parser.add_argument("--flows", type=int, default=48, help="flows of each kind of the pre-training")
@@ -210,18 +214,20 @@ def main() -> None:
         chosen.folder.resolve(), chosen.left_out, chosen.steps, chosen.pretrain, chosen.flows, chosen.rate
     )
     print(f"pre-training: {compared.pretrained().cpu_s:.0f} CPU s", flush=True)
+    for seed in range(chosen.seeds):
+        for count in FEW:
+            tuned, scratch = compared.fine_tuned(count, seed), compared.from_scratch(count, seed)
+            print(row(f"{count}, fine-tuned", [tuned]), row(f"{count}, scratch", [scratch]), sep="\n", flush=True)
     rows = []
     for count in FEW:
-        tuned = [compared.fine_tuned(count, seed) for seed in range(chosen.seeds)]
-        scratch = [compared.from_scratch(count, seed) for seed in range(chosen.seeds)]
-        rows += [row(f"{count}, fine-tuned", tuned), row(f"{count}, from scratch, as many steps", scratch)]
-        print(*rows[-2:], sep="\n", flush=True)
-        persistence = [f"{scratch[0].persistence[frames]:.3f}" for frames in FRAMES]
-    for count in FEW[::-1] if chosen.long_seeds else ():
-        steps = compared.as_long_as_both(count)
-        long = [compared.from_scratch(count, seed, steps) for seed in range(chosen.long_seeds)]
-        rows.append(row(f"{count}, from scratch, {steps} steps", long))
-        print(rows[-1], flush=True)
+        seeds = range(chosen.seeds)
+        rows.append(row(f"{count}, fine-tuned", [compared.fine_tuned(count, seed) for seed in seeds]))
+        scratch = [compared.from_scratch(count, seed) for seed in seeds]
+        rows.append(row(f"{count}, from scratch, as many steps", scratch))
+        if count in chosen.long:
+            steps = compared.as_long_as_both(count)
+            rows.append(row(f"{count}, from scratch, {steps} steps", [compared.from_scratch(count, 0, steps)]))
+    persistence = [f"{scratch[0].persistence[frames]:.3f}" for frames in FRAMES]
     print("\n| flows | seeds | CPU s | " + " | ".join(f"VRMSE after {frames}" for frames in FRAMES) + " |")
     print("|---|---|---|---|---|---|")
     print(*rows, f"| persistence | | | {' | '.join(persistence)} |", sep="\n")

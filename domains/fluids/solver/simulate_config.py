@@ -54,7 +54,8 @@ class SimulateConfig:
         displacement: m, largest of each bubble from its place; all together are moved to anywhere along x before.
         wind: m/s, largest that is added.
         seed: of all that is drawn.
-        precision: of the simulation and of what is written, float32 or float64.
+        precision: of the simulation and of what is written, float32 or float64; other physics than miniWeather's is
+            always computed in float64.
         batch: members that are simulated together; a run that was stopped goes on behind the last whole batch.
         workers: processes beside this one; 0 works in this one alone.
         device: auto, cpu or cuda.
