@@ -45,16 +45,16 @@ def version(package: str) -> str | None:
 def machine() -> dict[str, Any]:
     """Returns host, processor, cores, memory and accelerators."""
     import psutil
-    import torch
 
-    accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    from sciml.core.devices import accelerator_names
+
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "accelerators": accelerators,
+        "accelerators": accelerator_names(),
     }
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sciml.core.seeding import seed_of
 from sciml.data.balance import balanced_parts
+from sciml.data.batch_tensors import PinnableCollate
 from sciml.data.source import BatchedSource, CostedSource, SampleSource
 
 
@@ -99,12 +100,16 @@ def training_batches(
     rank: int = 0,
     num_ranks: int = 1,
     num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[Any]:
     """Yields the micro-batches of this rank from ``start_step`` on, in order.
 
     A step's share (``global_batch_size / num_ranks``) is cut into micro-batches of ``micro_batch_size``. Where the
     source knows what its samples cost, there are as many micro-batches, but the step's samples are shared over all of
     them on all ranks so that they cost alike; each has at least one sample.
+
+    Args:
+        pin_memory: whether batches are in pinned memory, for an accelerator.
     """
     costs = source.costs() if isinstance(source, CostedSource) else None
     share = stream.global_batch_size // num_ranks
@@ -122,7 +127,7 @@ def training_batches(
             for first in range(0, len(draws), micro_batch_size):
                 yield draws[first : first + micro_batch_size]
 
-    return iter(_loader(source, stream.seed, micro_batches(), num_workers))
+    return iter(_loader(source, stream.seed, micro_batches(), num_workers, pin_memory))
 
 
 def evaluation_batches(
@@ -155,12 +160,15 @@ def evaluation_batches(
     return iter(_loader(source, seed, plan, num_workers))
 
 
-def _loader(source: SampleSource, seed: int, plan: Iterable[list[SampleIndex]], num_workers: int) -> DataLoader:
+def _loader(
+    source: SampleSource, seed: int, plan: Iterable[list[SampleIndex]], num_workers: int, pin_memory: bool = False
+) -> DataLoader:
     return DataLoader(
         SeededDataset(source, seed),
         batch_sampler=plan,
         num_workers=num_workers,
-        collate_fn=source.collate,
+        collate_fn=PinnableCollate(source.collate) if pin_memory else source.collate,
+        pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
         generator=torch.Generator().manual_seed(seed),  # the loader would draw from the global one
     )

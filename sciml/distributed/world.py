@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sciml.core.config import flat
+from sciml.core.devices import widest_float
 from sciml.core.errors import ConfigError
 from sciml.distributed.launcher import Launch, launched
 from sciml.distributed.rendezvous import rendezvous
@@ -41,7 +42,7 @@ class World:
     @property
     def wide(self) -> torch.dtype:
         """Returns the type of sums over processes: float64, or float32 on devices that have no wider one."""
-        return torch.float64 if _has_float64(self.device) else torch.float32
+        return widest_float(self.device)
 
     def add(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
         """Sums tensors over all processes, or over a group of them, in place."""
@@ -123,18 +124,30 @@ def join(device: str = "auto", timeout_s: float = 600.0) -> World:
     if kind != "cpu":
         torch.accelerator.set_device_index(own.index)
     if launch.size > 1 and not dist.is_initialized():
+        _same_interface()
         store = rendezvous(launch, timeout_s)
         backend = "gloo" if kind == "cpu" else dist.get_default_backend_for_device(own)
         limit = datetime.timedelta(seconds=timeout_s)
-        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit)
+        # Groups that know their device connect at once, here, and barriers need not guess it.
+        bound = None if kind == "cpu" else own
+        dist.init_process_group(
+            backend, store=store, rank=launch.rank, world_size=launch.size, timeout=limit, device_id=bound
+        )
     return World(launch.rank, launch.size, own)
 
 
-def _has_float64(device: torch.device) -> bool:
-    """Says whether a device computes in double precision: Apple's do not, and of Intel's only some."""
-    if device.type == "xpu":
-        return bool(torch.xpu.get_device_properties(device).has_fp64)
-    return device.type != "mps"
+def _same_interface() -> None:
+    """Lets gloo, by which checkpoints are agreed on, take the network that NCCL was told to take.
+
+    Left alone it takes the one by which a node finds its own name, which may reach no other node.
+    """
+    wanted = os.environ.get("NCCL_SOCKET_IFNAME", "")
+    if wanted and not wanted.startswith("^") and "GLOO_SOCKET_IFNAME" not in os.environ:
+        names = [name for _, name in socket.if_nameindex()]
+        exact, prefixes = wanted.startswith("="), wanted.removeprefix("=").split(",")
+        found = [n for prefix in prefixes for n in names if n == prefix or (not exact and n.startswith(prefix))]
+        if found:
+            os.environ["GLOO_SOCKET_IFNAME"] = found[0]
 
 
 def _own_device(launch: Launch) -> int:
@@ -167,7 +180,8 @@ def use_threads(count: int | None, key: str) -> None:
 
 
 def pick_device(device: str) -> str:
-    """Returns the accelerator of this machine for ``auto``, or ``cpu`` where there is none.
+    """Returns the accelerator of this machine for ``auto``, or ``cpu`` where there is none that has float64, in which
+    energies and positions are kept.
 
     Raises:
         ConfigError: for a device that this machine does not have.
@@ -176,7 +190,9 @@ def pick_device(device: str) -> str:
     available = accelerator.type if accelerator is not None else "cpu"
     if device not in ("auto", "cpu", available):
         raise ConfigError(f"must be a device of this machine, got {device!r}", key="device", hint=f"try {available}")
-    return available if device == "auto" else device
+    if device == "auto":
+        return available if widest_float(available) == torch.float64 else "cpu"
+    return device
 
 
 def _leaves(value: Any) -> dict[str, str]:

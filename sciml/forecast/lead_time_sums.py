@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sciml.core.devices import widest_float
 from sciml.domain.score import Metric, Score
 
 TOLERANCE = 1e-3
@@ -22,7 +23,7 @@ CONFIDENCE = 0.95
 
 
 class LeadTimeSums:
-    """Sums and counts in float64, of each metric at each scored lead time and for each variable.
+    """Sums and counts, in float64 where the device has it, by metric, scored lead time and variable.
 
     Lead times are fixed beforehand, so that the sums of ranks that met different ones still add up. Squared errors of
     one variable may lie many orders of magnitude above those of another, which float32 would not stand.
@@ -43,7 +44,8 @@ class LeadTimeSums:
     ) -> None:
         self.lead_times_h, self.units, self.device = sorted(map(float, lead_times_h)), dict(units), device
         shape = (2, NUM_GROUPS, len(self.lead_times_h), len(self.units))  # count, sum
-        self._tables = {metric: torch.zeros(shape, dtype=torch.float64, device=device) for metric in metrics}
+        self.dtype = widest_float(device)
+        self._tables = {metric: torch.zeros(shape, dtype=self.dtype, device=device) for metric in metrics}
 
     def sums(self) -> list[Tensor]:
         """Returns the accumulators in a fixed order; adding them over ranks in place is all there is to do."""
@@ -71,7 +73,7 @@ class LeadTimeSums:
             group: a number for each forecast, the same for those that depend on one another, such as forecasts of one
                 flow; where it is None, scores have no interval.
         """
-        values = values.to(self.device, torch.float64)
+        values = values.to(self.device, self.dtype)
         counts = torch.ones_like(values) if counted is None else counted.to(values)
         row = torch.zeros_like(lead) if group is None else group.to(lead) % NUM_GROUPS
         added = torch.stack([counts, values if counted is None else values * counts])

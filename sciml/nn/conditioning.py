@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.core.devices import widest_float
 from sciml.nn.initialization import zeros
 
 Conditioning = Literal["none", "adaln_zero"]
@@ -39,8 +40,9 @@ class WaveEncoding:
     num_features: int
 
     def __call__(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "batch feature"]:
-        steps = torch.linspace(0, 1, self.num_features // 2, dtype=torch.float64, device=values.device)
-        angle = values.double()[:, None] * (2 * math.pi / self.longest) * (self.longest / self.shortest) ** steps
+        values = values.to(widest_float(values.device))
+        steps = torch.linspace(0, 1, self.num_features // 2, dtype=values.dtype, device=values.device)
+        angle = values[:, None] * (2 * math.pi / self.longest) * (self.longest / self.shortest) ** steps
         return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
@@ -62,7 +64,7 @@ class CycleEncoding:
 
     def __call__(self, values: Float[Tensor, "batch"]) -> Float[Tensor, "batch feature"]:
         harmonics = torch.arange(1, self.num_harmonics + 1, device=values.device)
-        angle = values.double()[:, None] * (2 * math.pi / self.period) * harmonics
+        angle = values.to(widest_float(values.device))[:, None] * (2 * math.pi / self.period) * harmonics
         return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sciml.core.devices import widest_float
+
 ROTARY_BASE = 10000.0
 """Tokens per radian of the slowest rotation of a sequence, about."""
 
@@ -86,7 +88,7 @@ def sequence_rotary(num_tokens: int, head_dim: int, device: torch.device | str =
     Source: Su et al. (2021), https://doi.org/10.48550/arXiv.2104.09864.
     """
     pairs = head_dim // 2
-    speed = ROTARY_BASE ** -(torch.arange(pairs, dtype=torch.float64, device=device) / pairs)
+    speed = ROTARY_BASE ** -(torch.arange(pairs, dtype=widest_float(device), device=device) / pairs)
     angle = (torch.arange(num_tokens, device=device)[:, None] * speed)[:, None]
     return Rotary(angle.cos().float(), angle.sin().float())
 

@@ -8,11 +8,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from sciml.core.config import build
+from sciml.core.devices import device_name
 from sciml.core.installation import CONF, OWN_CONF
 from sciml.distributed.world import pick_device
 from sciml.planning.cluster import ClusterConfig, Link
@@ -37,7 +35,7 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1, local
     """
     kind, local = pick_device(device), local or devices
     if kind != "cpu":
-        known = cluster_of(_device_name(kind), os.environ, local)
+        known = cluster_of(device_name(kind), os.environ, local)
         if known is not None:
             return known
     kept = _kept(kind)
@@ -73,7 +71,7 @@ def peak_here(kind: str, precision: Precision, num_threads: int) -> Peak | None:
     Returns:
         None of a device of which nothing is known.
     """
-    known = cluster_of(_device_name(kind), os.environ) if kind != "cpu" else None
+    known = cluster_of(device_name(kind), os.environ) if kind != "cpu" else None
     if known is not None:
         peak = known.peak_tflops.get(precision)
         return None if peak is None else Peak(peak * TERA, f"cluster={known.name} states")
@@ -132,12 +130,6 @@ def over_nodes(node: ClusterConfig, devices: int, local: int) -> ClusterConfig:
     if local == 1:
         del links["node"]
     return replace(node, devices_per_node=local, num_nodes=None, links=links)
-
-
-def _device_name(kind: str) -> str:
-    """Returns what drivers call the device of this process; empty where they do not say."""
-    module: Any = getattr(torch, kind, None)
-    return str(module.get_device_name()) if hasattr(module, "get_device_name") else ""
 
 
 def read_cluster(path: Path) -> ClusterConfig:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+from sciml.data.batch_tensors import map_tensors
 
 T = TypeVar("T")
 
@@ -154,14 +155,4 @@ def fake_parameters(model: nn.Module) -> None:
 
 def fake_batch(batch: T) -> T:
     """Returns a batch of fake tensors of the same shapes, whatever records and mappings it consists of."""
-
-    def fake(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return fake_like(value)
-        if isinstance(value, Mapping):
-            return {key: fake(one) for key, one in value.items()}
-        if is_dataclass(value) and not isinstance(value, type):
-            return replace(value, **{field.name: fake(getattr(value, field.name)) for field in fields(value)})
-        return value
-
-    return fake(batch)
+    return map_tensors(fake_like, batch)

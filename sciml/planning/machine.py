@@ -150,6 +150,8 @@ def _room(world: World) -> float:
     """Returns the GB of a device, or of the host for each process."""
     if world.device.type == "cpu":
         return psutil.virtual_memory().available / world.size / GB
+    if world.device.type == "mps":
+        return torch.mps.recommended_max_memory() / GB
     return torch.get_device_module(world.device).get_device_properties(world.device).total_memory / GB
 
 

@@ -69,4 +69,6 @@ def count_flops(spec: RunSpec, splits: Splits, world: World) -> ModelFlops | Non
         return None
     assert spec.trainer.precision != "auto"  # it is chosen when a training starts
     peak = peak_here(world.device.type, spec.trainer.precision, torch.get_num_threads())
+    if spec.trainer.precision == "fp32" and spec.trainer.tf32:  # whose peak conf/cluster does not state
+        peak = None
     return ModelFlops(sample) if peak is None else ModelFlops(sample, peak.flops_per_s, peak.source)

@@ -35,7 +35,7 @@ from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.compilation import check_compile
 from sciml.training.engine_config import build_engine
-from sciml.training.precision import chosen_precision
+from sciml.training.precision import chosen_precision, use_tf32
 from sciml.training.schedule import rest_of_schedule
 from sciml.training.step_math import DTYPES
 from sciml.training.trace import Trace
@@ -136,6 +136,7 @@ class TrainingSession:
         mesh = Mesh(world, check_degrees(spec, world.size))
         check_tracking(spec.tracking)
         use_threads(spec.trainer.num_threads, "trainer.num_threads")
+        use_tf32(spec.trainer.tf32)
         if folder is None and world.is_main:
             check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
         source = read_source(spec, folder)

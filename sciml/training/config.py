@@ -28,6 +28,8 @@ class TrainerConfig:
         micro_batch_size: samples a forward pass on one rank; None takes the rank's whole share at once.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; parameters, optimizer, head and loss stay float32. ``auto``
             is bf16 on devices that compute products in it, else fp32.
+        tf32: whether NVIDIA's devices round what they multiply in float32 to 10 bits, in matrix products and in
+            convolutions; torch alone does so in convolutions.
         compile: whether torch compiles transformer blocks: ``true``, ``false``, or ``auto``, which does where the
             training goes on for long enough. Compiled sums are rounded differently.
         valid_every: steps between validations; also after the last step.
@@ -49,6 +51,7 @@ class TrainerConfig:
     global_batch_size: AtLeastOne = 16
     micro_batch_size: AtLeastOne | None = None
     precision: PrecisionChoice = "fp32"
+    tf32: bool = False
     compile: Compile = False
     valid_every: AtLeastOne = 200
     valid_samples: AtLeastOne | None = None

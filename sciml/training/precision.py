@@ -23,6 +23,12 @@ def chosen_precision(choice: PrecisionChoice, device: torch.device, *, is_differ
     return "bf16" if not is_differentiated_twice and multiplies_bf16(device) else "fp32"
 
 
+def use_tf32(choice: bool) -> None:
+    """Sets whether CUDA devices round what they multiply in float32 to 10 bits, of all that they multiply alike."""
+    torch.backends.cuda.matmul.allow_tf32 = choice
+    torch.backends.cudnn.allow_tf32 = choice
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Says whether a device multiplies matrices of bf16 by instructions of its own."""
     if device.type == "cpu":

@@ -39,6 +39,9 @@ from sciml.training.stopping import Stopping
 from sciml.training.training_state import begun_anew
 from sciml.training.utilization import ModelFlops
 
+PINS = ("cuda", "xpu")
+"""Devices that copy from pinned memory while they compute."""
+
 
 @dataclass(frozen=True)
 class _LaunchedStep:
@@ -144,6 +147,7 @@ class Trainer:
             rank=self.mesh.data_rank,
             num_ranks=self.mesh.num_data_ranks,
             num_workers=num_workers,
+            pin_memory=self.mesh.device.type in PINS,
         )
         return batches, self.config.global_batch_size // self.mesh.num_data_ranks // micro_batch
 

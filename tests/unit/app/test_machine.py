@@ -67,9 +67,9 @@ def test_a_measured_peak_grows_with_the_threads_of_a_process(measured, tmp_path,
 
 
 def test_the_peak_of_a_known_device_is_that_of_its_cluster(monkeypatch):
-    monkeypatch.setattr(here, "_device_name", lambda kind: "NVIDIA H200")
+    monkeypatch.setattr(here, "device_name", lambda kind: "NVIDIA H200")
     assert peak_here("cuda", "bf16", 8).flops_per_s == 989e12
-    monkeypatch.setattr(here, "_device_name", lambda kind: "Abacus 3000")
+    monkeypatch.setattr(here, "device_name", lambda kind: "Abacus 3000")
     assert peak_here("cuda", "bf16", 8) is None
 
 

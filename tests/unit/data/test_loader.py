@@ -1,10 +1,12 @@
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
 from sciml.data.balance import balanced_parts
+from sciml.data.batch_tensors import Pinnable
 from sciml.data.loader import SeededDataset, ShuffledSampler, evaluation_batches, training_batches
 
 
@@ -160,3 +162,19 @@ def test_samples_of_a_batch_are_read_together_where_the_source_can():
     assert source.calls == 1
     alone = SeededDataset(source, 1)
     assert batch == [alone[draw] for draw in stream.draws(0)]
+
+
+def test_batches_of_any_records_can_be_pinned(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: pinned.append(tensor) or tensor + 1)
+
+    @dataclass(frozen=True)
+    class Record:
+        x: torch.Tensor
+        named: dict
+        text: str = "unchanged"
+
+    batch = Record(torch.zeros(2), {"y": torch.zeros(3)})
+    found = Pinnable(batch).pin_memory()
+    assert (len(pinned), found.text) == (2, "unchanged")
+    assert found.x.sum() + found.named["y"].sum() == 5

@@ -1,12 +1,16 @@
 """A process among its peers: what is decided without any."""
 
+import os
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from sciml.core.errors import ConfigError
 from sciml.distributed import world
 from sciml.distributed.launcher import Launch
 from sciml.distributed.world import World
+from sciml.testing.ranks import ranks
 
 
 def test_a_process_alone_agrees_with_itself():
@@ -38,3 +42,63 @@ def test_more_processes_than_devices_are_refused(monkeypatch, launch, visible):
         ConfigError, match=rf"trainer.device: rank {launch.rank} on .* has {visible}, .* start {visible} a node"
     ):
         world._own_device(launch)
+
+
+def test_a_group_of_accelerators_knows_its_device(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(world, "launched", lambda: Launch(5, 8, 1, agent=True))
+    monkeypatch.setattr(world, "pick_device", lambda device: "cuda")
+    monkeypatch.setattr(world, "rendezvous", lambda launch, timeout_s: None)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    monkeypatch.setattr(dist, "get_default_backend_for_device", lambda device: "nccl")
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: asked.update(options, backend=backend))
+    assert world.join() == World(5, 8, torch.device("cuda:1"))
+    assert (asked["backend"], asked["device_id"]) == ("nccl", torch.device("cuda:1"))
+
+
+@pytest.mark.parametrize(
+    ("nccl", "gloo", "expected"),
+    [
+        ("hsn", None, "hsn0"),
+        ("=hsn1", None, "hsn1"),
+        ("bond,hsn1", None, "hsn1"),
+        ("^lo", None, None),  # says which not to take
+        ("ib", None, None),
+        ("hsn", "eth0", "eth0"),
+        (None, None, None),
+    ],
+)
+def test_gloo_takes_the_network_that_nccl_was_told_to_take(monkeypatch, nccl, gloo, expected):
+    for name, value in (("NCCL_SOCKET_IFNAME", nccl), ("GLOO_SOCKET_IFNAME", gloo)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world.socket, "if_nameindex", lambda: list(enumerate(["lo", "eth0", "hsn0", "hsn1"])))
+    world._same_interface()
+    assert os.environ.pop("GLOO_SOCKET_IFNAME", None) == expected
+
+
+@pytest.mark.parametrize(("device", "expected"), [("auto", "cpu"), ("mps", "mps")])
+def test_a_device_without_float64_is_taken_only_where_it_is_named(monkeypatch, device, expected):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    assert world.pick_device(device) == expected
+
+
+def _sums(own):
+    """Adds on a rank whose device has no float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "widest_float", lambda device: torch.float32)
+        reduced, reduce = [], dist.all_reduce
+        patch.setattr(dist, "all_reduce", lambda t, **options: (reduced.append(t.dtype), reduce(t, **options))[1])
+        tensors = [torch.tensor([0.5, 2.0], dtype=torch.float64), torch.tensor([1, 2])]
+        own.add(tensors)
+        return reduced, [tensor.tolist() for tensor in tensors], tensors[0].dtype
+
+
+def test_sums_in_float64_go_over_the_wire_in_what_the_device_has():
+    for reduced, sums, kept in ranks(2).run(_sums):
+        assert reduced == [torch.float32, torch.int64]
+        assert sums == [[1.0, 4.0], [2, 4]]
+        assert kept == torch.float64
