@@ -20,7 +20,7 @@ import torch
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.initialization import initialize
 from sciml.nn.topology import Sphere
-from sciml.planning.pass_profile import Meter
+from sciml.planning.op_meter import Meter
 
 KINDS = ("window", "global")
 

@@ -37,7 +37,7 @@ from sciml.models.vit import Block, ViTConfig
 from sciml.parallel.placement import Placement
 from sciml.planning.cluster import GB, ClusterConfig, Link
 from sciml.planning.communication import MICROSECONDS
-from sciml.planning.pass_profile import Meter, OpCount
+from sciml.planning.op_meter import Meter, OpCount
 from sciml.training.config import OptimConfig
 from sciml.training.optimizer import build_optimizer, optimizer_spec
 

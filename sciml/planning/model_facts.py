@@ -29,8 +29,9 @@ from sciml.planning.degrees import DegreeInterpolation, Degrees
 from sciml.planning.eager import eager
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.fake_tensor import ReadsValuesError, fake_batch, fake_parameters
+from sciml.planning.op_meter import EMBED, HEAD, OpCount
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
-from sciml.planning.pass_profile import EMBED, HEAD, OpCount, PassProfile, profile_pass, tensors_of
+from sciml.planning.pass_profile import PassProfile, profile_pass, tensors_of
 
 PROFILED_BLOCKS = 2
 """Blocks of a model whose pass is profiled."""

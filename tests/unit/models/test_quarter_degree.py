@@ -12,7 +12,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.models.uvit import UViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
-from sciml.planning.pass_profile import Meter
+from sciml.planning.op_meter import Meter
 from sciml.training.engine import NativeEngine
 from tests.distributed.cases import OPTIMIZERS, FieldTask, Samples
 

@@ -18,7 +18,7 @@ from sciml.planning.degrees import Degrees
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ATTEND_TO_ALL
-from sciml.planning.pass_profile import Meter
+from sciml.planning.op_meter import Meter
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import KERNELS_OF_AN_UPDATE, ThroughputModel
 from sciml.training.ema import WeightAverage

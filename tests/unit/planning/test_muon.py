@@ -15,7 +15,7 @@ from sciml.parallel.model import parallelize
 from sciml.planning.cluster import Efficiency
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.memory import MemoryModel
-from sciml.planning.pass_profile import Meter
+from sciml.planning.op_meter import Meter
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.planning.throughput import ThroughputModel
 from sciml.training.config import TrainerConfig
