@@ -9,9 +9,11 @@ from domains.climate.data.schema import ClimateSchema
 from domains.climate.figures import animation, maps, skill
 from domains.climate.figures.ranks import draw_rank_histograms
 from domains.climate.figures.spectra import draw_zonal_spectra, zonal_panels
+from domains.climate.figures.tracks import draw_tracks, tracks_in_words
 from domains.climate.forecast.example import WeatherExample
 from domains.climate.forecast.metrics import RMSE
 from domains.climate.forecast.ranks import RANKS
+from domains.climate.forecast.tracks import ComparedTracks
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores
 from sciml.report.spectra import power_in_words
@@ -90,6 +92,15 @@ def _forecast_figures(example: WeatherExample, lead: float | None) -> Iterator[N
         + (" Both errors of a variable share one color scale; persistence keeps the initial state." * has_truth),
         lambda path: maps.draw_forecast_maps(example, lead, path),
     )
+    compared = ComparedTracks.of(example) if len(example.lead_times) >= MIN_FRAMES else None
+    if compared is not None and compared.forecast:
+        yield NamedFigure(
+            "cyclone_tracks",
+            "Tracks of cyclones",
+            f"Minima of pressure between 20 and 75 degrees of the same test case, followed from one lead time to the "
+            f"next; the large mark is where one was seen last. {tracks_in_words(compared)}",
+            partial(draw_tracks, example, compared),
+        )
     if len(example.lead_times) >= MIN_FRAMES:
         yield NamedFigure(
             "forecast_animation",
