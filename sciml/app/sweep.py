@@ -7,7 +7,7 @@ table and one picture compare the runs; both lie under ``runs/sweeps``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,8 @@ from sciml.core.files import write_json, write_text
 from sciml.core.outputs import numbered_folder
 from sciml.core.result import CommandResult
 from sciml.distributed.launcher import launched
-from sciml.report.runs import RunSummary, draw_runs, list_text, side_by_side
+from sciml.report.runs import RunSummary
+from sciml.report.sweep import best_of, draw_sweep, labels_of, sweep_text
 from sciml.run.compose import Composition, compose
 from sciml.run.early_checks import check_groups
 from sciml.run.folder import RunFolder, new_path
@@ -34,12 +35,16 @@ class Combination:
     """Holds one training of a sweep.
 
     Attributes:
-        label: the keys that are swept, with their values.
+        keys: those that are swept, with their values as typed.
         composition: the training.
     """
 
-    label: str
+    keys: Mapping[str, str]
     composition: Composition
+
+    @property
+    def label(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in self.keys.items())
 
 
 def combinations(arguments: Sequence[str], config_dir: str | None = None) -> list[Combination]:
@@ -68,7 +73,7 @@ def combinations(arguments: Sequence[str], config_dir: str | None = None) -> lis
         composition = compose("train", [f"{key}={value}" for key, value in chosen], config_dir)
         check_groups(composition.config)
         RunSpec.build(composition.config)
-        found.append(Combination(" ".join(f"{key}={value}" for key, value in chosen if key in several), composition))
+        found.append(Combination({key: value for key, value in chosen if key in several}, composition))
     return found
 
 
@@ -85,7 +90,7 @@ def sweep(arguments: Sequence[str], config_dir: str | None = None) -> CommandRes
     found = combinations(arguments, config_dir)
     options = found[0].composition.config
     folder = numbered_folder(Path(options["runs_dir"]) / "sweeps")
-    runs, names, failures = [], [], []
+    runs, keys, failures = [], [], []
     for number, one in enumerate(found, 1):
         name = f"{options['run'] or f'sweep-{folder.name}'}-{number:02d}"
         print(f"[{number}/{len(found)}] {one.label}", file=sys.stderr, flush=True)
@@ -97,10 +102,10 @@ def sweep(arguments: Sequence[str], config_dir: str | None = None) -> CommandRes
             print(f"failed: {error}", file=sys.stderr, flush=True)
         if (path / "run.json").exists():
             runs.append(RunSummary.of(RunFolder(path)))
-            names.append(one.label)
-        _write(folder, runs, names, failures)
-    picture = draw_runs(runs, names, folder / "sweep") if runs else None
-    return _result(folder, runs, names, failures, picture)
+            keys.append(one.keys)
+        _write(folder, runs, keys, failures)
+    picture = draw_sweep(runs, keys, folder / "sweep") if runs else None
+    return _result(folder, runs, keys, failures, picture)
 
 
 def _named(composition: Composition, name: str) -> Composition:
@@ -110,31 +115,43 @@ def _named(composition: Composition, name: str) -> Composition:
     )
 
 
-def _write(folder: Path, runs: Sequence[RunSummary], names: Sequence[str], failures: Sequence[dict[str, str]]) -> None:
+def _write(
+    folder: Path, runs: Sequence[RunSummary], keys: Sequence[Mapping[str, str]], failures: Sequence[dict[str, str]]
+) -> None:
     rows = [
-        {"keys": name, "run": str(run.path), "state": run.state, "against_best": run.against_best, "scores": run.values}
-        for name, run in zip(names, runs, strict=True)
+        {
+            "keys": given,
+            "run": str(run.path),
+            "state": run.state,
+            "against_best": run.against_best,
+            "scores": run.values,
+        }
+        for given, run in zip(keys, runs, strict=True)
     ]
     write_json(folder / "sweep.json", {"runs": rows, "failed": list(failures)})
     if runs:
-        write_text(folder / "sweep.txt", f"{list_text(runs)}\n\n{side_by_side(runs, names)}\n")
+        write_text(folder / "sweep.txt", f"{sweep_text(runs, keys)}\n")
 
 
 def _result(
     folder: Path,
     runs: Sequence[RunSummary],
-    names: Sequence[str],
+    keys: Sequence[Mapping[str, str]],
     failures: Sequence[dict[str, str]],
     picture: Path | None,
 ) -> CommandResult:
-    lines = [side_by_side(runs, names)] if runs else []
+    lines = [sweep_text(runs, keys)] if runs else []
     lines += ["", *(f"failed   {failure['keys']}: {failure['error']}" for failure in failures)]
+    best = best_of(runs)
+    if best is not None:
+        lines.append(f"best     {runs[best].path}, {labels_of(keys)[best]}")
     lines += [f"table    {folder / 'sweep.txt'}", *([f"picture  {picture}"] if picture else [])]
     document = {
         "sweep": str(folder),
         "runs": [
-            {"keys": name, "run": str(run.path), "scores": run.values} for name, run in zip(names, runs, strict=True)
+            {"keys": given, "run": str(run.path), "scores": run.values} for given, run in zip(keys, runs, strict=True)
         ],
+        "best": None if best is None else str(runs[best].path),
         "failed": list(failures),
         "pictures": [str(picture)] if picture else [],
     }

@@ -13,7 +13,6 @@ from sciml.core.errors import ConfigError, SciMLError
 from sciml.domain.loading import load_domain
 from sciml.domain.score import Metric
 from sciml.report.scores import Scores
-from sciml.report.style import INK, MODEL_COLOR, MUTED, new_figure, save_png, suite_style
 from sciml.report.tables import Column, render, table
 from sciml.run.folder import RunFolder
 from sciml.run.lock import living_holder
@@ -145,8 +144,8 @@ def list_text(runs: Sequence[RunSummary]) -> str:
 def _score(run: RunSummary) -> str:
     if not run.values or run.metric is None:
         return ""
-    some = [f"{name} {value:.4g}" for name, value in list(run.values.items())[:SHOWN_VARIABLES]]
-    return f"{run.metric.name}: {', '.join(some)}" + (", ..." if len(run.values) > SHOWN_VARIABLES else "")
+    some = [f"{name} {value:.3g}" for name, value in list(run.values.items())[:SHOWN_VARIABLES]]
+    return f"{run.metric.label}: {', '.join(some)}" + (", ..." if len(run.values) > SHOWN_VARIABLES else "")
 
 
 def differences(runs: Sequence[RunSummary]) -> dict[str, list[Any]]:
@@ -167,7 +166,7 @@ def side_by_side(runs: Sequence[RunSummary], names: Sequence[str] | None = None)
     keys = [[key, *map(_shown, values)] for key, values in differences(runs).items()]
     variables = list(dict.fromkeys(name for run in runs for name in run.values or {}))
     scores = [[name, *(_number((run.values or {}).get(name)) for run in runs)] for name in variables]
-    metrics = list(dict.fromkeys(run.metric.name for run in runs if run.metric is not None))
+    metrics = list(dict.fromkeys(run.metric.label for run in runs if run.metric is not None))
     against = ["to best baseline", *(_number(run.against_best) for run in runs)]
     parts: list[Any] = []
     if keys:
@@ -182,37 +181,3 @@ def _shown(value: Any) -> str:
 
 def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.4g}"
-
-
-def draw_runs(runs: Sequence[RunSummary], names: Sequence[str], path: Path) -> Path | None:
-    """Draws the scores of runs relative to the first one's: a dot for each variable, and their geometric mean.
-
-    Returns:
-        The picture; None where fewer than two runs were scored on the same variables.
-    """
-    scored = [(name, run) for name, run in zip(names, runs, strict=True) if run.values and run.metric is not None]
-    if len(scored) < 2:
-        return None
-    reference, metric = scored[0][1].values or {}, scored[0][1].metric
-    assert metric is not None
-    with suite_style():
-        figure = new_figure(7.6, 1.5 + 0.42 * len(scored))
-        axes = figure.subplots()
-        for row, (_, run) in enumerate(scored):
-            ratios = [
-                v / reference[n] for n, v in (run.values or {}).items() if reference.get(n) and v / reference[n] > 0
-            ]
-            axes.plot(ratios, [row] * len(ratios), "o", color=MUTED, markersize=3.5, alpha=0.6)
-            if ratios:
-                mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-                axes.plot(mean, row, "D", color=MODEL_COLOR, markersize=8)
-                axes.annotate(f"{mean:.3f}", (mean, row), (0, 9), textcoords="offset points", ha="center", fontsize=9)
-        axes.axvline(1, color=INK, linewidth=0.9)
-        axes.set_yticks(range(len(scored)), [name for name, _ in scored])
-        axes.set_ylim(len(scored) - 0.4, -0.7)
-        better = "smaller" if metric.better == "lower" else "larger"
-        axes.set_xlabel(
-            f"{metric.name} to that of the first, {better} is better; diamond: geometric mean over variables"
-        )
-        axes.grid(axis="y", visible=False)
-        return save_png(figure, path)

@@ -3,13 +3,16 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from sciml.app.cli import main
 from sciml.app.sweep import combinations
 from sciml.core.errors import ConfigError
-from sciml.report.runs import RunSummary, differences, draw_runs, runs_under
+from sciml.domain.score import Metric
+from sciml.report.runs import RunSummary, differences, runs_under
+from sciml.report.sweep import best_of, labels_of, sweep_text
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.lock import RunLock
@@ -52,7 +55,6 @@ def test_a_comparison_shows_the_keys_that_differ_and_the_scores(tmp_path, capsys
     assert "model.depth" not in text
     runs = [RunSummary.of(RunFolder.find(name, str(tmp_path))) for name in ("one", "two")]
     assert set(differences(runs)) == {"optim.lr"}
-    assert draw_runs(runs, ["one", "two"], tmp_path / "picture").stat().st_size > 1000
 
 
 def test_a_run_is_deleted_after_a_question_and_never_while_it_is_trained(tmp_path, monkeypatch, capsys):
@@ -87,15 +89,42 @@ def test_a_sweep_trains_every_combination_and_compares_them(tmp_path, capsys):
     small += ["trainer.max_steps=2", "trainer.num_threads=1", "data.splits={train: 20, valid: 0.1, test: 0.1}"]
     main("train", ["-m", *small, f"runs_dir={tmp_path}", "optim.lr=1e-3,1e-2", "run=lr", "output=json"])
     document = json.loads(capsys.readouterr().out)
-    assert [run["keys"] for run in document["runs"]] == ["optim.lr=1e-3", "optim.lr=1e-2"]
+    assert [run["keys"] for run in document["runs"]] == [{"optim.lr": "1e-3"}, {"optim.lr": "1e-2"}]
+    assert document["best"] in [run["run"] for run in document["runs"]]
     assert [run.path.name for run in runs_under(str(tmp_path), "language")] == ["lr-02", "lr-01"]
     table = (tmp_path / "sweeps" / "001" / "sweep.txt").read_text()
-    assert "optim.lr" in table
+    assert [line.split()[:2] for line in table.splitlines() if line.startswith("lr-")] == [
+        ["lr-01", "1e-3"],
+        ["lr-02", "1e-2"],
+    ]
     assert (tmp_path / "sweeps" / "001" / "sweep.png").stat().st_size > 1000
     assert not document["failed"]
     main("compare", [f"runs_dir={tmp_path}", "run=lr-01", "run=lr-02", "rounds=1", "output=json"])
     compared = json.loads(capsys.readouterr().out)
     assert [row["model"] for row in compared["scores"]][:2] == ["lr-01", "lr-02"]
+
+
+def scored(name, metric, **values):
+    return RunSummary(Path(name), state="scored", metric=metric, values=values)
+
+
+def test_a_sweep_names_the_best_on_the_mean_over_variables():
+    rmse, acc = Metric("rmse"), Metric("acc", better="higher", perfect=1.0)
+    keys = [{"optim.lr": "1e-3", "seed": "1"}, {"optim.lr": "1e-2", "seed": "1"}, {"optim.lr": "1e-1", "seed": "1"}]
+    runs = [scored("a", rmse, t=1.0, u=10.0), scored("b", rmse, t=1.1, u=8.0), RunSummary(Path("c"), state="trained")]
+    assert best_of(runs) == 1
+    assert best_of([scored("a", acc, t=0.5), RunSummary(Path("b")), scored("c", acc, t=0.6)]) == 2
+    assert best_of(runs[::2]) is None
+    lines = sweep_text(runs, keys).splitlines()
+    assert lines[0].split() == ["run", "lr", "seed", "state", "to", "best", "baseline", "to", "the", "first", "t", "u"]
+    assert lines[3].split() == ["b", "1e-2", "1", "scored", "0.9381", "1.1", "8"]
+    assert lines[4].split() == ["c", "1e-1", "1", "trained"]
+    assert lines[-1].startswith("RMSE of each variable, lower is better")
+
+
+def test_labels_of_a_sweep_are_short():
+    keys = {"model.depth": "1", "task.depth": "2", "optim.lr": "1e-3", "data.path": "/home/me/" + 40 * "x" + ".nc"}
+    assert labels_of([keys]) == ["model.depth=1 task.depth=2 lr=1e-3 path=..." + 22 * "x" + ".nc"]
 
 
 def test_a_sweep_is_checked_before_it_begins(tmp_path):
