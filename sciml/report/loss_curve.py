@@ -78,9 +78,13 @@ def _skill_panel(axes: Axes, skills: Mapping[str, np.ndarray], baselines: Sequen
     for name, points in skills.items():
         style = style_of(name, baselines)._asdict()
         axes.plot(*points.T, label=f"against {label_of(name)}", markersize=4, **style)
-    last = np.concatenate([points[:, 1] for points in skills.values()])
-    # A first validation long before any skill would flatten all that follows.
-    axes.set_ylim(bottom=max(last.min(), -1.0) - 0.06)
+    every = np.concatenate([points[:, 1] for points in skills.values()])
+    last = np.array([points[-1, 1] for points in skills.values()])
+    known, last = every[np.isfinite(every)], last[np.isfinite(last)]
+    if len(known):
+        # A first validation long before any skill would flatten all that follows; where each curve ends is shown.
+        bottom = min([max(known.min(), -1.0), *last, 0.0])
+        axes.set_ylim(bottom - 0.06 * (max(known.max(), 0.0) - bottom), None)
     axes.set(xlabel="step", title="validation skill")
     axes.legend(loc="best", fontsize=9)
 

@@ -42,12 +42,13 @@ def _cost_figures(
     scores: Scores, costs: Mapping[str, Mapping[str, float]], schema: FluidsSchema
 ) -> Iterator[NamedFigure]:
     if scores.lead_times(VRMSE) and len(costs) > 1:
+        trained = sum("training_s" in cost for cost in costs.values()) > 1
+        below = " and, below, what the training has cost. Solvers on coarser grids need no training" if trained else ""
         yield NamedFigure(
             "error_against_cost",
             "Error against cost",
-            "VRMSE on the test flows, mean over variables, against what one step of a sample costs (measured in turn) "
-            "and, below, what the training has cost. Solvers on coarser grids need no training. Whatever lies "
-            "above the dashed line costs more than something that is better.",
+            "VRMSE on the test flows, mean over variables, against what one step of a sample costs (measured in turn)"
+            f"{below}. Whatever lies above the dashed line costs more than something that is better.",
             partial(draw_error_against_cost, scores, VRMSE, costs, schema.title, lead_text=schema.time_text),
         )
 

@@ -24,6 +24,17 @@ def test_steps_are_whole_numbers_and_panels_share_them(tmp_path, monkeypatch):
     assert left.get_legend() is None
 
 
+@pytest.mark.parametrize(("skills", "bottom"), [((-40.0, -0.2), -1.0), ((-40.0, -4.5), -4.5), ((0.1, 0.3), 0.0)])
+def test_where_skill_ends_is_shown_and_where_it_began_flattens_nothing(skills, bottom, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(loss_curve, "save_png", lambda figure, path: drawn.append(figure) or path)
+    rows = [{"step": n, "split": "valid", "skill_against_persistence": skill} for n, skill in enumerate(skills, 1)]
+    loss_curve.draw_loss_curve([*HISTORY[:3], *rows], (), tmp_path / "loss")
+    low, high = drawn[0].axes[1].get_ylim()
+    assert 1.1 * bottom - 0.1 < low < bottom
+    assert high > skills[-1]
+
+
 @pytest.mark.parametrize("rows", [HISTORY[:1], []])
 def test_a_single_loss_is_no_curve(rows):
     assert loss_curve.loss_curve(rows) is None
