@@ -14,7 +14,7 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file
 from sciml.core.result import CommandResult, Output
-from sciml.report.tables import Column, render, table
+from sciml.report.tables import Column, count, render, table
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import find_checkpoint
@@ -85,7 +85,7 @@ def _inspect(path: Path, *, tensors: bool) -> CommandResult:
     ]
     document = {
         "checkpoint": str(path),
-        "format": manifest["format"],
+        "format": manifest.get("format"),
         "step": manifest["step"],
         "parameters": _parameters(listed, AVERAGED if averaged else MODEL),
         "averaged": averaged,
@@ -117,7 +117,7 @@ def _table(document: Mapping[str, Any], *, tensors: bool) -> str:
         f"checkpoint  {document['checkpoint']}",
         f"step        {document['step']}",
         f"parameters  {document['parameters']:,}{', averaged weights too' if document['averaged'] else ''}",
-        f"size        {document['bytes'] / 2**20:,.1f} MiB in {len(document['files'])} files",
+        f"size        {document['bytes'] / 2**20:,.1f} MiB in {count(len(document['files']), 'file')}",
         "",
     ]
     if tensors:
@@ -152,7 +152,7 @@ def _verify(path: Path) -> CommandResult:
     manifest = read_manifest(path)
     size = sum((path / name).stat().st_size for name in manifest["files"])
     document = {"checkpoint": str(path), "step": manifest["step"], "files": len(manifest["files"]), "intact": True}
-    text = f"intact  {path}: {len(manifest['files'])} files, {size / 2**20:,.1f} MiB agree with their checksums"
+    text = f"intact  {path}: {count(len(manifest['files']), 'file')}, {size / 2**20:,.1f} MiB, checksums agree"
     return CommandResult(document, text)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HELP = {"-h", "--help"}
 SILENT = {"plan": "planning", "launch": "checking the training"}
 """Verbs that tell nothing of what they do while they do it."""
+SEVERAL_RUNS = ("compare", "runs")
+"""Verbs that take several runs."""
 MANY = {"-m", "--multirun"}
 
 
@@ -166,7 +168,7 @@ def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composi
     from sciml.core.config import one_of
     from sciml.run.compose import compose
 
-    composition = compose(verb, _gathered(arguments, "run") if verb == "compare" else arguments, config_dir)
+    composition = compose(verb, _with_one_run(verb, arguments), config_dir)
     one_of(composition.config.get("output", "text"), get_args(Output), "output")
     return composition
 
@@ -181,12 +183,19 @@ def _with_file(arguments: list[str]) -> list[str]:
     return [*read_arguments(Path(file)), *arguments]
 
 
-def _gathered(arguments: list[str], key: str) -> list[str]:
-    """Returns arguments in which a key that was given several times is one list."""
-    values = [argument.removeprefix(f"{key}=") for argument in arguments if argument.startswith(f"{key}=")]
-    if len(values) < 2:
+def _with_one_run(verb: str, arguments: list[str]) -> list[str]:
+    """Returns arguments in which runs that are named one by one are one list.
+
+    Raises:
+        ConfigError: the verb takes one.
+    """
+    values = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
+    if len(set(values)) < 2:
         return arguments
-    return [*(argument for argument in arguments if not argument.startswith(f"{key}=")), f"{key}=[{','.join(values)}]"]
+    if verb not in SEVERAL_RUNS:
+        hint = f"only {' and '.join(SEVERAL_RUNS)} take several"
+        raise ConfigError(f"{verb} takes one run, got {' and '.join(values)}", key="run", hint=hint)
+    return [*(argument for argument in arguments if not argument.startswith("run=")), f"run=[{','.join(values)}]"]
 
 
 def _check_groups(composition: Composition) -> None:

@@ -79,7 +79,12 @@ def _refuse_other_cases(folders: Sequence[RunFolder]) -> None:
     first = folders[0].record
     for folder in folders[1:]:
         if folder.record["domain"] != first["domain"]:
-            raise ConfigError(f"{folder.path} is a run of domain={folder.record['domain']}", key="run")
+            raise ConfigError(
+                f"{folder.path} is a run of domain={folder.record['domain']}, and {folders[0].path} of "
+                f"domain={first['domain']}",
+                key="run",
+                hint="compare runs of one domain",
+            )
         own, other = (flat(record["config"]["data"]) for record in (first, folder.record))
         different = sorted(key for key in {*own, *other} - SHUFFLED if own.get(key) != other.get(key))
         if different:

@@ -7,6 +7,7 @@ card. Beside them lies what every verb needs: ``run.json``, ``schema.json``, ``s
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def run(composition: Composition) -> CommandResult:
     text = [
         f"exported  {out}: {parameters:,} parameters, {size / 2**20:.1f} MiB",
         f"next      {command('evaluate', run=out)}",
-        f'          python -c "import sciml; model = sciml.load({str(out)!r})"',
+        f"          python -c {shlex.quote(f'import sciml; print(sciml.load({json.dumps(str(out))}))')}",
     ]
     return CommandResult({"exported": str(out), "parameters": parameters, "bytes": size}, "\n".join(text))
 

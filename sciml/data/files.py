@@ -76,7 +76,8 @@ def _missing(path: str) -> DataError:
     parent = Path(path).parent
     hidden = Path(path).name.startswith(".")
     beside = [name for name in _names_in(parent) if hidden or not name.startswith(".")]
-    advice = f"; {nearest(Path(path).name, beside)}" if beside else f" (there is no folder {parent} either)"
+    advice = f"; {nearest(Path(path).name, beside)}" if beside else ""
+    advice = advice if parent.is_dir() else f" (there is no folder {parent} either)"
     return DataError(f"{path}: no such file or folder{advice}")
 
 

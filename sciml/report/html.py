@@ -85,14 +85,15 @@ def write_report(
     return out
 
 
-def next_commands(result: RunResult) -> list[tuple[str, str]]:
-    """Returns what can be done with a run, as commands to copy."""
+def next_commands(result: RunResult, *, is_exported: bool = False) -> list[tuple[str, str]]:
+    """Returns what can be done with a run, as commands to copy; an exported model is not trained on."""
     run = result.directory
-    commands = [
-        ("Score it again, perhaps on other data", command("evaluate", run=run)),
-        ("Draw this report again", command("report", run=run)),
-        ("Train on", command("train", "trainer.max_steps=...", resume=run)),
-    ]
+    commands = [("Score it again, perhaps on other data", command("evaluate", run=run))]
+    if not is_exported:
+        commands += [
+            ("Draw this report again", command("report", run=run)),
+            ("Train on", command("train", "trainer.max_steps=...", resume=run)),
+        ]
     lead = Scores.of(result).main_lead_time
     if lead is not None:
         commands.insert(0, ("Forecast", command("forecast", run=run, lead_time=as_typed(lead))))

@@ -52,6 +52,9 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     """
     path = path or folder.path
     example = path / EXAMPLE
+    if not example.exists() and folder.is_exported:
+        hint = f"score it, which draws one: {command('evaluate', run=folder.path)}"
+        raise ConfigError(f"{folder.path} is an exported model, whose folder has no report", key="run", hint=hint)
     if not example.exists():
         raise ConfigError(f"{folder.path} was never scored", key="run", hint=command("evaluate", run=folder.path))
     result = RunResult(
@@ -66,7 +69,7 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         costs=read_json(path / COSTS, dict[str, dict[str, float]]) if (path / COSTS).exists() else {},
     )
     figures = track(domain.figures(result), "drawing figures")
-    commands = [*_commands_of(domain, folder.path), *next_commands(result)]
+    commands = [*_commands_of(domain, folder.path), *next_commands(result, is_exported=folder.is_exported)]
     return write_report(result, figures, path / "report.html", commands=commands)
 
 
@@ -83,7 +86,7 @@ def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
     if isinstance(domain, Predicts):
         commands.append(("Predict cases of your own", command("predict", "structures=FILE", run=run)))
     if isinstance(domain, Screens):
-        commands.append(("Search a space of candidates", command("screen", run=run)))
+        commands.append(("Search a space of candidates", command("screen", "elements=ELEMENTS", run=run)))
     if isinstance(domain, SamplesThermodynamics):
-        commands.append(("Sample order at many temperatures", command("thermodynamics", run=run)))
+        commands.append(("Sample order at many temperatures", command("thermodynamics", "elements=ELEMENTS", run=run)))
     return commands

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sciml.core.config import flat
-from sciml.core.errors import ConfigError, SciMLError
+from sciml.core.errors import SciMLError
 from sciml.domain.loading import load_domain
 from sciml.domain.score import Metric
 from sciml.report.scores import Scores
 from sciml.report.tables import Column, render, table
-from sciml.run.folder import RunFolder
+from sciml.run.folder import RunFolder, no_run
 from sciml.run.lock import living_holder
 from sciml.training.checkpoint import CheckpointStore
 
@@ -110,8 +110,7 @@ def runs_under(runs_dir: str, domain: str | None = None) -> list[RunSummary]:
     """
     files = sorted(Path(runs_dir).glob(f"{domain or '*'}/*/run.json"))
     if not files:
-        where = f"{runs_dir}/{domain}" if domain else runs_dir
-        raise ConfigError(f"there is no run under {where}/", key="runs_dir", hint="train one, or name another folder")
+        raise no_run(runs_dir, domain, "runs_dir")
     return sorted((RunSummary.of(RunFolder(file.parent)) for file in files), key=lambda run: run.begun, reverse=True)
 
 

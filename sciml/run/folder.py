@@ -129,10 +129,7 @@ class RunFolder:
         begun = [cls(file.parent) for file in runs_dir.glob(f"{domain}/*/{RECORD}")]
         where = f"{runs_dir}/" if domain == "*" else f"{runs_dir}/{domain}/"
         if not begun:
-            known = [] if domain == "*" else options("domain", CONFIG_DIR.get())
-            keys = {"domain": domain} if known else {}
-            hint = f"train one: {command('train', **keys)}" if domain in ("*", *known) else nearest(domain, known)
-            raise ConfigError(f"there is no run under {where}", key=key, hint=hint)
+            raise no_run(str(runs_dir), None if domain == "*" else domain, key)
         ready = [run for run in begun if run.has_checkpoint]
         if not ready:
             raise ConfigError(f"no run under {where} has a checkpoint yet", key=key, hint="train longer")
@@ -200,6 +197,24 @@ class RunFolder:
 def taken(path: Path) -> ConfigError:
     """Returns the error of a new run whose folder is there already."""
     return ConfigError(f"{path} is there already", key="run", hint="choose another name, or resume=")
+
+
+def no_run(runs_dir: str, domain: str | None, key: str) -> ConfigError:
+    """Returns the error of a folder without a run, which says what to do.
+
+    Args:
+        domain: of the runs that are looked for; None takes any.
+        key: that names them.
+    """
+    where = f"{runs_dir}/" if domain is None else f"{runs_dir}/{domain}/"
+    known = options("domain", CONFIG_DIR.get())
+    if domain is None or domain in known:
+        hint = f"train one: {command('train', **({} if domain is None else {'domain': domain}))}"
+        mine = [name for name in committed_models() if name == f"models/{domain or 'climate'}"]
+        hint += f", or take one that is there: {key}={mine[0]}" if mine and key in ("run", "init_from") else ""
+    else:
+        hint = nearest(domain, known)
+    return ConfigError(f"there is no run under {where}", key=key, hint=hint)
 
 
 def committed_models() -> list[str]:

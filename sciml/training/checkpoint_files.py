@@ -130,19 +130,23 @@ def read_manifest(path: Path, group: Group = None, *, verify: bool = True) -> di
     return manifest
 
 
+def _advice(path: Path) -> str:
+    """Returns what to do about a damaged checkpoint; an exported model lies alone, beside its run.json."""
+    is_exported = (path / "run.json").exists()
+    return "copy or export it again" if is_exported else f"use an earlier checkpoint of {path.parent}"
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     if not (path / MANIFEST).exists():
         raise DataError(f"{path} is no checkpoint: it has no {MANIFEST}")
-    manifest: dict[str, Any] = read_json(
-        path / MANIFEST, Manifest, advice=f"use an earlier checkpoint of {path.parent}"
-    )
+    manifest: dict[str, Any] = read_json(path / MANIFEST, Manifest, advice=_advice(path))
     for name in manifest["files"]:
         # A manifest may come from a stranger: no other file is opened, and no device, which might never end.
         if Path(name).name != name or "\0" in name:
             raise DataError(f"{path / MANIFEST} names {name!r}, which is no file in its folder")
         file = path / name
         if not file.is_file() or file.is_symlink():
-            raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
+            raise DataError(f"{file} is missing or corrupted; {_advice(path)}")
     return manifest
 
 
@@ -150,12 +154,14 @@ class Manifest(TypedDict):
     """Says what ``checkpoint.json`` must have: the step, and the SHA-256 of each file by name.
 
     Attributes:
+        format: of the files; an exported model has none.
         samples: drawn so far.
         optimizer: the name of the one whose tensors are in it.
     """
 
     step: int
     files: dict[str, str]
+    format: NotRequired[str]
     samples: NotRequired[int]
     optimizer: NotRequired[str]
 
@@ -168,7 +174,7 @@ def _verify(path: Path, checksums: Mapping[str, str], group: Group, *, hashed: b
     for name in _my_share(sorted(checksums), group):
         file = path / name
         if hashed and sha256(file) != checksums[name]:
-            raise DataError(f"{file} is missing or corrupted; use an earlier checkpoint of {path.parent}")
+            raise DataError(f"{file} is missing or corrupted; {_advice(path)}")
         stored_pieces(file)  # a right checksum does not make it a file of tensors
 
 

@@ -1,6 +1,9 @@
 """Mistakes of a new user, verb by verb: one sentence that helps, exit code 2, and nothing written."""
 
+import json
+import math
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,8 @@ def folder(tmp_path, monkeypatch):
     Path("list.yaml").write_text("- a\n")
     Path("own/domain").mkdir(parents=True)
     Path("own/domain/mine.yaml").write_text("- a\n")
+    shutil.copytree(ROOT / "models" / "language", "broken")
+    Path("broken/model.safetensors").unlink()
     return tmp_path
 
 
@@ -75,6 +80,15 @@ def contents(folder):
         ("train", ["domain=language", "init_from=models/climate"], "name a run of language, e.g. init_from=models/lan"),
         ("train", ["domain=language", "init_from=latest"], "there is no run under runs/language/; train one: "),
         ("forecast", ["run=fluds/latest"], "there is no run under runs/fluds/; did you mean 'fluids'?"),
+        ("forecast", [], "there is no run under runs/; train one: "),
+        ("forecast", [], "or take one that is there: run=models/climate"),
+        ("forecast", [FLUIDS, CLIMATE], "run: forecast takes one run, got models/fluids and models/climate; only"),
+        ("forecast", [FLUIDS, "data.path=empty/no.nc"], "empty/no.nc: no such file or folder"),
+        ("compare", [FLUIDS, CLIMATE], "models/fluids of domain=fluids; compare runs of one domain"),
+        ("runs", ["domain=weather"], "runs_dir: there is no run under runs/weather/; did you mean 'climate'?"),
+        ("report", [MATERIALS], "models/materials is an exported model, whose folder has no report; score it"),
+        ("thermodynamics", [MATERIALS], "elements: which alloy is it?; for example elements=CoCrFeNi"),
+        ("checkpoint", ["path=broken"], "broken/model.safetensors is missing or corrupted; copy or export it again"),
         ("forecast", [FLUIDS, "lead_time=soon"], "lead_time: 'soon' is no duration; write seconds, e.g. 200s"),
         ("train", ["-m", "domain=language", "seed=1,2,1"], "seed: 1 is there twice"),
         ("train", ["--config", "list.yaml"], "--config: list.yaml is no mapping of keys"),
@@ -112,6 +126,19 @@ def test_committed_files_are_found_from_any_folder(folder, capsys):
     main("predict", [MATERIALS, ALLOYS, "out=out.extxyz"])
     assert "predicted  " in capsys.readouterr().out
     assert Path("out.extxyz").is_file()
+
+
+def test_what_an_exported_model_holds(folder, capsys):
+    main("checkpoint", ["run=models/language", "output=json"])
+    held = json.loads(capsys.readouterr().out)
+    assert held["parameters"] == sum(math.prod(tensor["shape"]) for tensor in held["tensors"])
+    main("checkpoint", ["run=models/language", "action=verify"])
+    assert "1 file, " in capsys.readouterr().out
+
+
+def test_several_runs_are_compared_as_they_are_named(folder, capsys):
+    main("runs", ["action=compare", CLIMATE, FLUIDS])
+    assert "state" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

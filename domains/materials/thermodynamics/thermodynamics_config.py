@@ -51,6 +51,8 @@ class ThermodynamicsConfig:
     def __post_init__(self) -> None:
         one_of(self.dtype, DTYPES, "dtype")
         one_of(self.lattice, LATTICES, "lattice")
+        if not self.elements:
+            raise ConfigError("which alloy is it?", key="elements", hint="for example elements=CoCrFeNi")
         if len(self.counts) < 2:
             raise ConfigError("one element alone has no order", key="elements", hint="for example CoCrFeNi")
         if len(self.counts) > self.atoms:
