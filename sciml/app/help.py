@@ -11,12 +11,13 @@ from typing import Any
 
 from sciml.app.verbs import EXAMPLES, SUMMARIES
 from sciml.core.config import flat
-from sciml.core.described import KeyFacts, Name, class_named, classes_by_key, keys_of
+from sciml.core.described import KeyFacts, Name, class_named, keys_of
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.groups import options
 from sciml.core.installation import CONF, start
 from sciml.run.compose import compose
-from sciml.run.early_checks import KINDS, OF_A_DOMAIN, group_class
+from sciml.run.early_checks import KINDS, group_class
+from sciml.run.option_domains import OF_A_DOMAIN, domain_class, domains_of
 from sciml.run.overrides import typed_value
 
 GROUP_TITLES = {
@@ -126,13 +127,6 @@ def _domain_of(config: Mapping[str, Any]) -> Name | None:
     return Name(module, name) if module else None
 
 
-def _domain_class(option: str) -> Name:
-    """Returns the class that an option of the group ``domain`` names."""
-    from omegaconf import OmegaConf
-
-    return _domain_of(OmegaConf.load(CONF / "domain" / f"{option}.yaml")) or Name("", "")  # type: ignore[arg-type]
-
-
 def _domain_name(config: Mapping[str, Any]) -> str:
     domain = _domain_of(config)
     return "" if domain is None else domain.module.split(".")[-2]
@@ -180,7 +174,7 @@ def _own_keys(verb: str, config: Mapping[str, Any], domain: Name | None) -> Iter
     yield from _file_keys(CONF / f"{verb}.yaml", facts)
     group = "cluster" if verb == "launch" else "domain"
     for option in sorted(set(options(verb)) & set(options(group))):
-        owner = class_named(_domain_class(option), f"{verb}_config") if group == "domain" else None
+        owner = class_named(domain_class(option), f"{verb}_config") if group == "domain" else None
         if owner is not None or group == "cluster":
             yield ""
             yield f"keys with {group}={option}:"
@@ -223,43 +217,6 @@ def _comments(text: str) -> dict[str, str]:
         else:
             key = ""
     return comments
-
-
-def domains_of(group: str, option: str) -> list[str]:
-    """Returns the domains that an option fits, as far as its file tells: by its kind, its keys or its paths."""
-    file = CONF / group / f"{option}.yaml"
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    domains = options("domain")
-    if group == "experiment":
-        return re.findall(r"override /domain: (\w+)", text) or ["climate"] * (
-            "/domain" not in text and option != "none"
-        )
-    named = [domain for domain in domains if f"data/{domain}/" in text] if group == "data" else []
-    if named or group not in OF_A_DOMAIN:
-        return named
-    values = _with_bases(group, option)
-    return [domain for domain in domains if _fits(group, domain, set(values), str(values.get("kind", "")))]
-
-
-def _with_bases(group: str, option: str) -> dict[str, Any]:
-    """Returns the keys of an option with those of the options that it is based on."""
-    from omegaconf import OmegaConf
-
-    file = CONF / group / f"{option}.yaml"
-    values: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else {}
-    merged: dict[str, Any] = {}
-    for base in values.pop("defaults", []):
-        if isinstance(base, str) and base != "_self_":
-            merged |= _with_bases(group, base)
-    return {**merged, **values}
-
-
-def _fits(group: str, domain: str, keys: set[str], kind: str) -> bool:
-    owner = _domain_class(domain)
-    if group == "model":
-        return kind in classes_by_key(owner, "model_kinds")
-    config = class_named(owner, f"{group}_config")
-    return config is not None and keys <= set(keys_of(config))
 
 
 def _first_comment(file: Path) -> str:

@@ -14,6 +14,7 @@ from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
 from sciml.core.sentences import plain as shown
 from sciml.domain.trust import declare_domain
+from sciml.run.option_domains import OF_A_DOMAIN, check_fits
 from sciml.run.overrides import WRITE, as_override
 from sciml.run.own_data import without_claims_of_default_data
 
@@ -79,6 +80,9 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra_compose(verb, overrides=[*search, *composed], return_hydra_config=True)
         choices = dict(config.hydra.runtime.choices)
+        for one in typed:
+            if one.key_or_group in (*OF_A_DOMAIN, "experiment") and isinstance(one.value(), str):
+                check_fits(one.key_or_group, one.value(), str(choices.get("domain")))
         config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
         _declare_domains(config, config_dir)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]

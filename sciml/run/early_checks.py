@@ -15,6 +15,7 @@ from sciml.core.described import Name, class_named, classes_by_key, keys_of
 from sciml.core.errors import ConfigError, close_match, nearest
 from sciml.core.types import NonNegative
 from sciml.parallel.config import ParallelConfig
+from sciml.run.option_domains import OF_A_DOMAIN
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.engine_config import EngineConfig
 from sciml.training.tracking import TrackingConfig
@@ -27,8 +28,6 @@ KINDS: Mapping[str, type] = {
     "tracking": TrackingConfig,
 }
 """The dataclass of each group."""
-OF_A_DOMAIN = ("data", "task", "model")
-"""Groups whose keys depend on the domain."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,11 @@ def _value(text: str, key: str) -> str:
         return _listed(text, key) or quoted(text)
     if parsed.is_sweep_override():
         if _FUNCTION.fullmatch(text) or not any(_is_text(part) for part in _split(text)):
-            raise ConfigError("must be one value, got several", key=key, hint="write a list as [a,b]")
+            raise ConfigError(
+                "must be one value, got several",
+                key=key,
+                hint="a list is written as [a,b], and train -m sweeps over several",
+            )
         return quoted(text)
     is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if isinstance(parsed.value(), str) and text and not is_quoted and not _INTERPOLATION.search(text):

@@ -102,7 +102,7 @@ def test_a_missing_variable(refused, flows):
         (["data.path=nowhere"], r"nowhere: no such file or folder"),
         (["data.augment=turn"], r"data\.augment must be one of auto, none, roll, roll_mirror, got 'turn'"),
         (["data.splits.train=-1"], r"data\.splits\.train must be at least 0, got -1; try data\.splits\.train=0\.75"),
-        (["model=plain_vit_tiny"], r"a model of kind 'vit' cannot serve domain=fluids, which takes"),
+        (["model=plain_vit_tiny"], "model: plain_vit_tiny is for domain=climate, not for domain=fluids"),
     ],
 )
 def test_training_refuses(refused, flows, arguments, says):

@@ -30,7 +30,7 @@ def test_a_file_too_short_for_a_window(refused, tmp_path):
     [
         (["model.positions=learned", "data.context=17"], "data.context: 17 bytes are more than the 16 positions"),
         (["data.context=0"], "data.context must be at least 1, got 0"),
-        (["model=plain_vit_tiny"], "a model of kind 'vit' cannot serve domain=language, which takes gpt"),
+        (["model=plain_vit_tiny"], "model: plain_vit_tiny is for domain=climate, not for domain=language"),
         (["model.vocabulary_size=100"], "model.vocabulary_size: 100 words are fewer than the 256 bytes"),
         (["engine=deepspeed", "parallel.pp=2"], "model.tied_embedding: DeepSpeed's pipeline does not add"),
         (["data.splits.test=-1"], "data.splits.test must be at least 0, got -1; try data.splits.test=0.05"),

@@ -68,7 +68,7 @@ def test_a_year_is_a_name():
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("optim.lr=1e-3,1e-4", "optim.lr must be one value, got several; write a list as"),
+        ("optim.lr=1e-3,1e-4", "optim.lr must be one value, got several; a list is written as"),
         ("seed=choice(1,2)", "seed must be one value, got several"),
         ("seed=range(1,5)", "seed must be one value, got several"),
         ("nothing", "'nothing' is no override; write key=value"),
