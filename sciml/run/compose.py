@@ -81,8 +81,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: str | None = None) 
             config = hydra_compose(verb, overrides=[*search, *composed], return_hydra_config=True)
         choices = dict(config.hydra.runtime.choices)
         for one in typed:
-            if one.key_or_group in (*OF_A_DOMAIN, "experiment") and isinstance(one.value(), str):
-                check_fits(one.key_or_group, one.value(), str(choices.get("domain")))
+            if one.key_or_group in (*OF_A_DOMAIN, "experiment") and isinstance(option := one.value(), str):
+                check_fits(one.key_or_group, option, str(choices.get("domain")))
         config = OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
         _declare_domains(config, config_dir)
         values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
