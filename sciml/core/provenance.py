@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import getpass
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sciml.core.installation import IS_CHECKOUT, ROOT
+from sciml.core.installation import IS_CHECKOUT, PACKAGE, ROOT
 
 PACKAGES = ("torch", "deepspeed", "torch-geometric", "hydra-core", "xarray", "zarr", "netCDF4", "numpy")
 
@@ -20,7 +21,7 @@ def provenance() -> dict[str, Any]:
     """Returns a record of the code, the versions, the machine and the command, ready for JSON."""
     return {
         "time": now().isoformat(timespec="milliseconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([_program(), *map(shlex.quote, sys.argv[1:])]),
         "git": _git(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("sciml", *PACKAGES)},
@@ -65,6 +66,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _program() -> str:
+    """Returns what was started, as one would type it."""
+    called = Path(sys.argv[0]).absolute()
+    return "python -m sciml" if called == PACKAGE / "__main__.py" else called.name
 
 
 def _git() -> dict[str, Any] | None:

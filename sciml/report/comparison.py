@@ -22,6 +22,10 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 FREE = 1e-3
 """Share of the dearest model's cost below which one costs nothing, as persistence does."""
+LOG_SCALE_ABOVE = 4.0
+"""Ratio of the largest to the smallest cost from which their axis is logarithmic."""
+LEGEND_INCHES, CHARACTER_INCHES = 0.75, 0.085
+"""Width of an entry of a legend without its text, and of a character."""
 FREE_STYLES = ("-", "--", ":", "-.")
 COSTS = {"train_s": "CPU seconds of training", "infer_step_s": "CPU seconds of one step forward"}
 
@@ -127,17 +131,19 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
     """Draws error against cost: a column for each lead time, a row for each kind of cost."""
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     with suite_style():
-        figure = new_figure(4.6 * len(leads) + 0.4, 7.4)
+        figure = new_figure(max(4.6 * len(leads) + 0.4, 6.2), 7.4)
         grid = figure.subplots(2, len(leads), squeeze=False, sharey="col", sharex="row")
         for row, (cost, label) in enumerate(COSTS.items()):
             for axes, lead in zip(grid[row], leads, strict=True):
                 _pareto_panel(axes, document, lead, cost)
                 axes.set_xlabel(label)
-                if row == 0:
-                    axes.set_title(_lead_name(lead) or "all")
+                if row == 0 and lead is not None:
+                    axes.set_title(_lead_name(lead))
             grid[row, 0].set_ylabel(document["label"])
         handles, labels = legend_entries(figure)
-        figure.legend(handles, labels, loc="outside lower center", ncols=5)
+        widest = LEGEND_INCHES + CHARACTER_INCHES * max(map(len, labels))
+        columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         return [save_png(figure, folder / "pareto")]
 
 
@@ -159,8 +165,15 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
         is_own = row["model"] == document["reference"]
         color = MODEL_COLOR if is_own else INK if point in front else MUTED
         _draw_point(axes, point, row["value"][1:], color, numbers[row["model"]], label_of(row["model"]), filled=is_own)
-    axes.set_xscale("log")
-    axes.set_xlim(min(x for x, _ in points) / 1.4, max(x for x, _ in points) * 1.4)
+    costs = [x for x, _ in points]
+    if max(costs) > LOG_SCALE_ABOVE * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlim(min(costs) / 1.4, max(costs) * 1.4)
+    else:
+        axes.set_xlim(0, max(costs) * 1.15)
+        axes.locator_params(axis="x", nbins=6)
+    axes.margins(y=0.1)
 
 
 def _draw_point(

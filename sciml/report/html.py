@@ -23,22 +23,29 @@ from sciml.domain.score import Metric
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import model_card, training_facts
 from sciml.report.scores import ScoreLine, Scores, format_value, headline, sentence, wins_over
-from sciml.report.style import label_of, pretty_unit
+from sciml.report.style import label_of, png_inches, pretty_unit
 from sciml.run.compose import compose
 from sciml.run.spec import GROUPS
 
 TEMPLATE = "report.html.j2"
+PIXELS_PER_INCH = 110
+"""Of the screen, for an inch of a picture."""
 MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Holds a drawn figure, as the template wants it."""
+    """Holds a drawn figure, as the template wants it.
+
+    Attributes:
+        width: most pixels of the screen that it is shown on, so that text has one size in all; None fills the page.
+    """
 
     name: str
     title: str
     caption: str
     source: str
+    width: int | None = None
 
 
 def write_report(
@@ -173,8 +180,10 @@ def _draw(figure: NamedFigure, folder: Path) -> Picture:
     with disk_errors(folder / figure.name), tempfile.TemporaryDirectory(prefix=".", dir=folder) as hidden:
         drawn = figure.render(Path(hidden) / figure.name)
         written = drawn.replace(folder / drawn.name)  # an interrupted report leaves earlier pictures whole
-    data = base64.b64encode(written.read_bytes()).decode("ascii")
-    return Picture(figure.name, figure.title, figure.caption, f"data:{MIME[written.suffix]};base64,{data}")
+    data = written.read_bytes()
+    source = f"data:{MIME[written.suffix]};base64,{base64.b64encode(data).decode('ascii')}"
+    width = round(PIXELS_PER_INCH * png_inches(data)) if written.suffix == ".png" else None
+    return Picture(figure.name, figure.title, figure.caption, source, width)
 
 
 def _environment() -> Any:

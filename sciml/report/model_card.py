@@ -37,7 +37,7 @@ def model_card(result: RunResult) -> ModelCard:
         "Data": str(result.schema.get("title", "")),
         "Data path": str((config.get("data") or {}).get("path") or ""),
         "Samples": ", ".join(f"{name} {count:,}" for name, count in (result.record.get("samples") or {}).items()),
-        "Predicts": _names(scores.variables),
+        "Predicts": _names([line.variable for line in scores.main_lines]),
         "Scored lead times": _names([format_hours(hours) for hours in scores.lead_times()]),
         **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
     }

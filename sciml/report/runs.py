@@ -162,7 +162,7 @@ def side_by_side(runs: Sequence[RunSummary], names: Sequence[str] | None = None)
         names: of the columns; by default of the runs' folders.
     """
     names = names or [run.path.name for run in runs]
-    keys = [[key, *map(_shown, values)] for key, values in differences(runs).items()]
+    keys = [[key, *(_shown(run, key) for run in runs)] for key in differences(runs)]
     variables = list(dict.fromkeys(name for run in runs for name in run.values or {}))
     scores = [[name, *(_number((run.values or {}).get(name)) for run in runs)] for name in variables]
     metrics = list(dict.fromkeys(run.metric.label for run in runs if run.metric is not None))
@@ -174,8 +174,10 @@ def side_by_side(runs: Sequence[RunSummary], names: Sequence[str] | None = None)
     return render(*parts, table(heads, [*scores, against, ["state", *(run.state for run in runs)]]))
 
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+def _shown(run: RunSummary, key: str) -> str:
+    """Returns the value of a key; nothing where the run has no such key."""
+    config = run.config or {}
+    return "" if key not in config else "null" if config[key] is None else str(config[key])
 
 
 def _number(value: float | None) -> str | None:

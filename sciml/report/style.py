@@ -18,6 +18,8 @@ MUTED = "#66727f"
 GRID = "#e3e7eb"
 PAPER = "#ffffff"
 MODEL = "model"
+DPI = 160
+"""Of written pictures."""
 
 # Okabe and Ito's hues, adjusted to one lightness family: told apart with any color vision and in gray print.
 BLUE, GRAY, AMBER, RUST, PLUM = "#0b5fa5", "#8a949e", "#e0a100", "#c65d00", "#b2478f"
@@ -111,13 +113,18 @@ def write_literally(figure: Figure) -> None:
             text.set_parse_math(False)
 
 
-def save_png(figure: Figure, path: Path, dpi: int = 160) -> Path:
+def save_png(figure: Figure, path: Path, dpi: int = DPI) -> Path:
     """Writes a figure as PNG next to the given stem, whole or not at all."""
     written = path.with_suffix(".png")
     write_literally(figure)
     with atomic_file(written) as temporary:
         figure.savefig(temporary, dpi=dpi)
     return written
+
+
+def png_inches(data: bytes) -> float:
+    """Returns the width of a PNG that :func:`save_png` has written."""
+    return int.from_bytes(data[16:20], "big") / DPI
 
 
 class PredictorStyle(NamedTuple):

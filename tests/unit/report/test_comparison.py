@@ -1,9 +1,12 @@
 """Comparisons: means, intervals that cover, ratios in pairs, a table and a picture."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from sciml.domain.score import Metric, Score
+from sciml.report import comparison
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
 
 COST = {"train_step_s": 0.1, "infer_step_s": 0.01, "train_s": 100.0, "parameters": 1000.0}
@@ -82,3 +85,19 @@ def test_table_and_picture(tmp_path):
     assert "VRMSE 360 s" in table
     (picture,) = draw_comparison(document, tmp_path)
     assert picture.stat().st_size > 10_000
+
+
+def test_a_legend_of_long_names_lies_inside_and_labels_of_near_costs_are_apart(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison, "save_png", lambda figure, path: drawn.append(figure) or path)
+    names = [f"a-run-with-a-long-name-{number}" for number in range(4)]
+    costs = {name: {"parameters": 1, "train_step_s": 1.0, "train_s": 1.0 + n / 10, "infer_step_s": 10.0**n}
+             for n, name in enumerate(names)}  # fmt: skip
+    draw_comparison(compare_models([r for name in names for r in rows(name, np.ones((1, 3)))], costs), tmp_path)
+    (figure,) = drawn
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert 0 <= legend.x0 < legend.x1 <= figure.bbox.width
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log"]
+    ends = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(ends))

@@ -103,6 +103,17 @@ def test_images_are_embedded_and_nothing_is_loaded(page, report):
     assert (report.parent / "figures" / "loss_curve.png").exists()
 
 
+def test_pictures_are_as_wide_as_they_were_drawn(report):
+    assert f'style="--wide: {round(110 * 3 / 160)}px"' in report.read_text()
+
+
+def test_the_card_names_variables_and_no_parts_of_them(tmp_path):
+    row = {**Metric("mae").to_row(), "lead_time_h": None, "value": 1.0, "unit": "eV", "baseline": {}}
+    other = {**row, **Metric("drift").to_row(), "variable": "mass"}
+    rows = [{**row, "variable": "energy"}, other]
+    assert model_card(result_in(tmp_path, scores=rows)).facts["Predicts"] == "energy"
+
+
 def test_it_reads_in_the_dark_and_on_a_phone(page, report):
     text = report.read_text(encoding="utf-8")
     assert "prefers-color-scheme: dark" in text
