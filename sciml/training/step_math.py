@@ -103,9 +103,9 @@ class StepMath:
         wide, device = self.mesh.world.wide, self.mesh.device
         sums = torch.zeros(2 + len(names), dtype=wide, device=device)
         for output in outputs:
-            values = [torch.ones(()), output.loss.detach(), *(output.parts[name] for name in names)]
-            row = torch.stack([torch.as_tensor(v).to(device, wide, non_blocking=True) for v in values])
-            sums += row * output.weight
+            values = [output.loss.detach(), *(output.parts[name] for name in names)]
+            row = [torch.as_tensor(value).to(device, wide, non_blocking=True) for value in values]
+            sums += torch.stack([torch.ones_like(row[0]), *row]) * output.weight
         self.mesh.add([sums])
         return Means(names, sums[1:] / sums[0], sums[0])
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from sciml.core.errors import ConfigError, RunError, SciMLError
 from sciml.core.seeding import seed_step
@@ -248,10 +250,10 @@ class Trainer:
         if isinstance(self.task, FollowsTraining):
             self.task.at_step(None, self.config.max_steps)
         with self.evaluation_weights() as model:
-            weight = total = 0.0
+            weight, total = 0.0, torch.zeros((), dtype=self.mesh.world.wide, device=self.mesh.device)
             for batch in self._valid_batches():
                 output = self.task.loss(model, batch.to(self.mesh.device))
-                total += output.loss.item() * output.weight
+                total += output.loss.to(total) * output.weight
                 weight += output.weight
             scores = score_model(self.task, model, self._valid_batches(), self.mesh)
         loss = self._mean(total, weight)
@@ -278,8 +280,8 @@ class Trainer:
             limit=self.config.valid_samples,
         )
 
-    def _mean(self, total: float, weight: float) -> float:
-        sums = torch.tensor([total, weight], dtype=torch.float64)
+    def _mean(self, total: Float[Tensor, ""], weight: float) -> float:
+        sums = torch.stack([total, torch.full_like(total, weight)])
         self.mesh.add([sums])
         return (sums[0] / sums[1]).item()
 
