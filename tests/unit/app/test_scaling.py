@@ -33,8 +33,8 @@ PLANNED = {"climate": [], "fluids": ["data.simulate.count=3", "data.simulate.fra
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(scaling, "LEAST_STEPS", 1)
-    monkeypatch.setattr(scaling_law, "_STARTS", scaling_law._STARTS[:3])
-    monkeypatch.setattr(scaling_law.ScalingStudy.fit.__func__, "__defaults__", (3,))
+    monkeypatch.setattr(scaling_law, "_STARTS", scaling_law._STARTS[:1])
+    monkeypatch.setattr(scaling_law.ScalingStudy.fit.__func__, "__defaults__", (2,))
 
 
 @pytest.mark.usefixtures("short")
