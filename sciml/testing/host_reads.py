@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,7 +34,7 @@ class HostRead(NamedTuple):
         return cls(operator, names[-1] if names else "")
 
 
-def _is_mask(index: Tensor | None) -> bool:
+def _is_mask(index: Shaped[Tensor, "..."] | None) -> bool:
     return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
@@ -56,7 +57,7 @@ def host_reads() -> Iterator[list[HostRead]]:
     reads: list[HostRead] = []
     tolist = Tensor.tolist
 
-    def listed(tensor: Tensor) -> Any:
+    def listed(tensor: Shaped[Tensor, "..."]) -> Any:
         reads.append(HostRead.here("tolist"))
         return tolist(tensor)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from domains.fluids.amr.forest import Forest
+from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.cases import Flow
+from sciml.nn.regrid import regrid
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,19 @@ class FlowPart:
         """Returns the lead time of the state after the next step, s."""
         return self.lead_time + self.steps[:, 0]
 
-    def resampled(self, cells: tuple[int, int]) -> FlowPart:
+    def regridded(self, cells: tuple[int, int], boundary: Boundary) -> FlowPart:
         """Returns the states that a step starts from, on another grid of the same domain."""
         names = ("state", "previous", "initial")
-        changed: dict[str, Any] = {name: resample(getattr(self, name), cells) for name in names}
+        changed: dict[str, Any] = {name: regrid(getattr(self, name), cells, boundary) for name in names}
         if self.targets is not None:
-            changed["targets"] = resample(self.targets.flatten(0, 1), cells).unflatten(0, self.targets.shape[:2])
+            targets = regrid(self.targets.flatten(0, 1), cells, boundary)
+            changed["targets"] = targets.unflatten(0, self.targets.shape[:2])
         if self.constants is not None:
-            changed["constants"] = resample(self.constants, cells)
+            changed["constants"] = regrid(self.constants, cells, boundary)
         if self.fluid is not None:
-            changed["fluid"] = resample(self.fluid.float(), cells) > 0.5
+            changed["fluid"] = regrid(self.fluid.float(), cells, boundary) > 0.5
         if self.profiles is not None:
-            changed["profiles"] = resample(self.profiles[..., None], (cells[0], 1))[..., 0]
+            changed["profiles"] = regrid(self.profiles[..., None], (cells[0], 1), boundary)[..., 0]
         return replace(self, **changed)
 
     def advance(self, state: Float[Tensor, "batch variable z x"], forest: Forest | None = None) -> FlowPart | None:
@@ -144,15 +146,6 @@ class FlowBatch:
             }
             moved[name] = replace(part, **on_device)
         return FlowBatch(moved)
-
-
-def resample(fields: Float[Tensor, "batch channel z x"], cells: tuple[int, int]) -> Float[Tensor, "batch channel _ _"]:
-    """Returns fields on another grid of the same domain: means of cells where it is coarser, else linear in between."""
-    if tuple(fields.shape[2:]) == cells:
-        return fields
-    if cells[0] <= fields.shape[2] and cells[1] <= fields.shape[3]:
-        return F.interpolate(fields, cells, mode="area")
-    return F.interpolate(fields, cells, mode="bilinear", align_corners=False)
 
 
 def collate(samples: Sequence[FlowSample]) -> FlowBatch:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.transformer import AMRViT
-from domains.fluids.data.batch import FlowBatch, FlowPart, resample
+from domains.fluids.data.batch import FlowBatch, FlowPart
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.conserved_means import check_conserved, conserved_variables, keep_means
 from domains.fluids.forecast.metrics import FluidsMetrics
@@ -29,6 +29,7 @@ from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
+from sciml.nn.regrid import regrid
 from sciml.report.style import AMBER, GRAY, GREEN, ORANGE
 
 CORRECTION = 0.2
@@ -221,7 +222,8 @@ class FluidsTask:
         solved = solved or self._solved(name, part)
         arguments, options = self._inputs(name, part, solved)
         rows, columns = state.shape[2:]
-        increment = resample(model(*arguments, **options, forest=forest).float(), (rows, columns))
+        made, boundary = model(*arguments, **options, forest=forest).float(), self.schema.data_sets[name].boundary
+        increment = regrid(made, (rows, columns), boundary)
         if solved is not None:
             increment = increment * CORRECTION + (solved.fields - state) / self._increment_scale(name, part)
         if part.fluid is not None:
@@ -237,7 +239,7 @@ class FluidsTask:
             changes = {"changes": (solved.fields - part.state) / scale, "residual": solved.residual / scale}
             part = replace(part, state=solved.fields, previous=part.state)
         if self.config.resample:
-            part = part.resampled(self.grids[name])
+            part = part.regridded(self.grids[name], data_set.boundary)
         constants = self._constants(name, part)
 
         def normal(state: Float[Tensor, "batch variable z x"]) -> Float[Tensor, "batch channel z x"]:
@@ -256,7 +258,7 @@ class FluidsTask:
         fields = normal(part.state)
         if solved is not None:
             here = (part.state.shape[2], part.state.shape[3])
-            changed, residual = (resample(values, here) for values in changes.values())
+            changed, residual = (regrid(values, here, data_set.boundary) for values in changes.values())
             fields, names = torch.cat([fields, changed], dim=1), (*names, *change_names(data_set.variables))
             options["residual"] = residual
             # of the states before and after, nothing but the variables is compared
