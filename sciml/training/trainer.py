@@ -109,6 +109,7 @@ class Trainer:
         """
         config = self.config
         batches, num_micro = self._batches(self.step, config.max_steps, config.num_workers)
+        first = self.step + 1
         with Stopping(self.mesh.world) as stopping, ExitStack() as stack:
             stack.callback(self.checkpoints.finish)
             for callback in callbacks:
@@ -120,8 +121,9 @@ class Trainer:
                 # Saved before it is validated: whatever goes wrong while scoring costs no training.
                 due = last or stop or self.step % config.save_every == 0
                 validates = last or self.step % config.valid_every == 0
-                # What is saved or scored is known to be finite.
-                is_read = due or validates or launched_step.is_logged or self.compilation.waits
+                # What is saved or scored is known to be finite, and the first step is shown.
+                needed = due or validates or self.step == first
+                is_read = needed or launched_step.is_logged or self.compilation.waits
                 record = self._read(launched_step) if is_read else {}
                 del launched_step  # and its batch, before the next
                 for callback in callbacks:

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,9 @@ def test_sigterm_saves_ends_cleanly_and_the_run_goes_on(tmp_path, capsys):
     assert len(stopped) == 1
     main("train", [*TOY[:2], f"runs_dir={tmp_path}", "resume=latest", f"trainer.max_steps={stopped[0] + 2}"])
     assert CheckpointStore(folder.checkpoints).steps()[-1] == stopped[0] + 2
-    assert "report" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "report" in told.out
+    assert re.search(rf"step {stopped[0] + 1}/{stopped[0] + 2}  loss \d", told.err)
 
 
 def test_a_loss_that_is_not_finite_fails_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
