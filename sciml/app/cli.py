@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import zip_longest
@@ -73,8 +75,15 @@ def _end(error: BaseException) -> NoReturn:
         _leave_peers(report_failure(error))
     if isinstance(error, SciMLError):
         print(f"error: {error}", file=sys.stderr)
+        atexit.register(_say_no_more)
         sys.exit(error.exit_code)
     raise error
+
+
+def _say_no_more() -> None:
+    """Lets what dies with this process say nothing behind the sentence: tasks of zarr, say, that failed along."""
+    sys.unraisablehook = lambda _: None
+    warnings.simplefilter("ignore")
 
 
 def _run(verb: str, arguments: list[str]) -> None:

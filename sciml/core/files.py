@@ -205,9 +205,19 @@ def disk_errors(path: Path) -> Iterator[None]:
         reason = _disk_reason(error)
         if reason is None:
             raise
+        if not isinstance(error, OSError) and _is_full(path):  # libraries do not tell why a file cannot be written
+            reason = FULL
         raise RunError(f"could not write {path}: {reason}; what was there before is kept") from error
 
 
+def _is_full(path: Path) -> bool:
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if os.path.exists(one))
+    return shutil.disk_usage(there).free < LEAST_FREE
+
+
+FULL = "the disk is full"
+LEAST_FREE = 2**20
+"""Bytes."""
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 """What an operating system says of places where nothing can be made."""
 
@@ -251,12 +261,12 @@ def _disk_reason(error: BaseException | None) -> str | None:
     """Returns what an operating system said; None where the chain of errors has nothing of it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "the disk is full"
+            return FULL
         text = str(error)
         if isinstance(error, OSError):
             return text
         if match := _HIDDEN.search(f"{type(error).__name__}: {text}"):
-            return "the disk is full" if "No space left" in text else match[0]
+            return FULL if "No space left" in text else match[0]
         error = error.__cause__ or error.__context__
     return None
 
