@@ -85,7 +85,7 @@ def test_the_folder_of_a_run(verb, run, capsys, monkeypatch):
         pytest.fail("the work has begun")
 
     monkeypatch.setattr("sciml.run.scoring.score_test", work)
-    monkeypatch.setattr("sciml.training.trainer.Trainer._one_step", work)
+    monkeypatch.setattr("sciml.training.trainer.Trainer._launch", work)
     arguments = [f"resume={run}", "trainer.max_steps=4"] if verb == "train" else [f"run={run}"]
     failed(capsys, verb, "--config-dir", CONF, *arguments)
 

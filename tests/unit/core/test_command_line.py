@@ -7,6 +7,14 @@ from sciml.core.command_line import CONFIG_DIR, command
 from sciml.run.compose import compose
 
 
+@pytest.fixture(autouse=True)
+def own_configuration():
+    """As in a process that was started without --config-dir, whatever other tests have called before."""
+    token = CONFIG_DIR.set(None)
+    yield
+    CONFIG_DIR.reset(token)
+
+
 def test_plain_values_stay_as_they_are():
     assert (
         command("train", domain="climate", resume="runs/a-1")
