@@ -62,6 +62,8 @@ def run(composition: Composition) -> CommandResult:
     checkpoint = find_checkpoint(folder, str(config.checkpoint))
     writers = load_domain(folder.record["config"]["domain"])
     programs = writers.programs if isinstance(writers, ExportsToPrograms) else {}
+    if config.to is not None and not programs:
+        raise ConfigError(f"there is no other program for a model of {domain}", key="to", hint="leave it out")
     if config.to is not None:
         one_of(config.to, programs, "to")
     with atomic_directory(out) as temporary:

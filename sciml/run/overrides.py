@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 WRITE = "write key=value, e.g. trainer.max_steps=100"
-_KEY = re.compile(r"(?P<mark>~|\+{0,2})(?P<key>[\w./@:-]+)", re.ASCII)
+_KEY = re.compile(r"(?P<mark>\+{0,2})(?P<key>[\w./@:-]+)", re.ASCII)
 _INTERPOLATION = re.compile(r"\$\{[^{}]+\}")
 _FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag|extend_list)\(.*\)", re.DOTALL)
 _OPEN, _CLOSED = "[{(", "]})"
@@ -32,11 +32,14 @@ def as_override(argument: str) -> str:
         ConfigError: where it is no ``key=value``, or several values are given for one key.
     """
     key, equals, value = argument.partition("=")
-    if not equals and not argument.startswith("~"):
+    if argument.startswith("~"):
+        hint = f"{key[1:]}=null leaves out what can be left out" if key[1:] else WRITE
+        raise ConfigError(f"{argument!r}: keys are not deleted", hint=hint)
+    if not equals:
         raise ConfigError(f"{argument!r} is no override", hint=WRITE)
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{key!r} is no key", hint=WRITE)
-    return f"{key}{equals}{_value(value, key.lstrip('+~'))}" if equals else argument
+    return f"{key}{equals}{_value(value, key.lstrip('+'))}"
 
 
 def _value(text: str, key: str) -> str:
@@ -130,7 +133,7 @@ def read_arguments(file: Path) -> list[str]:
     try:
         keys = safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise ConfigError(f"{file} cannot be read ({reason})", key="--config", hint="name a YAML file") from None
     if not isinstance(keys, Mapping) or not all(isinstance(name, str) for name in keys):
         raise ConfigError(f"{file} is no mapping of keys", key="--config", hint="e.g. a line domain: climate")

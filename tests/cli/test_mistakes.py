@@ -80,6 +80,8 @@ def contents(folder):
         ("train", ["task=next_token"], "task: next_token is for domain=language, not for domain=climate; leave task="),
         ("train", ["domain=fluids", "experiment=hea_multitask"], "is for domain=materials, not for domain=fluids"),
         ("train", ["optim.lr=1e-3,3e-3"], "optim.lr must be one value, got several; a list is written as [a,b], and"),
+        ("train", ["~trainer"], "'~trainer': keys are not deleted; trainer=null leaves out what can be left out"),
+        ("export", [CLIMATE, "to=lammps"], "to: there is no other program for a model of climate; leave it out"),
         ("train", ["init_from=models/fluids"], "models/fluids is a run of domain=fluids, and domain=climate is to be"),
         ("train", ["domain=language", "init_from=models/climate"], "name a run of language, e.g. init_from=models/lan"),
         ("train", ["domain=language", "init_from=latest"], "there is no run under runs/language/; train one: "),
