@@ -140,7 +140,7 @@ def run(composition: Composition) -> CommandResult | None:
     own = {field.name for field in fields(ScalingConfig)}
     config = build(ScalingConfig, {name: value for name, value in values.items() if name in own})
     spec = RunSpec.build({n: v for n, v in values.items() if n not in own} | {"output": config.output})
-    world = join(spec.trainer.device, spec.trainer.timeout_s)
+    world = join(spec.trainer.device, spec.trainer.timeout_s, key="trainer.device")
     folder = Path(config.out) if config.out else _folder_of(values, spec)
     families = {OWN: spec, **{model.name: model.spec for model in build_reference_models(spec) if model.name != OWN}}
     say(world, f"{len(families)} families of {len(config.sizes)} sizes for {len(config.budgets)} budgets -> {folder}")

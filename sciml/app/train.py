@@ -26,7 +26,7 @@ def run(composition: Composition) -> CommandResult | None:
     if waits_beside(composition):
         return None
     trainer = build(TrainerConfig, composition.config["trainer"], prefix="trainer")
-    world = join(trainer.device, trainer.timeout_s)
+    world = join(trainer.device, trainer.timeout_s, key="trainer.device")
     start = find_run(composition, world)
     config = with_best_parallel(start.config, composition.overrides, world)
     spec = RunSpec.build(with_steps(config, composition.overrides, start.folder, world))

@@ -171,7 +171,7 @@ def check_machine(config: TuneConfig, experiment: RunSpec) -> None:
         raise ConfigError(
             "each trial starts its own processes", key="devices", hint="start this command once, without torchrun"
         )
-    if pick_device(experiment.trainer.device) == "cpu":
+    if pick_device(experiment.trainer.device, "trainer.device") == "cpu":
         there, what = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "cores"
     else:
         there, what = torch.accelerator.device_count(), "accelerators"

@@ -107,19 +107,20 @@ class World:
         )
 
 
-def join(device: str = "auto", timeout_s: float = 600.0) -> World:
+def join(device: str = "auto", timeout_s: float = 600.0, *, key: str = "device") -> World:
     """Joins the processes that torchrun or srun announced, or stands alone without them.
 
     Args:
         device: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda``, ...
         timeout_s: longest wait for another process, now and in all communication later.
+        key: what the user calls the device.
 
     Raises:
         RunError: where a process did not join in time; it names the missing ranks.
         ConfigError: where a process runs another version, or has no device of its own.
     """
     launch = launched()
-    kind = pick_device(device)
+    kind = pick_device(device, key)
     own = torch.device("cpu") if kind == "cpu" else torch.device(kind, _own_device(launch))
     if kind != "cpu":
         torch.accelerator.set_device_index(own.index)
@@ -179,7 +180,7 @@ def use_threads(count: int | None, key: str) -> None:
     torch.set_num_threads(count)
 
 
-def pick_device(device: str) -> str:
+def pick_device(device: str, key: str = "device") -> str:
     """Returns the accelerator of this machine for ``auto``, or ``cpu`` where there is none that has float64, in which
     energies and positions are kept.
 
@@ -189,7 +190,7 @@ def pick_device(device: str) -> str:
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     available = accelerator.type if accelerator is not None else "cpu"
     if device not in ("auto", "cpu", available):
-        raise ConfigError(f"must be a device of this machine, got {device!r}", key="device", hint=f"try {available}")
+        raise ConfigError(f"must be a device of this machine, got {device!r}", key=key, hint=f"try {available}")
     if device == "auto":
         return available if widest_float(available) == torch.float64 else "cpu"
     return device
