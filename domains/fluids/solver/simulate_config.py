@@ -15,6 +15,7 @@ from domains.fluids.solver import CASES, Schedule, SolverGrid
 from domains.fluids.solver.random_flows import DRAWN_CASES, Spread
 from sciml.core.config import divides, one_of
 from sciml.core.errors import ConfigError
+from sciml.core.sentences import plain
 from sciml.core.types import AtLeastOne, NonNegative, Positive
 
 FORMATS = {".nc": "ensemble", ".hdf5": "well", ".h5": "well", "": "miniweather"}
@@ -110,7 +111,8 @@ class SimulateConfig:
         """Refuses what only miniWeather has."""
         for field in fields(self):
             if field.name in OF_MINIWEATHER and getattr(self, field.name) != field.default:
-                raise ConfigError(f"has no meaning for physics={self.physics}", key=field.name, hint="leave it out")
+                hint = f"leave it out, or {field.name}={plain(field.default)}"
+                raise ConfigError(f"has no meaning for physics={self.physics}", key=field.name, hint=hint)
         if self.format == "miniweather":
             raise ConfigError(
                 f"the original's files hold no {self.physics}", key="out", hint=f"try {self.out}.nc or {self.out}.hdf5"
