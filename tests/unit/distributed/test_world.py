@@ -47,7 +47,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch, launch, visible):
 def test_a_group_of_accelerators_knows_its_device(monkeypatch):
     asked = {}
     monkeypatch.setattr(world, "launched", lambda: Launch(5, 8, 1, agent=True))
-    monkeypatch.setattr(world, "pick_device", lambda device: "cuda")
+    monkeypatch.setattr(world, "pick_device", lambda device, key: "cuda")
     monkeypatch.setattr(world, "rendezvous", lambda launch, timeout_s: None)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
