@@ -28,7 +28,7 @@ from sciml.report.comparison import compare_models, draw_comparison, markdown_ta
 from sciml.run.compose import Composition
 from sciml.run.costs import Step, inference_step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import LoadedRun, load_run
+from sciml.run.loaded import LoadedRun, find_checkpoint, load_run
 from sciml.run.reference_models import OWN, build_reference_models
 from sciml.run.spec import spec_of_run
 from sciml.training.checkpoint import CheckpointStore
@@ -70,7 +70,7 @@ def run(composition: Composition) -> CommandResult:
     if len(set(names)) < len(names):
         trained = [(str(folder.path), 0, folder) for folder in folders]
     _refuse_other_cases(folders)
-    path = Path(config.runs_dir) / "comparisons" / "-".join(names)
+    path = Path(config.runs_dir) / "comparisons" / folders[0].record["domain"] / "-".join(names)
     return compare(trained, path, config)
 
 
@@ -112,7 +112,8 @@ def compare(trained: Sequence[tuple[str, int, RunFolder]], path: Path, config: C
     runs = {
         (name, number): load_run(run, checkpoint=str(config.checkpoint), mesh=mesh) for name, number, run in trained
     }
-    parts = StagedParts(path, {"checkpoint": config.checkpoint}, ".json")
+    weights = {f"{name}-{number}": find_checkpoint(run, str(config.checkpoint)) for name, number, run in trained}
+    parts = StagedParts(path, {name: str(file.absolute()) for name, file in weights.items()}, ".json")
     cases = []
     for (name, number), run in runs.items():
         file = parts.path(f"{name}-{number}")

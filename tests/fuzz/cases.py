@@ -55,7 +55,7 @@ TRAINED = {
     "fluids": (
         "model.patch_size=4", "model.embed_dim=16", "model.depth=1", "model.num_heads=1", "model.rotary_max_harmonic=2",
         "data.path={base}/flows", "task.score_frames=[1]", "data.splits={train: 2, valid: 1, test: 1}",
-        "~reference_models.uniform_coarse",
+        "reference_models=null",
     ),
     "materials": (
         "model.num_channels=8", "model.num_layers=1", "model.cutoff=4", "data.cutoff=4", "data.cache={base}/cache",

@@ -102,6 +102,7 @@ def test_a_sweep_trains_every_combination_and_compares_them(tmp_path, capsys):
     main("compare", [f"runs_dir={tmp_path}", "run=lr-01", "run=lr-02", "rounds=1", "output=json"])
     compared = json.loads(capsys.readouterr().out)
     assert [row["model"] for row in compared["scores"]][:2] == ["lr-01", "lr-02"]
+    assert Path(compared["comparison"]).parent == tmp_path / "comparisons" / "language" / "lr-01-lr-02"
 
 
 def scored(name, metric, **values):
