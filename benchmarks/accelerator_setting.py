@@ -1,4 +1,4 @@
-"""What the items of ``accelerator.py`` share: the device, its cluster, a clock, and trainings on it."""
+"""Holds what the items of ``accelerator.py`` share: the device, its cluster, a clock, and trainings on it."""
 
 from __future__ import annotations
 

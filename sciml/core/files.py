@@ -219,7 +219,7 @@ FULL = "the disk is full"
 LEAST_FREE = 2**20
 """Bytes."""
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""What an operating system says of places where nothing can be made."""
+"""Lists what an operating system says of places where nothing can be made."""
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -1,4 +1,4 @@
-"""What a kind of physics is, and how flows of it are carried on from frame to frame."""
+"""Says what a kind of physics is, and how flows of it are carried on from frame to frame."""
 
 from __future__ import annotations
 
