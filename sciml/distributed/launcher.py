@@ -13,8 +13,8 @@ from sciml.core.errors import ConfigError
 
 TORCHRUN_PORT = 29500
 UNNAMED = "none"
-"""Is what torchrun calls a job without ``--rdzv-id``, whose processes always meet at the same address. One with it has a
-name, and when it loses nodes another of them may become the place to meet.
+"""Names a job of torchrun without ``--rdzv-id``, whose processes always meet at the same address. One with it has a
+name of its own, and when it loses nodes another of them may become the place to meet.
 """
 _LAUNCHERS = re.compile(r"RANK|WORLD_SIZE|LOCAL_RANK|MASTER_(ADDR|PORT)|(TORCHELASTIC|SLURM|GROUP|ROLE)_.*")
 
