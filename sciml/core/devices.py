@@ -1,4 +1,4 @@
-"""What kinds of devices can do, and what they are called."""
+"""Says what kinds of devices can do, and what they are called."""
 
 from __future__ import annotations
 

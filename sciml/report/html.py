@@ -29,7 +29,7 @@ from sciml.run.spec import GROUPS
 
 TEMPLATE = "report.html.j2"
 PIXELS_PER_INCH = 110
-"""Of the screen, for an inch of a picture."""
+"""Says how wide an inch of a picture is on the screen."""
 MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
 

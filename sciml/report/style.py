@@ -19,7 +19,7 @@ GRID = "#e3e7eb"
 PAPER = "#ffffff"
 MODEL = "model"
 DPI = 160
-"""Of written pictures."""
+"""Says how fine written pictures are, in pixels an inch."""
 
 # Okabe and Ito's hues, adjusted to one lightness family: told apart with any color vision and in gray print.
 BLUE, GRAY, AMBER, RUST, PLUM = "#0b5fa5", "#8a949e", "#e0a100", "#c65d00", "#b2478f"

@@ -1,4 +1,4 @@
-"""What the model of a run computes for a sample, counted as a plan counts it."""
+"""Counts what the model of a run computes for a sample, as a plan counts it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 INDEXING = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
-"""Of these only masks are counted first."""
+"""Lists operators of which only masks are counted first."""
 
 
 class HostRead(NamedTuple):

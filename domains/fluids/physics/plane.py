@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from sciml.core.config import at_least
+from domains.fluids.cells import Cells
 
 LENGTH, HEIGHT = 2.0, 1.0
 FEWEST_CELLS = 8
@@ -16,43 +16,15 @@ STEEPNESS = 2.0
 
 
 @dataclass(frozen=True)
-class Plane:
-    """Divides the plane into equal cells.
+class Plane(Cells):
+    """Divides the plane into equal cells."""
 
-    Attributes:
-        nx: cells along x.
-        nz: cells along z.
-    """
-
-    nx: int
-    nz: int
-
-    def __post_init__(self) -> None:
-        for key in ("nx", "nz"):
-            at_least(getattr(self, key), FEWEST_CELLS, key, example=64)
-
-    @property
-    def dx(self) -> float:
-        return LENGTH / self.nx
-
-    @property
-    def dz(self) -> float:
-        return HEIGHT / self.nz
+    length, height, fewest = LENGTH, HEIGHT, FEWEST_CELLS
 
     @property
     def smallest_cell(self) -> float:
         """Returns the shorter side of a cell."""
         return min(self.dx, self.dz)
-
-    @property
-    def x(self) -> Float[np.ndarray, "x"]:
-        """Centers of cells."""
-        return (np.arange(self.nx) + 0.5) * self.dx
-
-    @property
-    def z(self) -> Float[np.ndarray, "z"]:
-        """Centers of cells."""
-        return (np.arange(self.nz) + 0.5) * self.dz
 
 
 REFERENCE = Plane(64, 32)

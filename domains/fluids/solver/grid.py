@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sciml.core.config import at_least
+from domains.fluids.cells import Cells
 
 LENGTH_M = 2e4
 HEIGHT_M = 1e4
@@ -24,49 +24,19 @@ STENCIL = 4
 
 
 @dataclass(frozen=True)
-class SolverGrid:
-    """Divides a plane of 20 km by 10 km into equal cells.
+class SolverGrid(Cells):
+    """Divides a plane of 20 km by 10 km into equal cells; lengths are in m."""
 
-    Attributes:
-        nx: cells along x.
-        nz: cells along z.
-    """
-
-    nx: int
-    nz: int
-
-    def __post_init__(self) -> None:
-        for key in ("nx", "nz"):
-            at_least(getattr(self, key), STENCIL, key, example=64)
+    length, height, fewest = LENGTH_M, HEIGHT_M, STENCIL
 
     def coarsened(self, factor: int) -> SolverGrid:
         """Returns the grid whose cells are squares of so many cells; the factor divides both numbers."""
         return SolverGrid(self.nx // factor, self.nz // factor)
 
     @property
-    def dx(self) -> float:
-        """Returns the width of a cell, m."""
-        return LENGTH_M / self.nx
-
-    @property
-    def dz(self) -> float:
-        """Returns the height of a cell, m."""
-        return HEIGHT_M / self.nz
-
-    @property
     def largest_step(self) -> float:
         """Returns the original's time step, s; its order of operations decides when the original writes a frame."""
         return min(self.dx, self.dz) / MAX_SPEED * CFL
-
-    @property
-    def x(self) -> Float[np.ndarray, "x"]:
-        """Centers of cells, m."""
-        return (np.arange(self.nx) + 0.5) * self.dx
-
-    @property
-    def z(self) -> Float[np.ndarray, "z"]:
-        """Centers of cells, m."""
-        return (np.arange(self.nz) + 0.5) * self.dz
 
     def quadrature_z(self, ghosts: int = 0) -> Float[np.ndarray, "z 3"]:
         """Returns the heights of the quadrature points in each cell, m, with layers of ghost cells below and above."""

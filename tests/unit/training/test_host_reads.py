@@ -1,4 +1,4 @@
-"""What the count of reads counts, and what engine and trainer wait for."""
+"""Reads are counted, and engine and trainer wait for no others."""
 
 import pytest
 import torch
