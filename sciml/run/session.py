@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,43 +133,45 @@ class TrainingSession:
         Raises:
             ConfigError, DataError: before anything is written.
         """
-        lock = RunLock(folder.path) if folder is not None and world.is_main else None
-        mesh = Mesh(world, check_degrees(spec, world.size))
-        check_tracking(spec.tracking)
-        use_threads(spec.trainer.num_threads, "trainer.num_threads")
-        use_tf32(spec.trainer.tf32)
-        if folder is None and world.is_main:
-            check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
-        source = read_source(spec, folder)
-        if folder is None:
-            spec, sentence = follow_data(spec, None if source is None else source.spec)
-            if sentence and path is None:  # reference models are told what the run is
-                say(world, sentence)
-        splits = load_data(spec, folder, source)
-        task = spec.domain.task(spec, splits).to(world.device)
-        spec = in_chosen_precision(spec, task, world)
-        store = None if folder is None else open_checkpoints(spec, world, folder)
-        checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
-        model = build_model(spec, splits, task, source, mesh, checkpoint)
-        check_compile(spec.trainer.compile, model, task, is_reference=path is not None)
-        if folder is None:
-            folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
-            lock = RunLock(folder.path) if world.is_main else None
-        if note is not None:
-            note.write(folder)
-        flops = count_flops(spec, splits, world)
-        trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder), flops)
-        if checkpoint is not None:
-            for sentence in trainer.resume(checkpoint):
-                say(world, sentence)
-            if trainer.step < spec.trainer.max_steps:
-                say(world, rest_of_schedule(spec.optim, trainer.step, spec.trainer.max_steps))
-            if world.is_main:
-                folder.note_resume(spec.config, trainer.step)
-        size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
-        peak = "" if flops is None or path is not None else flops.peak_text
-        say(world, f"{spec.domain.name}: {size}{peak} -> {folder.path}")
-        return cls(folder, spec, trainer, lock)
+        with ExitStack() as if_refused:
+            lock = None if folder is None else _locked(folder, world, if_refused)
+            mesh = Mesh(world, check_degrees(spec, world.size))
+            check_tracking(spec.tracking)
+            use_threads(spec.trainer.num_threads, "trainer.num_threads")
+            use_tf32(spec.trainer.tf32)
+            if folder is None and world.is_main:
+                check_writable(path or new_path(spec.options.runs_dir, spec.domain.name, spec.options.run))
+            source = read_source(spec, folder)
+            if folder is None:
+                spec, sentence = follow_data(spec, None if source is None else source.spec)
+                if sentence and path is None:  # reference models are told what the run is
+                    say(world, sentence)
+            splits = load_data(spec, folder, source)
+            task = spec.domain.task(spec, splits).to(world.device)
+            spec = in_chosen_precision(spec, task, world)
+            store = None if folder is None else open_checkpoints(spec, world, folder)
+            checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
+            model = build_model(spec, splits, task, source, mesh, checkpoint)
+            check_compile(spec.trainer.compile, model, task, is_reference=path is not None)
+            if folder is None:
+                folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
+                lock = _locked(folder, world, if_refused)
+            if note is not None:
+                note.write(folder)
+            flops = count_flops(spec, splits, world)
+            trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder), flops)
+            if checkpoint is not None:
+                for sentence in trainer.resume(checkpoint):
+                    say(world, sentence)
+                if trainer.step < spec.trainer.max_steps:
+                    say(world, rest_of_schedule(spec.optim, trainer.step, spec.trainer.max_steps))
+                if world.is_main:
+                    folder.note_resume(spec.config, trainer.step)
+            size = f"{model.num_parameters():,} parameters, {len(splits.train)} samples"
+            peak = "" if flops is None or path is not None else flops.peak_text
+            say(world, f"{spec.domain.name}: {size}{peak} -> {folder.path}")
+            if_refused.pop_all()
+            return cls(folder, spec, trainer, lock)
 
     def fit(self) -> bool:
         """Trains to the last step, with its views, and unlocks the run; False where a signal ended it early."""
@@ -177,6 +180,15 @@ class TrainingSession:
         finally:
             if self.lock is not None:
                 self.lock.release()
+
+
+def _locked(folder: RunFolder, world: World, undo: ExitStack) -> RunLock | None:
+    """Locks a run's folder on the first rank, and lets it be unlocked with what else is undone."""
+    if not world.is_main:
+        return None
+    lock = RunLock(folder.path)
+    undo.callback(lock.release)
+    return lock
 
 
 def in_chosen_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:

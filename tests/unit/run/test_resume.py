@@ -101,6 +101,12 @@ def test_single_keys_may_be_named_again_and_practical_ones_changed(trained):
     assert again["model"] == {**trained.spec.config["model"], "recompute": "full"}
 
 
+def test_a_refused_resume_leaves_the_run_unlocked(run):
+    with pytest.raises(ConfigError, match="tp"):
+        resume(run, "parallel.tp=2")
+    assert not (run.path / NAME).exists()
+
+
 def test_a_restarted_job_is_not_taken_for_another_command(trained):
     composition = composed("trainer=default", "trainer.max_steps=9")
     assert resumed_config(trained.folder, composition, restarted=True)["trainer"] == {
