@@ -92,25 +92,32 @@ ELSEWHERE = {
 """Words of other programs and people, with those that are used here."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], within: str = "") -> str:
     """Returns a hint that offers the known name nearest to a misspelled one, or all of them if none is near; of very
     many the first.
+
+    Args:
+        within: group in which the names stand, by which the nearest is told as it is typed.
     """
     names = sorted(known)
     more = f" and {len(names) - MANY_NAMES} more" if len(names) > MANY_NAMES + 3 else ""
     listed = ", ".join(names[:MANY_NAMES] if more else names)
-    return close_match(name, names) or (f"known: {listed}{more}" if names else "nothing is known here")
+    return close_match(name, names, within=within) or (f"known: {listed}{more}" if names else "nothing is known here")
 
 
-def close_match(name: str, known: Iterable[str], *, exact: bool = False) -> str | None:
+def close_match(name: str, known: Iterable[str], *, exact: bool = False, within: str = "") -> str | None:
     """Returns a hint that offers a renamed key's new name, or the known name nearest to a misspelled one, if any.
 
     Args:
         known: names, which may be dotted; one whose last part is the name comes first.
         exact: whether only such a name is offered, and no misspelled one.
+        within: group in which the names stand.
     """
     names = sorted(known)
     here = (RENAMED | ELSEWHERE).get(name)
     inside = [other for other in names if other.rpartition(".")[2] in (name, here)]
     close = inside or [] if exact else inside or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {min(close, key=len)!r}?" if close else None
+    if not close:
+        return None
+    best = min(close, key=len)
+    return f"did you mean {f'{within}.{best}' if within else best!r}?"

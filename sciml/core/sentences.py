@@ -51,7 +51,9 @@ def first_error(cls: type, values: Mapping[str, Any], prefix: str, error: Valida
         path = paths[unknown[0]]
         key = _innermost(cls, path)
         known = [field.name for field in dataclasses.fields(key.owner) if field.init]
-        return ConfigError("unknown key", key=_dotted(prefix, path), hint=nearest(key.name, known))
+        return ConfigError(
+            "unknown key", key=_dotted(prefix, path), hint=nearest(key.name, known, _dotted(prefix, path[:-1]))
+        )
     # the members of a union complain one by one; the one that fits furthest is meant
     rivals = [i for i, path in enumerate(paths) if path[:1] == paths[0][:1]]
     path = paths[max(rivals, key=lambda i: len(paths[i]))]

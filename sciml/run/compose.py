@@ -14,6 +14,7 @@ from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
 from sciml.core.sentences import plain as shown
 from sciml.domain.trust import declare_domain
+from sciml.run.early_checks import KINDS, known_names
 from sciml.run.option_domains import OF_A_DOMAIN, check_fits
 from sciml.run.overrides import WRITE, as_override
 from sciml.run.own_data import without_claims_of_default_data
@@ -185,7 +186,7 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
 
 
 def keys_of(verb: str, config_dir: str | None = None, arguments: Sequence[str] = ()) -> list[str]:
-    """Returns every key of a verb's default configuration, dotted.
+    """Returns every key of a verb's default configuration and of its groups, dotted.
 
     Args:
         arguments: a command line, whose domain decides which keys there are.
@@ -202,4 +203,6 @@ def keys_of(verb: str, config_dir: str | None = None, arguments: Sequence[str] =
     known = {f"domain={option}" for option in options("domain", config_dir)}
     domain = [argument for argument in arguments if argument in known][-1:]
     domain = [] if domain == list(arguments) else domain  # which does not compose, and would end here again
-    return walk(compose(verb, domain, config_dir).config, "")
+    config = compose(verb, domain, config_dir).config
+    groups = [group for group in (*KINDS, *OF_A_DOMAIN) if isinstance(config.get(group), Mapping)]
+    return walk(config, "") + [f"{group}.{name}" for group in groups for name in known_names(group, config)]

@@ -55,16 +55,16 @@ def check_groups(config: Mapping[str, Any]) -> None:
 
 def _check_names(config: Mapping[str, Any]) -> None:
     """Refuses a key that a group does not have, and names the group that has it."""
-    known = {group: _known_names(group, config) for group in (*KINDS, *OF_A_DOMAIN)}
+    known = {group: known_names(group, config) for group in (*KINDS, *OF_A_DOMAIN)}
     for group, names in known.items():
         for name in config.get(group) or () if names else ():
             if name not in names:
                 elsewhere = [f"{other}.{one}" for other in known for one in known[other] if other != group]
-                hint = close_match(name, names, exact=True) or close_match(name, elsewhere, exact=True)
-                raise ConfigError("unknown key", key=f"{group}.{name}", hint=hint or nearest(name, names))
+                hint = close_match(name, names, exact=True, within=group) or close_match(name, elsewhere, exact=True)
+                raise ConfigError("unknown key", key=f"{group}.{name}", hint=hint or nearest(name, names, group))
 
 
-def _known_names(group: str, config: Mapping[str, Any]) -> Collection[str]:
+def known_names(group: str, config: Mapping[str, Any]) -> Collection[str]:
     """Returns the keys of a group; none where the source of a domain's dataclass does not tell them."""
     if group in KINDS:
         return {field.name for field in fields(KINDS[group])}

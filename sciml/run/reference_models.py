@@ -10,6 +10,7 @@ the run's folder under ``reference_models/NAME-NUMBER``, are runs themselves, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,8 +64,14 @@ def build_reference_models(spec: RunSpec) -> list[ReferenceModel]:
             models.append(ReferenceModel(name, number, RunSpec.build(config)))
         except ConfigError as error:
             key = f"reference_models.{name}" + f".{error.key}" * (error.key is not None)
-            raise ConfigError(error.message, key=key, hint=error.hint) from None
+            raise ConfigError(error.message, key=key, hint=_hint_for(name, error.hint)) from None
     return models
+
+
+def _hint_for(name: str, hint: str | None) -> str | None:
+    """Returns a hint with its keys as they are typed for a reference model."""
+    keys = rf"(?<![\w.])({'|'.join(GROUPS)})\."
+    return None if hint is None else re.sub(keys, rf"reference_models.{name}.\1.", hint)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        (["trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'trainer.max_steps'"),
         (["trianer.max_steps=3"], "trianer: unknown key; did you mean 'trainer'"),
         (["sed=3"], "sed: unknown key; did you mean 'seed'"),
         (["max_steps=5"], "max_steps: unknown key; did you mean 'trainer.max_steps'"),
@@ -26,7 +26,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["epochs=3"], "epochs: unknown key; did you mean 'trainer.max_steps'"),
         (["batch_size=4"], "batch_size: unknown key; did you mean 'trainer.global_batch_size'"),
         (["tp=2"], "tp: unknown key; did you mean 'parallel.tp'"),
-        (["optim.learning_rate=1"], "optim.learning_rate: unknown key; did you mean 'lr'"),
+        (["optim.learning_rate=1"], "optim.learning_rate: unknown key; did you mean 'optim.lr'"),
         (["domain=weather"], "domain: unknown option 'weather'; did you mean 'climate'"),
         (["model=1b"], "model: unknown option '1b'; did you mean 'vit_1b'"),
         (["model=vit_tny"], "model: unknown option 'vit_tny'; did you mean 'vit_tiny'"),
@@ -38,7 +38,7 @@ TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "do
         (["model.num_heads=5"], "model.num_heads must divide model.embed_dim, got 5 and 128"),
         (["model.patch_size=5"], "patch"),
         (["data.path=nowhere.nc"], "nowhere.nc"),
-        (["data.chanels=[t2m]"], "data.chanels: unknown key; did you mean 'channels'"),
+        (["data.chanels=[t2m]"], "data.chanels: unknown key; did you mean 'data.channels'"),
         (["data.channels=[t2n]"], "t2n"),
         (["task.intervals=[70h]"], "task.intervals: 70 h is not a multiple of the data's step of 12 h; .*: 72h"),
         (["task.intervals=[soon]"], "task.intervals: 'soon' is no duration"),
@@ -160,7 +160,7 @@ def test_a_script_exits_with_2_and_no_traceback():
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer.max_stps=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 2
-    assert done.stderr == "error: trainer.max_stps: unknown key; did you mean 'max_steps'?\n"
+    assert done.stderr == "error: trainer.max_stps: unknown key; did you mean 'trainer.max_steps'?\n"
     assert done.stdout == ""
 
 

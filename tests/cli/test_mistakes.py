@@ -73,7 +73,7 @@ def contents(folder):
         ("train", ["domain=language", "run=a/b"], "run must be a name, got 'a/b'"),
         ("train", ["domain=language", "run=../../a"], "run must be a name, got '../../a'"),
         ("train", ["domain=language", "run=latest"], "run must be a name, got 'latest'"),
-        ("train", ["--cfg", "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        ("train", ["--cfg", "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'trainer.max_steps'"),
         ("train", ["trainer.learning_rate=1"], "trainer.learning_rate: unknown key; did you mean 'optim.lr'?"),
         ("train", ["data.batch_size=1"], "data.batch_size: unknown key; did you mean 'trainer.global_batch_size'?"),
         ("train", ["domain=materials", "data=text"], "data: text is for domain=language, not for domain=materials"),

@@ -70,7 +70,7 @@ def test_what_a_user_writes_is_never_taken_for_shell(printed):
         (["max_restarts=-1"], "max_restarts must be at least 0, got -1; try max_restarts=3"),
         ([*TORCHRUN, "parallel.dp=3"], "parallel.dp: dp 3 does not fit 8 processes"),
         ([*TORCHRUN, "trainer.global_batch_size=12"], "trainer.global_batch_size: 12 samples cannot be shared"),
-        ([*TORCHRUN, "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'max_steps'"),
+        ([*TORCHRUN, "trainer.max_stps=3"], "trainer.max_stps: unknown key; did you mean 'trainer.max_steps'"),
         (["min_nodes=2"], "min_nodes must be at most nodes=1, got 2"),
         (["nodes=2", "min_nodes=1", "launcher=srun"], "min_nodes: srun cannot start fewer ranks again within a job"),
         (["nods=3"], "nods: unknown key; did you mean 'nodes'"),

@@ -75,11 +75,14 @@ def test_lists_become_tuples_and_whole_numbers_floats():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rat": 1}, "t.rat: unknown key; did you mean 'rate'?"),
-        ({"inner": {"widht": 1}}, "t.inner.widht: unknown key; did you mean 'width'?"),
-        ({"by_name": {"one": {"widht": 1}}}, "t.by_name.one.widht: unknown key; did you mean 'width'?"),
-        ({"by_name": {"width": {"hdeas": 1}}}, "t.by_name.width.hdeas: unknown key; did you mean 'heads'?"),
-        ({"rate": -1, "stps": 4}, "t.stps: unknown key; did you mean 'steps'?"),
+        ({"rat": 1}, "t.rat: unknown key; did you mean 't.rate'?"),
+        ({"inner": {"widht": 1}}, "t.inner.widht: unknown key; did you mean 't.inner.width'?"),
+        ({"by_name": {"one": {"widht": 1}}}, "t.by_name.one.widht: unknown key; did you mean 't.by_name.one.width'?"),
+        (
+            {"by_name": {"width": {"hdeas": 1}}},
+            "t.by_name.width.hdeas: unknown key; did you mean 't.by_name.width.heads'?",
+        ),
+        ({"rate": -1, "stps": 4}, "t.stps: unknown key; did you mean 't.steps'?"),
         ({"steps": "many"}, "t.steps must be a whole number, got 'many'"),
         ({"steps": 1.5}, "t.steps must be a whole number, got 1.5"),
         ({"steps": True}, "t.steps must be a number, got true"),

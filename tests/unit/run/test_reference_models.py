@@ -94,7 +94,7 @@ def test_a_comparison_leaves_out_what_is_not_trained_yet(tmp_path, capsys):
         ("reference_models={wide: {model: {embed_dm: 64}}}", "reference_models.wide.model.embed_dm: unknown key"),
         (
             "reference_models={w: {model: {kind: window, depth: 2}}}",
-            "w.model.depth: unknown key; did you mean 'width'?",
+            "w.model.depth: unknown key; did you mean 'reference_models.w.model.width'?",
         ),
         ("reference_models={w: {model: {kind: abacus}}}", "a model of kind 'abacus' cannot serve domain=toy"),
         ("seeds=0", "seeds must be at least 1, got 0; try seeds=1"),

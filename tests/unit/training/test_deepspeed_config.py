@@ -42,7 +42,7 @@ def engine(config, task=Plain, parallel=None):
         ),
         ({"zero": 2}, "engine.zero: is an option of engine=deepspeed; use parallel.shard and parallel.zero"),
         ({"offload": "cpu"}, "engine.offload: is an option of engine=deepspeed; leave it out"),
-        ({"name": "deepspeed", "stage": 2}, "engine.stage: unknown key; did you mean 'name'?"),
+        ({"name": "deepspeed", "stage": 2}, "engine.stage: unknown key; did you mean 'engine.name'?"),
     ],
 )
 def test_wrong_options_are_refused_in_one_sentence(options, words):
