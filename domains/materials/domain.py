@@ -23,6 +23,7 @@ from domains.materials.data.samples import (
 )
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
+from domains.materials.data_defaults import MaterialsSpec, data_defaults, with_baseline
 from domains.materials.inference.lammps import write_for_lammps
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.trained_model import MaterialsModel
@@ -32,7 +33,6 @@ from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
 from domains.materials.thermodynamics.thermodynamics import thermodynamics
 from domains.materials.thermodynamics.thermodynamics_config import ThermodynamicsConfig
-from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.baselines import COMPOSITION, LinearComposition
 from domains.materials.training.ensemble import MaterialsEnsemble
 from domains.materials.training.example import test_example
@@ -42,12 +42,9 @@ from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start
 from sciml.core.errors import ConfigError, nearest
 from sciml.core.result import CommandResult
-from sciml.domain.optional import AUTO, DataDefaults
-from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
+from sciml.domain.optional import DataDefaults
+from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
-from sciml.nn.repulsion import ScreenedRepulsion
-
-MaterialsSpec = DomainSpec[MaterialsDataConfig, MaterialsTaskConfig, GNNConfig]
 
 
 @dataclass(frozen=True)
@@ -88,17 +85,7 @@ class MaterialsDomain:
             )
 
     def data_defaults(self, spec: MaterialsSpec, source: MaterialsSpec | None = None) -> DataDefaults:
-        """Lets a warm start have the repulsion that its weights were trained beside; says which gradients of the
-        energy are asked for and not there.
-        """
-        sentences = without_effect(spec.task, open_or_prepare(spec.data).schema)
-        values = {}
-        if spec.model.repulsion == AUTO:
-            before = "zbl" if source is None else source.model.repulsion
-            values["model.repulsion"] = "none" if before == "none" else "zbl"
-            if before == "none":
-                sentences.append("no repulsion of nuclei: the weights that it starts from have none")
-        return DataDefaults(values, "; ".join(sentences))
+        return data_defaults(spec, source)
 
     def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
         store = open_or_prepare(spec.data)
@@ -108,8 +95,8 @@ class MaterialsDomain:
             fitted.schema.check_elements(schema.elements, str(spec.data.path))
             fitted.schema.check_labels(schema, str(spec.data.path))
             schema, statistics = fitted.schema, fitted.statistics
-        elif spec.task.baseline != "none":
-            statistics = with_pair_baseline(spec, store, statistics)
+        elif spec.task.baseline in ("pair", "eam"):
+            statistics = with_baseline(spec, store, statistics)
         check_targets(spec.task, schema)
         branches = branch_numbers(schema.branches, store.schema.branches)
         options: dict[str, Any] = {"labels": schema.labels, "dtype": spec.data.dtype, "branches": branches}
@@ -179,34 +166,6 @@ class MaterialsDomain:
 
     def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
         return thermodynamics(loaded, config)
-
-
-def with_pair_baseline(
-    spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics
-) -> MaterialsStatistics:
-    """Returns statistics with a potential of pairs or embedded atoms, fitted to the training forces.
-
-    There is none beside exact energies of free atoms, from which its shift cannot be told, and where forces are few.
-    """
-    if store.schema.exact_references or not spec.task.has_gradients:
-        return statistics
-    repulsion = None if spec.model.repulsion == "none" else ScreenedRepulsion(spec.model.cutoff)
-    reach = min(spec.model.cutoff, store.schema.cutoff)
-    fitted = fit_pair_baseline(store, reach, embedded=spec.task.baseline == "eam", repulsion=repulsion)
-    return statistics if fitted is None else replace(statistics, pair=fitted.to_tensors())
-
-
-def without_effect(task: MaterialsTaskConfig, schema: MaterialsSchema) -> list[str]:
-    """Says which weights of an energy's gradients have no effect, since the data have no such label."""
-    target = task.targets.get("energy")
-    if target is None or target.kind != "energy":
-        return []
-    weights = {"forces": target.forces_weight, "stress": target.stress_weight}
-    return [
-        f"no {name} label in the data: task.targets.energy.{name}_weight has no effect"
-        for name, weight in weights.items()
-        if weight and name not in schema.labels
-    ]
 
 
 def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ class MaterialsDataConfig(Preparation):
         shares: how often each data set of several is drawn in training, e.g. ``{old: 0.5, mine: 0.5}``; by default as
             often as it has structures; 0 leaves it out. So a few structures of one's own are learned, and the others
             not forgotten.
+        labeled_by: what computed the labels. Beside those of an ``eam`` no baseline of that form is fitted unless it is
+            asked for, since it would be told the answer.
     """
 
     practical: ClassVar[tuple[str, ...]] = ("path", "test_path", "cache")
@@ -57,6 +59,7 @@ class MaterialsDataConfig(Preparation):
     cache: FilePath = "data/cache"
     dtype: str = "float32"
     shares: dict[str, NonNegative[float]] = field(default_factory=dict)
+    labeled_by: Literal["unknown", "eam"] = "unknown"
 
     def __post_init__(self) -> None:
         super().__post_init__()

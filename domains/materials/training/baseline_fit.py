@@ -31,8 +31,8 @@ LEAST_SCALE = 1e-3
 """eV/A."""
 MOST_COEFFICIENTS = 3000
 """Above it, from some twenty elements on, pairs have no corrections: a fit's memory grows with its square."""
-MOST_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 60_000, 20
-"""How much is fitted to, how much at a time, and how few structures are not enough."""
+MOST_EDGES, JUDGING_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 300_000, 60_000, 20
+"""How much is fitted to, also where it is only judged, how much at a time, and how few structures are not enough."""
 
 
 def fit_pair_baseline(
@@ -53,20 +53,59 @@ def fit_pair_baseline(
     Returns:
         None where the store has too few forces.
     """
-    arrays, elements = store.arrays, store.schema.elements
-    if "forces" not in arrays.labels:
+    chosen = _having_forces(store, MOST_EDGES, seed)
+    return _fitted(store, chosen, reach, embedded, repulsion).solved() if len(chosen) >= FEWEST else None
+
+
+def left_by_baseline(
+    store: MaterialsStore,
+    reach: float,
+    *,
+    embedded: bool = False,
+    repulsion: ScreenedRepulsion | None = None,
+    seed: int = 0,
+) -> float | None:
+    """Returns the share of the forces, as rms, that a potential fitted to most training structures leaves of others.
+
+    Args:
+        reach, embedded: as in :func:`fit_pair_baseline`.
+        repulsion: what stands beside; the share is of what it leaves.
+
+    Returns:
+        None where the store has too few forces.
+    """
+    chosen = _having_forces(store, JUDGING_EDGES, seed)
+    num_judged = len(chosen) // 5
+    if num_judged < FEWEST:
         return None
+    fitted = _fitted(store, chosen[num_judged:], reach, embedded, repulsion)
+    judged = _fitted(store, chosen[:num_judged], reach, embedded, repulsion)
+    return (judged.left_by(fitted.coefficients()) * judged.rows / judged.squares) ** 0.5 if judged.squares else None
+
+
+def _having_forces(store: MaterialsStore, most_edges: int, seed: int) -> Int[np.ndarray, "structure"]:
+    """Returns training structures with forces, in random order, as many as have so many edges together."""
+    arrays = store.arrays
+    if "forces" not in arrays.labels:
+        return np.zeros(0, np.int64)
     train = store.indices("train")
     having = train[arrays.masks["forces"][train] & (arrays.num_edges[train] > 0)]
     chosen = np.random.default_rng(seed).permutation(having)
-    chosen = chosen[np.cumsum(arrays.num_edges[chosen]) <= MOST_EDGES]
-    if len(chosen) < FEWEST:
-        return None
-    fit = _Fit(elements, reach, embedded, repulsion)
-    for numbers in _blocks(arrays.num_edges[chosen]):
+    return chosen[np.cumsum(arrays.num_edges[chosen]) <= most_edges]
+
+
+def _fitted(
+    store: MaterialsStore,
+    chosen: Int[np.ndarray, "structure"],
+    reach: float,
+    embedded: bool,
+    repulsion: ScreenedRepulsion | None,
+) -> _Fit:
+    fit = _Fit(store.schema.elements, reach, embedded, repulsion)
+    for numbers in _blocks(store.arrays.num_edges[chosen]):
         samples = [store.sample(int(index)) for index in chosen[numbers]]
         fit.add(collate(samples, store.schema.labels, torch.float64))
-    return fit.solved()
+    return fit
 
 
 def _blocks(num_edges: np.ndarray) -> list[np.ndarray]:
@@ -184,8 +223,13 @@ class _Fit:
         table.index_add_(0, rows[unlike] * width + self.pairs[first, second][unlike], CORRECTION * values[unlike])
         return table.unflatten(0, (num_rows, width)).flatten(1)
 
-    def solved(self) -> PairBaseline:
-        """Returns the potential that fits forces and energies best; all energies together weigh as all forces."""
+    def left_by(self, coefficients: Float[Tensor, "coefficient"]) -> float:
+        """Returns the mean square of what coefficients leave of the forces' components, (eV/A)^2."""
+        explained = 2 * coefficients @ self.right - coefficients @ self.gram @ coefficients
+        return (self.squares - float(explained)) / self.rows
+
+    def coefficients(self) -> Float[Tensor, "coefficient"]:
+        """Returns those that fit forces and energies best; all energies together weigh as all forces."""
         shares, features, labels = torch.cat(self.composition), torch.cat(self.energies), torch.cat(self.labels)
         known = labels.isfinite()
         gram, right = self.gram, self.right
@@ -196,13 +240,17 @@ class _Fit:
             weight = ENERGY_WEIGHT * self.rows / len(both)
             gram, right = gram + weight * both[:, :-1].T @ both[:, :-1], right + weight * both[:, :-1].T @ both[:, -1]
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(self.size).double()
-        flat = torch.linalg.solve(gram + ridge, right)
+        return torch.linalg.solve(gram + ridge, right)
+
+    def solved(self) -> PairBaseline:
+        """Returns the potential that fits best."""
+        shares, features, flat = torch.cat(self.composition), torch.cat(self.energies), self.coefficients()
         solution = flat[: self.num_pairs].unflatten(0, (-1, FUNCTIONS))
-        left = (self.squares - 2 * flat @ self.right + flat @ self.gram @ flat) / self.rows
         count = len(self.elements)
         corrections = CORRECTION * solution[self.pairs.clamp(min=0)] * (self.pairs >= 0)[:, :, None]
         shift = torch.linalg.pinv(shares) @ (features @ flat)
-        reach, scale = torch.tensor(self.reach).double(), left.clamp(min=LEAST_SCALE**2).sqrt()
+        reach = torch.tensor(self.reach).double()
+        scale = torch.tensor(max(self.left_by(flat), LEAST_SCALE**2)).double().sqrt()
         embedding = flat[self.num_pairs :].unflatten(0, (count, -1))
         return PairBaseline(solution[:count], corrections, embedding, shift, reach, scale)
 

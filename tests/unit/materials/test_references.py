@@ -11,7 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from domains.materials.data.near_duplicates import near_duplicates
 from domains.materials.data.prepare import PrepareConfig, prepare
 from domains.materials.data.store import MaterialsStore
-from domains.materials.domain import MaterialsDomain, without_effect
+from domains.materials.data_defaults import without_effect
+from domains.materials.domain import MaterialsDomain
 from domains.materials.inference.predictor import Predictor
 from domains.materials.training.task import MaterialsTaskConfig
 from sciml.app.cli import main
