@@ -46,6 +46,9 @@ from sciml.domain.optional import DataDefaults
 from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.models.gnn import GNNConfig
 
+FIRST_TRY = 4
+"""Elements of an alloy that a first command is shown with."""
+
 
 @dataclass(frozen=True)
 class MaterialsSplits(Splits):
@@ -163,6 +166,13 @@ class MaterialsDomain:
 
     def screen(self, loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
         return screen(loaded, config)
+
+    def suggested_arguments(self, verb: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns a file of one's own, or the first elements that the model knows."""
+        from ase.data import chemical_symbols
+
+        few = "".join(chemical_symbols[number] for number in schema["elements"][:FIRST_TRY])
+        return ("structures=FILE",) if verb == "predict" else (f"elements={few}",)
 
     def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
         return thermodynamics(loaded, config)

@@ -225,6 +225,19 @@ class JudgesByCost(Protocol):
 
 
 @runtime_checkable
+class SuggestsArguments(Protocol):
+    """Describes domains whose verbs need more than a run, and which know what a user could type first."""
+
+    def suggested_arguments(self, verb: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns what to type beside ``run=``, e.g. ``elements=CoCrFeNi``.
+
+        Args:
+            schema: what the run's file says of its samples.
+        """
+        ...
+
+
+@runtime_checkable
 class Predicts(Protocol):
     """Describes domains whose models predict cases in a user's file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import read_json, read_safetensors
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
-from sciml.domain.optional import Forecasts, Predicts, SamplesThermodynamics, Screens
+from sciml.domain.optional import Forecasts, Predicts, SamplesThermodynamics, Screens, SuggestsArguments
 from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
 from sciml.report.scores import Scores, headline, headline_lead_of
 from sciml.run.folder import RunFolder
+from sciml.run.loaded import SCHEMA
 from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
 
 
@@ -26,13 +28,14 @@ def report_evaluation(evaluation: Evaluation) -> CommandResult:
     run, domain = evaluation.run, evaluation.run.spec.domain
     folder, scores = run.folder.path, Scores.in_domain(evaluation.scores, domain)
     report = draw_report(run.folder, domain, evaluation.path)
-    lead_time = scores.main_lead_time
+    schema = read_json(evaluation.path / SCHEMA, dict[str, Any])
+    following = _next_commands(domain, folder, schema, scores.main_lead_time)
     lines = [
         *few_samples(len(run.splits.test)),
         headline(scores.main_lines),
         f"report      {report}",
         f"checkpoint  {evaluation.checkpoint}",
-        *(f"{'' if n else 'next':<12}{line}" for n, line in enumerate(_next_commands(domain, folder, lead_time))),
+        *(f"{'' if n else 'next':<12}{line}" for n, line in enumerate(following)),
     ]
     document: dict[str, Any] = {"run": str(folder), "report": str(report), "checkpoint": str(evaluation.checkpoint)}
     return CommandResult({**document, "scores": evaluation.scores, "finished": True}, "\n".join(lines))
@@ -60,7 +63,7 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     result = RunResult(
         directory=folder.path,
         record=folder.record,
-        schema=read_json(path / "schema.json", dict[str, Any]),
+        schema=read_json(path / SCHEMA, dict[str, Any]),
         scores=read_json(path / "scores.json", list[ScoreRow]),
         history=folder.history(),
         example=read_safetensors(example, "np"),
@@ -69,24 +72,30 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         costs=read_json(path / COSTS, dict[str, dict[str, float]]) if (path / COSTS).exists() else {},
     )
     figures = track(domain.figures(result), "drawing figures")
-    commands = [*_commands_of(domain, folder.path), *next_commands(result, is_exported=folder.is_exported)]
+    commands = [
+        *_commands_of(domain, folder.path, result.schema),
+        *next_commands(result, is_exported=folder.is_exported),
+    ]
     return write_report(result, figures, path / "report.html", commands=commands)
 
 
-def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[str]:
-    commands = [*(command for _, command in _commands_of(domain, run)), command("evaluate", run=run)]
+def _next_commands(domain: Domain, run: Path, schema: Mapping[str, Any], lead_hours: float | None) -> list[str]:
+    commands = [*(command for _, command in _commands_of(domain, run, schema)), command("evaluate", run=run)]
     if isinstance(domain, Forecasts) and lead_hours is not None:
         commands.insert(0, command("forecast", run=run, lead_time=as_typed(lead_hours)))
     return commands
 
 
-def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
+def _commands_of(domain: Domain, run: Path, schema: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns uses of a trained model that only some domains have: what for, and the command."""
+    uses: tuple[tuple[type, str, str], ...] = (
+        (Predicts, "predict", "Predict cases of your own"),
+        (Screens, "screen", "Search a space of candidates"),
+        (SamplesThermodynamics, "thermodynamics", "Sample order at many temperatures"),
+    )
     commands = []
-    if isinstance(domain, Predicts):
-        commands.append(("Predict cases of your own", command("predict", "structures=FILE", run=run)))
-    if isinstance(domain, Screens):
-        commands.append(("Search a space of candidates", command("screen", "elements=ELEMENTS", run=run)))
-    if isinstance(domain, SamplesThermodynamics):
-        commands.append(("Sample order at many temperatures", command("thermodynamics", "elements=ELEMENTS", run=run)))
+    for kind, verb, purpose in uses:
+        if isinstance(domain, kind):
+            more = domain.suggested_arguments(verb, schema) if isinstance(domain, SuggestsArguments) else ()
+            commands.append((purpose, command(verb, *more, run=run)))
     return commands

@@ -23,7 +23,7 @@ from sciml.forecast.evaluation import mean_scores, score_baselines, score_model,
 from sciml.parallel.config import ParallelConfig
 from sciml.run.costs import step_costs
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import CALIBRATION, LoadedRun, find_checkpoint, load_run
+from sciml.run.loaded import CALIBRATION, SCHEMA, LoadedRun, find_checkpoint, load_run
 from sciml.run.reference_models import OWN, reference_runs
 
 EXAMPLE = "example.safetensors"
@@ -152,6 +152,6 @@ def save_scores(
 ) -> None:
     """Writes ``scores.json``, and beside it what figures need, so that they can be drawn without model and data."""
     write_json(path / "scores.json", list(scores))
-    write_json(path / "schema.json", schema)
+    write_json(path / SCHEMA, schema)
     with atomic_file(path / EXAMPLE) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in example.items()}, temporary)
