@@ -137,6 +137,9 @@ def read_arguments(file: Path) -> list[str]:
         raise ConfigError(f"{file} cannot be read ({reason})", key="--config", hint="name a YAML file") from None
     if not isinstance(keys, Mapping) or not all(isinstance(name, str) for name in keys):
         raise ConfigError(f"{file} is no mapping of keys", key="--config", hint="e.g. a line domain: climate")
+    if isinstance(keys.get("config"), Mapping):
+        hint = f"resume={file.parent} goes on with it, init_from={file.parent} starts from its weights"
+        raise ConfigError(f"{file} is the record of a run, not a file of keys", key="--config", hint=hint)
     return arguments(keys)
 
 

@@ -29,6 +29,8 @@ def folder(tmp_path, monkeypatch):
     os.symlink("loop", "loop")
     os.symlink("gone.nc", "link.nc")
     Path("list.yaml").write_text("- a\n")
+    Path("one").mkdir()
+    Path("one/run.json").write_text('{"domain": "climate", "config": {"seed": 1}, "samples": {}}')
     Path("own/domain").mkdir(parents=True)
     Path("own/domain/mine.yaml").write_text("- a\n")
     shutil.copytree(ROOT / "models" / "language", "broken")
@@ -97,6 +99,7 @@ def contents(folder):
         ("checkpoint", ["path=broken"], "broken/model.safetensors is missing or corrupted; copy or export it again"),
         ("forecast", [FLUIDS, "lead_time=soon"], "lead_time: 'soon' is no duration; write seconds, e.g. 200s"),
         ("train", ["-m", "domain=language", "seed=1,2,1"], "seed: 1 is there twice"),
+        ("train", ["--config", "one/run.json"], "one/run.json is the record of a run, not a file of keys; resume=one goes on"),
         ("train", ["--config", "list.yaml"], "--config: list.yaml is no mapping of keys"),
         ("train", ["--config-dir", "own"], "--config-dir: own/domain/mine.yaml is no mapping of keys"),
     ],
