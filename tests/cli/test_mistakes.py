@@ -99,7 +99,7 @@ def contents(folder):
         ("checkpoint", ["path=broken"], "broken/model.safetensors is missing or corrupted; copy or export it again"),
         ("forecast", [FLUIDS, "lead_time=soon"], "lead_time: 'soon' is no duration; write seconds, e.g. 200s"),
         ("train", ["-m", "domain=language", "seed=1,2,1"], "seed: 1 is there twice"),
-        ("train", ["--config", "one/run.json"], "one/run.json is the record of a run, not a file of keys; resume=one goes on"),
+        ("train", ["--config", "one/run.json"], "one/run.json is the record of a run, not a file of keys; resume=one"),
         ("train", ["--config", "list.yaml"], "--config: list.yaml is no mapping of keys"),
         ("train", ["--config-dir", "own"], "--config-dir: own/domain/mine.yaml is no mapping of keys"),
     ],
