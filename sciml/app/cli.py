@@ -110,13 +110,16 @@ def _run_many(verb: str, arguments: list[str], config_dir: str | None) -> None:
     """Runs one training after another, see :mod:`sciml.app.sweep`."""
     if verb != "train":
         raise ConfigError(f"{verb} runs once", key="--multirun", hint="only trainings are swept, with train -m")
-    from sciml.app.sweep import combinations, sweep
+    from sciml.run.combinations import combinations
 
     words = _overrides([argument for argument in arguments if argument != "--cfg"])
+    found = combinations(words, config_dir)
     if "--cfg" in arguments:
-        print_out("---\n".join(_yaml(one.composition.config) for one in combinations(words, config_dir)).rstrip())
-    else:
-        _print_result(sweep(words, config_dir), as_json="output=json" in words)
+        print_out("---\n".join(_yaml(one.composition.config) for one in found).rstrip())
+        return
+    with waiting("loading libraries") if _speaks() else nullcontext():
+        from sciml.app.sweep import sweep
+    _print_result(sweep(found), as_json="output=json" in words)
 
 
 def _print_result(result: CommandResult, *, as_json: bool) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from sciml.app import train
@@ -17,67 +15,17 @@ from sciml.core.command_line import quoted
 from sciml.core.errors import ConfigError, SciMLError
 from sciml.core.files import write_json, write_text
 from sciml.core.outputs import numbered_folder
+from sciml.core.progress import track
 from sciml.core.result import CommandResult
 from sciml.distributed.launcher import launched
 from sciml.report.runs import RunSummary
 from sciml.report.sweep import best_of, draw_sweep, labels_of, sweep_text
-from sciml.run.compose import Composition, compose
-from sciml.run.early_checks import check_groups
+from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
-from sciml.run.overrides import parts_of
 from sciml.run.spec import RunSpec
 
-MOST = 200
 
-
-@dataclass(frozen=True)
-class Combination:
-    """Holds one training of a sweep.
-
-    Attributes:
-        keys: those that are swept, with their values as typed.
-        composition: the training.
-    """
-
-    keys: Mapping[str, str]
-    composition: Composition
-
-    @property
-    def label(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.keys.items())
-
-
-def combinations(arguments: Sequence[str], config_dir: str | None = None) -> list[Combination]:
-    """Returns the trainings that a command line stands for, each checked.
-
-    Args:
-        arguments: ``key=value``; a value with commas outside of brackets and quotes is several.
-
-    Raises:
-        ConfigError: where one of them cannot work, or no key has several values.
-    """
-    choices = [[(key, value) for value in parts_of(values)] for key, _, values in (a.partition("=") for a in arguments)]
-    several = [key for ((key, _), *more) in choices if more]
-    for choice in choices:
-        if twice := [value for number, (_, value) in enumerate(choice) if (choice[0][0], value) in choice[:number]]:
-            raise ConfigError(f"{twice[0]} is there twice", key=choice[0][0], hint="give each value once")
-    if not several:
-        raise ConfigError("no key has several values", key="--multirun", hint="e.g. -m optim.lr=1e-3,3e-3")
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MOST:
-        raise ConfigError(f"{count} trainings are more than {MOST}", key="--multirun", hint="sweep fewer values")
-    found = []
-    for chosen in product(*choices):
-        composition = compose("train", [f"{key}={value}" for key, value in chosen], config_dir)
-        check_groups(composition.config)
-        RunSpec.build(composition.config)
-        found.append(Combination({key: value for key, value in chosen if key in several}, composition))
-    return found
-
-
-def sweep(arguments: Sequence[str], config_dir: str | None = None) -> CommandResult:
+def sweep(found: Sequence[Combination]) -> CommandResult:
     """Trains every combination, and compares them.
 
     Raises:
@@ -87,7 +35,8 @@ def sweep(arguments: Sequence[str], config_dir: str | None = None) -> CommandRes
         raise ConfigError(
             "a sweep is started as one process", key="--multirun", hint="start its trainings one by one with torchrun"
         )
-    found = combinations(arguments, config_dir)
+    for one in track(found, "checking trainings"):
+        RunSpec.build(one.composition.config)
     options = found[0].composition.config
     folder = numbered_folder(Path(options["runs_dir"]) / "sweeps")
     runs, keys, failures = [], [], []

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sciml.app.cli import main
-from sciml.app.sweep import combinations
 from sciml.core.errors import ConfigError
 from sciml.domain.score import Metric
 from sciml.report.runs import RunSummary, differences, runs_under
 from sciml.report.sweep import best_of, labels_of, sweep_text
+from sciml.run.combinations import combinations
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.lock import RunLock
