@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 FREE = 1e-3
 """Share of the dearest model's cost below which one costs nothing, as persistence does."""
 LOG_SCALE_ABOVE = 4.0
-"""Ratio of the largest to the smallest cost from which their axis is logarithmic."""
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 LEGEND_INCHES, CHARACTER_INCHES = 0.75, 0.085
 """Width of an entry of a legend without its text, and of a character."""
 FREE_STYLES = ("-", "--", ":", "-.")
@@ -103,9 +103,7 @@ def _bootstrap(
 
 def markdown_table(document: Mapping[str, Any]) -> str:
     """Returns the comparison as a table in Markdown."""
-    metric, reference, costs = document["label"], label_of(document["reference"]), document["costs"]
-    if document["in_errors_of_reference"]:
-        metric = f"{metric} in {reference}'s"
+    metric, reference, costs = _metric_name(document), label_of(document["reference"]), document["costs"]
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     names = [_lead_name(lead) for lead in leads]
     heads = ["model", "seeds", "parameters", "train step, ms", "training, s", "step forward, ms"]
@@ -139,7 +137,7 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
                 axes.set_xlabel(label)
                 if row == 0 and lead is not None:
                     axes.set_title(_lead_name(lead))
-            grid[row, 0].set_ylabel(document["label"])
+            grid[row, 0].set_ylabel(_metric_name(document))
         handles, labels = legend_entries(figure)
         widest = LEGEND_INCHES + CHARACTER_INCHES * max(map(len, labels))
         columns = max(1, min(len(labels), int(figure.get_figwidth() / widest)))
@@ -174,6 +172,16 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
         axes.set_xlim(0, max(costs) * 1.15)
         axes.locator_params(axis="x", nbins=6)
     axes.margins(y=0.1)
+    values = [value for row in every for value in row["value"]]
+    if 0 < LOG_SCALE_ABOVE * min(values) < max(values):  # or what is far worse would press all others together
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+
+
+def _metric_name(document: Mapping[str, Any]) -> str:
+    """Returns the label of the metric, and whose it is measured in where variables have units of their own."""
+    return document["label"] + f" in {label_of(document['reference'])}'s" * document["in_errors_of_reference"]
 
 
 def _draw_point(
