@@ -19,13 +19,15 @@ from sciml.domain.score import Score
 
 @runtime_checkable
 class Calibrates(Task, Protocol):
-    """Describes tasks whose predictions come with a spread.
+    """Describes tasks whose predictions may come with a spread.
 
     Attributes:
+        has_spread: whether they do.
         calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
             is reported; one where a name is missing.
     """
 
+    has_spread: bool
     calibration: Mapping[str, float]
 
     def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:

@@ -88,7 +88,7 @@ def score_run(
     }
     batches = {"batch_size": spec.trainer.micro_batch(mesh.num_data_ranks), "seed": spec.seed}
     own = not overrides and not folder.is_exported
-    if isinstance(run.task, Calibrates) and own:
+    if isinstance(run.task, Calibrates) and run.task.has_spread and own:
         calibrate(folder, run.task, run.model, run.splits, mesh, **batches)
     scores = score_test(run, mesh, references, **batches)
     # Ranks that compute one model together must all take part.

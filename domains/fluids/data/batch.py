@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from domains.fluids.amr.forest import Forest
@@ -59,7 +59,8 @@ class FlowPart:
         steady: of which variables the mean over the plane stays in each flow; None: of all that could.
         flows: what is simulated, of each sample, where that is known.
         starts: where the samples come from.
-        pushforward_steps: in training, how many of the steps before the last start from the model's own state.
+        pushforward_steps: in training, how many of the steps before the last start from the model's own state, of each
+            sample.
         forest: where the step before refined, for hysteresis.
     """
 
@@ -75,7 +76,7 @@ class FlowPart:
     steady: Bool[Tensor, "batch variable"] | None = None
     flows: tuple[Flow | None, ...] = ()
     starts: tuple[Start, ...] = ()
-    pushforward_steps: Int[Tensor, "batch"] | None = None
+    pushforward_steps: tuple[int, ...] = ()
     forest: Forest | None = None
 
     @property
@@ -96,6 +97,17 @@ class FlowPart:
             changed["fluid"] = regrid(self.fluid.float(), cells, boundary) > 0.5
         if self.profiles is not None:
             changed["profiles"] = regrid(self.profiles[..., None], (cells[0], 1), boundary)[..., 0]
+        return replace(self, **changed)
+
+    def rows(self, chosen: Sequence[int]) -> FlowPart:
+        """Returns some of the samples, before any of them was refined."""
+        at = torch.tensor(chosen, device=self.state.device)
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                changed[name] = value[at]
+            elif isinstance(value, tuple) and value:
+                changed[name] = tuple(value[number] for number in chosen)
         return replace(self, **changed)
 
     def advance(self, state: Float[Tensor, "batch variable z x"], forest: Forest | None = None) -> FlowPart | None:
@@ -175,5 +187,5 @@ def _part(samples: Sequence[FlowSample]) -> FlowPart:
         steady=stacked("steady"),
         flows=tuple(sample.flow for sample in samples),
         starts=tuple(sample.start for sample in samples),
-        pushforward_steps=torch.tensor([sample.pushforward_steps for sample in samples]),
+        pushforward_steps=tuple(sample.pushforward_steps for sample in samples),
     )

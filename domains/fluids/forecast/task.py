@@ -165,10 +165,14 @@ class FluidsTask:
         first = part.steps.shape[1] - self.config.unroll
         for step in range(first):
             assert part.targets is not None
-            assert part.pushforward_steps is not None
-            forecast = part.state + self._increment(model, name, part, part.state) * self._increment_scale(name, part)
-            own = (part.pushforward_steps >= first - step).view(-1, 1, 1, 1)
-            part = part.advance(torch.where(own, forecast, part.targets[:, 0]))  # type: ignore[assignment]
+            own = [number for number, steps in enumerate(part.pushforward_steps) if steps >= first - step]
+            # at least one, since all ranks must call the model equally often
+            some = part if len(own) == len(part.state) else part.rows(own or [0])
+            forecast = some.state + self._increment(model, name, some, some.state) * self._increment_scale(name, some)
+            state = part.targets[:, 0]
+            if own:
+                state = state.index_copy(0, torch.tensor(own, device=state.device), forecast.to(state))
+            part = part.advance(state)  # type: ignore[assignment]
         return part
 
     def predict(self, model: nn.Module, batch: FlowBatch) -> FlowPrediction:

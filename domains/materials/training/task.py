@@ -95,6 +95,7 @@ class MaterialsTask:
     ) -> None:
         self.schema, self.statistics, self.config = schema, statistics, config
         self.needs_double_backward = config.has_gradients
+        self.has_spread = config.members > 1 or any(target.gaussian for target in config.targets.values())
         self._make_baselines = baselines
         self._baselines: Mapping[Baseline, Predictor] | None = None
         self.calibration: Mapping[str, float] = {}

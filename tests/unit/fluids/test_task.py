@@ -191,6 +191,23 @@ def test_pushforward_starts_from_as_many_steps_of_the_model(own):
     assert made.tokenizer[0].weight.grad.abs().sum() > 0
 
 
+def test_only_samples_that_start_from_the_models_state_are_stepped():
+    one, owns = task(pushforward=2), (0, 2, 1, 0)
+    batch = collate([sample(steps=3, own=own, seed=seed) for seed, own in enumerate(owns)])
+    model = Says(lambda fields: 0.1 * fields)
+    together = one.loss(model, batch).loss
+    assert [len(fields) for fields, *_ in model.calls] == [1, 2, 4]
+    apart = [one.loss(model, collate([sample(steps=3, own=own, seed=seed)])).loss for seed, own in enumerate(owns)]
+    torch.testing.assert_close(together, torch.stack(apart).mean())
+
+
+def test_a_step_that_no_sample_needs_is_taken_all_the_same():
+    """Or ranks whose samples need it would wait for the others."""
+    model = Says(lambda fields: 0.1 * fields)
+    task(pushforward=1).loss(model, collate([sample(steps=2), sample(steps=2, seed=1)]))
+    assert [len(fields) for fields, *_ in model.calls] == [1, 2]
+
+
 def test_hysteresis_hears_of_the_last_mesh():
     one = task()
     made = small_model(indicator="random", hysteresis=1e6).float()
