@@ -28,6 +28,8 @@ class TargetConfig:
         late_weight: its weight late in the training, after ``task.late_from`` of the steps, e.g. ten times as much for
             an energy, whose error so shrinks at little cost in forces; None: as before.
         forces_weight, stress_weight: of an energy's gradients; 0 leaves them out.
+        large_forces_from: in eV/A; an atom whose force is larger counts less, in proportion, so that a few atoms that
+            collide do not outweigh all others; None: all count the same.
         gaussian: whether a variance is predicted beside the value, and its likelihood learned.
         branches: names of the data sets that it is learned from, each with a head of its own; empty takes all,
             through one head.
@@ -39,6 +41,7 @@ class TargetConfig:
     late_weight: Positive[float] | None = None
     forces_weight: NonNegative[float] = 1.0
     stress_weight: NonNegative[float] = 0.1
+    large_forces_from: Positive[float] | None = None
     gaussian: bool = False
     branches: tuple[str, ...] = ()
 

@@ -50,6 +50,9 @@ class LabelLosses:
             errors[ENERGY] = weight, self._huber(per_atom / rms) * batch.masks[ENERGY]
             if target.forces_weight and "forces" in batch.labels:
                 components = self._huber((found["forces"] - batch.labels["forces"]) / rms).mean(-1)
+                if target.large_forces_from is not None:
+                    sizes = batch.labels["forces"].norm(dim=-1)
+                    components = components * (target.large_forces_from / sizes).clamp(max=1.0)
                 errors["forces"] = target.forces_weight, _by_graph(components, batch) * batch.masks["forces"]
             if target.stress_weight and "stress" in batch.labels:
                 scale = self.statistics.moments["stress"][1].to(batch.positions)

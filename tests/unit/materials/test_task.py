@@ -14,6 +14,7 @@ from domains.materials.data.neighbors import neighbor_list
 from domains.materials.data.schema import Label, MaterialsSchema, MaterialsStatistics
 from domains.materials.data.structure import Structure
 from domains.materials.training.heads import TargetConfig
+from domains.materials.training.losses import LabelLosses
 from domains.materials.training.metrics import MaterialsMetrics
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
@@ -197,3 +198,19 @@ def test_late_weights_hold_late_in_the_training_alone():
     assert outside.loss == early.loss
     assert (late.loss - early.loss).item() == pytest.approx(18.0 * early.parts["energy"].item(), rel=1e-5)
     assert early.parts["energy"] > 1e-3
+
+
+def test_atoms_with_large_forces_count_less_in_proportion():
+    forces = np.zeros((4, 3))
+    forces[0, 0], forces[1, 1] = 8.0, 1.0
+    labels = {"energy": np.asarray(-15.0), "forces": forces, "stress": np.zeros((3, 3))}
+    batch = batch_of([structure(0, **labels)])
+
+    def part(**options):
+        targets = {"energy": TargetConfig(kind="energy", **options)}
+        losses = LabelLosses(targets, 1e6, statistics())
+        found = {name: torch.zeros_like(batch.labels[name]) for name in ("energy", "forces", "stress")}
+        return losses(found, batch, late=False)["forces"][1]
+
+    assert (part() / part(large_forces_from=2.0)).item() == pytest.approx((64 + 1) / (64 / 4 + 1))
+    assert torch.equal(part(), part(large_forces_from=8.0))
