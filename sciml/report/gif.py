@@ -12,6 +12,7 @@ from sciml.core.files import atomic_file
 from sciml.report.style import write_literally
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 FRAME_MS = 260
@@ -25,7 +26,7 @@ MOST_FRAMES = 40
 
 def draw_gif(
     figure: Figure,
-    update: Callable[[int], Any],
+    update: Callable[[int], Sequence[Artist] | None],
     count: int,
     cmaps: Sequence[str],
     path: Path,
@@ -39,7 +40,8 @@ def draw_gif(
 
     Args:
         figure: with everything in it that does not change.
-        update: changes its contents to those of a frame. The layout is that of the last one.
+        update: changes its contents to those of a frame. The layout is that of the last one. Where it returns what it
+            changes, from the lowest to the highest, all else is drawn only once.
         count: number of frames, at least 2.
         cmaps: color maps of all that is colored.
         most: frames that are shown; of more, so many are spread over all of them.
@@ -61,18 +63,30 @@ def spread_out(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def _frames(figure: Figure, update: Callable[[int], Any], numbers: Sequence[int], palette: Any) -> list[Any]:
+def _frames(
+    figure: Figure, update: Callable[[int], Sequence[Artist] | None], numbers: Sequence[int], palette: Any
+) -> list[Any]:
     from PIL import Image
 
     figure.set_dpi(DPI)
-    update(numbers[-1])
-    figure.canvas.draw()
+    changing = update(numbers[-1])
+    canvas: Any = figure.canvas
+    canvas.draw()
     figure.set_layout_engine("none")
+    for artist in changing or ():
+        artist.set_animated(True)  # so that it is left out of what is drawn once
+    canvas.draw()
+    background = canvas.copy_from_bbox(figure.bbox)
     frames = []
     for number in numbers:
-        update(number)
-        figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]
+        changing = update(number)
+        if changing is None:
+            canvas.draw()
+        else:
+            canvas.restore_region(background)
+            for artist in changing:
+                figure.draw_artist(artist)
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
         frames.append(Image.fromarray(pixels.copy()).quantize(palette=palette, dither=Image.Dither.NONE))
     return frames
 

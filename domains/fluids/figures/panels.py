@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from sciml.report.shading import Shading
 from sciml.report.style import INK, MUTED, add_titles, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -76,6 +79,11 @@ class FieldPanel:
             for lines, ends in zip(self.lines, self.mesh.levels(frame), strict=False):
                 lines.set_segments(ends * self.cell)
 
+    @property
+    def changing(self) -> list[Artist]:
+        """Returns what a field changes, and the frame that lies over it."""
+        return [self.image, *self.lines, *self.image.axes.spines.values()]
+
 
 def length_unit(data_set: DataSet) -> tuple[str, float]:
     """Returns the unit of lengths and how many m it has: km, and m in domains of less than one km; else what the data
@@ -129,25 +137,37 @@ def add_colorbar(
     bar.ax.locator_params(nbins=5)
 
 
-def error_title(example: FlowExample, field: np.ndarray, truth: np.ndarray) -> str:
-    """Returns ``error, VRMSE 0.43``; ``error`` where the truth does not vary."""
-    if not np.isfinite(field).all():
-        return "error, not finite"
-    value = example.vrmse(field, truth)
-    return f"error, VRMSE {format_value(value)}" if np.isfinite(value) else "error"
-
-
-def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None, path: Path) -> Path:
-    """Draws initial state, truth, forecast and error of up to four variables at one lead time.
+@dataclass(frozen=True)
+class VariablePanels:
+    """Holds a figure with some panels of each of up to four variables.
 
     Variables are rows; those of a wide and flat domain are columns.
+
+    Attributes:
+        grid: axes of all panels.
+        panels: axes of each variable.
+        size: of a panel, in inches.
+        upright: whether the panels of a variable stand in a row, with bars of colors to their right.
+        what: "One forecast", or the variable that it is of.
     """
-    lead = example.nearest_lead(lead_hours)
-    names = example.variables(MOST_VARIABLES)
-    count = 2 if example.truth is None else 4
-    flat = aspect(example.data_set) > WIDE_ABOVE
-    size = panel_size(aspect(example.data_set), min(11.0 / len(names), 8.0) if flat else 2.75)
-    with suite_style():
+
+    figure: Figure
+    grid: np.ndarray
+    panels: Mapping[str, np.ndarray]
+    size: tuple[float, float]
+    upright: bool
+    what: str
+
+    @classmethod
+    def of(cls, example: FlowExample, count: int, widest: float = 2.75) -> VariablePanels:
+        """Lays out so many panels of each variable.
+
+        Args:
+            widest: inches of a panel in a row.
+        """
+        names = example.variables(MOST_VARIABLES)
+        flat = aspect(example.data_set) > WIDE_ABOVE
+        size = panel_size(aspect(example.data_set), min(11.0 / len(names), 8.0) if flat else widest)
         if flat:
             figure = new_figure(size[0] * len(names) + 0.8, (size[1] + 0.4) * count + 0.6 * min(count, 2) + 0.8)
             grid = figure.subplots(count, len(names), squeeze=False)
@@ -157,13 +177,30 @@ def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: floa
             )
             grid = figure.subplots(len(names), count, squeeze=False)
         figure.set_layout_engine("compressed", wspace=0.03)
-        for number, name in enumerate(names):
-            panels = grid[:, number] if flat else grid[number]
-            _draw_variable(figure, panels, example, mesh, name, lead, size, upright=not flat)
-        label_axes(grid, example.data_set)
+        panels = {name: grid[:, number] if flat else grid[number] for number, name in enumerate(names)}
         what = "One forecast" if len(names) > 1 else example.long_name(names[0]).capitalize()
-        add_titles(figure, f"{what}, {example.data_set.time_text(example.lead_times[lead])} ahead", example.title)
-        return save_png(figure, path, DPI)
+        return cls(figure, grid, panels, size, not flat, what)
+
+
+def error_title(example: FlowExample, field: np.ndarray, truth: np.ndarray) -> str:
+    """Returns ``error, VRMSE 0.43``; ``error`` where the truth does not vary."""
+    if not np.isfinite(field).all():
+        return "error, not finite"
+    value = example.vrmse(field, truth)
+    return f"error, VRMSE {format_value(value)}" if np.isfinite(value) else "error"
+
+
+def draw_forecast(example: FlowExample, mesh: MeshLines | None, lead_hours: float | None, path: Path) -> Path:
+    """Draws initial state, truth, forecast and error of up to four variables at one lead time."""
+    lead = example.nearest_lead(lead_hours)
+    with suite_style():
+        layout = VariablePanels.of(example, 2 if example.truth is None else 4)
+        for name, panels in layout.panels.items():
+            _draw_variable(layout.figure, panels, example, mesh, name, lead, layout.size, upright=layout.upright)
+        label_axes(layout.grid, example.data_set)
+        lead_time = example.data_set.time_text(example.lead_times[lead])
+        add_titles(layout.figure, f"{layout.what}, {lead_time} ahead", example.title)
+        return save_png(layout.figure, path, DPI)
 
 
 def _draw_variable(

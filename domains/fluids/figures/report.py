@@ -107,7 +107,7 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_hours: fl
         yield NamedFigure(
             "animation",
             "The forecast in motion",
-            "The same flow from its initial state to the last lead time"
+            "The same flow from its initial state to the last lead time, variable by variable"
             + (": truth, forecast, and the error of the forecast." if has_truth else ".")
             + lines,
             partial(draw_animation, example, mesh),

@@ -178,13 +178,6 @@ class TestExample:
         shading = positive.quantity("pressure").shading(np.linspace(1, 3, 1001))
         assert 1 <= shading.low < 1.01
 
-    def test_speed_where_there_is_no_temperature(self):
-        example = flow_of(CHANNEL)
-        quantity, runs = animation.moving(example)
-        assert quantity.name == "speed"
-        np.testing.assert_allclose(runs["forecast"][1], np.hypot(*example.forecast[0]))
-        assert quantity.shading(runs["truth"]).low >= 0
-
 
 class TestConservation:
     def test_of_what_is_added(self):
@@ -266,10 +259,26 @@ class TestForecastFigure:
         wild = replace(example, forecast=1e6 * example.forecast)
         draw(wild, None, *([None] if draw is panels.draw_forecast else []), Path("picture"))
         pictures = [axes.images[0] for axes in shown[0].axes if axes.images]
-        *fields, error = pictures[:4] if draw is panels.draw_forecast else pictures
+        *fields, error = pictures[: 4 if draw is panels.draw_forecast else 3]
         assert len({picture.get_clim() for picture in fields}) == 1
         assert fields[0].get_clim()[1] < 1
         assert error.get_clim()[0] == -error.get_clim()[1] < -1000
+
+    def test_every_variable_moves_and_what_does_not_change_is_drawn_once(self, monkeypatch):
+        moved = []
+        monkeypatch.setattr(animation, "draw_gif", lambda figure, update, *rest: moved.append((figure, update)))
+        example = flow_of(AIR)
+        assert example.truth is not None
+        animation.draw_animation(example, None, Path("movie"))
+        ((figure, update),) = moved
+        pictures = [axes.images[0] for axes in figure.axes if axes.images]
+        assert len(pictures) == 3 * len(AIR.variables)
+        changing = update(2)
+        assert set(pictures) <= set(changing)
+        for number, name in enumerate(example.variables(4)):
+            at = AIR.variables.index(name)
+            np.testing.assert_allclose(pictures[3 * number].get_array(), example.truth[1, at])
+            np.testing.assert_allclose(pictures[3 * number + 1].get_array(), example.forecast[1, at])
 
     def test_variables_of_a_flat_domain_stand_side_by_side(self, shown):
         for data_set in (AIR, CHANNEL):

@@ -37,6 +37,28 @@ def test_every_frame_shows_its_field_in_its_colors(movie):
             assert np.median(np.abs(pixels - expected).max(-1)) < 0.02
 
 
+def test_what_is_named_as_changing_is_drawn_as_if_all_were(tmp_path):
+    def drawn(name: str, tells: bool):
+        figure = new_figure(2.0, 2.0)
+        axes = figure.add_subplot()
+        image, title = axes.imshow(NOISE[0], cmap="RdBu_r", vmin=0, vmax=1), figure.text(0.5, 0.95, "", ha="center")
+
+        def update(step: int):
+            image.set_data(NOISE[step])
+            title.set_text(f"step {step}")
+            return [image, *axes.spines.values(), title] if tells else None
+
+        with Image.open(gif.draw_gif(figure, update, 5, ["RdBu_r"], tmp_path / name)) as found:
+            frames = []
+            for frame in range(found.n_frames):
+                found.seek(frame)
+                frames.append(np.asarray(found.convert("L")).astype(int))
+        return np.stack(frames)
+
+    difference = np.abs(drawn("part", tells=True) - drawn("whole", tells=False))
+    assert (difference > 16).mean() < 0.01  # ticks lie below the spines
+
+
 def test_pauses_at_both_ends_and_goes_on_for_ever(movie):
     with Image.open(movie("noise")) as found:
         assert found.info["loop"] == 0
