@@ -50,6 +50,18 @@ def data_defaults(spec: MaterialsSpec, source: MaterialsSpec | None = None) -> D
     return DataDefaults(values, "; ".join(sentences))
 
 
+def planned_defaults(spec: MaterialsSpec) -> DataDefaults:
+    """Returns the keys that a specification leaves open, for a plan: what a fitted potential costs is nothing beside a
+    network, so none is judged.
+    """
+    values = {}
+    if spec.model.repulsion == AUTO:
+        values["model.repulsion"] = "zbl"
+    if spec.task.baseline == AUTO:
+        values["task.baseline"] = "none"
+    return DataDefaults(values)
+
+
 def with_baseline(spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics) -> MaterialsStatistics:
     """Returns statistics with a potential of pairs or embedded atoms, fitted to the training forces.
 

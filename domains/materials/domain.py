@@ -23,7 +23,7 @@ from domains.materials.data.samples import (
 )
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
-from domains.materials.data_defaults import MaterialsSpec, data_defaults, with_baseline
+from domains.materials.data_defaults import MaterialsSpec, data_defaults, planned_defaults, with_baseline
 from domains.materials.inference.lammps import write_for_lammps
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.trained_model import MaterialsModel
@@ -90,35 +90,18 @@ class MaterialsDomain:
     def data_defaults(self, spec: MaterialsSpec, source: MaterialsSpec | None = None) -> DataDefaults:
         return data_defaults(spec, source)
 
+    def planned_defaults(self, spec: MaterialsSpec) -> DataDefaults:
+        return planned_defaults(spec)
+
+    def planned_splits(self, spec: MaterialsSpec) -> MaterialsSplits:
+        """Returns the structures themselves, whose edges decide what a step costs, with nothing fitted to them."""
+        return _splits(spec, None)
+
     def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
-        store = open_or_prepare(spec.data)
-        statistics = store.statistics
-        schema = replace(store.schema, avg_num_neighbors=statistics.avg_num_neighbors.item())
-        if fitted is not None:
-            fitted.schema.check_elements(schema.elements, str(spec.data.path))
-            fitted.schema.check_labels(schema, str(spec.data.path))
-            schema, statistics = fitted.schema, fitted.statistics
-        elif spec.task.baseline in ("pair", "eam"):
-            statistics = with_baseline(spec, store, statistics)
-        check_targets(spec.task, schema)
-        branches = branch_numbers(schema.branches, store.schema.branches)
-        options: dict[str, Any] = {"labels": schema.labels, "dtype": spec.data.dtype, "branches": branches}
-        test = open_test(spec.data, store, schema)
-        return MaterialsSplits(
-            train=StructureSource(store, in_shares(store, store.indices("train"), spec.data.shares), **options),
-            valid=StructureSource.of_split(store, "valid", **options),
-            test=StructureSource.of_split(store, "test", **options)
-            if test is None
-            else held_out_test(
-                store,
-                test,
-                dtype=spec.data.dtype,
-                branches=branch_numbers(schema.branches, test.schema.branches, "data.test_path"),
-            ),
-            schema=schema,
-            statistics=statistics,
-            store=store,
-        )
+        made = _splits(spec, fitted)
+        if fitted is not None or spec.task.baseline not in ("pair", "eam"):
+            return made
+        return replace(made, statistics=with_baseline(spec, made.store, made.statistics))
 
     def model(self, spec: MaterialsSpec, schema: MaterialsSchema) -> nn.Module:
         members = [
@@ -176,6 +159,36 @@ class MaterialsDomain:
 
     def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
         return thermodynamics(loaded, config)
+
+
+def _splits(spec: MaterialsSpec, fitted: FittedData | None) -> MaterialsSplits:
+    """Returns the structures of each split, with what a run was fitted to or else their own statistics."""
+    store = open_or_prepare(spec.data)
+    statistics = store.statistics
+    schema = replace(store.schema, avg_num_neighbors=statistics.avg_num_neighbors.item())
+    if fitted is not None:
+        fitted.schema.check_elements(schema.elements, str(spec.data.path))
+        fitted.schema.check_labels(schema, str(spec.data.path))
+        schema, statistics = fitted.schema, fitted.statistics
+    check_targets(spec.task, schema)
+    branches = branch_numbers(schema.branches, store.schema.branches)
+    options: dict[str, Any] = {"labels": schema.labels, "dtype": spec.data.dtype, "branches": branches}
+    test = open_test(spec.data, store, schema)
+    return MaterialsSplits(
+        train=StructureSource(store, in_shares(store, store.indices("train"), spec.data.shares), **options),
+        valid=StructureSource.of_split(store, "valid", **options),
+        test=StructureSource.of_split(store, "test", **options)
+        if test is None
+        else held_out_test(
+            store,
+            test,
+            dtype=spec.data.dtype,
+            branches=branch_numbers(schema.branches, test.schema.branches, "data.test_path"),
+        ),
+        schema=schema,
+        statistics=statistics,
+        store=store,
+    )
 
 
 def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:

@@ -65,7 +65,9 @@ class DataDefaults:
 
 @runtime_checkable
 class PlansWithoutData(Protocol):
-    """Describes domains that know the shape of their samples without reading any: from keys, or headers of files."""
+    """Describes domains that know the shape of their samples without reading all: from keys, or headers of files; or of
+    which a plan needs less than a training.
+    """
 
     def planned_defaults(self, spec: DomainSpec[Any, Any, Any]) -> DataDefaults:
         """Returns the keys that the specification leaves to the data, see :class:`FollowsData`."""

@@ -101,3 +101,12 @@ def test_a_plan_of_materials_reads_one_structure(monkeypatch):
     facts = facts_of(spec_of("domain=materials"), cluster("frontier"))
     assert sum(facts.sample_flops()) > 0
     assert len(read) == 1
+
+
+def test_a_plan_of_materials_fits_no_potential(monkeypatch):
+    fits = ("left_by_baseline", "fit_pair_baseline")
+    refuse(monkeypatch, *(f"domains.materials.data_defaults.{name}" for name in fits))
+    for baseline in ("auto", "eam"):
+        spec, splits = planned_data(spec_of("domain=materials", "data.labeled_by=unknown", f"task.baseline={baseline}"))
+        assert splits.statistics.pair == {}
+        assert spec.model.repulsion == "zbl"
