@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from domains.fluids.physics.advection import ADVECTION
 from domains.fluids.physics.burgers import BURGERS
+from domains.fluids.physics.double_gyre import DOUBLE_GYRE
 from domains.fluids.physics.kind import Physics, Simulation, run
 from domains.fluids.physics.plane import Plane
 from domains.fluids.physics.shallow_water import SHALLOW_WATER
@@ -14,6 +15,7 @@ PHYSICS: Mapping[str, Physics] = {
     "burgers": BURGERS,
     "advection": ADVECTION,
     "vortices": VORTICES,
+    "double_gyre": DOUBLE_GYRE,
 }
 
 __all__ = ["PHYSICS", "Physics", "Plane", "Simulation", "run"]

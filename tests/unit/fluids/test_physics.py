@@ -16,6 +16,7 @@ from domains.fluids.data.readers import open_sources
 from domains.fluids.physics import PHYSICS, Plane, run
 from domains.fluids.physics.advection import Advection
 from domains.fluids.physics.burgers import Burgers
+from domains.fluids.physics.double_gyre import DoubleGyre
 from domains.fluids.physics.kind import Simulation
 from domains.fluids.physics.plane import HEIGHT, LENGTH, Waves
 from domains.fluids.physics.shallow_water import ShallowWater
@@ -195,6 +196,69 @@ class TestVortices:
         vortices = Vortices(SMALL, vorticity, numbers(0.1))
         expected = torch.from_numpy(np.stack(stream.flow_on(SMALL)))[None]
         torch.testing.assert_close(vortices.fields(vortices.start), expected, rtol=0, atol=1e-10)
+
+
+class TestDoubleGyre:
+    @staticmethod
+    def basin(plane: Plane, start: torch.Tensor, beta=0.0, viscosity=0.0, friction=0.0, speed=1.0) -> DoubleGyre:
+        nothing = torch.zeros_like(start)
+        return DoubleGyre(plane, start, numbers(beta), nothing, numbers(viscosity), friction, speed)
+
+    @staticmethod
+    def mode(plane: Plane) -> torch.Tensor:
+        x, z = meshed(plane)
+        return (torch.sin(np.pi * x / LENGTH) * torch.sin(np.pi * z / HEIGHT))[None]
+
+    def test_one_gyre_decays_as_it_must(self):
+        """It is carried along itself, so only friction and viscosity change it."""
+        start, time, viscosity, friction = 4 * self.mode(SMALL), 0.5, 0.02, 0.1
+        basin = self.basin(SMALL, start, viscosity=viscosity, friction=friction)
+        squared = (2 * np.sin(np.pi / 64) / SMALL.dx) ** 2 + (2 * np.sin(np.pi / 32) / SMALL.dz) ** 2
+        exact = start * math.exp(-(friction + viscosity * squared) * time)
+        torch.testing.assert_close(stepped(basin, time), exact, rtol=0, atol=1e-6)
+
+    def test_a_rossby_wave_of_the_basin_goes_west(self):
+        plane, beta, small = Plane(128, 64), 10.0, 1e-6
+        x, _ = meshed(plane)
+        k, time = math.hypot(np.pi / LENGTH, np.pi / HEIGHT), 0.8
+        frequency = beta / (2 * k)
+
+        def stream(at: float) -> torch.Tensor:
+            return small * torch.cos(beta * x / (2 * frequency) + frequency * at)[None] * self.mode(plane)
+
+        basin = self.basin(plane, torch.zeros(1, 64, 128).double(), beta=beta)
+        padded = torch.nn.functional.pad(stream(0.0), (1, 1, 1, 1))
+        padded[:, 0], padded[:, -1] = -padded[:, 1], -padded[:, -2]
+        padded[..., 0], padded[..., -1] = -padded[..., 1], -padded[..., -2]
+        basin.start = basin._laplacian(padded)
+        error = (basin.stream(stepped(basin, time)) - stream(time)).abs().max()
+        assert error < 0.02 * small
+        assert (stream(0.0) - stream(time)).abs().max() > 0.5 * small
+
+    def test_energy_and_enstrophy_stay_where_nothing_drives_or_slows(self):
+        start = drawn("double_gyre", SMALL).start
+        nothing = torch.zeros(2).double()
+        basin = DoubleGyre(SMALL, start, nothing, torch.zeros_like(start), nothing, 0.0)
+        state = stepped(basin, 1.0, basin.largest_step / 4)
+        torch.testing.assert_close(basin.energy(state), basin.energy(start), rtol=1e-5, atol=0)
+        torch.testing.assert_close(state.square().mean((1, 2)), start.square().mean((1, 2)), rtol=1e-5, atol=0)
+        assert (state - start).abs().max() > 0.1
+
+    def test_wind_spins_two_gyres_up_that_lean_to_the_west(self):
+        basin = drawn("double_gyre", Plane(64, 32), count=3)
+        basin.start = torch.zeros_like(basin.start)
+        u, w = basin.fields(stepped(basin, 6.0)).unbind(1)
+        fastest = torch.hypot(u, w).amax(1).argmax(-1)
+        assert (fastest < 32).all()
+        turned = basin.stream(stepped(basin, 6.0)).mean(2)
+        assert (turned[:, :16].sum(1) * turned[:, 16:].sum(1) < 0).all()
+
+    def test_no_flow_crosses_the_walls(self):
+        basin = drawn("double_gyre", Plane(256, 128), count=1)
+        u, w = basin.fields(basin.start).unbind(1)
+        inside = float(torch.hypot(u, w).max())
+        assert float(w[:, [0, -1]].abs().max()) < 0.05 * inside
+        assert float(u[..., [0, -1]].abs().max()) < 0.05 * inside
 
 
 @pytest.mark.parametrize("kind", PHYSICS)
