@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -73,6 +74,10 @@ class DeepSpeedEngine(Engine):
         else:
             self.sharded = tensors = STATES[stage](self.engine.optimizer, model, self.optimizer, self.spec)
             self.engine.optimizer._update_scale = self._overflowed
+            if model.pipeline is not None:
+                optimizer, world = self.engine.optimizer, model.mesh.world
+                count = int(world.greatest([float(len(optimizer.bit16_groups))])[0])
+                optimizer.scaled_global_norm = partial(self._over_all_stages, optimizer.scaled_global_norm, count)
         super().__init__(model, math, tensors)
         self.stage, self.micro_batch = stage, micro_batch
         self.num_ranks = self.mesh.size(*GRADIENTS)
@@ -151,6 +156,22 @@ class DeepSpeedEngine(Engine):
         finally:
             optimizer.override_loss_scale(1.0)  # it would multiply the next losses
         return float(optimizer._global_grad_norm)
+
+    def _over_all_stages(self, norm_of_groups: Callable[[], Tensor], count: int) -> Float[Tensor, ""]:
+        """Returns the norm of gradients, of which DeepSpeed adds up each group of parameters over a pipeline's stages.
+
+        A stage without matrices outside of blocks has fewer groups than others, which would wait for it for ever.
+
+        Args:
+            norm_of_groups: of a stage's own.
+            count: groups of the stage that has most.
+        """
+        optimizer = self.engine.optimizer
+        squares = [norm_of_groups().square()]
+        for _ in range(count - len(optimizer.bit16_groups)):
+            squares.append(torch.zeros_like(squares[0]))
+            dist.all_reduce(squares[-1], group=optimizer.model_parallel_group)
+        return torch.stack(squares).sum().sqrt().nan_to_num(torch.inf, torch.inf)  # infinite in all stages or in none
 
     def _overflowed(self, overflow: bool) -> None:
         """Updates the loss scale for DeepSpeed, which calls this when it knows whether gradients are finite,

@@ -60,6 +60,7 @@ FAST = {
     ("vit", "pp2", "adamw"),
     ("vit", "tp2", "sgd"),
     ("vit", "zero2", "muon"),
+    ("vit", "pp4", "muon"),
     ("bonds", "zero2", "sgd"),
 }
 
