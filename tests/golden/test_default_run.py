@@ -32,7 +32,7 @@ def test_flows_are_forecast_better_than_by_persistence_and_a_fourier_neural_oper
     rows = [row for row in json.loads(capsys.readouterr().out)["scores"] if row["metric"] == "vrmse"]
     assert len(rows) == 4 * 3
     for row in rows:
-        assert set(row["baseline"]) == {"persistence", "fno"}
+        assert set(row["baseline"]) == {"persistence", "fno", "solver_coarser_by_2", "solver_coarser_by_4"}
         assert row["value"] < row["baseline"]["persistence"], row
     for lead in sorted({row["lead_time_h"] for row in rows})[1:]:  # after one step both are about equal
         chosen = [row for row in rows if row["lead_time_h"] == lead]
