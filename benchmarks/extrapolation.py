@@ -85,6 +85,7 @@ def train(name: str, out: Path, steps: int) -> dict[str, float]:
     splits = "{train:0.95,valid:0.05,test:0.0}"
     command = [
         sys.executable, "scripts/train.py", "domain=materials", "data=materials_nbmotaw", "data.title=EAM-labeled",
+        "data.labeled_by=eam",
         f"data.path={out}/train.extxyz", f"data.test_path={out}/test.extxyz", f"data.splits={splits}",
         f"data.cache={out}/cache", f"runs_dir={out}", f"run={name}", "task.targets.energy.weight=50", "task.huber=0.1",
         "trainer.global_batch_size=8", f"trainer.max_steps={steps}", f"trainer.valid_every={steps}",
