@@ -87,6 +87,7 @@ class Meter(TorchDispatchMode):
         attention: FLOPs of attention.
         alive: bytes by the stage that allocated them.
         peaks: by stage, the most bytes that were alive in all during it.
+        weight: how often each operation counts now, see :mod:`sciml.core.rounds`.
     """
 
     def __init__(self, existing: Iterable[Tensor] = (), least_width: int = 1, weights: Iterable[Tensor] = ()) -> None:
@@ -98,6 +99,7 @@ class Meter(TorchDispatchMode):
         self.alive: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)
         self.total = 0
+        self.weight = 1
         self._storages: dict[int, Any] = {}
         self._weights = {id(storage_of(weight)) for weight in weights}
         for tensor in existing:
@@ -116,16 +118,21 @@ class Meter(TorchDispatchMode):
             self._count(func.overloadpacket, args, kwargs, result, outputs)
         return result
 
+    def weigh(self, times: int) -> None:
+        """Counts each operation so often from now on."""
+        self.weight = times
+
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
         inputs = () if operator in _LOOK_UPS else _tensors_in((*args, *kwargs.values()))
         tensors = [*outputs, *inputs]
         size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in tensors)
+        size *= self.weight
         count = self.counts[self.scope]
-        count.kernels += 1
+        count.kernels += self.weight
         if operator not in _FLOPS:
             count.other_bytes += size
             return
-        flops = _FLOPS[operator](*args, **kwargs, out_val=result)
+        flops = self.weight * _FLOPS[operator](*args, **kwargs, out_val=result)
         count.flops += flops
         if "attention" in str(operator):
             self.attention += flops

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.core.rounds import counted_rounds
 from sciml.distributed.communication import CommunicationVolume, Count
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
@@ -156,7 +157,7 @@ def profile_pass(
         stack.enter_context(meter)
         if as_accelerator:
             stack.enter_context(accelerator_autocast())
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None), counted_rounds(meter.weigh):
             output = loss(model, batch)
         saved, attention = dict(meter.alive), meter.attention
         enter(HEAD, "backward")

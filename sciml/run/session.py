@@ -21,6 +21,7 @@ from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
+from sciml.run.checkpoints import open_checkpoints, open_on_nodes, restore_newest
 from sciml.run.compose import Composition
 from sciml.run.degrees import check_degrees, with_fitting_replicas
 from sciml.run.flops import count_flops
@@ -36,6 +37,7 @@ from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
 from sciml.training.compilation import check_compile
 from sciml.training.engine_config import build_engine
+from sciml.training.node_checkpoints import NodeCheckpoints
 from sciml.training.precision import chosen_precision, use_tf32
 from sciml.training.schedule import rest_of_schedule
 from sciml.training.step_math import DTYPES
@@ -159,10 +161,12 @@ class TrainingSession:
             if note is not None:
                 note.write(folder)
             flops = count_flops(spec, splits, world)
-            trainer = build_trainer(spec, model, task, splits, store or open_checkpoints(spec, world, folder), flops)
-            if checkpoint is not None:
-                for sentence in trainer.resume(checkpoint):
-                    say(world, sentence)
+            store = store or open_checkpoints(spec, world, folder)
+            on_nodes = open_on_nodes(spec, store, folder)
+            trainer = build_trainer(spec, model, task, splits, store, on_nodes, flops)
+            for sentence in restore_newest(trainer, checkpoint):
+                say(world, sentence)
+            if trainer.step:
                 if trainer.step < spec.trainer.max_steps:
                     say(world, rest_of_schedule(spec.optim, trainer.step, spec.trainer.max_steps))
                 if world.is_main:
@@ -246,20 +250,13 @@ def build_model(
     return parallelize(build, mesh, parallel_of(spec.parallel, task), seed_of(spec.seed, "init"), start, half)
 
 
-def open_checkpoints(spec: RunSpec, world: World, folder: RunFolder) -> CheckpointStore:
-    """Opens the checkpoints of a run for writing, by all ranks together."""
-    config = spec.trainer
-    return CheckpointStore(
-        folder.checkpoints, world, config.keep_last, asynchronous=config.async_save, timeout_s=config.timeout_s
-    )
-
-
 def build_trainer(
     spec: RunSpec,
     model: ParallelModel,
     task: Task,
     splits: Splits,
     checkpoints: CheckpointStore,
+    on_nodes: NodeCheckpoints | None = None,
     flops: ModelFlops | None = None,
 ) -> Trainer:
     """Builds the trainer of a run, at its first step."""
@@ -272,6 +269,7 @@ def build_trainer(
         task=task,
         splits=splits,
         checkpoints=checkpoints,
+        on_nodes=on_nodes,
         flops=flops,
     )
 

@@ -122,8 +122,8 @@ class DomainConformance:
         resumed = self.training(tmp_path, f"resume={interrupted.folder.path}")
         assert resumed.trainer.step == 3
         resumed.trainer.fit()
-        state = resumed.trainer._state()
-        for name, value in trained.trainer._state().items():
+        state = resumed.trainer.saved.tensors()
+        for name, value in trained.trainer.saved.tensors().items():
             assert torch.equal(value, state[name]), name
 
     def test_the_log_says_the_flops_that_a_plan_counts(self, trained: TrainingSession) -> None:
@@ -285,7 +285,7 @@ class DomainConformance:
         """Asserts that two processes train to the weights of one, and score what they have trained."""
         arguments = [*self._arguments(folder), *overrides, *mesh.split()]
         double = RunFolder(ranks(2).run(_train, arguments, self.config_dir, scored)[0])
-        expected = {name: value for name, value in single.trainer._state().items() if name.startswith("model.")}
+        expected = {name: value for name, value in single.trainer.saved.tensors().items() if name.startswith("model.")}
         assert single.trainer.flops is not None
         counted = _logged_flops(double)
         assert counted == pytest.approx(len(counted) * [single.trainer.flops.sample], rel=1e-9)

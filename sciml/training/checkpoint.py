@@ -63,6 +63,8 @@ class CheckpointStore:
         asynchronous: whether `save` returns as soon as it has a copy in memory, and a thread writes it; errors then
             come with the next `save` or `finish`, which must be called before the program ends.
         timeout_s: longest wait for another process that still writes.
+        group: the processes, on the CPU; by default one is made of all.
+        whole: whether the processes hold whole tensors among them; else pieces are kept as they are.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class CheckpointStore:
         *,
         asynchronous: bool = False,
         timeout_s: float = 1800.0,
+        group: Group = None,
+        whole: bool = True,
     ) -> None:
         self.directory, self.keep_last, self.asynchronous = directory, keep_last, asynchronous
         self.world = world or World(0, 1, torch.device("cpu"))
-        self.group: Group = None
-        if self.world.size > 1:
+        self.group, self.whole = group, whole
+        if self.world.size > 1 and group is None:
             # Of their own, on the CPU: a thread's messages must never mix with those of training.
             self.group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout_s))
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -180,7 +184,7 @@ class CheckpointStore:
             with disk_errors(path):
                 together(prepare, self.group)
                 assert not isinstance(held, Exception)
-                files = write_tensors(partial, held, self.group)
+                files = write_tensors(partial, held, self.group, whole=self.whole)
                 together(commit, self.group)
         except BaseException:
             with self._lock:

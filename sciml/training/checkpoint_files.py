@@ -103,15 +103,20 @@ def share_out(held: Mapping[str, ShardPiece], group: Group) -> list[str]:
     return chosen
 
 
-def write_tensors(folder: Path, held: Mapping[str, ShardPiece], group: Group = None) -> dict[str, str]:
+def write_tensors(
+    folder: Path, held: Mapping[str, ShardPiece], group: Group = None, *, whole: bool = True
+) -> dict[str, str]:
     """Writes what the processes of a group hold into a folder.
+
+    Args:
+        whole: whether their pieces must fill every tensor.
 
     Returns:
         SHA-256 of each file; in process 0.
     """
-    writer = SafetensorsWriter(folder)
+    writer, planner = SafetensorsWriter(folder), PiecePlanner(whole)
     with _peers():
-        dcp.save(dict(held), storage_writer=writer, planner=PiecePlanner(), process_group=group, no_dist=group is None)
+        dcp.save(dict(held), storage_writer=writer, planner=planner, process_group=group, no_dist=group is None)
     return writer.checksums
 
 
@@ -155,6 +160,7 @@ class Manifest(TypedDict):
 
     Attributes:
         format: of the files; an exported model has none.
+        layout: how the training was cut over its processes, where only they can read it.
         samples: drawn so far.
         optimizer: the name of the one whose tensors are in it.
     """
@@ -162,6 +168,7 @@ class Manifest(TypedDict):
     step: int
     files: dict[str, str]
     format: NotRequired[str]
+    layout: NotRequired[str]
     samples: NotRequired[int]
     optimizer: NotRequired[str]
 
@@ -208,7 +215,8 @@ def read_tensors(path: Path, template: Mapping[str, Tensor], group: Group = None
     """
     metadata = read_metadata(path, group)
     shapes = {name: facts.size for name, facts in stored_tensors(metadata).items()}
-    together(lambda: refuse_other_shapes(path, {name: t.shape for name, t in template.items()}, shapes), group)
+    wanted = {name: tensor.shape for name, tensor in template.items() if not is_elsewhere(tensor)}
+    together(lambda: refuse_other_shapes(path, wanted, shapes), group)
     state = {name: torch.empty_like(value) for name, value in template.items()}
     together(lambda: fill(state, path, metadata), group)
     return state
@@ -221,6 +229,11 @@ def fill(state: Mapping[str, Tensor], path: Path, metadata: Metadata) -> None:
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _peers():
         dcp.load(some, storage_reader=SafetensorsReader(path, metadata), planner=planner, no_dist=True)
+
+
+def is_elsewhere(tensor: Shaped[Tensor, "..."]) -> bool:
+    """Says whether other processes hold all of a tensor, so that this one has nothing of it to read."""
+    return _local(tensor).numel() == 0 and tensor.numel() > 0
 
 
 def _local(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from operator import lt
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NotRequired, TypeVar, cast
 
 import torch
 from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner, create_default_global_save_plan
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -86,14 +87,25 @@ def pieces(tensors: Mapping[str, Tensor]) -> dict[str, ShardPiece]:
 
 
 class PiecePlanner(DefaultSavePlanner):
-    """Plans for DCP who writes which pieces; it shares out replicas and refuses gaps and overlaps."""
+    """Plans for DCP who writes which pieces; it shares out replicas and refuses gaps and overlaps.
 
-    def __init__(self) -> None:
+    Args:
+        whole: whether the pieces must fill every tensor; else they are written as they are.
+    """
+
+    def __init__(self, whole: bool = True) -> None:
+        self.whole = whole
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
 
     def create_local_plan(self) -> SavePlan:
         shards: Mapping[str, ShardPiece] = self.state_dict
         return SavePlan([_write_item(name, piece) for name, piece in shards.items()])
+
+    def create_global_plan(self, all_plans: list[SavePlan]) -> tuple[list[SavePlan], Metadata]:
+        if self.whole:
+            return super().create_global_plan(all_plans)
+        self.global_plan, self.metadata = create_default_global_save_plan(all_plans)
+        return self.global_plan, self.metadata
 
     def resolve_data(self, write_item: WriteItem) -> Shaped[Tensor, "..."]:
         return self.state_dict[write_item.index.fqn].local.cpu()
@@ -135,7 +147,7 @@ class SafetensorsWriter(StorageWriter):
         items = {item.index.fqn: item for item in plan.items}
         data = {name: _tensor_data(item) for name, item in items.items()}
         like = {name: torch.empty(d.chunk.sizes, dtype=d.properties.dtype, device="meta") for name, d in data.items()}
-        offsets = {name: {"saved_offsets": list(d.chunk.offsets)} for name, d in data.items()}
+        offsets = {name: {"saved_offsets": list(d.chunk.offsets), "whole": list(d.size)} for name, d in data.items()}
         checksum = write_safetensors(
             self.folder / plan.storage_data,
             like,
@@ -166,20 +178,26 @@ def _tensor_data(item: WriteItem) -> TensorWriteData:
 
 class _Offsets(TypedDict):
     saved_offsets: list[int]
+    whole: NotRequired[list[int]]
 
 
 ShardingInfo = dict[str, _Offsets]
-"""Where the pieces in a file begin in their whole tensors, by name."""
+"""Where the pieces in a file begin in their whole tensors, and the shapes of these, by name."""
 
 
 @dataclass(frozen=True)
 class StoredPiece:
-    """Describes a piece of a tensor in a file."""
+    """Describes a piece of a tensor in a file.
+
+    Attributes:
+        whole: the shape of the tensor, or of as much of it as the piece tells.
+    """
 
     name: str
     dtype: torch.dtype
     sizes: tuple[int, ...]
     offsets: tuple[int, ...]
+    whole: tuple[int, ...]
     file: str
 
 
@@ -199,7 +217,11 @@ def stored_pieces(file: Path) -> list[StoredPiece]:
                 offsets = tuple(info[name]["saved_offsets"]) if name in info else (0,) * len(sizes)
                 if len(offsets) != len(sizes) or min(offsets, default=0) < 0:
                     raise DataError(f"{file} is corrupted: {name!r} of {len(sizes)} dims begins at {list(offsets)}")
-                stored.append(StoredPiece(name, DTYPES[head.get_dtype()], sizes, offsets, file.name))
+                end = tuple(map(sum, zip(offsets, sizes, strict=True)))
+                whole = tuple(info.get(name, {}).get("whole", end))
+                if len(whole) != len(end) or any(map(lt, whole, end)):
+                    raise DataError(f"{file} is corrupted: {name!r} of shape {list(whole)} ends at {list(end)}")
+                stored.append(StoredPiece(name, DTYPES[head.get_dtype()], sizes, offsets, whole, file.name))
             return stored
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f"{file} is missing or corrupted ({error}); use an earlier checkpoint") from None
@@ -210,13 +232,12 @@ def assemble(stored: Iterable[StoredPiece]) -> Metadata:
     tensors: dict[str, TensorStorageMetadata] = {}
     places: dict[MetadataIndex, str] = {}
     for piece in stored:
-        end = [offset + size for offset, size in zip(piece.offsets, piece.sizes, strict=True)]
         known = tensors.setdefault(
-            piece.name, TensorStorageMetadata(TensorProperties(dtype=piece.dtype), torch.Size(end), [])
+            piece.name, TensorStorageMetadata(TensorProperties(dtype=piece.dtype), torch.Size(piece.whole), [])
         )
-        if len(known.size) != len(end) or known.properties.dtype != piece.dtype:
+        if len(known.size) != len(piece.whole) or known.properties.dtype != piece.dtype:
             raise DataError(f"{piece.file} is corrupted: {piece.name!r} differs in shape or type from its other pieces")
-        known.size = torch.Size(map(max, known.size, end))
+        known.size = torch.Size(map(max, known.size, piece.whole))
         known.chunks.append(ChunkStorageMetadata(torch.Size(piece.offsets), torch.Size(piece.sizes)))
         places[MetadataIndex(piece.name, torch.Size(piece.offsets))] = piece.file
     return Metadata(state_dict_metadata=dict(tensors), storage_data=places)

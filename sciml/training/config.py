@@ -7,7 +7,16 @@ from typing import Literal
 
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, DeviceName, Fraction, FractionBelowOne, NonNegative, OpenFraction, Positive
+from sciml.core.types import (
+    AtLeastOne,
+    DeviceName,
+    FilePath,
+    Fraction,
+    FractionBelowOne,
+    NonNegative,
+    OpenFraction,
+    Positive,
+)
 from sciml.training.optimizer import OPTIMIZERS
 from sciml.training.schedule import Schedule
 
@@ -36,6 +45,9 @@ class TrainerConfig:
         valid_samples: validation samples used each time; None takes all.
         save_every: steps between checkpoints; also after the last step.
         keep_last: checkpoints kept besides the best.
+        node_folder: a folder on each node's own disk, for checkpoints from which a training goes on if its processes
+            are restarted on the same nodes; None keeps none.
+        node_save_every: steps between them.
         log_every: steps between lines of ``metrics.jsonl``.
         num_workers: loader processes; 0 loads in the training process.
         num_threads: CPU threads of one process; None leaves torch's choice.
@@ -57,6 +69,8 @@ class TrainerConfig:
     valid_samples: AtLeastOne | None = None
     save_every: AtLeastOne = 200
     keep_last: AtLeastOne = 2
+    node_folder: FilePath | None = None
+    node_save_every: AtLeastOne = 50
     log_every: AtLeastOne = 10
     num_workers: NonNegative[int] = 0
     num_threads: AtLeastOne | None = None

@@ -26,7 +26,8 @@ from sciml.domain.score import Score
 from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
-from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors, tensor_shapes
+from sciml.training.checkpoint import CheckpointStore, read_manifest
+from sciml.training.checkpoint_files import Group
 from sciml.training.compilation import Compilation
 from sciml.training.config import OptimConfig, TrainerConfig
 from sciml.training.device_memory import memory_in_use
@@ -34,11 +35,12 @@ from sciml.training.ema import WeightAverage
 from sciml.training.energy import EnergyMeter
 from sciml.training.engine import Engine
 from sciml.training.finite_watch import EarlierStepError
+from sciml.training.node_checkpoints import NodeCheckpoints
 from sciml.training.pace import Pace
+from sciml.training.saved_training import SavedTraining
 from sciml.training.schedule import learning_rate
 from sciml.training.step_math import NotFiniteError, StepOutput
 from sciml.training.stopping import Stopping
-from sciml.training.training_state import begun_anew
 from sciml.training.utilization import ModelFlops
 
 PINS = ("cuda", "xpu")
@@ -82,14 +84,16 @@ class Trainer:
         task: Task,
         splits: Splits,
         checkpoints: CheckpointStore,
+        on_nodes: NodeCheckpoints | None = None,
         flops: ModelFlops | None = None,
     ) -> None:
         if len(splits.train) == 0:
             raise ConfigError("the training period has no sample", key="data", hint="choose a longer one")
         self.config, self.optim, self.seed, self.mesh = config, optim, seed, mesh
         self.engine, self.task, self.splits, self.checkpoints = engine, task, splits, checkpoints
-        self.flops = flops
+        self.on_nodes, self.flops = on_nodes, flops
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
+        self.saved = SavedTraining(engine, self.average, optim.name)
         self.breakdown = Breakdown(mesh)
         self.compilation = Compilation(config.compile, engine, task)
         self.pace = Pace()
@@ -111,7 +115,7 @@ class Trainer:
         batches, num_micro = self._batches(self.step, config.max_steps, config.num_workers)
         first = self.step + 1
         with Stopping(self.mesh.world) as stopping, ExitStack() as stack:
-            stack.callback(self.checkpoints.finish)
+            stack.callback(self._finish_saving)
             for callback in callbacks:
                 stack.callback(callback.close)
             while self.step < config.max_steps:
@@ -121,15 +125,16 @@ class Trainer:
                 # Saved before it is validated: whatever goes wrong while scoring costs no training.
                 due = last or stop or self.step % config.save_every == 0
                 validates = last or self.step % config.valid_every == 0
+                saves = due or self._saves_on_nodes()
                 # What is saved or scored is known to be finite, and the first step is shown.
-                needed = due or validates or self.step == first
+                needed = saves or validates or self.step == first
                 is_read = needed or launched_step.is_logged or self.compilation.waits
                 record = self._read(launched_step) if is_read else {}
                 del launched_step  # and its batch, before the next
                 for callback in callbacks:
                     callback.on_step(self.step, record)
-                if due:
-                    self.save()
+                if saves:
+                    self.save(on_nodes=not due)
                 if validates:
                     record = self.validate()
                     for callback in callbacks:
@@ -137,6 +142,8 @@ class Trainer:
                     self._keep_if_best(record, saved=due)
                 if stop and not last:
                     return False
+        if self.on_nodes is not None:
+            self.on_nodes.remove()
         return True
 
     def _batches(self, start: int, stop: int, num_workers: int) -> tuple[Iterator[Any], int]:
@@ -287,10 +294,19 @@ class Trainer:
         self.mesh.add([sums])
         return (sums[0] / sums[1]).item()
 
-    def save(self) -> Path:
-        """Saves weights, optimizer, average and position."""
-        samples, optimizer = self.stream.samples(self.step), self.optim.name
-        return self.checkpoints.save(self.step, self._state(), samples=samples, optimizer=optimizer)
+    def save(self, *, on_nodes: bool = False) -> None:
+        """Saves weights, optimizer, average and position, in the run's folder or on the disks of the nodes."""
+        store = self.on_nodes if on_nodes and self.on_nodes is not None else self.checkpoints
+        samples = self.stream.samples(self.step)
+        store.save(self.step, self.saved.tensors(), samples=samples, optimizer=self.optim.name)
+
+    def _saves_on_nodes(self) -> bool:
+        return self.on_nodes is not None and self.step % self.config.node_save_every == 0
+
+    def _finish_saving(self) -> None:
+        self.checkpoints.finish()
+        if self.on_nodes is not None:
+            self.on_nodes.finish()
 
     def _keep_if_best(self, record: Mapping[str, float], *, saved: bool) -> None:
         best = self.mesh.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed
@@ -300,38 +316,19 @@ class Trainer:
                 self.save()
             self.checkpoints.mark_best(self.step, loss)
 
-    def resume(self, path: Path) -> list[str]:
+    def resume(self, path: Path, group: Group) -> list[str]:
         """Takes over everything from an intact checkpoint and stands where it stood.
 
-        What the checkpoint does not have, since another optimizer, another precision or no average was trained with,
-        begins anew.
+        Args:
+            group: the processes that read it together.
 
         Returns:
-            What begins anew, in sentences.
+            What begins anew, since the checkpoint does not have it, in sentences.
 
         Raises:
             ConfigError: where its weights are those of another model.
         """
-        manifest = read_manifest(path, self.checkpoints.group, verify=False)
+        manifest = read_manifest(path, group, verify=False)
         self.step = manifest["step"]
         self.stream = self.stream.resumed(self.step, manifest.get("samples", self.stream.samples(self.step)))
-        template, before = self._state(), manifest.get("optimizer", self.optim.name)
-        stored = tensor_shapes(path, self.checkpoints.group)
-        wanted = {
-            name: tensor
-            for name, tensor in template.items()
-            if name.startswith("model.")
-            or (name in stored and (before == self.optim.name or not name.startswith("optim.")))
-        }
-        state = read_tensors(path, wanted, self.checkpoints.group)
-        self.engine.load_state(state)
-        if self.average is not None:
-            weights = self.engine.weights()
-            for name, value in self.average.averages.items():
-                average = state.get(f"ema.{name}")
-                value.copy_(weights[name] if average is None else self.engine.part(name, average))
-        return begun_anew(set(template) - set(state), before, self.optim.name)
-
-    def _state(self) -> Mapping[str, Any]:
-        averages = self.average.averages if self.average is not None else {}
-        return {**self.engine.state(), **{f"ema.{name}": self.engine.stored(name, v) for name, v in averages.items()}}
+        return self.saved.restore(path, group, manifest.get("optimizer"))

@@ -16,6 +16,7 @@ from sciml.distributed.launcher import leave
 from sciml.distributed.world import World
 from sciml.training import checkpoint_storage
 from sciml.training.checkpoint import CheckpointStore, read_manifest, read_tensors
+from sciml.training.node_checkpoints import NodeCheckpoints
 
 SIZE = 4
 # Sizes along each mesh dim and the tensor dim that it cuts; None: replicas.
@@ -192,6 +193,38 @@ def a_corrupted_file_is_named_and_the_checkpoint_before_it_used(world: World, fo
     assert store.newest_intact() == store.path(1)
 
 
+def each_node_keeps_what_its_processes_hold(world: World, folder: Path, meshes: dict) -> None:
+    """Two nodes of two processes."""
+    os.environ |= {"RANK": str(world.rank), "WORLD_SIZE": str(SIZE), "LOCAL_RANK": str(world.rank % 2)}
+    everyone = dist.new_group(backend="gloo")
+    for mesh in (*MESHES, "stages"):
+        disk = folder / "disks" / mesh
+        nodes = NodeCheckpoints(disk, world, mesh, everyone, timeout_s=60)
+        tensors = placed(whole(), mesh, meshes, world.rank)
+        for step in (1, 2):
+            nodes.save(step, tensors)
+        nodes.finish()
+        size = sum(file.stat().st_size for file in (disk / "from-rank-00000" / "step-00000001").glob("*.safetensors"))
+        assert size > 0
+        assert nodes.newest(2) is None
+        path = nodes.newest(1)
+        assert path == disk / f"from-rank-0000{world.rank // 2 * 2}" / "step-00000002"
+        empty = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        expect(read_tensors(path, empty, nodes.group), tensors)
+        dist.barrier(everyone)
+        if world.rank == 3:  # on one node alone a file is damaged
+            next(path.glob("*.safetensors")).write_bytes(b"nothing")
+        dist.barrier(everyone)
+        assert nodes.newest(0).name == "step-00000001"
+        other = NodeCheckpoints(disk, world, "another layout", everyone, timeout_s=60)
+        assert other.newest(0) is None
+        dist.barrier(everyone)
+        nodes.remove()
+        dist.barrier(everyone)
+        assert not disk.exists()
+        dist.barrier(everyone)
+
+
 def a_process_dies_while_it_writes(world: World, folder: Path, meshes: dict) -> None:
     store = CheckpointStore(folder / "dying", world, asynchronous=True, timeout_s=60)
     tensors = placed(whole(), "shard4", meshes, world.rank)
@@ -218,6 +251,7 @@ def main(rank: int, folder: Path) -> None:
         training_goes_on_while_a_checkpoint_is_written,
         one_failure_is_everyones,
         a_corrupted_file_is_named_and_the_checkpoint_before_it_used,
+        each_node_keeps_what_its_processes_hold,
         a_process_dies_while_it_writes,
     ):
         act(world, folder, meshes)

@@ -31,7 +31,7 @@ def written(tmp_path_factory):
 def test_all_acts_were_played(written):
     _, said = written
     acts = [line for line in said.splitlines() if line.replace("_", "").isalpha()]
-    assert len(acts) == 5
+    assert len(acts) == 6
 
 
 def test_a_fallback_is_told_once(written):

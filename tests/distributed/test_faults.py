@@ -94,9 +94,10 @@ TRAINING = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf")
 
 
 @contextlib.contextmanager
-def training(runs_dir):
+def training(runs_dir, *arguments):
     """A small training of two processes, which torchrun restarts; nothing of it is left behind."""
-    command = [*TORCHRUN, "--max-restarts=3", str(ROOT / "scripts" / "train.py"), *TRAINING, f"runs_dir={runs_dir}"]
+    script = [str(ROOT / "scripts" / "train.py"), *TRAINING, f"runs_dir={runs_dir}", *arguments]
+    command = [*TORCHRUN, "--max-restarts=3", *script]
     with (runs_dir.parent / "log").open("w") as log:
         launcher = subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT, stdout=log, stderr=log)
     try:
@@ -141,4 +142,19 @@ def test_a_rank_killed_at_any_moment_changes_nothing(undisturbed, tmp_path, numb
     assert code == 0, (tmp_path / "log").read_text()[-3000:]
     found = weights(tmp_path / "runs")
     for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+@pytest.mark.slow
+def test_a_restarted_job_goes_on_from_the_disks_of_its_nodes(undisturbed, tmp_path):
+    disk = tmp_path / "disk"
+    seldom = ("trainer.save_every=1000", "trainer.valid_every=1000", f"trainer.node_folder={disk}")
+    with training(tmp_path / "runs", *seldom, "trainer.node_save_every=20") as launcher:
+        while not list(disk.glob("*/*/step-0000002*")) and launcher.poll() is None:
+            time.sleep(0.02)
+        psutil.Process(launcher.pid).children()[1].kill()
+        assert launcher.wait(timeout=150) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert "which every node has on its own disk" in (tmp_path / "log").read_text()
+    found = weights(tmp_path / "runs")
+    for name, value in undisturbed[0].items():
         assert torch.equal(value, found[name]), name

@@ -8,6 +8,8 @@ import torch
 
 from sciml.app.plan import facts_of
 from sciml.core.errors import DataError
+from sciml.planning.degrees import Degrees
+from sciml.planning.model_facts import ATTEND_TO_ALL
 from sciml.planning.pass_profile import tensors_of
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec, follow_data, planned_data
@@ -110,3 +112,20 @@ def test_a_plan_of_materials_fits_no_potential(monkeypatch):
         spec, splits = planned_data(spec_of("domain=materials", "data.labeled_by=unknown", f"task.baseline={baseline}"))
         assert splits.statistics.pair == {}
         assert spec.model.repulsion == "zbl"
+
+
+def test_a_solvers_equal_steps_are_counted_once_and_weigh_as_all_do(monkeypatch, tmp_path):
+    """The counts of operations equal those of a pass through every step."""
+    data = "{count: 3, frames: 12, nx: 32, nz: 16, cases: [mixed, gravity, thermal]}"
+    spec = spec_of(
+        "domain=fluids", "model=refine", f"data.simulate={data}", "data.splits={train: 1, valid: 1, test: 1}",
+        "task.score_frames=[1]", f"data.cache={tmp_path}",
+    )  # fmt: skip
+
+    def operations():
+        facts = facts_of(spec, cluster("frontier"))
+        return facts._pass_profile(Degrees(), "fp32", "none", 1, ATTEND_TO_ALL).operations
+
+    once = operations()
+    monkeypatch.setattr("domains.fluids.refine.coarse_solver.equal_rounds", range)
+    assert once == operations()

@@ -11,13 +11,14 @@ import psutil
 import pytest
 import torch
 
-from sciml.core.errors import ConfigError
+from sciml.core.errors import ConfigError, UnwritableError
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.lock import NAME, Holder
 from sciml.run.resume import resumed_config
 from sciml.run.session import TrainingSession
 from sciml.testing.sessions import start_session
+from sciml.training.callbacks import Callback
 
 CONF = str(Path(__file__).resolve().parents[2] / "conformance" / "toy" / "conf")
 TOY = (
@@ -156,13 +157,13 @@ def test_a_decay_can_be_run_from_any_checkpoint(run):
 def test_another_optimizer_begins_its_moments(run, capsys):
     resumed = resume(run, "optim=sgd", "trainer.max_steps=8")
     assert "the optimizer's moments begin anew: sgd takes over from adamw" in capsys.readouterr().err
-    moments = {name: v for name, v in resumed.trainer._state().items() if name.startswith("optim.")}
+    moments = {name: v for name, v in resumed.trainer.saved.tensors().items() if name.startswith("optim.")}
     assert moments
     assert all(not value.any() for value in moments.values())
     resumed.fit()
     back = resume(run, "trainer.max_steps=8")
     assert back.spec.optim.name == "sgd"
-    assert any(value.any() for name, value in back.trainer._state().items() if name.startswith("optim."))
+    assert any(value.any() for name, value in back.trainer.saved.tensors().items() if name.startswith("optim."))
 
 
 def test_another_precision_begins_its_loss_scale_and_an_average_begins_from_the_weights(run, capsys):
@@ -190,6 +191,48 @@ def test_a_validation_that_is_no_number_is_never_the_best(run):
     trainer._keep_if_best({"loss": 3.0}, saved=True)
     trainer._keep_if_best({"loss": math.inf}, saved=True)
     assert trainer.checkpoints.best_loss() == 3.0
+
+
+class Killed(Callback):
+    """Ends a training as a kill does, before anything else of a step is done."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, step, record):
+        if step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_restart_goes_on_from_what_its_node_has_kept(trained, tmp_path, capsys, lost):
+    """It is the training that nothing happened to, whether the node has kept its checkpoint or not."""
+    disk = tmp_path / "disk"
+    near = (f"trainer.node_folder={disk}", "trainer.node_save_every=1", f"runs_dir={tmp_path / 'runs'}")
+    begun = start_session(compose("train", [*TOY, *near], CONF))
+    with pytest.raises(KeyboardInterrupt):
+        begun.trainer.fit([Killed(6)])
+    begun.lock.release()
+    (kept,) = disk.glob("*/from-rank-00000")
+    assert sorted(path.name for path in kept.iterdir()) == ["step-00000004", "step-00000005"]
+    for path in [kept / "step-00000005", kept / "step-00000004"] if lost else []:
+        next(path.glob("*.safetensors")).write_bytes(b"nothing")
+    capsys.readouterr()
+    resumed = resume(begun.folder)
+    assert resumed.trainer.step == (3 if lost else 5)
+    assert ("goes on from step 5, which every node has on its own disk" in capsys.readouterr().err) is not lost
+    resumed.fit()
+    for name, tensor in trained.trainer.saved.tensors().items():
+        assert torch.equal(tensor, resumed.trainer.saved.tensors()[name]), name
+    assert not list(disk.iterdir())
+    another = start_session(compose("train", [*TOY, *near], CONF))
+    assert another.trainer.step == 0
+    another.lock.release()
+
+
+def test_a_folder_on_the_nodes_that_cannot_be_written_is_refused_before_training(tmp_path):
+    with pytest.raises(UnwritableError, match="/proc/nothing"):
+        start_session(compose("train", [*TOY, "trainer.node_folder=/proc/nothing", f"runs_dir={tmp_path}"], CONF))
 
 
 def test_a_run_that_trains_elsewhere_is_not_resumed(run):
