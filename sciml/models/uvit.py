@@ -7,7 +7,7 @@ the trunk returns is joined with the features it came from, and convolved once m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.axes import Role
 from sciml.models.field_model import FieldInputs, FieldModel, Variables
+from sciml.models.tiles import Tiles
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
 from sciml.nn.position import Rotary, coordinate_rotary
@@ -42,6 +43,8 @@ class UViTConfig(ViTConfig):
         token_convs: residual convolutions among the tokens of the trunk, before it and again behind it.
         modes: the longest waves along rows and columns that the residual convolutions on squares weigh besides, so that
             each of them sees the whole grid; none where it is empty.
+        tiles: along rows and columns; the model sees the grid tile by tile. Empty: the grid at once.
+        halo: patches around a tile that it sees besides.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("embed_dim", "conv_width")
@@ -51,6 +54,8 @@ class UViTConfig(ViTConfig):
     conv_depth: NonNegative[int] = 1
     token_convs: NonNegative[int] = 0
     modes: tuple[AtLeastOne, ...] = ()
+    tiles: tuple[AtLeastOne, ...] = ()
+    halo: NonNegative[int] = 2
     condition_on: tuple[str, ...] = ("lead_time",)
     position_features: tuple[str, ...] = ()
     rotary_axes: tuple[str, ...] = ()
@@ -63,6 +68,12 @@ class UViTConfig(ViTConfig):
                 f"must be two numbers of waves, along rows and columns, or none, got {list(self.modes)}",
                 key="model.modes",
                 hint="[8, 12]",
+            )
+        if len(self.tiles) not in (0, 2):
+            raise ConfigError(
+                f"must be two numbers of tiles, along rows and columns, or none, got {list(self.tiles)}",
+                key="model.tiles",
+                hint="[2, 4]",
             )
 
 
@@ -125,7 +136,18 @@ class UViT(FieldModel):
         return self.trunk.blocks
 
     def forward_pass(self, inputs: FieldInputs) -> ForwardPass:
-        """Returns the way from fields to fields, which can be cut between the trunk's blocks.
+        """Returns the way from fields to fields, which can be cut between the trunk's blocks."""
+        config = self.config
+        if not config.tiles:
+            return self.untiled_pass(inputs)
+        rows, columns = inputs.fields.shape[-2:]
+        number, halo = (config.tiles[0], config.tiles[1]), config.halo * config.patch_size
+        tiles = Tiles((rows, columns), number, halo, config.patch_size)
+        of_tiles = self.untiled_pass(tiles.cut(inputs))
+        return replace(of_tiles, head=lambda *activations: tiles.join(of_tiles.head(*activations)))
+
+    def untiled_pass(self, inputs: FieldInputs) -> ForwardPass:
+        """Returns the way from fields to fields of a grid that is seen at once.
 
         The features that the convolutions behind the trunk are joined with pass from stage to stage beside the tokens.
         """

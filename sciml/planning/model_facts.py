@@ -142,7 +142,8 @@ class ModelFacts:
     def tokens(self) -> int | None:
         """Returns the number of tokens of a sample; None where blocks see none."""
         activations = self._any_pass.stage_activations
-        return activations[0].shape[1] if activations and activations[0].ndim == 3 else None
+        tokens = activations[0].shape if activations and activations[0].ndim == 3 else None
+        return None if tokens is None else tokens[0] * tokens[1]  # of all tiles, where a sample has several
 
     @property
     def calls(self) -> int:

@@ -72,6 +72,12 @@ def uvit() -> nn.Module:
     return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
 
 
+def tiled_uvit() -> nn.Module:
+    """The same, which sees the globe in two tiles."""
+    config = replace(uvit().net.config, tiles=(1, 2), halo=1)
+    return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
+
+
 def vit_window() -> nn.Module:
     """A ClimateViT in float64 of four blocks, of which three attend within windows of several sizes, and over poles."""
     config = ViTConfig(
@@ -251,6 +257,7 @@ CASES = {
     "vit-window": Case(vit_window, FieldTask(), _fields64),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
+    "uvit-tiles": Case(tiled_uvit, FieldTask(), fields),
     "crps": Case(random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)), fields),
     "rollout": Case(uvit, WeatherTask(LossConfig(), steps=2), fields),
     "vit-rollout": Case(vit_of_weather, WeatherTask(LossConfig(), steps=2), fields),

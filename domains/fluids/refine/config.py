@@ -36,4 +36,6 @@ class RefineConfig(UViTConfig, ForestConfig):
         super().__post_init__()
         if self.coarsen & (self.coarsen - 1):
             raise ConfigError(f"must be a power of two, got {self.coarsen}", key="model.coarsen", hint="2 or 4")
+        if self.tiles:
+            raise ConfigError("the patches of this model lie in no tiles", key="model.tiles", hint="use []")
         divides(self.square, self.patch_sizes[-1], key="model.square", of="the finest patches' cells")
