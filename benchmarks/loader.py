@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice, repeat
+from typing import Any
 
+import netCDF4
 import numpy as np
 import torch
 import xarray as xr
+from torch.utils.data import DataLoader, Dataset
 
 from domains.climate.data.readers import open_source
 from domains.climate.data.readers.files import is_zarr
@@ -67,6 +70,40 @@ def with_xarray(
     return batches
 
 
+class Pairs(Dataset):
+    """The plainest data set of pairs of states that one would write: no symmetries, no lead times, no checks."""
+
+    def __init__(self, states: Any, starts: Sequence[int], offset: int) -> None:
+        self.states, self.starts, self.offset = states, starts, offset
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        at = int(self.starts[index])
+        return self.states[at], self.states[at + self.offset]
+
+
+def with_pairs(states: Any, store: ClimateStore, source: ForecastSource, batch_size: int, steps: int) -> Batches:
+    """Returns a function that yields batches of torch's own loader over an array of states, wherever it lies."""
+    pairs = Pairs(states, store.indices("train")[: len(source)], steps)
+    return lambda: chain.from_iterable(repeat(DataLoader(pairs, batch_size, shuffle=True, drop_last=True)))
+
+
+def as_netcdf(store: ClimateStore, folder: str) -> netCDF4.Dataset:
+    """Writes all states into a NetCDF file, uncompressed, a state a chunk, and opens it."""
+    path = f"{folder}/states.nc"
+    states = store.read(np.arange(len(store.times)))
+    with netCDF4.Dataset(path, "w") as file:
+        for name, size in zip(("time", "channel", "latitude", "longitude"), states.shape, strict=True):
+            file.createDimension(name, size)
+        dims = ("time", "channel", "latitude", "longitude")
+        file.createVariable("fields", "f4", dims, chunksizes=(1, *states.shape[1:]))[:] = states
+    opened = netCDF4.Dataset(path)
+    opened.set_auto_maskandscale(False)
+    return opened
+
+
 def rate(batches: Batches, batch_size: int, seconds: float) -> float:
     """Returns the samples a second after a warm-up of two batches."""
     iterator = batches()
@@ -98,8 +135,11 @@ def main() -> None:
             # names of CDS and of GRIB differ from those of the store: there our reader stands in
             source = xr.open_zarr(args.path, chunks=None) if is_zarr(args.path) else open_source(args.path)
             opened["plain xarray, source"] = source
+        netcdf, states = as_netcdf(store, cache), store.read(np.arange(len(store.times)))
         rows = {
             **{name: with_xarray(data, store, memory, args.batch, steps, 0) for name, data in opened.items()},
+            "netCDF4 in a DataLoader": with_pairs(netcdf["fields"], store, memory, args.batch, steps),
+            "numpy array in a DataLoader": with_pairs(states, store, memory, args.batch, steps),
             "loader, from disk": with_loader(disk, args.batch, 0, 0),
             f"loader, from disk, {args.workers} workers": with_loader(disk, args.batch, args.workers, 0),
             "loader, preloaded": with_loader(memory, args.batch, 0, 0),

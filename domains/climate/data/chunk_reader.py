@@ -50,19 +50,26 @@ class ChunkReader:
         out = np.empty((len(rows), *self.shape[1:]), np.float32)
         times, channels = self.chunks[:2]
         numbers, places = np.divmod(np.asarray(rows), times)
+        chunk = np.empty(self.chunks, np.float32)
         for number in np.unique(numbers):
             wanted = np.flatnonzero(numbers == number)
             for part, first in enumerate(range(0, self.shape[1], channels)):
-                values = self._chunk(int(number), part)
                 last = min(first + channels, self.shape[1])
-                out[wanted, first:last] = values[places[wanted], : last - first]
+                if times == len(wanted) == 1 and last - first == channels:
+                    self._fill(out[wanted[0], first:last], int(number), part)
+                else:
+                    self._fill(chunk, int(number), part)
+                    out[wanted, first:last] = chunk[places[wanted], : last - first]
         return out
 
-    def _chunk(self, time: int, channel: int) -> Float32[np.ndarray, "time channel latitude longitude"]:
+    def _fill(self, out: Float32[np.ndarray, "..."], time: int, channel: int) -> None:
+        """Reads a chunk into memory that is there: new memory takes longer than what is done with it."""
         try:
-            content: Any = (self.folder / f"{time}.{channel}.0.0").read_bytes()
+            content = (self.folder / f"{time}.{channel}.0.0").read_bytes()
         except FileNotFoundError:
-            return np.full(self.chunks, np.nan, np.float32)
+            out.fill(np.nan)
+            return
         if self.codec is not None:
-            content = self.codec.decode(content)
-        return np.frombuffer(content, "<f4").reshape(self.chunks)
+            self.codec.decode(content, out)
+        else:
+            out.reshape(-1)[:] = np.frombuffer(content, "<f4")

@@ -74,9 +74,10 @@ class PlannedForecasts(ForecastSource):
         Augmentation(store, augment)  # refuses what a training would refuse
         super().__init__(store, split, paths, **{**options, "preload_gb": 0.0})
 
-    def _read(self, rows: np.ndarray) -> Float[Tensor, "time channel latitude longitude"]:
+    def _read(self, rows: np.ndarray) -> tuple[Float[Tensor, "time channel latitude longitude"], np.ndarray]:
         schema = self.store.schema
-        return torch.empty(len(rows), len(schema.channels), *schema.grid_shape, device="meta")
+        states = torch.empty(len(rows), len(schema.channels), *schema.grid_shape, device="meta")
+        return states, np.arange(len(rows))
 
 
 def planned_states(config: ClimateDataConfig) -> PlannedStates:
@@ -93,9 +94,10 @@ def planned_states(config: ClimateDataConfig) -> PlannedStates:
         return _of_store(store)
     try:
         locate(config.path)
-    except DataError:
+    except DataError as error:
         if config.channels is None or config.grid is None:
-            raise
+            advice = "to plan without data, say data.channels=[z500,t850,...] and data.grid=1440x721"
+            raise DataError(f"{error}; {advice}") from None
         return _of_keys(config)
     prepared = prepared_store(config.path, config.cache, config)
     return _of_store(ClimateStore.open(prepared)) if prepared.exists() else _of_source(config)

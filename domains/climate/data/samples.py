@@ -206,13 +206,14 @@ class ForecastSource:
     def _load(self) -> Float[Tensor, "time channel latitude longitude"]:
         return torch.from_numpy(self.store.read(self._positions))
 
-    def _read(self, rows: np.ndarray) -> Float[Tensor, "time channel latitude longitude"]:
-        """Reads states at positions within the split."""
+    def _read(self, rows: np.ndarray) -> tuple[Float[Tensor, "time channel latitude longitude"], np.ndarray]:
+        """Reads states at positions within the split, each once; returns them and where each of the rows is."""
         if self._preload:
             if self._states is None:
                 self._states = self._load()
-            return self._states[rows]
-        return torch.from_numpy(self.store.read(self._positions[rows]))
+            return self._states, rows
+        once, places = np.unique(rows, return_inverse=True)
+        return torch.from_numpy(self.store.read(self._positions[once])), places
 
     def sample(self, index: int, generator: np.random.Generator) -> FieldSample:
         """Returns one state with the states after each step of its path, in physical units."""
@@ -221,11 +222,10 @@ class ForecastSource:
     def samples(self, indices: Sequence[int], generators: Sequence[np.random.Generator]) -> list[FieldSample]:
         """Returns several samples, whose states are read together, each once."""
         chosen = [self._rows_of(index, generator) for index, generator in zip(indices, generators, strict=True)]
-        rows, places = np.unique(np.concatenate([own for *_, own in chosen]), return_inverse=True)
-        states = self._read(rows)
+        states, places = self._read(np.concatenate([own for *_, own in chosen]))
         samples, first = [], 0
         for (start, path, own), generator in zip(chosen, generators, strict=True):
-            selected = states[places[first : first + len(own)]]
+            selected = _chosen(states, places[first : first + len(own)])
             first += len(own)
             drawn = self._augment(selected, generator)
             hours = float(self._minutes[start]) / 60
@@ -286,6 +286,16 @@ class Augmentation:
         if self.kind == "roll_mirror" and generator.integers(2):
             states = states.flip(-2) * self.sign
         return states
+
+
+def _chosen(
+    states: Float[Tensor, "time channel latitude longitude"], places: np.ndarray
+) -> Float[Tensor, "step channel latitude longitude"]:
+    """Returns the states at increasing places, without a copy where these are evenly spaced."""
+    strides = np.diff(places)
+    if (strides == strides[0]).all():
+        return states[places[0] : places[-1] + 1 : strides[0]]
+    return states[places]
 
 
 def _nearest_span(minutes: np.ndarray, wanted: int) -> int:

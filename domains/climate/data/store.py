@@ -136,11 +136,12 @@ class ClimateStore(States):
                 values = self._reader.read(rows)
             else:
                 values = layout.read_rows(self._group["fields"], rows)
-        wrong = np.isnan(values[:, self._whole]).any(axis=(1, 2, 3))
+        lowest = values.min(axis=(2, 3))  # which is NaN where any value is, and makes no copy of them
+        wrong = np.isnan(lowest[:, self._whole]).any(axis=1)
         if wrong.any():
             number = int(wrong.argmax())
             when = self.calendar.show(self.times[indices][number])
-            lost = np.isnan(values[number]).any(axis=(1, 2)) & self._whole
+            lost = np.isnan(lowest[number]) & self._whole
             channel = self.schema.channels[int(lost.argmax())]
             raise DataError(f"{self.path}: {channel} at {when} is gone from the store; prepare it again")
         return np.asarray(values, dtype=np.float32)
