@@ -125,9 +125,8 @@ class CommunicationModel:
         if not self.training.matrices.needs_whole_matrices:
             return
         sizes: Counter[str] = Counter()
-        matrices = parameters.trained.matrices
-        for shape, cut_dim in zip(matrices.shapes, matrices.cut_dims, strict=True):
-            sizes[cut_axes(strategy, cut_dim)] += math.prod(shape)
+        for (shape, cut_dim), count in parameters.trained.matrices.kinds.items():
+            sizes[cut_axes(strategy, cut_dim)] += count * math.prod(shape)
         for axes, numel in sizes.items():
             if axes:
                 yield Message(axes, "all_to_all", 2, numel * FLOAT32 / strategy.parallel.shard)

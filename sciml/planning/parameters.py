@@ -58,6 +58,11 @@ class Parameters:
         return self.matrices()
 
     @cached_property
+    def kinds(self) -> Counter[tuple[tuple[int, ...], int | None]]:
+        """Counts the parameters of each shape that are cut along each dim, or not at all."""
+        return Counter(zip(self.shapes, self.cut_dims, strict=True))
+
+    @cached_property
     def numel(self) -> int:
         """Counts the elements before anything is sharded."""
         return sum(map(math.prod, self.shapes))

@@ -246,11 +246,11 @@ class ThroughputModel:
 
     def _orthogonalization(self, strategy: Strategy, parameters: RankParameters) -> float:
         """Predicts the seconds in which ranks exchange matrices and make them orthogonal in float32, each its share."""
-        flops, matrices = 0.0, parameters.trained.matrices
-        for shape, cut_dim in zip(matrices.shapes, matrices.cut_dims, strict=True):
+        flops = 0.0
+        for (shape, cut_dim), count in parameters.trained.matrices.kinds.items():
             rows, columns = (n * strategy.parallel.tp if dim == cut_dim else n for dim, n in enumerate(shape))
             axes = cut_axes(strategy, cut_dim)
-            flops += self.training.matrices.flops(rows, columns) / (strategy.ranks(axes) if axes else 1)
+            flops += count * self.training.matrices.flops(rows, columns) / (strategy.ranks(axes) if axes else 1)
         precision = "fp32" if "fp32" in self.cluster.peak_tflops else strategy.precision
         messages = list(self.communication.matrices(strategy, parameters))
         return flops / self._flops_per_s(precision) + self._collectives(strategy, messages)

@@ -238,16 +238,17 @@ def _orders(schedule: Schedule, interleave: int, blocks: int) -> list[tuple[Sche
 
 
 def _gantt(axes: Axes, bars: Sequence[Bar], pp: int) -> None:
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
+    from matplotlib.collections import PolyCollection
 
     last = max(bar.action.stage for bar in bars) // pp
     for kind, color in ACTION_COLORS.items():
         chosen = [bar for bar in bars if bar.action.kind == kind]
-        boxes = [Rectangle((bar.start, bar.rank - 0.42), bar.end - bar.start, 0.84) for bar in chosen]
+        ends = np.array([(bar.start, bar.end) for bar in chosen]).reshape(-1, 2)
+        ranks = np.array([bar.rank for bar in chosen])[:, None] + np.array([-0.42, -0.42, 0.42, 0.42])
+        corners = np.stack([ends[:, [0, 1, 1, 0]], ranks], axis=-1)  # one array: a picture may have 50,000 bars
         # Of several stages on a rank later ones are darker.
         colors = [_shade(color, 1 - 0.55 * (bar.action.stage // pp) / max(1, last)) for bar in chosen]
-        axes.add_collection(PatchCollection(boxes, facecolor=colors, edgecolor="white", linewidth=0.4))
+        axes.add_collection(PolyCollection(list(corners), facecolor=colors, edgecolor="white", linewidth=0.4))
     axes.set_ylim(pp - 0.4, -0.6)
     axes.set_yticks(sorted({0, pp - 1}), [f"rank {rank}" for rank in sorted({0, pp - 1})])
     axes.grid(visible=False)
