@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sciml.core.types import AtLeastOne
+from sciml.core.errors import ConfigError
+from sciml.core.types import AtLeastOne, NonNegative
 from sciml.models.field_model import FieldModel, FieldModelConfig, Variables
 from sciml.nn.conditioning import Modulation
 from sciml.nn.convolution import GridConv
 from sciml.nn.spectral import SpectralConv
+from sciml.nn.spherical import SphericalConv
 from sciml.nn.topology import Topology
 
 
@@ -26,6 +28,8 @@ class FNOConfig(FieldModelConfig):
         width: channels.
         depth: layers.
         modes: the longest waves along rows and columns that a layer weighs; shorter ones are left out.
+        degrees: of spherical harmonics that a layer weighs in place of waves along rows and columns, on a globe; 0 has
+            none.
     """
 
     WIDTHS: ClassVar[tuple[str, ...]] = ("width",)
@@ -33,6 +37,11 @@ class FNOConfig(FieldModelConfig):
     width: AtLeastOne = 32
     depth: AtLeastOne = 4
     modes: tuple[AtLeastOne, AtLeastOne] = (10, 12)
+    degrees: NonNegative[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.degrees and self.square != 1:
+            raise ConfigError("spherical harmonics are those of single cells", key="model.square", hint="use 1")
 
 
 class FourierLayer(nn.Module):
@@ -40,7 +49,8 @@ class FourierLayer(nn.Module):
 
     def __init__(self, config: FNOConfig) -> None:
         super().__init__()
-        self.spectral = SpectralConv(config.width, config.modes)
+        width, degrees = config.width, config.degrees
+        self.spectral = SphericalConv(width, degrees) if degrees else SpectralConv(width, config.modes)
         self.pointwise = GridConv(config.width, config.width, 1)
         self.modulation = Modulation(config.condition_dim, config.width, 2) if config.condition_on else None
         self.out = GridConv(config.width, config.width, 1)
@@ -59,9 +69,9 @@ class FourierLayer(nn.Module):
 
 
 class FNO(FieldModel):
-    """Maps fields to fields by layers that act on waves.
+    """Maps fields to fields by layers that act on waves, or on spherical harmonics.
 
-    Source: Li et al. (2020), https://doi.org/10.48550/arXiv.2010.08895.
+    Source: Li et al. (2020), https://doi.org/10.48550/arXiv.2010.08895; see also :mod:`sciml.nn.spherical`.
     """
 
     config: FNOConfig
