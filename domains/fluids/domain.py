@@ -98,6 +98,8 @@ class FluidsDomain:
                 hint="use 0, or parallel.pp=1",
             )
         check_schedule(spec.model, spec.parallel)
+        if getattr(spec.model, "degrees", 0):
+            raise ConfigError("flows lie in a plane", key="model.degrees", hint="use 0, or model=fno_flow_tiny")
         if spec.task.unroll > 1 and spec.parallel.tp * spec.parallel.sp * spec.parallel.pp > 1:
             raise ConfigError(
                 "gradients through several steps need the whole model on each rank",

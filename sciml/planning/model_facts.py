@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from sciml.core.errors import ConfigError
-from sciml.distributed.communication import Count
 from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.models.vit import Block
@@ -24,14 +23,15 @@ from sciml.parallel.degrees import check_plan
 from sciml.parallel.model import cut
 from sciml.parallel.plan import ShardingPlan, Stages, cut_dim, owners
 from sciml.parallel.stage import block_list
-from sciml.planning.costs import AffineCost, Messages, OpCost, RankProfile, StageProfile
+from sciml.planning.costs import RankProfile
 from sciml.planning.degrees import DegreeInterpolation, Degrees
 from sciml.planning.eager import eager
 from sciml.planning.fake_mesh import fake_mesh
 from sciml.planning.fake_tensor import ReadsValuesError, fake_batch, fake_parameters
-from sciml.planning.op_meter import EMBED, HEAD, OpCount
+from sciml.planning.op_meter import EMBED, HEAD
 from sciml.planning.parameters import Accounting, ParameterLayout, Parameters
 from sciml.planning.pass_profile import PassProfile, profile_pass, tensors_of
+from sciml.planning.stage_costs import MEMORY, stage_profile
 
 PROFILED_BLOCKS = 2
 """Blocks of a model whose pass is profiled."""
@@ -231,13 +231,13 @@ class ModelFacts:
         """Profiles a rank by passes of few samples and of twice as many."""
         few = self.few_samples()
         one, two = (self._pass_profile(degrees, precision, recompute, samples, pattern) for samples in (few, 2 * few))
-        embed, block, head = (_stage_profile(one, two, few, stage) for stage in (EMBED, TYPICAL, HEAD))
+        embed, block, head = (stage_profile(one, two, few, stage) for stage in (EMBED, TYPICAL, HEAD))
         if self.depth > 1:
             # A backward pass comes to what the embedding computes besides tokens before it is through with block 0.
-            operations = _stage_profile(one, two, few, NEXT)
+            operations = stage_profile(one, two, few, NEXT)
             early = block.backward + operations.backward * -1
             embed = replace(embed, backward=embed.backward + early)
-            memory = {name: getattr(block, name) for name in _MEMORY}
+            memory = {name: getattr(block, name) for name in MEMORY}
             block = replace(operations, **memory)
         return RankProfile(embed, block, head, tuple(tensor.nbytes / few for tensor in one.stage_activations))
 
@@ -309,9 +309,6 @@ class ModelFacts:
             yield model.train(), block_list(model, self.plan.stages), mesh
 
 
-_MEMORY = ("saved_activations", "cast_weights", "backward_workspace")
-
-
 def _shapes(module: nn.Module) -> tuple[tuple[tuple[int, ...], bool], ...]:
     """Returns the shapes of parameters, and which are trained."""
     return tuple((tuple(parameter.shape), parameter.requires_grad) for parameter in module.parameters())
@@ -323,32 +320,3 @@ def _stage_of(name: str, stages: Stages) -> str:
         return name.removeprefix(f"{stages.blocks}.").partition(".")[0]
     is_head = any(name == module or name.startswith(f"{module}.") for module in stages.last)
     return HEAD if is_head else EMBED
-
-
-def _stage_profile(one: PassProfile, two: PassProfile, few: int, stage: str) -> StageProfile:
-    """Combines passes of few samples and of twice as many into the costs of a stage for any number of samples."""
-
-    def through(a: float, b: float) -> AffineCost:
-        cost = AffineCost.through(a, b)
-        return AffineCost(cost.fixed, cost.per_sample / few)
-
-    def messages(phase: str) -> Messages:
-        counts = one.messages.get((phase, stage), {})
-        return {key: Count(c.calls, round(c.bytes / few), c.wire_bytes / few) for key, c in counts.items()}
-
-    def operations(phase: str) -> OpCost:
-        first, second = (profile.operations.get((phase, stage), OpCount()) for profile in (one, two))
-        names = ("flops", "products", "attention", "operand_bytes", "other_bytes", "cast_bytes")
-        costs = {name: through(getattr(first, name), getattr(second, name)) for name in names}
-        return OpCost(kernels=first.kernels, **costs)
-
-    def memory(name: str) -> AffineCost:
-        return through(*(getattr(profile, name).get(stage, 0) for profile in (one, two)))
-
-    return StageProfile(
-        operations("forward"),
-        operations("backward"),
-        messages("forward"),
-        messages("backward"),
-        **{name: memory(name) for name in _MEMORY},
-    )

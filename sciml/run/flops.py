@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sciml.core.errors import ConfigError
 from sciml.data.source import CostedSource, SampleSource
 from sciml.distributed.world import World
 from sciml.domain.protocol import Splits
@@ -58,6 +59,9 @@ def count_flops(spec: RunSpec, splits: Splits, world: World) -> ModelFlops | Non
 
     Returns:
         None on other ranks, and of a model or a task that cannot be counted so.
+
+    Raises:
+        ConfigError: what the model refuses of these samples, as it would in the first step.
     """
     if not world.is_main:
         return None
@@ -65,6 +69,8 @@ def count_flops(spec: RunSpec, splits: Splits, world: World) -> ModelFlops | Non
         with torch.random.fork_rng(devices=[]):
             # What an accelerator keeps in float32 changes memory, not products.
             sample = sum(model_facts(spec, splits, as_accelerator=False).sample_flops())
+    except ConfigError:
+        raise
     except Exception:  # of whatever models and tasks others write; a figure in a log is not worth a training
         return None
     assert spec.trainer.precision != "auto"  # it is chosen when a training starts

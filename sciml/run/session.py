@@ -155,12 +155,12 @@ class TrainingSession:
             checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
             model = build_model(spec, splits, task, source, mesh, checkpoint)
             check_compile(spec.trainer.compile, model, task, is_reference=path is not None)
+            flops = count_flops(spec, splits, world)
             if folder is None:
                 folder = world.share(_create_folder(spec, path, splits) if world.is_main else None)
                 lock = _locked(folder, world, if_refused)
             if note is not None:
                 note.write(folder)
-            flops = count_flops(spec, splits, world)
             store = store or open_checkpoints(spec, world, folder)
             on_nodes = open_on_nodes(spec, store, folder)
             trainer = build_trainer(spec, model, task, splits, store, on_nodes, flops)

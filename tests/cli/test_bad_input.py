@@ -143,6 +143,20 @@ def test_a_run_is_not_overwritten_and_a_checkpoint_of_another_shape_is_refused(t
         assert re.search(says, said), said
 
 
+def test_what_a_model_refuses_of_the_data_is_said_before_a_folder_is_made(trained, tmp_path, capsys):
+    values = [f"data.path={trained / 'waves.zarr'}", f"data.cache={trained / 'cache'}", "data.augment=none",
+              "reference_models=null", f"runs_dir={tmp_path / 'runs'}"]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main("train", [*values, "model.tiles=[50,1]"])
+    assert ended.value.code == 2
+    assert "model.tiles: " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main("train", ["domain=fluids", "model=sfno_tiny", f"runs_dir={tmp_path / 'runs'}"])
+    assert ended.value.code == 2
+    assert "model.degrees: flows lie in a plane" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_corrupted_checkpoint_is_named(trained, capsys):
     file = next((trained / "runs" / "climate" / "one" / "checkpoints" / "step-00000004").glob("*.safetensors"))
     whole = file.read_bytes()
