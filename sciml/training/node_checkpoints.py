@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch.distributed as dist
 from torch import Tensor
 
-from sciml.core.errors import DataError
+from sciml.core.errors import DataError, RunError, UnwritableError
 from sciml.core.files import make_folder
 from sciml.distributed.launcher import launched
 from sciml.distributed.world import World
@@ -61,12 +62,25 @@ class NodeCheckpoints:
         return self.store.group
 
     def save(self, step: int, tensors: Mapping[str, Tensor], **facts: int | str) -> None:
-        """Writes a checkpoint, in the background; takes what :meth:`CheckpointStore.save` takes."""
-        self.store.save(step, tensors, **facts, layout=self.layout)
+        """Writes a checkpoint, in the background; takes what :meth:`CheckpointStore.save` takes.
+
+        A disk that is full ends no training, which has its other checkpoints: a warning says so.
+        """
+        with self._warning():
+            self.store.save(step, tensors, **facts, layout=self.layout)
 
     def finish(self) -> None:
         """Waits until everything is on this node's disk."""
-        self.store.finish()
+        with self._warning():
+            self.store.finish()
+
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        try:
+            yield
+        except (RunError, UnwritableError) as error:
+            if self.store.world.is_main:
+                print(f"warning: trainer.node_folder: {error}; training goes on without", file=sys.stderr)
 
     def newest(self, after: int) -> Path | None:
         """Returns this node's part of the newest checkpoint that every node has intact; None where there is none.

@@ -81,10 +81,10 @@ def test_a_step_that_is_not_finite_is_named_alike_however_seldom_results_are_rea
 def test_a_full_disk_fails_in_one_sentence_and_keeps_the_last_good_checkpoint(tmp_path, capsys, monkeypatch):
     write = checkpoint.write_tensors
 
-    def fills_up(folder, tensors, *group):
+    def fills_up(folder, tensors, *group, **options):
         if "step-00000004" in folder.name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(folder, tensors, *group)
+        return write(folder, tensors, *group, **options)
 
     monkeypatch.setattr(checkpoint, "write_tensors", fills_up)
     with pytest.raises(SystemExit) as ended:

@@ -1,5 +1,6 @@
 """A run that resumes does what was asked, or refuses it by name."""
 
+import errno
 import json
 import math
 import os
@@ -18,7 +19,9 @@ from sciml.run.lock import NAME, Holder
 from sciml.run.resume import resumed_config
 from sciml.run.session import TrainingSession
 from sciml.testing.sessions import start_session
+from sciml.training import checkpoint
 from sciml.training.callbacks import Callback
+from sciml.training.checkpoint import CheckpointStore
 
 CONF = str(Path(__file__).resolve().parents[2] / "conformance" / "toy" / "conf")
 TOY = (
@@ -228,6 +231,25 @@ def test_a_restart_goes_on_from_what_its_node_has_kept(trained, tmp_path, capsys
     another = start_session(compose("train", [*TOY, *near], CONF))
     assert another.trainer.step == 0
     another.lock.release()
+
+
+def test_a_full_disk_of_a_node_ends_no_training(tmp_path, capsys, monkeypatch):
+    write = checkpoint.write_tensors
+
+    def fills_up(folder, *arguments, **options):
+        if "from-rank" in str(folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(folder, *arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", fills_up)
+    near = (f"trainer.node_folder={tmp_path / 'disk'}", "trainer.node_save_every=1", f"runs_dir={tmp_path / 'runs'}")
+    session = start_session(compose("train", [*TOY, *near], CONF))
+    assert session.fit()
+    said = capsys.readouterr().err
+    assert "warning: trainer.node_folder: could not write" in said
+    assert "the disk is full" in said
+    assert "training goes on without" in said
+    assert CheckpointStore(session.folder.checkpoints).steps() == [3, 6]
 
 
 def test_a_folder_on_the_nodes_that_cannot_be_written_is_refused_before_training(tmp_path):
