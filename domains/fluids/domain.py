@@ -24,7 +24,8 @@ from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import initial_batch
-from domains.fluids.forecast.task import BASELINES, FluidsTask, FluidsTaskConfig
+from domains.fluids.forecast.task import BASELINES, FluidsTask
+from domains.fluids.forecast.task_config import FluidsTaskConfig
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
 from domains.fluids.solver.simulate import simulate

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from domains.climate.data.augmentation import Augmentation
 from domains.climate.data.readers import Source
 from domains.climate.data.readers.files import locate
 from domains.climate.data.regrid import LatLonGrid
 from domains.climate.data.samples import (
-    Augmentation,
     ClimateDataConfig,
     ForecastSource,
     prepared_store,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import torch
-from annotated_types import MinLen
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -18,14 +17,13 @@ from domains.fluids.data.batch import FlowBatch, FlowPart
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.conserved_means import check_conserved, conserved_variables, keep_means
 from domains.fluids.forecast.metrics import FluidsMetrics
+from domains.fluids.forecast.task_config import FluidsTaskConfig
 from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
 from domains.fluids.refine.solver_step import Solved, SolverStep, can_be_solved, orders, solver_step
 from domains.fluids.solver.background import SURFACE_THETA
 from domains.fluids.solver.cases import Flow
-from sciml.core.errors import ConfigError
-from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
@@ -43,48 +41,6 @@ SOLVERS = {2: Baseline("solver_coarser_by_2", GREEN, "v"), 4: Baseline("solver_c
 FNO = Baseline("fno", ORANGE, "D")
 """The reference model of the default configuration."""
 BASELINES = (PERSISTENCE, *SOLVERS.values(), FNO)
-
-
-@dataclass(frozen=True)
-class FluidsTaskConfig:
-    """Says what is forecast.
-
-    Attributes:
-        strides: frames that one step of the model goes over; one is drawn for each training sample.
-        score_frames: frames ahead at which forecasts are scored; rolled out by the longest stride that divides them.
-        pushforward: up to so many steps from the model's own states before the one that is learned; no gradient
-            flows through them.
-        noise: added to states in training, in standard deviations of each variable's increments.
-        resample: whether states on another grid than that of the training go through that grid; else the model is
-            applied to them as they are.
-        conserve: variables whose mean over the plane a step must not change, as the density of miniWeather; ``auto``
-            is that of density between closed sides. Flows into which something is blown are left as they are.
-        unroll: successive steps from the model's own states that are learned together; gradients flow through them,
-            and each step is computed anew in the backward pass.
-
-    Source of pushforward: Brandstetter et al. (2022), https://doi.org/10.48550/arXiv.2202.03376.
-    """
-
-    practical: ClassVar[tuple[str, ...]] = ("score_frames",)
-
-    strides: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1])
-    score_frames: Annotated[list[AtLeastOne], MinLen(1)] = field(default_factory=lambda: [1, 5, 10])
-    pushforward: NonNegative[int] = 0
-    noise: NonNegative[float] = 0.0
-    resample: bool = True
-    conserve: list[str] = field(default_factory=list)
-    unroll: AtLeastOne = 1
-
-    def __post_init__(self) -> None:
-        if not any(all(frames % stride == 0 for frames in self.score_frames) for stride in self.strides):
-            raise ConfigError(
-                f"no stride of {self.strides} divides them all", key="task.score_frames", hint=f"e.g. {self.strides}"
-            )
-
-    @property
-    def scoring_stride(self) -> int:
-        """Returns the longest stride by which all scored frames are reached."""
-        return max(s for s in self.strides if all(frames % s == 0 for frames in self.score_frames))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from domains.materials.data.batch import GraphSample
 from domains.materials.data.neighbors import MIN_DISTANCE, graph_sample
-from domains.materials.data.readers.source import check_atoms
+from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.structure import ASE_RESULTS, Structure, stress_voigt, stresses_voigt
 from domains.materials.inference.out_of_domain import Reason, edge_lengths, in_words, outside
 from domains.materials.inference.predictor import ATOMIC, Labels, Predictor

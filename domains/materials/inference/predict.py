@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from domains.materials.data.labels import LEVELS
 from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
-from domains.materials.data.readers.source import ReadOptions, check_atoms, read_frames
+from domains.materials.data.readers.labeled_frames import check_atoms
+from domains.materials.data.readers.source import ReadOptions, read_frames
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.dynamics.relax import RelaxConfig, relax

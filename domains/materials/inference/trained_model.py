@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from domains.materials.data.readers.source import check_atoms
+from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.langevin import DynamicsConfig, LangevinDynamics
 from domains.materials.dynamics.moving import MovingBatch

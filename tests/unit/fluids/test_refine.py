@@ -9,7 +9,8 @@ import torch
 
 from domains.fluids.data.batch import FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics
-from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.forecast.task import FluidsTask
+from domains.fluids.forecast.task_config import FluidsTaskConfig
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
 from domains.fluids.solver import VARIABLES

@@ -12,7 +12,8 @@ from torch import nn
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.forecast.metrics import CONSERVATION_ERROR, VRMSE, FluidsMetrics
-from domains.fluids.forecast.task import FluidsTask, FluidsTaskConfig
+from domains.fluids.forecast.task import FluidsTask
+from domains.fluids.forecast.task_config import FluidsTaskConfig
 from domains.fluids.solver import CASES, Background, Schedule, run, totals
 from domains.fluids.solver.grid import SolverGrid
 from domains.fluids.solver.step import Solver
