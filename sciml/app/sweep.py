@@ -20,6 +20,7 @@ from sciml.core.result import CommandResult
 from sciml.distributed.launcher import launched
 from sciml.report.runs import RunSummary
 from sciml.report.sweep import best_of, draw_sweep, labels_of, sweep_text
+from sciml.run.combinations import Combination
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder, new_path
 from sciml.run.spec import RunSpec
