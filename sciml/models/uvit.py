@@ -25,11 +25,18 @@ from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
 from sciml.nn.position import Rotary, coordinate_rotary
 from sciml.nn.staged import Activations, ForwardPass, Place
-from sciml.parallel.plan import AllGather, Average, CopyToRegion, Scatter, ShardingPlan, Stages, Style
+from sciml.parallel.plan import AllGather, Average, CopyToRegion, OwnChannels, Scatter, ShardingPlan, Stages, Style
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
 CONVOLUTIONS = ("down", "enter", "leave", "up")
 """Names of the lists of residual convolutions."""
+OF_A_CONVOLUTION = {
+    "first": Style.COLUMN,
+    "middle_norm": Style.COLUMN,
+    "second": Style.ROW,
+    **dict.fromkeys(("norm", "spectral", "modulation.linear"), Style.REPLICATE_PARTIAL_GRAD),
+}
+"""How ranks share one: each has some of the channels between its two convolutions."""
 
 
 @dataclass(frozen=True)
@@ -80,20 +87,22 @@ class UViTConfig(ViTConfig):
 class UViT(FieldModel):
     """Maps fields to fields by the shared ViT on patches, with convolutions on smaller squares before and behind it.
 
-    The convolutions are computed alike by all ranks that share a sample: each takes an equal part of their gradient.
+    Ranks that share matrices also share the channels between the two convolutions of each residual one. All else
+    outside of the trunk is computed alike by all ranks that share a sample: each takes an equal part of its gradient.
 
     Source: Hoogeboom et al. (2023), https://doi.org/10.48550/arXiv.2301.11093, for the form.
     """
 
     plan: ClassVar[ShardingPlan] = ViT.plan.within("trunk") | ShardingPlan(
-        dict.fromkeys(
-            (
-                *("stem", "position", "condition.*", "coarsen", "refine", "merge", "norm", "head"),
-                *(f"{name}.*.{part}" for name in CONVOLUTIONS for part in ("*", "modulation.linear")),
+        {
+            **dict.fromkeys(
+                ("stem", "position", "condition.*", "coarsen", "refine", "merge", "norm", "head"),
+                Style.REPLICATE_PARTIAL_GRAD,
             ),
-            Style.REPLICATE_PARTIAL_GRAD,
-        ),
+            **{f"{name}.*.{part}": style for name in CONVOLUTIONS for part, style in OF_A_CONVOLUTION.items()},
+        },
         inputs={
+            **{f"{name}.*.own": (OwnChannels(),) for name in CONVOLUTIONS},
             "stem": (CopyToRegion(axes=TOKENS),),  # for rollouts, whose gradient goes on into the step before
             "own": (Scatter(axes=TOKENS, partial=True),),
             "whole": (AllGather(axes=TOKENS),),

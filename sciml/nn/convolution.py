@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sciml.nn.conditioning import Modulation
 from sciml.nn.initialization import Constant, Normal, starts_as, zeros
 from sciml.nn.spectral import SpectralConv
+from sciml.nn.staged import Place
 from sciml.nn.topology import Odd, Topology
 from sciml.nn.variables import variable_index
 
@@ -39,9 +40,17 @@ class GridConv(nn.Conv2d):
         return super().forward(topology.pad(x, self.kernel_size[0] // 2))
 
 
-def norm_of(num_channels: int) -> nn.GroupNorm:
-    """Returns a normalization of groups of channels, as large as the number of channels allows."""
-    return nn.GroupNorm(math.gcd(GROUPS, num_channels), num_channels)
+class ChannelNorm(nn.GroupNorm):
+    """Normalizes groups of channels; a rank that has some of the channels has whole groups of them."""
+
+    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch channel row column"]:
+        groups = self.num_groups * x.shape[1] // self.num_channels
+        return F.group_norm(x, groups, self.weight, self.bias, self.eps)
+
+
+def norm_of(num_channels: int) -> ChannelNorm:
+    """Returns a normalization of groups of channels, as many as the number of channels allows."""
+    return ChannelNorm(math.gcd(GROUPS, num_channels), num_channels)
 
 
 class ResidualConv(nn.Module):
@@ -61,6 +70,7 @@ class ResidualConv(nn.Module):
         self.spectral = SpectralConv(num_channels, modes) if modes else None
         self.middle_norm = norm_of(num_channels)
         self.modulation = Modulation(condition_dim, num_channels, 2) if condition_dim else None
+        self.own = Place()  # of channels between the two convolutions, which ranks may share
         self.second = zeros(GridConv(num_channels, num_channels))
 
     def forward(
@@ -71,9 +81,9 @@ class ResidualConv(nn.Module):
     ) -> Float[Tensor, "batch channel row column"]:
         bent = F.gelu(self.norm(x))
         h = self.first(bent, topology)
-        h = self.middle_norm(h if self.spectral is None else h + self.spectral(bent, topology))
+        h = self.middle_norm(h if self.spectral is None else h + self.own(self.spectral(bent, topology)))
         if self.modulation is not None:
-            shift, scale = (part.movedim(1, 2).unsqueeze(-1) for part in self.modulation(condition))
+            shift, scale = (self.own(part.movedim(1, 2).unsqueeze(-1)) for part in self.modulation(condition))
             h = torch.addcmul(shift, h, 1 + scale)
         return x + self.second(F.gelu(h), topology)
 

@@ -62,7 +62,7 @@ def _check_matrices(plan: ShardingPlan, model: nn.Module, ranks: int) -> None:
     ]
     if not cut:
         raise ConfigError("this model has nothing that tensor parallelism cuts", key=key_of(Role.MATRIX), hint="use 1")
-    counts = [count for _, count in cut] + _num_heads(plan, model)
+    counts = [count for _, count in cut] + _num_heads(plan, model) + _num_groups(plan, model)
     if any(count % ranks for count in counts):
         words = {count for style, count in cut if style is Style.VOCABULARY and count % ranks}
         what = f"a vocabulary of {min(words)} words" if words else "the model's heads and channels"
@@ -71,6 +71,12 @@ def _check_matrices(plan: ShardingPlan, model: nn.Module, ranks: int) -> None:
             key=key_of(Role.MATRIX),
             hint=f"degrees that work: {_degrees(counts)}",
         )
+
+
+def _num_groups(plan: ShardingPlan, model: nn.Module) -> list[int]:
+    """Returns the numbers of groups that normalizations of cut channels have."""
+    norms = ((name, module) for name, module in owners(model) if isinstance(module, nn.GroupNorm))
+    return [module.num_groups for name, module in norms if plan.style_of(name) is Style.COLUMN]
 
 
 def _check_tokens(plan: ShardingPlan, model: nn.Module, matrix_ranks: int, ranks: int) -> None:

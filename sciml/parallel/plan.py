@@ -24,10 +24,11 @@ class Style(StrEnum):
 
     ``COLUMN`` cuts the outputs (dim 0 of weight and bias): each rank computes its heads or channels.
     ``ROW`` cuts the inputs (dim 1 of the weight); outputs are summed over ranks and the bias, held by all,
-    is added once after the sum. ``VOCABULARY`` cuts words (dim 0): each rank computes with its own, and the module is
-    told which these are, and how to combine. ``REPLICATE`` and ``REPLICATE_PARTIAL_GRAD`` hold whole parameters on
-    every rank. With the first, ranks compute the same and have the whole gradient; with the second, each rank sees
-    only its tokens or its heads, and gradients are summed over the group.
+    is added once after the sum. Both cut linears, and convolutions by their channels. ``VOCABULARY`` cuts words
+    (dim 0): each rank computes with its own, and the module is told which these are, and how to combine. ``REPLICATE``
+    and ``REPLICATE_PARTIAL_GRAD`` hold whole parameters on every rank. With the first, ranks compute the same and have
+    the whole gradient; with the second, each rank sees only its tokens or its heads, and gradients are summed over the
+    group.
     """
 
     COLUMN = "column"
@@ -103,6 +104,17 @@ class AllGather:
 
 
 @dataclass(frozen=True)
+class OwnChannels:
+    """Keeps, of channels that are the same on every rank, those of this rank, and hands back their gradient alone.
+
+    Attributes:
+        dim: that of the channels.
+    """
+
+    dim: int = 1
+
+
+@dataclass(frozen=True)
 class AllToAll:
     """Turns all tokens with some of the channels on each matrix rank into some of the tokens with all channels."""
 
@@ -133,6 +145,8 @@ class AllReduce:
     """Sums a module's output over ranks that each have tokens of their own."""
 
 
+InputStep = Scatter | CopyToRegion | AllGather | OwnChannels
+"""What may happen to a module's first input."""
 OutputStep = AllToAll | GatherReplicated | AllReduce | Average
 """What may happen to a module's output."""
 
@@ -178,7 +192,7 @@ class ShardingPlan:
     """
 
     rules: Mapping[str, Style]
-    inputs: Mapping[str, tuple[Scatter | CopyToRegion | AllGather, ...]] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[InputStep, ...]] = field(default_factory=dict)
     outputs: Mapping[str, OutputStep] = field(default_factory=dict)
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,15 +28,18 @@ from sciml.distributed.collectives import (
     share_gradient,
 )
 from sciml.distributed.mesh import Mesh
+from sciml.nn.convolution import GridConv
 from sciml.nn.low_rank import matrix_product
+from sciml.nn.topology import Topology
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import (
     AllGather,
     AllReduce,
     Average,
-    CopyToRegion,
     GatherReplicated,
+    InputStep,
     OutputStep,
+    OwnChannels,
     Scatter,
     ShardingPlan,
     Style,
@@ -55,6 +59,18 @@ class RowLinear(nn.Linear):
     def forward(self, x: Float[Tensor, "... feature"]) -> Float[Tensor, "... out"]:
         total = self.combine(matrix_product(self, x))
         return total if self.bias is None else total + self.bias.to(total.dtype)
+
+
+class RowConv(GridConv):
+    """Applies a convolution to some of the channels: ranks' outputs are summed, and the bias is added once."""
+
+    combine: Callable[[Tensor], Tensor]
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch channel row column"], topology: Topology
+    ) -> Float[Tensor, "batch out row column"]:
+        total = self.combine(F.conv2d(topology.pad(x, self.kernel_size[0] // 2), self.weight))
+        return total if self.bias is None else total + self.bias.to(total.dtype)[:, None, None]
 
 
 def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[dict[str, int], set[str]]:
@@ -83,13 +99,32 @@ def cut_parameters(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> tuple[di
             elif has_partial_gradient(style, key, plan.cuts_tokens):
                 partial_sums.add(name)
         if style is Style.ROW:
-            if not isinstance(module, nn.Linear):
-                raise TypeError(f"sharding plan: {prefix} is cut by rows and is no nn.Linear")
-            module.__class__ = RowLinear
-            module.combine = _leave(plan, mesh)  # type: ignore[assignment]
+            _cut_rows(prefix, module, plan, mesh)
         elif style is Style.VOCABULARY:
             _cut_vocabulary(module, plan, mesh)
     return dims, partial_sums
+
+
+def _cut_rows(name: str, module: nn.Module, plan: ShardingPlan, mesh: Mesh) -> None:
+    """Lets a module with some of the inputs add up its outputs with those of other ranks."""
+    if isinstance(module, GridConv):
+        module.__class__ = RowConv
+        # What follows is computed alike by all ranks, each of which hands back an equal part of the gradient.
+        module.combine = partial(_total, group=mesh.group(Role.MATRIX))  # type: ignore[assignment]
+    elif isinstance(module, nn.Linear):
+        module.__class__ = RowLinear
+        module.combine = _leave(plan, mesh)  # type: ignore[assignment]
+    else:
+        raise TypeError(f"sharding plan: {name} is cut by rows and is neither linear nor a convolution")
+
+
+def _total(x: Float[Tensor, "..."], group: Group) -> Float[Tensor, "..."]:
+    """Returns the sum over ranks; its gradient is the sum of theirs."""
+    return copy_to_region(all_reduce(x, group), group)
+
+
+def _own_part(x: Float[Tensor, "..."], dim: int, mesh: Mesh) -> Float[Tensor, "..."]:
+    return x.chunk(mesh.size(Role.MATRIX), dim)[mesh.rank(Role.MATRIX)]
 
 
 def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
@@ -136,10 +171,12 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     return layout
 
 
-def _input_step(step: Scatter | CopyToRegion | AllGather, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
+def _input_step(step: InputStep, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
     group = layout.mesh.group(Role.MATRIX)
     if isinstance(step, Scatter):
         return partial(layout.scatter, dim=step.dim, axes=step.axes, partial=step.partial)
+    if isinstance(step, OwnChannels):
+        return partial(_own_part, dim=step.dim, mesh=layout.mesh)
     if isinstance(step, AllGather) and Role.TOKEN in step.axes:
         return partial(layout.all_gather, dim=step.dim)
     if isinstance(step, AllGather):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from sciml.core.errors import ConfigError
+from sciml.models.field_model import Variables
+from sciml.models.uvit import UViT, UViTConfig
+from sciml.nn.conditioning import WaveEncoding
+from sciml.parallel.config import ParallelConfig
 from sciml.parallel.degrees import check_cut
+from sciml.parallel.model import cut
 from sciml.parallel.plan import ShardingPlan, Style, cut_dim, owners
+from sciml.planning.fake_mesh import fake_mesh
 
 PLAN = ShardingPlan({"blocks.*.w[qk]": Style.COLUMN, "blocks.*.wo": "row", "head": "replicate"})
 
@@ -76,3 +83,20 @@ def test_check_names_the_vocabulary_that_cannot_be_shared():
         check_cut(plan, model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 3 ranks cannot share the model's heads and channels"):
         check_cut(plan, model, matrices=3)
+
+
+def test_ranks_share_the_channels_between_two_convolutions():
+    """Groups that are normalized together stay whole on a rank."""
+    config = UViTConfig(embed_dim=48, num_heads=12, conv_width=24, token_convs=1, head_depth=0, rotary_axes=())
+    with torch.device("meta"):
+        model = UViT(config, Variables(("a", "b"), ("a",), {"lead_time": WaveEncoding(100.0, 10.0, 4)}, ()))
+    check_cut(UViT.plan, model, matrices=4)
+    with pytest.raises(ConfigError, match=r"degrees that work: 1, 2, 4"):
+        check_cut(UViT.plan, model, matrices=3)  # divides the channels, but not the groups of them
+    with fake_mesh({"tp": 4}) as mesh:
+        cut(model, mesh, ParallelConfig(tp=4))
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if name.startswith("down.0.")}
+        assert shapes["down.0.first.weight"] == (6, 24, 3, 3)
+        assert shapes["down.0.middle_norm.weight"] == shapes["down.0.first.bias"] == (6,)
+        assert shapes["down.0.second.weight"] == (24, 6, 3, 3)
+        assert shapes["down.0.second.bias"] == shapes["down.0.norm.weight"] == (24,)
