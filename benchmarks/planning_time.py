@@ -33,6 +33,7 @@ PLANS = [
     "domain=language model=gpt_22b cluster=mi300x devices=64 trainer.global_batch_size=256",
     "domain=language model=gpt_175b cluster=frontier devices=1024 trainer.global_batch_size=4096",
     "domain=language model=gpt_1t cluster=frontier devices=3072 trainer.global_batch_size=1536",
+    "experiment=fluids_refine",
     "experiment=frontier_175b devices=1024",
     "experiment=frontier_1t devices=3072",
 ]
