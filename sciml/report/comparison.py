@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -24,6 +25,8 @@ FREE = 1e-3
 """Share of the dearest model's cost below which one costs nothing, as persistence does."""
 LOG_SCALE_ABOVE = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
+BEYOND = 1.3
+"""Where the axis of errors ends, over the worst error of a trained model."""
 LEGEND_INCHES, CHARACTER_INCHES = 0.75, 0.085
 """Width of an entry of a legend without its text, and of a character."""
 FREE_STYLES = ("-", "--", ":", "-.")
@@ -146,14 +149,21 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
-    """Draws numbered points with intervals, dark on the front of what none beats in both; lines for what is free."""
+    """Draws numbered points with intervals, dark on the front of what none beats in both; lines for what is free.
+
+    The axis is that of trained models. What is far worse is named as beyond it.
+    """
     every = [row for row in document["scores"] if row["lead_time_h"] == lead]
+    limit = _limit(document, every)
     dearest = max(document["costs"][row["model"]][cost] for row in every)
     rows = [row for row in every if document["costs"][row["model"]][cost] > FREE * dearest]
     for row, style in zip([row for row in every if row not in rows], cycle(FREE_STYLES), strict=False):
-        axes.axhline(
-            row["value"][0], color=INK, linewidth=1.1, linestyle=style, label=f"{label_of(row['model'])}, free"
-        )
+        name = f"{label_of(row['model'])}, free"
+        if row["value"][0] > limit:
+            axes.plot([], [], linestyle="none", label=f"{name}, beyond")
+        else:
+            axes.axhline(row["value"][0], color=INK, linewidth=1.1, linestyle=style, label=name)
+    rows = [row for row in rows if row["value"][0] <= limit]
     points = [(document["costs"][row["model"]][cost], row["value"][0]) for row in rows]
     shortfall = Metric.from_row(document).shortfall
     front = [p for p in sorted(points) if not any(q[0] <= p[0] and shortfall(q[1]) < shortfall(p[1]) for q in points)]
@@ -172,11 +182,23 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
         axes.set_xlim(0, max(costs) * 1.15)
         axes.locator_params(axis="x", nbins=6)
     axes.margins(y=0.1)
-    values = [value for row in every for value in row["value"]]
-    if 0 < LOG_SCALE_ABOVE * min(values) < max(values):  # or what is far worse would press all others together
+    values = [value for row in every for value in row["value"] if row["value"][0] <= limit]
+    if limit < math.inf:
+        span = limit - min(values)
+        axes.set_ylim(min(values) - 0.1 * span, limit + 0.06 * span)
+    elif 0 < LOG_SCALE_ABOVE * min(values) < max(values):  # or what is far worse would press all others together
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+
+
+def _limit(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the end of the axis where baselines are far worse than all trained models, else infinity."""
+    trained = [row["value"][2] for row in rows if document["costs"][row["model"]]["train_s"] > 0]
+    if not trained or Metric.from_row(document).better != "lower":
+        return math.inf
+    limit = BEYOND * max(trained)
+    return limit if max(row["value"][2] for row in rows) > limit else math.inf
 
 
 def _metric_name(document: Mapping[str, Any]) -> str:

@@ -101,3 +101,21 @@ def test_a_legend_of_long_names_lies_inside_and_labels_of_near_costs_are_apart(t
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "log"]
     ends = [label.get_window_extent() for label in figure.axes[0].get_xticklabels() if label.get_text()]
     assert all(left.x1 < right.x0 for left, right in pairwise(ends))
+
+
+def test_what_is_far_worse_does_not_press_trained_models_together(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison, "save_png", lambda figure, path: drawn.append(figure) or path)
+    free = {**COST, "train_s": 0.0, "infer_step_s": 1e-6}
+    errors = {"model": 1.0, "unet": 1.1, "persistence": 9.0, "solver": 0.5}
+    cases = [r for name, error in errors.items() for r in rows(name, np.full((1, 3), error))]
+    draw_comparison(compare_models(cases, {"model": COST, "unet": COST, "persistence": free, "solver": free}), tmp_path)
+    (figure,) = drawn
+    for axes in figure.axes:
+        assert axes.get_yscale() == "linear"
+        low, high = axes.get_ylim()
+        assert low < 0.5
+        assert 1.1 < high < 1.6
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "persistence, free, beyond" in names
+    assert "solver, free" in names
