@@ -204,8 +204,6 @@ def each_node_keeps_what_its_processes_hold(world: World, folder: Path, meshes: 
         for step in (1, 2):
             nodes.save(step, tensors)
         nodes.finish()
-        size = sum(file.stat().st_size for file in (disk / "from-rank-00000" / "step-00000001").glob("*.safetensors"))
-        assert size > 0
         assert nodes.newest(2) is None
         path = nodes.newest(1)
         assert path == disk / f"from-rank-0000{world.rank // 2 * 2}" / "step-00000002"
