@@ -19,7 +19,7 @@ from sciml.nn.patch import cropped
 from sciml.nn.topology import Plane, Side, Topology
 
 ALONE = Plane((Side.OPEN, Side.OPEN), (Side.OPEN, Side.OPEN))
-"""What a tile knows of what lies beyond its halo: nothing."""
+"""The surroundings of a tile and its halo, of which it knows nothing."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class AllReduce:
 
 
 InputStep = Scatter | CopyToRegion | AllGather | OwnChannels
-"""What may happen to a module's first input."""
+"""Steps that a module's first input may take."""
 OutputStep = AllToAll | GatherReplicated | AllReduce | Average
 """What may happen to a module's output."""
 

@@ -1,4 +1,4 @@
-"""What checkpoints hold of a training: weights, optimizer and average, written and taken over."""
+"""Takes what checkpoints hold of a training (weights, optimizer, average) from it, and gives it back."""
 
 from __future__ import annotations
 
