@@ -36,6 +36,7 @@ from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedF
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule
+from sciml.models.fno import FNOConfig
 
 TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
 """Tells what a model is told where that is left open: flows are the same at every x and time."""
@@ -99,7 +100,7 @@ class FluidsDomain:
                 hint="use 0, or parallel.pp=1",
             )
         check_schedule(spec.model, spec.parallel)
-        if getattr(spec.model, "degrees", 0):
+        if isinstance(spec.model, FNOConfig) and spec.model.degrees:
             raise ConfigError("flows lie in a plane", key="model.degrees", hint="use 0, or model=fno_flow_tiny")
         if spec.task.unroll > 1 and spec.parallel.tp * spec.parallel.sp * spec.parallel.pp > 1:
             raise ConfigError(
