@@ -43,13 +43,15 @@ def tuned(capsys, monkeypatch):
     return run
 
 
-def test_strategies_are_measured(tuned, tmp_path):
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_strategies_are_measured(tuned, tmp_path, devices):
     study = tmp_path / "study"
-    document, said = tuned(f"study={study}", "trials=1")
+    document, said = tuned(f"study={study}", "trials=1", f"devices={devices}", f"parallel.dp={devices}")
     (row,) = document["trials"]
     assert row["state"] == "measured", row["reason"]
     assert document["best"]["step_s"] == row["step_s"] > 0
-    assert document["best"]["command"].startswith("torchrun --standalone --nproc-per-node 2 scripts/train.py domain=")
+    start = "python" if devices == 1 else f"torchrun --standalone --nproc-per-node {devices}"
+    assert document["best"]["command"].startswith(f"{start} scripts/train.py domain=")
     assert row["peak_bytes"] > 50e6
     assert row["steps"] == 4
     assert "trial 1/1" in said

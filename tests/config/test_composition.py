@@ -17,8 +17,9 @@ from sciml.run.spec import RunSpec
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_is_valid(experiment):
-    RunSpec.build(compose("train", [f"experiment={experiment}"]).config)
+def test_every_experiment_and_each_of_its_reference_models_is_valid(experiment):
+    spec = RunSpec.build(compose("train", [f"experiment={experiment}"]).config)
+    assert all(reference.spec.model.kind for reference in build_reference_models(spec))
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -27,12 +28,6 @@ def test_every_model_is_valid(model):
     domain = "fluids" if "_flow_" in model else domains[0]
     spec = RunSpec.build(compose("train", [f"domain={domain}", f"model={model}"]).config)
     assert spec.model.kind
-    assert all(reference.spec.model.kind for reference in build_reference_models(spec))
-
-
-@pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_reference_model_is_valid(experiment):
-    spec = RunSpec.build(compose("train", [f"experiment={experiment}"]).config)
     assert all(reference.spec.model.kind for reference in build_reference_models(spec))
 
 

@@ -108,7 +108,7 @@ class TestClimate(DomainConformance):
 CLIMAX = ("model=climax_tiny", "trainer.valid_every=1000", "trainer.max_steps=40", "optim.lr=5e-3")
 
 
-@pytest.mark.parametrize("predicts", ["increment", "state"])
+@pytest.mark.parametrize("predicts", ["increment", pytest.param("state", marks=pytest.mark.slow)])
 def test_a_climax_trains_is_saved_and_starts_another(small, predicts, tmp_path):
     """What it predicts changes nothing for those who use it."""
     overrides = [*QUICK, *small, *CLIMAX, f"model.predicts={predicts}", f"runs_dir={tmp_path}"]

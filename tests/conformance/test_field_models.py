@@ -67,8 +67,11 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("domain", ["climate", "fluids"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    ("domain", "kind"),
+    [("climate", "uvit"), *(("fluids", kind) for kind in MODELS),
+     *(pytest.param("climate", kind, marks=pytest.mark.slow) for kind in MODELS if kind != "uvit")],
+)  # fmt: skip
 def test_the_loss_falls_and_a_saved_model_predicts_the_same(domain, kind, tmp_path, flows):
     training = start_session(configured(domain, kind, tmp_path, flows))
     before = training.trainer.validate()["loss"]
@@ -85,7 +88,7 @@ def test_the_loss_falls_and_a_saved_model_predicts_the_same(domain, kind, tmp_pa
         assert torch.equal(found.values[name], value)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_both_optimizers_train_convolutions(optimizer, tmp_path, flows):
     training = start_session(configured("climate", "unet", tmp_path, flows, f"optim={optimizer}"))
     before = training.trainer.validate()["loss"]

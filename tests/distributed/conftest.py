@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sciml.testing.ranks import Ranks
+from sciml.testing.ranks import PRELOADED, Ranks
 from sciml.testing.ranks import ranks as ranks_of
+
+PRELOADED.append("tests.distributed.cases")  # else each process of each group imports it
 
 
 @pytest.fixture(scope="session")

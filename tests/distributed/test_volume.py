@@ -296,10 +296,15 @@ SLOW: dict[str, dict[str, Any]] = {
     "sp2-zero2": {"sp": 2, "shard": 2, "zero": 2},
     "pp2-dp2": {"pp": 2, "dp": 2},
 }
-ALWAYS = {"none": tuple(FAST), "full": ("tp2", "sp2", "cp2", "zero3"), "selective": ("tp2", "cp2")}
-"""Meshes that are always tried, by how activations are recomputed."""
+TRIED = {"none": tuple(FAST), "full": ("tp2", "sp2", "cp2", "zero3"), "selective": ("tp2", "cp2")}
+"""Meshes that are tried, by how activations are recomputed."""
+SELDOM = {("sp2", "full"), ("cp2", "full"), ("tp2", "selective")}
 RUNS = [
-    *(pytest.param(FAST[name], how, id=f"{name}-{how}") for how, names in ALWAYS.items() for name in names),
+    *(
+        pytest.param(FAST[name], how, id=f"{name}-{how}", marks=[pytest.mark.slow] if (name, how) in SELDOM else [])
+        for how, names in TRIED.items()
+        for name in names
+    ),
     *(pytest.param(degrees, "none", id=name, marks=pytest.mark.slow) for name, degrees in SLOW.items()),
     pytest.param(SLOW["tp2-sp2"], "full", id="tp2-sp2-full", marks=pytest.mark.slow),
 ]

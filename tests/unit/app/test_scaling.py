@@ -23,7 +23,7 @@ from sciml.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
 TOY = ["--config-dir", str(ROOT / "tests" / "conformance" / "toy" / "conf"), "domain=toy", "trainer.num_threads=1",
-       "trainer.global_batch_size=4", "data.num_samples=16", "model.depth=1", "sizes=[0.5,1,2]"]  # fmt: skip
+       "trainer.global_batch_size=4", "data.num_samples=16", "model.depth=1", "sizes=[1,1.5,2]"]  # fmt: skip
 
 
 PLANNED = {"climate": [], "fluids": ["data.simulate.count=3", "data.simulate.frames=12",

@@ -301,6 +301,13 @@ def check(files: dict[str, Path]) -> None:
 
 
 ALL = {"skill", "skill_by_lead_time", "forecast", "vorticity", "animation", "spectra", "conservation"}
+EITHER = pytest.mark.parametrize(
+    "data_set", [pytest.param(AIR, marks=pytest.mark.slow, id="air"), pytest.param(CHANNEL, id="channel")]
+)
+
+
+def figures_of(data_set: DataSet) -> set[str]:
+    return ALL if data_set.has_totals else ALL - {"conservation"}
 
 
 def test_all_figures_draw_the_most_telling_first(tmp_path):
@@ -333,11 +340,11 @@ def test_several_data_sets_draw(tmp_path):
     check(files)
 
 
-def test_a_forecast_without_truth_mesh_or_scores_draws(tmp_path):
-    schema = schema_of(AIR)
-    example = example_of(AIR, with_truth=False, model={"patch_size": 16, "ratios": []})
-    files = drawn(fluids_figures(result_of(schema, example, [], {"kind": "other"})), tmp_path)
-    assert set(files) == {"forecast", "vorticity", "animation", "spectra", "conservation"}
+@EITHER
+def test_a_forecast_without_truth_mesh_or_scores_draws(data_set, tmp_path):
+    example = example_of(data_set, with_truth=False, model={"patch_size": 16, "ratios": []})
+    files = drawn(fluids_figures(result_of(schema_of(data_set), example, [], {"kind": "other"})), tmp_path)
+    assert set(files) == figures_of(data_set) - {"skill", "skill_by_lead_time"}
     check(files)
 
 
@@ -346,8 +353,9 @@ def test_one_step_is_no_motion():
     assert names == {"forecast", "vorticity", "spectra", "conservation"}
 
 
-def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
-    schema, example = schema_of(AIR), example_of(AIR, num_leads=3)
+@EITHER
+def test_a_forecast_that_is_no_longer_finite_draws(data_set, tmp_path):
+    schema, example = schema_of(data_set), example_of(data_set, num_leads=3)
     example["forecast"][2:] = np.inf
     example["forecast"][1, :, 3] = np.nan
     scores = scores_of(schema)
@@ -356,7 +364,7 @@ def test_a_forecast_that_is_no_longer_finite_draws(tmp_path):
         row["baseline"]["uniform_fine"] = float("inf")
         row["baseline"]["persistence"] = None
     files = drawn(fluids_figures(result_of(schema, example, scores)), tmp_path)
-    assert set(files) == ALL
+    assert set(files) == figures_of(data_set)
     check(files)
 
 

@@ -21,22 +21,29 @@ ODD = [
 
 
 def path_of(value):
-    return compose("train", ["domain=climate", f"data.path={value}"]).config["data"]["path"]
+    return paths_of([value])[0]
 
 
-@pytest.mark.parametrize("value", ODD)
-def test_text_is_what_was_typed(value):
-    composed = compose("evaluate", [f"data.path={value}"])
-    assert composed.overrides == {"data.path": value}
-    assert path_of(value) == value
+def paths_of(values):
+    """Returns what a training is told where values are typed for keys of its data, all in one command."""
+    typed = [f"data.path_{number}={value}" for number, value in enumerate(values)]
+    told = compose("train", ["domain=climate", *typed]).config["data"]
+    return [told[f"path_{number}"] for number in range(len(values))]
 
 
-def test_any_text_is_what_was_typed():
-    letters = random.Random(0)
-    for _ in range(40):
-        value = "x" + "".join(letters.choices("ab7 ,.:;'\"\\[](){}=#&!*?@|<>^%$~`+-/\té", k=letters.randint(1, 12)))
-        assert as_override(f"data.path={value}").startswith("data.path=")
-        assert path_of(value) == value, value
+def test_text_is_what_was_typed():
+    typed = {f"data.path_{number}": value for number, value in enumerate(ODD)}
+    assert compose("evaluate", [f"{key}={value}" for key, value in typed.items()]).overrides == typed
+    assert paths_of(ODD) == ODD
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+def test_any_text_is_what_was_typed(seed):
+    letters = random.Random(seed)
+    alphabet = "ab7 ,.:;'\"\\[](){}=#&!*?@|<>^%$~`+-/\té"
+    values = ["x" + "".join(letters.choices(alphabet, k=letters.randint(1, 12))) for _ in range(100)]
+    assert all(as_override(f"data.path={value}").startswith("data.path=") for value in values)
+    assert paths_of(values) == values
 
 
 @pytest.mark.parametrize("value", ["~/era5.nc", "~", "~/a b,c.nc"])
