@@ -35,8 +35,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, join, pick_device
 from sciml.models.vit import Block, ViTConfig
 from sciml.parallel.placement import Placement
-from sciml.planning.cluster import GB, ClusterConfig, Link
-from sciml.planning.communication import MICROSECONDS
+from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Link
 from sciml.planning.op_meter import Meter, OpCount
 from sciml.training.config import OptimConfig
 from sciml.training.optimizer import build_optimizer, optimizer_spec

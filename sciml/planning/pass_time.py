@@ -11,8 +11,9 @@ import numpy as np
 
 from sciml.distributed.axes import Role, axes_in, axes_of
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Shares
-from sciml.planning.communication import Links, boundary_crossings
+from sciml.planning.communication import boundary_crossings
 from sciml.planning.costs import AffineCost, OpCost, StageProfile
+from sciml.planning.links import Links
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import distinct_stages
 from sciml.planning.pipeline import blocks_of_ranks, middle_stages

@@ -9,8 +9,9 @@ from typing import Any
 
 from sciml.distributed.axes import Role
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Efficiency
-from sciml.planning.communication import CommunicationModel, Links, Message, cut_axes
+from sciml.planning.communication import CommunicationModel, Message, cut_axes
 from sciml.planning.costs import FLOAT32, AffineCost
+from sciml.planning.links import Links
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import RankParameters

@@ -88,9 +88,9 @@ class DomainConformance:
 
     def test_loss_falls(self, tmp_path: Path) -> None:
         training = self.training(tmp_path, "trainer.save_every=1000", "trainer.valid_every=1000", *self.falling)
-        before = training.trainer.validate()["loss"]
+        before = training.trainer.validation.run()["loss"]
         training.trainer.fit()
-        after = training.trainer.validate()["loss"]
+        after = training.trainer.validation.run()["loss"]
         assert after < 0.9 * before
 
     def test_rollout_is_repeated_advance(self, trained: TrainingSession) -> None:
@@ -111,7 +111,7 @@ class DomainConformance:
         loaded = load_run(trained.folder, checkpoint="latest")
         source = trained.trainer.splits.test
         batch = source.collate([source.sample(0, np.random.default_rng(0))])
-        with trained.trainer.evaluation_weights() as model:
+        with trained.trainer.validation.weights() as model:
             kept = trained.trainer.task.predict(model, batch)
         with torch.no_grad():
             _assert_equal(loaded.task.predict(loaded.model, batch), kept)

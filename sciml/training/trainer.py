@@ -5,25 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from sciml.core.errors import ConfigError, RunError, SciMLError
 from sciml.core.seeding import seed_step
-from sciml.data.loader import ShuffledSampler, evaluation_batches, training_batches
+from sciml.data.loader import ShuffledSampler, training_batches
 from sciml.distributed.axes import Role
 from sciml.distributed.launcher import launched
 from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import FollowsTraining
 from sciml.domain.protocol import Splits, Task
-from sciml.domain.score import Score
-from sciml.forecast.evaluation import mean_skill, score_baselines, score_model, score_table
 from sciml.training.breakdown import Breakdown
 from sciml.training.callbacks import Callback, is_logged
 from sciml.training.checkpoint import CheckpointStore, read_manifest
@@ -42,6 +36,7 @@ from sciml.training.schedule import learning_rate
 from sciml.training.step_math import NotFiniteError, StepOutput
 from sciml.training.stopping import Stopping
 from sciml.training.utilization import ModelFlops
+from sciml.training.validation import Validation
 
 PINS = ("cuda", "xpu")
 """Devices that copy from pinned memory while they compute."""
@@ -94,12 +89,12 @@ class Trainer:
         self.on_nodes, self.flops = on_nodes, flops
         self.average = WeightAverage(engine.weights(), optim.ema_decay) if optim.ema_decay else None
         self.saved = SavedTraining(engine, self.average, optim.name)
+        self.validation = Validation(config, engine, task, splits.valid, self.average, seed)
         self.breakdown = Breakdown(mesh)
         self.compilation = Compilation(config.compile, engine, task)
         self.pace = Pace()
         self.energy = EnergyMeter(mesh.device, local_rank=launched().local_rank)
         self.step = 0
-        self.baseline_scores: dict[str, list[Score]] | None = None
         self.stream = ShuffledSampler(len(splits.train), config.global_batch_size, seed)
 
     def fit(self, callbacks: Sequence[Callback] = ()) -> bool:
@@ -136,7 +131,7 @@ class Trainer:
                 if saves:
                     self.save(on_nodes=not due)
                 if validates:
-                    record = self.validate()
+                    record = self.validation.run()
                     for callback in callbacks:
                         callback.on_validation(self.step, record)
                     self._keep_if_best(record, saved=due)
@@ -249,50 +244,6 @@ class Trainer:
         checkpoint = f"the last good checkpoint is {latest}" if latest else "no checkpoint had been saved yet"
         advice = "; try a smaller optim.lr" if isinstance(error, NotFiniteError) else ""
         return type(error)(f"step {self.step + 1}: {error}; {checkpoint}{advice}")
-
-    def validate(self) -> dict[str, float]:
-        """Returns the loss on the validation samples, and the skill against each baseline, with the averaged
-        weights.
-        """
-        if len(self.splits.valid) == 0:
-            return {}
-        if isinstance(self.task, FollowsTraining):
-            self.task.at_step(None, self.config.max_steps)
-        with self.evaluation_weights() as model:
-            weight, total = 0.0, torch.zeros((), dtype=self.mesh.world.wide, device=self.mesh.device)
-            for batch in self._valid_batches():
-                output = self.task.loss(model, batch.to(self.mesh.device))
-                total += output.loss.to(total) * output.weight
-                weight += output.weight
-            scores = score_model(self.task, model, self._valid_batches(), self.mesh)
-        loss = self._mean(total, weight)
-        if self.baseline_scores is None:
-            baselines = self.task.baselines()
-            self.baseline_scores = score_baselines(self.task, self._valid_batches(), self.mesh, baselines)
-        return {"loss": loss, **mean_skill(score_table(scores, self.baseline_scores))}
-
-    @contextmanager
-    def evaluation_weights(self):
-        """Gives the model in evaluation mode, with the averaged weights where an average is kept."""
-        with ExitStack() as stack:
-            if self.average is not None:
-                stack.enter_context(self.average.applied(self.engine.weights()))
-            yield stack.enter_context(self.engine.evaluation())
-
-    def _valid_batches(self) -> Any:
-        return evaluation_batches(
-            self.splits.valid,
-            batch_size=self.config.micro_batch(self.mesh.num_data_ranks),
-            seed=self.seed,
-            rank=self.mesh.data_rank,
-            num_ranks=self.mesh.num_data_ranks,
-            limit=self.config.valid_samples,
-        )
-
-    def _mean(self, total: Float[Tensor, ""], weight: float) -> float:
-        sums = torch.stack([total, torch.full_like(total, weight)])
-        self.mesh.add([sums])
-        return (sums[0] / sums[1]).item()
 
     def save(self, *, on_nodes: bool = False) -> None:
         """Saves weights, optimizer, average and position, in the run's folder or on the disks of the nodes."""

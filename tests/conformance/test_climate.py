@@ -114,12 +114,12 @@ def test_a_climax_trains_is_saved_and_starts_another(small, predicts, tmp_path):
     overrides = [*QUICK, *small, *CLIMAX, f"model.predicts={predicts}", f"runs_dir={tmp_path}"]
     run = start_session(compose("train", overrides))
     trainer = run.trainer
-    before = trainer.validate()["loss"]
+    before = trainer.validation.run()["loss"]
     trainer.fit()
     loaded = load_run(run.folder, checkpoint="latest")
-    assert trainer.validate()["loss"] < 0.9 * before
+    assert trainer.validation.run()["loss"] < 0.9 * before
     batch = trainer.splits.test.collate([trainer.splits.test.sample(0, np.random.default_rng(0))])
-    with trainer.evaluation_weights() as model, torch.no_grad():
+    with trainer.validation.weights() as model, torch.no_grad():
         kept = trainer.task.predict(model, batch).values["fields"]
         assert torch.equal(loaded.task.predict(loaded.model, batch).values["fields"], kept)
     fine = start_session(compose("train", [*overrides, f"init_from={run.folder.path}", "data.channels=[t2m,u10]"]))

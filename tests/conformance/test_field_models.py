@@ -74,13 +74,13 @@ def _one_thread():
 )  # fmt: skip
 def test_the_loss_falls_and_a_saved_model_predicts_the_same(domain, kind, tmp_path, flows):
     training = start_session(configured(domain, kind, tmp_path, flows))
-    before = training.trainer.validate()["loss"]
+    before = training.trainer.validation.run()["loss"]
     training.trainer.fit()
-    assert training.trainer.validate()["loss"] < 0.98 * before
+    assert training.trainer.validation.run()["loss"] < 0.98 * before
     loaded = load_run(training.folder, checkpoint="latest")
     source = training.trainer.splits.test
     batch = source.collate([source.sample(0, np.random.default_rng(0))])
-    with training.trainer.evaluation_weights() as model:
+    with training.trainer.validation.weights() as model:
         kept = training.trainer.task.predict(model, batch)
     with torch.no_grad():
         found = loaded.task.predict(loaded.model, batch)
@@ -91,9 +91,9 @@ def test_the_loss_falls_and_a_saved_model_predicts_the_same(domain, kind, tmp_pa
 @pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_both_optimizers_train_convolutions(optimizer, tmp_path, flows):
     training = start_session(configured("climate", "unet", tmp_path, flows, f"optim={optimizer}"))
-    before = training.trainer.validate()["loss"]
+    before = training.trainer.validation.run()["loss"]
     training.trainer.fit()
-    assert training.trainer.validate()["loss"] < 0.98 * before
+    assert training.trainer.validation.run()["loss"] < 0.98 * before
 
 
 @pytest.mark.parametrize("kind", ["unet", "fno"])

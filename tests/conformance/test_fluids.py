@@ -79,7 +79,7 @@ class TestFluids(DomainConformance):
         training.trainer.fit()
         source, task = training.trainer.splits.test, training.trainer.task
         batch = source.collate([source.sample(0, np.random.default_rng(0))])
-        with training.trainer.evaluation_weights() as model:
+        with training.trainer.validation.weights() as model:
             for step, prediction in rollout(task, model, batch):
                 moved = (prediction.values["flow"] - step.parts["flow"].state).double()
                 assert moved[:, 0].abs().max() > 1e-6

@@ -10,7 +10,7 @@ from sciml.planning.memory import MemoryModel
 from sciml.planning.strategy import Strategy, TrainingSpec
 from tests.distributed.cases import GLOBAL_BATCH, MICRO_BATCH
 from tests.distributed.test_parity import size_of
-from tests.distributed.test_volume import TRIED, FAST, SLOW, Step, formula
+from tests.distributed.test_volume import FAST, SLOW, TRIED, Step, formula
 from tests.unit.planning.models import cluster, small
 
 

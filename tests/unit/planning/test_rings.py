@@ -7,7 +7,7 @@ import pytest
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import Efficiency
 from sciml.planning.cluster_here import cluster_of, over_nodes
-from sciml.planning.communication import Links
+from sciml.planning.links import Links
 from sciml.planning.strategy import Strategy
 from tests.unit.planning.models import cluster
 

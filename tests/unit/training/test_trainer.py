@@ -13,6 +13,8 @@ def failing(error):
     """A trainer whose engine fails in its first step."""
 
     class Engine:
+        mesh = Mesh.alone()
+
         def launch_step(self, task, batches, lr):
             raise error
 
@@ -20,8 +22,8 @@ def failing(error):
             return {}
 
     checkpoints = SimpleNamespace(finish=lambda: None, latest=lambda: None)
-    splits = SimpleNamespace(train=[0] * 16)
-    options = {"seed": 0, "mesh": Mesh.alone(), "engine": Engine(), "task": None, "splits": splits}
+    splits = SimpleNamespace(train=[0] * 16, valid=[])
+    options = {"seed": 0, "mesh": Engine.mesh, "engine": Engine(), "task": None, "splits": splits}
     return Trainer(TrainerConfig(), OptimConfig(), **options, checkpoints=checkpoints)
 
 
