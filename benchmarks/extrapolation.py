@@ -40,6 +40,7 @@ VARIANTS = {
     "zbl": (),
     "pair": ("task.baseline=pair",),
     "eam": ("task.baseline=eam",),
+    "meam": ("task.baseline=meam",),
     "tensornet": ("model.layer=tensornet", "model.num_layers=2"),
 }
 

@@ -1,6 +1,6 @@
 """Decides what a specification leaves to its data: the priors under the network.
 
-A potential of pairs and embedded atoms is learned from where it explains much of the forces of structures that it was
+A modified embedded-atom potential is learned from where it explains much of the forces of structures that it was
 not fitted to: what it says of structures unlike the training set is then better than what a free network says.
 """
 
@@ -63,14 +63,15 @@ def planned_defaults(spec: MaterialsSpec) -> DataDefaults:
 
 
 def with_baseline(spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics) -> MaterialsStatistics:
-    """Returns statistics with a potential of pairs or embedded atoms, fitted to the training forces.
+    """Returns statistics with the potential that was chosen, fitted to the training forces.
 
     There is none beside exact energies of free atoms, from which its shift cannot be told, and where forces are few.
     """
-    if not _may_have_baseline(spec, store):
+    kind = spec.task.baseline
+    if kind == "auto" or kind == "none" or not _may_have_baseline(spec, store):
         return statistics
     reach, repulsion = _reach(spec, store, spec.model.repulsion)
-    fitted = fit_pair_baseline(store, reach, embedded=spec.task.baseline == "eam", repulsion=repulsion)
+    fitted = fit_pair_baseline(store, reach, kind, repulsion=repulsion)
     return statistics if fitted is None else replace(statistics, pair=fitted.to_tensors())
 
 
@@ -86,15 +87,15 @@ def _reach(spec: MaterialsSpec, store: MaterialsStore, repulsion: str) -> tuple[
 
 def _judged(store: MaterialsStore, reach: float, repulsion: ScreenedRepulsion | None) -> tuple[str, str]:
     """Returns the baseline that the data deserve, and the sentence that says why."""
-    left = left_by_baseline(store, reach, embedded=True, repulsion=repulsion)
+    left = left_by_baseline(store, reach, "meam", repulsion=repulsion)
     if left is None:
         return "none", ""
     of_forces = f"explains {max(0.0, 1 - left):.0%} of the forces of structures that it was not fitted to"
     if left > 1 - MUCH:
         return "none", f"task.baseline=none: a potential of embedded atoms {of_forces}"
     return (
-        "eam",
-        f"the network learns the difference to a potential of embedded atoms, which {of_forces}: task.baseline=eam",
+        "meam",
+        f"the network learns the difference to a potential of embedded atoms, which {of_forces}: task.baseline=meam",
     )
 
 

@@ -99,7 +99,7 @@ class MaterialsDomain:
 
     def splits(self, spec: MaterialsSpec, fitted: FittedData | None = None) -> MaterialsSplits:
         made = _splits(spec, fitted)
-        if fitted is not None or spec.task.baseline not in ("pair", "eam"):
+        if fitted is not None:
             return made
         return replace(made, statistics=with_baseline(spec, made.store, made.statistics))
 

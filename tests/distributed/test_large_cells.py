@@ -48,7 +48,7 @@ def potential(layer: str, members: int) -> tuple[MaterialsTask, torch.nn.Module]
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     pair = PairBaseline(
         torch.randn(3, FUNCTIONS, generator=generator).double(), torch.zeros(3, 3, FUNCTIONS).double(),
-        torch.randn(3, EMBEDDINGS, generator=generator).double(),
+        torch.randn(3, EMBEDDINGS["meam"], generator=generator).double(),
         torch.zeros(3).double(), torch.tensor(4.0).double(), torch.tensor(1.0).double(),
     )  # fmt: skip
     known = statistics()

@@ -15,11 +15,11 @@ from domains.materials.training.pair_baseline import (
     EMBEDDINGS,
     FUNCTIONS,
     RADIUS,
+    Kind,
     PairBaseline,
     PairResult,
     bells,
-    densities,
-    embeddings,
+    surroundings,
 )
 from sciml.nn.repulsion import ScreenedRepulsion, atomic_radii
 
@@ -38,8 +38,8 @@ MOST_EDGES, JUDGING_EDGES, BLOCK_EDGES, FEWEST = 1_500_000, 300_000, 60_000, 20
 def fit_pair_baseline(
     store: MaterialsStore,
     reach: float,
+    kind: Kind,
     *,
-    embedded: bool = False,
     repulsion: ScreenedRepulsion | None = None,
     seed: int = 0,
 ) -> PairBaseline | None:
@@ -47,28 +47,28 @@ def fit_pair_baseline(
 
     Args:
         reach: where it ends, A; no more than the store's cutoff.
-        embedded: whether atoms gain energy by the density around them, too.
+        kind: of the potential.
         repulsion: what stands under the model beside it, so that it is fitted to the rest.
 
     Returns:
         None where the store has too few forces.
     """
     chosen = _having_forces(store, MOST_EDGES, seed)
-    return _fitted(store, chosen, reach, embedded, repulsion).solved() if len(chosen) >= FEWEST else None
+    return _fitted(store, chosen, reach, kind, repulsion).solved() if len(chosen) >= FEWEST else None
 
 
 def left_by_baseline(
     store: MaterialsStore,
     reach: float,
+    kind: Kind,
     *,
-    embedded: bool = False,
     repulsion: ScreenedRepulsion | None = None,
     seed: int = 0,
 ) -> float | None:
     """Returns the share of the forces, as rms, that a potential fitted to most training structures leaves of others.
 
     Args:
-        reach, embedded: as in :func:`fit_pair_baseline`.
+        reach, kind: as in :func:`fit_pair_baseline`.
         repulsion: what stands beside; the share is of what it leaves.
 
     Returns:
@@ -78,8 +78,8 @@ def left_by_baseline(
     num_judged = len(chosen) // 5
     if num_judged < FEWEST:
         return None
-    fitted = _fitted(store, chosen[num_judged:], reach, embedded, repulsion)
-    judged = _fitted(store, chosen[:num_judged], reach, embedded, repulsion)
+    fitted = _fitted(store, chosen[num_judged:], reach, kind, repulsion)
+    judged = _fitted(store, chosen[:num_judged], reach, kind, repulsion)
     return (judged.left_by(fitted.coefficients()) * judged.rows / judged.squares) ** 0.5 if judged.squares else None
 
 
@@ -98,10 +98,10 @@ def _fitted(
     store: MaterialsStore,
     chosen: Int[np.ndarray, "structure"],
     reach: float,
-    embedded: bool,
+    kind: Kind,
     repulsion: ScreenedRepulsion | None,
 ) -> _Fit:
-    fit = _Fit(store.schema.elements, reach, embedded, repulsion)
+    fit = _Fit(store.schema.elements, reach, kind, repulsion)
     for numbers in _blocks(store.arrays.num_edges[chosen]):
         samples = [store.sample(int(index)) for index in chosen[numbers]]
         fit.add(collate(samples, store.schema.labels, torch.float64))
@@ -116,10 +116,9 @@ def _blocks(num_edges: np.ndarray) -> list[np.ndarray]:
 class _Fit:
     """Adds up the normal equations of a fit, and the energies that fix its shift."""
 
-    def __init__(
-        self, elements: Sequence[int], reach: float, embedded: bool, repulsion: ScreenedRepulsion | None
-    ) -> None:
+    def __init__(self, elements: Sequence[int], reach: float, kind: Kind, repulsion: ScreenedRepulsion | None) -> None:
         self.elements, self.reach, self.repulsion = torch.tensor(elements), reach, repulsion
+        self.columns = EMBEDDINGS[kind]
         count = len(elements)
         upper = torch.triu_indices(count, count, 1)
         if (count + upper.shape[1]) * FUNCTIONS > MOST_COEFFICIENTS:
@@ -127,7 +126,7 @@ class _Fit:
         self.pairs = torch.full((count, count), -1)
         self.pairs[upper[0], upper[1]] = self.pairs[upper[1], upper[0]] = count + torch.arange(upper.shape[1])
         self.num_pairs = (count + upper.shape[1]) * FUNCTIONS
-        self.size = self.num_pairs + embedded * count * EMBEDDINGS
+        self.size = self.num_pairs + count * self.columns
         self.gram, self.right = torch.zeros(self.size, self.size).double(), torch.zeros(self.size).double()
         self.composition: list[Tensor] = []
         self.energies: list[Tensor] = []
@@ -180,14 +179,15 @@ class _Fit:
         slopes = _slopes(values, lengths)
         energies = 0.5 * self._table(values.detach(), places, batch, graphs, batch.num_samples)
         forces = [self._table(slopes * unit[:, [axis]], places, batch, batch.receivers, atoms) for axis in range(3)]
-        if self.size > self.num_pairs:
-            gained = embeddings(densities(lengths, scale, self.reach), batch.receivers, atoms)
-            slopes = _slopes(gained, lengths)
+        if self.columns:
+            moved = vectors.clone().requires_grad_()
+            gained = surroundings(moved, scale, self.reach, batch, self.columns)
+            pulls = _slopes(gained, moved)
             columns = self._by_element(gained.detach(), places, batch.graph_index, batch.num_samples)
             energies = torch.cat([energies, columns], dim=1)
             of_edges = places[batch.receivers]
             for axis in range(3):
-                pull = slopes * unit[:, [axis]]
+                pull = pulls[:, axis]
                 columns = self._by_element(pull, of_edges, batch.receivers, atoms)
                 columns = columns - self._by_element(pull, of_edges, batch.senders, atoms)
                 forces[axis] = torch.cat([forces[axis], columns], dim=1)
@@ -202,7 +202,7 @@ class _Fit:
     ) -> Float[Tensor, "row coefficient"]:
         """Adds up values in each row, those of each element apart."""
         count = len(self.elements)
-        table = values.new_zeros(num_rows * count, EMBEDDINGS).index_add(0, rows * count + places, values)
+        table = values.new_zeros(num_rows * count, self.columns).index_add(0, rows * count + places, values)
         return table.unflatten(0, (num_rows, count)).flatten(1)
 
     def _table(
@@ -255,7 +255,9 @@ class _Fit:
         return PairBaseline(solution[:count], corrections, embedding, shift, reach, scale)
 
 
-def _slopes(values: Float[Tensor, "_ column"], lengths: Float[Tensor, "edge"]) -> Float[Tensor, "edge column"]:
-    """Returns how the sum of each column changes with each length."""
-    columns = [torch.autograd.grad(values[:, k].sum(), lengths, retain_graph=True)[0] for k in range(values.shape[1])]
-    return torch.stack(columns, dim=1)
+def _slopes(
+    values: Float[Tensor, "_ column"], edges: Float[Tensor, "edge *axis"]
+) -> Float[Tensor, "edge *axis column"]:
+    """Returns how the sum of each column changes with each edge's length, or vector."""
+    columns = [torch.autograd.grad(values[:, k].sum(), edges, retain_graph=True)[0] for k in range(values.shape[1])]
+    return torch.stack(columns, dim=-1)

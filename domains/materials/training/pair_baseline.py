@@ -1,18 +1,20 @@
-"""A potential of pairs under the network, or an embedded-atom one: what the network starts from.
+"""A potential of pairs or embedded atoms under the network: what the network starts from.
 
 Functions of an element are found where it is alone, and those of two elements are their mean, with a small correction.
 So a pair that was never seen hot, or at all, has a sensible curve, where a network extrapolates freely. The mean of the
 elements' functions at a distance scaled by their radii is the simplest of the rules by which alloys are mixed, see
 Johnson (1989), https://doi.org/10.1103/PhysRevB.39.12554. An atom may also gain energy by how densely it is surrounded
 (the embedded-atom method: Daw and Baskes, 1984, https://doi.org/10.1103/PhysRevB.29.6443); which elements surround it
-makes no difference there, so alloys follow from the metals.
+makes no difference there, so alloys follow from the metals. In a modified embedded-atom potential (Baskes, 1992,
+https://doi.org/10.1103/PhysRevB.46.2727) it also counts how uneven the surroundings are, in which direction and along
+which axes: bonds of body-centered metals have directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +31,10 @@ SHELLS, SHELL_WIDTH = (2.2, 2.8, 3.4, 4.2), 0.5
 """Where the bells stand that add up to densities, A, scaled as above, and how wide they are."""
 SOFTENING, LARGE_DENSITY = 0.05, 20.0
 """Densities whose root is still smooth at zero, and whose square counts as one."""
-EMBEDDINGS = 2 * len(SHELLS)
+Kind = Literal["pair", "eam", "meam"]
+"""Pairs alone; embedded atoms, too; and their modified form."""
+EMBEDDINGS: dict[Kind, int] = {"pair": 0, "eam": 2 * len(SHELLS), "meam": 4 * len(SHELLS)}
+"""Numbers by which each kind describes an atom's surroundings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PairBaseline:
     Attributes:
         elements: coefficients of each element's functions, eV.
         corrections: of each pair's, symmetric and zero for like pairs.
-        embedding: of what each element gains by the density around it, eV; no columns in a potential of pairs.
+        embedding: of what each element gains by its surroundings, eV; as many columns as the kind has.
         shift: energy that an atom of each element has of it on average, which is left to the reference energies, eV.
         reach: where it ends, A.
         scale: rms of what it leaves of a force component, eV/A: the unit of what the network says, which so stays small
@@ -126,7 +131,7 @@ def evaluate(
         pairs = 0.5 * (weights * bells(lengths, scale, reach)).sum(1)
         energies = pairs.new_zeros(len(places)).index_add(0, batch.receivers, pairs)
         if baseline.embedding.shape[1]:
-            values = embeddings(densities(lengths, scale, reach), batch.receivers, len(places))
+            values = surroundings(moved, scale, reach, batch, baseline.embedding.shape[1])
             energies = energies + (baseline.embedding.to(moved)[places] * values).sum(1)
         pull = torch.autograd.grad(energies.sum(), moved)[0] if gradients else None
     return PairResult(energies.detach() - baseline.shift.to(energies)[places], pull)
@@ -141,20 +146,37 @@ def bells(
     return _ended(lengths, reach) * torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / width).square())
 
 
-def densities(
-    lengths: Float[Tensor, "edge"], scale: Float[Tensor, "edge"], reach: float | Float[Tensor, ""]
-) -> Float[Tensor, "edge shell"]:
-    """Returns what a neighbor adds to the densities around an atom, one for each shell."""
-    centers = lengths.new_tensor(SHELLS)
-    return _ended(lengths, reach) * torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / SHELL_WIDTH).square())
-
-
-def embeddings(
-    densities: Float[Tensor, "edge shell"], receivers: Int[Tensor, "edge"], num_atoms: int
+def surroundings(
+    vectors: Float[Tensor, "edge 3"],
+    scale: Float[Tensor, "edge"],
+    reach: float | Float[Tensor, ""],
+    batch: GraphBatch,
+    columns: int,
 ) -> Float[Tensor, "atom density"]:
-    """Returns functions of the densities around atoms: roots, as of bonds by their number, and squares."""
-    total = densities.new_zeros(num_atoms, len(SHELLS)).index_add(0, receivers, densities)
-    return torch.cat([(total + SOFTENING).sqrt() - SOFTENING**0.5, total.square() / LARGE_DENSITY], dim=1)
+    """Returns how atoms are surrounded, shell by shell: roots of the densities, as of bonds by their number, and
+    squares; in a modified potential also the squares of the densities' directions and of what they stretch along axes.
+
+    Args:
+        scale: of the distances of edges.
+        columns: how many numbers of those that the richest kind has.
+    """
+    lengths = vectors.square().sum(1).sqrt()
+    centers = lengths.new_tensor(SHELLS)
+    bells = torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / SHELL_WIDTH).square())
+    weights = _ended(lengths, reach) * bells
+
+    def around(values: Float[Tensor, "edge shell *part"]) -> Float[Tensor, "atom shell *part"]:
+        return values.new_zeros(len(batch.positions), *values.shape[1:]).index_add(0, batch.receivers, values)
+
+    total = around(weights)
+    found = [(total + SOFTENING).sqrt() - SOFTENING**0.5, total.square() / LARGE_DENSITY]
+    if columns > EMBEDDINGS["eam"]:
+        directions = vectors / lengths[:, None]
+        axes = directions[:, :, None] * directions[:, None] - torch.eye(3).to(vectors) / 3
+        pointing = around(weights[:, :, None] * directions[:, None])
+        stretched = around(weights[:, :, None, None] * axes[:, None])
+        found += [pointing.square().sum(2) / LARGE_DENSITY, stretched.square().sum((2, 3)) / LARGE_DENSITY]
+    return torch.cat(found, dim=1)
 
 
 def _ended(lengths: Float[Tensor, "edge"], reach: float | Float[Tensor, ""]) -> Float[Tensor, "edge 1"]:

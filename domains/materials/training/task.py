@@ -36,9 +36,9 @@ class MaterialsTaskConfig:
     Attributes:
         targets: by the name of their label; ``energy`` brings forces and stress.
         baseline: what the network learns the difference to: ``pair``, a potential of pairs fitted to the training
-            forces when a run begins, ``eam``, one of pairs and embedded atoms, ``none``, as in runs whose file says
-            nothing of it, or ``auto``: ``eam`` where it explains much of the forces of structures that it was not
-            fitted to.
+            forces when a run begins, ``eam``, one of pairs and embedded atoms, ``meam``, the modified form that knows
+            directions, ``none``, as in runs whose file says nothing of it, or ``auto``: ``meam`` where it explains much
+            of the forces of structures that it was not fitted to.
         huber: where the loss of an error turns from squared to linear, in units of the target's scale.
         late_from: share of the training's steps after which targets have their ``late_weight``, as in the second stage
             of MACE's trainings.
@@ -46,7 +46,7 @@ class MaterialsTaskConfig:
     """
 
     targets: dict[str, TargetConfig] = field(default_factory=lambda: {ENERGY: TargetConfig(kind="energy")})
-    baseline: Literal["auto", "pair", "eam", "none"] = "none"
+    baseline: Literal["auto", "pair", "eam", "meam", "none"] = "none"
     huber: Positive[float] = 1.0
     late_from: Fraction = 0.75
     members: AtLeastOne = 1

@@ -45,9 +45,9 @@ def chosen(path, tmp_path, *arguments, source=None):
 
 def test_own_data_get_a_potential_that_explains_their_forces(alloys, tmp_path):
     spec, sentence = chosen(alloys, tmp_path)
-    assert spec.task.baseline == "eam"
+    assert spec.task.baseline == "meam"
     assert "explains" in sentence
-    assert "task.baseline=eam" in sentence
+    assert "task.baseline=meam" in sentence
 
 
 def test_forces_that_no_potential_explains_get_none(random_forces, tmp_path):
@@ -84,11 +84,11 @@ def test_the_judgment_is_that_of_structures_that_were_not_fitted_to(alloys, tmp_
         path=str(alloys), out=str(tmp_path / "store"), splits={"train": 0.8, "valid": 0.0, "test": 0.2}
     )
     store = MaterialsStore.open(prepare(config))
-    left = left_by_baseline(store, 5.0, embedded=True)
-    fitted = fit_pair_baseline(store, 5.0, embedded=True)
+    left = left_by_baseline(store, 5.0, "meam")
+    fitted = fit_pair_baseline(store, 5.0, "meam")
     assert isinstance(fitted, PairBaseline)
     forces = np.concatenate([store.sample(int(n)).labels["forces"] for n in store.indices("train")])
     rms = float(np.sqrt((forces**2).mean()))
     assert float(fitted.scale) / rms == pytest.approx(left, rel=0.5)
     monkeypatch.setattr(baseline_fit, "JUDGING_EDGES", 100)
-    assert left_by_baseline(store, 5.0, embedded=True) is None
+    assert left_by_baseline(store, 5.0, "meam") is None

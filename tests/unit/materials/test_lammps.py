@@ -63,9 +63,9 @@ class GhostLoop:
         self.virial = -np.einsum("pa,pb->ab", self.rij, pull)
 
 
-@pytest.fixture(params=["painn", "tensornet with a potential of pairs"])
+@pytest.fixture(params=["painn", "tensornet with a potential of embedded atoms"])
 def exported(request, small_run, tmp_path):
-    more = () if request.param == "painn" else ("model.layer=tensornet", "task.baseline=pair")
+    more = () if request.param == "painn" else ("model.layer=tensornet", "task.baseline=meam")
     run = small_run(*more)
     out = tmp_path / "out"
     main("export", [f"run={run.path}", f"out={out}", "to=lammps"])

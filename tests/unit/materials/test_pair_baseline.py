@@ -1,4 +1,4 @@
-"""Tests the potential of pairs or embedded atoms under the network: derivatives, the fit, and runs that carry it."""
+"""Tests potentials of pairs or embedded atoms under the network: derivatives, the fit, and runs that carry them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
 from domains.materials.training import baseline_fit
 from domains.materials.training.baseline_fit import fit_pair_baseline
-from domains.materials.training.pair_baseline import FUNCTIONS, PairBaseline, PairResult, bells
+from domains.materials.training.pair_baseline import (
+    EMBEDDINGS,
+    FUNCTIONS,
+    PairBaseline,
+    PairResult,
+    bells,
+    surroundings,
+)
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig, strained
 from sciml.core.config import build
 from sciml.domain.protocol import FittedData
@@ -28,7 +35,7 @@ from sciml.run.spec import spec_of_run
 from .alloy_files import alloy
 
 pytestmark = pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
-PAIR, EAM = "task.baseline=pair", "task.baseline=eam"
+PAIR, MEAM = "task.baseline=pair", "task.baseline=meam"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +44,9 @@ def store(small_alloys, tmp_path_factory):
     return MaterialsStore.open(prepare(PrepareConfig(path=str(small_alloys), out=str(out), cutoff=5.0)))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["pair", "eam"])
+@pytest.fixture(scope="module", params=EMBEDDINGS)
 def fitted(store, request):
-    return fit_pair_baseline(store, 5.0, embedded=request.param)
+    return fit_pair_baseline(store, 5.0, request.param)
 
 
 def collated(trained, tested, indices):
@@ -65,9 +72,21 @@ def test_it_explains_most_forces_of_structures_that_it_was_not_fitted_to(store, 
     assert energies < 0.3 * float(store.statistics.energy_std)
 
 
-def test_densities_explain_what_pairs_leave(store):
-    pairs, atoms = (fit_pair_baseline(store, 5.0, embedded=embedded) for embedded in (False, True))
-    assert atoms.scale < 0.85 * pairs.scale
+def test_surroundings_explain_what_pairs_leave(store):
+    pairs, atoms, directed = (fit_pair_baseline(store, 5.0, kind) for kind in EMBEDDINGS)
+    assert directed.scale < atoms.scale < 0.85 * pairs.scale
+
+
+def test_surroundings_are_the_same_however_they_are_turned_or_mirrored(store):
+    batch = collated(store, store, store.indices("test")[:4])
+    vectors = strained(batch, False)[2]
+    turned = vectors @ torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)).double())[0]
+    one, other = (
+        surroundings(edges, torch.ones(len(edges)).double(), 5.0, batch, EMBEDDINGS["meam"])
+        for edges in (vectors, turned)
+    )
+    assert (one.std(0) > 1e-6).all()
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
@@ -77,7 +96,7 @@ def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
     })))  # fmt: skip
     store = MaterialsStore.open(prepare(PrepareConfig(path=source, out=str(tmp_path / "store"), check_units=False)))
     wall = ScreenedRepulsion(5.0)
-    alone, rest = (fit_pair_baseline(store, 5.0, repulsion=repulsion) for repulsion in (None, wall))
+    alone, rest = (fit_pair_baseline(store, 5.0, "pair", repulsion=repulsion) for repulsion in (None, wall))
     batch = collated(store, store, store.indices("test"))
     vectors = strained(batch, True)[2]
     energies = wall(batch.atomic_numbers, vectors, batch.senders, batch.receivers)
@@ -92,10 +111,10 @@ def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
 
 
 def test_pairs_of_many_elements_have_no_corrections(store, monkeypatch):
-    whole = fit_pair_baseline(store, 5.0)
+    whole = fit_pair_baseline(store, 5.0, "pair")
     assert whole.corrections.abs().max() > 0
     monkeypatch.setattr(baseline_fit, "MOST_COEFFICIENTS", FUNCTIONS * len(whole.elements))
-    least = fit_pair_baseline(store, 5.0)
+    least = fit_pair_baseline(store, 5.0, "pair")
     assert not least.corrections.any()
     assert whole.scale < least.scale < 3 * whole.scale
 
@@ -120,12 +139,12 @@ def test_hot_alloys_follow_from_hot_metals_and_cold_alloys(tmp_path):
         return MaterialsStore.open(prepare(config))
 
     trained, tested = stored("train", [str(hot), str(cold)]), stored("tested", str(test))
-    for embedded in (False, True):
-        forces, _ = judged(fit_pair_baseline(trained, 5.0, embedded=embedded), trained, tested, np.arange(8))
+    for kind in EMBEDDINGS:
+        forces, _ = judged(fit_pair_baseline(trained, 5.0, kind), trained, tested, np.arange(8))
         assert forces < 0.2
 
 
-@pytest.mark.parametrize("baseline", [PAIR, EAM])
+@pytest.mark.parametrize("baseline", [PAIR, MEAM])
 def test_derivatives_are_those_of_the_energy(small_run, baseline):
     atoms = alloy(5)
     atoms.calc = SciMLCalculator(small_run(baseline).path)
@@ -153,7 +172,7 @@ def test_derivatives_are_those_of_the_energy(small_run, baseline):
 
 
 def test_a_run_keeps_it_and_a_warm_start_takes_it_over(small_run):
-    folder = small_run(EAM)
+    folder = small_run(MEAM)
     spec = spec_of_run(folder)
     own = read_fitted(folder, spec)
     assert own.statistics.pair["elements"].shape == (2, FUNCTIONS)
@@ -198,5 +217,5 @@ def test_few_forces_give_none(store):
         def indices(split):
             return store.indices(split)[:5]
 
-    assert fit_pair_baseline(Few(), 5.0) is None
-    assert isinstance(fit_pair_baseline(store, 4.0), PairBaseline)
+    assert fit_pair_baseline(Few(), 5.0, "eam") is None
+    assert isinstance(fit_pair_baseline(store, 4.0, "eam"), PairBaseline)

@@ -108,7 +108,7 @@ def test_a_plan_of_materials_reads_one_structure(monkeypatch):
 def test_a_plan_of_materials_fits_no_potential(monkeypatch):
     fits = ("left_by_baseline", "fit_pair_baseline")
     refuse(monkeypatch, *(f"domains.materials.data_defaults.{name}" for name in fits))
-    for baseline in ("auto", "eam"):
+    for baseline in ("auto", "meam"):
         spec, splits = planned_data(spec_of("domain=materials", "data.labeled_by=unknown", f"task.baseline={baseline}"))
         assert splits.statistics.pair == {}
         assert spec.model.repulsion == "zbl"
