@@ -7,13 +7,14 @@ compare them with those of ``tests/distributed/test_volume.py``, which real rank
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from sciml.distributed.axes import GRADIENTS, REPLICAS, SAMPLES, Role, num_ranks
 from sciml.distributed.collectives import BUCKET_BYTES
-from sciml.distributed.communication import Count
+from sciml.distributed.communication import Count, ring
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.costs import FLOAT32
 from sciml.planning.model_facts import ModelFacts
