@@ -32,7 +32,7 @@ from sciml.parallel.plan import CopyToRegion, ShardingPlan, Style
 from sciml.training.config import OptimConfig
 from sciml.training.engine import NativeEngine
 
-GLOBAL_BATCH, MICRO_BATCH, STEPS = 8, 2, 4
+GLOBAL_BATCH, MICRO_BATCH, STEPS = 8, 2, 3
 LATITUDE = (75.0, 45.0, 15.0, -15.0, -45.0, -75.0)
 CHANNELS = ("z500", "t850", "t2m")
 LONGITUDE = tuple(36.0 * i for i in range(10))  # 3 x 5 patches: 15 tokens, which no degree divides

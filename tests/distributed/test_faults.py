@@ -42,6 +42,7 @@ def ended(scenarios):
     return json.loads(said)
 
 
+@pytest.mark.slow
 def test_torchrun_restarts_a_job_which_finds_its_run_and_says_its_error_once(tmp_path):
     command = [*TORCHRUN, "--max-restarts=1", str(HERE / "restart_program.py"), str(tmp_path)]
     done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, timeout=120, capture_output=True, text=True)
