@@ -1,8 +1,9 @@
-"""Fits the potential under the network to the training forces and energies, in seconds."""
+"""Fits the potential under the network to the training forces, energies and stresses, in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,10 @@ from sciml.nn.repulsion import ScreenedRepulsion, atomic_radii
 CORRECTION = 0.3
 """Size of the correction of a pair, beside that of its elements' functions, that costs as much in the fit."""
 RIDGE = 1e-4
-ENERGY_WEIGHT = 1.0
+ENERGY_WEIGHT, STRESS_WEIGHT = 1.0, 0.02
+"""Of all energies (eV an atom) and of all stresses (eV an atom, times the volume) beside all forces (eV/A). A potential
+that is fitted to forces alone has pressures of gigapascals, and one that weighs stresses more has worse forces."""
+VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 LEAST_SCALE = 1e-3
 """eV/A."""
 MOST_COEFFICIENTS = 3000
@@ -43,7 +47,8 @@ def fit_pair_baseline(
     repulsion: ScreenedRepulsion | None = None,
     seed: int = 0,
 ) -> PairBaseline | None:
-    """Fits a potential to the forces and energies of a store's training split, by least squares with a small ridge.
+    """Fits a potential to the forces, energies and stresses of a store's training split, by least squares with a small
+    ridge.
 
     Args:
         reach: where it ends, A; no more than the store's cutoff.
@@ -113,6 +118,26 @@ def _blocks(num_edges: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(blocks == number) for number in np.unique(blocks)]
 
 
+class _Features(NamedTuple):
+    """Holds what each coefficient counts.
+
+    Attributes:
+        virials: in the symmetric change of the energy with strain, eV, in the order of :data:`VOIGT`.
+    """
+
+    energies: Float[Tensor, "graph coefficient"]
+    forces: Float[Tensor, "component coefficient"]
+    virials: Float[Tensor, "graph voigt coefficient"]
+
+
+class _Beside(NamedTuple):
+    """Holds the energies, forces and virials of what stands beside a potential."""
+
+    energies: Float[Tensor, "graph"]
+    forces: Float[Tensor, "atom 3"]
+    virials: Float[Tensor, "graph voigt"]
+
+
 class _Fit:
     """Adds up the normal equations of a fit, and the energies that fix its shift."""
 
@@ -128,6 +153,7 @@ class _Fit:
         self.num_pairs = (count + upper.shape[1]) * FUNCTIONS
         self.size = self.num_pairs + count * self.columns
         self.gram, self.right = torch.zeros(self.size, self.size).double(), torch.zeros(self.size).double()
+        self.virial_gram, self.virial_right, self.virial_rows = self.gram.clone(), self.right.clone(), 0
         self.composition: list[Tensor] = []
         self.energies: list[Tensor] = []
         self.labels: list[Tensor] = []
@@ -138,15 +164,15 @@ class _Fit:
         places = torch.searchsorted(self.elements, batch.atomic_numbers)
         vectors = batch.positions[batch.senders] - batch.positions[batch.receivers]
         vectors = vectors + torch.einsum("ea,eab->eb", batch.shifts, batch.cell[batch.edge_graph])
-        energy_features, force_features = self._features(places, vectors, batch)
-        energy_beside, forces_beside = self._beside(vectors, batch)
+        found, beside = self._features(places, vectors, batch), self._beside(vectors, batch)
         known = batch.masks["forces"][batch.graph_index].repeat_interleave(3)
-        features, wanted = force_features[known], (batch.labels["forces"] - forces_beside).flatten()[known]
+        features, wanted = found.forces[known], (batch.labels["forces"] - beside.forces).flatten()[known]
         self.gram += features.T @ features
         self.right += features.T @ wanted
-        self.energies.append(energy_features / batch.num_atoms[:, None])
+        self._add_virials(batch, found.virials, beside.virials)
+        self.energies.append(found.energies / batch.num_atoms[:, None])
         has = batch.masks["energy"] if "energy" in batch.masks else torch.zeros(batch.num_samples, dtype=torch.bool)
-        labels = batch.labels.get("energy", torch.zeros(batch.num_samples).double()) - energy_beside
+        labels = batch.labels.get("energy", torch.zeros(batch.num_samples).double()) - beside.energies
         self.labels.append(torch.where(has, labels / batch.num_atoms, torch.nan))
         self.rows += len(wanted)
         self.squares += float(wanted.square().sum())
@@ -154,22 +180,39 @@ class _Fit:
         counts.index_put_((batch.graph_index, places), torch.ones(()).double(), accumulate=True)
         self.composition.append(counts / batch.num_atoms[:, None])
 
-    def _beside(
-        self, vectors: Float[Tensor, "edge 3"], batch: GraphBatch
-    ) -> tuple[Float[Tensor, "graph"], Float[Tensor, "atom 3"]]:
-        """Returns the energies and forces of what stands beside."""
-        energies, forces = torch.zeros(batch.num_samples).double(), torch.zeros_like(batch.positions)
+    def _add_virials(
+        self,
+        batch: GraphBatch,
+        features: Float[Tensor, "graph voigt coefficient"],
+        beside: Float[Tensor, "graph voigt"],
+    ) -> None:
+        volume = torch.linalg.det(batch.cell).abs()
+        known = volume > 0
+        if "stress" not in batch.masks or not (known := known & batch.masks["stress"]).any():
+            return
+        labels = torch.stack([batch.labels["stress"][:, i, j] for i, j in VOIGT], dim=1) * volume[:, None]
+        share = known / batch.num_atoms
+        rows = (features * share[:, None, None]).flatten(0, 1)
+        self.virial_gram += rows.T @ rows
+        self.virial_right += rows.T @ (torch.where(known[:, None], labels - beside, 0.0) * share[:, None]).flatten()
+        self.virial_rows += len(VOIGT) * int(known.sum())
+
+    def _beside(self, vectors: Float[Tensor, "edge 3"], batch: GraphBatch) -> _Beside:
+        nothing = torch.zeros(batch.num_samples).double()
         if self.repulsion is None:
-            return energies, forces
+            return _Beside(nothing, torch.zeros_like(batch.positions), nothing.new_zeros(len(nothing), len(VOIGT)))
         moved = vectors.clone().requires_grad_()
         of_atoms = self.repulsion(batch.atomic_numbers, moved, batch.senders, batch.receivers)
         (pull,) = torch.autograd.grad(of_atoms.sum(), moved)
-        return energies.index_add(0, batch.graph_index, of_atoms.detach()), PairResult(of_atoms, pull).forces(batch)
+        result = PairResult(of_atoms, pull)
+        virials = nothing.new_zeros(len(nothing), 3, 3).index_add(0, batch.edge_graph, result.virials(vectors))
+        return _Beside(
+            nothing.index_add(0, batch.graph_index, of_atoms.detach()),
+            result.forces(batch),
+            torch.stack([virials[:, i, j] for i, j in VOIGT], dim=1),
+        )
 
-    def _features(
-        self, places: Int[Tensor, "atom"], vectors: Float[Tensor, "edge 3"], batch: GraphBatch
-    ) -> tuple[Float[Tensor, "graph coefficient"], Float[Tensor, "component coefficient"]]:
-        """Returns what each coefficient counts in the energies, and in each component of the forces."""
+    def _features(self, places: Int[Tensor, "atom"], vectors: Float[Tensor, "edge 3"], batch: GraphBatch) -> _Features:
         lengths = vectors.norm(dim=1).requires_grad_()
         unit = vectors / lengths.detach()[:, None]
         radii = atomic_radii().to(vectors)[batch.atomic_numbers]
@@ -179,6 +222,10 @@ class _Fit:
         slopes = _slopes(values, lengths)
         energies = 0.5 * self._table(values.detach(), places, batch, graphs, batch.num_samples)
         forces = [self._table(slopes * unit[:, [axis]], places, batch, batch.receivers, atoms) for axis in range(3)]
+        virials = [
+            0.5 * self._table(slopes * (unit[:, i] * vectors[:, j])[:, None], places, batch, graphs, batch.num_samples)
+            for i, j in VOIGT
+        ]
         if self.columns:
             moved = vectors.clone().requires_grad_()
             gained = surroundings(moved, scale, self.reach, batch, self.columns)
@@ -191,7 +238,11 @@ class _Fit:
                 columns = self._by_element(pull, of_edges, batch.receivers, atoms)
                 columns = columns - self._by_element(pull, of_edges, batch.senders, atoms)
                 forces[axis] = torch.cat([forces[axis], columns], dim=1)
-        return energies, torch.stack(forces, dim=1).flatten(0, 1)
+            for number, (i, j) in enumerate(VOIGT):
+                pull = 0.5 * (pulls[:, i] * vectors[:, [j]] + pulls[:, j] * vectors[:, [i]])
+                columns = self._by_element(pull, of_edges, graphs, batch.num_samples)
+                virials[number] = torch.cat([virials[number], columns], dim=1)
+        return _Features(energies, torch.stack(forces, dim=1).flatten(0, 1), torch.stack(virials, dim=1))
 
     def _by_element(
         self,
@@ -229,7 +280,7 @@ class _Fit:
         return (self.squares - float(explained)) / self.rows
 
     def coefficients(self) -> Float[Tensor, "coefficient"]:
-        """Returns those that fit forces and energies best; all energies together weigh as all forces."""
+        """Returns those that fit forces, energies and stresses best; all energies together weigh as all forces."""
         shares, features, labels = torch.cat(self.composition), torch.cat(self.energies), torch.cat(self.labels)
         known = labels.isfinite()
         gram, right = self.gram, self.right
@@ -239,6 +290,9 @@ class _Fit:
             both = both - shares[known] @ torch.linalg.pinv(shares[known]) @ both
             weight = ENERGY_WEIGHT * self.rows / len(both)
             gram, right = gram + weight * both[:, :-1].T @ both[:, :-1], right + weight * both[:, :-1].T @ both[:, -1]
+        if self.virial_rows:
+            weight = STRESS_WEIGHT * self.rows / self.virial_rows
+            gram, right = gram + weight * self.virial_gram, right + weight * self.virial_right
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(self.size).double()
         return torch.linalg.solve(gram + ridge, right)
 

@@ -77,6 +77,23 @@ def test_surroundings_explain_what_pairs_leave(store):
     assert directed.scale < atoms.scale < 0.85 * pairs.scale
 
 
+def test_stresses_are_fitted_too(store, monkeypatch):
+    batch = collated(store, store, store.indices("test"))
+    volume = torch.linalg.det(batch.cell)[:, None, None]
+
+    def missed(baseline):
+        task = MaterialsTask(store.schema, replace(store.statistics, pair=baseline.to_tensors()), MaterialsTaskConfig())
+        vectors = strained(batch, True)[2]
+        virials = task.pair_result(batch, vectors).virials(vectors)
+        stress = torch.zeros_like(batch.cell).index_add(0, batch.edge_graph, virials) / volume
+        return float((stress - batch.labels["stress"]).abs().mean() / batch.labels["stress"].abs().mean())
+
+    with_stresses = missed(fit_pair_baseline(store, 5.0, "meam"))
+    monkeypatch.setattr(baseline_fit, "STRESS_WEIGHT", 0.0)
+    assert with_stresses < 0.9 * missed(fit_pair_baseline(store, 5.0, "meam"))
+    assert with_stresses < 0.1
+
+
 def test_surroundings_are_the_same_however_they_are_turned_or_mirrored(store):
     batch = collated(store, store, store.indices("test")[:4])
     vectors = strained(batch, False)[2]
