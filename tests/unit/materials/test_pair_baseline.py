@@ -15,7 +15,7 @@ from domains.materials.domain import MaterialsDomain
 from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.simulation.simulate import simulate
 from domains.materials.simulation.simulate_config import SimulateConfig
-from domains.materials.training import baseline_fit
+from domains.materials.training import baseline_equations
 from domains.materials.training.baseline_fit import fit_pair_baseline
 from domains.materials.training.pair_baseline import (
     EMBEDDINGS,
@@ -89,7 +89,7 @@ def test_stresses_are_fitted_too(store, monkeypatch):
         return float((stress - batch.labels["stress"]).abs().mean() / batch.labels["stress"].abs().mean())
 
     with_stresses = missed(fit_pair_baseline(store, 5.0, "meam"))
-    monkeypatch.setattr(baseline_fit, "STRESS_WEIGHT", 0.0)
+    monkeypatch.setattr(baseline_equations, "STRESS_WEIGHT", 0.0)
     assert with_stresses < 0.9 * missed(fit_pair_baseline(store, 5.0, "meam"))
     assert with_stresses < 0.1
 
@@ -130,7 +130,7 @@ def test_it_is_fitted_to_what_the_repulsion_leaves(small_alloys, tmp_path):
 def test_pairs_of_many_elements_have_no_corrections(store, monkeypatch):
     whole = fit_pair_baseline(store, 5.0, "pair")
     assert whole.corrections.abs().max() > 0
-    monkeypatch.setattr(baseline_fit, "MOST_COEFFICIENTS", FUNCTIONS * len(whole.elements))
+    monkeypatch.setattr(baseline_equations, "MOST_COEFFICIENTS", FUNCTIONS * len(whole.elements))
     least = fit_pair_baseline(store, 5.0, "pair")
     assert not least.corrections.any()
     assert whole.scale < least.scale < 3 * whole.scale
