@@ -37,7 +37,8 @@ from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
 from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import DataDefaults, ForecastRequest, ImportedModel, PreparedForecast
+from sciml.domain.forecasting import ForecastRequest, PreparedForecast
+from sciml.domain.optional import DataDefaults, ImportedModel
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.intervals import scoring_paths
 from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule

@@ -32,7 +32,8 @@ from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import AUTO, DataDefaults, ForecastRequest, PreparedForecast
+from sciml.domain.forecasting import ForecastRequest, PreparedForecast
+from sciml.domain.optional import AUTO, DataDefaults
 from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule

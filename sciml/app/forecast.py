@@ -15,8 +15,8 @@ from sciml.core.result import CommandResult
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
+from sciml.domain.forecasting import ForecastRequest, Forecasts
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import ForecastRequest, Forecasts
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sciml.core.errors import RunError
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
+from sciml.domain.forecasting import Forecasts
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import Forecasts, InPython
+from sciml.domain.optional import InPython
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.overrides import arguments

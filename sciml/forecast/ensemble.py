@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.seeding import seed_of
-from sciml.domain.optional import PerturbedStarts
+from sciml.domain.forecasting import PerturbedStarts
 from sciml.domain.protocol import Prediction, Task
 from sciml.forecast.intervals import LeadTree
 from sciml.forecast.rollout import SteppingBatch, tree_rollout

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sciml.core.duration import as_typed, format_hours, parse_hours
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.forecasting import ForecastRequest
 
 Path = tuple[float, ...]
 """Intervals in hours, taken one after the other."""

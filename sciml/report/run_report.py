@@ -12,7 +12,8 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import read_json, read_safetensors
 from sciml.core.progress import track
 from sciml.core.result import CommandResult
-from sciml.domain.optional import Forecasts, Predicts, SamplesThermodynamics, Screens, SuggestsArguments
+from sciml.domain.forecasting import Forecasts
+from sciml.domain.optional import Predicts, SamplesThermodynamics, Screens, SuggestsArguments
 from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report

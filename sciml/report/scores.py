@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sciml.core.duration import format_hours
-from sciml.domain.optional import Forecasts
+from sciml.domain.forecasting import Forecasts
 from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import Baseline, Metric
 from sciml.report.style import MODEL, label_of

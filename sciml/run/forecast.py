@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest, Forecasts, PreparedForecast
+from sciml.domain.forecasting import ForecastRequest, Forecasts, PreparedForecast
 from sciml.domain.protocol import Domain, LoadedModel
 from sciml.forecast.ensemble import ensemble_rollout
 from sciml.forecast.intervals import requested_trees

@@ -19,7 +19,7 @@ from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError, DataError, nearest
 from sciml.core.installation import located
 from sciml.distributed.mesh import Mesh
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.forecasting import ForecastRequest
 from sciml.domain.protocol import Domain, LoadedModel
 from sciml.run.folder import RunFolder
 from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours

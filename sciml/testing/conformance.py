@@ -20,20 +20,18 @@ from sciml.app.cli import main
 from sciml.app.plan import facts_of
 from sciml.core.errors import ConfigError
 from sciml.core.installation import CONF
-from sciml.distributed.world import World
+from sciml.domain.forecasting import Forecasts
 from sciml.domain.loading import load_domain
-from sciml.domain.optional import Forecasts, Imports, Predicts, Prepares, SamplesThermodynamics, Screens, Simulates
-from sciml.domain.protocol import Prediction
+from sciml.domain.optional import Imports, Predicts, Prepares, SamplesThermodynamics, Screens, Simulates
 from sciml.forecast.rollout import rollout
-from sciml.planning.cluster_here import TERA, read_cluster
+from sciml.planning.cluster_here import read_cluster
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model, load_run
-from sciml.run.scoring import score_run
 from sciml.run.session import TrainingSession
 from sciml.testing.host_reads import host_reads
 from sciml.testing.ranks import ranks
-from sciml.testing.sessions import start_session
+from sciml.testing.sessions import assert_equal, fit_until, logged_flops, start_session, train_on_ranks
 
 SMALL = ("trainer.max_steps=6", "trainer.save_every=3", "trainer.valid_every=3", "trainer.global_batch_size=4",
          "trainer.num_threads=1", "trainer.log_every=1", "optim.warmup_steps=2", "seed=7")  # fmt: skip
@@ -102,7 +100,7 @@ class DomainConformance:
             assert step is not None
             with torch.no_grad():
                 by_hand = task.predict(model, step)
-            _assert_equal(prediction, by_hand)
+            assert_equal(prediction, by_hand)
             assert batch.num_samples == step.num_samples
             step = task.advance(step, by_hand)
         assert step is None
@@ -114,11 +112,11 @@ class DomainConformance:
         with trained.trainer.validation.weights() as model:
             kept = trained.trainer.task.predict(model, batch)
         with torch.no_grad():
-            _assert_equal(loaded.task.predict(loaded.model, batch), kept)
+            assert_equal(loaded.task.predict(loaded.model, batch), kept)
 
     def test_a_resumed_run_equals_the_straight_one_bit_for_bit(self, trained: TrainingSession, tmp_path: Path) -> None:
         interrupted = self.training(tmp_path)
-        _fit_until(interrupted, 3)
+        fit_until(interrupted, 3)
         resumed = self.training(tmp_path, f"resume={interrupted.folder.path}")
         assert resumed.trainer.step == 3
         resumed.trainer.fit()
@@ -129,7 +127,7 @@ class DomainConformance:
     def test_the_log_says_the_flops_that_a_plan_counts(self, trained: TrainingSession) -> None:
         planned = facts_of(trained.spec, read_cluster(CONF / "cluster" / "h100.yaml")).sample_flops()
         assert sum(planned) > 0
-        assert _logged_flops(trained.folder) == pytest.approx(6 * [sum(planned)], rel=1e-9)
+        assert logged_flops(trained.folder) == pytest.approx(6 * [sum(planned)], rel=1e-9)
 
     def test_a_step_that_is_not_logged_waits_for_no_device(self, tmp_path: Path) -> None:
         trainer = self.training(tmp_path, "trainer.log_every=5", *_NO_SAVES).trainer
@@ -284,10 +282,10 @@ class DomainConformance:
     ) -> None:
         """Asserts that two processes train to the weights of one, and score what they have trained."""
         arguments = [*self._arguments(folder), *overrides, *mesh.split()]
-        double = RunFolder(ranks(2).run(_train, arguments, self.config_dir, scored)[0])
+        double = RunFolder(ranks(2).run(train_on_ranks, arguments, self.config_dir, scored)[0])
         expected = {name: value for name, value in single.trainer.saved.tensors().items() if name.startswith("model.")}
         assert single.trainer.flops is not None
-        counted = _logged_flops(double)
+        counted = logged_flops(double)
         assert counted == pytest.approx(len(counted) * [single.trainer.flops.sample], rel=1e-9)
         loaded = load_run(double, checkpoint="latest")
         averages = single.trainer.average.averages if single.trainer.average else {}
@@ -301,43 +299,3 @@ class DomainConformance:
     @classmethod
     def _options(cls) -> list[str]:
         return ["--config-dir", cls.config_dir] if cls.config_dir else []
-
-
-def _logged_flops(folder: RunFolder) -> list[float]:
-    """Returns the FLOPs of a sample that each logged step tells of."""
-    rows = [row for row in folder.history() if row["split"] == "train"]
-    return [row["tflops_per_device"] * TERA / row["samples_per_s_per_device"] for row in rows]
-
-
-def _train(world: World, arguments: list[str], config_dir: str | None, scored: bool) -> Path:
-    """Trains on the ranks of a group, and scores where that is wanted; returns the run's folder."""
-    training = start_session(compose("train", arguments, config_dir), world)
-    training.fit()
-    if scored:
-        score_run(training.folder, training.trainer.mesh, training.spec.parallel)
-        world.barrier()
-    return training.folder.path
-
-
-def _fit_until(training: TrainingSession, step: int) -> None:
-    """Trains up to a step and leaves as after a kill: with nothing but the checkpoints."""
-
-    class StopError(Exception):
-        pass
-
-    class StopAt:
-        def on_step(self, now: int, record: Any) -> None:
-            if now > step:
-                raise StopError
-
-        def on_validation(self, now: int, record: Any) -> None: ...
-
-        def close(self) -> None: ...
-
-    with pytest.raises(StopError):
-        training.trainer.fit([StopAt()])
-
-
-def _assert_equal(one: Prediction, other: Prediction) -> None:
-    for name, value in one.values.items():
-        assert torch.equal(value, other.values[name]), name

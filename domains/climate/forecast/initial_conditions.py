@@ -15,7 +15,7 @@ from domains.climate.data.states import OtherStates, States
 from domains.climate.figures.maps import draw_forecast_globes
 from domains.climate.forecast.example_rollout import read_example
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import PerturbedStarts
+from sciml.domain.forecasting import PerturbedStarts
 from sciml.domain.protocol import NamedFigure
 from sciml.forecast.ensemble import perturbed_members
 from sciml.forecast.members import member_seed

@@ -12,7 +12,7 @@ from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsStatistics
 from sciml.core.duration import parse_hours
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import PerturbedStarts
+from sciml.domain.forecasting import PerturbedStarts
 from sciml.forecast.ensemble import perturbed_members
 
 EXAMPLE = "for example 0@100s: flow 0 of the test split at 100 s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sciml.core.errors import ConfigError
-from sciml.domain.optional import ForecastRequest
+from sciml.domain.forecasting import ForecastRequest
 from sciml.forecast.intervals import multiple_of_step, parse_intervals, requested_trees, scoring_paths
 
 SECONDS = 1 / 3600
