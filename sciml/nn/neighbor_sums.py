@@ -9,11 +9,14 @@ list of edges is kept for the backward pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sciml.core.rounds import equal_rounds
 
 Saved = tuple[Any, ...]
 
@@ -44,9 +47,10 @@ def _blocks(
     width = max(len(senders), 1) // max(count, 1)
     fits = CACHED_NUMBERS // (width * states.shape[1]) if states.device.type == "cpu" else count
     step = max(fits, 1)
-    for first in range(0, count, step):
-        atoms = slice(first, first + step)
-        yield atoms, senders[first * width : (first + step) * width]
+    whole, rest = divmod(count, step)
+    for number in chain(equal_rounds(whole), [whole] if rest else []):
+        first = number * step
+        yield slice(first, first + step), senders[first * width : (first + step) * width]
 
 
 def _gathered(

@@ -164,7 +164,8 @@ def profile_pass(
         tracker.is_forward = False
         casts = {stage: size for stage, size in meter.peaks.items() if stage.endswith(CAST)}
         meter.peaks.clear()
-        output.loss.backward()
+        with counted_rounds(meter.weigh):
+            output.loss.backward()
         enter(EMBED)
     for stage, size in meter.peaks.items():
         if stage.endswith(CAST):

@@ -8,6 +8,7 @@ import torch
 
 from sciml.app.plan import facts_of
 from sciml.core.errors import DataError
+from sciml.nn import neighbor_sums
 from sciml.planning.degrees import Degrees
 from sciml.planning.model_facts import ATTEND_TO_ALL
 from sciml.planning.pass_profile import tensors_of
@@ -129,3 +130,21 @@ def test_a_solvers_equal_steps_are_counted_once_and_weigh_as_all_do(monkeypatch,
     once = operations()
     monkeypatch.setattr("domains.fluids.refine.coarse_solver.equal_rounds", range)
     assert once == operations()
+
+
+def test_blocks_of_atoms_are_counted_once_and_weigh_as_all_do(monkeypatch):
+    """The counts of operations equal those of a pass through every block."""
+    monkeypatch.setattr(neighbor_sums, "CACHED_NUMBERS", 2**14)
+    facts = facts_of(spec_of("domain=materials"), cluster("frontier"))
+    gathered, blocks = neighbor_sums._gathered, []
+    monkeypatch.setattr(neighbor_sums, "_gathered", lambda *args: blocks.append(1) or gathered(*args))
+
+    def counted():
+        blocks.clear()
+        return facts._profile_pass(Degrees(), "fp32", "none", 1, ATTEND_TO_ALL).operations, len(blocks)
+
+    once, few = counted()
+    monkeypatch.setattr(neighbor_sums, "equal_rounds", range)
+    every, many = counted()
+    assert once == every
+    assert few < 0.5 * many
