@@ -67,6 +67,7 @@ class TestMaterials(DomainConformance):
         }
         return own.get(verb) or super().arguments_of(verb, folder)
 
+    @pytest.mark.slow
     def test_an_ensemble_is_the_same_on_two_processes(self, tmp_path):
         single = self.training(tmp_path / "one", "task.members=2")
         single.trainer.fit()

@@ -59,7 +59,6 @@ FAST = {
     ("vit", "zero3", "sgd"),
     ("vit", "pp2", "adamw"),
     ("vit", "tp2", "sgd"),
-    ("vit", "pp4", "muon"),
     ("bonds", "zero2", "sgd"),
 }
 

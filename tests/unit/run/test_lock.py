@@ -83,10 +83,10 @@ def test_another_host_is_believed_dead_only_after_no_sign_of_life(tmp_path):
 
 def test_a_restarted_job_waits_for_its_own_holder_elsewhere_to_fall_silent(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    held(tmp_path, other(job="slurm-7"), silent_s=SILENT_S - 2)
+    held(tmp_path, other(job="slurm-7"), silent_s=SILENT_S - 0.5)
     RunLock(tmp_path).release()
-    monkeypatch.setattr(lock, "SILENT_S", 1.0)
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(lock, "SILENT_S", 0.5)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.2)
     held(tmp_path, other(job="slurm-7"), silent_s=-60)  # it goes on giving signs
     with pytest.raises(ConfigError, match="is being trained by"):
         RunLock(tmp_path)
