@@ -137,8 +137,8 @@ def test_a_megatron_layer_sends_as_much_as_four_all_reduces_and_six_where_it_is_
         passes, layers = 40, 6
         sent = sum(count.wire_bytes for count in table["tp"].values())
         assert sent == pytest.approx(times * layers * passes * all_reduce, rel=0.1)
-        # Between stages a rank's tokens as they are added up, in float32.
-        assert table["pp"]["send"].bytes == 2 * passes * 4 * 2048 * 12288 / 4
+        # Between stages a rank's tokens as they are added up, in half precision.
+        assert table["pp"]["send"].bytes == 2 * passes * 2 * 2048 * 12288 / 4
 
 
 def test_zero_1_sends_as_much_as_adding_gradients():
