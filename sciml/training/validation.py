@@ -1,4 +1,4 @@
-"""What a training does with its validation samples: their loss, and the skill of forecasts against baselines."""
+"""Validates a training: the loss on its validation samples, and the skill of forecasts against baselines."""
 
 from __future__ import annotations
 
