@@ -63,7 +63,7 @@ def planned_defaults(spec: MaterialsSpec) -> DataDefaults:
 
 
 def with_baseline(spec: MaterialsSpec, store: MaterialsStore, statistics: MaterialsStatistics) -> MaterialsStatistics:
-    """Returns statistics with the potential that was chosen, fitted to the training forces.
+    """Returns statistics with the potential that was chosen, fitted to the training split.
 
     There is none beside exact energies of free atoms, from which its shift cannot be told, and where forces are few.
     """

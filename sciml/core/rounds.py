@@ -12,7 +12,8 @@ _weigh: ContextVar[Callable[[int], None] | None] = ContextVar("weigh", default=N
 def equal_rounds(count: int) -> Iterator[int]:
     """Yields the numbers of rounds; while operations are counted and not computed, 0 alone, which then stands for all.
 
-    A loop may use this if what it computes is neither needed for a backward pass nor kept.
+    A loop may use this if no backward pass needs what a round computes, and if a round keeps nothing but what it writes
+    into memory that was there before.
     """
     weigh = _weigh.get()
     if weigh is None:

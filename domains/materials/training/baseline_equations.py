@@ -26,8 +26,8 @@ CORRECTION = 0.3
 """Size of the correction of a pair, beside that of its elements' functions, that costs as much in the fit."""
 RIDGE = 1e-4
 ENERGY_WEIGHT, STRESS_WEIGHT = 1.0, 0.02
-"""Of all energies (eV an atom) and of all stresses (eV an atom, times the volume) beside all forces (eV/A). A potential
-that is fitted to forces alone has pressures of gigapascals, and one that weighs stresses more has worse forces."""
+"""All energies (eV an atom) and all stresses (times the volume, eV an atom) weigh so much beside all forces (eV/A). A
+potential fitted without stresses has pressures of gigapascals; one that weighs them more has worse forces."""
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 LEAST_SCALE = 1e-3
 """eV/A."""

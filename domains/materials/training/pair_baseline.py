@@ -143,7 +143,7 @@ def bells(
     """Returns bells of scaled distances that end, with two derivatives, at the reach."""
     width = (LAST - FIRST) / (FUNCTIONS - 1)
     centers = FIRST + width * torch.arange(FUNCTIONS, dtype=lengths.dtype, device=lengths.device)
-    return _ended(lengths, reach) * torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / width).square())
+    return _bells_at(centers, width, lengths, scale, reach)
 
 
 def surroundings(
@@ -161,9 +161,7 @@ def surroundings(
         columns: how many numbers of those that the richest kind has.
     """
     lengths = vectors.square().sum(1).sqrt()
-    centers = lengths.new_tensor(SHELLS)
-    bells = torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / SHELL_WIDTH).square())
-    weights = _ended(lengths, reach) * bells
+    weights = _bells_at(lengths.new_tensor(SHELLS), SHELL_WIDTH, lengths, scale, reach)
 
     def around(values: Float[Tensor, "edge shell *part"]) -> Float[Tensor, "atom shell *part"]:
         return values.new_zeros(len(batch.positions), *values.shape[1:]).index_add(0, batch.receivers, values)
@@ -179,5 +177,12 @@ def surroundings(
     return torch.cat(found, dim=1)
 
 
-def _ended(lengths: Float[Tensor, "edge"], reach: float | Float[Tensor, ""]) -> Float[Tensor, "edge 1"]:
-    return (1 - (lengths / reach).square()).clamp(min=0)[:, None] ** 3
+def _bells_at(
+    centers: Float[Tensor, "bell"],
+    width: float,
+    lengths: Float[Tensor, "edge"],
+    scale: Float[Tensor, "edge"],
+    reach: float | Float[Tensor, ""],
+) -> Float[Tensor, "edge bell"]:
+    ending = (1 - (lengths / reach).square()).clamp(min=0)[:, None] ** 3
+    return ending * torch.exp(-0.5 * (((lengths / scale)[:, None] - centers) / width).square())
