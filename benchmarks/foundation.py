@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 
+from domains.fluids.forecast.baselines import PERSISTENCE
 from domains.fluids.forecast.metrics import VRMSE
-from domains.fluids.forecast.task import PERSISTENCE
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import MINIWEATHER, SimulateConfig
 from sciml.core.config import build

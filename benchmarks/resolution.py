@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from domains.fluids.data.datasets import simulated
+from domains.fluids.forecast.baselines import BASELINES, PERSISTENCE
 from domains.fluids.forecast.metrics import VRMSE
-from domains.fluids.forecast.task import BASELINES, PERSISTENCE
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.data.loader import evaluation_batches
 from sciml.distributed.mesh import Mesh

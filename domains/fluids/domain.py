@@ -20,14 +20,16 @@ from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.field_model import FlowFieldModel
 from domains.fluids.figures.report import example_figures, fluids_figures
+from domains.fluids.forecast.baselines import BASELINES
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.example_rollout import forecast_example, read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import initial_batch
-from domains.fluids.forecast.task import BASELINES, FluidsTask
+from domains.fluids.forecast.task import FluidsTask
 from domains.fluids.forecast.task_config import FluidsTaskConfig
+from domains.fluids.propagator.fit import fit_propagator, with_zero_propagator
 from domains.fluids.refine.config import RefineConfig
-from domains.fluids.refine.model import RefineModel
+from domains.fluids.refine.model import RefineModel, change_names
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.duration import TimeUnit
@@ -71,23 +73,32 @@ class FluidsDomain:
     baselines = BASELINES
 
     def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:
-        return self._data_defaults(spec, open_flows)
+        return self._data_defaults(spec, open_flows, source)
 
     def planned_defaults(self, spec: FluidsSpec) -> DataDefaults:
         return self._data_defaults(spec, planned_flows)
 
-    def _data_defaults(self, spec: FluidsSpec, open_data: OpenFlows) -> DataDefaults:
+    def _data_defaults(self, spec: FluidsSpec, open_data: OpenFlows, source: FluidsSpec | None = None) -> DataDefaults:
         left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
         values: dict[str, Any] = {f"model.{name}": list(told) for name, told in left_open.items()}
-        if spec.data.augment != AUTO:
-            return DataDefaults(values)
-        found = augmentation_that_fits(open_data(spec.data)[1])
-        reason = "the files do not say that moved and mirrored flows are as likely; if they are, type roll_mirror"
-        if found != "none":
-            reason = "these are flows of miniWeather, periodic along x"
-        return DataDefaults({**values, "data.augment": found}, f"data.augment={found}: {reason}")
+        sentences = []
+        if spec.data.augment == AUTO:
+            found = augmentation_that_fits(open_data(spec.data)[1])
+            reason = "the files do not say that moved and mirrored flows are as likely; if they are, type roll_mirror"
+            if found != "none":
+                reason = "these are flows of miniWeather, periodic along x"
+            values["data.augment"] = found
+            sentences.append(f"data.augment={found}: {reason}")
+        chosen = _baseline(spec, source)
+        if spec.task.baseline == AUTO:
+            values["task.baseline"] = chosen
+            if chosen == "propagator":
+                sentences.append("task.baseline=propagator: the network corrects a step that is fitted to the flows")
+        return DataDefaults(values, "; ".join(sentences))
 
     def check(self, spec: FluidsSpec) -> None:
+        if isinstance(spec.model, RefineConfig) and spec.task.baseline == "propagator":
+            raise ConfigError("this model corrects a solver", key="task.baseline", hint="use none")
         if spec.parallel.pp > 1 and _indicator(spec.model) == "learned":
             raise ConfigError(
                 "the parameters of a learned indicator belong to no stage of a pipeline",
@@ -113,11 +124,10 @@ class FluidsDomain:
     def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
         schema, flows = open_flows(spec.data)
         if fitted is None:
-            strides = spec.task.strides
-            statistics = FluidsStatistics({name: measure(found, strides) for name, found in flows.items()})
+            statistics = _fitted(spec, flows)
         else:
             statistics = fitted.statistics
-            check_as_trained(fitted.schema, schema)
+            check_as_trained(fitted, schema)
         splits = _splits_of(spec, schema, flows, statistics, FlowSamples)
         if fitted is None:
             splits.valid.load()
@@ -126,14 +136,22 @@ class FluidsDomain:
 
     def planned_splits(self, spec: FluidsSpec) -> FluidsSplits:
         schema, flows = planned_flows(spec.data)
-        return _splits_of(spec, schema, flows, planned_statistics(flows, spec.task.strides), PlannedFlows)
+        statistics = planned_statistics(flows, spec.task.strides)
+        if spec.task.baseline == "propagator":
+            scales = {
+                name: with_zero_propagator(found.data_set, statistics.scales[name], spec.task.strides)
+                for name, found in flows.items()
+            }
+            statistics = FluidsStatistics(scales)
+        return _splits_of(spec, schema, flows, statistics, PlannedFlows)
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
         if isinstance(spec.model, RefineConfig):
             return RefineModel(spec.model, schema.channels, schema.variables)
+        changes = change_names(schema.variables) if spec.task.baseline == "propagator" else ()
         if isinstance(spec.model, FieldConfig):
-            return FlowFieldModel(spec.model, schema.channels)
-        return AMRViT(spec.model, schema.channels)
+            return FlowFieldModel(spec.model, schema.channels, changes)
+        return AMRViT(spec.model, (*schema.channels, *changes))
 
     def task(self, spec: FluidsSpec, splits: Splits) -> FluidsTask:
         refine = spec.model if isinstance(spec.model, RefineConfig) else None
@@ -169,6 +187,38 @@ class FluidsDomain:
         )
 
 
+def _baseline(spec: FluidsSpec, source: FluidsSpec | None) -> str:
+    """Returns what the network corrects: what the weights that it starts from were trained to correct.
+
+    Raises:
+        ConfigError: where something else is asked for.
+    """
+    asked = spec.task.baseline
+    if source is None:
+        by_model = "none" if isinstance(spec.model, RefineConfig) else "propagator"
+        return by_model if asked == AUTO else asked
+    if asked not in (AUTO, source.task.baseline):
+        raise ConfigError(
+            f"the weights were trained with {source.task.baseline}", key="task.baseline",
+            hint=f"use {source.task.baseline}, or leave init_from out",
+        )  # fmt: skip
+    return source.task.baseline
+
+
+def _fitted(spec: FluidsSpec, flows: Mapping[str, Flows]) -> FluidsStatistics:
+    """Returns what training flows are normalized with, and the steps that are fitted to them."""
+    scales = {name: measure(found, spec.task.strides) for name, found in flows.items()}
+    if spec.task.baseline == "propagator":
+        mirrored = _augmentation(spec, flows) == "roll_mirror"
+        for name, found in flows.items():
+            scales[name] = fit_propagator(found, scales[name], spec.task.strides, mirrored=mirrored)
+    return FluidsStatistics(scales)
+
+
+def _augmentation(spec: FluidsSpec, flows: Mapping[str, Flows]) -> str:
+    return augmentation_that_fits(flows) if spec.data.augment == AUTO else spec.data.augment
+
+
 def _splits_of(
     spec: FluidsSpec,
     schema: FluidsSchema,
@@ -180,7 +230,7 @@ def _splits_of(
         check_profiles(flows)
     task, data = spec.task, spec.data
     preload: dict[str, Any] = {"preload_gb": data.preload_gb}
-    augment = augmentation_that_fits(flows) if data.augment == AUTO else data.augment
+    augment = _augmentation(spec, flows)
     ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
     training = {"pushforward_steps": task.pushforward, **preload}
     return FluidsSplits(
@@ -206,7 +256,7 @@ def _states(spec: FluidsSpec, fitted: FittedData) -> tuple[FluidsSchema, FlowSam
     schema, flows = open_flows(data, fitted.schema.data_sets)
     if isinstance(spec.model, RefineConfig):
         check_profiles(flows)
-    check_as_trained(fitted.schema, schema)
+    check_as_trained(fitted, schema)
     return schema, FlowSamples(flows, "test", [spec.task.scoring_stride], 0, preload_gb=data.preload_gb)
 
 
@@ -238,12 +288,14 @@ def check_profiles(flows: Mapping[str, Flows]) -> None:
                 )
 
 
-def check_as_trained(trained: FluidsSchema, found: FluidsSchema) -> None:
+def check_as_trained(fitted: FittedData, found: FluidsSchema) -> None:
     """Refuses data that a trained model does not know how to read; another grid is no matter.
 
     Raises:
-        ConfigError: other data sets or variables, or a model step of another length.
+        ConfigError: other data sets or variables, a model step of another length, or, where a step was fitted, another
+            domain: its waves are those of the training.
     """
+    trained: FluidsSchema = fitted.schema
     for name, data_set in found.data_sets.items():
         if name not in trained.data_sets:
             known = ", ".join(trained.data_sets)
@@ -266,3 +318,12 @@ def check_as_trained(trained: FluidsSchema, found: FluidsSchema) -> None:
                 key="data.path",
                 hint="write frames as often as the training data have them",
             )
+        if fitted.statistics.scales[name].propagator.numel():
+            for axis, here, there in zip("zx", data_set.extent, known_set.extent, strict=True):
+                if abs(here - there) > 1e-3 * there:
+                    raise ConfigError(
+                        f"the data are {here:g} long along {axis}, the training had {there:g}, and the step that was "
+                        "fitted to it knows no other length",
+                        key="data.path",
+                        hint="train on such flows, or with task.baseline=none",
+                    )

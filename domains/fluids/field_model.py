@@ -29,14 +29,15 @@ class FlowFieldModel(FieldForecaster):
     Args:
         config: of the model; its kind decides which.
         channels: names of all variables of all data sets that it is to serve; a batch may have any of them.
+        changes: names of the channels with what the step that it corrects has changed, where there is one.
 
     Raises:
         ConfigError: where an option names something unknown.
     """
 
-    def __init__(self, config: FieldConfig, channels: Sequence[str]) -> None:
-        super().__init__(config, Variables(tuple(channels), tuple(channels), ENCODINGS, AXES))
-        self.channels = tuple(channels)
+    def __init__(self, config: FieldConfig, channels: Sequence[str], changes: Sequence[str] = ()) -> None:
+        super().__init__(config, Variables((*channels, *changes), tuple(channels), ENCODINGS, AXES))
+        self.channels = (*channels, *changes)
 
     def forward_pass(
         self,

@@ -23,6 +23,8 @@ def regrid(
     rows, columns = fields.shape[2:]
     if (rows, columns) == cells:
         return fields
+    if rows % cells[0] == columns % cells[1] == 0:  # the same means, and faster
+        return F.avg_pool2d(fields, (rows // cells[0], columns // cells[1]))
     if cells[0] <= rows and cells[1] <= columns:
         return F.interpolate(fields, cells, mode="area")
     around = topology.pad(fields, 1)

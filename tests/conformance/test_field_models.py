@@ -45,7 +45,7 @@ def arguments_of(domain, kind, folder, flows):
     own = {
         "climate": ["task.intervals=[24h]", "task.score_lead_times=[24h]", "reference_models=null"],
         "fluids": [f"data.path={flows}", "data.splits={train: 6, valid: 1, test: 1}", "task.score_frames=[1,2]",
-                   "reference_models=null", "data.augment=roll_mirror"],
+                   "reference_models=null", "data.augment=roll_mirror", "task.baseline=none"],
     }  # fmt: skip
     return [f"domain={domain}", f"model={kind}", *SHORT, *own[domain], f"runs_dir={folder}"]
 

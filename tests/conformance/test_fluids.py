@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from domains.fluids.data.readers import open_sources
+from domains.fluids.forecast.baselines import PERSISTENCE, PROPAGATOR
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.app.cli import main
@@ -46,7 +47,7 @@ def runs(small, tmp_path_factory):
 
 
 class TestFluids(DomainConformance):
-    falling = ("trainer.max_steps=120", "optim.lr=1e-2", "trainer.global_batch_size=8")
+    falling = ("trainer.max_steps=120", "optim.lr=1e-2", "trainer.global_batch_size=8", "task.baseline=none")
     meshes = ("parallel.dp=2", "parallel.tp=2", "parallel.pp=2 trainer.micro_batch_size=2")
     waiting = ("of_numbers",)  # how many tokens there are
 
@@ -67,12 +68,14 @@ class TestFluids(DomainConformance):
         }
         return own.get(verb) or super().arguments_of(verb, folder)
 
-    def test_an_untrained_model_is_persistence(self, tmp_path):
-        training = self.training(tmp_path)
+    @pytest.mark.parametrize(("baseline", "judge"), [("none", PERSISTENCE), ("propagator", PROPAGATOR)])
+    def test_an_untrained_model_is_what_it_corrects(self, tmp_path, baseline, judge):
+        training = self.training(tmp_path, f"task.baseline={baseline}", "task.conserve=[]")
         splits, task, model = training.trainer.splits, training.trainer.task, training.trainer.engine.model.module
         batch = splits.test.collate([splits.test.sample(n, np.random.default_rng(0)) for n in range(2)])
-        for _, prediction in rollout(task, model, batch):
-            assert torch.equal(prediction.values["flow"], batch.parts["flow"].initial)
+        for step, prediction in rollout(task, model, batch):
+            expected = task.baselines()[judge](step).values["flow"]
+            torch.testing.assert_close(prediction.values["flow"], expected, rtol=1e-5, atol=1e-5)
 
     def test_what_is_conserved_stays_while_the_model_learns(self, tmp_path):
         training = self.training(tmp_path, "trainer.max_steps=20", "optim.lr=5e-3")
@@ -115,7 +118,7 @@ def test_reference_models_are_trained_scored_and_compared(small, tmp_path, capsy
     coarse = "reference_models={uniform_coarse: {model: {ratios: [], budgets: []}}}"
     main("train", [*small, coarse, *arguments, "output=json"])
     rows = json.loads(capsys.readouterr().out)["scores"]
-    expected = {"persistence", "uniform_coarse", "solver_coarser_by_2", "solver_coarser_by_4"}
+    expected = {"persistence", "uniform_coarse", "solver_coarser_by_2", "solver_coarser_by_4", "propagator"}
     assert all(set(row["baseline"]) == expected for row in rows if row["metric"] == "vrmse")
     folder = RunFolder.find("latest", str(tmp_path))
     assert {path.name for path in (folder.path / "reference_models").iterdir()} == {
@@ -124,7 +127,8 @@ def test_reference_models_are_trained_scored_and_compared(small, tmp_path, capsy
     main("compare", [f"runs_dir={tmp_path}", f"run={folder.path}", "rounds=2", "output=json"])
     said = json.loads(capsys.readouterr().out)
     assert {(row["model"], row["seeds"]) for row in said["scores"]} == {
-        ("model", 2), ("uniform_coarse", 2), ("persistence", 1), ("solver_coarser_by_2", 1), ("solver_coarser_by_4", 1)
+        ("model", 2), ("uniform_coarse", 2), ("persistence", 1), ("solver_coarser_by_2", 1), ("solver_coarser_by_4", 1),
+        ("propagator", 1),
     }  # fmt: skip
     assert said["groups"] == 2
     for row in said["scores"]:

@@ -84,6 +84,12 @@ class FlowPart:
         """Returns the lead time of the state after the next step, s."""
         return self.lead_time + self.steps[:, 0]
 
+    @property
+    def known_flows(self) -> tuple[Flow, ...] | None:
+        """Returns what is simulated, where it is known of any sample; others count as air at rest."""
+        flows = tuple(flow or Flow("unknown") for flow in self.flows)
+        return flows if any(flow.is_fixed for flow in flows) else None
+
     def regridded(self, cells: tuple[int, int], boundary: Boundary) -> FlowPart:
         """Returns the states that a step starts from, on another grid of the same domain."""
         names = ("state", "previous", "initial")

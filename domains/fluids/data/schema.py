@@ -56,6 +56,11 @@ class DataSet:
     def boundary(self) -> Boundary:
         return Boundary.of(**self.sides)
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Returns the length of the domain along z and x, in the unit of the data."""
+        return self.shape[0] * self.dz, self.shape[1] * self.dx
+
     def time_text(self, hours: float) -> str:
         """Returns a time as pictures write it: ``200 s``, or ``t = 2.5`` where time has no unit that is known."""
         return format_hours(hours) if self.units[1] == "s" else f"t = {3600 * hours:g} {self.units[1]}".rstrip()
@@ -120,6 +125,12 @@ class Scale:
         increment_std: of each variable over each step.
         cells: of the grid along z and x.
         constant_mean, constant_std: of the constants that files have as fields or numbers of their own.
+        propagator: matrices of a step that was fitted, see :mod:`domains.fluids.propagator`, in half precision; empty
+            without one.
+        propagator_gain: share of its changes that it makes, of each variable.
+        propagator_seconds: of that step.
+        left_by_propagator: of each step that was measured, the root mean square that it leaves of each variable, over
+            that of increments.
     """
 
     mean: Float[Tensor, "variable"]
@@ -129,11 +140,24 @@ class Scale:
     cells: Int[Tensor, "2"]
     constant_mean: Float[Tensor, "constant"] = field(default_factory=lambda: torch.zeros(0))
     constant_std: Float[Tensor, "constant"] = field(default_factory=lambda: torch.ones(0))
+    propagator: Float[Tensor, "..."] = field(default_factory=lambda: torch.zeros(0))
+    propagator_gain: Float[Tensor, "..."] = field(default_factory=lambda: torch.zeros(0))
+    propagator_seconds: Float[Tensor, ""] = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    left_by_propagator: Float[Tensor, "..."] = field(default_factory=lambda: torch.zeros(0))
 
     def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
         """Returns standard deviations of increments over some steps, those of the nearest step that was measured."""
-        nearest = (seconds[:, None].to(self.seconds) - self.seconds).abs().argmin(dim=1)
-        return self.increment_std[nearest][..., None, None]
+        return self.increment_std[self._nearest(seconds)][..., None, None]
+
+    def left_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
+        """Returns what the propagator leaves of some steps, over their increments; one without a propagator."""
+        if not self.left_by_propagator.numel():
+            return torch.ones(len(seconds), len(self.std), 1, 1, device=self.std.device)
+        return self.left_by_propagator[self._nearest(seconds)][..., None, None]
+
+    def _nearest(self, seconds: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+        """Returns the numbers of the steps that were measured and come nearest to some."""
+        return (seconds[:, None].to(self.seconds) - self.seconds).abs().argmin(dim=1)
 
     def to(self, device: torch.device | str) -> Scale:
         return Scale(**{name: value.to(device) for name, value in vars(self).items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,32 +15,23 @@ from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.batch import FlowBatch, FlowPart
 from domains.fluids.data.schema import BACKGROUND, OBSTACLE, FluidsSchema, FluidsStatistics
+from domains.fluids.forecast.baselines import baselines
 from domains.fluids.forecast.conserved_means import check_conserved, conserved_variables, keep_means
 from domains.fluids.forecast.metrics import FluidsMetrics
 from domains.fluids.forecast.task_config import FluidsTaskConfig
-from domains.fluids.refine.coarse_solver import CoarseSolver
+from domains.fluids.prior_step import PriorStep, Stepped
+from domains.fluids.propagator.propagator import propagator_step
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
-from domains.fluids.refine.solver_step import Solved, SolverStep, can_be_solved, orders, solver_step
+from domains.fluids.refine.solver_step import solver_step
 from domains.fluids.solver.background import SURFACE_THETA
-from domains.fluids.solver.cases import Flow
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
 from sciml.domain.score import Baseline
 from sciml.nn.recompute import recompute
 from sciml.nn.regrid import regrid
-from sciml.report.style import AMBER, GRAY, GREEN, ORANGE
 
-CORRECTION = 0.2
-"""Size of a correction of a solver's step over that of the step, roughly; what a model says is in units of it."""
 STRATIFICATION_K = 50.0
 """By which the background's potential temperature is scaled."""
-
-PERSISTENCE = Baseline("persistence", GRAY, "s")
-SOLVERS = {2: Baseline("solver_coarser_by_2", GREEN, "v"), 4: Baseline("solver_coarser_by_4", AMBER, "^")}
-"""The solver that data come from on grids that are coarser by a factor, where it can step them."""
-FNO = Baseline("fno", ORANGE, "D")
-"""The reference model of the default configuration."""
-BASELINES = (PERSISTENCE, *SOLVERS.values(), FNO)
 
 
 @dataclass(frozen=True)
@@ -82,13 +73,20 @@ class FluidsTask:
             name: conserved_variables(config.conserve, name, data_set) for name, data_set in schema.data_sets.items()
         }
         check_conserved(config.conserve, schema)
-        self.solvers: dict[str, SolverStep] = {}
-        if refine is not None:
-            for name, data_set in schema.data_sets.items():
-                self.solvers[name] = solver_step(name, data_set, refine, max(config.strides))
+        self.refine = refine
+        self.priors = dict(self._priors())
+
+    def _priors(self) -> Iterator[tuple[str, PriorStep]]:
+        """Yields the steps that the model corrects, by data set."""
+        for name, data_set in self.schema.data_sets.items():
+            if self.refine is not None:
+                yield name, solver_step(name, data_set, self.refine, max(self.config.strides))
+            elif self.config.baseline == "propagator":
+                yield name, propagator_step(data_set, self.statistics.scales[name], max(self.config.strides))
 
     def to(self, device: torch.device | str) -> FluidsTask:
         self.device, self.statistics = device, self.statistics.to(device)
+        self.priors = dict(self._priors())
         return self
 
     def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
@@ -134,9 +132,9 @@ class FluidsTask:
     def predict(self, model: nn.Module, batch: FlowBatch) -> FlowPrediction:
         values, forests = {}, {}
         for name, part in batch.parts.items():
-            solved = self._solved(name, part)
-            forest = self._forest(model, name, part, solved)
-            increment = self._increment(model, name, part, part.state, forest, solved)
+            stepped = self._stepped(name, part)
+            forest = self._forest(model, name, part, stepped)
+            increment = self._increment(model, name, part, part.state, forest, stepped)
             values[name] = part.state + increment * self._increment_scale(name, part)
             if forest is not None:
                 forests[name] = forest
@@ -148,20 +146,19 @@ class FluidsTask:
         kept = {name: part for name, part in moved.items() if part is not None}
         return FlowBatch(kept) if kept else None
 
-    def _forest(self, model: nn.Module, name: str, part: FlowPart, solved: Solved | None) -> Forest | None:
+    def _forest(self, model: nn.Module, name: str, part: FlowPart, stepped: Stepped | None) -> Forest | None:
         """Returns where a model refines a state; None where it decides that itself, as stages of a pipeline do."""
         if not isinstance(model, AMRViT | RefineModel):
             return None
-        (fields, channels, _, boundary), options = self._inputs(name, part, solved)
+        (fields, channels, _, boundary), options = self._inputs(name, part, stepped)
         evidence = {key: options[key] for key in ("previous", "truth", "residual") if key in options}
         return model.forest(model.evidence(fields, channels, boundary, **evidence), part.forest)
 
-    def _solved(self, name: str, part: FlowPart) -> Solved | None:
-        """Returns what the solver makes of a state, where the model corrects one."""
-        if name not in self.solvers:
+    def _stepped(self, name: str, part: FlowPart) -> Stepped | None:
+        """Returns what the step that the model corrects makes of a state, where there is one."""
+        if name not in self.priors:
             return None
-        assert part.profiles is not None
-        return self.solvers[name](part.state, part.profiles, part.steps[:, 0], known_flows(part))
+        return self.priors[name](part.state, part.profiles, part.steps[:, 0], part.known_flows)
 
     def _increment(
         self,
@@ -170,34 +167,36 @@ class FluidsTask:
         part: FlowPart,
         state: Float[Tensor, "batch variable z x"],
         forest: Forest | None = None,
-        solved: Solved | None = None,
+        stepped: Stepped | None = None,
     ) -> Float[Tensor, "batch variable z x"]:
         """Returns the normalized increment over the next step; zero in obstacles and in means of what is conserved.
 
         Args:
             state: of the part, as gradients reach it.
-            solved: what the solver makes of it, where that is known already.
+            stepped: what the step that is corrected makes of it, where that is known already.
         """
         part = replace(part, state=state)
-        solved = solved or self._solved(name, part)
-        arguments, options = self._inputs(name, part, solved)
+        stepped = stepped or self._stepped(name, part)
+        arguments, options = self._inputs(name, part, stepped)
         rows, columns = state.shape[2:]
         made, boundary = model(*arguments, **options, forest=forest).float(), self.schema.data_sets[name].boundary
         increment = regrid(made, (rows, columns), boundary)
-        if solved is not None:
-            increment = increment * CORRECTION + (solved.fields - state) / self._increment_scale(name, part)
+        if stepped is not None:
+            increment = increment * stepped.left + (stepped.fields - state) / self._increment_scale(name, part)
         if part.fluid is not None:
             increment = increment * part.fluid
         return keep_means(increment, self.schema.data_sets[name].variables, self.conserved[name], part)
 
-    def _inputs(self, name: str, part: FlowPart, solved: Solved | None = None) -> tuple[tuple, dict]:
+    def _inputs(self, name: str, part: FlowPart, stepped: Stepped | None = None) -> tuple[tuple, dict]:
         """Returns what the model is called with."""
         data_set = self.schema.data_sets[name]
         changes: dict[str, Tensor] = {}
-        if solved is not None:
+        if stepped is not None:
             scale = self._increment_scale(name, part)
-            changes = {"changes": (solved.fields - part.state) / scale, "residual": solved.residual / scale}
-            part = replace(part, state=solved.fields, previous=part.state)
+            changes["changes"] = (stepped.fields - part.state) / scale
+            if stepped.residual is not None:
+                changes["residual"] = stepped.residual / scale
+            part = replace(part, state=stepped.fields, previous=part.state)
         if self.config.resample:
             part = part.regridded(self.grids[name], data_set.boundary)
         constants = self._constants(name, part)
@@ -216,13 +215,13 @@ class FluidsTask:
             options["truth"] = normal(part.targets[:, 0])
         names = (*data_set.variables, *data_set.constants)
         fields = normal(part.state)
-        if solved is not None:
+        if stepped is not None:
             here = (part.state.shape[2], part.state.shape[3])
-            changed, residual = (regrid(values, here, data_set.boundary) for values in changes.values())
+            seen = {key: regrid(values, here, data_set.boundary) for key, values in changes.items()}
+            changed = seen.pop("changes")
             fields, names = torch.cat([fields, changed], dim=1), (*names, *change_names(data_set.variables))
-            options["residual"] = residual
             # of the states before and after, nothing but the variables is compared
-            options["previous"] = torch.cat([options["previous"], torch.zeros_like(changed)], dim=1)
+            options |= {"previous": torch.cat([options["previous"], torch.zeros_like(changed)], dim=1), **seen}
         return (fields, names, part.steps[:, 0], data_set.boundary), options
 
     def _normalized(
@@ -255,39 +254,7 @@ class FluidsTask:
         return FluidsMetrics(self.schema, self.statistics, self.config.score_frames, self.device)
 
     def baselines(self) -> Mapping[Baseline, Predictor]:
-        """Returns persistence and, where the data come from our solver, that solver on coarser grids."""
-        found: dict[Baseline, Predictor] = {PERSISTENCE: persistence}
-        data_sets = self.schema.data_sets
-        for factor, baseline in SOLVERS.items():
-            if all(can_be_solved(data_set, factor) for data_set in data_sets.values()):
-                solvers = {
-                    name: CoarseSolver(each.dx, each.dz, factor, max(self.config.strides) * each.interval)
-                    for name, each in data_sets.items()
-                }
-                found[baseline] = partial(self._solve, solvers)
-        return found
-
-    @torch.no_grad()
-    def _solve(self, solvers: Mapping[str, CoarseSolver], batch: FlowBatch) -> Prediction:
-        """Predicts the next state by a solver."""
-        values = {}
-        for name, part in batch.parts.items():
-            assert part.profiles is not None
-            forward, back = orders(self.schema.data_sets[name].variables)
-            fields, flows = part.state[:, forward], known_flows(part)
-            values[name] = solvers[name](fields, part.profiles, part.steps[:, 0], flows)[:, back]
-        return Prediction(values)
-
-
-def known_flows(part: FlowPart) -> tuple[Flow, ...] | None:
-    """Returns what is simulated, where it is known of any sample; others count as air at rest."""
-    flows = tuple(flow or Flow("unknown") for flow in part.flows)
-    return flows if any(flow.is_fixed for flow in flows) else None
-
-
-def persistence(batch: FlowBatch) -> Prediction:
-    """Predicts that nothing changes."""
-    return Prediction({name: part.initial for name, part in batch.parts.items()})
+        return baselines(self.schema, self.statistics, max(self.config.strides))
 
 
 def _mean(squared: Float[Tensor, "batch variable z x"], fluid: Bool[Tensor, "batch 1 z x"] | None) -> Float[Tensor, ""]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import MinLen
 
@@ -25,6 +25,9 @@ class FluidsTaskConfig:
             applied to them as they are.
         conserve: variables whose mean over the plane a step must not change, as the density of miniWeather; ``auto``
             is that of density between closed sides. Flows into which something is blown are left as they are.
+        baseline: what the network corrects: ``propagator``, a step that is fitted to the training flows by least
+            squares (:mod:`domains.fluids.propagator`); ``none``, the state itself. ``auto`` is the first, but for
+            models that correct a solver, and what a run that weights are taken from had.
         unroll: successive steps from the model's own states that are learned together; gradients flow through them,
             and each step is computed anew in the backward pass.
 
@@ -39,6 +42,7 @@ class FluidsTaskConfig:
     noise: NonNegative[float] = 0.0
     resample: bool = True
     conserve: list[str] = field(default_factory=list)
+    baseline: Literal["auto", "propagator", "none"] = "none"
     unroll: AtLeastOne = 1
 
     def __post_init__(self) -> None:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from domains.fluids.refine.grids import carried, prolong, restrict
+from domains.fluids.propagator.carry import carried
+from domains.fluids.refine.grids import PLANE, prolong, restrict
 from domains.fluids.solver.background import C0, GAMMA
 from domains.fluids.solver.cases import Flow
 from domains.fluids.solver.equations import Air
@@ -81,7 +82,8 @@ class CoarseSolver:
         if self.keeps_detail and self.factor > 1:
             winds = prolong((before + after) / 2, self.factor)
             winds = winds[:, 1:3] / (winds[:, :1] + fine.cells.dens[:, None])
-            detail = carried(states - prolong(before, self.factor), winds, seconds, (self.dx, self.dz))
+            detail = states - prolong(before, self.factor)
+            detail = carried(detail, winds, seconds, (self.dx, self.dz), PLANE)
             blocks = restrict(detail, self.factor)
             means = blocks.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2)
             finished = finished + detail - means

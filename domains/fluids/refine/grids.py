@@ -7,6 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sciml.nn.topology import Plane, Side
+
+PLANE = Plane((Side.PERIODIC, Side.PERIODIC), (Side.WALL, Side.WALL))
+"""The solver's."""
 STENCIL = 2
 """Neighbors at each side of which the two halves of a cell are interpolated."""
 FIRST, SECOND = 22 / 128, 3 / 128
@@ -45,39 +49,3 @@ def _halved(fields: Float[Tensor, "m 4 z x"], dim: int) -> Float[Tensor, "m 4 _z
     far_left, left, middle, right, far_right = (fields.narrow(dim, at, count) for at in range(2 * STENCIL + 1))
     slope = FIRST * (right - left) - SECOND * (far_right - far_left)
     return torch.stack((middle - slope, middle + slope), dim=dim).flatten(dim - 1, dim)
-
-
-def carried(
-    detail: Float[Tensor, "m 4 z x"],
-    wind: Float[Tensor, "m 2 z x"],
-    seconds: Float[Tensor, "m 1 1"],
-    spacing: tuple[float, float],
-) -> Float[Tensor, "m 4 z x"]:
-    """Returns fields that a wind has carried for some seconds, linearly interpolated where they come from.
-
-    Two steps backward along the wind, of which the second takes the wind half-way; semi-Lagrangian.
-
-    Args:
-        wind: along x and z, m/s.
-        spacing: of cells along x and z, m.
-    """
-    rows, columns = detail.shape[-2:]
-    z = torch.arange(rows, dtype=detail.dtype, device=detail.device)[:, None].expand(rows, columns)
-    x = torch.arange(columns, dtype=detail.dtype, device=detail.device).expand(rows, columns)
-    along_x, along_z = seconds / spacing[0], seconds / spacing[1]
-    half_x, half_z = x - wind[:, 0] * along_x / 2, z - wind[:, 1] * along_z / 2
-    middle = _at(wind, half_x, half_z)
-    return _at(detail, x - middle[:, 0] * along_x, z - middle[:, 1] * along_z)
-
-
-def _at(
-    fields: Float[Tensor, "m channel z x"], x: Float[Tensor, "m z x"], z: Float[Tensor, "m z x"]
-) -> Float[Tensor, "m channel z x"]:
-    """Returns fields at positions in cells, linearly interpolated; periodic along x, and the edge's beyond z."""
-    rows, columns = fields.shape[-2:]
-    around = torch.cat((fields[..., -1:], fields, fields[..., :1]), -1)
-    x = 2 * (x.remainder(columns) + 1.5) / (columns + 2) - 1
-    z = 2 * (z + 0.5) / rows - 1
-    return F.grid_sample(
-        around, torch.stack((x, z), dim=-1), mode="bilinear", padding_mode="border", align_corners=False
-    )

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from domains.fluids.data.schema import DataSet
+from domains.fluids.prior_step import PriorStep, Stepped
 from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.solver import VARIABLES, Flow
 from domains.fluids.solver.grid import STENCIL
 from sciml.core.errors import ConfigError
 
-
-class Solved(NamedTuple):
-    """Holds what a solver makes of a state.
-
-    Attributes:
-        fields: the state after the step.
-        residual: by how much a grid that is twice as coarse steps otherwise.
-    """
-
-    fields: Float[Tensor, "batch variable z x"]
-    residual: Float[Tensor, "batch variable z x"]
+CORRECTION = 0.2
+"""Size of a correction over that of an increment, roughly; what a model says is in units of it."""
 
 
-SolverStep = Callable[
-    [Float[Tensor, "batch variable z x"], Float[Tensor, "batch 2 z"], Float[Tensor, "batch"], Sequence[Flow] | None],
-    Solved,
-]
-"""From fields, profiles of the air at rest, seconds, and what is simulated."""
-
-
-def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stride: int) -> SolverStep:
+def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stride: int) -> PriorStep:
     """Returns the step of a solver on the grid of a data set, coarsened as a model asks.
 
     Raises:
@@ -51,17 +35,18 @@ def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stri
 
     def step(
         fields: Float[Tensor, "batch variable z x"],
-        profiles: Float[Tensor, "batch 2 z"],
+        profiles: Float[Tensor, "batch 2 z"] | None,
         seconds: Float[Tensor, "batch"],
         flows: Sequence[Flow] | None = None,
-    ) -> Solved:
+    ) -> Stepped:
+        assert profiles is not None
         ordered = fields[:, order]
         solved = solver(ordered, profiles, seconds, flows)
         if not needs_residual:
-            return Solved(solved[:, back], torch.zeros_like(fields))
+            return Stepped(solved[:, back], CORRECTION, torch.zeros_like(fields))
         with torch.no_grad():  # it only tells where to look
             residual = solved.detach() - rough(ordered.detach(), profiles, seconds, flows)
-        return Solved(solved[:, back], residual[:, back])
+        return Stepped(solved[:, back], CORRECTION, residual[:, back])
 
     return step
 

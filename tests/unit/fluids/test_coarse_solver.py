@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from domains.fluids.propagator.carry import carried
 from domains.fluids.refine.coarse_solver import CoarseSolver
-from domains.fluids.refine.grids import carried, prolong, restrict
+from domains.fluids.refine.grids import PLANE, prolong, restrict
 from domains.fluids.solver import CASES, Background, SolverGrid
 from domains.fluids.solver.step import Solver
 
@@ -59,7 +60,7 @@ def test_detail_goes_with_the_wind_over_the_periodic_edge():
     detail[0, 3, 4, 14] = 1
     wind = torch.zeros(1, 2, 8, 16, dtype=torch.float64)
     wind[:, 0] = 30.0
-    moved = carried(detail, wind, torch.full((1, 1, 1), 10.0, dtype=torch.float64), (100.0, 100.0))
+    moved = carried(detail, wind, torch.full((1, 1, 1), 10.0, dtype=torch.float64), (100.0, 100.0), PLANE)
     torch.testing.assert_close(moved, detail.roll(3, -1))
 
 

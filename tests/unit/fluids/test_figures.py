@@ -17,10 +17,10 @@ from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.figures.skill import draw_skill, draw_skill_by_lead_time
 from domains.fluids.figures.vorticity import vorticity
+from domains.fluids.forecast.baselines import BASELINES
 from domains.fluids.forecast.conservation import conservation_errors
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.forecast.metrics import RMSE, VRMSE
-from domains.fluids.forecast.task import BASELINES
 from domains.fluids.solver import Background, SolverGrid
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.report.scores import Scores

@@ -55,7 +55,7 @@ def test_an_untrained_model_is_the_solver_and_a_trained_one_is_not():
     one = config()
     work, model = task(one, conserve=["dens"]), refine(one)
     part = batch().parts["flow"]
-    solved = work._solved("flow", part).fields
+    solved = work._stepped("flow", part).fields
     torch.testing.assert_close(work.predict(model, batch()).values["flow"], solved, rtol=1e-5, atol=1e-6)
     corrected = work.predict(filled(model), batch()).values["flow"]
     assert (corrected - solved).abs().max() > 1e-3
