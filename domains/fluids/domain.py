@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,17 @@ from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
-from domains.fluids.data.planned import PlannedFlows, planned_flows, planned_statistics
-from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
+from domains.fluids.data.planned import PlannedFlows, planned_flows
+from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
-from domains.fluids.data.statistics import measure
+from domains.fluids.data_defaults import (
+    FluidsModelConfig,
+    FluidsSpec,
+    augmentation,
+    data_defaults,
+    fitted_statistics,
+    planned_statistics,
+)
 from domains.fluids.field_model import FlowFieldModel
 from domains.fluids.figures.report import example_figures, fluids_figures
 from domains.fluids.forecast.baselines import BASELINES
@@ -27,7 +34,6 @@ from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.initial_conditions import initial_batch
 from domains.fluids.forecast.task import FluidsTask
 from domains.fluids.forecast.task_config import FluidsTaskConfig
-from domains.fluids.propagator.fit import fit_propagator, with_zero_propagator
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel, change_names
 from domains.fluids.solver.simulate import simulate
@@ -35,18 +41,11 @@ from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.duration import TimeUnit
 from sciml.core.errors import ConfigError
 from sciml.domain.forecasting import ForecastRequest, PreparedForecast
-from sciml.domain.optional import AUTO, DataDefaults
-from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, NamedFigure, RunResult, Splits
+from sciml.domain.optional import DataDefaults
+from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
 from sciml.forecast.ensemble import PERTURBATION
 from sciml.models.field_models import FIELD_KINDS, FieldConfig, check_schedule
 from sciml.models.fno import FNOConfig
-
-TOLD = {"position_features": ("z",), "condition_on": ("lead_time",)}
-"""Tells what a model is told where that is left open: flows are the same at every x and time."""
-
-FluidsModelConfig = AMRConfig | RefineConfig | FieldConfig
-OpenFlows = Callable[[FluidsDataConfig], tuple[FluidsSchema, dict[str, Flows]]]
-FluidsSpec = DomainSpec[FluidsDataConfig, FluidsTaskConfig, FluidsModelConfig]
 
 
 @dataclass(frozen=True)
@@ -73,28 +72,10 @@ class FluidsDomain:
     baselines = BASELINES
 
     def data_defaults(self, spec: FluidsSpec, source: FluidsSpec | None = None) -> DataDefaults:
-        return self._data_defaults(spec, open_flows, source)
+        return data_defaults(spec, open_flows, source)
 
     def planned_defaults(self, spec: FluidsSpec) -> DataDefaults:
-        return self._data_defaults(spec, planned_flows)
-
-    def _data_defaults(self, spec: FluidsSpec, open_data: OpenFlows, source: FluidsSpec | None = None) -> DataDefaults:
-        left_open = {name: told for name, told in TOLD.items() if getattr(spec.model, name, None) == (AUTO,)}
-        values: dict[str, Any] = {f"model.{name}": list(told) for name, told in left_open.items()}
-        sentences = []
-        if spec.data.augment == AUTO:
-            found = augmentation_that_fits(open_data(spec.data)[1])
-            reason = "the files do not say that moved and mirrored flows are as likely; if they are, type roll_mirror"
-            if found != "none":
-                reason = "these are flows of miniWeather, periodic along x"
-            values["data.augment"] = found
-            sentences.append(f"data.augment={found}: {reason}")
-        chosen = _baseline(spec, source)
-        if spec.task.baseline == AUTO:
-            values["task.baseline"] = chosen
-            if chosen == "propagator":
-                sentences.append("task.baseline=propagator: the network corrects a step that is fitted to the flows")
-        return DataDefaults(values, "; ".join(sentences))
+        return data_defaults(spec, planned_flows)
 
     def check(self, spec: FluidsSpec) -> None:
         if isinstance(spec.model, RefineConfig) and spec.task.baseline == "propagator":
@@ -124,7 +105,7 @@ class FluidsDomain:
     def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
         schema, flows = open_flows(spec.data)
         if fitted is None:
-            statistics = _fitted(spec, flows)
+            statistics = fitted_statistics(spec, flows)
         else:
             statistics = fitted.statistics
             check_as_trained(fitted, schema)
@@ -136,13 +117,7 @@ class FluidsDomain:
 
     def planned_splits(self, spec: FluidsSpec) -> FluidsSplits:
         schema, flows = planned_flows(spec.data)
-        statistics = planned_statistics(flows, spec.task.strides)
-        if spec.task.baseline == "propagator":
-            scales = {
-                name: with_zero_propagator(found.data_set, statistics.scales[name], spec.task.strides)
-                for name, found in flows.items()
-            }
-            statistics = FluidsStatistics(scales)
+        statistics = planned_statistics(spec, flows)
         return _splits_of(spec, schema, flows, statistics, PlannedFlows)
 
     def model(self, spec: FluidsSpec, schema: FluidsSchema) -> nn.Module:
@@ -187,38 +162,6 @@ class FluidsDomain:
         )
 
 
-def _baseline(spec: FluidsSpec, source: FluidsSpec | None) -> str:
-    """Returns what the network corrects: what the weights that it starts from were trained to correct.
-
-    Raises:
-        ConfigError: where something else is asked for.
-    """
-    asked = spec.task.baseline
-    if source is None:
-        by_model = "none" if isinstance(spec.model, RefineConfig) else "propagator"
-        return by_model if asked == AUTO else asked
-    if asked not in (AUTO, source.task.baseline):
-        raise ConfigError(
-            f"the weights were trained with {source.task.baseline}", key="task.baseline",
-            hint=f"use {source.task.baseline}, or leave init_from out",
-        )  # fmt: skip
-    return source.task.baseline
-
-
-def _fitted(spec: FluidsSpec, flows: Mapping[str, Flows]) -> FluidsStatistics:
-    """Returns what training flows are normalized with, and the steps that are fitted to them."""
-    scales = {name: measure(found, spec.task.strides) for name, found in flows.items()}
-    if spec.task.baseline == "propagator":
-        mirrored = _augmentation(spec, flows) == "roll_mirror"
-        for name, found in flows.items():
-            scales[name] = fit_propagator(found, scales[name], spec.task.strides, mirrored=mirrored)
-    return FluidsStatistics(scales)
-
-
-def _augmentation(spec: FluidsSpec, flows: Mapping[str, Flows]) -> str:
-    return augmentation_that_fits(flows) if spec.data.augment == AUTO else spec.data.augment
-
-
 def _splits_of(
     spec: FluidsSpec,
     schema: FluidsSchema,
@@ -230,7 +173,7 @@ def _splits_of(
         check_profiles(flows)
     task, data = spec.task, spec.data
     preload: dict[str, Any] = {"preload_gb": data.preload_gb}
-    augment = _augmentation(spec, flows)
+    augment = augmentation(spec, flows)
     ahead, furthest = task.pushforward + task.unroll, max(task.score_frames)
     training = {"pushforward_steps": task.pushforward, **preload}
     return FluidsSplits(

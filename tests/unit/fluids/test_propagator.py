@@ -119,10 +119,11 @@ def test_moved_and_mirrored_flows_take_the_same_step(boundary):
     torch.testing.assert_close(step.step(state.flip(-1) * signs), after.flip(-1) * signs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("boundary", [CHANNEL, TORUS, BOX], ids=["channel", "torus", "box"])
-def test_waves_give_the_fields_again(boundary):
-    waves = Waves((16, 32), boundary, (False, True, False))
-    fields = torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("boundary", [CHANNEL, TORUS, BOX, Boundary.of("open", "periodic")], ids=str)
+@pytest.mark.parametrize("cells", [(16, 32), (15, 31)], ids=str)
+def test_waves_give_the_fields_again(boundary, cells):
+    waves = Waves(cells, boundary, (False, True, False))
+    fields = torch.randn(2, 3, *cells, generator=torch.Generator().manual_seed(0))
     apart = waves.of(fields)
     assert (apart.shape[0], apart.shape[2] // 3) == waves.shape
     torch.testing.assert_close(waves.fields(apart, 3), fields, rtol=1e-5, atol=1e-5)
