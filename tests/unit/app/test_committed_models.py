@@ -10,7 +10,7 @@ from sciml.core.installation import ROOT, located
 from sciml.run.folder import RunFolder
 
 MODELS = sorted(path.parent for path in (ROOT / "models").glob("*/run.json"))
-MOST_BYTES = 5 * 2**20
+MOST_BYTES = 10 * 2**20
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
