@@ -77,6 +77,16 @@ class TestFluids(DomainConformance):
             expected = task.baselines()[judge](step).values["flow"]
             torch.testing.assert_close(prediction.values["flow"], expected, rtol=1e-5, atol=1e-5)
 
+    @pytest.mark.parametrize("indicator", ["oracle", "learned", "increment", "random"])
+    def test_patches_are_refined_behind_a_fitted_step(self, tmp_path, indicator):
+        training = self.training(tmp_path, f"model.indicator={indicator}", "trainer.max_steps=1")
+        training.trainer.fit()
+        source, task = training.trainer.splits.test, training.trainer.task
+        prediction = task.predict(
+            training.trainer.engine.model.module, source.collate([source.sample(0, np.random.default_rng(0))])
+        )
+        assert prediction.forests["flow"].is_refined(0).any()
+
     def test_what_is_conserved_stays_while_the_model_learns(self, tmp_path):
         training = self.training(tmp_path, "trainer.max_steps=20", "optim.lr=5e-3")
         training.trainer.fit()

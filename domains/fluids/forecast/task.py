@@ -220,8 +220,10 @@ class FluidsTask:
             seen = {key: regrid(values, here, data_set.boundary) for key, values in changes.items()}
             changed = seen.pop("changes")
             fields, names = torch.cat([fields, changed], dim=1), (*names, *change_names(data_set.variables))
-            # of the states before and after, nothing but the variables is compared
+            # of the states before and after, and of the truth, nothing but the variables is compared
             options |= {"previous": torch.cat([options["previous"], torch.zeros_like(changed)], dim=1), **seen}
+            if "truth" in options:
+                options["truth"] = torch.cat([options["truth"], changed], dim=1)
         return (fields, names, part.steps[:, 0], data_set.boundary), options
 
     def _normalized(
