@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -64,7 +65,7 @@ def test_processes_that_agree_go_on(ended):
     ("scenario", "code", "says"),
     [
         ("one_does_not_join", 1, f"rank 2 of 4 did not join within 8 s; those that joined: 0-1, 3 on {HOST}"),
-        ("another_version", 2, f"rank 1 on {HOST} runs torch 1.0, rank 0 on {HOST} runs {torch.__version__}"),
+        ("another_version", 2, f"rank 1 on {HOST} runs torch 1.0, rank 0 on {HOST} runs {version('torch')}"),
         ("another_configuration", 2, f"optim.lr: the configuration is 0.2 on rank 2 ({HOST}) and 0.1 on rank 0"),
         ("one_refuses", 2, f"data.path: what rank 1 sees is wrong (rank 1 on {HOST})"),
         ("one_has_a_bug", 1, f"KeyError (rank 1 on {HOST})"),
