@@ -1,4 +1,4 @@
-"""What forecasts of flows are compared with: persistence, the solver on coarser grids, and a fitted step alone."""
+"""Makes what forecasts of flows are compared with: persistence, a coarser solver, and the fitted step alone."""
 
 from __future__ import annotations
 

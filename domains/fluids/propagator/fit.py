@@ -20,7 +20,7 @@ STAGES = 2
 """Times that it acts in a step."""
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0)
 """What the squares of matrices may cost, over the mean power of what they act on; that which is best on flows that
-were not fitted is taken. With less, one step is better by a twentieth, and fifty steps grow beyond bounds.
+were not fitted is taken. With less, one step is better by a twentieth, and fifty are off by twice as much.
 """
 BLOCK = 32
 """Frames that are read together."""
