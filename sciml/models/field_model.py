@@ -192,14 +192,21 @@ class FieldModel(nn.Module):
         features = torch.cat([encode(inputs.scalars[name]) for name, encode in self.encodings.items()], dim=-1)
         return self.condition(features.to(self.condition.first.weight.dtype), inputs.noise)
 
-    def embed_fields(self, inputs: FieldInputs) -> Float[Tensor, "batch feature _row _column"]:
-        """Returns the stem's features of all squares, with those of their positions."""
+    def embed_fields(
+        self, inputs: FieldInputs, topology: Topology | None = None
+    ) -> Float[Tensor, "batch feature _row _column"]:
+        """Returns the stem's features of all squares, with those of their positions.
+
+        Args:
+            topology: by which a rank works on its own rows; None for all rows.
+        """
+        topology = topology or inputs.topology
         rows, columns = (-count % self.multiple for count in inputs.fields.shape[-2:])
-        fields = inputs.topology.pad(inputs.fields, (0, columns, 0, rows), inputs.odd)
-        features = self.stem(fields, inputs.names, inputs.topology, inputs.odd)
+        fields = topology.scattered(inputs.topology.pad(inputs.fields, (0, columns, 0, rows), inputs.odd))
+        features = self.stem(fields, inputs.names, topology, inputs.odd)
         if self.position is None:
             return features
-        angles = self.square_angles(inputs, self.config.square)
+        angles = {name: topology.own(angle) for name, angle in self.square_angles(inputs, self.config.square).items()}
         waves = fourier_features(angles, self.config.position_features, self.config.position_harmonics)
         return features + self.position(waves.to(self.position.weight.dtype)).movedim(-1, -3)
 
@@ -213,11 +220,15 @@ class FieldModel(nn.Module):
         return angles
 
     def decode(
-        self, features: Float[Tensor, "batch feature _row _column"], inputs: FieldInputs
+        self,
+        features: Float[Tensor, "batch feature _row _column"],
+        inputs: FieldInputs,
+        topology: Topology | None = None,
     ) -> Float[Tensor, "batch output row column"]:
-        """Returns the fields of the wanted variables."""
+        """Returns the fields of the wanted variables; see :meth:`embed_fields`."""
+        topology = topology or inputs.topology
         rows, columns = inputs.fields.shape[-2:]
-        return cropped(self.head(features, inputs.outputs, inputs.topology), rows, columns)
+        return cropped(topology.complete(self.head(features, inputs.outputs, topology)), rows, columns)
 
 
 def widths_of(widths: Sequence[int], key: str) -> tuple[int, ...]:

@@ -84,4 +84,4 @@ class UNet(FieldModel):
             features = self.merge[level](joined, topology)
             for block in self.up[level]:  # type: ignore[attr-defined]
                 features = block(features, condition, topology)
-        return nn.functional.gelu(self.norm(features))
+        return nn.functional.gelu(self.norm(features, topology))

@@ -24,7 +24,7 @@ from sciml.models.tiles import Tiles
 from sciml.models.vit import ViT, ViTConfig
 from sciml.nn.convolution import Coarsen, GridConv, Refine, ResidualConv, norm_of
 from sciml.nn.position import Rotary, coordinate_rotary
-from sciml.nn.staged import Activations, ForwardPass, Place
+from sciml.nn.staged import Activations, ForwardPass, Place, SharedGrid
 from sciml.parallel.plan import AllGather, Average, CopyToRegion, OwnChannels, Scatter, ShardingPlan, Stages, Style
 
 TOKENS = (Role.TOKEN, Role.MATRIX)
@@ -87,8 +87,9 @@ class UViTConfig(ViTConfig):
 class UViT(FieldModel):
     """Maps fields to fields by the shared ViT on patches, with convolutions on smaller squares before and behind it.
 
-    Ranks that share matrices also share the channels between the two convolutions of each residual one. All else
-    outside of the trunk is computed alike by all ranks that share a sample: each takes an equal part of its gradient.
+    Outside of the trunk, ranks that share tokens share the rows of the grid, and ranks that share matrices the channels
+    between the two convolutions of each residual one. What these compute alike, each takes an equal part of the
+    gradient of.
 
     Source: Hoogeboom et al. (2023), https://doi.org/10.48550/arXiv.2301.11093, for the form.
     """
@@ -103,11 +104,12 @@ class UViT(FieldModel):
         },
         inputs={
             **{f"{name}.*.own": (OwnChannels(),) for name in CONVOLUTIONS},
-            "stem": (CopyToRegion(axes=TOKENS),),  # for rollouts, whose gradient goes on into the step before
+            "stem": (CopyToRegion(),),  # for rollouts, whose gradient goes on into the step before
             "own": (Scatter(axes=TOKENS, partial=True),),
             "whole": (AllGather(axes=TOKENS),),
         },
-        outputs={"head": Average()},
+        outputs={"head": Average(axes=(Role.MATRIX,))},  # ranks that share tokens have rows of their own
+        grids=("shared",),
         stages=Stages(
             first=("stem", "position", "condition", "down", "coarsen", "enter"),
             last=("leave", "refine", "merge", "up", "norm", "head"),
@@ -124,6 +126,7 @@ class UViT(FieldModel):
             return nn.ModuleList(ResidualConv(width, dim, waves) for _ in range(number))
 
         width, embed, factor = config.conv_width, config.embed_dim, config.patch_size // config.square
+        self.shared = SharedGrid()
         self.down = convolutions(config.conv_depth, width, *config.modes)
         self.coarsen = Coarsen(width, embed, factor)
         self.enter = convolutions(config.token_convs, embed)
@@ -161,16 +164,17 @@ class UViT(FieldModel):
         The features that the convolutions behind the trunk are joined with pass from stage to stage beside the tokens.
         """
         rows, columns = (-(-count // self.config.patch_size) for count in inputs.fields.shape[-2:])
+        topology = self.shared(inputs.topology, rows)
 
         def embed() -> Activations:
             condition = self.embed_condition(inputs)
-            features = self.embed_fields(inputs)
+            features = self.embed_fields(inputs, topology)
             for block in self.down:
-                features = block(features, condition, inputs.topology)
+                features = block(features, condition, topology)
             tokens = self.coarsen(features)
             for block in self.enter:
-                tokens = block(tokens, condition, inputs.topology)
-            first = self.own(tokens.flatten(2).transpose(1, 2))
+                tokens = block(tokens, condition, topology)
+            first = self.own(topology.gathered(tokens).flatten(2).transpose(1, 2))
             return (first, features) if condition is None else (first, condition, features)
 
         def head(
@@ -179,13 +183,13 @@ class UViT(FieldModel):
             *conditions, features = rest
             condition = conditions[0] if conditions else None
             tokens = self.whole(self.trunk.finish(tokens, condition))
-            coarse = tokens.transpose(1, 2).unflatten(2, (rows, columns))
+            coarse = topology.own(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
             for block in self.leave:
-                coarse = block(coarse, condition, inputs.topology)
-            features = self.merge(torch.cat([self.refine(coarse), features], dim=1), inputs.topology)
+                coarse = block(coarse, condition, topology)
+            features = self.merge(torch.cat([self.refine(coarse), features], dim=1), topology)
             for block in self.up:
-                features = block(features, condition, inputs.topology)
-            return self.decode(F.gelu(self.norm(features)), inputs)
+                features = block(features, condition, topology)
+            return self.decode(F.gelu(self.norm(features, topology)), inputs, topology)
 
         windows = self.trunk.windows(inputs.topology, (rows, columns), inputs.fields.device)
         context = (self.rotary(inputs), None, windows)

@@ -15,7 +15,7 @@ from sciml.nn.conditioning import Modulation
 from sciml.nn.initialization import Constant, Normal, starts_as, zeros
 from sciml.nn.spectral import SpectralConv
 from sciml.nn.staged import Place
-from sciml.nn.topology import Odd, Topology
+from sciml.nn.topology import Odd, Topology, WholeGrid
 from sciml.nn.variables import variable_index
 
 GROUPS = 8
@@ -41,11 +41,27 @@ class GridConv(nn.Conv2d):
 
 
 class ChannelNorm(nn.GroupNorm):
-    """Normalizes groups of channels; a rank that has some of the channels has whole groups of them."""
+    """Normalizes groups of channels over the grid; a rank that has some of the channels has whole groups of them."""
 
-    def forward(self, x: Float[Tensor, "batch channel row column"]) -> Float[Tensor, "batch channel row column"]:
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch channel row column"], topology: Topology
+    ) -> Float[Tensor, "batch channel row column"]:
         groups = self.num_groups * x.shape[1] // self.num_channels
-        return F.group_norm(x, groups, self.weight, self.bias, self.eps)
+        if isinstance(topology, WholeGrid):
+            return F.group_norm(x, groups, self.weight, self.bias, self.eps)
+        wide = x.unflatten(1, (groups, -1)).to(self.weight.dtype)
+        mean = self._mean(wide, topology)
+        away = wide - mean
+        normal = away * (self._mean(away.square(), topology) + self.eps).rsqrt()
+        return torch.addcmul(self.bias[:, None, None], normal.flatten(1, 2), self.weight[:, None, None])
+
+    def _mean(
+        self, x: Float[Tensor, "batch group channel row column"], topology: Topology
+    ) -> Float[Tensor, "batch group 1 1 1"]:
+        """Returns means over the rows of all ranks."""
+        count = x.new_tensor(math.prod(x.shape[2:])).expand(len(x), x.shape[1], 1, 1, 1)
+        total, number = topology.total(torch.stack((x.sum((2, 3, 4), keepdim=True), count)))
+        return total / number
 
 
 def norm_of(num_channels: int) -> ChannelNorm:
@@ -79,9 +95,9 @@ class ResidualConv(nn.Module):
         condition: Float[Tensor, "batch condition"] | None,
         topology: Topology,
     ) -> Float[Tensor, "batch channel row column"]:
-        bent = F.gelu(self.norm(x))
+        bent = F.gelu(self.norm(x, topology))
         h = self.first(bent, topology)
-        h = self.middle_norm(h if self.spectral is None else h + self.own(self.spectral(bent, topology)))
+        h = self.middle_norm(h if self.spectral is None else h + self.own(self.spectral(bent, topology)), topology)
         if self.modulation is not None:
             shift, scale = (self.own(part.movedim(1, 2).unsqueeze(-1)) for part in self.modulation(condition))
             h = torch.addcmul(shift, h, 1 + scale)

@@ -26,7 +26,8 @@ class SpectralConv(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channel row column"], topology: Topology
     ) -> Float[Tensor, "batch channel row column"]:
-        endless = topology.endless(x.to(self.weight.dtype))
+        whole = topology.gathered(x.to(self.weight.dtype))
+        endless = topology.endless(whole)
         rows, columns = endless.shape[-2:]
         spectrum = torch.fft.rfft2(endless, norm="forward")
         along_rows = min(self.modes[0], rows // 2)
@@ -42,4 +43,4 @@ class SpectralConv(nn.Module):
                 "birc,iorc->borc", waves, weight[:, :, weights, :along_columns]
             )
         back = torch.fft.irfft2(mixed, s=(rows, columns), norm="forward")
-        return back[..., : x.shape[-2], : x.shape[-1]].to(x.dtype)
+        return topology.own(back[..., : whole.shape[-2], : whole.shape[-1]]).to(x.dtype)

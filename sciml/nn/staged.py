@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.nn.topology import Topology
+
 Activations = tuple[Tensor, ...]
 """Tensors that pass from block to block and from stage to stage: first the tokens (or nodes), then whatever else
 depends on parameters and is needed further on."""
@@ -16,6 +18,20 @@ depends on parameters and is needed further on."""
 
 class Place(nn.Identity):
     """Marks where a sharding plan lets tensors cross ranks; on one device nothing happens."""
+
+
+class SharedGrid(nn.Module):
+    """Marks where a sharding plan lets ranks share the rows of a grid; on one device nothing happens."""
+
+    share: Callable[[Topology, int], Topology] | None = None
+
+    def forward(self, topology: Topology, count: int) -> Topology:
+        """Returns a topology by which a rank works on its own rows.
+
+        Args:
+            count: rows that are left whole: of the coarsest cells among which there are convolutions.
+        """
+        return topology if self.share is None else self.share(topology, count)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Convolutions and patches that look over an edge ask a topology for the cells there, and windows which cells are
 together. On a sphere the way over a pole leads to the opposite meridian; in a plane each side has a condition of its
-own.
+own. Where ranks share the rows of a grid, what a rank's own rows meet at their edges is asked in the same way
+(:mod:`sciml.parallel.rows`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Widths = int | tuple[int, int, int, int]
@@ -50,9 +51,50 @@ class Topology(Hashable, Protocol):
         """
         ...
 
+    def scattered(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch _row column"]:
+        """Returns the rows that this rank works on, of all, before which all compute the same."""
+        ...
+
+    def own(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch _row column"]:
+        """Returns the rows that this rank works on, of all, before which each has computed what is its own."""
+        ...
+
+    def gathered(self, own: Shaped[Tensor, "*batch _row column"]) -> Shaped[Tensor, "*batch row column"]:
+        """Returns all ranks' rows, with which each goes on to compute what is its own."""
+        ...
+
+    def complete(self, own: Shaped[Tensor, "*batch _row column"]) -> Shaped[Tensor, "*batch row column"]:
+        """Returns all ranks' rows, with which all go on to compute the same."""
+        ...
+
+    def total(self, own: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Returns the sum of what ranks have found on their rows, with which each goes on to compute what is its
+        own.
+        """
+        ...
+
+
+class WholeGrid:
+    """Says of a grid that one rank works on all of its rows."""
+
+    def scattered(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return whole
+
+    def own(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return whole
+
+    def gathered(self, own: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return own
+
+    def complete(self, own: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return own
+
+    def total(self, own: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return own
+
 
 @dataclass(frozen=True)
-class Sphere:
+class Sphere(WholeGrid):
     """Describes a grid of latitudes and longitudes whose rows go from pole to pole and whose columns go all around.
 
     Beyond a pole the rows come back half a turn further east. There both parts of a horizontal vector have changed
@@ -109,7 +151,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Plane:
+class Plane(WholeGrid):
     """Describes a grid in a plane: what repeats is continued, a wall is a mirror, an open side repeats its edge.
 
     Attributes:
@@ -141,7 +183,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Planes:
+class Planes(WholeGrid):
     """Describes a batch whose samples lie in planes of their own.
 
     Attributes:

@@ -137,7 +137,13 @@ class GatherReplicated:
 
 @dataclass(frozen=True)
 class Average:
-    """Gives each rank that computes the same an equal part of the gradient, so that their sum is the whole."""
+    """Gives each rank that computes the same an equal part of the gradient, so that their sum is the whole.
+
+    Attributes:
+        axes: of the ranks that compute the same.
+    """
+
+    axes: tuple[Role, ...] = (Role.TOKEN, Role.MATRIX)
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,7 @@ class ShardingPlan:
         inputs: what happens to a module's first input.
         outputs: what happens to its output.
         attention: modules called with queries, keys and values (batch, token, head, channel), which mix tokens.
+        grids: modules that say which rows of a grid a rank works on; ranks of the token axes share them.
         stages: how the model is cut into pipeline stages.
         tied: names of parameters of the last stage that may be the same as others, of the first, and those others'
             names. In a pipeline both stages then hold one, and their gradients are added.
@@ -197,6 +204,7 @@ class ShardingPlan:
     attention: tuple[str, ...] = ()
     stages: Stages = field(default_factory=Stages)
     tied: Mapping[str, str] = field(default_factory=dict)
+    grids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", {pattern: Style(style) for pattern, style in self.rules.items()})
@@ -214,6 +222,7 @@ class ShardingPlan:
             _prefixed(prefix, self.attention),
             self.stages.within(prefix),
             {f"{prefix}.{name}": f"{prefix}.{other}" for name, other in self.tied.items()},
+            _prefixed(prefix, self.grids),
         )
 
     def __or__(self, other: ShardingPlan) -> ShardingPlan:
@@ -224,6 +233,7 @@ class ShardingPlan:
             self.attention + other.attention,
             self.stages | other.stages,
             {**self.tied, **other.tied},
+            self.grids + other.grids,
         )
 
     @property

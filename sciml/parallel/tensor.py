@@ -30,6 +30,7 @@ from sciml.distributed.collectives import (
 from sciml.distributed.mesh import Mesh
 from sciml.nn.convolution import GridConv
 from sciml.nn.low_rank import matrix_product
+from sciml.nn.staged import SharedGrid
 from sciml.nn.topology import Topology
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
 from sciml.parallel.plan import (
@@ -48,6 +49,7 @@ from sciml.parallel.plan import (
     has_partial_gradient,
     owners,
 )
+from sciml.parallel.rows import shared_rows
 from sciml.parallel.tokens import TokenLayout
 
 
@@ -163,6 +165,8 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
             module.register_forward_pre_hook(partial(_transform_input, steps))
         for pattern in fits(plan.outputs, name):
             module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
+        if isinstance(module, SharedGrid) and fits(plan.grids, name):
+            module.share = partial(shared_rows, group=mesh.group(Role.TOKEN))
         if plan.cuts_tokens and module in attention:
             if layout.has_ring:
                 module.mix = layout.mix_around
@@ -204,7 +208,7 @@ def _output_step(step: OutputStep, layout: TokenLayout) -> Callable[[Tensor], Te
     if isinstance(step, AllReduce):
         return layout.all_reduce
     if isinstance(step, Average):
-        return partial(share_gradient, num_ranks=layout.multiple)
+        return partial(share_gradient, num_ranks=layout.mesh.size(*step.axes))
     if isinstance(step, GatherReplicated):
         return partial(layout.gather_replicated, dim=step.dim, axes=step.axes)
     return partial(all_to_all, cut=step.dim, join=-1, group=layout.mesh.group(Role.MATRIX))

@@ -36,6 +36,7 @@ GLOBAL_BATCH, MICRO_BATCH, STEPS = 8, 2, 3
 LATITUDE = (75.0, 45.0, 15.0, -15.0, -45.0, -75.0)
 CHANNELS = ("z500", "t850", "t2m")
 LONGITUDE = tuple(36.0 * i for i in range(10))  # 3 x 5 patches: 15 tokens, which no degree divides
+POLE_TO_POLE = tuple(90.0 - 11.25 * i for i in range(17))  # 9 rows of patches, which no degree divides
 
 
 @dataclass
@@ -78,6 +79,12 @@ def tiled_uvit() -> nn.Module:
     return ClimateFieldModel(config, CHANNELS, latitude=LATITUDE, longitude=LONGITUDE)
 
 
+def tall_uvit() -> nn.Module:
+    """A UViT in float64 on a globe with rows on its poles, and enough rows of patches for four ranks to share."""
+    where: dict[str, Any] = {"latitude": POLE_TO_POLE, "longitude": LONGITUDE}
+    return ClimateFieldModel(uvit().net.config, CHANNELS, **where).double()
+
+
 def vit_window() -> nn.Module:
     """A ClimateViT in float64 of four blocks, of which three attend within windows of several sizes, and over poles."""
     config = ViTConfig(
@@ -106,9 +113,9 @@ class FieldTask:
         return LossOutput(loss, {"error": loss.detach()}, weight=weights.sum().item())
 
 
-def fields(step: int) -> Samples:
+def fields(step: int, rows: int = len(LATITUDE)) -> Samples:
     generator = torch.Generator().manual_seed(step)
-    inputs = torch.randn(GLOBAL_BATCH, 3, 6, 10, generator=generator)
+    inputs = torch.randn(GLOBAL_BATCH, 3, rows, 10, generator=generator)
     return Samples(inputs, inputs.roll(1, dims=3) * 0.5 + 1)
 
 
@@ -128,10 +135,11 @@ class WeatherTask:
 
     needs_double_backward = False
 
-    def __init__(self, loss: LossConfig, steps: int = 1) -> None:
+    def __init__(self, loss: LossConfig, steps: int = 1, latitude: tuple[float, ...] = LATITUDE) -> None:
         ones = torch.ones(3)
-        schema = ClimateSchema(CHANNELS, (), LATITUDE, LONGITUDE, 12.0)
-        statistics = ClimateStatistics(0 * ones, ones, torch.tensor([12.0]), ones[None], torch.empty(0, 6, 10))
+        schema = ClimateSchema(CHANNELS, (), latitude, LONGITUDE, 12.0)
+        statics = torch.empty(0, len(latitude), 10)
+        statistics = ClimateStatistics(0 * ones, ones, torch.tensor([12.0]), ones[None], statics)
         self.steps, horizon = steps, HorizonConfig(rollout_steps=steps)
         self.task = ClimateTask(schema, statistics, score_lead_times=(), loss=loss, horizon=horizon)
 
@@ -246,8 +254,8 @@ def _atoms64(step: int) -> Samples:
     return atoms(step, torch.float64)
 
 
-def _fields64(step: int) -> Samples:
-    samples = fields(step)
+def _fields64(step: int, rows: int = len(LATITUDE)) -> Samples:
+    samples = fields(step, rows)
     return Samples(samples.inputs.double(), samples.targets.double())
 
 
@@ -257,6 +265,10 @@ CASES = {
     "vit-window": Case(vit_window, FieldTask(), _fields64),
     "climax": Case(climax, FieldTask(), fields),
     "uvit": Case(uvit, FieldTask(), fields),
+    "uvit-rows": Case(tall_uvit, FieldTask(), partial(_fields64, rows=len(POLE_TO_POLE))),
+    "rows-rollout": Case(
+        tall_uvit, WeatherTask(LossConfig(), 2, POLE_TO_POLE), partial(_fields64, rows=len(POLE_TO_POLE))
+    ),
     "uvit-tiles": Case(tiled_uvit, FieldTask(), fields),
     "crps": Case(random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)), fields),
     "rollout": Case(uvit, WeatherTask(LossConfig(), steps=2), fields),

@@ -22,7 +22,7 @@ from sciml.models.vit import ViT
 from sciml.nn.convolution import Coarsen, Refine
 from sciml.nn.position import coordinate_rotary
 from sciml.nn.staged import Activations, ForwardPass, Place
-from sciml.parallel.plan import AllGather, Scatter, ShardingPlan, Stages, Style
+from sciml.parallel.plan import AllGather, Average, CopyToRegion, Scatter, ShardingPlan, Stages, Style
 
 
 class ForestUViT(UViT):
@@ -38,9 +38,11 @@ class ForestUViT(UViT):
             "trunk.blocks.*.coupling.*": Style.REPLICATE_PARTIAL_GRAD,
         },
         inputs={
+            "stem": (CopyToRegion(axes=(Role.TOKEN, Role.MATRIX)),),
             "numbers": (Scatter(dim=0, axes=(Role.TOKEN, Role.MATRIX)),),
             "trunk.blocks.*.coupling.whole": (AllGather(axes=(Role.TOKEN, Role.MATRIX)),),
         },
+        outputs={"head": Average()},  # all ranks work on all rows, as finer patches lie anywhere
         stages=Stages(first=("coarsen_finer",), last=("refine_finer",)),
     )
     config: RefineConfig
@@ -90,7 +92,7 @@ class ForestUViT(UViT):
             features = self.merge(torch.cat([left, features], dim=1), inputs.topology)
             for block in self.up:
                 features = block(features, condition, inputs.topology)
-            return self.decode(F.gelu(self.norm(features)), inputs)
+            return self.decode(F.gelu(self.norm(features, inputs.topology)), inputs)
 
         rotary = None
         if config.rotary_axes:
