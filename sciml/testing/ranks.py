@@ -21,6 +21,11 @@ from torch import multiprocessing
 from sciml.distributed.world import World
 
 TIMEOUT_S = 120
+MOST_THREADS = 60
+"""Threads with which a process is replaced by a new one. DeepSpeed keeps what an engine has used, process groups among
+it, whose threads wake a hundred times a second: those of hundreds leave no time for anything else.
+"""
+TASKS = Path("/proc/self/task")
 PRELOADED = ["sciml.run.scoring", "sciml.testing.sessions", __name__]
 """Imported once, by the process from which all ranks are forked; that takes far longer than what most tests do."""
 
@@ -30,10 +35,13 @@ class Ranks:
 
     Args:
         size: number of processes.
+
+    Attributes:
+        threads: the most that one of the processes had after what it ran last, where they can be counted.
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.threads = size, 0
         self._folder = tempfile.TemporaryDirectory()  # of the file through which they find one another
         multiprocessing.set_forkserver_preload(PRELOADED)
         context = multiprocessing.get_context("forkserver")
@@ -79,9 +87,10 @@ class Ranks:
         for rank, pipe in enumerate(self.pipes):
             assert pipe.poll(TIMEOUT_S), f"rank {rank} of {self.size} gave no answer in {TIMEOUT_S} s"
             answers.append(pipe.recv())
-        for rank, (ok, answer) in enumerate(answers):
+        for rank, (ok, answer, _) in enumerate(answers):
             assert ok, f"rank {rank} of {self.size}:\n{answer}"
-        return [answer for _, answer in answers]
+        self.threads = max(threads for _, _, threads in answers)
+        return [answer for _, answer, _ in answers]
 
     def close(self) -> None:
         """Ends the processes."""
@@ -96,7 +105,9 @@ _groups: dict[int, Ranks] = {}
 
 
 def ranks(size: int) -> Ranks:
-    """Returns this process's group of a size, which is started where there is none that lives."""
+    """Returns this process's group of a size, which is started where there is none that is of use."""
+    if size in _groups and _groups[size].threads > MOST_THREADS:
+        _groups.pop(size).close()
     if size not in _groups or not _groups[size].alive:
         _groups[size] = Ranks(size)
     return _groups[size]
@@ -115,8 +126,7 @@ def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
     world = World(rank, size, torch.device("cpu"))
     gc.freeze()  # what is imported stays: to look through it for cycles takes longer than most tests
     for number in itertools.count():
-        # Each function has process groups of its own: every group's threads wake a hundred times a second, and those of
-        # hundreds leave no time for anything else.
+        # Each function has process groups of its own, so that none outlives what made it.
         own = dist.PrefixStore(str(number), store)
         dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=timeout)
         try:
@@ -127,6 +137,13 @@ def _serve(rank: int, size: int, file: str, pipe: Any) -> None:
             answer = True, function(world, *args)
         except BaseException:
             answer = False, traceback.format_exc()
-        pipe.send(answer)
+        pipe.send((*answer, _num_threads()))
+        del answer
         dist.barrier()  # others may still be sending
         dist.destroy_process_group()
+        gc.collect()  # a group's threads end with the last object that knows it
+
+
+def _num_threads() -> int:
+    """Returns the number of this process's threads; 0 where they cannot be counted."""
+    return sum(1 for _ in TASKS.iterdir()) if TASKS.is_dir() else 0
