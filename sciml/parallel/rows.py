@@ -43,8 +43,8 @@ def shared_rows(grid: Topology, count: int, group: Group) -> Topology:
 
 
 @dataclass(frozen=True)
-class SameRows(WholeGrid):
-    """Describes a grid of which all ranks work on all rows, and each takes an equal part of the gradient.
+class _RanksOfGrid:
+    """Describes a grid that several ranks work on.
 
     Attributes:
         grid: what lies beyond its edges.
@@ -53,40 +53,6 @@ class SameRows(WholeGrid):
 
     grid: Topology
     group: dist.ProcessGroup
-
-    def pad(
-        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
-    ) -> Float[Tensor, "*batch padded_row padded_column"]:
-        return self.grid.pad(fields, width, odd)
-
-    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
-        return self.grid.endless(fields)
-
-    def windows(
-        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
-    ) -> Int[np.ndarray, "sample row column"]:
-        return self.grid.windows(shape, window, shifted=shifted)
-
-    def scattered(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
-        return copy_to_region(whole, self.group)
-
-    def complete(self, own: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
-        return share_gradient(own, self.group.size())
-
-
-@dataclass(frozen=True)
-class SharedRows:
-    """Describes a grid of which each rank works on a band of rows; the first rank on the first ones.
-
-    Attributes:
-        grid: what lies beyond its edges.
-        group: the ranks.
-        count: rows that are left whole; others, of finer cells, lie within these. Bands are as equal as they can be.
-    """
-
-    grid: Topology
-    group: dist.ProcessGroup
-    count: int
 
     def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
         """Returns all rows, continued until they repeat."""
@@ -97,6 +63,33 @@ class SharedRows:
     ) -> Int[np.ndarray, "sample row column"]:
         """Returns the windows of all rows."""
         return self.grid.windows(shape, window, shifted=shifted)
+
+
+@dataclass(frozen=True)
+class SameRows(_RanksOfGrid, WholeGrid):
+    """Describes a grid of which all ranks work on all rows, and each takes an equal part of the gradient."""
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        return self.grid.pad(fields, width, odd)
+
+    def scattered(self, whole: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return copy_to_region(whole, self.group)
+
+    def complete(self, own: Shaped[Tensor, "*batch row column"]) -> Shaped[Tensor, "*batch row column"]:
+        return share_gradient(own, self.group.size())
+
+
+@dataclass(frozen=True)
+class SharedRows(_RanksOfGrid):
+    """Describes a grid of which each rank works on a band of rows; the first rank on the first ones.
+
+    Attributes:
+        count: rows that are left whole; others, of finer cells, lie within these. Bands are as equal as they can be.
+    """
+
+    count: int
 
     @property
     def _sizes(self) -> list[int]:

@@ -31,7 +31,7 @@ def cells(number: int) -> torch.Tensor:
 
 
 def seen(fields: torch.Tensor, own: Topology) -> list[torch.Tensor]:
-    """What a rank's rows meet, weighed so that every place has a gradient of its own, and that of the fields."""
+    """Returns what a rank's rows meet, and what a normalization and the longest waves make of them."""
     band = own.scattered(fields)
     padded = own.pad(band, (1, 2, 3, 2), ODD)
     inner = padded[..., 3 : 3 + band.shape[-2], 1 : 1 + COLUMNS]
