@@ -128,7 +128,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         store = open_or_prepare(ClimateDataConfig(path=args.path, cache=cache, grid=args.grid))
         shape = (len(store.schema.channels), *store.schema.grid_shape)
-        memory, disk = (ForecastSource(store, "train", [(args.lead,)], preload_gb=gb) for gb in (1e3, 0.0))
+        plain = open_or_prepare(ClimateDataConfig(path=args.path, cache=cache, grid=args.grid, compress=False))
+        memory, disk, disk_plain = (
+            ForecastSource(one, "train", [(args.lead,)], preload_gb=gb)
+            for one, gb in ((store, 1e3), (store, 0.0), (plain, 0.0))
+        )
         steps = round(args.lead / store.schema.step_hours)
         opened = {"plain xarray, store": xr.open_zarr(store.path, chunks=None)}
         if args.grid is None:
@@ -141,6 +145,7 @@ def main() -> None:
             "netCDF4 in a DataLoader": with_pairs(netcdf["fields"], store, memory, args.batch, steps),
             "numpy array in a DataLoader": with_pairs(states, store, memory, args.batch, steps),
             "loader, from disk": with_loader(disk, args.batch, 0, 0),
+            "loader, from disk, compress=false": with_loader(disk_plain, args.batch, 0, 0),
             f"loader, from disk, {args.workers} workers": with_loader(disk, args.batch, args.workers, 0),
             "loader, preloaded": with_loader(memory, args.batch, 0, 0),
             f"loader, preloaded, {args.workers} workers": with_loader(memory, args.batch, args.workers, 0),

@@ -111,25 +111,24 @@ class Search:
         """Yields what is too large of strategies that differ in recomputation alone, and the first that fits.
 
         Each comes with the number of strategies that it stands for. The end is None where that takes so many seconds or
-        longer.
+        longer. Where the first fits, the passes of the others need not be known.
         """
-        frugal = self._frugal(variants[-1])
-        if frugal is not None:
-            yield len(variants), frugal
-            return
         for strategy in variants:
             memory = self._fitting(strategy)
-            if not isinstance(memory, Memory):
-                yield 1, memory
-                continue
-            step = self.throughput.of(strategy)
-            yield 1, Candidate(strategy, memory, step) if step.total < limit else None
-            return
+            if isinstance(memory, Memory):
+                step = self.throughput.of(strategy)
+                yield 1, Candidate(strategy, memory, step) if step.total < limit else None
+                return
+            if strategy is variants[0] and (frugal := self._frugal(variants[-1])) is not None:
+                yield len(variants), frugal
+                return
+            yield 1, memory
 
     def _hopeless(self, family: Family) -> TooLarge | None:
         """Returns the strategy of a family that needs least memory where not even that fits."""
         if family not in self._of_families:
-            self._of_families[family] = self._frugal(family.thriftiest)
+            fits = isinstance(self._fitting(family.fastest), Memory)
+            self._of_families[family] = None if fits else self._frugal(family.thriftiest)
         return self._of_families[family]
 
     def _frugal(self, strategy: Strategy) -> TooLarge | None:

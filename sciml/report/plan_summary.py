@@ -32,7 +32,7 @@ RECOMPUTE = {"none": "no recomputation", "selective": "selective recomputation",
 def plan_text(search: Search, plan: Plan, curve: Sequence[ScalingPoint], built: Sequence[BuiltRank], rows: int) -> str:
     """Writes the plan for people."""
     parts = [_setting(search, plan), "", *_best(search, plan), "", *_ranking(search, plan, rows)]
-    parts += ["", *_degrees(search, plan), *_refusals(plan)]
+    parts += [*_degrees(search, plan), *_refusals(plan)]
     if len(curve) > 1:
         parts += ["", _scaling(curve)]
     if built:
@@ -188,6 +188,8 @@ def _ranking(search: Search, plan: Plan, rows: int) -> list[RenderableType | str
 
 def _degrees(search: Search, plan: Plan) -> list[RenderableType | str]:
     """Compares the best of each number of tensor-parallel ranks and pipeline stages with the best of all."""
+    if plan.examined == 1:  # nothing was searched
+        return []
     counts = {
         "fit and are ranked": len(plan.ranked),
         "are too large": plan.num_too_large,
@@ -207,7 +209,7 @@ def _degrees(search: Search, plan: Plan) -> list[RenderableType | str]:
             behind, why = f"+{one.step.total / best - 1:.1%}", why_slower(plan.best, one, search)
         cells.append((tp, pp, behind, why))
     columns: list[str | Column] = [Column("tp", True), Column("pp", True), Column("to the best", True), "reason"]
-    return [f"{count(plan.examined, 'strategy', 'strategies')} divide the work: {summary}.", "", table(columns, cells)]
+    return ["", f"{plan.examined:,} strategies divide the work: {summary}.", "", table(columns, cells)]
 
 
 def _refusals(plan: Plan) -> list[RenderableType | str]:

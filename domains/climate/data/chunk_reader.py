@@ -65,11 +65,10 @@ class ChunkReader:
     def _fill(self, out: Float32[np.ndarray, "..."], time: int, channel: int) -> None:
         """Reads a chunk into memory that is there: new memory takes longer than what is done with it."""
         try:
-            content = (self.folder / f"{time}.{channel}.0.0").read_bytes()
+            with open(self.folder / f"{time}.{channel}.0.0", "rb", buffering=0) as file:
+                if self.codec is not None:
+                    self.codec.decode(file.read(), out)
+                elif file.readinto(out.data.cast("B")) != out.nbytes:
+                    raise ValueError(f"{file.name} ends early")
         except FileNotFoundError:
             out.fill(np.nan)
-            return
-        if self.codec is not None:
-            self.codec.decode(content, out)
-        else:
-            out.reshape(-1)[:] = np.frombuffer(content, "<f4")

@@ -126,6 +126,7 @@ def _write_fields(plan: PreparePlan, staging: Staging, max_bytes: float) -> None
                 (len(plan.positions), *shape),
                 layout.field_chunks(shape, chunk),
                 ("time", "channel", "latitude", "longitude"),
+                compress=plan.compress,
             )
             staging.record(block=block)
     fields = layout.open_group(staging.store, "r+")["fields"]

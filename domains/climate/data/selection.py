@@ -46,6 +46,8 @@ class Selection:
         allow_gaps: whether times may be unevenly spaced or have holes; samples are then made where all their times
             are there, and the step is the longest span of which all spacings are multiples.
         member: which member of an ensemble.
+        compress: whether fields are compressed, to a third or two thirds; plain ones are read in two thirds of the
+            time where the disk is fast.
     """
 
     key_prefix: ClassVar[str] = ""
@@ -63,6 +65,7 @@ class Selection:
     gap: str | None = None
     allow_gaps: bool = False
     member: NonNegative[int] = 0
+    compress: bool = True
 
     def __post_init__(self) -> None:
         key = self.key

@@ -34,6 +34,7 @@ class PreparePlan:
         statics: short names of the constant fields.
         splits: first and last position among ``times``, both included.
         allow_gaps: whether a channel may have no value at all at some times, which are then left out.
+        compress: whether fields are compressed.
     """
 
     source: Source
@@ -46,6 +47,7 @@ class PreparePlan:
     regridder: Regridder | GridSelection
     splits: dict[str, tuple[int, int]]
     allow_gaps: bool = False
+    compress: bool = True
 
     def attributes(self) -> dict[str, Any]:
         """Returns what a store says of itself."""
@@ -127,8 +129,10 @@ def make_plan(source: Source, selection: Selection) -> PreparePlan:
             key=selection.key("splits.train"),
             hint="make it longer",
         )
-    statics, gaps = _statics(source, selection), selection.allow_gaps
-    return PreparePlan(source, channels, statics, positions, times, step_hours, target, regridder, splits, gaps)
+    return PreparePlan(
+        source, channels, _statics(source, selection), positions, times, step_hours, target, regridder, splits,
+        allow_gaps=selection.allow_gaps, compress=selection.compress,
+    )  # fmt: skip
 
 
 def _target(source: Source, grid: LatLonGrid, selection: Selection) -> tuple[Regridder | GridSelection, LatLonGrid]:

@@ -31,11 +31,19 @@ def times_per_chunk(shape: tuple[int, int, int]) -> int:
     return max(1, CHUNK_BYTES // (4 * int(np.prod(shape))))
 
 
-def create_array(group: Any, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dims: tuple[str, ...]) -> Any:
+def create_array(
+    group: Any,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dims: tuple[str, ...],
+    *,
+    compress: bool = True,
+) -> Any:
     """Creates a float32 array filled with NaN, so that a chunk that was never written cannot pass for data."""
     from numcodecs import Blosc
 
-    compressor = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE)
+    compressor = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE) if compress else None
     chunks = tuple(min(c, max(s, 1)) for c, s in zip(chunks, shape, strict=True))
     array = group.create_array(
         name,

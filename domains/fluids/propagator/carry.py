@@ -46,8 +46,8 @@ def _at(
 
 
 def _unrolled(
-    fields: Float[Tensor, "m channel z x"], positions: Float[Tensor, "m z x"], dim: int, sides: tuple[Side, Side]
-) -> tuple[Float[Tensor, "m channel _z _x"], Float[Tensor, "m z x"]]:
+    fields: Float[Tensor, "m channel _z _x"], positions: Float[Tensor, "m z x"], dim: int, sides: tuple[Side, Side]
+) -> tuple[Float[Tensor, "m channel _rows _columns"], Float[Tensor, "m z x"]]:
     """Returns fields with what lies around a periodic axis, and positions along it as shares from -1 to 1."""
     cells = fields.shape[dim]
     if sides[0] is not Side.PERIODIC:

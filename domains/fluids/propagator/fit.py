@@ -85,9 +85,7 @@ def fit_propagator(flows: Flows, scale: Scale, strides: Sequence[int], *, mirror
     judges = flows.trajectories["valid"] or flows.trajectories["train"]
     increment_std = scale.increments_over(torch.tensor([base * data_set.interval]))[0, :, 0, 0]
     held_out = HeldOut(judges, base, increment_std)
-    step = Propagator(
-        data_set, torch.zeros(0), torch.ones_like(scale.std), scale.mean, scale.std, base * data_set.interval
-    )
+    step = Propagator.unfitted(data_set, scale, base * data_set.interval)
     images = mirrored and data_set.boundary.x[0] is Side.PERIODIC
     for stage in range(STAGES):
         candidates = _solved(step, flows.trajectories["train"], base, increment_std, mirrored=images)
@@ -111,14 +109,13 @@ def fit_propagator(flows: Flows, scale: Scale, strides: Sequence[int], *, mirror
 def with_zero_propagator(data_set: DataSet, scale: Scale, strides: Sequence[int]) -> Scale:
     """Returns a scale with a propagator of the shape that a fitted one has, for plans."""
     seconds = math.gcd(*strides) * data_set.interval
-    gain = torch.ones_like(scale.std)
-    step = Propagator(data_set, torch.zeros(0), gain, scale.mean, scale.std, seconds)
+    step = Propagator.unfitted(data_set, scale, seconds)
     waves, numbers = step.waves.shape
     inputs, outputs = step.num_inputs * numbers, len(data_set.variables) * numbers
     return replace(
         scale,
         propagator=torch.zeros(STAGES, waves, inputs, outputs, 2, dtype=torch.float16),
-        propagator_gain=gain,
+        propagator_gain=step.gain,
         propagator_seconds=torch.tensor(seconds, dtype=torch.float64),
         left_by_propagator=torch.ones(len(strides), len(data_set.variables)),
     )

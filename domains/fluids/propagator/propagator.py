@@ -126,6 +126,11 @@ class Propagator:
         seconds = float(scale.propagator_seconds)
         return cls(data_set, scale.propagator.float(), scale.propagator_gain, scale.mean, scale.std, seconds)
 
+    @classmethod
+    def unfitted(cls, data_set: DataSet, scale: Scale, seconds: float) -> Propagator:
+        """Returns the one that does not act yet."""
+        return cls(data_set, torch.zeros(0, 0, 0, 0, 2), torch.ones_like(scale.std), scale.mean, scale.std, seconds)
+
     @property
     def waves(self) -> Waves:
         """Returns the waves of its grid."""

@@ -10,17 +10,31 @@ from domains.climate.data import zarr_layout as layout
 from domains.climate.data.chunk_reader import ChunkReader
 from domains.climate.data.samples import _nearest_span
 
+DIMS = ("time", "channel", "latitude", "longitude")
 
-@pytest.mark.parametrize("chunks", [(2, 3, 4, 6), (1, 2, 4, 6)])
-def test_rows_are_those_that_zarr_reads(tmp_path, chunks):
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("chunks", [(2, 3, 4, 6), (1, 2, 4, 6), (1, 3, 4, 6)])
+def test_rows_are_those_that_zarr_reads(tmp_path, chunks, compress):
     group = layout.open_group(tmp_path / "store.zarr", "w")
-    array = layout.create_array(group, "fields", (7, 3, 4, 6), chunks, ("time", "channel", "latitude", "longitude"))
+    array = layout.create_array(group, "fields", (7, 3, 4, 6), chunks, DIMS, compress=compress)
     array[:6] = np.random.default_rng(0).normal(size=(6, 3, 4, 6)).astype(np.float32)
     reader = ChunkReader.of(layout.open_group(tmp_path / "store.zarr", "r")["fields"])
     assert reader is not None
     rows = np.array([5, 0, 3, 3, 6])
     assert np.array_equal(reader.read(rows), array.oindex[rows, slice(None)], equal_nan=True)
     assert np.isnan(reader.read(np.array([6]))).all()  # never written
+
+
+def test_a_plain_chunk_that_ends_early_is_refused(tmp_path):
+    group = layout.open_group(tmp_path / "store.zarr", "w")
+    layout.create_array(group, "fields", (2, 1, 4, 6), (1, 1, 4, 6), DIMS, compress=False)[:] = 1.0
+    chunk = tmp_path / "store.zarr" / "fields" / "1.0.0.0"
+    assert chunk.stat().st_size == 4 * 4 * 6
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    reader = ChunkReader.of(layout.open_group(tmp_path / "store.zarr", "r")["fields"])
+    with pytest.raises(ValueError, match="ends early"):
+        reader.read(np.array([0, 1]))
 
 
 def test_arrays_of_another_layout_are_left_to_zarr(tmp_path):

@@ -67,6 +67,12 @@ def test_chosen_channels_dates_step_and_grid(source, weather, tmp_path):
     np.testing.assert_allclose(store.read(slice(None)), expected, rtol=1e-6, atol=1e-5)
 
 
+def test_fields_without_compression_are_the_same(source, weather, tmp_path):
+    store = store_of(source, tmp_path, compress=False)
+    assert layout.open_group(store.path, "r")["fields"].metadata.compressor is None
+    np.testing.assert_array_equal(store.read(slice(None)), stacked(weather, store.schema.channels))
+
+
 def test_levels_restrict_what_is_taken(source, tmp_path):
     assert store_of(source, tmp_path, levels=[850]).schema.channels == ("z850", "t850", "v850", "t2m", "u10")
     with pytest.raises(ConfigError, match=r"levels: .*has no level 700 hPa"):
