@@ -180,7 +180,7 @@ def _cases(
 def measure_costs(
     runs: Mapping[str, LoadedRun], baselines: Mapping[Baseline, Predictor], mesh: Mesh, rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Measures the median CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample;
+    """Measures the mean CPU seconds (elsewhere seconds) of a training step and of an inference step of one sample;
     baselines are not trained.
     """
     steps: dict[tuple[str, str], Step] = {}

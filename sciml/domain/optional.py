@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -36,7 +36,15 @@ class Calibrates(Task, Protocol):
 
 @runtime_checkable
 class FollowsTraining(Task, Protocol):
-    """Describes tasks that learn something else early in a training than late."""
+    """Describes tasks that learn something else early in a training than late.
+
+    Attributes:
+        phase: names what is learned now; in one phase, batches of the same shapes pass through a model in the same
+            shapes.
+    """
+
+    @property
+    def phase(self) -> Hashable: ...
 
     def at_step(self, step: int | None, max_steps: int) -> None:
         """Is called before each step of the training; with None before the model is validated."""

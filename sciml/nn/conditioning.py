@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sciml.core.devices import widest_float
-from sciml.nn.initialization import zeros
+from sciml.nn.initialization import addition, zeros
 
 Conditioning = Literal["none", "adaln_zero"]
 
@@ -71,8 +71,9 @@ class CycleEncoding:
 class ConditionEmbedding(nn.Module):
     """Maps scalar features, and noise where a model is random, to the vector that modulates all blocks.
 
-    Noise enters beside the features with weights that start at zero: a new random model, or one that starts from the
-    weights of a deterministic one, is deterministic.
+    Noise enters beside the features, with weights that do not start at zero in a new model: from there they grow too
+    slowly for the members of an ensemble to differ as much as they should. A random model that starts from the weights
+    of a deterministic one begins as that, and without noise any is deterministic.
 
     Source: Alet et al. (2025), https://doi.org/10.48550/arXiv.2506.10772, for a short vector of noise in the norms.
 
@@ -85,7 +86,7 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, num_features: int, condition_dim: int, noise_dim: int = 0) -> None:
         super().__init__()
         self.first = nn.Linear(num_features, condition_dim)
-        self.noise = zeros(nn.Linear(noise_dim, condition_dim, bias=False)) if noise_dim else None
+        self.noise = addition(nn.Linear(noise_dim, condition_dim, bias=False)) if noise_dim else None
         self.second = nn.Linear(condition_dim, condition_dim)
 
     def forward(

@@ -92,6 +92,24 @@ def zeros(module: M) -> M:
     return starts_as(module, **{name: Constant(0.0) for name, _ in module.named_parameters(recurse=False)})
 
 
+def addition(module: M) -> M:
+    """Notes on a module that it adds to what others compute: its own parameters start at zero beside the weights of an
+    older model that does not have it.
+    """
+    module.is_addition = True  # type: ignore[assignment]
+    return module
+
+
+def additions(model: nn.Module) -> set[str]:
+    """Returns the names of the parameters of all additions of a model."""
+    return {
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if getattr(module, "is_addition", False)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+
+
 def rule_of(module: nn.Module, parameter: str) -> Rule:
     """Returns how a module's own parameter starts: as noted on the module, or as modules of its kind do.
 

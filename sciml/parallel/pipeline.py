@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -85,6 +85,7 @@ class Pipeline(nn.Module):
         loss: Callable[[Callable[..., Tensor], Any], Tensor],
         batches: Sequence[Any],
         context: Callable[[], AbstractContextManager],
+        phase: Hashable = None,
     ) -> None:
         """Runs forward and backward passes of all micro-batches, in the order of the schedule.
 
@@ -92,10 +93,11 @@ class Pipeline(nn.Module):
             loss: of a batch under a model; it is evaluated to its end on the last stage only.
             batches: the micro-batches, the same on every rank of the pipeline.
             context: entered around each forward pass, for autocast.
+            phase: what else the shapes of activations depend on.
         """
         for stage in self.stages.values():
             stage.start_step(loss, iter(batches), context)
-        schedule = self._schedule(loss, batches, context)
+        schedule = self._schedule(loss, batches, context, phase)
         for stage in self.stages.values():
             stage.start_step(loss, iter(batches), context)
         try:
@@ -105,7 +107,7 @@ class Pipeline(nn.Module):
                 raise error.__cause__ from None
             raise
 
-    def _schedule(self, loss: Any, batches: Sequence[Any], context: Any) -> Any:
+    def _schedule(self, loss: Any, batches: Sequence[Any], context: Any, phase: Hashable) -> Any:
         """Returns the schedule for these shapes: torch's stages know what they send and receive beforehand."""
         signature = tuple(_shapes(batch) for batch in batches)
         if len(set(signature)) > 1:
@@ -114,10 +116,11 @@ class Pipeline(nn.Module):
                 key="parallel.pp",
                 hint="use parallel.pp=1, or samples of one shape",
             )
-        if signature not in self._schedules:
+        key = signature, phase
+        if key not in self._schedules:
             schedule = self._build(self._probe(loss, batches[0], context), len(batches))
-            self._schedules[signature] = schedule, self.layout.count if self.layout else 0
-        schedule, count = self._schedules[signature]
+            self._schedules[key] = schedule, self.layout.count if self.layout else 0
+        schedule, count = self._schedules[key]
         if self.layout is not None:
             self.layout.count = count  # another grid may have been used in between
         return schedule

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from sciml.core.duration import format_hours
 from sciml.domain.score import Metric
 from sciml.report.skill import legend_entries
-from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, new_figure, save_png, suite_style
+from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, label_plainly, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +123,7 @@ def markdown_table(document: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     note = (
         f"Mean over variables and {document['groups']} independent cases; in parentheses the {CONFIDENCE:.0%} interval "
-        "over seeds and cases (bootstrap). Costs: median CPU time, the models measured in turn."
+        "over seeds and cases (bootstrap). Costs: mean CPU time without the extremes, the models measured in turn."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -135,11 +135,14 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
         figure = new_figure(max(4.6 * len(leads) + 0.4, 6.2), 7.4)
         grid = figure.subplots(2, len(leads), squeeze=False, sharey="col", sharex="row")
         for row, (cost, label) in enumerate(COSTS.items()):
+            drawn: list[float] = []
             for axes, lead in zip(grid[row], leads, strict=True):
-                _pareto_panel(axes, document, lead, cost)
+                drawn += _pareto_panel(axes, document, lead, cost)
                 axes.set_xlabel(label)
                 if row == 0 and lead is not None:
                     axes.set_title(_lead_name(lead))
+            for axes in grid[row]:
+                _scale_costs(axes, drawn)
             grid[row, 0].set_ylabel(_metric_name(document))
         handles, labels = legend_entries(figure)
         widest = LEGEND_INCHES + CHARACTER_INCHES * max(map(len, labels))
@@ -148,10 +151,24 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
         return [save_png(figure, folder / "pareto")]
 
 
-def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> None:
+def _scale_costs(axes: Axes, costs: Sequence[float]) -> None:
+    """Lets the costs of all panels of a row lie within the axis that they share."""
+    if max(costs) > LOG_SCALE_ABOVE * min(costs):
+        axes.set_xscale("log")
+        label_plainly(axes.xaxis)
+        axes.set_xlim(min(costs) / 1.4, max(costs) * 1.4)
+    else:
+        axes.set_xlim(0, max(costs) * 1.15)
+        axes.locator_params(axis="x", nbins=6)
+
+
+def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, cost: str) -> list[float]:
     """Draws numbered points with intervals, dark on the front of what none beats in both; lines for what is free.
 
-    The axis is that of trained models. What is far worse is named as beyond it.
+    The axis of errors is that of trained models. What is far worse is named as beyond it.
+
+    Returns:
+        The costs of the points.
     """
     every = [row for row in document["scores"] if row["lead_time_h"] == lead]
     limit = _limit(document, every)
@@ -173,14 +190,6 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
         is_own = row["model"] == document["reference"]
         color = MODEL_COLOR if is_own else INK if point in front else MUTED
         _draw_point(axes, point, row["value"][1:], color, numbers[row["model"]], label_of(row["model"]), filled=is_own)
-    costs = [x for x, _ in points]
-    if max(costs) > LOG_SCALE_ABOVE * min(costs):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlim(min(costs) / 1.4, max(costs) * 1.4)
-    else:
-        axes.set_xlim(0, max(costs) * 1.15)
-        axes.locator_params(axis="x", nbins=6)
     axes.margins(y=0.1)
     values = [value for row in every for value in row["value"] if row["value"][0] <= limit]
     if limit < math.inf:
@@ -188,8 +197,8 @@ def _pareto_panel(axes: Axes, document: Mapping[str, Any], lead: float | None, c
         axes.set_ylim(min(values) - 0.1 * span, limit + 0.06 * span)
     elif 0 < LOG_SCALE_ABOVE * min(values) < max(values):  # or what is far worse would press all others together
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+        label_plainly(axes.yaxis)
+    return [x for x, _ in points]
 
 
 def _limit(document: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:

@@ -16,6 +16,7 @@ from sciml.report.style import (
     MODEL,
     add_titles,
     label_of,
+    label_plainly,
     new_figure,
     save_png,
     style_of,
@@ -106,8 +107,6 @@ def _panel(axes: Axes, scores: Scores, metric: Metric, lead: float, costs: Mappi
     ]
     axes.step(*np.transpose(front), where="post", color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-    axes.tick_params(axis="x", which="both", pad=4)  # labels of both kinds on one line
+    label_plainly(axes.xaxis)
     axes.set_xlim(min(x for x, _ in points) / 1.6, max(x for x, _ in points) * 1.6)
     axes.set_ylim(bottom=0)

@@ -11,6 +11,7 @@ from sciml.core.files import atomic_file
 from sciml.domain.score import Baseline
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK = "#1b2733"
@@ -98,6 +99,13 @@ def add_titles(figure: Figure, title: str = "", source: str = "") -> Any:
     return figure.text(0.5, 1 - 0.14 / height, title, ha="center", va="top", fontsize=13.5, fontweight="bold")
 
 
+def label_plainly(axis: Axis) -> None:
+    """Labels a logarithmic axis with plain numbers, at powers of ten and at twice and five times these."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    axis.set_tick_params(which="both", length=3, pad=4)  # labels of both kinds on one line
+
+
 def write_literally(figure: Figure) -> None:
     """Shows the texts of a figure as they are: a dollar sign in the name of a file or variable begins no formula."""
     from matplotlib.text import Text
@@ -105,9 +113,12 @@ def write_literally(figure: Figure) -> None:
 
     formulas: set[Any] = set()  # powers of ten on axes with numbers
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        labels = axis.get_ticklabels(which="both")  # which makes those that are not there yet
-        has_numbers = isinstance(axis.get_major_formatter(), (ScalarFormatter, LogFormatter))
-        formulas |= {axis.get_offset_text(), *(labels if has_numbers else ())}
+        formulas.add(axis.get_offset_text())
+        for formatter, labels in (  # reading labels makes those that are not there yet
+            (axis.get_major_formatter(), axis.get_majorticklabels()),
+            (axis.get_minor_formatter(), axis.get_minorticklabels()),
+        ):
+            formulas |= {*(labels if isinstance(formatter, (ScalarFormatter, LogFormatter)) else ())}
     for text in figure.findobj(Text):
         if text not in formulas:
             text.set_parse_math(False)

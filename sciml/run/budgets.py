@@ -20,7 +20,7 @@ from sciml.run.reference_models import OWN, Budget, ReferenceModel, budget_of, b
 from sciml.run.session import load_data, read_source, say
 from sciml.run.spec import RunSpec, follow_data, with_overrides
 
-ROUNDS = 7
+ROUNDS = 9
 LEAVE_OUT = "leave one of them out"
 
 

@@ -243,6 +243,7 @@ def build_model(
     if source is not None:
         start = source.warm_start(build)
         fresh = f"; as initialized: {', '.join(start.fresh)}" if start.fresh else ""
+        fresh += f"; from zero: {', '.join(start.additions)}" if start.additions else ""
         alike = "".join(f"; {new} starts as {known}" for new, known in start.starts_as.items())
         say(mesh.world, f"weights of {source.folder.path} taken over{alike}{fresh}")
     # A loss made of gradients differentiates through what FSDP would cast.

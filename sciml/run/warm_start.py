@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData
+from sciml.nn.initialization import additions
 from sciml.nn.low_rank import is_low_rank, low_rank_factors
 from sciml.run.folder import RunFolder, committed_models
 from sciml.run.loaded import find_checkpoint, has_averages, read_fitted
@@ -82,7 +83,7 @@ class WarmStart:
     also says, by ``likest(variable, known)``, which known one a new one is most like, the new one starts as that one.
 
     Matrices that the older model changed by a low rank are taken over with their changes; a new model's own changes
-    start at zero.
+    start at zero, and so does what it notes as an addition and the older one does not have.
 
     Args:
         model, older: both models, whole; only names, shapes and rows are read.
@@ -91,6 +92,7 @@ class WarmStart:
 
     Attributes:
         fresh: names of the parameters that found no counterpart and stay as initialized.
+        additions: names of those that found none either and start at zero.
         starts_as: new variables, and the known ones that they start as.
 
     Raises:
@@ -104,9 +106,11 @@ class WarmStart:
         self.rows, self.older_rows = _variable_rows(model), _variable_rows(older)
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         own = {name: p.shape for name, p in model.named_parameters() if not is_low_rank(name)}
-        self.fresh = [name for name, shape in own.items() if not self._fits(name, shape)]
+        missing = [name for name, shape in own.items() if not self._fits(name, shape)]
+        self.additions = [name for name in missing if name in additions(model)]
+        self.fresh = [name for name in missing if name not in self.additions]
         self.starts_as = _starts_as(model, self.rows, self.older_rows)
-        share = 1 - sum(sizes[name] for name in self.fresh) / sum(sizes[name] for name in own)
+        share = 1 - sum(sizes[name] for name in missing) / sum(sizes[name] for name in own)
         if share < 0.5:
             raise ConfigError(
                 f"only {share:.0%} of this model fits the weights of {path.parent.parent}",
@@ -124,6 +128,8 @@ class WarmStart:
 
     def __call__(self, name: str, drawn: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Returns the value that a parameter starts from, given the one that was drawn for it."""
+        if name in self.additions:
+            return torch.zeros_like(drawn)
         if name in self.fresh or is_low_rank(name):
             return drawn
         value = self._read(name, drawn.dtype)

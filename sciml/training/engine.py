@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sciml.distributed.axes import REPLICAS, Role
 from sciml.distributed.collectives import all_reduce_buckets, all_reduce_ends
+from sciml.domain.optional import FollowsTraining
 from sciml.domain.protocol import LossOutput, Task
 from sciml.parallel.data import keep_whole, local, reshard, sync_gradients
 from sciml.parallel.model import ParallelModel
@@ -204,7 +205,8 @@ class NativeEngine(Engine):
             outputs.append(output)
             return self.math.weighted(output).reshape(1)
 
-        self.model.pipeline.step(loss, batches, self.math.autocast)
+        phase = task.phase if isinstance(task, FollowsTraining) else None
+        self.model.pipeline.step(loss, batches, self.math.autocast, phase)
         return outputs
 
     def _without_sync(self) -> contextlib.AbstractContextManager:

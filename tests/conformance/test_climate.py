@@ -215,6 +215,9 @@ def test_an_ensemble_by_noise_starts_from_a_deterministic_run(runs, small, tmp_p
     trainer = run.trainer
     batch = trainer.splits.test.collate([trainer.splits.test.sample(0, np.random.default_rng(0))])
     older = load_run(source)
+    noise = {name: p for name, p in trainer.engine.whole().named_parameters() if "condition.noise" in name}
+    assert noise
+    assert not any(parameter.any() for parameter in noise.values())  # though it is drawn for a new model
     with torch.no_grad():
         members = trainer.task.predict(trainer.engine.whole(), batch).values["ensemble"]
         expected = older.task.predict(older.model, batch).values["fields"]

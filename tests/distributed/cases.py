@@ -21,6 +21,7 @@ from domains.climate.model.loss import LossConfig
 from domains.climate.model.task import ClimateTask
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
+from sciml.domain.optional import FollowsTraining
 from sciml.domain.protocol import LossOutput
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.models.uvit import UViTConfig
@@ -149,6 +150,9 @@ class WeatherTask:
         samples = [FieldSample(x, 0.0, path, y, s) for x, y, s in zip(batch.inputs, targets, seeds, strict=True)]
         return self.task.loss(model, collate(samples))
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
 
 class Bonds(nn.Module):
     """The linears of a graph network: features of pairs of atoms to energies of atoms, two layers cut over ranks."""
@@ -270,7 +274,9 @@ CASES = {
         tall_uvit, WeatherTask(LossConfig(), 2, POLE_TO_POLE), partial(_fields64, rows=len(POLE_TO_POLE))
     ),
     "uvit-tiles": Case(tiled_uvit, FieldTask(), fields),
-    "crps": Case(random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5)), fields),
+    "crps": Case(
+        random_uvit, WeatherTask(LossConfig(loss="crps", noise_dim=4, spectral_weight=0.5, mean_first=0.5)), fields
+    ),
     "rollout": Case(uvit, WeatherTask(LossConfig(), steps=2), fields),
     "vit-rollout": Case(vit_of_weather, WeatherTask(LossConfig(), steps=2), fields),
     "bonds": Case(Bonds, EnergyTask(), atoms),
@@ -315,6 +321,8 @@ def run_steps(engine: Any, case: str, mesh: Mesh, optimizer: str, steps: range) 
     found = []
     for step in steps:
         batches = share(CASES[case].samples(step), mesh)
+        if isinstance(CASES[case].task, FollowsTraining):
+            CASES[case].task.at_step(step, steps.stop)
         output = engine.train_step(CASES[case].task, batches, OPTIMIZERS[optimizer].lr)
         found.append((output.loss, output.grad_norm))
     return found

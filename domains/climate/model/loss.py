@@ -28,6 +28,8 @@ class LossConfig:
             few members that differ by noise.
         train_members: members of each training sample, for ``crps``.
         noise_dim: length of a member's noise, which enters where the lead time does, for ``crps``.
+        mean_first: share of the training, from its beginning, in which one forecast of each sample without noise learns
+            the mean by its squared error, at the cost of one member, for ``crps``.
         fairness: 1 judges the members in training as a sample of infinitely many, which is fair; a little less keeps
             them together, for ``crps``.
         spectral_weight: weight of the same score of zonal waves beside that of fields, for ``crps``.
@@ -38,6 +40,7 @@ class LossConfig:
     loss: LossName = "mse"
     train_members: AtLeastOne = 2
     noise_dim: AtLeastOne = 32
+    mean_first: Fraction = 0.0
     fairness: Fraction = 0.95
     spectral_weight: NonNegative[float] = 0.0
     channel_weights: dict[str, NonNegative[float]] = field(default_factory=dict)
@@ -91,10 +94,14 @@ class ForecastLoss:
 
     Args:
         area: weight of each cell, with mean 1; cells that do not count have none.
+
+    Attributes:
+        learns_mean: whether one forecast of each sample is judged for now, where several members are judged later.
     """
 
     def __init__(self, config: LossConfig, schema: ClimateSchema, area: Float[Tensor, "latitude _longitude"]) -> None:
         self.config, self.area = config, area
+        self.learns_mean = False
         of_channels = channel_weights(config, schema).to(area.device)[:, None, None]
         is_equal = bool((of_channels == 1).all())
         self.weights = area if is_equal else area * of_channels
@@ -104,8 +111,8 @@ class ForecastLoss:
 
     @property
     def members(self) -> int:
-        """Returns how many members of each sample are judged together."""
-        return self.config.train_members if self.config.is_random else 1
+        """Returns how many members of each sample are judged together; 1 where it is the mean that is learned."""
+        return self.config.train_members if self.config.is_random and not self.learns_mean else 1
 
     def __call__(
         self,
@@ -120,7 +127,7 @@ class ForecastLoss:
         """
         if known is not None:
             errors = torch.where(known, errors, 0.0)
-        if not self.config.is_random:
+        if self.members == 1:
             return self._mean(errors.square(), known)
         members = errors.unflatten(0, (-1, self.members))
         seen = None if known is None else known[:: self.members]

@@ -146,17 +146,25 @@ class ClimateTask:
         return self
 
     def at_step(self, step: int | None, max_steps: int) -> None:
-        """Takes as many steps as the horizon says at a step of the training; None stands for outside of it."""
+        """Learns the mean or members, over as many steps as the horizon says at a step of the training; None stands for
+        outside of it.
+        """
+        self.judge.learns_mean = step is not None and step < self.loss_config.mean_first * max_steps
         if self.horizon is not None:
             span = self.horizon.whole if step is None else self.horizon.span(step, max_steps, self.horizon_seed)
             self.span = span
+
+    @property
+    def phase(self) -> int:
+        """Returns how many members of each sample are learned now."""
+        return self.judge.members
 
     def loss(self, model: nn.Module, batch: FieldBatch) -> LossOutput:
         """Returns the loss of normalized increments, averaged over the steps that are learned."""
         if batch.targets is None:
             raise ValueError("a batch without targets has no loss")
         losses = []
-        start = batch.as_members(self.judge.members) if self.loss_config.is_random else batch
+        start = batch.as_members(self.judge.members) if self.judge.members > 1 else batch
         step: FieldBatch | None = self._before_learning(model, start)
         mode = "full" if step is not None and step.intervals.shape[1] > 1 else "none"
         while step is not None and step.targets is not None:
@@ -228,10 +236,16 @@ class ClimateTask:
         return torch.where(self.diagnostics.which, output, increment) if self.diagnostics.any else increment
 
     def _noise(self, batch: FieldBatch) -> Float[Tensor, "batch noise"] | None:
-        """Returns what makes each sample a member of its own; None for the model without noise."""
+        """Returns what makes each sample a member of its own; None for the model without noise.
+
+        It grows with the square root of the interval, as errors do that add up at random.
+        """
         if batch.noise_seeds is None:
             return None
-        return member_noise(batch.noise_seeds, batch.steps_taken, self.loss_config.noise_length).to(batch.state.device)
+        if self.judge.learns_mean:  # zeros, so that each parameter has a gradient in every step
+            return batch.state.new_zeros(batch.num_samples, self.loss_config.noise_length)
+        days = batch.intervals[:, :1].to(batch.state) / 24
+        return member_noise(batch.noise_seeds, batch.steps_taken, self.loss_config.noise_length).to(days) * days.sqrt()
 
     def metrics(self) -> ClimateMetrics:
         if self._thresholds is None:

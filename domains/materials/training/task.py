@@ -111,6 +111,11 @@ class MaterialsTask:
         """
         self._is_late = step is not None and step >= self.config.late_from * max_steps
 
+    @property
+    def phase(self) -> bool:
+        """Says whether it is late in the training, when weights are others."""
+        return self._is_late
+
     def loss(self, model: nn.Module, batch: GraphBatch) -> LossOutput:
         members = self.evaluate(model, batch, create_graph=torch.is_grad_enabled())
         total = torch.zeros((), device=batch.positions.device)

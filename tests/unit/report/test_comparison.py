@@ -119,3 +119,15 @@ def test_what_is_far_worse_does_not_press_trained_models_together(tmp_path, monk
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "persistence, free, beyond" in names
     assert "solver, free" in names
+
+
+def test_panels_of_a_row_share_the_scale_of_costs_where_only_some_show_what_is_cheap(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison, "save_png", lambda figure, path: drawn.append(figure) or path)
+    cheap = {**COST, "train_s": 0.0, "infer_step_s": COST["infer_step_s"] / 10}
+    errors = {0.1: {"model": 1.0, "unet": 1.1, "solver": 1.2}, 1.0: {"model": 1.0, "unet": 1.1, "solver": 9.0}}
+    cases = [r for lead, by_name in errors.items() for name, error in by_name.items()
+             for r in rows(name, np.full((1, 3), error), lead)]  # fmt: skip
+    draw_comparison(compare_models(cases, {"model": COST, "unet": COST, "solver": cheap}), tmp_path)
+    (figure,) = drawn
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "linear", "log", "log"]

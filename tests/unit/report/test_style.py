@@ -1,6 +1,6 @@
 import pytest
 
-from sciml.report.style import add_titles, new_figure, save_png, suite_style, write_literally
+from sciml.report.style import add_titles, label_plainly, new_figure, save_png, suite_style, write_literally
 
 
 @pytest.mark.parametrize("name", ["$(touch x)", "a$_b$", "${HOME}", "$", r"\$x^", "$\\frac{$"])
@@ -25,3 +25,28 @@ def test_powers_of_ten_are_formulas():
         labels = [label for label in axes.get_yticklabels() if "mathdefault" in label.get_text()]
         assert labels
         assert all(label.get_parse_math() for label in labels)
+
+
+def test_so_are_those_between_them_where_others_are_plain_numbers():
+    with suite_style():
+        figure = new_figure(3, 2)
+        axes = figure.subplots()
+        axes.semilogy([1, 2], [2, 9])
+        axes.yaxis.set_major_formatter("{x:g}")
+        write_literally(figure)
+        figure.canvas.draw()
+        labels = [label for label in axes.get_yticklabels(minor=True) if "mathdefault" in label.get_text()]
+        assert labels
+        assert all(label.get_parse_math() for label in labels)
+
+
+def test_a_logarithmic_axis_has_plain_numbers():
+    with suite_style():
+        figure = new_figure(3, 2)
+        axes = figure.subplots()
+        axes.semilogy([1, 2], [0.002, 0.09])
+        label_plainly(axes.yaxis)
+        figure.canvas.draw()
+        shown = {label.get_text() for minor in (True, False) for label in axes.get_yticklabels(minor=minor)}
+        assert {"0.002", "0.005", "0.01", "0.02", "0.05"} <= shown
+        assert not any("$" in text for text in shown)
