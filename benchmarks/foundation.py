@@ -37,8 +37,9 @@ from sciml.forecast.evaluation import score_baselines, score_model
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
-from sciml.run.session import TrainingSession, find_run
+from sciml.run.session import TrainingSession
 from sciml.run.spec import RunSpec
+from sciml.run.start import find_run
 
 KINDS = {
     "weather": {"cases": ["collision", "thermal", "density", "gravity", "injection"]},

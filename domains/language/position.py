@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from domains.language.task import BASELINES
-from sciml.report.skill import legend_entries
+from sciml.report.legend import legend_entries
 from sciml.report.style import MODEL, MODEL_COLOR, add_titles, label_of, new_figure, save_png, suite_style
 
 BINS_PER_DOUBLING = 2

@@ -14,9 +14,10 @@ from sciml.run.budgets import with_steps
 from sciml.run.compose import Composition
 from sciml.run.reference_models import build_reference_models, train_reference_models
 from sciml.run.scoring import score_run
-from sciml.run.session import TrainingSession, find_run
+from sciml.run.session import TrainingSession
 from sciml.run.spare import waits_beside
 from sciml.run.spec import RunSpec
+from sciml.run.start import find_run
 from sciml.training.config import TrainerConfig
 from sciml.training.tracking import build_tracker
 

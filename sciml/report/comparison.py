@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from sciml.core.duration import format_hours
 from sciml.domain.score import Metric
-from sciml.report.skill import legend_entries
+from sciml.report.legend import legend_entries
 from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, label_plainly, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:

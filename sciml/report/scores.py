@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sciml.core.duration import format_hours
 from sciml.domain.forecasting import Forecasts
 from sciml.domain.protocol import Domain, RunResult
@@ -13,6 +15,9 @@ from sciml.domain.score import Baseline, Metric
 from sciml.report.style import MODEL, label_of
 
 Rows = Sequence[Mapping[str, Any]]
+
+LOG_SCALE_ABOVE = 50.0
+"""Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,10 @@ class Scores:
         counts = [row["cases"] for row in self.rows if row.get("cases")]
         return f"{max(counts):,} case{'s' * (max(counts) > 1)}" if counts else ""
 
+    def with_cases(self, source: str) -> str:
+        """Returns what the data are, with how many cases were scored."""
+        return f"{source} \u00b7 {self.cases}" if self.cases else source
+
     @property
     def predictors(self) -> list[str]:
         """Returns the baselines that were scored, in the order of tables and legends."""
@@ -203,3 +212,14 @@ def _standing(lines: Sequence[ScoreLine], baseline: str) -> tuple[str, str]:
 
 def _join(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def as_number(value: float | None) -> float:
+    """Returns a score, nan for one that is missing."""
+    return np.nan if value is None else float(value)
+
+
+def needs_log(values: Sequence[float]) -> bool:
+    """Says whether scores differ so much that a linear scale would show only the largest."""
+    known = [value for value in map(as_number, values) if np.isfinite(value) and value > 0]
+    return bool(known) and max(known) / min(known) > LOG_SCALE_ABOVE

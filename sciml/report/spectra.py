@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sciml.report.skill import legend_entries
+from sciml.report.legend import legend_entries
 from sciml.report.style import add_titles, new_figure, pretty_unit, save_png, suite_style
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ MUTED = "#66727f"
 GRID = "#e3e7eb"
 PAPER = "#ffffff"
 MODEL = "model"
+INTERVAL = "95% interval"
 DPI = 160
 """Says how fine written pictures are, in pixels an inch."""
 

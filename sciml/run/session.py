@@ -1,13 +1,11 @@
-"""A training session: the run is found, its data loaded, its model built and restored; then it trains."""
+"""A training session: data are loaded, the model is built and restored; then it trains."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,22 +14,19 @@ from sciml.core.files import check_writable
 from sciml.core.seeding import seed_of
 from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World, use_threads
-from sciml.domain.loading import load_domain
 from sciml.domain.optional import WarmStarts
 from sciml.domain.protocol import FittedData, Splits, Task
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import ParallelModel, parallelize
 from sciml.run.checkpoints import open_checkpoints, open_on_nodes, restore_newest
-from sciml.run.compose import Composition
-from sciml.run.degrees import check_degrees, with_fitting_replicas
+from sciml.run.degrees import check_degrees
 from sciml.run.flops import count_flops
-from sciml.run.folder import RunFolder, new_path, taken
-from sciml.run.loaded import find_checkpoint, read_fitted, save_fitted
+from sciml.run.folder import RunFolder, new_path
+from sciml.run.loaded import read_fitted, save_fitted
 from sciml.run.lock import RunLock
 from sciml.run.restart import RestartNote
-from sciml.run.resume import resumed_config
 from sciml.run.sized_build import sized_build
-from sciml.run.spec import RunOptions, RunSpec, follow_data
+from sciml.run.spec import RunSpec, follow_data
 from sciml.run.warm_start import SourceRun, find_source
 from sciml.training.callbacks import Callback, MetricsLog, ProgressView
 from sciml.training.checkpoint import CheckpointStore
@@ -45,61 +40,6 @@ from sciml.training.trace import Trace
 from sciml.training.tracking import build_tracker, check_tracking
 from sciml.training.trainer import Trainer
 from sciml.training.utilization import ModelFlops
-
-
-@dataclass(frozen=True)
-class RunStart:
-    """Says where a training begins.
-
-    Attributes:
-        config: that of the run that continues, with what was typed; of a new run, the composed one.
-        folder: the run that continues; None begins a new one.
-        note: for restarts of this job.
-    """
-
-    config: Mapping[str, Any]
-    folder: RunFolder | None
-    note: RestartNote
-
-
-def find_run(composition: Composition, world: World) -> RunStart:
-    """Finds the run that a training continues, by ``resume`` or because its job was restarted.
-
-    Raises:
-        ConfigError: where a run that is named does not exist or has no checkpoint, or ranks were started differently.
-    """
-    config = composition.config
-    world.agree("the configuration", config)
-    options = RunOptions.build(config)
-    note = RestartNote.of(config, options.runs_dir, world)
-    begun = note.begun()
-    if begun is not None:
-        config = resumed_config(begun.folder, composition, restarted=True)
-        return RunStart(with_fitting_replicas(config, world.size, begun.processes), begun.folder, note)
-    if options.resume:
-        folder = RunFolder.find(options.resume, options.runs_dir, "resume")
-        if folder.is_exported:
-            raise ConfigError(
-                f"{folder.path} is an exported model without its optimizer",
-                key="resume",
-                hint="begin a new run with init_from=",
-            )
-        find_checkpoint(folder, "latest")  # a run without any is refused before data are read
-        return RunStart(resumed_config(folder, composition), folder, note)
-    domain = load_domain(config["domain"]).name
-    if options.init_from:  # what "latest" is now
-        config = {**config, "init_from": str(find_source(options.init_from, options.runs_dir, domain).path)}
-    if world.is_main:  # before steps are measured and data are read
-        _check_new_run(options, domain)
-    return RunStart(config, None, note)
-
-
-def _check_new_run(options: RunOptions, domain: str) -> None:
-    """Refuses a name that is taken or cannot be one, and a folder that cannot be written."""
-    path = new_path(options.runs_dir, domain, options.run)
-    if path.exists():
-        raise taken(path)
-    check_writable(path)
 
 
 @dataclass(frozen=True)

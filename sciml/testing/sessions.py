@@ -14,8 +14,9 @@ from sciml.planning.cluster_here import TERA
 from sciml.run.compose import Composition, compose
 from sciml.run.folder import RunFolder
 from sciml.run.scoring import score_run
-from sciml.run.session import TrainingSession, find_run
+from sciml.run.session import TrainingSession
 from sciml.run.spec import RunSpec
+from sciml.run.start import find_run
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -8,8 +8,9 @@ from domains.climate.data.variables import channel_title, channel_unit
 from domains.climate.forecast.baselines import CLIMATOLOGY, PERSISTENCE
 from domains.climate.forecast.example import SHOWN_CHANNELS, choose
 from domains.climate.forecast.metrics import ACC, RMSE
+from sciml.report.bars import draw_bars
 from sciml.report.scores import Scores
-from sciml.report.skill import draw_bars, draw_scores_by_lead_time
+from sciml.report.skill import draw_scores_by_lead_time
 from sciml.report.style import label_of, pretty_unit, style_of
 
 REFERENCES = (CLIMATOLOGY.name, PERSISTENCE.name)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from domains.fluids.data.schema import FluidsSchema
 from domains.fluids.forecast.metrics import VRMSE
+from sciml.report.bars import draw_bars
 from sciml.report.scores import Scores
-from sciml.report.skill import draw_bars, draw_scores_by_lead_time
+from sciml.report.skill import draw_scores_by_lead_time
 
 MOST_CURVES = 4
 

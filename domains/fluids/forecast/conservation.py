@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from domains.fluids.forecast.example import FlowExample
 from domains.fluids.solver import VARIABLES, totals
-from sciml.report.skill import lead_unit, legend_entries
+from sciml.report.legend import legend_entries
+from sciml.report.skill import lead_unit
 from sciml.report.style import GRID, INK, MODEL_COLOR, MUTED, add_titles, new_figure, save_png, suite_style
 
 ROUNDING = 1e-7

@@ -384,7 +384,7 @@ def test_without_scores_and_example_there_is_nothing():
 
 def test_every_baseline_is_drawn(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("sciml.report.skill.save_png", lambda figure, path: shown.append(figure))
+    monkeypatch.setattr("sciml.report.bars.save_png", lambda figure, path: shown.append(figure))
     draw_skill(Scores(scores_of(BOTH)), BOTH, tmp_path / "skill")
     for axes in shown[0].axes:
         marked = {label for label in axes.get_legend_handles_labels()[1]}
@@ -407,6 +407,7 @@ def test_captions_tell_what_is_there():
 
 def test_data_without_units_are_not_labeled_in_meters_and_seconds(tmp_path, monkeypatch):
     shown = []
+    monkeypatch.setattr("sciml.report.bars.save_png", lambda figure, path: shown.append(figure))
     monkeypatch.setattr("sciml.report.skill.save_png", lambda figure, path: shown.append(figure))
     bare = schema_of(replace(CHANNEL, units=("", "")))
     assert panels.length_unit(bare.data_sets["flow"]) == ("", 1.0)

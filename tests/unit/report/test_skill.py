@@ -7,6 +7,7 @@ import pytest
 
 from sciml.domain.score import Baseline, Metric
 from sciml.report import skill
+from sciml.report.bars import VALUE_WIDTH, bars_beside_baselines
 from sciml.report.scores import Scores
 from sciml.report.shading import Shading
 from sciml.report.style import new_figure
@@ -14,7 +15,7 @@ from sciml.report.style import new_figure
 
 def bars(scores):
     axes = new_figure(5.0, 3.0).add_subplot()
-    skill.bars_beside_baselines(axes, scores)
+    bars_beside_baselines(axes, scores)
     return axes
 
 
@@ -45,13 +46,13 @@ class TestBars:
         axes = bars({"theta": {"model": 0.05, "ridge": 0.08, "persistence": 0.4, "other": 2.0}})
         x, _ = axes.texts[0].get_position()
         marks = [group.get_offsets()[0][0] / axes.get_xlim()[1] for group in axes.collections]
-        assert all(not x - 0.01 < mark < x + skill.VALUE_WIDTH for mark in marks)
+        assert all(not x - 0.01 < mark < x + VALUE_WIDTH for mark in marks)
 
     def test_a_value_in_a_bar_is_not_overprinted_by_marks_that_are_better(self):
         axes = bars({"dens": {"model": 0.84, "solver": 0.09, "ridge": 0.3, "persistence": 0.94}})
         x, _ = axes.texts[0].get_position()
         marks = [group.get_offsets()[0][0] / axes.get_xlim()[1] for group in axes.collections]
-        assert all(not x - 0.01 < mark < x + skill.VALUE_WIDTH for mark in marks)
+        assert all(not x - 0.01 < mark < x + VALUE_WIDTH for mark in marks)
         assert axes.texts[0].get_color() == "white"
 
     def test_what_is_missing_or_infinite_has_no_mark(self):
@@ -68,7 +69,7 @@ class TestBars:
         axes = new_figure(5.0, 3.0).add_subplot()
         intervals = {"theta": (0.02, 1.5), "uwnd": (0.7, 1.1)}
         scores = {"theta": {"model": 0.5, "ridge": 0.7}, "uwnd": {"model": 0.9, "ridge": 0.8}}
-        skill.bars_beside_baselines(axes, scores, intervals=intervals)
+        bars_beside_baselines(axes, scores, intervals=intervals)
         assert axes.get_xlim()[1] > 1.5
         ends = [[tuple(end) for end in line] for line in axes.collections[-1].get_segments()]
         assert ends == [[(0.02, 0), (1.5, 0)], [(0.7, 1), (1.1, 1)]]

@@ -15,8 +15,9 @@ from sciml.run.budgets import with_steps
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
 from sciml.run.reference_models import build_reference_models
-from sciml.run.session import find_run, load_data
+from sciml.run.session import load_data
 from sciml.run.spec import RunSpec
+from sciml.run.start import find_run
 from sciml.testing.ranks import ranks
 from sciml.testing.sessions import ALONE
 from sciml.training.checkpoint import CheckpointStore
