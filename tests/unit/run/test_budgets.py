@@ -9,6 +9,7 @@ import torch
 
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError
+from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import World
 from sciml.run import budgets, costs
 from sciml.run.budgets import with_steps
@@ -184,3 +185,14 @@ def test_all_ranks_decide_alike():
     first, second = ranks(2).run(decide)
     assert first == second
     assert min(first[0], first[1]["window", 0]) >= 1
+
+
+def test_rounds_are_spread_over_a_training_that_learns_other_things_late():
+    spec = RunSpec.build(compose("train", [*TOY, OWN_STEPS], CONF).config)
+    splits = load_data(spec, None, None)
+    task, seen = spec.domain.task(spec, splits), []
+    task.phase, task.at_step = 0, lambda step, steps: seen.append(step / steps)
+    step = costs.training_step(spec, task, splits, Mesh(ALONE, {}), 4)
+    for number in range(5):
+        step(number)()
+    assert seen == [0, 1 / 8, 3 / 8, 5 / 8, 7 / 8]
