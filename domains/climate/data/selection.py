@@ -46,8 +46,8 @@ class Selection:
         allow_gaps: whether times may be unevenly spaced or have holes; samples are then made where all their times
             are there, and the step is the longest span of which all spacings are multiples.
         member: which member of an ensemble.
-        compress: whether fields are compressed, to a third or two thirds; plain ones are read in two thirds of the
-            time where the disk is fast.
+        compress: whether fields are compressed, without loss; plain ones are read in two thirds of the time where the
+            disk is fast.
     """
 
     key_prefix: ClassVar[str] = ""
