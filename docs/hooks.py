@@ -21,7 +21,8 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
-    **{f"data/{name}/README.md": f"data/{name}.md" for name in ("climate", "materials", "language")},
+    "models/README.md": "models.md",
+    **{f"data/{name}/README.md": f"data/{name}.md" for name in ("climate", "materials", "fluids", "language")},
 }
 LINK = re.compile(r"(\]\()([^)#\s]+)")
 ROLE = re.compile(r":(?:class|func|meth|mod|attr):(?=<code>)")
