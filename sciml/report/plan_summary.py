@@ -188,7 +188,7 @@ def _ranking(search: Search, plan: Plan, rows: int) -> list[RenderableType | str
 
 def _degrees(search: Search, plan: Plan) -> list[RenderableType | str]:
     """Compares the best of each number of tensor-parallel ranks and pipeline stages with the best of all."""
-    if plan.examined == 1:  # nothing was searched
+    if plan.examined == 1:  # there is nothing to compare
         return []
     counts = {
         "fit and are ranked": len(plan.ranked),

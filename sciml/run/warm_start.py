@@ -107,8 +107,9 @@ class WarmStart:
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         own = {name: p.shape for name, p in model.named_parameters() if not is_low_rank(name)}
         missing = [name for name, shape in own.items() if not self._fits(name, shape)]
-        self.additions = [name for name in missing if name in additions(model)]
-        self.fresh = [name for name in missing if name not in self.additions]
+        added = additions(model)
+        self.additions = [name for name in missing if name in added]
+        self.fresh = [name for name in missing if name not in added]
         self.starts_as = _starts_as(model, self.rows, self.older_rows)
         share = 1 - sum(sizes[name] for name in missing) / sum(sizes[name] for name in own)
         if share < 0.5:

@@ -15,27 +15,17 @@ def test_names_are_no_formulas(name, tmp_path):
         assert save_png(figure, tmp_path / "a").stat().st_size > 1000
 
 
-def test_powers_of_ten_are_formulas():
+@pytest.mark.parametrize(("ends", "minor"), [((1, 1000), False), ((2, 9), True)])
+def test_powers_of_ten_are_formulas_and_so_are_numbers_between_them(ends, minor):
     with suite_style():
         figure = new_figure(3, 2)
         axes = figure.subplots()
-        axes.semilogy([1, 2], [1, 1000])
+        axes.semilogy([1, 2], ends)
+        if minor:
+            axes.yaxis.set_major_formatter("{x:g}")
         write_literally(figure)
         figure.canvas.draw()
-        labels = [label for label in axes.get_yticklabels() if "mathdefault" in label.get_text()]
-        assert labels
-        assert all(label.get_parse_math() for label in labels)
-
-
-def test_so_are_those_between_them_where_others_are_plain_numbers():
-    with suite_style():
-        figure = new_figure(3, 2)
-        axes = figure.subplots()
-        axes.semilogy([1, 2], [2, 9])
-        axes.yaxis.set_major_formatter("{x:g}")
-        write_literally(figure)
-        figure.canvas.draw()
-        labels = [label for label in axes.get_yticklabels(minor=True) if "mathdefault" in label.get_text()]
+        labels = [label for label in axes.get_yticklabels(minor=minor) if "mathdefault" in label.get_text()]
         assert labels
         assert all(label.get_parse_math() for label in labels)
 
