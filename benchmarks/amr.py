@@ -26,6 +26,7 @@ import torch
 from domains.fluids.amr.config import AMRConfig
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.boundary import Boundary
+from sciml.models.compiled import compile_blocks
 
 CHANNELS = ("dens", "uwnd", "wwnd", "theta")
 BOUNDARY = Boundary.of("periodic", "wall")
@@ -60,10 +61,12 @@ class Arm:
             self.taken[name].append(1e3 * (time.process_time() - start))
 
 
-def build(args: argparse.Namespace, changes: dict[str, Any]) -> Arm:
+def build(args: argparse.Namespace, changes: dict[str, Any], *, compiled: bool = False) -> Arm:
     torch.manual_seed(0)
     config = AMRConfig(embed_dim=args.embed_dim, depth=args.depth, num_heads=args.heads, head_depth=1, **changes)
     model = AMRViT(config, CHANNELS)
+    if compiled:
+        compile_blocks(model)
     fields = torch.randn(args.batch, len(CHANNELS), args.rows, args.columns)
     given = {"channel_names": None, "lead_time": torch.full((args.batch,), 20.0), "boundary": BOUNDARY}
 
