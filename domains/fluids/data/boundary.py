@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from sciml.core.errors import ConfigError, nearest
 from sciml.nn.topology import Plane, Side
 
+OBSTACLE = "obstacle"
+"""Name of the field that is 1 where there is no fluid inside of a domain."""
 NAMES = {side.value: side for side in Side} | {"inflow": Side.OPEN, "outflow": Side.OPEN}
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.readers import FlowSource, open_sources
-from domains.fluids.data.schema import BACKGROUND, OBSTACLE, DataSet, FluidsSchema, canonical
+from domains.fluids.data.schema import BACKGROUND, DataSet, FluidsSchema, canonical
 from domains.fluids.physics import PHYSICS
 from domains.fluids.solver.background import SURFACE_THETA
 from domains.fluids.solver.simulate import simulate

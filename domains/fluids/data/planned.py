@@ -10,12 +10,13 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from domains.fluids.data.batch import FlowSample, Start
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, describe_flows, open_flows
 from domains.fluids.data.readers import FlowSource
 from domains.fluids.data.readers.source import spacing
 from domains.fluids.data.samples import FlowSamples
-from domains.fluids.data.schema import OBSTACLE, FluidsSchema, FluidsStatistics, Scale
+from domains.fluids.data.schema import FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.data.writers.ensemble import PROFILES
 from domains.fluids.solver.cases import Flow
 from domains.fluids.solver.simulate import flows_of, layout_of

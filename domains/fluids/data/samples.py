@@ -13,8 +13,9 @@ from torch import Tensor
 
 from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.datasets import Flows, Trajectory
-from domains.fluids.data.schema import OBSTACLE, DataSet, Scale
+from domains.fluids.data.schema import DataSet, Scale
 from sciml.core.errors import ConfigError
 from sciml.nn.topology import Side
 

@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from domains.fluids.amr.indicator_inputs import WINDS
-from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.boundary import OBSTACLE, Boundary
 from domains.fluids.data.writers.ensemble import UNITS
 from sciml.core.config import build
 from sciml.core.duration import format_hours
 
-OBSTACLE, BACKGROUND = "obstacle", "background_theta"
+BACKGROUND = "background_theta"
 """Constant inputs: where there is no fluid, and the stratification of the air at rest."""
 
 

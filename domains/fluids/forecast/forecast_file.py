@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from domains.fluids.data.batch import FlowBatch
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.schema import FluidsSchema
 from domains.fluids.data.writers.ensemble import Layout, write_flows
 from sciml import __version__
@@ -36,7 +37,7 @@ class ForecastFile:
         profiles = None if part.profiles is None else part.profiles.cpu().numpy()
         constants = {}
         if part.fluid is not None:
-            constants["obstacle"] = ~part.fluid[:, 0].cpu().numpy()
+            constants[OBSTACLE] = ~part.fluid[:, 0].cpu().numpy()
         if part.constants is not None:
             constants |= dict(zip(data_set.other_constants, part.constants.cpu().numpy().swapaxes(0, 1), strict=True))
         layout = Layout(

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from domains.fluids.amr.forest import Forest
 from domains.fluids.amr.transformer import AMRViT
 from domains.fluids.data.batch import FlowBatch, FlowPart
-from domains.fluids.data.schema import BACKGROUND, OBSTACLE, FluidsSchema, FluidsStatistics
+from domains.fluids.data.boundary import OBSTACLE
+from domains.fluids.data.schema import BACKGROUND, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.baselines import baselines
 from domains.fluids.forecast.conserved_means import check_conserved, conserved_variables, keep_means
 from domains.fluids.forecast.metrics import FluidsMetrics

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from domains.fluids.physics.advection import ADVECTION
 from domains.fluids.physics.burgers import BURGERS
+from domains.fluids.physics.cylinder_wake import CYLINDER_WAKE
 from domains.fluids.physics.double_gyre import DOUBLE_GYRE
 from domains.fluids.physics.kind import Physics, Simulation, run
 from domains.fluids.physics.plane import Plane
@@ -16,6 +17,7 @@ PHYSICS: Mapping[str, Physics] = {
     "advection": ADVECTION,
     "vortices": VORTICES,
     "double_gyre": DOUBLE_GYRE,
+    "cylinder_wake": CYLINDER_WAKE,
 }
 
 __all__ = ["PHYSICS", "Physics", "Plane", "Simulation", "run"]

@@ -21,14 +21,17 @@ class Simulation(Protocol):
     """Steps the flows of a batch together, in float64; each as it would go alone.
 
     Attributes:
-        start: the first state; its first axis is that of the flows.
         largest_step: that is stable, whatever the flows of this kind do.
         constants: what does not change in time, in the order of the kind's names.
     """
 
-    start: Shaped[Tensor, "member ..."]
     largest_step: float
     constants: Float[Tensor, "member constant z x"]
+
+    @property
+    def start(self) -> Shaped[Tensor, "member ..."]:
+        """Returns the first state; its first axis is that of the flows."""
+        ...
 
     def step(self, state: Shaped[Tensor, "member ..."], dt: float) -> Shaped[Tensor, "member ..."]:
         """Returns the state after a time."""

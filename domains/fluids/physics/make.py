@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.writers.ensemble import Layout
 from domains.fluids.physics import PHYSICS, Plane, Simulation, run
 from domains.fluids.solver.simulate_config import SimulateConfig
@@ -34,6 +35,8 @@ def layout_of_physics(config: SimulateConfig) -> Layout:
         constants.append(_coarsened(drawn.constants, config.coarsen).numpy().astype(np.float32))
     values = np.concatenate(constants)
     by_name = {name: values[:, number] for number, name in enumerate(kind.constants)}
+    if OBSTACLE in by_name:  # a cell that is half of it is no fluid
+        by_name[OBSTACLE] = np.round(by_name[OBSTACLE] + 1e-6)
     return Layout(config.count, kind.variables, plane.z, plane.x, kind.boundary, constants=by_name, units=("", ""))
 
 

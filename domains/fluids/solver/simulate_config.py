@@ -38,7 +38,7 @@ class SimulateConfig:
         out: what to make: NAME.nc is one file of all members, NAME.hdf5 the same in The Well's schema, and a name
             without an ending a folder of the original's NetCDF files.
         physics: miniWeather's dry air, or flows without units on a plane of 2 by 1: shallow water, Burgers' equation,
-            a tracer in a steady flow, vortices of an incompressible fluid, gyres of an ocean basin.
+            a tracer in a steady flow, vortices of an incompressible fluid, gyres of an ocean basin, a cylinder's wake.
         case: one of the original's five as it is, unshifted: collision, thermal, gravity, density or injection. Its
             time steps and frames are the original's, and what is drawn, ``count`` and ``frames`` do not count.
         sim_time: s, length of each flow; null is that of ``frames``, with ``case`` the original's.
@@ -85,7 +85,9 @@ class SimulateConfig:
     overwrite: bool = False
     case: str | None = None
     sim_time: Positive[float] | None = None
-    physics: Literal["miniweather", "shallow_water", "burgers", "advection", "vortices", "double_gyre"] = "miniweather"
+    physics: Literal[
+        "miniweather", "shallow_water", "burgers", "advection", "vortices", "double_gyre", "cylinder_wake"
+    ] = "miniweather"
 
     def __post_init__(self) -> None:
         for case in self.cases:

@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from domains.fluids.data.schema import OBSTACLE, DataSet, FluidsSchema
+from domains.fluids.data.boundary import OBSTACLE
+from domains.fluids.data.schema import DataSet, FluidsSchema
 from domains.fluids.figures import animation, panels
 from domains.fluids.figures.mesh_lines import MeshLines
 from domains.fluids.figures.report import example_figures, fluids_figures

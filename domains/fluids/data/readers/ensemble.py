@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.boundary import OBSTACLE, Boundary
 from domains.fluids.data.readers.netcdf import opened, read, require
 from domains.fluids.data.readers.source import FlowSource, spacing
 from domains.fluids.data.writers.ensemble import FORMAT, PROFILES, VERSION
@@ -69,7 +69,7 @@ def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     found = boundary or Boundary.of(**json.loads(dataset.boundary))
     profiles = {name: read(file, name) for name in PROFILES if name in dataset.variables}
     constants = {name: read(file, name) for name, v in dataset.variables.items() if "constant" in v.ncattrs()}
-    masks = constants.pop("obstacle", None)
+    masks = constants.pop(OBSTACLE, None)
     winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(names) else None
     units = (getattr(dataset["x"], "units", ""), getattr(dataset["time"], "units", ""))
     for member, flow in enumerate(_flows(file, len(dataset.dimensions["member"]))):

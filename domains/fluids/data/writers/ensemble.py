@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from domains.fluids.data.boundary import Boundary
+from domains.fluids.data.boundary import OBSTACLE, Boundary
 from domains.fluids.solver import VARIABLES, Background, Flow, SolverGrid
 from sciml.core.files import atomic_file
 
@@ -31,7 +31,7 @@ LONG_NAMES = {
 PROFILES = {"hy_dens": "kg m-3", "hy_theta": "K"}
 """Profiles of the air at rest, with their units."""
 BOUNDARY = Boundary.of("periodic", "wall")
-TAKEN = {"member", "time", "z", "x", "case", "flow", "obstacle", *PROFILES}
+TAKEN = {"member", "time", "z", "x", "case", "flow", OBSTACLE, *PROFILES}
 """Names in a file that are no fields."""
 
 
@@ -138,7 +138,7 @@ class Layout:
             for column, (name, unit) in enumerate(PROFILES.items()):
                 _describe(file.createVariable(name, "f8", ("member", "z")), self.profiles[:, column], unit)
         for name, values in self.constants.items():
-            known = name if name == "obstacle" else _file_name(name)
+            known = name if name == OBSTACLE else _file_name(name)
             _describe(file.createVariable(known, "f4", ("member", "z", "x")), values, constant=1)
         chunk = (1, 1, len(self.z), len(self.x))
         return [

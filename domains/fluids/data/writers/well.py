@@ -13,8 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.writers.ensemble import PROFILES, Ensemble, Layout
 from sciml.core.files import atomic_file
+from sciml.nn.topology import Side
 
 WINDS = ("uwnd", "wwnd")
 
@@ -42,7 +44,7 @@ def write_well(path: Path, ensemble: Ensemble) -> None:
 
 
 def _write_boundary(group: Any, layout: Layout) -> None:
-    """Writes one condition for both ends of each axis."""
+    """Writes one condition for both ends of each axis, and the walls inside."""
     sizes = {"x": len(layout.x), "z": len(layout.z)}
     for axis, (side, _) in layout.boundary.names.items():
         condition = group.create_group(f"{axis}_{side}")
@@ -54,12 +56,20 @@ def _write_boundary(group: Any, layout: Layout) -> None:
         mask[[0, -1]] = True
         condition.create_dataset("mask", data=mask)
         condition.create_dataset("values", data=np.zeros(int(mask.sum()), dtype=np.float32))
+    if OBSTACLE in layout.constants:
+        condition = group.create_group(OBSTACLE)
+        _names(condition, "associated_dims", list(sizes))
+        _names(condition, "associated_fields", [])
+        condition.attrs["bc_type"] = Side.WALL.upper()
+        _varying(condition, sample=True, time=False)
+        condition.create_dataset("mask", data=layout.constants[OBSTACLE].swapaxes(1, 2) > 0)
 
 
 def _write_constants(numbers: Any, fields: Any, ensemble: Ensemble) -> list[str]:
     """Writes what does not change in time, and returns the names of what is among the fields."""
     layout, written = ensemble.layout, []
-    for name, values in layout.constants.items():
+    constants = {name: values for name, values in layout.constants.items() if name != OBSTACLE}
+    for name, values in constants.items():
         if np.ptp(values, axis=(1, 2)).any():
             field = fields.create_dataset(name, data=values.swapaxes(1, 2).astype(ensemble.precision))
             _varying(field, sample=True, time=False, along=[True, True])
@@ -67,7 +77,7 @@ def _write_constants(numbers: Any, fields: Any, ensemble: Ensemble) -> list[str]
         else:
             number = numbers.create_dataset(name, data=values[:, 0, 0].astype(ensemble.precision))
             _varying(number, sample=True, time=False)
-    _names(numbers, "field_names", [name for name in layout.constants if name not in written])
+    _names(numbers, "field_names", [name for name in constants if name not in written])
     if layout.profiles is not None:
         for column, name in enumerate(PROFILES):
             field = fields.create_dataset(name, data=layout.profiles[:, column].astype(ensemble.precision))
