@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from domains.fluids.amr.config import AMRConfig, ForestConfig
 from domains.fluids.amr.transformer import AMRViT
+from domains.fluids.data.batch import FlowBatch
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, open_flows
 from domains.fluids.data.planned import PlannedFlows, planned_flows
@@ -157,7 +158,7 @@ class FluidsDomain:
             batch=batch,
             intervals=[stride * frame_hours for stride in spec.task.strides],
             step_hours=frame_hours,
-            writer=lambda path: ForecastFile(path, schema, batch),
+            writer=lambda path: ForecastFile(path, schema, batch, _begins(source, batch)),
             figures=lambda path: forecast_figures(path, schema, source),
         )
 
@@ -201,6 +202,14 @@ def _states(spec: FluidsSpec, fitted: FittedData) -> tuple[FluidsSchema, FlowSam
         check_profiles(flows)
     check_as_trained(fitted, schema)
     return schema, FlowSamples(flows, "test", [spec.task.scoring_stride], 0, preload_gb=data.preload_gb)
+
+
+def _begins(source: FlowSamples, batch: FlowBatch) -> float:
+    """Returns the time at which a forecast starts, as its flow counts."""
+    ((_, part),) = batch.parts.items()
+    start = part.starts[0]
+    trajectory = source.trajectory(start)
+    return float(trajectory.source.times[trajectory.frames[0] + start.frame])
 
 
 def forecast_figures(path: Path, schema: FluidsSchema, source: FlowSamples) -> Iterator[NamedFigure]:
@@ -249,11 +258,14 @@ def check_as_trained(fitted: FittedData, found: FluidsSchema) -> None:
         for kind in ("variables", "constants"):
             here, there = getattr(data_set, kind), getattr(known_set, kind)
             if here != there:
+                hint = f"data.variables=[{','.join(known_set.variables)}]"
+                if kind == "constants":
+                    hint = "train on such flows, or add what is missing to the file"
                 raise ConfigError(
                     f"the data have the {kind} {', '.join(here) or 'none'}, the model was trained on "
                     f"{', '.join(there) or 'none'}",
                     key="data.path",
-                    hint=f"data.variables=[{','.join(known_set.variables)}]",
+                    hint=hint,
                 )
         if abs(data_set.interval - known_set.interval) > 1e-3 * known_set.interval:
             raise ConfigError(
@@ -262,11 +274,11 @@ def check_as_trained(fitted: FittedData, found: FluidsSchema) -> None:
                 hint="write frames as often as the training data have them",
             )
         if fitted.statistics.scales[name].propagator.numel():
-            for axis, here, there in zip("zx", data_set.extent, known_set.extent, strict=True):
-                if abs(here - there) > 1e-3 * there:
+            for axis, here, there in zip("zx", data_set.extents, known_set.extents, strict=True):
+                if all(abs(one - other) > 1e-3 * other for one, other in zip(here, there, strict=True)):
                     raise ConfigError(
-                        f"the data are {here:g} long along {axis}, the training had {there:g}, and the step that was "
-                        "fitted to it knows no other length",
+                        f"the data are {here[0]:g} long along {axis}, the training had {there[0]:g}, and the step that "
+                        "was fitted to it knows no other length",
                         key="data.path",
                         hint="train on such flows, or with task.baseline=none",
                     )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from sciml.core.duration import format_hours
 from sciml.domain.score import Metric
+from sciml.forecast.lead_time_sums import CONFIDENCE, FEWEST_GROUPS
 from sciml.report.legend import legend_entries
 from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, label_plainly, new_figure, save_png, suite_style
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 FREE = 1e-3
 """Share of the dearest model's cost below which one costs nothing, as persistence does."""
 LOG_SCALE_ABOVE = 4.0
@@ -118,13 +118,15 @@ def markdown_table(document: Mapping[str, Any]) -> str:
         cost = costs[model]
         cells = [label_of(model), str(next(iter(rows.values()))["seeds"]), f"{cost['parameters']:,.0f}"]
         cells += [f"{1e3 * cost['train_step_s']:.0f}", f"{cost['train_s']:.0f}", f"{1e3 * cost['infer_step_s']:.1f}"]
-        cells += ["{:.3f} ({:.3f}-{:.3f})".format(*rows[lead]["value"]) for lead in leads]
-        cells += ["{:.3f} ({:.3f}-{:.3f})".format(*rows[lead]["relative"]) for lead in leads]
+        shown = "{:.3f} ({:.3f}-{:.3f})" if document["groups"] >= FEWEST_GROUPS else "{:.3f}"
+        cells += [shown.format(*rows[lead][kind]) for kind in ("value", "relative") for lead in leads]
         lines.append("| " + " | ".join(cells) + " |")
-    note = (
-        f"Mean over variables and {document['groups']} independent cases; in parentheses the {CONFIDENCE:.0%} interval "
-        "over seeds and cases (bootstrap). Costs: mean CPU time without the extremes, the models measured in turn."
-    )
+    cases = f"{document['groups']} independent case{'s' * (document['groups'] != 1)}"
+    intervals = f"in parentheses the {CONFIDENCE:.0%} interval over seeds and cases (bootstrap)"
+    if document["groups"] < FEWEST_GROUPS:
+        intervals = f"an interval needs {FEWEST_GROUPS} of them"
+    costs_note = "Costs: mean CPU time without the extremes, the models measured in turn."
+    note = f"Mean over variables and {cases}; {intervals}. {costs_note}"
     return "\n".join([*lines, "", note, ""])
 
 

@@ -106,8 +106,9 @@ def open_flows(
     """Opens all data sets; no field is read.
 
     Args:
-        trained: data sets of a trained model, whose interval is taken for flows of one frame; without them such flows
-            are refused.
+        trained: data sets of a trained model. Their interval is taken for flows of one frame, which are refused
+            without; and what they knew of obstacles and of the air at rest is told of flows that have none, or air
+            that is the same everywhere.
 
     Raises:
         ConfigError: variables that the data do not have, or too few trajectories for the splits.
@@ -126,7 +127,7 @@ def describe_flows(
     flows = {}
     for name, sources in sources_by_name.items():
         known = trained.get(name) if trained else None
-        data_set, names = _describe(sources, config.variables, None if known is None else known.interval)
+        data_set, names = _describe(sources, config.variables, known)
         flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
     title = config.title or (_title(config.simulate) if config.path is None else "")
     return FluidsSchema({name: found.data_set for name, found in flows.items()}, title), flows
@@ -148,12 +149,12 @@ def simulated(config: SimulateConfig, cache: str | Path) -> Path:
 
 
 def _describe(
-    sources: Sequence[FlowSource], wanted: Sequence[str] | None, trained_interval: float | None
+    sources: Sequence[FlowSource], wanted: Sequence[str] | None, trained: DataSet | None
 ) -> tuple[DataSet, tuple[str, ...]]:
     """Returns what all sources of a data set have in common, and the names of its variables in the files."""
     first = sources[0]
-    if trained_interval is not None and all(len(source) == 1 for source in sources):
-        intervals = [trained_interval] * len(sources)
+    if trained is not None and all(len(source) == 1 for source in sources):
+        intervals = [trained.interval] * len(sources)
     else:
         intervals = [source.interval for source in sources]
     for source, interval in zip(sources, intervals, strict=True):
@@ -172,8 +173,10 @@ def _describe(
                 )
         chosen = [n for n, (a, b) in enumerate(zip(names, known, strict=True)) if a in wanted or b in wanted]
         names, known = (tuple(group[n] for n in chosen) for group in (names, known))
-    constants = (OBSTACLE,) * any(source.mask is not None for source in sources)
-    if _stratified(sources):
+    told = () if trained is None else trained.constants
+    has_profiles = all(source.profiles for source in sources)
+    constants = (OBSTACLE,) * (OBSTACLE in told or any(source.mask is not None for source in sources))
+    if _stratified(sources) or (BACKGROUND in told and has_profiles):
         constants += (BACKGROUND,)
     constants += tuple(first.constants)
     for source in sources:
@@ -183,10 +186,10 @@ def _describe(
                 f"{', '.join(source.constants) or 'none'}; name them as two data sets, "
                 "data.path={one: ..., other: ...}"
             )
-    has_profiles = all(source.profiles for source in sources)
     data_set = DataSet(
-        known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names, has_profiles, first.units
-    )
+        known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names, has_profiles,
+        first.units, (first.z.first, first.x.first),
+    )  # fmt: skip
     return data_set, names
 
 

@@ -14,7 +14,7 @@ from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.data_config import MAIN, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, describe_flows, open_flows
 from domains.fluids.data.readers import FlowSource
-from domains.fluids.data.readers.source import spacing
+from domains.fluids.data.readers.source import Axis
 from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.data.writers.ensemble import PROFILES
@@ -72,12 +72,11 @@ def _to_simulate(config: SimulateConfig) -> list[FlowSource]:
     """Describes flows as :mod:`domains.fluids.data.readers.ensemble` would those that are simulated."""
     layout = layout_of(config)
     flows: Sequence[Flow | None] = flows_of(config) or [None] * config.num_members
-    shape = (len(layout.z), len(layout.x))
-    dx, dz = spacing(layout.x, "x"), spacing(layout.z, "z")
+    x, z = Axis.of(layout.x, "x"), Axis.of(layout.z, "z")
     winds = ("uwnd", "wwnd") if {"uwnd", "wwnd"} <= set(layout.variables) else None
     return [
         FlowSource(
-            f"flow {member}", tuple(layout.variables), winds, np.array(config.times), dx, dz, shape, layout.boundary,
+            f"flow {member}", tuple(layout.variables), winds, np.array(config.times), x, z, layout.boundary,
             NoFrames(),
             profiles={} if layout.profiles is None else dict(zip(PROFILES, layout.profiles[member], strict=True)),
             constants={name: values[member] for name, values in layout.constants.items()},

@@ -152,7 +152,8 @@ class FlowSamples:
         if not self.trajectory(sample.start).is_fixed:  # a moved copy of a jet that stays would be a flow of its own
             sample = self.augmentations[sample.start.data_set](sample, generator)
         if self.noise:
-            std = self.scales[sample.start.data_set].increments_over(torch.tensor(sample.steps[:1]))[0]
+            scale = self.scales[sample.start.data_set]
+            std = scale.increments_over(torch.tensor(sample.steps[:1]))[0] * scale.changes
             drawn = generator.standard_normal(tuple(sample.state.shape), dtype=np.float32)
             sample = replace(sample, state=sample.state + self.noise * std * torch.from_numpy(drawn))
         own = int(generator.integers(self.pushforward_steps + 1)) if self.pushforward_steps else 0

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from domains.fluids.amr.indicator_inputs import WINDS
@@ -35,6 +35,7 @@ class DataSet:
         sides: names of the boundary condition, see :meth:`Boundary.of`.
         has_profiles: whether the air at rest is known.
         units: of length and time; empty where they are not known, or are none.
+        first: coordinates of the lowest cell along z and x; None where the first cells begin at zero.
     """
 
     variables: tuple[str, ...]
@@ -46,6 +47,16 @@ class DataSet:
     sides: Mapping[str, tuple[str, str]]
     has_profiles: bool = False
     units: tuple[str, str] = ("m", "s")
+    first: tuple[float, float] | None = None
+
+    @property
+    def lowest(self) -> tuple[float, float]:
+        """Returns the coordinates of the lowest cell along z and x."""
+        return (self.dz / 2, self.dx / 2) if self.first is None else self.first
+
+    def unit(self, variable: str) -> str:
+        """Returns the unit of a variable; empty where it is not known, as in flows that are not in m and s."""
+        return UNITS.get(variable, "") if self.units == ("m", "s") else ""
 
     @property
     def other_constants(self) -> tuple[str, ...]:
@@ -57,9 +68,12 @@ class DataSet:
         return Boundary.of(**self.sides)
 
     @property
-    def extent(self) -> tuple[float, float]:
-        """Returns the length of the domain along z and x, in the unit of the data."""
-        return self.shape[0] * self.dz, self.shape[1] * self.dx
+    def extents(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Returns the length of the domain along z and x in the unit of the data, if values are those of cells, and if
+        they are those of points of which the outermost lie on the edges.
+        """
+        (rows, columns), (dz, dx) = self.shape, (self.dz, self.dx)
+        return (rows * dz, (rows - 1) * dz), (columns * dx, (columns - 1) * dx)
 
     def time_text(self, hours: float) -> str:
         """Returns a time as pictures write it: ``200 s``, or ``t = 2.5`` where time has no unit that is known."""
@@ -122,7 +136,7 @@ class Scale:
     Attributes:
         mean, std: of each variable. A wind's mean counts as zero, so that a wall turns its sign exactly.
         seconds: of the steps for which increments were measured.
-        increment_std: of each variable over each step.
+        increment_std: of each variable over each step; zero of one that never changes.
         cells: of the grid along z and x.
         constant_mean, constant_std: of the constants that files have as fields or numbers of their own.
         propagator: matrices of a step that was fitted, see :mod:`domains.fluids.propagator`, in half precision; empty
@@ -146,8 +160,16 @@ class Scale:
     left_by_propagator: Float[Tensor, "..."] = field(default_factory=lambda: torch.zeros(0))
 
     def increments_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
-        """Returns standard deviations of increments over some steps, those of the nearest step that was measured."""
-        return self.increment_std[self._nearest(seconds)][..., None, None]
+        """Returns standard deviations of increments over some steps, those of the nearest step that was measured; one
+        where nothing changes.
+        """
+        found = self.increment_std[self._nearest(seconds)]
+        return torch.where(found > 0, found, 1.0)[..., None, None]
+
+    @property
+    def changes(self) -> Bool[Tensor, "variable 1 1"]:
+        """Says which variables change in time."""
+        return (self.increment_std > 0).any(0)[:, None, None]
 
     def left_over(self, seconds: Float[Tensor, "batch"]) -> Float[Tensor, "batch variable 1 1"]:
         """Returns what the propagator leaves of some steps, over their increments; one without a propagator."""

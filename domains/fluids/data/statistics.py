@@ -21,7 +21,8 @@ ROUNDING = 1e-6
 def measure(flows: Flows, strides: Sequence[int]) -> Scale:
     """Measures means, standard deviations, and those of increments over some numbers of frames, obstacles left out.
 
-    A quantity that never changes has the standard deviation one.
+    A quantity that is the same everywhere has the standard deviation one, and one that never changes has increments
+    of zero.
     """
     variables = flows.data_set.variables
     sums = np.zeros((3, len(variables)))  # count, sum, sum of squares
@@ -41,8 +42,9 @@ def measure(flows: Flows, strides: Sequence[int]) -> Scale:
     mean[[name in WINDS.values() for name in variables]] = 0
     variance = sums[2] / sums[0] - mean**2
     increments = np.sqrt(changes[:, 1] / np.maximum(changes[:, 0], 1))
-    scales = (np.where(values > 0, values, 1.0) for values in (np.sqrt(np.maximum(variance, 0)), increments))
-    std, increment_std = (torch.tensor(values, dtype=torch.float32) for values in scales)
+    std = np.sqrt(np.maximum(variance, 0))
+    std = torch.tensor(np.where(std > 0, std, 1.0), dtype=torch.float32)
+    increment_std = torch.tensor(increments, dtype=torch.float32)
     seconds = torch.tensor([stride * flows.data_set.interval for stride in strides], dtype=torch.float64)
     mean_of_all = torch.tensor(mean, dtype=torch.float32)
     constants = _measure_constants(flows)

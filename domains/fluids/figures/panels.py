@@ -53,10 +53,12 @@ class FieldPanel:
         self.lines: list[Any] = []
         rows, columns = example.data_set.shape
         self.cell = np.array([example.data_set.dx, example.data_set.dz]) / length_unit(example.data_set)[1]
-        right, top = self.cell * (columns, rows)
+        low = np.array(example.data_set.lowest[::-1]) / length_unit(example.data_set)[1] - self.cell / 2
+        (left, bottom), (right, top) = low, low + self.cell * (columns, rows)
+        self.corner = low
         self.image = axes.imshow(
-            np.zeros((rows, columns)), origin="lower", extent=(0, right, 0, top), cmap=shading.cmap, vmin=shading.low,
-            vmax=shading.high, interpolation="nearest" if example.fluid is not None else "bilinear",
+            np.zeros((rows, columns)), origin="lower", extent=(left, right, bottom, top), cmap=shading.cmap,
+            vmin=shading.low, vmax=shading.high, interpolation="nearest" if example.fluid is not None else "bilinear",
         )  # fmt: skip
         axes.set_facecolor(OBSTACLE_COLOR)
         axes.grid(visible=False)
@@ -77,7 +79,7 @@ class FieldPanel:
         self.image.set_data(np.ma.masked_array(field, hidden))
         if self.mesh is not None:
             for lines, ends in zip(self.lines, self.mesh.levels(frame), strict=False):
-                lines.set_segments(ends * self.cell)
+                lines.set_segments(self.corner + ends * self.cell)
 
     @property
     def changing(self) -> list[Artist]:

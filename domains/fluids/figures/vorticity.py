@@ -57,7 +57,7 @@ def draw_vorticity(example: FlowExample, lead_hours: float | None, path: Path) -
         for axes, (label, field) in zip(grid.flat, fields.items(), strict=True):
             panel = FieldPanel(axes, example, shading, size[0])
             panel.show(field, 0)
-            _draw_streamlines(axes, example, states[label], panel.cell)
+            _draw_streamlines(axes, example, states[label], panel)
             axes.set_title(label, loc="center", fontsize=10)
         unit = pretty_unit(f"{example.data_set.units[1]}-1") if example.data_set.units[1] else ""
         together = (size[0] * (1 if stacked else count), size[1] * (count if stacked else 1))
@@ -70,7 +70,7 @@ def draw_vorticity(example: FlowExample, lead_hours: float | None, path: Path) -
 
 
 def _draw_streamlines(
-    axes: Axes, example: FlowExample, state: Float[np.ndarray, "variable z x"], cell: Float[np.ndarray, "2"]
+    axes: Axes, example: FlowExample, state: Float[np.ndarray, "variable z x"], panel: FieldPanel
 ) -> None:
     uwnd, wwnd = (example.values(state, WINDS[axis]).astype(np.float64) for axis in ("x", "z"))
     if not (np.isfinite(uwnd).all() and np.isfinite(wwnd).all() and np.hypot(uwnd, wwnd).any()):
@@ -78,7 +78,10 @@ def _draw_streamlines(
     if example.fluid is not None:
         uwnd, wwnd = (np.ma.masked_array(wind, ~example.fluid) for wind in (uwnd, wwnd))
     rows, columns = uwnd.shape
-    x, z = (np.arange(columns) + 0.5) * cell[0], (np.arange(rows) + 0.5) * cell[1]
+    x, z = (
+        corner + (np.arange(count) + 0.5) * cell
+        for corner, count, cell in zip(panel.corner, (columns, rows), panel.cell, strict=True)
+    )
     limits = axes.get_xlim(), axes.get_ylim()
     axes.streamplot(x, z, uwnd, wwnd, color=INK, linewidth=0.5, density=STREAM_DENSITY, arrowsize=0.6)
     axes.set_xlim(limits[0])

@@ -70,7 +70,9 @@ def _solve(schema: FluidsSchema, solvers: Mapping[str, CoarseSolver], batch: Flo
 
 @torch.no_grad()
 def _propagate(steps: Mapping[str, PriorStep], batch: FlowBatch) -> Prediction:
-    """Predicts the next state by fitted steps."""
-    return Prediction(
-        {name: steps[name](part.state, None, part.steps[:, 0], None).fields for name, part in batch.parts.items()}
-    )
+    """Predicts the next state by fitted steps; in obstacles nothing changes."""
+    values = {}
+    for name, part in batch.parts.items():
+        fields = steps[name](part.state, None, part.steps[:, 0], None).fields
+        values[name] = fields if part.fluid is None else torch.where(part.fluid, fields, part.state)
+    return Prediction(values)

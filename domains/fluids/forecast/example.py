@@ -77,7 +77,7 @@ class FlowExample(ForecastExample):
         values = self.values(known, name)
         both = bool(np.nanmin(values) < 0 < np.nanmax(values))
         perturbation = self.data_set.has_totals and name in UNITS
-        return Quantity(name, UNITS.get(name, ""), both or perturbation or name in WINDS.values())
+        return Quantity(name, self.data_set.unit(name), both or perturbation or name in WINDS.values())
 
     def long_name(self, name: str) -> str:
         """Returns ``perturbation of potential temperature``; the name itself where no other is known."""

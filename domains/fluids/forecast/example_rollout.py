@@ -66,7 +66,7 @@ def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
     members = open_sources(str(path))
     every = slice(None, None, math.ceil((len(members[0].times) - 1) / MOST_FRAMES))
     states = np.mean([member.read(every) for member in members], axis=0)
-    times = members[0].times[every]
+    times = members[0].times[every] - members[0].times[0]
     interval = source.flows[start.data_set].data_set.interval
     stride = round(float(times[1]) / interval)
     sample = source.at(start, stride, len(states) - 1)

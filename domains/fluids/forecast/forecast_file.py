@@ -23,16 +23,21 @@ class ForecastFile:
 
     Args:
         batch: the start; of one data set.
+        begins: time of the start, in the flow that it is from.
     """
 
-    def __init__(self, path: Path, schema: FluidsSchema, batch: FlowBatch) -> None:
+    def __init__(self, path: Path, schema: FluidsSchema, batch: FlowBatch, begins: float = 0.0) -> None:
         import netCDF4
+
+        self.begins = begins
 
         ((self.name, part),) = batch.parts.items()
         data_set = schema.data_sets[self.name]
         z, x = (
-            (np.arange(count) + 0.5) * step
-            for count, step in zip(part.state.shape[2:], (data_set.dz, data_set.dx), strict=True)
+            first + np.arange(count) * step
+            for first, count, step in zip(
+                data_set.lowest, part.state.shape[2:], (data_set.dz, data_set.dx), strict=True
+            )
         )
         profiles = None if part.profiles is None else part.profiles.cpu().numpy()
         constants = {}
@@ -63,7 +68,7 @@ class ForecastFile:
 
     def _write(self, seconds: float, states: Any) -> None:
         number = len(self.file.dimensions["time"])
-        self.file["time"][number] = round(seconds, 6)
+        self.file["time"][number] = float(f"{self.begins + seconds:.12g}")
         for channel, variable in enumerate(self.variables):
             variable[:, number] = states[:, channel].cpu().numpy()
         self.file.sync()

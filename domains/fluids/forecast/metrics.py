@@ -11,7 +11,6 @@ from torch import Tensor
 
 from domains.fluids.data.batch import FlowBatch
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
-from domains.fluids.data.writers.ensemble import UNITS
 from domains.fluids.solver import VARIABLES, totals
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
@@ -56,8 +55,8 @@ class FluidsMetrics:
         self._fields: dict[str, LeadTimeSums] = {}
         self._totals: dict[str, LeadTimeSums] = {}
         for name, data_set in schema.data_sets.items():
-            hours = [round(frames * data_set.interval / 3600, 12) for frames in score_frames]
-            units = {schema.score_name(name, variable): UNITS.get(variable, "") for variable in data_set.variables}
+            hours = [float(f"{frames * data_set.interval / 3600:.12g}") for frames in score_frames]
+            units = {schema.score_name(name, variable): data_set.unit(variable) for variable in data_set.variables}
             conserved = {schema.score_name(name, amount): "1" for amount in CONSERVED}
             self._fields[name] = LeadTimeSums((VRMSE, RMSE), hours, units, device)
             self._totals[name] = LeadTimeSums((CONSERVATION_ERROR,), hours, conserved, device)

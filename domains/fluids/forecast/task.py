@@ -170,7 +170,8 @@ class FluidsTask:
         forest: Forest | None = None,
         stepped: Stepped | None = None,
     ) -> Float[Tensor, "batch variable z x"]:
-        """Returns the normalized increment over the next step; zero in obstacles and in means of what is conserved.
+        """Returns the normalized increment over the next step; zero in obstacles, in means of what is conserved, and of
+        what never changes.
 
         Args:
             state: of the part, as gradients reach it.
@@ -184,6 +185,7 @@ class FluidsTask:
         increment = regrid(made, (rows, columns), boundary)
         if stepped is not None:
             increment = increment * stepped.left + (stepped.fields - state) / self._increment_scale(name, part)
+        increment = increment * self.statistics.scales[name].changes
         if part.fluid is not None:
             increment = increment * part.fluid
         return keep_means(increment, self.schema.data_sets[name].variables, self.conserved[name], part)

@@ -70,7 +70,7 @@ class CoarseSolver:
         coarse = self._dynamics(profiles, self.factor)
         if flows is not None:
             grid = SolverGrid(before.shape[-1], before.shape[-2])
-            jet, force = sources(flows, grid, before.dtype, before.device)
+            jet, force = sources(flows, grid, before.dtype, before.device, self.factor)
             coarse = replace(coarse, jet=jet, force=force)
         state = (before[:, 0], before[:, 1], before[:, 2], before[:, 3])
         # Without gradients a step leaves nothing behind but its state.

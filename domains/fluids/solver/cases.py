@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from domains.fluids.solver.background import profiles
 from domains.fluids.solver.grid import HEIGHT_M, LENGTH_M, WEIGHTS, SolverGrid
@@ -104,11 +104,18 @@ class Flow:
         dens = profiles(grid.quadrature_z(), self.frequency)[0] @ WEIGHTS
         return FORCING_REPEATS * self.forcing.at(grid.x, grid.z[:, None]) * dens[:, None]
 
-    def jet_rows(self, grid: SolverGrid) -> Bool[np.ndarray, "z"]:
-        """Returns the rows of cells into which the jet blows."""
+    def jet_rows(self, grid: SolverGrid, finer: int = 1) -> Float[np.ndarray, "z"]:
+        """Returns into which share of each row of cells the jet blows.
+
+        Args:
+            finer: rows of the grid that the flow is known on, in each of these: there the jet blows into those whose
+                centers it covers.
+        """
         if self.jet is None:
-            return np.zeros(grid.nz, dtype=bool)
-        return np.abs(grid.z - self.jet.z) <= self.jet.half_width
+            return np.zeros(grid.nz)
+        fine = (np.arange(grid.nz * finer) + 0.5) * grid.dz / finer
+        covered: np.ndarray = np.abs(fine - self.jet.z) <= self.jet.half_width
+        return covered.reshape(grid.nz, finer).mean(1)
 
 
 CASES: dict[str, Flow] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from domains.fluids.solver.background import GAMMA, GRAVITY
@@ -35,9 +35,9 @@ class Air(NamedTuple):
 
 
 class Inflow(NamedTuple):
-    """Holds the jet at the left of each member."""
+    """Holds the jet at the left of each member, and into which share of each row it blows."""
 
-    rows: Bool[Tensor, "m z 1"]
+    rows: Float[Tensor, "m z 1"]
     speed: Float[Tensor, "m 1 1"]
     theta: Float[Tensor, "m 1 1"]
 
@@ -140,8 +140,9 @@ def _blown(halo: list[Float[Tensor, "m z padded_x"]], air: Air, jet: Inflow) -> 
     """Puts the jet into the ghost cells at the left."""
     dens, momentum_x, momentum_z, theta = halo
     full = dens[..., :2] + air.dens
-    left_x = torch.where(jet.rows, full * jet.speed, momentum_x[..., :2])
-    left_theta = torch.where(jet.rows, full * jet.theta - air.dens_theta, theta[..., :2])
+    beside = 1 - jet.rows
+    left_x = jet.rows * (full * jet.speed) + beside * momentum_x[..., :2]
+    left_theta = jet.rows * (full * jet.theta - air.dens_theta) + beside * theta[..., :2]
     momentum_x = torch.cat((left_x, momentum_x[..., 2:]), -1)
     return [dens, momentum_x, momentum_z, torch.cat((left_theta, theta[..., 2:]), -1)]
 

@@ -55,7 +55,7 @@ template <class T> struct Member {
     const T *dens, *dens_theta, *pressure;        // of cells
     const T *face_dens, *face_theta, *face_pressure;
     const T *ghost_ratio;                         // two below, two above
-    const uint8_t *jet_rows;                      // null: no jet
+    const T *jet_rows;                            // shares of rows; null: no jet
     T jet_speed, jet_theta;
     const T *force;                               // null: none
     T seconds;
@@ -79,9 +79,9 @@ template <class T> void row_along_x(const Member<T> &m, int z, int nx, T dx, std
         }
         if (m.jet_rows && m.jet_rows[z])
             for (int x = 0; x < 2; ++x) {
-                const T full = cur[0][x] + dens;
-                cur[1][x] = full * m.jet_speed;
-                cur[3][x] = full * m.jet_theta - theta;
+                const T full = cur[0][x] + dens, share = m.jet_rows[z];
+                cur[1][x] = share * (full * m.jet_speed) + (1 - share) * cur[1][x];
+                cur[3][x] = share * (full * m.jet_theta - theta) + (1 - share) * cur[3][x];
             }
         const T *r = cur[0], *u = cur[1], *w = cur[2], *t = cur[3];
         T *fr = flux[0], *fu = flux[1], *fw = flux[2], *ft = flux[3];
@@ -172,7 +172,7 @@ template <class T> void columns_along_z(const Member<T> &m, int first, int width
 
 template <class T>
 void step(int members, int nz, int nx, T dx, T dz, int x_first, T **q, const T *seconds, const T **cells,
-          const T **faces, const T *ghost_ratio, const uint8_t *jet_rows, const T *jet, const T *force) {
+          const T **faces, const T *ghost_ratio, const T *jet_rows, const T *jet, const T *force) {
     const SmallNumbersAreZero fast;
     std::vector<T> along_x(12 * nx + 32), along_z((12 * (nz + 4) + 8) * BLOCK);
     for (int i = 0; i < members; ++i) {
@@ -200,7 +200,7 @@ void step(int members, int nz, int nx, T dx, T dz, int x_first, T **q, const T *
 
 #define STEP(NAME, T)                                                                                             \
     extern "C" void NAME(int members, int nz, int nx, T dx, T dz, int x_first, T **q, const T *seconds,           \
-                         const T **cells, const T **faces, const T *ghost_ratio, const uint8_t *jet_rows,          \
+                         const T **cells, const T **faces, const T *ghost_ratio, const T *jet_rows,          \
                          const T *jet, const T *force) {                                                           \
         step<T>(members, nz, nx, dx, dz, x_first, q, seconds, cells, faces, ghost_ratio, jet_rows, jet, force);    \
     }

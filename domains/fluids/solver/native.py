@@ -94,7 +94,7 @@ class NativeStep:
         self.cells, self.faces = ([self._whole(part) for part in air] for air in (dynamics.cells, dynamics.faces))
         self.ghost_ratio = self._whole(dynamics.ghost_ratio)
         jet, force = dynamics.jet, dynamics.force
-        self.rows = None if jet is None else self._whole(jet.rows.to(torch.uint8))
+        self.rows = None if jet is None else self._whole(jet.rows)
         self.jet = None if jet is None else torch.cat([self._whole(part) for part in (jet.speed, jet.theta)], 1)
         self.force = None if force is None else self._whole(force)
 

@@ -166,9 +166,13 @@ class Solver:
 
 
 def sources(
-    flows: Sequence[Flow], grid: SolverGrid, dtype: torch.dtype, device: torch.device
+    flows: Sequence[Flow], grid: SolverGrid, dtype: torch.dtype, device: torch.device, finer: int = 1
 ) -> tuple[Inflow | None, Float[Tensor, "#m z x"] | None]:
-    """Returns what is blown into flows, and what pulls them all the time; None where that is nothing."""
+    """Returns what is blown into flows, and what pulls them all the time; None where that is nothing.
+
+    Args:
+        finer: cells along each axis of the grid that the flows are known on, in one of this one.
+    """
 
     def columns(profiles: list[np.ndarray]) -> Shaped[Tensor, "#m z 1"]:
         return shared([profile[:, None] for profile in profiles], dtype, device)
@@ -177,7 +181,7 @@ def sources(
     if any(flow.jet for flow in flows):
         jets = [flow.jet or Jet() for flow in flows]
         jet = Inflow(
-            columns([flow.jet_rows(grid) for flow in flows]),
+            columns([flow.jet_rows(grid, finer) for flow in flows]),
             columns([np.array([jet.speed]) for jet in jets]),
             columns([np.array([jet.theta]) for jet in jets]),
         )

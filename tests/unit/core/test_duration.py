@@ -1,12 +1,14 @@
 import pytest
 
-from sciml.core.duration import parse_hours
+from sciml.core.duration import parse_hours, seconds_in
 from sciml.core.errors import ConfigError
 
 
-@pytest.mark.parametrize(("text", "hours"), [("72h", 72), ("3d", 72), ("30min", 0.5), (6, 6), ("6", 6), (" 12 h ", 12)])
+@pytest.mark.parametrize(
+    ("text", "hours"), [("72h", 72), ("3d", 72), ("30min", 0.5), (6, 6), ("6", 6), (" 12 h ", 12), ("3.6e-6s", 1e-9)]
+)
 def test_durations(text, hours):
-    assert parse_hours(text) == hours
+    assert parse_hours(text) == pytest.approx(hours)
 
 
 def test_a_bare_number_is_of_the_unit_that_is_named():
@@ -20,3 +22,23 @@ def test_a_bare_number_is_of_the_unit_that_is_named():
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ConfigError, match=r"lead_time: .* is no duration"):
         parse_hours(text, key="lead_time")
+
+
+@pytest.mark.parametrize(
+    ("unit", "seconds"),
+    [
+        ("ms", 1e-3),
+        ("Milliseconds", 1e-3),
+        ("minutes since 2000-01-01 00:00", 60),
+        ("hours", 3600),
+        ("s", 1),
+        ("days", 86400),
+    ],
+)
+def test_units_that_files_write(unit, seconds):
+    assert seconds_in(unit) == seconds
+
+
+@pytest.mark.parametrize("unit", ["", "m", "D/U", "months since 2000-01-01", "1"])
+def test_what_is_no_unit_of_time(unit):
+    assert seconds_in(unit) is None

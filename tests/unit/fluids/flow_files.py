@@ -39,7 +39,7 @@ def without(path: Path, name: str) -> None:
 
 
 def cgl(path: Path, hole: str = "masked", frames: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """A channel around a block of 2 x 3 cells, which are masked or at rest.
+    """A channel around a block of 2 x 3 cells, which are masked, at rest, or not there (``none``).
 
     Returns the winds (time, 2, y, x) and where the block is.
     """
@@ -59,7 +59,7 @@ def cgl(path: Path, hole: str = "masked", frames: int = 5) -> tuple[np.ndarray, 
             if hole == "masked":
                 variable[:] = np.ma.masked_array(winds[:, number], np.broadcast_to(mask, (frames, 8, 20)))
             else:
-                variable[:] = np.where(mask, 0, winds[:, number])
+                variable[:] = winds[:, number] if hole == "none" else np.where(mask, 0, winds[:, number])
     return winds, mask
 
 
@@ -145,7 +145,7 @@ def pdebench_by_sample(path: Path, num_variables: int = 2) -> np.ndarray:
     return data
 
 
-def vti(path: Path, winds: np.ndarray, encoding: str = "ascii", third: float = 0.5) -> None:
+def vti(path: Path, winds: np.ndarray, encoding: str = "ascii", third: float = 0.5, time: float | None = None) -> None:
     """Writes winds (time, 2, y, x) as vectors of three components on image data whose third axis is time."""
     nt, _, ny, nx = winds.shape
     values = np.concatenate([winds.transpose(0, 2, 3, 1), np.zeros((nt, ny, nx, 1))], axis=-1).astype("<f4")
@@ -167,10 +167,14 @@ def vti(path: Path, winds: np.ndarray, encoding: str = "ascii", third: float = 0
     else:
         how = b"raw" if "raw" in encoding else b"base64"
         appended = b'<AppendedData encoding="%s">\n_' % how + packed + b"</AppendedData>"
+    told = "" if time is None else (
+        '<FieldData><DataArray type="Float64" Name="TimeValue" NumberOfTuples="1" format="ascii">'
+        f"{time}</DataArray></FieldData>\n"
+    )  # fmt: skip
     head = (
         f'<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64"'
         f'{compressor}>\n<ImageData WholeExtent="0 {nx - 1} 0 {ny - 1} 0 {nt - 1}" Origin="0 0 1" '
-        f'Spacing="0.25 0.5 {third}">\n<Piece Extent="0 {nx - 1} 0 {ny - 1} 0 {nt - 1}"><PointData Vectors="v">'
+        f'Spacing="0.25 0.5 {third}">\n{told}<Piece Extent="0 {nx - 1} 0 {ny - 1} 0 {nt - 1}"><PointData Vectors="v">'
         f'<DataArray type="Float32" Name="v" NumberOfComponents="3" {kind}>{inside}</DataArray></PointData></Piece>'
         "</ImageData>\n"
     )

@@ -10,6 +10,7 @@ from domains.fluids.propagator.carry import carried
 from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.grids import PLANE, prolong, restrict
 from domains.fluids.solver import CASES, Background, SolverGrid
+from domains.fluids.solver.cases import Flow, Jet
 from domains.fluids.solver.step import Solver
 
 GRID = SolverGrid(32, 16)
@@ -37,6 +38,25 @@ def test_without_coarsening_it_is_the_solver(case, frequency):
     # the background at interfaces is interpolated from its cells, and forcing is none of the state
     tolerance = 1e-5 if case == "collision" else 2e-2
     assert (found - expected).abs().amax() < tolerance * expected.abs().amax()
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_jet_blows_as_much_into_coarse_rows(factor):
+    jets = [Jet(z=height, half_width=width) for height, width in ((5000.0, 1000.0), (2300.0, 700.0))]
+    flows = [Flow("injection", jet=jet) for jet in jets]
+    solver = Solver(flows, GRID, dtype=torch.float64, device=torch.device("cpu"), compiled=False)
+    fields = solver.fields(solver.start())
+    grown = []
+    for coarsened in (1, factor):
+        step = CoarseSolver(GRID.dx, GRID.dz, coarsened, 20.0)
+        after = fields
+        for _ in range(5):
+            after = step(after, profiles(0.0), SECONDS, flows)
+        grown.append((after - fields)[:, 0].mean((-2, -1)))
+    torch.testing.assert_close(grown[1], grown[0], rtol=0.3, atol=0)
+    for flow in flows:  # through as much of the side
+        coarse, fine = flow.jet_rows(GRID.coarsened(factor), factor), flow.jet_rows(GRID)
+        assert coarse.sum() * factor == fine.sum() > 0
 
 
 def test_interpolation_keeps_means_and_is_of_high_order():

@@ -11,7 +11,7 @@ import torch
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, describe_flows
-from domains.fluids.data.readers.source import FlowSource
+from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.data.statistics import measure
 from domains.fluids.domain import FluidsDomain, check_as_trained
@@ -42,9 +42,10 @@ class Frames:
 
 def flows_of(fields: np.ndarray, names: tuple[str, ...], boundary: Boundary, winds=None) -> Flows:
     """A data set of flows (flow, time, variable, z, x) on cells of 100 m, a frame every 10 s."""
-    times, shape = 10.0 * np.arange(fields.shape[1]), (fields.shape[3], fields.shape[4])
+    times = 10.0 * np.arange(fields.shape[1])
+    z, x = (Axis.from_zero(100.0, size) for size in fields.shape[3:])
     sources = [
-        FlowSource(f"flow {n}", names, winds, times, 100.0, 100.0, shape, boundary, Frames(each, names))
+        FlowSource(f"flow {n}", names, winds, times, x, z, boundary, Frames(each, names))
         for n, each in enumerate(fields)
     ]
     config = FluidsDataConfig(path="memory", splits=FlowSplits(train=len(fields) - 2, valid=1, test=1))
@@ -157,6 +158,9 @@ def test_another_domain_is_refused():
     data = FittedData(schema, FluidsStatistics({"flow": fitted(flows)}))
     finer = replace(flows.data_set, dx=50.0, dz=50.0, shape=(32, 64))
     check_as_trained(data, FluidsSchema({"flow": finer}))
+    # the outermost of 64 points lie where those of 32 do
+    nodes = replace(flows.data_set, dx=100.0 * 31 / 63, dz=100.0 * 15 / 31, shape=(32, 64))
+    check_as_trained(data, FluidsSchema({"flow": nodes}))
     with pytest.raises(ConfigError, match="6400 long along x, the training had 3200"):
         check_as_trained(data, FluidsSchema({"flow": replace(flows.data_set, dx=200.0)}))
 

@@ -96,6 +96,20 @@ class TestMiniWeather:
         with pytest.raises(DataError, match=r"times do not increase at frame 2 \(10\)"):
             open_sources(str(tmp_path / "a.nc"))
 
+    def test_times_and_places_that_the_file_tells(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc", times=(0.0, 0.5, 1.0))
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file["t"].units = "minutes"
+            for name, size in (("x", 12), ("z", 6)):
+                file.createVariable(name, "f8", (name,))[:] = 50.0 + 400.0 * np.arange(size)
+        source = only(tmp_path / "a.nc")
+        assert source.times.tolist() == [0, 30, 60]
+        assert (source.dx, source.dz, source.x.first) == (400, 400, 50)
+
+    def test_frames_on_whole_steps_of_a_solver_beside_the_clock(self, tmp_path):
+        files.miniweather(tmp_path / "a.nc", times=(0.0, 20.31, 40.10, 59.89, 80.2))
+        assert only(tmp_path / "a.nc").interval == pytest.approx(20.05)
+
 
 class TestFolder:
     def test_all_its_files_but_hidden_ones(self, tmp_path):
@@ -175,6 +189,31 @@ class TestCGL:
             file.renameVariable("v", "q")
         with pytest.raises(DataError, match="no variable v"):
             open_sources(str(tmp_path / "a.nc"))
+
+    def test_rows_that_go_down_are_turned_up(self, tmp_path):
+        _, mask = files.cgl(tmp_path / "up.nc")
+        files.cgl(tmp_path / "down.nc")
+        with netCDF4.Dataset(tmp_path / "down.nc", "a") as file:
+            file.set_auto_mask(False)
+            for name in ("ydim", "u", "v"):
+                values = file[name][:]
+                file[name][:] = values[::-1] if name == "ydim" else values[:, ::-1]
+        up, down = only(tmp_path / "up.nc"), only(tmp_path / "down.nc")
+        np.testing.assert_array_equal(down.read(), up.read())
+        np.testing.assert_array_equal(down.mask, mask)
+        assert (down.dz, down.z.first, down.shape) == (up.dz, -1.0, (8, 20))
+
+    @pytest.mark.parametrize(
+        ("unit", "expected", "told"),
+        [("milliseconds", 5e-4, "s"), ("minutes since 2000-01-01", 30.0, "s"), ("D/U", 0.5, "")],
+    )
+    def test_times_have_the_unit_of_the_file(self, tmp_path, unit, expected, told):
+        files.cgl(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file["tdim"].units = unit
+        source = only(tmp_path / "a.nc")
+        assert source.interval == pytest.approx(expected)
+        assert source.units == ("", told)
 
     def test_a_boundary_may_be_given(self, tmp_path):
         files.cgl(tmp_path / "a.nc")
@@ -276,6 +315,17 @@ class TestVTI:
         assert np.argwhere(source.mask).tolist() == [[2, 5], [3, 5]]
         assert pickle.loads(pickle.dumps(source)).read(slice(0, 1)).shape == (1, 2, 8, 20)
 
+    def test_files_of_one_time_each_tell_it(self, tmp_path):
+        winds = files.values(4, 2, 8, 20)
+        for number in range(4):
+            files.vti(tmp_path / f"flow_{number}.vti", winds[number : number + 1], "raw", time=3 + 0.1 * number)
+        assert only(tmp_path).times.tolist() == pytest.approx([3, 3.1, 3.2, 3.3])
+
+    def test_a_plane_along_x_and_z_is_refused(self, tmp_path):
+        files.vti(tmp_path / "a.vti", files.values(24, 2, 1, 48), "raw")
+        with pytest.raises(DataError, match="one point along y; swap y and z"):
+            open_sources(str(tmp_path / "a.vti"))
+
     def test_a_file_for_each_time_in_their_natural_order(self, tmp_path):
         winds = files.values(11, 2, 8, 20)
         for number in range(11):
@@ -336,6 +386,23 @@ class TestWell:
         assert source.boundary == Boundary.of("open", "wall")
         assert np.argwhere(source.mask).tolist() == [[3, 2], [3, 3]]
         assert not source.read()[..., 3, 2:4].any()
+
+    def test_axes_that_go_down_are_turned_with_their_sides(self, tmp_path):
+        boundaries = (("x", "PERIODIC"), ("y", "WALL"))
+        fields = files.well(tmp_path / "a.hdf5", boundaries, obstacle=True)
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            file["dimensions/y"][:] = file["dimensions/y"][:][::-1]
+            bottom, top = np.zeros((2, 6), dtype=bool)
+            bottom[0] = top[-1] = True
+            file["boundary_conditions/y_WALL/mask"][:] = bottom
+            file.copy("boundary_conditions/y_WALL", "boundary_conditions/y_OPEN")
+            file["boundary_conditions/y_OPEN"].attrs["bc_type"] = "OPEN"
+            file["boundary_conditions/y_OPEN/mask"][:] = top
+        first, _ = open_sources(str(tmp_path / "a.hdf5"))
+        assert first.boundary == Boundary.of("periodic", ["open", "wall"])
+        turned = fields["density"][0, ..., ::-1].swapaxes(-1, -2)
+        np.testing.assert_array_equal(first.read(variables=["density"])[:, 0], np.where(first.mask, 0, turned))
+        assert np.argwhere(first.mask).tolist() == [[2, 2], [2, 3]]
 
     def test_an_unknown_boundary(self, tmp_path):
         files.well(tmp_path / "a.hdf5", (("x", "WAL"), ("y", "WALL")))

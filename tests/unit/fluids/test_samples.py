@@ -15,7 +15,7 @@ from domains.fluids.data.datasets import open_flows, simulated
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
-from domains.fluids.solver import SolverGrid
+from domains.fluids.solver import Background, SolverGrid
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError, DataError
@@ -229,6 +229,24 @@ def test_one_frame_is_a_state_to_start_from_and_nothing_to_learn_from(tmp_path):
     assert schema.data_sets["flow"].interval == 10.0
     sample = FlowSamples(flows, "test", [1], 0).at(Start("flow", 0, 0), 1, 0)
     assert torch.equal(sample.previous, sample.state)
+
+
+def test_a_model_that_knows_obstacles_is_told_that_there_are_none(tmp_path):
+    flow_files.cgl(tmp_path / "block.nc", frames=20)
+    flow_files.cgl(tmp_path / "free.nc", "none", frames=20)
+    trained, _ = opened(str(tmp_path / "block.nc"))
+    schema, flows = open_flows(FluidsDataConfig(path=str(tmp_path / "free.nc")), trained.data_sets)
+    assert schema.data_sets["flow"].constants == ("obstacle",)
+    assert FlowSamples(flows, "train", [1], 1).sample(0, np.random.default_rng(0)).fluid.all()
+
+
+def test_a_model_that_knows_the_air_is_told_where_it_is_the_same_everywhere(tmp_path):
+    for name, frequency in (("neutral", 0.0), ("stratified", 0.02)):
+        flow_files.miniweather(tmp_path / f"{name}.nc", GRID, TIMES, Background.of(GRID, frequency))
+    trained, alone = (opened(str(tmp_path / f"{name}.nc"))[0].data_sets for name in ("stratified", "neutral"))
+    told, _ = open_flows(FluidsDataConfig(path=str(tmp_path / "neutral.nc")), trained)
+    assert alone["flow"].constants == ()
+    assert told.data_sets["flow"].constants == ("background_theta",)
 
 
 def test_flows_that_are_too_short_are_refused(folder):

@@ -123,6 +123,16 @@ def test_obstacles_stay_zero_are_told_and_do_not_count():
     torch.testing.assert_close(one.loss(model, batch).loss, expected)
 
 
+def test_what_never_changes_stays():
+    one, batch = task(), collate([sample()])
+    one.statistics.scales["flow"].increment_std[:, 1] = 0
+    part = batch.parts["flow"]
+    moved = one.predict(Says(torch.ones(1, 4, 16, 32)), batch).values["flow"] - part.state
+    assert not moved[:, 1].any()
+    assert (moved[:, [0, 2, 3]] != 0).all()
+    assert one.loss(Says(torch.zeros(1, 4, 16, 32)), batch).loss.isfinite()
+
+
 def test_states_on_another_grid_may_go_through_that_of_the_training():
     fine = replace(WEATHER, shape=(32, 64), dx=50.0, dz=50.0)
     batch = collate([sample(data_set=fine)])

@@ -77,8 +77,18 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
     assert 86 <= inside <= 100
 
 
+ERRORS = [1.0, 1.0, 2.0, 2.0]
+
+
+def test_few_independent_cases_have_no_interval():
+    cases = [row for model in ("model", "fno") for row in rows(model, [ERRORS[:3]])]
+    table = markdown_table(compare_models(cases, {"model": COST, "fno": COST}))
+    assert "| 1.333 | 1.000 |" in table
+    assert "3 independent cases; an interval needs 4 of them." in table
+
+
 def test_table_and_picture(tmp_path):
-    cases = [row for model in ("model", "uniform_8") for lead in (0.1, 1.0) for row in rows(model, [[1.0, 2.0]], lead)]
+    cases = [row for model in ("model", "uniform_8") for lead in (0.1, 1.0) for row in rows(model, [ERRORS], lead)]
     document = compare_models(cases, {"model": COST, "uniform_8": {**COST, "train_s": 50.0}})
     table = markdown_table(document)
     assert "| uniform 8 | 1 | 1,000 | 100 | 50 | 10.0 | 1.500 (1.000-2.000) |" in table

@@ -21,7 +21,7 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.cgl import BOUNDARY, WINDS
-from domains.fluids.data.readers.source import FlowSource, obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
 from sciml.core.errors import DataError
 
 HEADER_BYTES = 2**16
@@ -66,10 +66,10 @@ def open_amira(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
         raise DataError(f"{file}: is damaged, it was cut off after {size} of {needed} bytes; download it again")
     num_times, ny, nx, _ = frames.shape
     (left, right), (bottom, top), (start, end) = box
-    dx, dy = (right - left) / (nx - 1), (top - bottom) / (ny - 1)
+    x, y = Axis(left, (right - left) / (nx - 1), nx), Axis(bottom, (top - bottom) / (ny - 1), ny)
     times = np.linspace(start, end, num_times)
     mask = obstacles(frames, num_times, WINDS)
-    yield FlowSource(file, WINDS, WINDS, times, dx, dy, (ny, nx), boundary or BOUNDARY, frames, mask)
+    yield FlowSource(file, WINDS, WINDS, times, x, y, boundary or BOUNDARY, frames, mask)
 
 
 def _header(file: str) -> tuple[AmiraFrames, list[tuple[float, float]]]:

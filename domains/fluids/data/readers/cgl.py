@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from domains.fluids.data.boundary import Boundary
-from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, require
-from domains.fluids.data.readers.source import FlowSource, obstacles, spacing
+from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, read_times, require
+from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
 from sciml.core.errors import DataError
 
 WINDS = ("u", "v")
@@ -33,9 +33,12 @@ def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     require(file, WINDS, DIMS)
     for name in DIMS:
         require(file, (name,), (name,))
-    times, y, x = (read(file, name).astype(np.float64) for name in DIMS)
+    times, unit = read_times(file, DIMS[0])
+    y, x = (read(file, name).astype(np.float64) for name in DIMS[1:])
+    length = str(getattr(opened(file)["xdim"], "units", ""))
     frames = NetCDFFrames(file)
     yield FlowSource(
-        file, WINDS, WINDS, times, spacing(x, f"{file}: xdim"), spacing(y, f"{file}: ydim"), (len(y), len(x)),
+        file, WINDS, WINDS, times, Axis.of(x, f"{file}: xdim"), Axis.of(y, f"{file}: ydim"),
         boundary or BOUNDARY, frames, obstacles(frames, len(times), WINDS) if len(times) else None,
+        units=(length, unit),
     )  # fmt: skip

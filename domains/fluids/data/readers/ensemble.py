@@ -11,7 +11,7 @@ import numpy as np
 
 from domains.fluids.data.boundary import OBSTACLE, Boundary
 from domains.fluids.data.readers.netcdf import opened, read, require
-from domains.fluids.data.readers.source import FlowSource, spacing
+from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.writers.ensemble import FORMAT, PROFILES, VERSION
 from domains.fluids.solver.cases import Flow
 from sciml.core.config import build
@@ -65,7 +65,7 @@ def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
         )
     names = _names(file)
     times, x, z = (read(file, name) for name in ("time", "x", "z"))
-    dx, dz = spacing(x, f"{file}: x"), spacing(z, f"{file}: z")
+    along_x, along_z = Axis.of(x, f"{file}: x"), Axis.of(z, f"{file}: z")
     found = boundary or Boundary.of(**json.loads(dataset.boundary))
     profiles = {name: read(file, name) for name in PROFILES if name in dataset.variables}
     constants = {name: read(file, name) for name, v in dataset.variables.items() if "constant" in v.ncattrs()}
@@ -77,7 +77,7 @@ def open_ensemble(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
             StackedFrames(file, member, tuple(names)) if dataset.version == 1 else MemberFrames(file, member, names)
         )
         yield FlowSource(
-            f"{file}@{member}", tuple(names), winds, times, dx, dz, (len(z), len(x)), found, frames,
+            f"{file}@{member}", tuple(names), winds, times, along_x, along_z, found, frames,
             None if masks is None or not masks[member].any() else masks[member] > 0,
             profiles={name: values[member] for name, values in profiles.items()},
             constants={name: values[member] for name, values in constants.items()}, units=units, flow=flow,

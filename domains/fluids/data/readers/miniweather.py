@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from domains.fluids.data.boundary import Boundary
-from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, require
-from domains.fluids.data.readers.source import FlowSource
+from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, read_times, require
+from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.solver import VARIABLES, SolverGrid
 
 BOUNDARY = Boundary.of("periodic", "wall")
@@ -23,7 +23,7 @@ def is_miniweather(dataset: Any) -> bool:
 
 
 def open_miniweather(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
-    """Opens the one flow of a file. It has no coordinates: the plane is 20 km by 10 km always.
+    """Opens the one flow of a file. Where it has no coordinates, the plane is 20 km by 10 km, and times are in s.
 
     Raises:
         DataError: a variable is missing.
@@ -33,8 +33,11 @@ def open_miniweather(file: str, boundary: Boundary | None) -> Iterator[FlowSourc
     dimensions = opened(file).dimensions
     grid = SolverGrid(len(dimensions["x"]), len(dimensions["z"]))
     profiles = {name: read(file, name).astype(np.float64) for name in PROFILES if name in opened(file).variables}
-    times = read(file, "t").astype(np.float64)
+    x, z = (
+        Axis.of(read(file, name), f"{file}: {name}") if name in opened(file).variables else Axis.from_zero(step, size)
+        for name, step, size in (("x", grid.dx, grid.nx), ("z", grid.dz, grid.nz))
+    )
     yield FlowSource(
-        file, VARIABLES, ("uwnd", "wwnd"), times, grid.dx, grid.dz, (grid.nz, grid.nx), boundary or BOUNDARY,
+        file, VARIABLES, ("uwnd", "wwnd"), read_times(file, "t")[0], x, z, boundary or BOUNDARY,
         NetCDFFrames(file), profiles=profiles, units=("m", "s"),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from domains.fluids.data.readers.kept_open import kept_open
+from sciml.core.duration import seconds_in
 from sciml.core.errors import DataError, nearest
 from sciml.data.classic_netcdf import check_whole
 from sciml.data.hdf5_check import check_hdf5
@@ -42,6 +43,13 @@ def read(file: str, name: str, index: Any = slice(None)) -> np.ndarray:
     except (OSError, RuntimeError) as error:
         raise DataError(f"{file}: {name} cannot be read, the file is damaged ({error})") from error
     return np.ma.filled(values.astype(np.float64), np.nan) if np.ma.isMaskedArray(values) else np.asarray(values)
+
+
+def read_times(file: str, name: str) -> tuple[np.ndarray, str]:
+    """Returns the times of a file and their unit: s where the file's is a unit of time, else empty."""
+    times = read(file, name).astype(np.float64)
+    seconds = seconds_in(str(getattr(opened(file)[name], "units", "")))
+    return (times, "") if seconds is None else (times * seconds, "s")
 
 
 def require(file: str, names: Sequence[str], dims: tuple[str, ...]) -> None:

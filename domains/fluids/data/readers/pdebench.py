@@ -15,7 +15,7 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.hdf5 import laid_out_as, opened
-from domains.fluids.data.readers.source import FlowSource, spacing
+from domains.fluids.data.readers.source import Axis, FlowSource
 from sciml.core.errors import DataError
 
 WINDS = ("Vx", "Vy")
@@ -103,12 +103,10 @@ def _by_variable(file: Any, name: str, boundary: Boundary) -> Iterator[FlowSourc
         raise DataError(f"{name}: {VARIABLES[0]} has {len(shape)} dimensions; (sample, t, x, y) are needed")
     # times there are one more: those of edges
     times, x, y = (np.asarray(file[key], dtype=np.float64) for key in COORDINATES)
-    dx, dz = spacing(x, f"{name}: x"), spacing(y, f"{name}: y")
+    axes = Axis.of(x, f"{name}: x"), Axis.of(y, f"{name}: y")
     for sample in range(shape[0]):
         frames = PDEBenchFrames(name, sample, VARIABLES)
-        yield FlowSource(
-            f"{name}@{sample}", VARIABLES, WINDS, times[: shape[1]], dx, dz, (len(y), len(x)), boundary, frames
-        )
+        yield FlowSource(f"{name}@{sample}", VARIABLES, WINDS, times[: shape[1]], *axes, boundary, frames)
 
 
 def _incompressible(file: Any, name: str, boundary: Boundary) -> Iterator[FlowSource]:
@@ -134,8 +132,9 @@ def _incompressible(file: Any, name: str, boundary: Boundary) -> Iterator[FlowSo
                 raise DataError(f"{name}: force has the shape {file[FORCE].shape}; {(shape[0], nx, ny, 2)} is needed")
             constants = {f"{FORCE}_{axis}": force[..., part].T for part, axis in enumerate("xy")}
         yield FlowSource(
-            f"{name}@{sample}", variables, WINDS, times[sample] if times.ndim == 2 else times, 1 / nx, 1 / ny,
-            (ny, nx), boundary, IncompressibleFrames(name, sample), constants=constants,
+            f"{name}@{sample}", variables, WINDS, times[sample] if times.ndim == 2 else times,
+            Axis.from_zero(1 / nx, nx), Axis.from_zero(1 / ny, ny), boundary,
+            IncompressibleFrames(name, sample), constants=constants,
         )  # fmt: skip
 
 
@@ -147,6 +146,6 @@ def _by_sample(file: Any, name: str, samples: Sequence[str], boundary: Boundary)
         times, x, y = (np.asarray(grid[key], dtype=np.float64) for key in "txy")
         variables = tuple(f"v{number}" for number in range(shape[3]))
         yield FlowSource(
-            f"{name}@{sample}", variables, None, times, spacing(x, f"{name}: x"), spacing(y, f"{name}: y"),
-            (len(y), len(x)), boundary, PDEBenchFrames(name, sample, variables),
+            f"{name}@{sample}", variables, None, times, Axis.of(x, f"{name}: x"), Axis.of(y, f"{name}: y"),
+            boundary, PDEBenchFrames(name, sample, variables),
         )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.cases import Flow
@@ -27,19 +27,55 @@ class Frames(Protocol):
 
 
 @dataclass(frozen=True)
+class Axis:
+    """Describes equal cells along an axis of space.
+
+    Attributes:
+        first: coordinate of the lowest cell.
+        step: distance of neighbors, m or whatever the file measures in.
+        size: number of cells.
+        descends: whether files begin at the highest, as images do.
+    """
+
+    first: float
+    step: float
+    size: int
+    descends: bool = False
+
+    @classmethod
+    def of(cls, coordinate: Float[np.ndarray, "cell"], what: str) -> Axis:
+        """Reads the coordinate of each cell.
+
+        Raises:
+            DataError: the cells are not equal.
+        """
+        coordinate = np.asarray(coordinate, dtype=np.float64)
+        steps = np.diff(coordinate)
+        if len(steps) == 0 or not np.abs(steps - steps.mean()).max() <= SPACING_TOLERANCE * abs(steps.mean()):
+            raise DataError(f"{what} is no regular grid; interpolate the flow to cells of equal size first")
+        step = float(steps.mean())
+        return cls(float(coordinate.min()), abs(step), len(coordinate), step < 0)
+
+    @classmethod
+    def from_zero(cls, step: float, size: int) -> Axis:
+        """Returns cells the first of which begins at zero."""
+        return cls(step / 2, step, size)
+
+
+@dataclass(frozen=True)
 class FlowSource:
-    """Describes a trajectory before any of its fields is read.
+    """Describes a trajectory before any of its fields is read. Rows go up and columns to the right, however files have
+    them.
 
     Attributes:
         name: the file, and which member of it.
         variables: names, in order.
         winds: which of them are the velocity along x and along z.
         times: increasing; s, or whatever the file counts in.
-        dx: spacing of cells, m or whatever the file measures in.
-        dz: the same along z (or y).
-        shape: cells along z and x.
+        x: cells along x.
+        z: cells along z (or y).
         boundary: what is at the sides.
-        frames: reads fields.
+        frames: reads fields, in the order of the file.
         mask: where an obstacle is and no fluid.
         profiles: ``hy_dens`` and ``hy_theta`` where the file tells its background, (z).
         constants: fields that do not change in time, and numbers of the flow as such fields, by name, (z, x).
@@ -51,9 +87,8 @@ class FlowSource:
     variables: tuple[str, ...]
     winds: tuple[str, str] | None
     times: Float[np.ndarray, "time"]
-    dx: float
-    dz: float
-    shape: tuple[int, int]
+    x: Axis
+    z: Axis
     boundary: Boundary
     frames: Frames
     mask: Bool[np.ndarray, "z x"] | None = None
@@ -63,6 +98,11 @@ class FlowSource:
     flow: Flow | None = None
 
     def __post_init__(self) -> None:
+        if min(self.shape) < 2:
+            raise DataError(
+                f"{self.name}: has {self.x.size} x {self.z.size} cells; 2 or more along each axis are needed"
+            )
+        self._turn_up()
         if len(self.times) == 0:
             raise DataError(f"{self.name}: there is no frame in it")
         steps = np.diff(self.times)
@@ -73,12 +113,40 @@ class FlowSource:
             if not np.isfinite(values if self.mask is None else values[~self.mask]).all():
                 raise DataError(f"{self.name}: {name} is not a finite number everywhere")
 
+    def _turn_up(self) -> None:
+        """Turns what files hold beside the frames the way that rows and columns go."""
+        if self.mask is not None:
+            object.__setattr__(self, "mask", self._turned(self.mask))
+        constants = {name: self._turned(values) for name, values in self.constants.items()}
+        object.__setattr__(self, "constants", constants)
+        if self.z.descends:
+            object.__setattr__(self, "profiles", {name: values[::-1].copy() for name, values in self.profiles.items()})
+
+    def _turned(self, values: Shaped[np.ndarray, "*batch z x"]) -> Shaped[np.ndarray, "*batch z x"]:
+        rows, columns = (slice(None, None, -1 if axis.descends else 1) for axis in (self.z, self.x))
+        return np.ascontiguousarray(values[..., rows, columns])
+
     def __len__(self) -> int:
         return len(self.times)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Returns the numbers of cells along z and x."""
+        return self.z.size, self.x.size
+
+    @property
+    def dx(self) -> float:
+        """Returns the distance of neighbors along x."""
+        return self.x.step
+
+    @property
+    def dz(self) -> float:
+        """Returns the distance of neighbors along z."""
+        return self.z.step
+
+    @property
     def interval(self) -> float:
-        """Returns the time between frames.
+        """Returns the time between frames, in the mean: frames may fall on whole steps of a solver beside a clock.
 
         Raises:
             DataError: it is not the same everywhere.
@@ -94,7 +162,7 @@ class FlowSource:
                 f"{self.name}: times are not uniform, frames {bad} and {bad + 1} are {steps[bad]:g} apart and most are "
                 f"{usual:g}; write frames at equal intervals"
             )
-        return usual
+        return float(self.times[-1] - self.times[0]) / len(steps)
 
     @property
     def odd(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
@@ -114,7 +182,7 @@ class FlowSource:
         for name in names:
             if name not in self.variables:
                 raise DataError(f"{self.name}: no variable {name}; {nearest(name, self.variables)}")
-        values = np.array(self.frames.read(times, names), dtype=np.float32)
+        values = np.array(self._turned(self.frames.read(times, names)), dtype=np.float32)
         if self.mask is not None:
             values[..., self.mask] = 0
         finite = np.isfinite(values)
@@ -135,15 +203,3 @@ def obstacles(frames: Frames, num_times: int, winds: Sequence[str]) -> np.ndarra
     still = np.all([(look == 0).all(0) for look in looks], axis=0)
     mask = np.asarray(missing | still)
     return mask if mask.any() else None
-
-
-def spacing(coordinate: np.ndarray, what: str) -> float:
-    """Returns the distance of neighbors on a regular grid.
-
-    Raises:
-        DataError: the grid is not regular.
-    """
-    steps = np.diff(np.asarray(coordinate, dtype=np.float64))
-    if len(steps) == 0 or not np.abs(steps - steps.mean()).max() <= SPACING_TOLERANCE * abs(steps.mean()):
-        raise DataError(f"{what} is no regular grid; interpolate the flow to cells of equal size first")
-    return float(abs(steps.mean()))

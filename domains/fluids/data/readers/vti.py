@@ -19,7 +19,7 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.cgl import BOUNDARY, WINDS
-from domains.fluids.data.readers.source import FlowSource, obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
 from sciml.core.errors import DataError
 
 TYPES = {"Float32": "f4", "Float64": "f8", "Int32": "i4", "Int64": "i8", "UInt8": "u1", "Int16": "i2"}
@@ -90,6 +90,12 @@ class VTIFile:
         more = 0 if self.image.find("Piece/PointData/DataArray") is None else 1
         nx, ny, nt = (max(int(high - low) + more, 1) for low, high in zip(extent[::2], extent[1::2], strict=True))
         return nx, ny, nt
+
+    @cached_property
+    def time(self) -> float | None:
+        """Returns the time of a file of one, as VTK and ParaView write it; None where it is not told."""
+        told = self.image.find("FieldData/DataArray[@Name='TimeValue']")
+        return None if told is None else float(self.values(told)[0, 0])
 
     @cached_property
     def arrays(self) -> Mapping[str, ElementTree.Element]:
@@ -221,11 +227,20 @@ def open_vti(files: Sequence[str], boundary: Boundary | None) -> Iterator[FlowSo
         other = VTIFile.read(file)
         if other.points != first.points or tuple(_components(other)) != variables:
             raise DataError(f"{file}: has other points or arrays than {first.file}; they are no flow together")
-    times = np.arange(len(files), dtype=np.float64) if nt == 1 else origin[2] + spacing[2] * np.arange(nt)
+    if ny == 1 and nx > 1 and nt > 1:
+        raise DataError(f"{first.file}: has one point along y; swap y and z, so that the plane lies along x and y")
+    times = _times(files) if nt == 1 else origin[2] + spacing[2] * np.arange(nt)
+    x, y = (Axis(*values) for values in zip(origin[:2], spacing[:2], (nx, ny), strict=True))
     frames = VTIFrames(tuple(files))
     winds = WINDS if set(WINDS) <= set(variables) else None
     mask = obstacles(frames, len(times), WINDS) if winds else None
     name = files[0] if len(files) == 1 else str(Path(files[0]).parent)
-    yield FlowSource(
-        name, variables, winds, times, spacing[0], spacing[1], (ny, nx), boundary or BOUNDARY, frames, mask
-    )
+    yield FlowSource(name, variables, winds, times, x, y, boundary or BOUNDARY, frames, mask)
+
+
+def _times(files: Sequence[str]) -> np.ndarray:
+    """Returns the times that files of one each tell; their numbers where they do not."""
+    told = [VTIFile.read(file).time for file in files]
+    if None in told:
+        return np.arange(len(files), dtype=np.float64)
+    return np.array(told, dtype=np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.hdf5 import attribute, laid_out_as, opened, text
-from domains.fluids.data.readers.source import FlowSource, spacing
+from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.readers.well_boundary import Sides, read_sides
 from domains.fluids.solver import VARIABLES
 from sciml.core.errors import DataError
@@ -109,9 +109,10 @@ def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     if is_ours:
         moving = {ours: moving[theirs] for theirs, ours in _our_order(moving)}
         velocity = ("uwnd", "wwnd")
-    dx, dy = spacing(x, f"{name}: {first}"), spacing(y, f"{name}: {second}")
-    shape = (len(y), len(x))
+    along_x, along_y = Axis.of(x, f"{name}: {first}"), Axis.of(y, f"{name}: {second}")
+    shape = (along_y.size, along_x.size)
     found: Sides = read_sides(file, name, layout.axes, layout.members)
+    sides = boundary or found.boundary((along_x.descends, along_y.descends))
     for member in range(layout.members):
         profiles = {
             key: still[key].read(file, member, slice(None))[0, :, 0].astype(float) for key in PROFILES * is_ours
@@ -123,7 +124,7 @@ def open_well(name: str, boundary: Boundary | None) -> Iterator[FlowSource]:
         }
         yield FlowSource(
             f"{name}@{member}", tuple(moving), velocity if set(velocity) <= set(moving) else None,
-            times[member] if times.ndim == 2 else times, dx, dy, shape, boundary or found.boundary(),
+            times[member] if times.ndim == 2 else times, along_x, along_y, sides,
             WellFrames(name, member, moving, shape), found.obstacle(member), profiles, constants,
             units=("m", "s") if is_ours else ("", ""),
         )  # fmt: skip

@@ -30,8 +30,11 @@ class Sides:
     sides: Mapping[str, list[Side | None]]
     obstacles: Bool[np.ndarray, "_ z x"]
 
-    def boundary(self) -> Boundary:
+    def boundary(self, descends: tuple[bool, bool] = (False, False)) -> Boundary:
         """Returns the conditions of both axes.
+
+        Args:
+            descends: which axes files have from the highest on.
 
         Raises:
             DataError: an end has none.
@@ -41,7 +44,8 @@ class Sides:
         for axis, ends in self.sides.items():
             if None in ends:
                 raise DataError(f"{self.name}: no boundary condition at an end of {axis}; {HINT}")
-        return Boundary.of(*([side.value for side in ends if side] for ends in self.sides.values()))
+        found = [[side.value for side in ends if side] for ends in self.sides.values()]
+        return Boundary.of(*(ends[::-1] if turned else ends for ends, turned in zip(found, descends, strict=True)))
 
     def obstacle(self, member: int) -> Bool[np.ndarray, "z x"] | None:
         """Returns where a trajectory has no fluid; None where it has it everywhere."""
