@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
+from domains.fluids.data.readers import open_sources
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
+from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.metrics import CONSERVATION_ERROR, VRMSE, FluidsMetrics
 from domains.fluids.forecast.task import FluidsTask
 from domains.fluids.forecast.task_config import FluidsTaskConfig
@@ -375,3 +377,15 @@ def test_fields_that_are_the_same_everywhere_have_no_vrmse():
     assert ("theta", "vrmse") not in found
     assert found["theta", "rmse"] == pytest.approx(0.01, rel=0.5)
     assert found["dens", "vrmse"] == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_forecast_file_has_the_places_and_times_of_its_flow(tmp_path):
+    placed = replace(CHANNEL, first=(-1.65, -0.5), units=("", ""))
+    batch = collate([sample(data_set=placed)])
+    file = ForecastFile(tmp_path / "a.nc", FluidsSchema({"flow": placed}), batch, begins=3e-6)
+    file.append(2e-7 / 3600, Prediction({"flow": batch.parts["flow"].state}))
+    file.close()
+    (source,) = open_sources(str(tmp_path / "a.nc"))
+    assert source.times.tolist() == pytest.approx([3e-6, 3.2e-6], rel=1e-9)
+    assert (source.z.first, source.x.first, source.dx) == pytest.approx((-1.65, -0.5, 1))
+    assert np.array_equal(source.mask, ~batch.parts["flow"].fluid[0, 0].numpy())
