@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,8 +109,10 @@ class MaterialsStatistics:
             per atom elsewhere; each data set has its own. Zero for an element that it does not have.
         energy_std: standard deviation of energies per atom about the sum of references, eV.
         avg_num_neighbors: of an atom.
-        element_counts: atoms of each element.
-        shortest: shortest distance of each pair of elements (A); infinite where they never meet.
+        element_counts: atoms of each element in each data set.
+        shortest: shortest distance of each pair of elements (A) in each data set; infinite where they never meet.
+            Runs of before have one row of counts and one table of distances for all data sets: those of the elements
+            that have a reference energy in a data set are then taken for its own.
         mean, std, rms: of all values of each label; rms is about zero.
             The energy's are per atom.
         count: structures that have the label.
@@ -122,14 +124,25 @@ class MaterialsStatistics:
     references: Float[Tensor, "branch element"]
     energy_std: Float[Tensor, ""]
     avg_num_neighbors: Float[Tensor, ""]
-    element_counts: Float[Tensor, "element"]
-    shortest: Float[Tensor, "element element"]
+    element_counts: Float[Tensor, "branch element"]
+    shortest: Float[Tensor, "branch element element"]
     mean: Mapping[str, Tensor]
     std: Mapping[str, Tensor]
     rms: Mapping[str, Tensor]
     count: Mapping[str, Tensor]
     bonding: Float[Tensor, "branch element"] | None = None
     pair: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = self.references != 0
+        if self.bonding is not None:
+            known = known | (self.bonding != 0)
+        known = known | ~known.any(1, keepdim=True) | (len(known) == 1)
+        if self.element_counts.ndim == 1:
+            object.__setattr__(self, "element_counts", torch.where(known, self.element_counts, 0.0))
+        if self.shortest.ndim == 2:
+            pairs = known[:, :, None] & known[:, None]
+            object.__setattr__(self, "shortest", torch.where(pairs, self.shortest, torch.inf))
 
     @property
     def force_rms(self) -> Float[Tensor, ""]:
@@ -169,6 +182,15 @@ class MaterialsStatistics:
         if self.bonding is None:
             return torch.zeros(len(atomic_numbers), dtype=self.references.dtype, device=atomic_numbers.device)
         return _by_atom(self.bonding, atomic_numbers, elements, branch)
+
+    def lacking(self, elements: Sequence[int], atomic_numbers: Iterable[int], branch: int) -> list[int]:
+        """Returns the atomic numbers of which a data set had no atom in training, increasing.
+
+        Args:
+            elements: the schema's table, in which all of them are.
+        """
+        seen = {z for z, count in zip(elements, self.element_counts[branch].tolist(), strict=True) if count}
+        return sorted({int(number) for number in atomic_numbers} - seen)
 
     def to(self, device: torch.device | str) -> MaterialsStatistics:
         """Returns the statistics on a device."""

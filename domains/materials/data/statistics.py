@@ -37,6 +37,7 @@ def compute_statistics(
         residuals = ((energies - expected) / counts.sum(1))[there]
     summaries = {name: _summary(arrays, name, train) for name in arrays.label_specs if arrays.masks[name][train].any()}
     spread = residuals.std() if len(residuals) > 1 and residuals.std() > 0 else 1.0
+    sets = [arrays.branch[train] == branch for branch in range(len(known))]
     atoms_of_train = max(int(arrays.num_atoms[train].sum()), 1)
 
     def tensors(place: int) -> dict[str, torch.Tensor]:
@@ -47,8 +48,8 @@ def compute_statistics(
         bonding=torch.from_numpy(references.bonding),
         energy_std=torch.tensor(spread, dtype=torch.float64),
         avg_num_neighbors=torch.tensor(arrays.num_edges[train].sum() / atoms_of_train, dtype=torch.float64),
-        element_counts=torch.from_numpy(counts.sum(0).astype(np.float64)),
-        shortest=torch.from_numpy(_shortest(arrays, train, elements)),
+        element_counts=torch.from_numpy(np.stack([counts[own].sum(0) for own in sets]).astype(np.float64)),
+        shortest=torch.from_numpy(np.stack([_shortest(arrays, train[own], elements) for own in sets])),
         mean=tensors(0),
         std=tensors(1),
         rms=tensors(2),

@@ -79,7 +79,7 @@ class MovingBatch:
         for structure in structures:
             predictor.schema.check_elements(structure.elements, structure.name or structure.formula)
             sample = graph_sample(structure, predictor.cutoff + self.skin)
-            self._samples.append(replace(sample, branch=predictor.branch, labels={}))
+            self._samples.append(replace(sample, branch=predictor.branch_of(structure.elements), labels={}))
         new = [torch.from_numpy(structure.positions) for structure in structures]
         self.positions = torch.cat([self.positions, *new])
         self.cell = torch.cat([self.cell, *(torch.from_numpy(structure.cell)[None] for structure in structures)])

@@ -16,7 +16,7 @@ from domains.materials.data.neighbors import MIN_DISTANCE, graph_sample
 from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.structure import ASE_RESULTS, Structure, stress_voigt, stresses_voigt
 from domains.materials.inference.out_of_domain import Reason, edge_lengths, in_words, outside
-from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
+from domains.materials.inference.predictor import ATOMIC, DATA_SET, Labels, Predictor
 from domains.materials.training.ensemble import STD
 from domains.materials.training.potential import ENERGY
 from sciml.core.config import at_least
@@ -28,7 +28,9 @@ GRADIENTS = frozenset({"forces", "stress", "stresses"})
 
 
 class OutsideTrainingSet(UserWarning):
-    """Warns that a structure lies outside what the model was trained on."""
+    """Warns that a structure lies outside what the model was trained on, or was judged as in another data set than the
+    one before.
+    """
 
 
 class SciMLCalculator(Calculator):
@@ -49,13 +51,14 @@ class SciMLCalculator(Calculator):
         checkpoint: ``best``, ``latest`` or a step.
         device: ``auto``, ``cpu``, ``cuda``, ...
         dtype: ``float64`` conserves energy over long dynamics; ``float32`` is faster.
-        branch: the data set whose head is read; None takes the first.
+        branch: the data set whose head is read; None takes for each structure the first that knows its elements.
         skin: A; 0 searches neighbors each time.
         shared: whether the processes that torchrun started share each structure. All must run the same script.
 
     Attributes:
         predictor: the model.
         outside: why the last structure lies outside the training set, the gravest reason first; empty if it does not.
+        data_set: the data set whose head was read last; None before anything was computed.
         searches: how often neighbors were searched.
 
     Raises:
@@ -82,6 +85,7 @@ class SciMLCalculator(Calculator):
         self.implemented_properties = _properties(self.predictor)
         self.skin, self.searches = skin, 0
         self.outside: list[Reason] = []
+        self.data_set: str | None = None
         self._listed: GraphSample | None = None
         self._told: set[str] = set()
 
@@ -134,7 +138,21 @@ class SciMLCalculator(Calculator):
         check_atoms(atoms, structure.formula)
         self.predictor.schema.check_elements(structure.elements, structure.formula)
         self.searches += 1
-        return replace(graph_sample(structure, self.predictor.cutoff + self.skin), branch=self.predictor.branch)
+        branch = self.predictor.branch_of(structure.elements)
+        self._tell_of_data_sets(branch, structure.formula)
+        return replace(graph_sample(structure, self.predictor.cutoff + self.skin), branch=branch)
+
+    def _tell_of_data_sets(self, branch: int, name: str) -> None:
+        """Keeps whose head is read, and warns once where it is another one's than before."""
+        before, self.data_set = self.data_set, self.predictor.schema.branches[branch]
+        if before not in (None, self.data_set) and DATA_SET not in self._told:
+            self._told.add(DATA_SET)
+            warnings.warn(
+                f"{name} is judged as in the data set {self.data_set!r}, the structure before it as in {before!r}: "
+                "their energies need not share a zero; branch=NAME takes one for all",
+                OutsideTrainingSet,
+                stacklevel=5,
+            )
 
     def _judge(self, sample: GraphSample, lengths: np.ndarray, values: Labels, name: str) -> None:
         """Notes why a structure lies outside, and warns of each kind of reason once."""

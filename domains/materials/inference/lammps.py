@@ -72,7 +72,7 @@ class LammpsModel:
 
     Args:
         files: of an exported model, by name.
-        branch: the data set whose head is read; None takes the first.
+        branch: the data set whose head is read; None takes the one with most of the elements.
         dtype: of what the model computes.
 
     Attributes:
@@ -84,7 +84,9 @@ class LammpsModel:
 
     def __init__(self, files: dict[str, bytes], branch: str | None = None, dtype: str = "float64") -> None:
         self.files, self.branch, self.dtype = files, branch, dtype
-        self.element_types = list(self.predictor.schema.symbols)
+        schema = self.predictor.schema
+        self.branch = schema.branches[self.predictor.keep_branch(schema.elements)]
+        self.element_types = list(schema.symbols)
         self.rcutfac = 0.5 * float(self.predictor.cutoff)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -204,9 +206,11 @@ def write_for_lammps(folder: Path) -> None:
     with (folder / FILE).open("wb") as file:
         pickle.dump(model, file)
     symbols = " ".join(model.element_types)
+    several = len(model.predictor.schema.branches) > 1
     (folder / EXAMPLE).write_text(
         f"# lmp -k on -sf kk -pk kokkos newton on neigh half -in {EXAMPLE}\n"
-        "# types of atoms in alloy.data: their elements stand in pair_coeff, in the order of the types\n"
+        + (f"# energies and forces are those of the data set {model.branch}\n" if several else "")
+        + "# types of atoms in alloy.data: their elements stand in pair_coeff, in the order of the types\n"
         "units metal\natom_style atomic\natom_modify map yes\nnewton on\nread_data alloy.data\n"
         f"pair_style mliap unified {FILE} 0\npair_coeff * * {symbols}\n"
         "fix 1 all nvt temp 300 300 0.1\ntimestep 0.002\nthermo 100\nrun 1000\n"

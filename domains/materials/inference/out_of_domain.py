@@ -53,7 +53,7 @@ def outside(
     """Returns why a structure lies outside the training set, the gravest reason first; empty where it lies inside.
 
     Args:
-        sample: of elements that the schema knows.
+        sample: of elements that the schema knows; it is compared with the data set whose head is read, its branch.
         predicted: what the model says of it, with spreads if it has any; None looks at the structure alone.
         distances: of its edges, A, where they are known already.
     """
@@ -81,11 +81,15 @@ def edge_lengths(sample: GraphSample) -> Float[Array, "edge"]:
 
 
 def _by_elements(sample: GraphSample, schema: MaterialsSchema, statistics: MaterialsStatistics) -> list[Reason]:
-    """Finds elements that the model has a place for, but that only other splits had atoms of."""
-    unseen = {z for z, count in zip(schema.elements, statistics.element_counts.tolist(), strict=True) if not count}
-    here = sorted(unseen & set(sample.atomic_numbers.tolist()))
+    """Finds elements that the model has a place for, but that only other splits or data sets had atoms of."""
     symbols = dict(zip(schema.elements, schema.symbols, strict=True))
-    return [Reason("element", f"no {symbols[z]} in training", np.inf) for z in here]
+    here = statistics.lacking(schema.elements, sample.atomic_numbers.tolist(), sample.branch)
+    return [Reason("element", f"no {symbols[z]} in {_training(sample, schema)}", np.inf) for z in here]
+
+
+def _training(sample: GraphSample, schema: MaterialsSchema) -> str:
+    """Names what a structure is compared with: of several data sets the one whose head is read."""
+    return "training" if len(schema.branches) == 1 else f"the data set {schema.branches[sample.branch]!r}"
 
 
 def _by_distances(
@@ -99,17 +103,18 @@ def _by_distances(
     first, second = index[sample.senders], index[sample.receivers]
     shortest = np.full((count, count), np.inf)
     np.minimum.at(shortest, (np.minimum(first, second), np.maximum(first, second)), lengths)
-    known = statistics.shortest.cpu().numpy()
+    known = statistics.shortest[sample.branch].cpu().numpy()
     known = np.minimum(known, known.T)
-    unseen = set(np.flatnonzero(statistics.element_counts.cpu().numpy() == 0))
+    unseen = set(np.flatnonzero(statistics.element_counts[sample.branch].cpu().numpy() == 0))
+    training = _training(sample, schema)
     reasons = []
     for a, b in np.argwhere(np.isfinite(shortest)):
         pair, distance = f"{schema.symbols[a]}-{schema.symbols[b]}", shortest[a, b]
         if not np.isfinite(known[a, b]):
             if not unseen & {a, b}:  # else the element says it
-                reasons.append(Reason("pair", f"{pair} were never neighbors in training", np.inf))
+                reasons.append(Reason("pair", f"{pair} were never neighbors in {training}", np.inf))
         elif distance < CLOSER * known[a, b]:
-            text = f"{pair} at {distance:.2f} A, at least {known[a, b]:.2f} A in training"
+            text = f"{pair} at {distance:.2f} A, at least {known[a, b]:.2f} A in {training}"
             reasons.append(Reason("distance", text, float(known[a, b] / distance)))
     return reasons
 

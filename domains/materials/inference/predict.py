@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
-from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
+from domains.materials.inference.predictor import ATOMIC, DATA_SET, Labels, Predictor
 from domains.materials.training.ensemble import STD
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ class PredictConfig(RelaxConfig):
         out: ``.extxyz`` or ``.extxyz.xz``; null writes into the run's folder.
         properties: what is written, e.g. ``[energy, forces]``; null takes all that the model predicts. ``energies`` and
             ``stresses`` of atoms (six numbers in ASE's order) are written where they are named.
-        branch: the data set whose head is read; null takes the first.
+        branch: the data set whose head is read; null takes for each structure the first that knows all its elements.
         dtype: of everything that is computed.
     """
 
@@ -117,7 +117,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     predictor.refuse_without(*names)
     typed = [config.structures] if isinstance(config.structures, str) else config.structures
     files, folder = locate([as_typed_or_of_project(path) for path in typed]), loaded.directory / "predictions"
-    outsiders, count, unfinished = OutOfDomain(), 0, 0
+    outsiders, sets, count, unfinished = OutOfDomain(), Counter[str](), 0, 0
     predicted = _predicted(predictor, files, config, names)
     if not is_main:  # of several processes the first writes
         deque(predicted, maxlen=0)
@@ -131,13 +131,17 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
             reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
             outsiders.add(structure.name, reasons)
             unfinished += not atoms.info.get(RELAXED, True)
-            out.write(_frame(atoms, structure, {k: v for k, v in values.items() if _is_asked(k, names)}, reasons))
+            data_set = predictor.data_set(structure)
+            sets.update(data_set.values())
+            wanted = {k: v for k, v in values.items() if _is_asked(k, names)}
+            out.write(_frame(atoms, structure, wanted, reasons, data_set))
             count += 1
     document = {
         "predicted": str(output.path),
         "structures": count,
         **({"relaxed": count - unfinished} if config.relax != "none" else {}),
         "properties": list(names),
+        **({"data_sets": dict(sets)} if sets else {}),
         "outside": {
             "structures": outsiders.count,
             "by_reason": dict(outsiders.by_kind),
@@ -145,6 +149,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
         },
     }
     lines = _lines(output.path, count, predictor.has_spread, outsiders)
+    lines[1:1] = _data_sets(sets)
     if config.relax != "none":
         left = f"; {unfinished} have not converged in {config.max_steps} steps" if unfinished else ""
         lines.insert(1, f"relaxed    {count - unfinished} of {count} to {config.fmax:g} eV/A{left}")
@@ -203,7 +208,9 @@ def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:
             raise DataError(f"{file}: the file is empty, no structure is in it")
 
 
-def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence[Reason]) -> bytes:
+def _frame(
+    atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence[Reason], data_set: Mapping[str, str]
+) -> bytes:
     """Returns a structure in extended XYZ: its own entries, what is predicted, and whether it lies outside."""
     from ase.io.extxyz import write_extxyz
 
@@ -213,12 +220,13 @@ def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence
     matrix = {name: known.pop(name).ravel() for name in (f"stress{STD}",) if name in known}
     labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
     labeled.set_constraint(atoms.constraints)
-    reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY}
+    reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY, DATA_SET}
     reserved |= {f"{name}{STD}" for name in reserved}
     labeled.info = {
         **{key: value for key, value in atoms.info.items() if key not in reserved - {"name"}},
         **{key: value for key, value in labeled.info.items() if key != "name" or key not in atoms.info},
         **matrix,
+        **data_set,
         OUTSIDE: bool(reasons),
         **({WHY: in_words(reasons)} if reasons else {}),
     }
@@ -226,6 +234,14 @@ def _frame(atoms: Atoms, structure: Structure, values: Labels, reasons: Sequence
     text = io.StringIO()
     write_extxyz(text, [labeled])
     return text.getvalue().encode()
+
+
+def _data_sets(counts: Mapping[str, int]) -> list[str]:
+    """Says whose heads were read, where the model has several."""
+    if not counts:
+        return []
+    many = "; their energies need not share a zero, branch=NAME takes one for all" if len(counts) > 1 else ""
+    return [f"data sets  {', '.join(f'{name} {count}' for name, count in counts.items())}{many}"]
 
 
 def _is_asked(name: str, names: Sequence[str]) -> bool:

@@ -33,6 +33,8 @@ from sciml.run.folder import RunFolder
 Labels = dict[str, np.ndarray]
 ATOMIC = ("energies", "stresses")
 """Names what each atom has of energy and stress, under ASE's names."""
+DATA_SET = "data_set"
+"""Entry of a structure that was predicted by one of several data sets' heads: the name of the data set."""
 BATCH_EDGES = 60_000
 """Edges that are gone through together; a structure with more goes alone, shared by the processes there are."""
 LARGE_EDGES = 1_000_000
@@ -45,7 +47,7 @@ class Predictor:
     Args:
         loaded: the model.
         dtype: ``float32`` or ``float64``, of everything that is computed.
-        branch: the data set whose head is read; None takes the first.
+        branch: the data set whose head is read; None takes for each structure the first that knows all its elements.
 
     Attributes:
         schema: elements, cutoff, labels.
@@ -62,7 +64,9 @@ class Predictor:
         one_of(dtype, DTYPES, "dtype")
         self.schema, self.statistics = loaded.fitted.schema, loaded.fitted.statistics
         names = self.schema.branches
-        self.branch = 0 if branch is None else names.index(one_of(branch, names, "branch"))
+        self._branch: int | None = 0 if len(names) == 1 else None
+        if branch is not None:
+            self._branch = names.index(one_of(branch, names, "branch"))
         self.dtype, self.device = DTYPES[dtype], loaded.device
         self.model = loaded.model.to(self.dtype)
         self.cutoff: float = loaded.spec.model.cutoff
@@ -107,6 +111,40 @@ class Predictor:
         predictor.least_shared = 0 if shared else BATCH_EDGES
         return predictor
 
+    @property
+    def branch(self) -> int:
+        """Returns the number of the data set that was named or kept, the first where each structure has its own."""
+        return self._branch or 0
+
+    def branch_of(self, atomic_numbers: Iterable[int]) -> int:
+        """Returns the number of the data set whose head is read for some elements.
+
+        Where none was named it is the first that had them all in training, or else most of them: energies of different
+        data sets need not share a zero, and a data set says nothing of elements that it lacks.
+        """
+        if self._branch is not None:
+            return self._branch
+        numbers = set(atomic_numbers)
+        branches = range(len(self.schema.branches))
+        return min(branches, key=lambda one: len(self.statistics.lacking(self.schema.elements, numbers, one)))
+
+    def keep_branch(self, atomic_numbers: Iterable[int]) -> int:
+        """Reads from now on one head for all structures, the one for these elements, and returns its number."""
+        self._branch = self.branch_of(atomic_numbers)
+        return self._branch
+
+    def told_data_set(self) -> list[str]:
+        """Names, in a sentence, the data set that was named or kept; empty where the model has only one."""
+        names = self.schema.branches
+        return (
+            [f"judged as in the data set {names[self.branch]!r}; branch=NAME takes another"] if len(names) > 1 else []
+        )
+
+    def data_set(self, structure: Structure) -> dict[str, str]:
+        """Returns the name of the data set whose head is read, as an entry; empty where the model has only one."""
+        names = self.schema.branches
+        return {} if len(names) == 1 else {DATA_SET: names[self.branch_of(structure.elements)]}
+
     def refuse_without(self, *names: str) -> None:
         """Refuses what the model has no head for.
 
@@ -126,7 +164,7 @@ class Predictor:
             DataError: it has elements that the model does not know, or atoms that are too close.
         """
         self.schema.check_elements(structure.elements, structure.name or structure.formula)
-        return replace(graph_sample(structure, self.cutoff), branch=self.branch, labels={})
+        return replace(graph_sample(structure, self.cutoff), branch=self.branch_of(structure.elements), labels={})
 
     @property
     def atomic(self) -> tuple[str, ...]:

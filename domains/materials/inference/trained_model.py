@@ -34,11 +34,13 @@ class MaterialsModel(TrainedModel):
         Args:
             structures: one or more; they are not changed.
             dtype: ``float32`` or ``float64``, of everything that is computed.
-            branch: the data set whose head is read; None takes the first.
+            branch: the data set whose head is read; None takes for each structure the first that knows its elements.
 
         Returns:
             Copies. What ASE knows (energy, eV; forces, eV/A; stress, eV/A^3) is asked of each as of any atoms
-            (``get_potential_energy()``); the rest, and standard deviations, stand in ``info`` and ``arrays``.
+            (``get_potential_energy()``); the rest, and standard deviations, stand in ``info`` and ``arrays``. Of a
+            model of several data sets, ``info["data_set"]`` says whose head was read: their energies need not share a
+            zero.
 
         Raises:
             DataError: a structure has elements that the model does not know, or atoms that are too close.
@@ -50,7 +52,8 @@ class MaterialsModel(TrainedModel):
         for structure, atoms, values in zip(plain, many, predictor.predict(plain, gradients=gradients), strict=True):
             known = {name: value for name, value in values.items() if structure.volume or not name.startswith("stress")}
             labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
-            labeled.info = {**atoms.info, **{key: value for key, value in labeled.info.items() if key != "name"}}
+            own = {key: value for key, value in labeled.info.items() if key != "name"}
+            labeled.info = {**atoms.info, **own, **predictor.data_set(structure)}
             predicted.append(labeled)
         return predicted
 
@@ -72,7 +75,7 @@ class MaterialsModel(TrainedModel):
             fmax: largest force that is left, eV/A.
             max_steps: after which a structure is given up.
             dtype: ``float32`` or ``float64``, of what the model computes.
-            branch: the data set whose head is read; None takes the first.
+            branch: the data set whose head is read; None takes for each structure the first that knows its elements.
 
         Returns:
             Relaxed copies with their energies; ``info["relaxed"]`` says whether each has converged, and
@@ -83,10 +86,15 @@ class MaterialsModel(TrainedModel):
         """
         config = build(RelaxConfig, {"relax": "cell" if cell else "atoms", "fmax": fmax, "max_steps": max_steps})
         many, plain = _plain(structures)
-        relaxed = []
-        for atoms, one in zip(many, relax(self._predictor(dtype, branch), plain, config), strict=True):
+        predictor, relaxed = self._predictor(dtype, branch), []
+        for atoms, one in zip(many, relax(predictor, plain, config), strict=True):
             labeled = replace(one.structure, labels={"energy": np.asarray(one.energy)}).to_atoms()
-            labeled.info = {**atoms.info, RELAXED: one.converged, RELAX_STEPS: one.steps}
+            labeled.info = {
+                **atoms.info,
+                RELAXED: one.converged,
+                RELAX_STEPS: one.steps,
+                **predictor.data_set(one.structure),
+            }
             relaxed.append(labeled)
         return relaxed
 
@@ -103,7 +111,7 @@ class MaterialsModel(TrainedModel):
         Args:
             structures: one or more; they are not changed.
             dtype: ``float32`` or ``float64``, of what the model computes.
-            branch: the data set whose head is read; None takes the first.
+            branch: the data set whose head is read; None takes for each structure the first that knows its elements.
             keys: see :class:`~domains.materials.dynamics.langevin.DynamicsConfig`: ``temperature``, ``pressure``,
                 ``steps``, ``every``, ``time_step``, ``friction``, ``seed``, ...
 
@@ -112,11 +120,12 @@ class MaterialsModel(TrainedModel):
         """
         config = build(DynamicsConfig, keys)
         _, plain = _plain(structures)
-        trajectories: list[list[Atoms]] = [[] for _ in plain]
-        for snapshot in LangevinDynamics(MovingBatch(self._predictor(dtype, branch), plain), config).run():
+        predictor, trajectories = self._predictor(dtype, branch), [list[Atoms]() for _ in plain]
+        for snapshot in LangevinDynamics(MovingBatch(predictor, plain), config).run():
             for number, structure in enumerate(snapshot.structures):
                 atoms = replace(structure, labels={"energy": snapshot.energy[number]}).to_atoms()
                 atoms.info |= {"step": snapshot.step, "temperature": float(snapshot.temperature[number])}
+                atoms.info |= predictor.data_set(structure)
                 trajectories[number].append(atoms)
         return trajectories
 

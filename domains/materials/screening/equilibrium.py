@@ -28,7 +28,11 @@ class MemberModel(Protocol):
     statistics: MaterialsStatistics
     predicts: tuple[str, ...]
     cutoff: float
-    branch: int
+
+    @property
+    def branch(self) -> int:
+        """Returns the number of the data set whose head is read."""
+        ...
 
     def member_values(self, samples: Iterable[GraphSample], name: str) -> Float[Array, "member sample"]:
         """Returns one value of each structure by each member."""

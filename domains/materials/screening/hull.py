@@ -104,7 +104,7 @@ def read_hull(
     for file in locate(path):
         for _, one in read_structures(file):
             if {chemical_symbols[number] for number in one.elements} <= known:
-                read.append(replace(one, labels={}, branch=predictor.branch, name=one.formula))
+                read.append(replace(one, labels={}, name=one.formula))
             else:
                 left_out += 1
     if not read:

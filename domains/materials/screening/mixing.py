@@ -237,7 +237,7 @@ class Mixing:
             volume=drawn.sites.volume * a**3,
             relaxed=least.inside,
             order_missed=drawn.order_missed,
-            outside=self._outside(drawn.sites.sample(drawn.decorations[0], a), numbers["spread"]),
+            outside=self._outside(drawn.sites.sample(drawn.decorations[0], a, self.model.branch), numbers["spread"]),
         )
 
     def _statistics(self, drawn: AlloySample, alloy: Float[Array, "member decoration"]) -> dict[str, Any]:

@@ -49,7 +49,10 @@ def screen(loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
         ConfigError: the model cannot judge these alloys, or the folder exists and is not to be replaced.
         RunError: the disk is full.
     """
+    from ase.data import atomic_numbers
+
     model = Predictor(loaded, dtype=config.dtype, branch=config.branch)
+    model.keep_branch(atomic_numbers[symbol] for symbol in config.symbols)
     out = Path(config.out) if config.out else loaded.directory / "screens" / config.name
     about = {"run": str(loaded.directory), "weights": fingerprint(loaded)}
     return make_screen(model, config, out, about, calibration=loaded.fitted.calibration)
@@ -213,6 +216,8 @@ def _record(mixing: Mixing, config: ScreenConfig, about: dict[str, str], notes: 
 
 def _notes(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> Iterator[str]:
     """Yields what a reader of the table must know."""
+    if isinstance(mixing.model, Predictor):
+        yield from mixing.model.told_data_set()
     if mixing.members == 1:
         yield "no spread: a single model cannot tell what it does not know; train with task.members=4"
     elif mixing.calibration is None:

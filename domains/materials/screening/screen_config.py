@@ -49,7 +49,7 @@ class ScreenConfig:
         rank_by: ``free_energy`` (enthalpy - T ideal entropy), ``mixing_enthalpy``, ``above_hull`` (free energy above
             the hull of pure elements and other phases), or ``spread``, the most uncertain first.
         top: candidates that are printed and drawn as bars.
-        branch: of a model of several data sets: whose head is read; None takes the first.
+        branch: of a model of several data sets: whose head is read; None takes the first that knows all elements.
         dtype: ``float32`` or ``float64``.
         out: folder to make; None makes one within the run's folder.
         seed: of all that is drawn.

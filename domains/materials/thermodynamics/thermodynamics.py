@@ -74,6 +74,7 @@ def thermodynamics(loaded: LoadedModel, config: ThermodynamicsConfig) -> Command
     from ase.data import atomic_numbers
 
     predictor = Predictor(loaded, dtype=config.dtype, branch=config.branch)
+    predictor.keep_branch(atomic_numbers[symbol] for symbol in config.counts)
     sites = Sites(config.lattice, compact_repeats(config.lattice, config.atoms), predictor.cutoff)
     total = sum(config.counts.values())
     counts = atom_counts({symbol: count / total for symbol, count in config.counts.items()}, len(sites))
@@ -87,7 +88,7 @@ def thermodynamics(loaded: LoadedModel, config: ThermodynamicsConfig) -> Command
         sampling, new = sample(energy, kinds, shells(energy.structure, SHELLS), config, parts)
         seconds = time.monotonic() - started
         results = Results.of(sampling, config, sorted(set(kinds.tolist())), counts)
-        notes = list(results.notes())
+        notes = [*results.notes(), *predictor.told_data_set()]
         with atomic_directory(out) as folder:
             (folder / "thermodynamics.csv").write_text(results.table())
             record = {**results.to_dict(), "lattice_constant": round(energy.a, 5), "notes": notes}

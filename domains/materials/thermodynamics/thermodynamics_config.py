@@ -28,7 +28,7 @@ class ThermodynamicsConfig:
         sweeps: tried swaps an atom, of each chain.
         equilibration: share of the sweeps that is not averaged over.
         replicas: independent chains at each temperature; errors are told from how they differ.
-        branch: of a model of several data sets: whose head is read; None takes the first.
+        branch: of a model of several data sets: whose head is read; None takes the first that knows all elements.
         dtype: ``float32`` or ``float64``.
         out: folder to make; None makes one within the run's folder.
         seed: of all that is drawn.

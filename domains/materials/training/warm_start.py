@@ -28,8 +28,8 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
     kept: MaterialsStatistics = older.statistics
 
     references = torch.zeros(len(schema.branches), len(elements), dtype=statistics.references.dtype)
-    for row, branch in enumerate(schema.branches):
-        source_row = before.branches.index(branch) if branch in before.branches else 0
+    rows = [before.branches.index(branch) if branch in before.branches else 0 for branch in schema.branches]
+    for row, source_row in enumerate(rows):
         references[row, theirs] = kept.references[source_row].to(references)
         mine = statistics.references[row]
         known = mine != 0  # an element that this data set does not have has no reference of its own
@@ -42,12 +42,20 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
     def merged(old: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**fresh, **{name: value for name, value in old.items() if name in fresh}}
 
-    counts = torch.zeros(len(elements), dtype=references.dtype)
-    counts[theirs] += kept.element_counts
-    counts[ours] += statistics.element_counts
-    shortest = torch.full((len(elements), len(elements)), torch.inf, dtype=references.dtype)
-    shortest[theirs[:, None], theirs] = kept.shortest
-    shortest[ours[:, None], ours] = torch.minimum(shortest[ours[:, None], ours], statistics.shortest)
+    counts = torch.zeros_like(references)
+    counts[:, ours] = statistics.element_counts.to(counts)
+    shortest = torch.full((len(schema.branches), len(elements), len(elements)), torch.inf, dtype=references.dtype)
+    shortest[:, ours[:, None], ours] = statistics.shortest.to(shortest)
+    nowhere = counts.sum(0) == 0
+    for row, (branch, source_row) in enumerate(zip(schema.branches, rows, strict=True)):
+        # beside other data sets, a new one knows of the older model's elements only those that no data set has
+        inherits = len(rows) == 1 or branch in before.branches
+        kept_counts, kept_shortest = torch.zeros_like(counts[row]), torch.full_like(shortest[row], torch.inf)
+        kept_counts[theirs] = kept.element_counts[source_row].to(counts)
+        kept_shortest[theirs[:, None], theirs] = kept.shortest[source_row].to(shortest)
+        counts[row] += torch.where(nowhere | inherits, kept_counts, 0.0)
+        pairs = (nowhere[:, None] & nowhere) | inherits
+        shortest[row] = torch.minimum(shortest[row], torch.where(pairs, kept_shortest, torch.inf))
     return FittedData(
         replace(schema, elements=elements, avg_num_neighbors=before.avg_num_neighbors),
         replace(

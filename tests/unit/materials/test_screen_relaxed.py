@@ -27,7 +27,7 @@ class EAMPredictor(Predictor):
     """The potential as a predictor; members scale its energies."""
 
     def __init__(self, scales=(1.0,)):
-        self.schema, self.statistics, self.branch, self.scales = SCHEMA, statistics(), 0, scales
+        self.schema, self.statistics, self._branch, self.scales = SCHEMA, statistics(), 0, scales
         self.cutoff, self.dtype, self.device, self.model = eam.reach(NUMBERS), torch.float64, torch.device("cpu"), None
         self.config = SimpleNamespace(has_gradients=True, members=len(scales), targets={"energy": None})
         self.predicts, self.has_spread = ("energy", "forces", "stress"), len(scales) > 1

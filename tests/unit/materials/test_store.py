@@ -118,7 +118,7 @@ def test_statistics_are_those_of_the_training_split(store, frames):
     for row, one in enumerate(store.schema.elements):
         for column, other in enumerate(store.schema.elements):
             shortest = distances[(kinds[0] == one) & (kinds[1] == other)].min()
-            np.testing.assert_allclose(statistics.shortest[row, column], shortest, atol=1e-6)
+            np.testing.assert_allclose(statistics.shortest[0, row, column], shortest, atol=1e-6)
 
 
 def test_statistics_go_through_tensors(store):

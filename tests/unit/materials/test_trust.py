@@ -66,7 +66,7 @@ def test_a_pair_that_never_met_is_told_once():
 
 
 def test_an_element_without_atoms_in_training_is_named_and_not_its_pairs_too():
-    shortest = statistics().shortest.clone()
+    shortest = statistics().shortest[0].clone()
     shortest[2], shortest[:, 2] = torch.inf, torch.inf
     unseen = statistics(element_counts=torch.tensor([5.0, 5.0, 0.0]).double(), shortest=shortest)
     (reason,) = outside(crystal(Cu=0, Pd=1), SCHEMA, unseen)

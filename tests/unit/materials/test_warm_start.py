@@ -48,9 +48,18 @@ def test_units_and_elements_of_the_older_model_are_kept():
     assert found.statistics.force_rms == 0.7
     # an element that a data set lacks has the older model's reference, or none
     assert found.statistics.references.tolist() == [[-4.0, -3.5, 0.0], [-4.0, -9.0, -8.0]]
-    assert found.statistics.element_counts.tolist() == [1.0, 2.0, 1.0]
+    # nickel is in no data set; copper and gold are known where there are some of them
+    assert found.statistics.element_counts.tolist() == [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+    assert found.statistics.shortest[0].tolist() == [[2.0, np.inf, np.inf], [np.inf, 1.5, np.inf], [np.inf] * 3]
+    assert found.statistics.shortest[1].tolist() == [[2.0, np.inf, np.inf], [np.inf, 1.5, 1.5], [np.inf, 1.5, 1.5]]
+
+
+def test_a_data_set_of_the_older_model_keeps_what_was_known_of_it():
+    older = trained((28, 29), [[-4.0, -3.0]], rms=0.7, neighbors=40.0, shortest=2.0)
+    found = warm_start(trained((29, 79), [[-3.5, -8.0]], 2.0, 55.0, 1.5), older)
+    assert found.statistics.element_counts.tolist() == [[1.0, 2.0, 1.0]]
     expected = [[2.0, 2.0, np.inf], [2.0, 1.5, 1.5], [np.inf, 1.5, 1.5]]
-    assert found.statistics.shortest.tolist() == expected
+    assert found.statistics.shortest[0].tolist() == expected
 
 
 @pytest.fixture(scope="module")
