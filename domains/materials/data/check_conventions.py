@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 from jaxtyping import Float, Int
 
-from domains.materials.data.composition import element_counts
+from domains.materials.data.composition import by_data_set, element_counts
 from domains.materials.data.pair_fit import PairFeatures, correlation, fit, pair_features
 from domains.materials.data.references import isolated_atoms
 from domains.materials.data.statistics import ranges
@@ -78,7 +78,8 @@ def _energy_slope(
     volume = np.abs(np.linalg.det(arrays.cell[indices[known]]))[:, None] / atoms
     shares = counts / atoms
     pairs = [shares[:, [place]] * shares[:, place + 1 :] for place in range(shares.shape[1])]
-    known_to = np.concatenate([shares, shares * volume, shares * volume**2, volume**3, *pairs], axis=1)
+    own = by_data_set(shares, arrays.branch[indices[known]])
+    known_to = np.concatenate([own, shares * volume, shares * volume**2, volume**3, *pairs], axis=1)
     if len(expected) < 2 * known_to.shape[1]:
         return 1.0, 0.0
     expected, given = (
@@ -146,7 +147,7 @@ def _sizes(arrays: Arrays, elements: tuple[int, ...]) -> Iterator[str]:
     if len(having) < FEWEST or atoms.max() < 1.5 * atoms.min():
         return
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)[having]
-    energies, shares = arrays.labels["energy"][having], counts / atoms[:, None]
+    energies, shares = arrays.labels["energy"][having], by_data_set(counts / atoms[:, None], arrays.branch[having])
     misfits = []
     for values in (energies / atoms, energies):
         rest = values - shares @ np.linalg.lstsq(shares, values, rcond=None)[0]

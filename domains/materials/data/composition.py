@@ -31,6 +31,17 @@ def element_counts(atomic_numbers: np.ndarray, atom_offsets: np.ndarray, element
     return counts
 
 
+def by_data_set(counts: np.ndarray, branch: np.ndarray) -> np.ndarray:
+    """Returns counts or shares of elements, (structure, element), with columns of its own for each data set,
+    (structure, branch element): energies of different data sets need not share a zero.
+
+    Args:
+        branch: number of the data set of each structure.
+    """
+    own = branch[:, None] == np.unique(branch)
+    return (own[:, :, None] * counts[:, None]).reshape(len(counts), -1)
+
+
 def systems(counts: np.ndarray, symbols: tuple[str, ...]) -> list[str]:
     """Names the chemical system of each structure, e.g. ``Mo-Nb``: its elements in alphabetical order."""
     names: dict[bytes, str] = {}

@@ -56,10 +56,26 @@ class _Beside(NamedTuple):
 
 
 class NormalEquations:
-    """Adds up the normal equations of a fit, and the energies that fix its shift."""
+    """Adds up the normal equations of a fit, and the energies that fix its shift.
 
-    def __init__(self, elements: Sequence[int], reach: float, kind: Kind, repulsion: ScreenedRepulsion | None) -> None:
+    Args:
+        elements: atomic numbers, increasing.
+        reach: where the potential ends, A.
+        kind: of the potential.
+        repulsion: what stands beside it.
+        num_branches: data sets, each of which has its own zero of energy.
+    """
+
+    def __init__(
+        self,
+        elements: Sequence[int],
+        reach: float,
+        kind: Kind,
+        repulsion: ScreenedRepulsion | None,
+        num_branches: int = 1,
+    ) -> None:
         self.elements, self.reach, self.repulsion = torch.tensor(elements), reach, repulsion
+        self.num_branches = num_branches
         self.columns = EMBEDDINGS[kind]
         count = len(elements)
         upper = torch.triu_indices(count, count, 1)
@@ -93,9 +109,10 @@ class NormalEquations:
         self.labels.append(torch.where(has, labels / batch.num_atoms, torch.nan))
         self.rows += len(wanted)
         self.squares += float(wanted.square().sum())
-        counts = torch.zeros(batch.num_samples, len(self.elements)).double()
-        counts.index_put_((batch.graph_index, places), torch.ones(()).double(), accumulate=True)
-        self.composition.append(counts / batch.num_atoms[:, None])
+        counts = torch.zeros(batch.num_samples, self.num_branches, len(self.elements)).double()
+        branch = batch.branch[batch.graph_index]
+        counts.index_put_((batch.graph_index, branch, places), torch.ones(()).double(), accumulate=True)
+        self.composition.append(counts.flatten(1) / batch.num_atoms[:, None])
 
     def _add_virials(
         self,
@@ -201,8 +218,8 @@ class NormalEquations:
         shares, features, labels = torch.cat(self.composition), torch.cat(self.energies), torch.cat(self.labels)
         known = labels.isfinite()
         gram, right = self.gram, self.right
-        if known.sum() > len(self.elements):
-            # what composition explains is left to the reference energies
+        if known.sum() > shares.any(0).sum():
+            # what composition explains, in each data set apart, is left to the reference energies
             both = torch.cat([features[known], labels[known, None]], dim=1)
             both = both - shares[known] @ torch.linalg.pinv(shares[known]) @ both
             weight = ENERGY_WEIGHT * self.rows / len(both)
@@ -219,7 +236,7 @@ class NormalEquations:
         solution = flat[: self.num_pairs].unflatten(0, (-1, FUNCTIONS))
         count = len(self.elements)
         corrections = CORRECTION * solution[self.pairs.clamp(min=0)] * (self.pairs >= 0)[:, :, None]
-        shift = torch.linalg.pinv(shares) @ (features @ flat)
+        shift = (torch.linalg.pinv(shares) @ (features @ flat)).unflatten(0, (self.num_branches, count))
         reach = torch.tensor(self.reach).double()
         scale = torch.tensor(max(self.left_by(flat), LEAST_SCALE**2)).double().sqrt()
         embedding = flat[self.num_pairs :].unflatten(0, (count, -1))

@@ -83,7 +83,7 @@ def _fitted(
     kind: Kind,
     repulsion: ScreenedRepulsion | None,
 ) -> NormalEquations:
-    fit = NormalEquations(store.schema.elements, reach, kind, repulsion)
+    fit = NormalEquations(store.schema.elements, reach, kind, repulsion, len(store.schema.branches))
     for numbers in _blocks(store.arrays.num_edges[chosen]):
         samples = [store.sample(int(index)) for index in chosen[numbers]]
         fit.add(collate(samples, store.schema.labels, torch.float64))

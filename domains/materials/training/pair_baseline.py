@@ -45,7 +45,8 @@ class PairBaseline:
         elements: coefficients of each element's functions, eV.
         corrections: of each pair's, symmetric and zero for like pairs.
         embedding: of what each element gains by its surroundings, eV; as many columns as the kind has.
-        shift: energy that an atom of each element has of it on average, which is left to the reference energies, eV.
+        shift: energy that an atom of each element has of it on average in each data set, which is left to the
+            reference energies, eV; one row holds for all data sets, as in runs of before.
         reach: where it ends, A.
         scale: rms of what it leaves of a force component, eV/A: the unit of what the network says, which so stays small
             where nothing holds it.
@@ -54,22 +55,27 @@ class PairBaseline:
     elements: Float[Tensor, "element function"]
     corrections: Float[Tensor, "element element function"]
     embedding: Float[Tensor, "element density"]
-    shift: Float[Tensor, "element"]
+    shift: Float[Tensor, "branch element"]
     reach: Float[Tensor, ""]
     scale: Float[Tensor, ""]
 
     @classmethod
     def from_tensors(cls, parts: Mapping[str, Tensor]) -> PairBaseline:
-        """Returns what :meth:`to_tensors` gave, also before there were embedded atoms."""
+        """Returns what :meth:`to_tensors` gave, also before there were embedded atoms and several data sets."""
         nothing = parts["elements"].new_zeros(len(parts["elements"]), 0)
-        return cls(**{"embedding": nothing, **parts})
+        return cls(**{"embedding": nothing, **parts, "shift": torch.atleast_2d(parts["shift"])})
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Returns its parts by name, as statistics keep them."""
         return dict(vars(self))
 
-    def for_elements(self, before: Sequence[int], after: Sequence[int]) -> PairBaseline:
-        """Returns it for a longer table of elements; new ones have the functions of those that they are most like."""
+    def for_elements(self, before: Sequence[int], after: Sequence[int], branches: Sequence[int] = (0,)) -> PairBaseline:
+        """Returns it for a longer table of elements; new ones have the functions of those that they are most like.
+
+        Args:
+            before, after: atomic numbers of the tables.
+            branches: for each of the new data sets, the number of the old one whose shift it has.
+        """
         likest = [number if number in before else likest_element(number, before) for number in after]
         rows = torch.tensor([list(before).index(number) for number in likest])
         return replace(
@@ -77,7 +83,7 @@ class PairBaseline:
             elements=self.elements[rows],
             corrections=self.corrections[rows[:, None], rows],
             embedding=self.embedding[rows],
-            shift=self.shift[rows],
+            shift=self.shift[[branch if len(self.shift) > 1 else 0 for branch in branches]][:, rows],
         )
 
 
@@ -134,7 +140,8 @@ def evaluate(
             values = surroundings(moved, scale, reach, batch, baseline.embedding.shape[1])
             energies = energies + (baseline.embedding.to(moved)[places] * values).sum(1)
         pull = torch.autograd.grad(energies.sum(), moved)[0] if gradients else None
-    return PairResult(energies.detach() - baseline.shift.to(energies)[places], pull)
+    branch = batch.branch[batch.graph_index] if len(baseline.shift) > 1 else torch.zeros_like(places)
+    return PairResult(energies.detach() - baseline.shift.to(energies)[branch, places], pull)
 
 
 def bells(

@@ -62,7 +62,7 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
             statistics,
             references=references,
             bonding=bonding,
-            pair=_pair(kept, before.elements, elements),
+            pair=_pair(kept, before.elements, elements, rows),
             avg_num_neighbors=kept.avg_num_neighbors,
             element_counts=counts,
             shortest=shortest,
@@ -73,6 +73,8 @@ def warm_start(new: FittedData, older: FittedData) -> FittedData:
     )
 
 
-def _pair(kept: MaterialsStatistics, before: Sequence[int], after: Sequence[int]) -> Mapping[str, Tensor]:
+def _pair(
+    kept: MaterialsStatistics, before: Sequence[int], after: Sequence[int], branches: Sequence[int]
+) -> Mapping[str, Tensor]:
     """Returns the potential of pairs that weights were trained above, for more elements."""
-    return PairBaseline.from_tensors(kept.pair).for_elements(before, after).to_tensors() if kept.pair else {}
+    return PairBaseline.from_tensors(kept.pair).for_elements(before, after, branches).to_tensors() if kept.pair else {}

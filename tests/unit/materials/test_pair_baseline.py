@@ -32,7 +32,7 @@ from sciml.nn.repulsion import ScreenedRepulsion
 from sciml.run.loaded import read_fitted
 from sciml.run.spec import spec_of_run
 
-from .alloy_files import alloy
+from .alloy_files import alloy, extxyz, relabeled
 
 pytestmark = pytest.mark.filterwarnings("ignore::domains.materials.inference.calculator.OutsideTrainingSet")
 PAIR, MEAM = "task.baseline=pair", "task.baseline=meam"
@@ -224,6 +224,28 @@ def test_it_ends_smoothly_at_its_reach(fitted):
     assert not values[lengths >= 5.0].any()
     slopes = values.diff() / 1e-3
     assert slopes.diff().abs().max() / 1e-3 < 1.0
+
+
+def test_data_sets_with_other_zeros_of_energy_give_the_same_potential(tmp_path):
+    """Two halves of one set, then with energies of the second moved by some eV an atom of each element."""
+    frames = [alloy(n, (("Cu",), ("Ni",), ("Cu", "Ni"))[n % 3]) for n in range(60)]
+    moved = [
+        relabeled(atoms, energy=atoms.get_potential_energy() + float(np.select(
+            [atoms.numbers == 28, atoms.numbers == 29], [-41000.0, -45.0]).sum()))
+        for atoms in frames[30:]
+    ]  # fmt: skip
+    first, splits = extxyz(tmp_path / "a.extxyz", frames[:30]), {"train": 1.0, "valid": 0.0, "test": 0.0}
+    found = []
+    for name, second in (("same", frames[30:]), ("moved", moved)):
+        path = {"a": first, "b": extxyz(tmp_path / f"{name}.extxyz", second)}
+        config = PrepareConfig(path=path, out=str(tmp_path / name), splits=splits, check_units=False)
+        store = MaterialsStore.open(prepare(config))
+        found.append((store, fit_pair_baseline(store, 5.0, "eam")))
+    (same, expected), (other, baseline) = found
+    torch.testing.assert_close(baseline.embedding, expected.embedding, rtol=1e-3, atol=1e-4)
+    assert baseline.shift.shape == (2, 2)
+    forces, _ = judged(baseline, other, same, np.arange(60))
+    assert forces < 0.2
 
 
 def test_few_forces_give_none(store):
