@@ -26,7 +26,7 @@ BY_NAME = {"vasprun": "vasp-xml", "OUTCAR": "vasp-out"}
 TEXT_SUFFIXES = ("", ".txt", ".dat", ".lsms", ".out")
 KNOWN = (
     "extxyz, ASE's db, json, traj and aselmdb, vasprun.xml, OUTCAR, JSON of pymatgen and FitSNAP, npz, HDF5, "
-    "folders of DeepMD-kit, MLIP and AtomEye cfg, LSMS text"
+    "folders of DeepMD-kit, MLIP and AtomEye cfg, LAMMPS dumps, LSMS text"
 )
 """Formats, for messages."""
 SNIFFED_CHARACTERS = 4096

@@ -20,6 +20,7 @@ from domains.materials.data.readers.extxyz import read_extxyz
 from domains.materials.data.readers.files import KNOWN, format_of, locate
 from domains.materials.data.readers.json_records import read_json_structures
 from domains.materials.data.readers.labeled_frames import LabeledFrames
+from domains.materials.data.readers.lammps import DATA, DUMPS, read_lammps
 from domains.materials.data.readers.lsms import read_lsms
 from domains.materials.data.readers.mtp import read_mtp
 from domains.materials.data.structure import Structure
@@ -43,7 +44,8 @@ class ReadOptions:
         format: ASE's name of the format, or ``mtp``, ``lsms``, ``json``, ``npz``, ``hdf5``, ``aselmdb``, ``deepmd``;
             null tells by name and content.
         group_key: what a structure's group is called; null takes ``group`` or ``config_type``, or the file's name.
-        species: elements of the types 0, 1, ... in ``.cfg`` of MLIP.
+        species: elements of the types in ``.cfg`` of MLIP, dumps and data files of LAMMPS, and systems of DeepMD-kit,
+            in the order of their numbers, where the file does not name them.
         cell: three lengths or vectors, A, for LSMS, whose files have none.
         length_unit: of positions in LSMS: Bohr or A.
         skip_bad: whether structures that cannot be (atoms at one place, values that are no numbers, files cut off)
@@ -161,7 +163,12 @@ def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
         "cfg": lambda: itertools.islice(_atom_eye(file), start, None),
         "db": lambda: itertools.islice(_database(file), start, None),
     }
-    return own[kind]() if kind in own else itertools.islice(_by_ase(file, kind), start, None)
+    if kind in own:
+        return own[kind]()
+    named = _named_by_ase(file) if kind is None else kind
+    if named in (*DUMPS, DATA):
+        return read_lammps(file, named, options.species, start)
+    return itertools.islice(_by_ase(file, named), start, None)
 
 
 def _refuse_pickles(file: str, kind: str | None) -> None:
@@ -178,15 +185,21 @@ def _refuse_pickles(file: str, kind: str | None) -> None:
         )
 
 
-def _by_ase(file: str, kind: str | None) -> Iterator[Atoms]:
-    from ase.io import iread
+def _named_by_ase(file: str) -> str:
+    """Returns ASE's name of a file's format."""
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-    if kind is None:
-        with contextlib.suppress(UnknownFileTypeError):
-            kind = filetype(file)
-        if kind not in ioformats:  # an ending is taken for a format's name
-            raise DataError(f"{file}: a format that is not known; known are {KNOWN}, and what ASE reads")
+    kind = None
+    with contextlib.suppress(UnknownFileTypeError):
+        kind = filetype(file)
+    if kind not in ioformats:  # an ending is taken for a format's name
+        raise DataError(f"{file}: a format that is not known; known are {KNOWN}, and what ASE reads")
+    return str(kind)
+
+
+def _by_ase(file: str, kind: str) -> Iterator[Atoms]:
+    from ase.io import iread
+
     return iter(iread(file, index=":", format=kind))
 
 
