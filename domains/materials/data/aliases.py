@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from domains.materials.data.labels import PER_ATOM, VIRIAL, LabelSpec
+from domains.materials.data.labels import PER_ATOM, VIRIAL, LabelSpec, Stated
 
 SOURCES = (
     "ref", "reference", "dft", "vasp", "qm", "pbe", "pbesol", "r2scan", "scan", "lda", "rpbe", "castep", "aims", "cp2k",
@@ -34,7 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "charges": ("charges", "charge", "atomic_charges"),
 }
 """Names of each label, in order of preference."""
-_PER_ATOM = re.compile(r"^(?:energy|total_energy|e|e_tot)_?per_?atom$")
+_PER_ATOM = re.compile(r"^(?:energy|energies|total_energy|e|e_tot)_?per_?atom$")
 
 
 class Meaning(NamedTuple):
@@ -66,7 +66,9 @@ def meaning(key: str) -> Meaning | None:
     return None
 
 
-def usual_labels(entries: Mapping[str, Any], num_atoms: int, volume: float) -> dict[str, LabelSpec]:
+def usual_labels(
+    entries: Mapping[str, Any], num_atoms: int, volume: float, stated: Mapping[str, Stated] | None = None
+) -> dict[str, LabelSpec]:
     """Returns where the labels of a structure stand that it has under any usual name.
 
     Of several entries that may be a label that of a named method is taken (``REF_energy`` before ``energy``), else
@@ -75,16 +77,22 @@ def usual_labels(entries: Mapping[str, Any], num_atoms: int, volume: float) -> d
     Args:
         entries: all that a structure carries, by name.
         volume: of its cell, A^3; zero where there is none.
+        stated: what the file says of its entries, by name.
     """
+    stated = stated or {}
     best: dict[str, tuple[tuple[bool, int], str, str | None]] = {}
     for key, value in entries.items():
-        means = meaning(key)
+        means = _stated_meaning(stated.get(key)) or meaning(key)
         if means is None or (key != means.label and not _fits(means, value, num_atoms, volume)):
             continue
         candidate = (means.rank, key, means.unit)
         if means.label not in best or candidate[0] < best[means.label][0]:
             best[means.label] = candidate
-    return {label: LabelSpec(label, key, unit) for label, (_, key, unit) in best.items()}
+    return {label: LabelSpec(label, key, unit).as_stated(stated.get(key)) for label, (_, key, unit) in best.items()}
+
+
+def _stated_meaning(stated: Stated | None) -> Meaning | None:
+    return Meaning(stated.label, None, (True, 0)) if stated is not None and stated.label is not None else None
 
 
 def _fits(means: Meaning, value: Any, num_atoms: int, volume: float) -> bool:

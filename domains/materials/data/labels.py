@@ -7,9 +7,9 @@ in kbar with the other sign and in the order xx, yy, zz, xy, yz, zx.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from sciml.core.errors import ConfigError, DataError
 
 GRAPH, NODE = "graph", "node"
 CONVENTIONS = ("ase", "vasp")
+VASP_SIGN = "vasp's sign"
+"""A convention that files have and nobody states: VASP's sign in ASE's order."""
 VASP_ORDER = [0, 1, 2, 4, 5, 3]
 """Where ASE's yz, xz, xy stand among VASP's xx, yy, zz, xy, yz, zx."""
 PER_ATOM = "/atom"
 VIRIAL = "virial eV"
 
+ANGSTROMS = {"A": 1.0, "Bohr": 0.529177210903, "nm": 10.0}
 UNITS = {
     "energy": "eV",
     "forces": "eV/A",
@@ -52,6 +55,22 @@ SHAPES: dict[str, tuple[int, ...]] = {
 """Shape of one value: a structure's for graph labels, an atom's for node labels."""
 
 
+class Stated(NamedTuple):
+    """Holds what a file, or the usage of its format, says of one of its entries.
+
+    Attributes:
+        unit: None where it is the suite's own.
+        convention: of stress, as in :class:`LabelSpec`.
+        label: the label that it is, where its name alone does not tell.
+        assumed: whether usage says it, and not the file.
+    """
+
+    unit: str | None = None
+    convention: str | None = None
+    label: str | None = None
+    assumed: bool = False
+
+
 @dataclass(frozen=True)
 class LabelSpec:
     """Says where a label comes from.
@@ -60,13 +79,30 @@ class LabelSpec:
         name: what the suite calls it.
         key: what the file calls it.
         unit: as in the file; None where it is the suite's own.
-        convention: of stress: ``ase`` for ASE's sign and order, ``vasp`` for VASP's.
+        convention: of stress: ``ase`` for ASE's sign and order, ``vasp`` for VASP's; None is VASP's for kilobars, which
+            come from there, and else ASE's.
+        assumed: whether nobody has stated the unit.
     """
 
     name: str
     key: str
     unit: str | None = None
-    convention: str = "ase"
+    convention: str | None = None
+    assumed: bool = False
+
+    def as_stated(self, stated: Stated | None) -> LabelSpec:
+        """Returns it with what the file says of the entry; what the user has said comes first."""
+        if stated is None:
+            return self
+        same = self.unit in (None, stated.unit)
+        convention = stated.convention if self.convention is None and same else self.convention
+        if self.unit is not None:
+            return replace(self, convention=convention)
+        return replace(self, unit=stated.unit, convention=convention, assumed=stated.assumed)
+
+    @property
+    def _convention(self) -> str:
+        return self.convention or ("vasp" if self.unit == "kbar" else "ase")
 
     def to_suite(self, value: np.ndarray, num_atoms: int, volume: float) -> np.ndarray:
         """Converts a value to the suite's unit, sign and shape."""
@@ -78,20 +114,20 @@ class LabelSpec:
         return value * factor
 
     def _stress(self, value: np.ndarray, volume: float) -> np.ndarray:
-        order = VASP_ORDER if self.convention == "vasp" else slice(None)
+        order = VASP_ORDER if self._convention == "vasp" else slice(None)
         matrix = stress_matrix(value[order]) if value.shape == (6,) else value.reshape(3, 3)
         if self.unit == VIRIAL:
             return -matrix / volume
-        sign = -1.0 if self.convention == "vasp" else 1.0
+        sign = 1.0 if self._convention == "ase" else -1.0
         return sign * matrix * factors("stress").get(self.unit or "", 1.0)
 
     def describe(self) -> str:
         """Describes source, unit and sign in words, for the log."""
         unit = self.unit or UNITS.get(self.name, "as in the file")
-        assumed = " (assumed)" if self.unit is None and self.name in UNITS else ""
+        assumed = " (assumed)" if self.assumed or (self.unit is None and self.name in UNITS) else ""
         text = f"{self.name} from {self.key!r} in {unit}{assumed}"
         if self.name == "stress":
-            opposite = self.convention == "vasp" or self.unit == VIRIAL
+            opposite = self._convention != "ase" or self.unit == VIRIAL
             text += f", {'the opposite of ' if opposite else ''}ASE's sign, kept as eV/A^3 with ASE's sign"
         elif self.unit not in (None, UNITS.get(self.name)):
             text += f", kept in {UNITS[self.name]}" if self.name in UNITS else ""
@@ -101,7 +137,7 @@ class LabelSpec:
 @cache
 def factors(name: str) -> Mapping[str, float]:
     """Returns the units of a label that can be converted, each with its value in the suite's unit."""
-    from ase.units import Bohr, GPa, Hartree, Ry, kcal, kJ, mol
+    from ase.units import GPa, Hartree, Ry, kcal, kJ, mol
 
     energies = {"eV": 1.0, "meV": 1e-3, "Ha": Hartree, "Ry": Ry, "kJ/mol": kJ / mol, "kcal/mol": kcal / mol}
     per_atom = {f"{unit}{PER_ATOM}": value for unit, value in energies.items()}
@@ -109,13 +145,9 @@ def factors(name: str) -> Mapping[str, float]:
         "energy": energies | per_atom,
         "mixing_enthalpy": per_atom,
         "forces": {
-            "eV/A": 1.0,
-            "meV/A": 1e-3,
-            "Ha/Bohr": Hartree / Bohr,
-            "Ry/Bohr": Ry / Bohr,
-            "kcal/mol/A": kcal / mol,
+            f"{unit}/{length}": value / size for length, size in ANGSTROMS.items() for unit, value in energies.items()
         },
-        "stress": {"eV/A^3": 1.0, "GPa": GPa, "kbar": 0.1 * GPa, VIRIAL: 1.0},
+        "stress": {"eV/A^3": 1.0, "GPa": GPa, "kbar": 0.1 * GPa, "bar": 1e-4 * GPa, "Pa": 1e-9 * GPa, VIRIAL: 1.0},
         "magnetic_moments": {"muB": 1.0},
         "charges": {"e": 1.0},
     }
@@ -148,9 +180,9 @@ def parse_labels(labels: Mapping[str, Any] | None, key: str = "labels") -> tuple
         unit = options.get("unit")
         if unit is not None and factors(name):
             one_of(unit, factors(name), f"{here}.unit")
-        # kilobars come from VASP, and VASP's own come with VASP's sign
-        convention = options.get("convention", "vasp" if unit == "kbar" else "ase")
-        one_of(convention, CONVENTIONS, f"{here}.convention")
+        convention = options.get("convention")
+        if convention is not None:
+            one_of(convention, CONVENTIONS, f"{here}.convention")
         specs[name] = LabelSpec(name, str(options.get("key", name)), unit, convention)
     return specs, unwanted
 

@@ -7,13 +7,15 @@ Elements are one list for all frames or one for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.aliases import meaning
+from domains.materials.data.labels import ANGSTROMS, PER_ATOM, Stated
 from domains.materials.data.readers.deepmd import deepmd_frames
-from domains.materials.data.readers.frames import make_atoms, text
+from domains.materials.data.readers.frames import make_atoms, state_units, text
 from sciml.core.errors import DataError
 from sciml.data.hdf5_check import check_hdf5
 
@@ -24,9 +26,9 @@ Array = np.ndarray
 POSITIONS = ("positions", "coordinates", "coords", "coord", "pos", "R", "conformations")
 SPECIES = ("atomic_numbers", "numbers", "species", "nuclear_charges", "elements", "symbols", "types", "atoms", "z", "Z")
 CELLS = ("cell", "cells", "lattice", "lattices", "box")
-SHORT = {"E": "energy", "F": "forces", "e": "energy", "f": "forces", "energies": "energy", "stresses": "stress"}
-KCAL = 0.0433641
-"""eV of a kcal/mol."""
+FILLING = (0, -1)
+ENERGIES = ("E", "e")
+"""Names of an energy that are too short to mean one elsewhere."""
 
 
 def read_npz(file: str, start: int = 0) -> Iterator[Atoms]:
@@ -98,29 +100,46 @@ def _frames_of(arrays: Mapping[str, Array], file: str, name: str, start: int) ->
         raise DataError(f"{where}: it holds {', '.join(arrays)}; needed are {_wanted()}")
     positions, species, box = np.asarray(arrays[place]), np.asarray(arrays[kind]), _named(arrays, CELLS)
     positions = positions[None] if positions.ndim == 2 else positions
-    frames, atoms = positions.shape[:2]
-    scale, length = _units(arrays)
-    rest = {SHORT.get(key, key): value for key, value in arrays.items() if key not in (place, kind, box, "pbc")}
+    frames = len(positions)
+    energy, length = _units(arrays)
+    rest = {key: value for key, value in arrays.items() if key not in (place, kind, box, "pbc")}
+    stated, angstroms = _stated(rest, energy, length), ANGSTROMS[length or "A"]
     single = np.asarray(arrays[place]).ndim == 2
     for number in range(start, frames):
         kinds = species if species.ndim == 1 else species[number]
         there = np.array([_is_atom(one) for one in kinds])  # those of smaller structures are filled up with zeros
         cell = None if box is None else _row(np.asarray(arrays[box]), frames, number, single, 2)
         pbc = None if "pbc" not in arrays else _row(np.asarray(arrays["pbc"]), frames, number, single, 1)
-        entries = {key: _entry(value, frames, number, single, atoms, there) for key, value in rest.items()}
+        entries = {key: _entry(key, value, frames, number, single, there) for key, value in rest.items()}
         known = {key: value for key, value in entries.items() if value is not None}
-        for label in {"energy", "forces"} & known.keys():
-            known[label] = known[label] * scale / (length if label == "forces" else 1.0)
-        cell = None if cell is None or not np.isfinite(cell).all() else cell * length
-        yield make_atoms(kinds[there], positions[number][there] * length, cell, pbc=pbc, entries=known)
+        cell = None if cell is None or not np.isfinite(cell).all() else cell * angstroms
+        made = make_atoms(kinds[there], positions[number][there] * angstroms, cell, pbc=pbc, entries=known)
+        state_units(made, stated)
+        yield made
 
 
-def _units(arrays: Mapping[str, Array]) -> tuple[float, float]:
-    """Returns what an energy is in eV and a length in A; kcal/mol where a file says so, or is of the rMD17 set."""
+def _units(arrays: Mapping[str, Array]) -> tuple[str | None, str | None]:
+    """Returns the units of energies and lengths; kcal/mol where a file says so, or is of the rMD17 set, and None where
+    it says none that differs from the suite's.
+    """
     said = " ".join(text(np.asarray(arrays[name]).item()) for name in ("e_unit", "r_unit") if name in arrays).lower()
     kcal = "kcal" in said or "old_indices" in arrays or "old_energies" in arrays
     hartree = "hartree" in said
-    return (KCAL if kcal else 27.211386 if hartree else 1.0), (0.529177 if "bohr" in said else 1.0)
+    return ("kcal/mol" if kcal else "Ha" if hartree else None), ("Bohr" if "bohr" in said else None)
+
+
+def _stated(names: Iterable[str], energy: str | None, length: str | None) -> dict[str, Stated]:
+    """Returns what a file says of its energies and forces, in the units that it has."""
+    stated = {name: Stated(energy, label="energy") for name in names if name in ENERGIES}
+    if energy is None and length is None:
+        return stated
+    for name in names:
+        means = meaning(name)
+        if means is not None and means.label == "energy":
+            stated[name] = Stated(f"{energy or 'eV'}{PER_ATOM if means.unit else ''}")
+        elif means is not None and means.label == "forces":
+            stated[name] = Stated(f"{energy or 'eV'}/{length or 'A'}")
+    return stated
 
 
 def _row(array: Array, frames: int, number: int, single: bool, dims: int) -> Array:
@@ -128,15 +147,27 @@ def _row(array: Array, frames: int, number: int, single: bool, dims: int) -> Arr
     return array[number] if not single and array.ndim == dims + 1 and len(array) == frames else array
 
 
-def _entry(value: Array, frames: int, number: int, single: bool, atoms: int, there: Array) -> Any:
-    array = np.asarray(value)
+def _entry(name: str, value: Array, frames: int, number: int, single: bool, there: Array) -> Any:
+    """Returns a frame's own part of an entry, without the atoms that smaller structures are filled up with."""
+    array, atoms = np.asarray(value), len(there)
     if array.dtype.kind not in "fiub":
         whole = array.ravel()
         return text(whole[0]) if whole.size == 1 and text(whole[0]) != "None" else None
     own = array if single or array.ndim == 0 or len(array) != frames else array[number]
-    if own.ndim and len(own) == atoms and not there.all():
+    if own.ndim and len(own) == atoms and not there.all() and _is_of_atoms(name, own, there):
         own = own[there]
     return own.item() if own.size == 1 and own.ndim <= 1 and atoms > 1 else own
+
+
+def _is_of_atoms(name: str, own: Array, there: Array) -> bool:
+    """Says whether as many values as atoms belong to these: a stress may have as many. Where the name does not tell,
+    zeros, minus ones or no numbers stand where there are no atoms.
+    """
+    means = meaning(name)
+    if means is not None and means.label in ("forces", "stress"):
+        return means.label == "forces"
+    filled = own[~there]
+    return filled.dtype.kind not in "fiu" or bool((~np.isfinite(filled) | np.isin(filled, FILLING)).all())
 
 
 def _named(arrays: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from domains.materials.data.readers.frames import from_virial, make_atoms, text
+from domains.materials.data.readers.frames import make_atoms, text
 from sciml.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,17 +78,15 @@ def deepmd_frames(arrays: Mapping[str, Any], where: str = "") -> Iterator[Atoms]
             raise DataError(f"{where}: type {kinds.max()} is none of the {len(names)} in type_map.raw")
         there = kinds >= 0
         box = None if arrays.get("nopbc") is not None or "box" not in arrays else arrays["box"][number]
-        results: dict[str, Any] = {}
+        entries = {name: arrays[name][number] for name in LABELS[5:] if name in arrays}
         if "energy" in arrays:
-            results["energy"] = float(np.ravel(arrays["energy"][number])[0])
+            entries["energy"] = float(np.ravel(arrays["energy"][number])[0])
         if "force" in arrays:
-            results["forces"] = np.reshape(arrays["force"][number], (-1, 3))[there]
+            entries["force"] = np.reshape(arrays["force"][number], (-1, 3))[there]
         if "virial" in arrays and box is not None:
-            volume = float(abs(np.linalg.det(np.reshape(box, (3, 3)))))
-            results["stress"] = from_virial(arrays["virial"][number], volume)
-        rest = {name: arrays[name][number] for name in LABELS[5:] if name in arrays}
+            entries["virial"] = np.reshape(arrays["virial"][number], (3, 3))
         positions = np.reshape(arrays["coord"][number], (-1, 3))[there]
-        yield make_atoms([names[kind] for kind in kinds[there]], positions, box, results=results, entries=rest)
+        yield make_atoms([names[kind] for kind in kinds[there]], positions, box, entries=entries)
 
 
 def _array(path: Path) -> Array:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from domains.materials.data.readers.frames import from_kbar, make_atoms
+from domains.materials.data.labels import ANGSTROMS, VASP_SIGN, Stated
+from domains.materials.data.readers.frames import make_atoms, state_units, symmetric
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-ENERGY = {"electronvolt": 1.0, "ev": 1.0, "hartree": 27.211386, "rydberg": 13.605693}
-LENGTH = {"angstrom": 1.0, "bohr": 0.529177, "nanometer": 10.0}
-PRESSURE = {"bar": 1e-3, "kb": 1.0, "kbar": 1.0, "kilobar": 1.0, "gpa": 10.0, "pascal": 1e-8}
-"""Kilobars."""
+ENERGY = {"electronvolt": "eV", "ev": "eV", "hartree": "Ha", "rydberg": "Ry"}
+LENGTH = {"angstrom": "A", "bohr": "Bohr", "nanometer": "nm"}
+PRESSURE = {"bar": "bar", "kb": "kbar", "kbar": "kbar", "kilobar": "kbar", "gpa": "GPa", "pascal": "Pa"}
+LABELS = ("Energy", "Forces", "Stress")
 
 
 def is_fitsnap(document: Any) -> bool:
@@ -41,20 +42,26 @@ def fitsnap_frames(document: Mapping[str, Any]) -> Iterator[Atoms]:
     )
     pressure = _unit(dataset, "StressStyle", PRESSURE, "bar")
     fractional = str(dataset.get("PositionsStyle", "angstrom")).lower().startswith(("frac", "lattice"))
+    stated = {
+        "Energy": Stated(energy),
+        "Forces": Stated(f"{energy}/{length}"),
+        "Stress": Stated(pressure, VASP_SIGN),
+    }
     for one in dataset["Data"]:
-        results: dict[str, Any] = {"energy": energy * float(one["Energy"])} if one.get("Energy") is not None else {}
-        if one.get("Forces") is not None:
-            results["forces"] = [[energy / length * x for x in row] for row in one["Forces"]]
-        if one.get("Stress") is not None:
-            results["stress"] = from_kbar([[pressure * x for x in row] for row in one["Stress"]])
-        scale = 1.0 if fractional else length
+        scale = 1.0 if fractional else ANGSTROMS[length]
         positions = [[scale * x for x in row] for row in one["Positions"]]
-        cell = [[length * x for x in row] for row in one["Lattice"]]
-        group = {"group": dataset["Label"]} if isinstance(dataset.get("Label"), str) and dataset["Label"] else {}
-        yield make_atoms(one["AtomTypes"], positions, cell, fractional=fractional, results=results, entries=group)
+        cell = [[ANGSTROMS[length] * x for x in row] for row in one["Lattice"]]
+        entries = {name: one[name] for name in LABELS if one.get(name) is not None}
+        if "Stress" in entries:
+            entries["Stress"] = symmetric(entries["Stress"])
+        if isinstance(dataset.get("Label"), str) and dataset["Label"]:
+            entries["group"] = dataset["Label"]
+        atoms = make_atoms(one["AtomTypes"], positions, cell, fractional=fractional, entries=entries)
+        state_units(atoms, stated)
+        yield atoms
 
 
-def _unit(dataset: Mapping[str, Any], style: str, known: Mapping[str, float], usual: str) -> float:
+def _unit(dataset: Mapping[str, Any], style: str, known: Mapping[str, str], usual: str) -> str:
     name = str(dataset.get(style) or usual).lower()
     if name not in known:
         raise DataError(f"{style} is {dataset[style]!r}; known are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Makes ASE's atoms of what other layouts hold: numbers or symbols, positions, a cell, and labels in known units."""
+"""Makes ASE's atoms of what other layouts hold: numbers or symbols, positions, a cell, labels and their units."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from domains.materials.data.structure import stress_voigt
+from domains.materials.data.labels import Stated
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 Array = np.ndarray
-KBAR = -0.1 / 160.21766208
-"""eV/A^3 with ASE's sign of one kilobar as VASP prints it."""
-VASP_VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2), (2, 0))
-ASE_VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+STATED = "stated_units"
 
 
 def make_atoms(
@@ -79,26 +76,26 @@ def add_entry(atoms: Atoms, name: str, value: Any) -> None:
         atoms.info[name] = value.item() if isinstance(value, np.generic) else value
 
 
-def matrix(values: Any, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array:
-    """Returns a symmetric matrix (3, 3) of six numbers in the given order, or of nine."""
+def state_units(atoms: Atoms, stated: Mapping[str, Stated]) -> None:
+    """Notes what a file says of the units of its entries, which stand in ``info`` and ``arrays`` as the file has them.
+
+    Nothing is converted by a reader, so that what a user says of an entry is said of what is in the file.
+    """
+    atoms.__dict__[STATED] = {**stated_units(atoms), **stated}
+
+
+def stated_units(atoms: Atoms) -> Mapping[str, Stated]:
+    """Returns what a file says of its entries, by name."""
+    stated: Mapping[str, Stated] = atoms.__dict__.get(STATED, {})
+    return stated
+
+
+def symmetric(values: Any) -> Any:
+    """Returns nine numbers as a matrix (3, 3) without its antisymmetric part, which rounding leaves; others as they
+    are.
+    """
     array = np.asarray(values, dtype=np.float64)
-    if array.size == 9:
-        return array.reshape(3, 3)
-    full = np.zeros((3, 3))
-    for (i, j), value in zip(order, array.ravel(), strict=True):
-        full[i, j] = full[j, i] = value
-    return full
-
-
-def from_kbar(values: Any, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array:
-    """Returns ASE's stress (six numbers, eV/A^3) of one in kilobars with VASP's sign."""
-    full = matrix(values, order)
-    return KBAR * stress_voigt((full + full.T) / 2)
-
-
-def from_virial(values: Any, volume: float, order: tuple[tuple[int, int], ...] = ASE_VOIGT) -> Array | None:
-    """Returns ASE's stress of a virial (eV), which is minus stress times volume; None without a volume."""
-    return -stress_voigt(matrix(values, order)) / volume if volume > 0 else None
+    return 0.5 * (array.reshape(3, 3) + array.reshape(3, 3).T) if array.size == 9 else array
 
 
 def text(value: Any) -> str:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.labels import VASP_SIGN, Stated
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.readers.fitsnap import fitsnap_frames, is_fitsnap
-from domains.materials.data.readers.frames import VASP_VOIGT, add_entry, from_kbar, make_atoms
+from domains.materials.data.readers.frames import add_entry, make_atoms, state_units, symmetric
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
 HOLDERS = ("structure", "atoms", "final_structure", "initial_structure")
 COLUMNS = ("structures", "structure", "atoms")
 BELOW = ("outputs", "data", "output", "targets", "target", "labels", "properties")
-PLURALS = {"energies": "energy", "energies_per_atom": "energy_per_atom", "stresses": "stress", "force": "forces"}
 ENERGIES = (
     "uncorrected_total_energy", "energy", "e_0_energy", "e_wo_entrp", "e_fr_energy", "total_energy",
 )  # fmt: skip
 """Names of a total energy, in order of preference; of VASP's three the one extrapolated to zero smearing."""
+STRESSES = {
+    "stress": Stated("kbar", VASP_SIGN, assumed=True),
+    "stresses": Stated("kbar", VASP_SIGN, assumed=True),
+    "virial_stress": Stated("kbar", "vasp", "stress", assumed=True),
+}
+"""What stresses of records are taken for."""
 
 
 def read_json_structures(file: str, start: int = 0) -> Iterator[Atoms]:
@@ -113,7 +119,7 @@ def _side_by_side(node: Mapping[str, Any], column: str) -> Iterator[tuple[Mappin
     """Yields the rows of lists that are as long as that of the structures."""
     structures = node[column]
     lists = {
-        PLURALS.get(name, name): values
+        name: values
         for name, values in node.items()
         if name != column and isinstance(values, list) and len(values) == len(structures)
     }
@@ -138,30 +144,24 @@ def _atoms(structure: Mapping[str, Any], beside: Mapping[str, Any]) -> Atoms:
     results = _labels(beside, len(atoms))
     of_sites = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
     made = make_atoms(atoms.numbers, atoms.positions, atoms.cell.array, pbc=atoms.pbc, results=results)
-    made.arrays |= of_sites
     for name, value in beside.items():
-        if name.lower() not in ("forces", "force", "stress", "virial_stress", "energy") or (
-            "energy" not in results and name == "energy"
-        ):
+        if name in STRESSES and isinstance(value, list):
+            add_entry(made, name, symmetric(value))
+        elif name != "energy" or "energy" not in results:
             add_entry(made, name, value)
+    made.arrays = {**of_sites, **made.arrays}
+    state_units(made, STRESSES)
     if group := beside.get("group") or beside.get("mp_id") or beside.get("matpes_id"):
         made.info.setdefault("group", str(group))
     return made
 
 
 def _labels(beside: Mapping[str, Any], num_atoms: int) -> dict[str, Any]:
-    """Returns the labels of a record under ASE's names, in its units."""
+    """Returns the energy and moments of a record, which have names that only VASP's records have, under ASE's."""
     results: dict[str, Any] = {}
     energy = next((beside[name] for name in ENERGIES if isinstance(beside.get(name), int | float)), None)
     if energy is not None:
         results["energy"] = float(energy)
-    forces = next((beside[name] for name in ("forces", "force") if beside.get(name) is not None), None)
-    if forces is not None:
-        results["forces"] = np.asarray(forces, dtype=np.float64)
-    if beside.get("virial_stress") is not None:
-        results["stress"] = from_kbar(beside["virial_stress"], VASP_VOIGT)
-    elif beside.get("stress") is not None:
-        results["stress"] = from_kbar(beside["stress"])
     for name in ("magmom", "magmoms"):
         value = beside.get(name)
         if isinstance(value, list) and len(value) == num_atoms and all(isinstance(one, int | float) for one in value):

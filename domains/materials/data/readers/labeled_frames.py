@@ -10,8 +10,9 @@ import numpy as np
 
 from domains.materials.data.aliases import usual_labels
 from domains.materials.data.findings import Findings
-from domains.materials.data.labels import LEVELS, LabelSpec, check_energy, checked_label, parse_labels
+from domains.materials.data.labels import LEVELS, LabelSpec, Stated, check_energy, checked_label, parse_labels
 from domains.materials.data.readers.files import format_of
+from domains.materials.data.readers.frames import stated_units
 from domains.materials.data.structure import ASE_RESULTS, Structure
 from sciml.core.errors import ConfigError, DataError
 
@@ -48,7 +49,7 @@ class LabeledFrames:
         check_atoms(atoms, where)
         bare = Structure.from_atoms(atoms)
         there = _entries(atoms)
-        specs = self._specs(there, len(atoms), bare.volume)
+        specs = self._specs(there, len(atoms), bare.volume, stated_units(atoms))
         labels = {}
         for name, spec in specs.items():
             value = there[spec.key]
@@ -63,10 +64,12 @@ class LabeledFrames:
             bare.atomic_numbers, bare.positions, bare.cell, bare.pbc, labels, where, self._group(atoms, file), branch
         )
 
-    def _specs(self, there: Mapping[str, Any], num_atoms: int, volume: float) -> dict[str, LabelSpec]:
+    def _specs(
+        self, there: Mapping[str, Any], num_atoms: int, volume: float, stated: Mapping[str, Stated]
+    ) -> dict[str, LabelSpec]:
         """Returns where each label of a structure stands: as it was named, or under a usual name."""
-        named = {name: spec for name, spec in self.named.items() if spec.key in there}
-        usual = usual_labels(there, num_atoms, volume)
+        named = {name: spec.as_stated(stated.get(spec.key)) for name, spec in self.named.items() if spec.key in there}
+        usual = usual_labels(there, num_atoms, volume, stated)
         usual |= {name: LabelSpec(name, name) for name in LEVELS if name in there and name not in usual}
         free = {name: spec for name, spec in usual.items() if name not in self.named and name not in self.unwanted}
         return {**named, **free}

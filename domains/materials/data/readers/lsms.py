@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.labels import Stated
 from domains.materials.data.readers.files import open_text
+from domains.materials.data.readers.frames import state_units
 from sciml.core.config import one_of
 from sciml.core.errors import DataError
 
@@ -36,7 +38,7 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
     """
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.units import Bohr, Ry
+    from ase.units import Bohr
 
     if start:
         return
@@ -54,6 +56,7 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
     positions = rows[:, POSITION] * (Bohr if length_unit == "Bohr" else 1.0)
     atoms = Atoms(numbers=numbers, positions=positions, cell=cell, pbc=cell is not None)
     atoms.info["header"] = np.array(head)
-    results = {"energy": head[0] * Ry, "magmoms": rows[:, MOMENT], "charges": numbers - rows[:, ELECTRONS]}
+    results = {"energy": head[0], "magmoms": rows[:, MOMENT], "charges": numbers - rows[:, ELECTRONS]}
     atoms.calc = SinglePointCalculator(atoms, **results)
+    state_units(atoms, {"energy": Stated("Ry")})
     yield atoms

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domains.materials.data.readers.files import open_text
-from domains.materials.data.structure import stress_matrix, stress_voigt
+from domains.materials.data.structure import stress_matrix
 from sciml.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _atoms(block: list[list[str]], species: Sequence[str], where: str) -> Atoms:
         if "fx" in columns:
             results["forces"] = np.array([columns[f"f{axis}"] for axis in "xyz"], dtype=float).T
         if "virial" in fields and periodic:
-            results["stress"] = stress_voigt(-stress_matrix(fields["virial"]) / atoms.get_volume())
+            atoms.info["virial"] = stress_matrix(fields["virial"])
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(f"{where}: cannot be read as a configuration of MLIP ({error})") from None
     atoms.info.update(fields["features"])
