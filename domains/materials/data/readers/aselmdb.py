@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from domains.materials.data.readers.database import atoms_of
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +36,4 @@ def read_aselmdb(file: str, start: int = 0) -> Iterator[Atoms]:
         for number in [key for key in keys if key not in gone][start:]:
             stored = transaction.get(str(number).encode())
             row = AtomsRow({"id": number, **decode(zlib.decompress(stored).decode())})
-            atoms = row.toatoms()
-            atoms.info.update(row.key_value_pairs)
-            yield atoms
+            yield atoms_of(row)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domains.materials.data.labels import VASP_SIGN, Stated
+from domains.materials.data.readers.database import read_database
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.readers.fitsnap import fitsnap_frames, is_fitsnap
 from domains.materials.data.readers.frames import add_entry, make_atoms, state_units, symmetric
@@ -75,22 +76,13 @@ def _load(file: str) -> Any:
 
 def _frames(document: Any, file: str) -> Iterator[Atoms]:
     if isinstance(document, Mapping) and "ids" in document and "nextid" in document:
-        yield from _ase_database(file)
+        yield from read_database(file, "json")
         return
     if is_fitsnap(document):
         yield from fitsnap_frames(document)
         return
     for record in _records(document, {}):
         yield _atoms(*record)
-
-
-def _ase_database(file: str) -> Iterator[Atoms]:
-    from ase.db import connect
-
-    for row in connect(file, type="json").select():
-        atoms = row.toatoms()
-        atoms.info.update(row.key_value_pairs)
-        yield atoms
 
 
 def _records(node: Any, above: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:

@@ -15,6 +15,7 @@ from domains.materials.data.findings import Findings
 from domains.materials.data.labels import parse_labels
 from domains.materials.data.readers.array_files import read_hdf5, read_npz
 from domains.materials.data.readers.aselmdb import read_aselmdb
+from domains.materials.data.readers.database import read_database
 from domains.materials.data.readers.deepmd import read_deepmd
 from domains.materials.data.readers.extxyz import read_extxyz
 from domains.materials.data.readers.files import KNOWN, format_of, locate
@@ -161,7 +162,7 @@ def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
         "aselmdb": lambda: read_aselmdb(file, start),
         "deepmd": lambda: read_deepmd(file, options.species, start),
         "cfg": lambda: itertools.islice(_atom_eye(file), start, None),
-        "db": lambda: itertools.islice(_database(file), start, None),
+        "db": lambda: itertools.islice(read_database(file), start, None),
     }
     if kind in own:
         return own[kind]()
@@ -201,15 +202,6 @@ def _by_ase(file: str, kind: str) -> Iterator[Atoms]:
     from ase.io import iread
 
     return iter(iread(file, index=":", format=kind))
-
-
-def _database(file: str) -> Iterator[Atoms]:
-    from ase.db import connect
-
-    for row in connect(file).select():
-        atoms = row.toatoms()
-        atoms.info.update(row.key_value_pairs)
-        yield atoms
 
 
 def _atom_eye(file: str) -> Iterator[Atoms]:
