@@ -12,7 +12,8 @@ from ase.io import write
 from ase.units import Bohr, Ry
 
 from domains.materials.data.readers.files import locate
-from domains.materials.data.readers.source import ReadOptions, read_structures
+from domains.materials.data.readers.labeled_frames import check_atoms
+from domains.materials.data.readers.source import ReadOptions, read_frames, read_structures
 from domains.materials.data.structure import Structure, stress_voigt
 from sciml.core.errors import ConfigError, DataError
 
@@ -277,6 +278,26 @@ def test_an_unknown_symbol_is_named(tmp_path):
     (tmp_path / "a.extxyz").write_text(text)
     with pytest.raises(DataError, match=r"a\.extxyz@0: unknown element or entry 'Qq'"):
         read(path)
+
+
+@pytest.mark.parametrize(("shares", "said"), [
+    ({"Ni": 0.5, "Cu": 0.3, "Co": 0.2}, r"site 0 is shared .*\(Ni 0.5, Cu 0.3, Co 0.2\)"),
+    ({"Ni": 0.9}, r"site 0 is .*empty in part \(Ni 0.9\)"),
+])  # fmt: skip
+def test_shared_sites_of_cif_are_refused(tmp_path, shares, said):
+    rows = "\n".join(f"{symbol} 0 0 0 {share}" for symbol, share in shares.items())
+    lattice = "".join(f"_cell_length_{axis} 3.6\n" for axis in "abc") + "".join(
+        f"_cell_angle_{angle} 90\n" for angle in ("alpha", "beta", "gamma")
+    )
+    columns = "\n".join(f"_atom_site_{name}" for name in ("type_symbol", "fract_x", "fract_y", "fract_z", "occupancy"))
+    text = f"data_a\n{lattice}_symmetry_space_group_name_H-M 'F m -3 m'\nloop_\n{columns}\n"
+    path = tmp_path / "a.cif"
+    path.write_text(f"{text}{rows}\n")
+    with pytest.raises(DataError, match=f"a.cif@0: {said}"):
+        read(path)
+    path.write_text(f"{text}Ni 0 0 0 1.0\n")
+    (atoms,) = read_frames(str(path), ReadOptions(), 0)
+    check_atoms(atoms, "whole")
 
 
 def test_pbc_without_a_lattice_in_extxyz(tmp_path):

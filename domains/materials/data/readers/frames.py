@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 STATED = "stated_units"
+WHOLE = 1e-2
+"""By how much a share of one may be rounded."""
 
 
 def make_atoms(
@@ -74,6 +76,25 @@ def add_entry(atoms: Atoms, name: str, value: Any) -> None:
             atoms.info[name] = array if array.size != 1 else array.ravel()[0].item()
     elif isinstance(value, bool | int | float | str | np.number | np.bool_):
         atoms.info[name] = value.item() if isinstance(value, np.generic) else value
+
+
+def check_sites(sites: Mapping[Any, Mapping[str, float]], where: str) -> None:
+    """Refuses sites that are shared by several elements, or empty in part.
+
+    Args:
+        sites: the share of each element, by number of the site.
+        where: the file and number that are named, or nothing.
+
+    Raises:
+        DataError: names the first such site and what is on it.
+    """
+    for site, shares in sites.items():
+        if len(shares) != 1 or abs(sum(shares.values()) - 1) > WHOLE:
+            there = ", ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
+            raise DataError(
+                f"{f'{where}: ' if where else ''}site {site} is shared by several elements or empty in part ({there}); "
+                "a structure needs one element on each site"
+            )
 
 
 def state_units(atoms: Atoms, stated: Mapping[str, Stated]) -> None:

@@ -19,7 +19,7 @@ from domains.materials.data.labels import VASP_SIGN, Stated
 from domains.materials.data.readers.database import read_database
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.readers.fitsnap import fitsnap_frames, is_fitsnap
-from domains.materials.data.readers.frames import add_entry, make_atoms, state_units, symmetric
+from domains.materials.data.readers.frames import add_entry, check_sites, make_atoms, state_units, symmetric
 from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def _pymatgen(structure: Mapping[str, Any]) -> Atoms:
     symbols, sites = [], structure["sites"]
     for number, site in enumerate(sites):
         kinds = site.get("species") or [{"element": site.get("name") or site.get("label"), "occu": 1}]
-        if len(kinds) != 1 or abs(float(kinds[0].get("occu", 1)) - 1) > 1e-6:
-            raise DataError(f"site {number} is shared by several elements; a structure needs one on each site")
+        check_sites({number: {str(one["element"]): float(one.get("occu", 1)) for one in kinds}}, "")
         symbols.append("".join(letter for letter in str(kinds[0]["element"]) if letter.isalpha()))
     lattice = structure.get("lattice") or {}
     cell = lattice.get("matrix")

@@ -12,7 +12,7 @@ from domains.materials.data.aliases import usual_labels
 from domains.materials.data.findings import Findings
 from domains.materials.data.labels import LEVELS, LabelSpec, Stated, check_energy, checked_label, parse_labels
 from domains.materials.data.readers.files import format_of
-from domains.materials.data.readers.frames import stated_units
+from domains.materials.data.readers.frames import check_sites, stated_units
 from domains.materials.data.structure import ASE_RESULTS, Structure
 from sciml.core.errors import ConfigError, DataError
 
@@ -106,7 +106,7 @@ def _entries(atoms: Atoms) -> Mapping[str, Any]:
 
 
 def check_atoms(atoms: Atoms, where: str) -> None:
-    """Refuses atoms that cannot be: none, of no element, at no place, or repeating without a cell.
+    """Refuses atoms that cannot be: none, of no element, at no place, at shared sites, or repeating without a cell.
 
     Args:
         where: the file and number that are named.
@@ -123,6 +123,9 @@ def check_atoms(atoms: Atoms, where: str) -> None:
     if not np.isfinite(atoms.positions).all():
         bad = int(np.argwhere(~np.isfinite(atoms.positions))[0][0])
         raise DataError(f"{where}: the position of atom {bad} is not a finite number")
+    sites = atoms.info.get("occupancy")  # of CIF: ASE places the most frequent element, and keeps the shares
+    if isinstance(sites, Mapping) and all(isinstance(shares, Mapping) for shares in sites.values()):
+        check_sites(sites, where)
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise DataError(f"{where}: the cell is not made of finite numbers")
