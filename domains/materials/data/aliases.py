@@ -13,9 +13,10 @@ from domains.materials.data.labels import PER_ATOM, VIRIAL, LabelSpec, Stated
 
 SOURCES = (
     "ref", "reference", "dft", "vasp", "qm", "pbe", "pbesol", "r2scan", "scan", "lda", "rpbe", "castep", "aims", "cp2k",
-    "qe", "espresso", "siesta", "orca", "gap", "target", "true", "label", "train", "uncorrected",
+    "qe", "espresso", "siesta", "orca", "target", "true", "label", "train", "uncorrected",
 )  # fmt: skip
-"""Words beside a label's name that say where it was computed: such an entry is meant to be learned."""
+"""Words before or behind a label's name that say where it was computed: such an entry is meant to be learned. Names of
+models are none of them (``gap_energy`` is what a GAP says, ``energy_gap`` no energy)."""
 NAMES: dict[str, tuple[str, ...]] = {
     "energy": (
         "energy",
@@ -34,6 +35,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "charges": ("charges", "charge", "atomic_charges"),
 }
 """Names of each label, in order of preference."""
+OTHERWISE = ("magnetic_moments", "charges")
+"""Labels whose names also mean other things: moments with a direction, the charge of a structure."""
 _PER_ATOM = re.compile(r"^(?:energy|energies|total_energy|e|e_tot)_?per_?atom$")
 
 
@@ -55,7 +58,11 @@ class Meaning(NamedTuple):
 def meaning(key: str) -> Meaning | None:
     """Returns what an entry of this name is taken for; None where it is nothing that is learned."""
     words = key.lower().replace("-", "_").strip("_").split("_")
-    kept = [word for word in words if word not in SOURCES]
+    kept = list(words)
+    while kept and kept[0] in SOURCES:
+        kept.pop(0)
+    while kept and kept[-1] in SOURCES:
+        kept.pop()
     bare, named = "_".join(kept), len(kept) < len(words)
     if _PER_ATOM.match(bare):
         return Meaning("energy", f"eV{PER_ATOM}", (not named, len(NAMES["energy"])))
@@ -83,7 +90,11 @@ def usual_labels(
     best: dict[str, tuple[tuple[bool, int], str, str | None]] = {}
     for key, value in entries.items():
         means = _stated_meaning(stated.get(key)) or meaning(key)
-        if means is None or (key != means.label and not _fits(means, value, num_atoms, volume)):
+        if means is None:
+            continue
+        # a wrong shape of what has no other meaning is an error, which is told when it is read
+        certain = key == means.label and key not in OTHERWISE
+        if not certain and not _fits(means, value, num_atoms, volume):
             continue
         candidate = (means.rank, key, means.unit)
         if means.label not in best or candidate[0] < best[means.label][0]:

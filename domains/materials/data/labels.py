@@ -252,7 +252,8 @@ def _fit(name: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray
     if array.size == int(np.prod(wanted)) and array.ndim <= max(len(wanted), 1) + 1:
         return array.reshape(wanted)
     raise DataError(
-        f"{where}: {name} has the shape {array.shape}, it needs {wanted}; name its key with labels.{name}=KEY"
+        f"{where}: {name} has the shape {array.shape}, it needs {wanted}; name another key with labels.{name}=KEY, or "
+        f"leave it out with labels.{name}=null"
     )
 
 

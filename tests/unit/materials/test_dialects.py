@@ -77,6 +77,44 @@ def test_values_of_a_named_method_come_before_others(tmp_path):
     assert "'REF_energy'" in findings.sources("energy")
 
 
+def test_what_a_model_says_and_gaps_are_no_labels(tmp_path):
+    atoms, findings = FRAMES[0].copy(), Findings()
+    atoms.calc = None
+    atoms.info |= {
+        "energy": -7.5,
+        "energy_gap": 1.25,
+        "gap_energy": -7.4,
+        "virial": np.eye(3),
+        "gap_virial": 2 * np.eye(3),
+    }
+    atoms.arrays |= {"force": np.full((8, 3), 0.1), "gap_force": np.full((8, 3), 0.2)}
+    path = extxyz(tmp_path / "a.extxyz", [atoms])
+    (_, structure), *_ = read_structures(path, ReadOptions(), findings=findings)
+    assert structure.labels["energy"] == -7.5
+    np.testing.assert_allclose(structure.labels["forces"], 0.1)
+    np.testing.assert_allclose(structure.labels["stress"], -np.eye(3) / atoms.get_volume())
+    assert set(findings.unused) == {"energy_gap", "gap_energy", "gap_virial", "gap_force"}
+
+
+def test_moments_with_a_direction_are_left_aside_and_told(tmp_path):
+    atoms, findings = FRAMES[0].copy(), Findings()
+    atoms.calc = None
+    atoms.info |= {"energy": -7.5, "charges": 1.0}
+    atoms.arrays["magmoms"] = np.ones((8, 3))
+    path = extxyz(tmp_path / "a.extxyz", [atoms])
+    (_, structure), *_ = read_structures(path, ReadOptions(), findings=findings)
+    assert set(structure.labels) == {"energy"}
+    assert set(findings.unused) == {"charges", "magnetic_moments"}
+    with pytest.raises(DataError, match=r"it needs \(8,\); name another key .* or leave it out with labels.*=null"):
+        read(path, labels={"magnetic_moments": "magmoms"})
+    assert set(read(path, labels={"magnetic_moments": None})[0].labels) == {"energy"}
+    atoms.arrays["magmoms"] = np.arange(8.0)
+    path = extxyz(tmp_path / "b.extxyz", [atoms])
+    np.testing.assert_allclose(
+        read(path, labels={"magnetic_moments": "magmoms"})[0].labels["magnetic_moments"], range(8)
+    )
+
+
 def test_what_is_not_used_is_told(tmp_path):
     atoms = FRAMES[0].copy()
     atoms.info |= {"energy_per_atom": -3.0, "charge": 1, "bandgap": 0.2}

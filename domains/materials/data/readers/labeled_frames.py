@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from domains.materials.data.aliases import usual_labels
+from domains.materials.data.aliases import meaning, usual_labels
 from domains.materials.data.findings import Findings
 from domains.materials.data.labels import LEVELS, LabelSpec, Stated, check_energy, checked_label, parse_labels
 from domains.materials.data.readers.files import format_of
@@ -68,9 +69,13 @@ class LabeledFrames:
         self, there: Mapping[str, Any], num_atoms: int, volume: float, stated: Mapping[str, Stated]
     ) -> dict[str, LabelSpec]:
         """Returns where each label of a structure stands: as it was named, or under a usual name."""
-        named = {name: spec.as_stated(stated.get(spec.key)) for name, spec in self.named.items() if spec.key in there}
+        named = {
+            name: replace(spec, key=key).as_stated(stated.get(key))
+            for name, spec in self.named.items()
+            if (key := _place(spec, there)) is not None
+        }
         usual = usual_labels(there, num_atoms, volume, stated)
-        usual |= {name: LabelSpec(name, name) for name in LEVELS if name in there and name not in usual}
+        usual |= {name: LabelSpec(name, name) for name in LEVELS if name in there and meaning(name) is None}
         free = {name: spec for name, spec in usual.items() if name not in self.named and name not in self.unwanted}
         return {**named, **free}
 
@@ -90,6 +95,13 @@ class LabeledFrames:
             raise ConfigError(
                 f"no structure of {path} has {self.named[name].key!r}", key=f"labels.{name}", hint=f"there are: {known}"
             )
+
+
+def _place(spec: LabelSpec, there: Mapping[str, Any]) -> str | None:
+    """Returns the entry that a named label stands in, which may go by ASE's name; None if it is not there."""
+    if spec.key in there:
+        return spec.key
+    return spec.name if ASE_RESULTS.get(spec.name) == spec.key and spec.name in there else None
 
 
 def _entries(atoms: Atoms) -> Mapping[str, Any]:
