@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,10 +16,30 @@ from domains.materials.data.structure import Structure
 from domains.materials.inference.predictor import Predictor
 from domains.materials.training.ensemble import combined
 from domains.materials.training.potential import ENERGY
-from sciml.core.errors import ConfigError
+from sciml.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SKIN = 0.5
 """A, around the cutoff."""
+
+
+def check_free(atoms: Atoms, where: str) -> None:
+    """Refuses atoms that are held: everything in a batch moves.
+
+    Args:
+        where: the structure that is named.
+
+    Raises:
+        DataError: the atoms have constraints.
+    """
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(one).__name__ for one in atoms.constraints}))
+        raise DataError(
+            f"{where}: has constraints ({kinds}), and all atoms would move; remove them, or move it by ASE with the "
+            "model's calculator"
+        )
 
 
 class Gradients(NamedTuple):

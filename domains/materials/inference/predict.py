@@ -16,6 +16,7 @@ from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.readers.source import ReadOptions, read_frames
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
+from domains.materials.dynamics.moving import check_free
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
 from domains.materials.inference.predictor import ATOMIC, DATA_SET, Labels, Predictor
@@ -184,8 +185,7 @@ def _relaxed(
 
     def structures() -> Iterator[Structure]:
         for structure, atoms in read:
-            if atoms.constraints:
-                raise DataError(f"{structure.name}: has constraints, and all atoms are relaxed; remove them")
+            check_free(atoms, structure.name)
             waiting.append((structure, atoms))
             yield structure
 

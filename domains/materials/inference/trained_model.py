@@ -13,7 +13,7 @@ from ase import Atoms
 from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.langevin import DynamicsConfig, LangevinDynamics
-from domains.materials.dynamics.moving import MovingBatch
+from domains.materials.dynamics.moving import MovingBatch, check_free
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.inference.predict import GRADIENTS, RELAX_STEPS, RELAXED
@@ -82,10 +82,11 @@ class MaterialsModel(TrainedModel):
             ``info["relax_steps"]`` after how many steps.
 
         Raises:
-            DataError: a structure that the model does not know, or without a cell to relax.
+            DataError: a structure that the model does not know, with fixed atoms, or without a cell to relax.
         """
         config = build(RelaxConfig, {"relax": "cell" if cell else "atoms", "fmax": fmax, "max_steps": max_steps})
         many, plain = _plain(structures)
+        _check_free(many)
         predictor, relaxed = self._predictor(dtype, branch), []
         for atoms, one in zip(many, relax(predictor, plain, config), strict=True):
             labeled = replace(one.structure, labels={"energy": np.asarray(one.energy)}).to_atoms()
@@ -117,9 +118,13 @@ class MaterialsModel(TrainedModel):
 
         Returns:
             A trajectory of each: the start and every so many steps, with energies and ``info["temperature"]``.
+
+        Raises:
+            DataError: a structure that the model does not know, or with fixed atoms.
         """
         config = build(DynamicsConfig, keys)
-        _, plain = _plain(structures)
+        many, plain = _plain(structures)
+        _check_free(many)
         predictor, trajectories = self._predictor(dtype, branch), [list[Atoms]() for _ in plain]
         for snapshot in LangevinDynamics(MovingBatch(predictor, plain), config).run():
             for number, structure in enumerate(snapshot.structures):
@@ -147,6 +152,11 @@ class MaterialsModel(TrainedModel):
             skin=skin,
             shared=shared,
         )
+
+
+def _check_free(many: Iterable[Atoms]) -> None:
+    for number, atoms in enumerate(many):
+        check_free(atoms, f"structure {number}")
 
 
 def _plain(structures: Atoms | Iterable[Atoms]) -> tuple[list[Atoms], list[Structure]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.optimize import FIRE
@@ -13,9 +14,12 @@ from domains.materials.data.structure import Structure
 from domains.materials.dynamics.moving import MovingBatch
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.calculator import SciMLCalculator
+from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.predictor import Predictor
 from sciml.app.cli import main
 from sciml.core.errors import DataError
+from sciml.run.folder import RunFolder
+from sciml.run.loaded import load_model
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +91,21 @@ def test_a_molecule_has_no_cell_to_relax(run):
         list(relax(predictor, [pair], RelaxConfig(relax="cell")))
     (one,) = relax(predictor, [pair], RelaxConfig(relax="atoms", fmax=1e-3, max_steps=10))
     assert one.energy < float(next(iter(predictor.predict([pair])))["energy"])
+
+
+def test_fixed_atoms_are_refused_wherever_atoms_would_move(run, tmp_path):
+    held = cells(2)
+    held[1].set_constraint(FixAtoms([0]))
+    write(tmp_path / "given.extxyz", held)
+    model, said = sciml.load(run), r"has constraints \(FixAtoms\), and all atoms would move; remove them"
+    with pytest.raises(DataError, match=f"structure 1: {said}"):
+        model.relax(held, cell=False, max_steps=1)
+    with pytest.raises(DataError, match=f"structure 1: {said}"):
+        model.dynamics(held, temperature=300, steps=1)
+    config = PredictConfig(structures=str(tmp_path / "given.extxyz"), out=str(tmp_path / "a.extxyz"), relax="atoms")
+    with pytest.raises(DataError, match=f"given.extxyz@1: {said}"):
+        predict(load_model(RunFolder.find(str(run), "runs")), config)
+    assert len(model.predict(held)) == 2
 
 
 def test_files_and_atoms_are_relaxed(run, tmp_path, capsys):
