@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from domains.materials.data.composition import by_data_set, element_counts
+from domains.materials.data.key_names import typed
 from domains.materials.data.pair_fit import PairFeatures, correlation, fit, pair_features
 from domains.materials.data.references import isolated_atoms
 from domains.materials.data.statistics import ranges
@@ -96,10 +97,13 @@ def _per_atom(arrays: Arrays, indices: Int[Array, "structure"], slope: float, fo
     if abs(np.log(slope * size)) < np.log(size) / 3:
         yield (
             "energies seem to be of one atom, given as those of structures: they change too little for the forces; "
-            "labels.energy={key: KEY, unit: eV/atom}"
+            f"{typed('labels.energy')}={{key: KEY, unit: eV/atom}}"
         )
     elif abs(np.log(slope / size)) < np.log(size) / 3:
-        yield "energies seem to be of structures, given as those of one atom; labels.energy={key: KEY, unit: eV}"
+        yield (
+            "energies seem to be of structures, given as those of one atom; "
+            f"{typed('labels.energy')}={{key: KEY, unit: eV}}"
+        )
 
 
 def _stress(
@@ -128,7 +132,7 @@ def _stress(
     if negative:
         yield (
             "stress seems to have the opposite sign (VASP's, or a virial): structures that are stretched want to "
-            "stretch further; labels.stress={key: KEY, unit: ..., convention: vasp}"
+            f"stretch further; {typed('labels.stress')}={{key: KEY, unit: ..., convention: vasp}}"
         )
     if sheared and abs(fits[best]) > abs(here) + BETTER:
         order = ", ".join(NAMES[place] for place in np.argsort(best))
@@ -155,5 +159,5 @@ def _sizes(arrays: Arrays, elements: tuple[int, ...]) -> Iterator[str]:
     if misfits[1] < 0.2 * misfits[0] and misfits[0] > 0.1:
         yield (
             "energies seem to be of one atom, given as those of structures: they do not grow with the number of atoms; "
-            "labels.energy={key: KEY, unit: eV/atom}"
+            f"{typed('labels.energy')}={{key: KEY, unit: eV/atom}}"
         )

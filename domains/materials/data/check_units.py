@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from domains.materials.data.composition import BLOCK, element_counts, systems
+from domains.materials.data.key_names import typed
 from domains.materials.data.statistics import ranges
 from domains.materials.data.store import Arrays
 from sciml.core.errors import DataError
@@ -27,8 +28,6 @@ FACTORS = {
 FACTOR_TOLERANCE = 0.1
 MIN_SHARE, MIN_COUNT = 0.02, 3
 """How many structures must be off by the same factor before it is called a mixture."""
-
-HINT = "say the unit with labels.{name}={{key: KEY, unit: UNIT}}, or check_units=false if it is right"
 
 
 def check_plausible(
@@ -51,17 +50,22 @@ def _magnitudes(arrays: Arrays) -> Iterator[str]:
         ("forces", MAX_TYPICAL_FORCE, "eV/A", "meV/A"),
         ("stress", MAX_TYPICAL_STRESS, "eV/A^3", "GPa or kbar"),
     ):
-        largest = _largest(arrays, name)
-        if len(largest) and (typical := float(np.median(largest))) > limit:
-            yield (
-                f"{_example(arrays, name)}: mixed units suspected, the largest component of {name} is {typical:.3g} "
-                f"{unit} in a typical structure; are they in {guess}? {HINT.format(name=name)}"
-            )
-        elif len(largest) and (odd := _odd_ones(largest, limit)):
-            yield (
-                f"{_example(arrays, name)}: mixed units suspected, {odd} of {len(largest)} structures have {name} "
-                f"above {limit:g} {unit} and the others are typically {typical:.3g}; {HINT.format(name=name)}"
-            )
+        having, every = _largest(arrays, name)
+        for branch in np.unique(arrays.branch[having]):
+            mine = np.flatnonzero(arrays.branch[having] == branch)
+            largest = every[mine]
+            typical, odd = float(np.median(largest)), _odd_ones(largest, limit)
+            worst = _name(arrays, int(having[mine[np.argmax(largest)]]))
+            if typical > limit:
+                yield (
+                    f"{worst}: mixed units suspected, the largest component of {name} is {typical:.3g} {unit} in a "
+                    f"typical structure; are they in {guess}? {_hint(name)}"
+                )
+            elif odd:
+                yield (
+                    f"{worst}: mixed units suspected, {odd} of {len(largest)} structures have {name} above {limit:g} "
+                    f"{unit} and the others are typically {typical:.3g}; {_hint(name)}"
+                )
 
 
 def _odd_ones(largest: np.ndarray, limit: float) -> int:
@@ -70,20 +74,20 @@ def _odd_ones(largest: np.ndarray, limit: float) -> int:
     return odd if odd >= max(MIN_COUNT, MIN_SHARE * len(largest)) else 0
 
 
-def _largest(arrays: Arrays, name: str) -> np.ndarray:
-    """Returns the largest component of a label in each structure that has it."""
+def _largest(arrays: Arrays, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the structures that have a label, and its largest component in each."""
     if name not in arrays.labels:
-        return np.zeros(0)
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
     having, values = np.flatnonzero(arrays.masks[name]), arrays.labels[name]
     if name == "stress":
-        return np.abs(values[having]).max((1, 2)) if len(having) else np.zeros(0)
+        return having, np.abs(values[having]).max((1, 2)) if len(having) else np.zeros(0)
     maxima = []
     for start in range(0, len(having), BLOCK):
         block = having[start : start + BLOCK]
         largest = np.abs(values[ranges(arrays.atom_offsets, block)]).max(1)
         sizes = arrays.num_atoms[block]
         maxima.append(np.maximum.reduceat(largest, np.cumsum(sizes) - sizes))
-    return np.concatenate(maxima) if maxima else np.zeros(0)
+    return having, np.concatenate(maxima) if maxima else np.zeros(0)
 
 
 def _energies(arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...]) -> Iterator[str]:
@@ -92,7 +96,8 @@ def _energies(arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...
     having = np.flatnonzero(arrays.masks["energy"])
     per_atom = arrays.labels["energy"][having] / arrays.num_atoms[having]
     counts = element_counts(arrays.atomic_numbers, arrays.atom_offsets, elements)[having]
-    names = np.array(systems(counts, symbols))
+    branch = arrays.branch[having]  # data sets need not share a zero
+    names = np.array([f"{one} {system}" for one, system in zip(branch, systems(counts, symbols), strict=True)])
     ratios, deviations = np.ones(len(having)), np.zeros(len(having))
     for system in np.unique(names):
         mine = (names == system) & (counts.sum(1) > 1)  # a free atom is no member of its bulk
@@ -107,18 +112,21 @@ def _energies(arrays: Arrays, elements: tuple[int, ...], symbols: tuple[str, ...
             yield (
                 f"{_name(arrays, int(having[np.argmax(near)]))}: mixed units suspected, the energies per atom of "
                 f"{near.sum()} of {len(ratios)} structures differ from the others of their elements by the factor "
-                f"between {pair}; {HINT.format(name='energy')}"
+                f"between {pair}; {_hint('energy')}"
             )
     spread = float(np.median(np.abs(deviations))) if len(deviations) else 0.0
     if spread > MAX_TYPICAL_SPREAD:
+        worst = _name(arrays, int(having[np.argmax(np.abs(deviations))]))
         yield (
-            f"{_example(arrays, 'energy')}: mixed units suspected, energies of the same elements typically differ by "
-            f"{spread:.3g} eV/atom; are they in meV, or of single atoms? {HINT.format(name='energy')}"
+            f"{worst}: mixed units suspected, energies of the same elements typically differ by {spread:.3g} eV/atom; "
+            f"are they in meV, or of single atoms? {_hint('energy')}"
         )
 
 
-def _example(arrays: Arrays, name: str) -> str:
-    return _name(arrays, int(np.argmax(arrays.masks[name])))
+def _hint(name: str) -> str:
+    """Returns what a user can do about a label."""
+    stated = f"{typed(f'labels.{name}')}={{key: KEY, unit: UNIT}}"
+    return f"say the unit with {stated}, or {typed('check_units')}=false if it is right"
 
 
 def _name(arrays: Arrays, index: int) -> str:

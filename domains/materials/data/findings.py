@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.labels import LabelSpec
 from sciml.core.errors import DataError
 
@@ -78,7 +79,7 @@ class Findings:
             names = [f"{name} ({count})" for name, count in self.unused.most_common(MOST_NAMES)]
             more = len(self.unused) - len(names)
             rest = f" and {more} more" if more else ""
-            lines.append(f"found and not used: {', '.join(names)}{rest}; labels.NAME=KEY makes one a label")
+            lines.append(f"found and not used: {', '.join(names)}{rest}; {typed('labels.NAME')}=KEY makes one a label")
         if self.left_out:
             lines.append(f"{self.left_out} left out (skip_bad): {'; '.join(self.reasons)}")
         return lines

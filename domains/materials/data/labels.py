@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.structure import is_node_label, stress_matrix
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
@@ -200,7 +201,7 @@ def checked_label(spec: LabelSpec, value: Any, num_atoms: int, volume: float, wh
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(
-            f"{where}: {spec.name} is no number but {value!r}; name its key with labels.{spec.name}=KEY"
+            f"{where}: {spec.name} is no number but {value!r}; name its key with {typed(f'labels.{spec.name}')}=KEY"
         ) from None
     if spec.name == "stress":
         _check_stress(spec, array, volume, where)
@@ -228,8 +229,8 @@ def check_energy(labels: Iterable[str], unwanted: set[str], available: Iterable[
     if "forces" in names and "energy" not in names and "energy" not in unwanted:
         others = ", ".join(sorted(set(available) - names)) or "nothing else"
         raise DataError(
-            f"{where}: forces without energy (beside them: {others}); name its key with labels.energy=KEY, or train on "
-            "forces alone with labels.energy=null"
+            f"{where}: forces without energy (beside them: {others}); name its key with {typed('labels.energy')}=KEY, "
+            f"or train on forces alone with {typed('labels.energy')}=null"
         )
 
 
@@ -240,7 +241,9 @@ def _check_stress(spec: LabelSpec, array: np.ndarray, volume: float, where: str)
             "xy), 9 or 3x3"
         )
     if not volume > 0:
-        raise DataError(f"{where}: stress without a cell of three vectors; leave it out with labels.stress=null")
+        raise DataError(
+            f"{where}: stress without a cell of three vectors; leave it out with {typed('labels.stress')}=null"
+        )
     if array.shape != (6,) and np.isfinite(array).all():
         matrix = array.reshape(3, 3)
         if np.abs(matrix - matrix.T).max() > 1e-3 * max(np.abs(matrix).max(), 1e-3):
@@ -252,8 +255,9 @@ def _fit(name: str, array: np.ndarray, num_atoms: int, where: str) -> np.ndarray
     if array.size == int(np.prod(wanted)) and array.ndim <= max(len(wanted), 1) + 1:
         return array.reshape(wanted)
     raise DataError(
-        f"{where}: {name} has the shape {array.shape}, it needs {wanted}; name another key with labels.{name}=KEY, or "
-        f"leave it out with labels.{name}=null"
+        f"{where}: {name} has the shape {array.shape}, it needs {wanted}; name another key with "
+        f"{typed(f'labels.{name}')}=KEY, or "
+        f"leave it out with {typed(f'labels.{name}')}=null"
     )
 
 

@@ -16,6 +16,7 @@ from domains.materials.data.check_conventions import check_conventions
 from domains.materials.data.check_units import check_plausible
 from domains.materials.data.composition import element_counts, element_table, systems
 from domains.materials.data.findings import Findings
+from domains.materials.data.key_names import typed
 from domains.materials.data.labels import UNITS, parse_labels
 from domains.materials.data.near_duplicates import near_duplicates
 from domains.materials.data.neighbors import neighbor_list
@@ -199,12 +200,13 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     labels = writer.labels
     if not labels:
         raise DataError(
-            f"{config.path}: no structure has a label; name one with labels.energy=KEY (usual: {', '.join(UNITS)})"
+            f"{config.path}: no structure has a label; name one with {typed('labels.energy')}=KEY "
+            f"(usual: {', '.join(UNITS)})"
         )
     for name in parse_labels(config.labels)[0]:
         if name not in labels:
             raise ConfigError(
-                "no structure of any data set has it", key=f"labels.{name}", hint=f"found: {', '.join(labels)}"
+                "no structure of any data set has it", key=typed(f"labels.{name}"), hint=f"found: {', '.join(labels)}"
             )
     arrays = Arrays(writer.folder, labels)
     elements = element_table(arrays.atomic_numbers)

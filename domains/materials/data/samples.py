@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from domains.materials.data.batch import GraphBatch, GraphSample, LabelShape, collate
+from domains.materials.data.key_names import keys_under
 from domains.materials.data.prepare import (
     Preparation,
     PrepareConfig,
@@ -124,7 +125,8 @@ def ensure_store(path: Source, cache: str | Path, preparation: Preparation) -> P
         return Path(path)
     out = Path(cache) / f"{source_stem(path)}-{store_fingerprint(path, preparation)}"
     if not out.exists():
-        prepare(PrepareConfig(path=path, out=str(out), **preparation.selected()), keep_existing=True)
+        with keys_under(MaterialsDataConfig.key_prefix):
+            prepare(PrepareConfig(path=path, out=str(out), **preparation.selected()), keep_existing=True)
     return out
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from domains.materials.data import prepare as preparing
 from domains.materials.data.prepare import PrepareConfig, prepare
-from domains.materials.data.samples import MaterialsDataConfig
+from domains.materials.data.samples import MaterialsDataConfig, open_or_prepare
 from domains.materials.data.splits import Described, assign
 from domains.materials.data.store import SPLITS, MaterialsStore
 from sciml.core.config import build
@@ -107,7 +107,8 @@ def test_mixed_units_are_suspected(tmp_path, name, factor, part, said):
         relabeled(a, **{name: a.calc.results[name] * factor}) if n % part == 0 else a
         for n, a in enumerate(cohesive(alloy(n)) for n in range(12))
     ]
-    with pytest.raises(DataError, match=f"set\\.extxyz@0: mixed units suspected.*{said}"):
+    named = "|".join(str(n) for n in range(0, 12, part))
+    with pytest.raises(DataError, match=f"set\\.extxyz@({named}): mixed units suspected.*{said}"):
         made(tmp_path, frames)
     assert len(made(tmp_path, frames, check_units=False)) == 12
 
@@ -116,6 +117,20 @@ def cohesive(atoms):
     """EMT's energies begin at zero; real ones are some electron volts an atom, and hot metals are under stress."""
     results = atoms.calc.results
     return relabeled(atoms, energy=results["energy"] - 4.0 * len(atoms), stress=results["stress"] + 0.01)
+
+
+def test_data_sets_of_two_methods_need_not_share_a_zero(tmp_path):
+    frames = [cohesive(alloy(n)) for n in range(12)]
+    total = [relabeled(a, energy=a.get_potential_energy() - 45000.0 * len(a)) for a in frames]
+    path = {"a": extxyz(tmp_path / "a.extxyz", frames), "b": extxyz(tmp_path / "b.extxyz", total)}
+    assert len(open_or_prepare(MaterialsDataConfig(path=path, cache=str(tmp_path)))) == 24
+    forces = [relabeled(a, forces=a.get_forces() * 1000) for a in frames]
+    path["b"] = extxyz(tmp_path / "c.extxyz", forces)
+    said = r"c\.extxyz@\d+: mixed units suspected.*data\.labels\.forces=.* or data\.check_units=false"
+    with pytest.raises(DataError, match=said):  # named as training has them
+        open_or_prepare(MaterialsDataConfig(path=path, cache=str(tmp_path)))
+    with pytest.raises(DataError, match=r"say the unit with labels\.forces=.*, or check_units=false"):
+        prepare(PrepareConfig(path=path, out=str(tmp_path / "store")))
 
 
 def test_free_atoms_and_real_spreads_are_no_mixture(tmp_path):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.readers.frames import make_atoms, text
 from sciml.core.errors import ConfigError, DataError
 
@@ -64,7 +65,9 @@ def deepmd_frames(arrays: Mapping[str, Any], where: str = "") -> Iterator[Atoms]
     """
     if arrays.get("type_map.raw") is None:
         raise ConfigError(
-            f"{where} numbers its elements from 0 and does not name them", key="species", hint="e.g. species=[Nb,Ta]"
+            f"{where} numbers its elements from 0 and does not name them",
+            key=typed("species"),
+            hint=f"e.g. {typed('species')}=[Nb,Ta]",
         )
     names = [text(one) for one in np.asarray(arrays["type_map.raw"]).ravel().tolist()]
     types = np.asarray(arrays["type.raw"], dtype=int).ravel()

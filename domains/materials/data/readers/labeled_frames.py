@@ -11,6 +11,7 @@ import numpy as np
 
 from domains.materials.data.aliases import meaning, usual_labels
 from domains.materials.data.findings import Findings
+from domains.materials.data.key_names import typed
 from domains.materials.data.labels import LEVELS, LabelSpec, Stated, check_energy, checked_label, parse_labels
 from domains.materials.data.readers.files import format_of
 from domains.materials.data.readers.frames import check_sites, stated_units
@@ -93,7 +94,9 @@ class LabeledFrames:
         for name in sorted(self.unseen):
             known = ", ".join(sorted(self.others)) or "nothing"
             raise ConfigError(
-                f"no structure of {path} has {self.named[name].key!r}", key=f"labels.{name}", hint=f"there are: {known}"
+                f"no structure of {path} has {self.named[name].key!r}",
+                key=typed(f"labels.{name}"),
+                hint=f"there are: {known}",
             )
 
 

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.readers.files import open_text
 from sciml.core.errors import ConfigError
 
@@ -35,7 +36,9 @@ def read_lammps(file: str, kind: str, species: Sequence[str] | None, start: int 
     named = _names_elements(file, kind)
     if not named and not species:
         raise ConfigError(
-            f"{file} numbers its elements from 1 and does not name them", key="species", hint="e.g. species=[Cu,Ni]"
+            f"{file} numbers its elements from 1 and does not name them",
+            key=typed("species"),
+            hint=f"e.g. {typed('species')}=[Cu,Ni]",
         )
     for number, atoms in enumerate(itertools.islice(iread(file, index=":", format=kind), start, None), start):
         if not named and species:
@@ -43,7 +46,7 @@ def read_lammps(file: str, kind: str, species: Sequence[str] | None, start: int 
             if types.min() < 1 or types.max() > len(species):
                 raise ConfigError(
                     f"{file}@{number} has the types {types.min()} to {types.max()}",
-                    key="species",
+                    key=typed("species"),
                     hint="name an element for each type",
                 )
             atoms.symbols = [species[kind - 1] for kind in types]

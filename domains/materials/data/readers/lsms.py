@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.labels import Stated
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.readers.frames import state_units
@@ -42,7 +43,7 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
 
     if start:
         return
-    one_of(length_unit, ("Bohr", "A"), "length_unit")
+    one_of(length_unit, ("Bohr", "A"), typed("length_unit"))
     with open_text(file) as text:
         lines = [line.split() for line in text if line.strip()]
     try:

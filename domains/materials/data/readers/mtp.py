@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from domains.materials.data.key_names import typed
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.structure import stress_matrix
 from sciml.core.errors import ConfigError, DataError
@@ -36,8 +37,8 @@ def read_mtp(file: str, species: Sequence[str] | None, start: int = 0) -> Iterat
     if not species:
         raise ConfigError(
             f"{file} numbers its elements from 0 and does not name them",
-            key="species",
-            hint="e.g. species=[Nb,Mo,Ta,W]",
+            key=typed("species"),
+            hint=f"e.g. {typed('species')}=[Nb,Mo,Ta,W]",
         )
     for number, block in enumerate(_blocks(file)):
         if number >= start:
@@ -72,7 +73,7 @@ def _atoms(block: list[list[str]], species: Sequence[str], where: str) -> Atoms:
         types = np.array(columns["type"], dtype=int)
         if types.max() >= len(species):
             raise ConfigError(
-                f"{where} has the type {types.max()}", key="species", hint="name an element for each type"
+                f"{where} has the type {types.max()}", key=typed("species"), hint="name an element for each type"
             )
         periodic = "cell" in fields
         coordinates = "cartes" if "cartes_x" in columns else "direct"
