@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from domains.materials.data.labels import LEVELS
 from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
-from domains.materials.data.readers.labeled_frames import check_atoms
-from domains.materials.data.readers.source import ReadOptions, read_frames
+from domains.materials.data.readers.source import FormatOptions
+from domains.materials.data.readers.unlabeled import read_unlabeled
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.dynamics.moving import check_free
@@ -43,7 +43,7 @@ KEPT, SHOWN = 100, 5
 
 
 @dataclass(frozen=True)
-class PredictConfig(RelaxConfig):
+class PredictConfig(RelaxConfig, FormatOptions):
     """Holds the keys of ``scripts/predict.py``: which structures are read, and what is written.
 
     Attributes:
@@ -57,6 +57,10 @@ class PredictConfig(RelaxConfig):
             ``stresses`` of atoms (six numbers in ASE's order) are written where they are named.
         branch: the data set whose head is read; null takes for each structure the first that knows all its elements.
         dtype: of everything that is computed.
+        format: ASE's name of the files' format, or ``mtp``, ``lsms``, ...; null tells by name and content.
+        species: elements of numbered types (MLIP's ``.cfg``, LAMMPS, DeepMD-kit), in their order.
+        cell: three lengths or vectors, A, for LSMS, whose files have none; ``[0,0,0]`` is a cluster.
+        length_unit: of positions in LSMS: Bohr or A.
     """
 
     structures: str | list[str] = ""
@@ -164,7 +168,7 @@ def _predicted(
     waiting: deque[tuple[Structure, Atoms]] = deque()
 
     def structures() -> Iterator[Structure]:
-        read = _read(files)
+        read = read_unlabeled(files, config)
         for structure, atoms in read if config.relax == "none" else _relaxed(predictor, read, config):
             if config.properties is not None and "stress" in names and not structure.volume:
                 raise DataError(f"{structure.name}: stress needs a cell of three vectors; leave it out of properties")
@@ -193,19 +197,6 @@ def _relaxed(
         structure, atoms = waiting.popleft()
         atoms.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
         yield replace(one.structure, name=structure.name), atoms
-
-
-def _read(files: Sequence[str]) -> Iterator[tuple[Structure, Atoms]]:
-    """Yields structures named ``file@number``, without the labels that they may have."""
-    for file in files:
-        count = 0
-        for atoms in read_frames(file, ReadOptions(), 0):
-            name = f"{file}@{count}"
-            check_atoms(atoms, name)
-            yield replace(Structure.from_atoms(atoms), name=name, labels={}), atoms
-            count += 1
-        if not count:
-            raise DataError(f"{file}: the file is empty, no structure is in it")
 
 
 def _frame(

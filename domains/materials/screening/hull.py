@@ -9,9 +9,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from domains.materials.data.key_names import keys_under
 from domains.materials.data.readers.files import locate
-from domains.materials.data.readers.source import read_structures
+from domains.materials.data.readers.source import FormatOptions
+from domains.materials.data.readers.unlabeled import read_unlabeled
 from domains.materials.data.structure import Structure
+from domains.materials.dynamics.moving import check_free
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.predictor import Predictor
 from domains.materials.screening.equilibrium import ENERGY
@@ -79,32 +82,45 @@ class Hull:
         return Decomposition(float(solved.fun), phases)
 
 
+def check_hull(path: str, options: FormatOptions) -> None:
+    """Reads the first phase of a file, so that a file that cannot be read is told at once.
+
+    Raises:
+        ConfigError, DataError: as in :func:`read_hull`.
+    """
+    with keys_under("hull_"):
+        next(read_unlabeled(locate(path), options))
+
+
 def read_hull(
     predictor: Predictor,
     path: str,
     elements: Sequence[str],
     reference: Callable[[Mapping[str, float]], Float[Array, "member"] | float],
     config: RelaxConfig,
+    options: FormatOptions | None = None,
 ) -> Hull:
     """Reads phases from a file, relaxes atoms and cells of those that have only the elements, and judges them.
 
     Args:
         reference: energy of the mixture of pure elements, eV/atom.
         config: how far they are relaxed.
+        options: how the file is read.
 
     Raises:
         ConfigError: none of them has only these elements.
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or a phase has fixed atoms.
     """
     from ase.data import chemical_symbols
 
     known = set(elements)
     read: list[Structure] = []
     left_out = 0
-    for file in locate(path):
-        for _, one in read_structures(file):
+    with keys_under("hull_"):
+        for one, atoms in read_unlabeled(locate(path), options or FormatOptions()):
             if {chemical_symbols[number] for number in one.elements} <= known:
-                read.append(replace(one, labels={}, name=one.formula))
+                check_free(atoms, one.name)
+                read.append(replace(one, name=one.formula))
             else:
                 left_out += 1
     if not read:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from domains.materials.data.readers.files import locate
 from domains.materials.inference.predictor import Predictor
 from domains.materials.screening.elastic import Elastic, elastic, elastic_dict, elastic_table
 from domains.materials.screening.equilibrium import MemberModel
 from domains.materials.screening.figures import screen_figures
-from domains.materials.screening.hull import Hull, read_hull
+from domains.materials.screening.hull import Hull, check_hull, read_hull
 from domains.materials.screening.mixing import Candidate, Mixing, MixingResult
 from domains.materials.screening.page import page
 from domains.materials.screening.ranking import COLUMNS, Ranked, ranked, table
@@ -35,7 +34,8 @@ PART = 600
 """Structures, about, in a part, which a resumed screen makes whole or not at all."""
 RECORD = "screen.json"
 PAGE = "screen.html"
-OF_RANKING = ("rank_by", "hull", "elastic", "top", "temperature", "out", "overwrite")
+HULL_KEYS = ("hull", "hull_format", "hull_species", "hull_cell", "hull_length_unit")
+OF_RANKING = ("rank_by", *HULL_KEYS, "elastic", "top", "temperature", "out", "overwrite")
 """Keys that change nothing of what the model is asked."""
 
 
@@ -72,7 +72,7 @@ def make_screen(
         calibration: factors of spreads, by name of the value.
     """
     if config.hull is not None:
-        locate(config.hull)  # before anything is judged
+        check_hull(config.hull, config.reading_hull)  # before anything is judged
     with lock_output(out, lambda path: (path / RECORD).exists(), overwrite=config.overwrite, keep_existing=False):
         mixing = Mixing(model, config, calibration)
         if config.rank_by == "spread" and mixing.members == 1:
@@ -116,7 +116,9 @@ def _hull(mixing: Mixing, config: ScreenConfig) -> Hull | None:
     if config.hull is None:
         return None
     assert mixing.predictor is not None  # checked when the screen began
-    return read_hull(mixing.predictor, config.hull, config.symbols, mixing.reference, config.relaxing)
+    return read_hull(
+        mixing.predictor, config.hull, config.symbols, mixing.reference, config.relaxing, config.reading_hull
+    )
 
 
 def _elastic(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> list[tuple[Ranked, Elastic]]:

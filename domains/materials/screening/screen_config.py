@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
+from domains.materials.data.readers.source import FormatOptions
 from domains.materials.data.samples import DTYPES
 from domains.materials.dynamics.relax import RelaxConfig
 from domains.materials.screening.compositions import CompositionGrid, read_grid, refuse_too_many
@@ -45,6 +46,8 @@ class ScreenConfig:
         max_steps: of relaxing, after which a structure is taken as it is.
         hull: file of other phases, e.g. intermetallics, whose energies by the model (relaxed with their cells) an alloy
             is compared with; None: none.
+        hull_format, hull_species, hull_cell, hull_length_unit: what the file does not say: its format, the elements of
+            numbered types, and for LSMS the cell and the unit of positions, as in ``predict``.
         elastic: how many of the best get elastic constants.
         rank_by: ``free_energy`` (enthalpy - T ideal entropy), ``mixing_enthalpy``, ``above_hull`` (free energy above
             the hull of pure elements and other phases), or ``spread``, the most uncertain first.
@@ -71,6 +74,10 @@ class ScreenConfig:
     fmax: Positive[float] = 0.03
     max_steps: AtLeastOne = 200
     hull: FilePath | None = None
+    hull_format: str | None = None
+    hull_species: list[str] | None = None
+    hull_cell: list[Any] | None = None
+    hull_length_unit: str = "Bohr"
     elastic: NonNegative[int] = 0
     rank_by: Literal["free_energy", "mixing_enthalpy", "above_hull", "spread"] = "free_energy"
     top: AtLeastOne = 20
@@ -127,6 +134,11 @@ class ScreenConfig:
     def relaxing(self) -> RelaxConfig:
         """Returns how structures are relaxed."""
         return RelaxConfig(self.relax, self.fmax, self.max_steps)
+
+    @property
+    def reading_hull(self) -> FormatOptions:
+        """Returns how the file of other phases is read."""
+        return FormatOptions(self.hull_format, self.hull_species, self.hull_cell, self.hull_length_unit)
 
     def pairs(self) -> dict[frozenset[str], float] | None:
         """Returns the wanted Warren-Cowley parameters by pair; None where they are not given one by one."""

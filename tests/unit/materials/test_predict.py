@@ -119,6 +119,29 @@ def test_three_atoms_have_a_spread_of_stress_and_not_one_each(predicted, ensembl
     assert "stress_std" not in written.arrays
 
 
+def test_files_that_name_no_elements_or_no_cell_are_predicted_with_what_is_given(predicted, tmp_path):
+    atoms = crystal()
+    (tmp_path / "a.cfg").write_text(
+        "BEGIN_CFG\n Size\n 8\n Supercell\n" + "".join(f" {x:.9f} {y:.9f} {z:.9f}\n" for x, y, z in atoms.cell.array)
+        + " AtomData: id type cartes_x cartes_y cartes_z\n"
+        + "".join(f" {n + 1} {int(one.symbol == 'Cu')} " + " ".join(f"{x:.9f}" for x in one.position) + "\n"
+                  for n, one in enumerate(atoms)) + "END_CFG\n"
+    )  # fmt: skip
+    (tmp_path / "a.txt").write_text(
+        "-6000.0 0.0 0.0\n"
+        + "".join(f"{one.number} 0 " + " ".join(f"{x:.9f}" for x in one.position) + " 28.0 0.1 0\n" for one in atoms)
+    )
+    expected = predicted([atoms], out="a.extxyz")[1][0].get_potential_energy()
+    with pytest.raises(ConfigError, match=r"species: .*a.cfg numbers its elements from 0 .*e.g. species="):
+        predicted(str(tmp_path / "a.cfg"), out="b.extxyz")
+    with pytest.raises(ConfigError, match=r"cell: .*a.txt is LSMS's text, which has no cell; e.g. cell="):
+        predicted(str(tmp_path / "a.txt"), out="b.extxyz")
+    for name, keys in (("a.cfg", {"species": ["Ni", "Cu"]}), ("a.txt", {"cell": [7.2, 3.6, 3.6], "length_unit": "A"})):
+        (found,) = predicted(str(tmp_path / name), out=f"{name}.extxyz", **keys)[1]
+        assert found.get_potential_energy() == pytest.approx(expected, abs=1e-4)
+        assert found.pbc.all()
+
+
 def test_only_what_is_asked_for_is_written(predicted, ensemble):
     _, (written,) = predicted([crystal()], model=ensemble, properties=["energy"])
     assert set(written.calc.results) == {"energy"}

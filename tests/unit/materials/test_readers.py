@@ -218,7 +218,9 @@ def test_records_of_lsms(tmp_path):
     np.testing.assert_allclose(structure.labels["charges"], [0.2, -0.2])
     np.testing.assert_allclose(structure.labels["magnetic_moments"], [2.9, 0.3])
     assert structure.pbc.all()
-    assert not read(tmp_path)[0].pbc.any()
+    assert not read(tmp_path, cell=[0, 0, 0])[0].pbc.any()
+    with pytest.raises(ConfigError, match="cell: .*has no cell"):
+        read(tmp_path)
 
 
 def test_folders_and_patterns_stand_for_their_files(tmp_path):

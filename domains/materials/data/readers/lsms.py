@@ -18,7 +18,7 @@ from domains.materials.data.labels import Stated
 from domains.materials.data.readers.files import open_text
 from domains.materials.data.readers.frames import state_units
 from sciml.core.config import one_of
-from sciml.core.errors import DataError
+from sciml.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -31,10 +31,11 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
     """Yields the structure of a file.
 
     Args:
-        cell: three lengths or three vectors, A; None makes a structure that does not repeat.
+        cell: three lengths or three vectors, A; zeros make a structure that does not repeat.
         length_unit: of positions: ``Bohr`` or ``A``.
 
     Raises:
+        ConfigError: no cell is given, and the file has none.
         DataError: a line that is not understood.
     """
     from ase import Atoms
@@ -44,6 +45,10 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
     if start:
         return
     one_of(length_unit, ("Bohr", "A"), typed("length_unit"))
+    if cell is None:
+        key = typed("cell")
+        hint = f"e.g. {key}=[3.5,3.5,3.5] in A, or {key}=[0,0,0] for a cluster"
+        raise ConfigError(f"{file} is LSMS's text, which has no cell", key=key, hint=hint)
     with open_text(file) as text:
         lines = [line.split() for line in text if line.strip()]
     try:
@@ -55,7 +60,7 @@ def read_lsms(file: str, cell: Sequence[Any] | None, length_unit: str = "Bohr", 
         raise DataError(f"{file}@0: cannot be read as a record of LSMS ({error})") from None
     numbers = rows[:, NUMBER].astype(int)
     positions = rows[:, POSITION] * (Bohr if length_unit == "Bohr" else 1.0)
-    atoms = Atoms(numbers=numbers, positions=positions, cell=cell, pbc=cell is not None)
+    atoms = Atoms(numbers=numbers, positions=positions, cell=cell, pbc=bool(np.any(cell)))
     atoms.info["header"] = np.array(head)
     results = {"energy": head[0], "magmoms": rows[:, MOMENT], "charges": numbers - rows[:, ELECTRONS]}
     atoms.calc = SinglePointCalculator(atoms, **results)

@@ -36,19 +36,32 @@ PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
-class ReadOptions:
-    """Says how files are read.
+class FormatOptions:
+    """Says what files do not say of their structures.
+
+    Attributes:
+        format: ASE's name of the format, or ``mtp``, ``lsms``, ``json``, ``npz``, ``hdf5``, ``aselmdb``, ``deepmd``;
+            null tells by name and content.
+        species: elements of the types in ``.cfg`` of MLIP, dumps and data files of LAMMPS, and systems of DeepMD-kit,
+            in the order of their numbers, where the file does not name them.
+        cell: three lengths or vectors, A, for LSMS, whose files have none; ``[0,0,0]`` is a cluster.
+        length_unit: of positions in LSMS: Bohr or A.
+    """
+
+    format: str | None = None
+    species: list[str] | None = None
+    cell: list[Any] | None = None
+    length_unit: str = "Bohr"
+
+
+@dataclass(frozen=True)
+class ReadOptions(FormatOptions):
+    """Says how files are read, and what is taken from them.
 
     Attributes:
         labels: which label stands where, e.g. ``{energy: REF_energy, stress: {key: S, unit: kbar}, charges: null}``;
             labels under their usual names are found without it, and null leaves one out.
-        format: ASE's name of the format, or ``mtp``, ``lsms``, ``json``, ``npz``, ``hdf5``, ``aselmdb``, ``deepmd``;
-            null tells by name and content.
         group_key: what a structure's group is called; null takes ``group`` or ``config_type``, or the file's name.
-        species: elements of the types in ``.cfg`` of MLIP, dumps and data files of LAMMPS, and systems of DeepMD-kit,
-            in the order of their numbers, where the file does not name them.
-        cell: three lengths or vectors, A, for LSMS, whose files have none.
-        length_unit: of positions in LSMS: Bohr or A.
         skip_bad: whether structures that cannot be (atoms at one place, values that are no numbers, files cut off)
             are left out and counted; else the first one ends the preparation.
     """
@@ -56,11 +69,7 @@ class ReadOptions:
     key_prefix: ClassVar[str] = ""
 
     labels: dict[str, Any] = field(default_factory=dict)
-    format: str | None = None
     group_key: str | None = None
-    species: list[str] | None = None
-    cell: list[Any] | None = None
-    length_unit: str = "Bohr"
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
@@ -114,7 +123,7 @@ def read_structures(
         reader.check_used(str(path))
 
 
-def read_frames(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
+def read_frames(file: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
     """Yields a file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
     if Path(file).stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
@@ -149,7 +158,7 @@ def _one_sentence(where: str) -> Iterator[None]:
         ) from error
 
 
-def _opened(file: str, options: ReadOptions, start: int) -> Iterator[Atoms]:
+def _opened(file: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
     kind = options.format or format_of(file)
     _refuse_pickles(file, kind)
     own: dict[str, Callable[[], Iterator[Atoms]]] = {

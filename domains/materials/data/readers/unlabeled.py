@@ -1,0 +1,33 @@
+"""Structures of files without their labels, as prediction and screening take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from domains.materials.data.readers.labeled_frames import check_atoms
+from domains.materials.data.readers.source import FormatOptions, read_frames
+from domains.materials.data.structure import Structure
+from sciml.core.errors import DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def read_unlabeled(files: Sequence[str], options: FormatOptions) -> Iterator[tuple[Structure, Atoms]]:
+    """Yields structures named ``file@number``, without the labels that they may have, beside ASE's atoms as read.
+
+    Raises:
+        ConfigError: a file needs an option that is not given, such as the elements of its types.
+        DataError: a file that is empty or damaged, or a structure that cannot be.
+    """
+    for file in files:
+        count = 0
+        for atoms in read_frames(file, options, 0):
+            name = f"{file}@{count}"
+            check_atoms(atoms, name)
+            yield replace(Structure.from_atoms(atoms), name=name, labels={}), atoms
+            count += 1
+        if not count:
+            raise DataError(f"{file}: the file is empty, no structure is in it")
