@@ -50,6 +50,7 @@ class Elastic:
         cauchy: Cauchy pressure C12 - C44, GPa; positive where bonds have no direction. Means over the three axes.
         c11, c12, c44: means over the three axes, GPa.
         stable: whether every member finds that all strains cost energy.
+        unfinished: cells, strained or not, whose atoms were still moving at the last step.
     """
 
     bulk: Value
@@ -60,6 +61,7 @@ class Elastic:
     c12: Value
     c44: Value
     stable: bool
+    unfinished: int = 0
 
 
 def elastic(predictor: Predictor, structures: Sequence[Structure], config: RelaxConfig) -> Elastic:
@@ -67,15 +69,20 @@ def elastic(predictor: Predictor, structures: Sequence[Structure], config: Relax
 
     Each is relaxed with its cell, strained both ways in six directions and relaxed again within the strained cell; what
     changes in the stress is linear in the strain.
+
+    Args:
+        config: how far atoms are relaxed. The strain makes forces of some hundredths of eV/A: only where what is left
+            is far below them do atoms follow it.
     """
-    relaxed = [one.structure for one in relax(predictor, structures, replace(config, relax="cell"))]
-    strained = [_strained(one, axis, sign) for one in relaxed for axis in range(6) for sign in (-1, 1)]
-    settled = (one.structure for one in relax(predictor, strained, replace(config, relax="atoms")))
-    stress = predictor.member_values(map(predictor.sample, settled), "stress")
+    relaxed = list(relax(predictor, structures, replace(config, relax="cell")))
+    strained = [_strained(one.structure, axis, sign) for one in relaxed for axis in range(6) for sign in (-1, 1)]
+    settled = list(relax(predictor, strained, replace(config, relax="atoms")))
+    stress = predictor.member_values((predictor.sample(one.structure) for one in settled), "stress")
     voigt = np.array([[stress_voigt(one) for one in member] for member in stress]) / GPA
     by_strain = voigt.reshape(len(voigt), len(relaxed), 6, 2, 6).mean(1)
     stiffness = (by_strain[:, :, 1] - by_strain[:, :, 0]) / (2 * STRAIN)
-    return properties(0.5 * (stiffness + stiffness.transpose(0, 2, 1)))
+    unfinished = sum(not one.converged for one in (*relaxed, *settled))
+    return replace(properties(0.5 * (stiffness + stiffness.transpose(0, 2, 1))), unfinished=unfinished)
 
 
 def properties(stiffness: Float[Array, "member 6 6"]) -> Elastic:
@@ -94,7 +101,8 @@ def properties(stiffness: Float[Array, "member 6 6"]) -> Elastic:
     values = {"bulk": bulk, "shear": shear, "pugh": bulk / shear, "cauchy": c12 - c44}
     values |= {"c11": c11, "c12": c12, "c44": c44}
     stable = bool((np.linalg.eigvalsh(stiffness) > 0).all())
-    return Elastic(**{name: Value.of(value) for name, value in values.items()}, stable=stable)
+    of_members: dict[str, Any] = {name: Value.of(value) for name, value in values.items()}
+    return Elastic(**of_members, stable=stable)
 
 
 def _strained(structure: Structure, axis: int, sign: int) -> Structure:
@@ -112,7 +120,7 @@ def elastic_dict(row: Ranked, found: Elastic) -> dict[str, Any]:
         if isinstance(value, Value):
             values[name] = round(value.mean, 4)
             values[f"{name}_spread"] = None if value.spread is None else round(value.spread, 4)
-    return {**values, "stable": found.stable, "ductile": found.pugh.mean > DUCTILE}
+    return {**values, "unfinished": found.unfinished, "stable": found.stable, "ductile": found.pugh.mean > DUCTILE}
 
 
 HEAD = ("composition", "lattice", "bulk, GPa", "shear, GPa", "bulk/shear", "C12 - C44, GPa", "C11, GPa", "C12, GPa",

@@ -35,7 +35,7 @@ PART = 600
 RECORD = "screen.json"
 PAGE = "screen.html"
 HULL_KEYS = ("hull", "hull_format", "hull_species", "hull_cell", "hull_length_unit")
-OF_RANKING = ("rank_by", *HULL_KEYS, "elastic", "top", "temperature", "out", "overwrite")
+OF_RANKING = ("rank_by", *HULL_KEYS, "elastic", "elastic_fmax", "top", "temperature", "out", "overwrite")
 """Keys that change nothing of what the model is asked."""
 
 
@@ -86,7 +86,7 @@ def make_screen(
         hull = _hull(mixing, config)
         rows = ranked(results, config.temperature, config.rank_by, hull)
         stiff = _elastic(mixing, config, rows)
-        notes = [*_notes(mixing, config, rows), *_more_notes(config, rows, hull)]
+        notes = [*_notes(mixing, config, rows), *_more_notes(config, rows, hull, stiff)]
         with atomic_directory(out) as folder:
             _write_table(folder / "screen.csv", rows, config)
             record = _record(mixing, config, about, notes)
@@ -129,15 +129,20 @@ def _elastic(mixing: Mixing, config: ScreenConfig, rows: Sequence[Ranked]) -> li
         assert mixing.predictor is not None
         one = row.found
         structures = mixing.structures(grid[one.composition], one.lattice, one.volume)
-        found.append((row, elastic(mixing.predictor, structures, config.relaxing)))
+        found.append((row, elastic(mixing.predictor, structures, config.relaxing_strained)))
     return found
 
 
-def _more_notes(config: ScreenConfig, rows: Sequence[Ranked], hull: Hull | None) -> Iterator[str]:
+def _more_notes(
+    config: ScreenConfig, rows: Sequence[Ranked], hull: Hull | None, stiff: Sequence[tuple[Ranked, Elastic]]
+) -> Iterator[str]:
     """Yields what a reader must know of relaxing and of other phases."""
     unfinished = sum(row.found.unfinished for row in rows)
     if unfinished:
         yield f"{unfinished} structures were still moving after {config.max_steps} steps; raise max_steps"
+    strained = sum(one.unfinished for _, one in stiff)
+    if strained:
+        yield f"{strained} cells of the elastic constants were still moving at the last step; raise max_steps"
     if hull is not None and hull.left_out:
         yield f"{hull.left_out} phase{'s' * (hull.left_out > 1)} of {config.hull}: of other elements, left out"
     if hull is not None:

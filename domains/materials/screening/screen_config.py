@@ -20,6 +20,7 @@ from sciml.core.types import AtLeastOne, FilePath, NonNegative, Positive
 MOST_STRUCTURES = 2_000_000
 """Hours to days on one core."""
 MOST_STRAIN = 0.1
+STRAINED_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class ScreenConfig:
         hull_format, hull_species, hull_cell, hull_length_unit: what the file does not say: its format, the elements of
             numbered types, and for LSMS the cell and the unit of positions, as in ``predict``.
         elastic: how many of the best get elastic constants.
+        elastic_fmax: largest force, eV/A, that is left in strained cells: the strain makes only some hundredths, and
+            atoms that do not follow it make an alloy too stiff.
         rank_by: ``free_energy`` (enthalpy - T ideal entropy), ``mixing_enthalpy``, ``above_hull`` (free energy above
             the hull of pure elements and other phases), or ``spread``, the most uncertain first.
         top: candidates that are printed and drawn as bars.
@@ -79,6 +82,7 @@ class ScreenConfig:
     hull_cell: list[Any] | None = None
     hull_length_unit: str = "Bohr"
     elastic: NonNegative[int] = 0
+    elastic_fmax: Positive[float] = 0.001
     rank_by: Literal["free_energy", "mixing_enthalpy", "above_hull", "spread"] = "free_energy"
     top: AtLeastOne = 20
     branch: str | None = None
@@ -134,6 +138,11 @@ class ScreenConfig:
     def relaxing(self) -> RelaxConfig:
         """Returns how structures are relaxed."""
         return RelaxConfig(self.relax, self.fmax, self.max_steps)
+
+    @property
+    def relaxing_strained(self) -> RelaxConfig:
+        """Returns how strained cells are relaxed, in at least :data:`STRAINED_STEPS`."""
+        return RelaxConfig("atoms", self.elastic_fmax, max(self.max_steps, STRAINED_STEPS))
 
     @property
     def reading_hull(self) -> FormatOptions:

@@ -219,7 +219,7 @@ def test_records_of_lsms(tmp_path):
     np.testing.assert_allclose(structure.labels["magnetic_moments"], [2.9, 0.3])
     assert structure.pbc.all()
     assert not read(tmp_path, cell=[0, 0, 0])[0].pbc.any()
-    with pytest.raises(ConfigError, match="cell: .*has no cell"):
+    with pytest.raises(ConfigError, match=r"cell: .*has no cell"):
         read(tmp_path)
 
 

@@ -52,6 +52,21 @@ def test_elastic_constants_of_nickel_are_those_of_the_potential():
     assert found.stable
 
 
+def test_atoms_of_an_alloy_follow_the_strain():
+    atoms = bulk("Ni", "fcc", 3.7, cubic=True)
+    atoms.symbols[:] = ["Ni", "Pd", "Pd", "Cu"]
+    atoms = atoms.repeat((2, 1, 1))
+    atoms.symbols[1] = "Ni"
+    alloy, predictor = [Structure.from_atoms(atoms)], EAMPredictor()
+    tight = elastic(predictor, alloy, RelaxConfig(fmax=1e-5, max_steps=2000))
+    usual = elastic(predictor, alloy, small(fmax=0.03, elastic=1).relaxing_strained)
+    loose = elastic(predictor, alloy, RelaxConfig(fmax=0.03, max_steps=200))
+    assert usual.unfinished == tight.unfinished == 0
+    assert usual.shear.mean == pytest.approx(tight.shear.mean, rel=1e-3)
+    assert loose.shear.mean > 1.01 * tight.shear.mean
+    assert elastic(predictor, alloy, RelaxConfig(fmax=1e-5, max_steps=1)).unfinished == 13
+
+
 def test_moduli_follow_from_an_isotropic_matrix():
     matrix = np.zeros((6, 6))
     bulk_modulus, shear = 160.0, 80.0
