@@ -50,7 +50,6 @@ def read_lammps(file: str, kind: str, species: Sequence[str] | None, start: int 
                     hint="name an element for each type",
                 )
             atoms.symbols = [species[kind - 1] for kind in types]
-            atoms.set_masses("defaults")
         if atoms.calc is not None:
             atoms.calc.results.pop("energy", None)  # a dump has none
         yield atoms
