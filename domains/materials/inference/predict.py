@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from domains.materials.data.labels import LEVELS
 from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
+from domains.materials.data.readers.frames import stated_units
 from domains.materials.data.readers.source import FormatOptions
 from domains.materials.data.readers.unlabeled import read_unlabeled
 from domains.materials.data.samples import DTYPES
@@ -212,7 +213,7 @@ def _frame(
     labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
     labeled.set_constraint(atoms.constraints)
     reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY, DATA_SET}
-    reserved |= {f"{name}{STD}" for name in reserved}
+    reserved |= {f"{name}{STD}" for name in reserved} | set(stated_units(atoms))
     labeled.info = {
         **{key: value for key, value in atoms.info.items() if key not in reserved - {"name"}},
         **{key: value for key, value in labeled.info.items() if key != "name" or key not in atoms.info},

@@ -263,7 +263,7 @@ def test_json_without_structures_and_sites_that_are_shared(tmp_path):
     record = matpes(FRAMES[:1])[0]
     record["structure"]["sites"][3]["species"] = [{"element": "Cu", "occu": 0.5}, {"element": "Ni", "occu": 0.5}]
     (tmp_path / "b.json").write_text(json.dumps([record]))
-    with pytest.raises(DataError, match="site 3 is shared by several elements"):
+    with pytest.raises(DataError, match=r"b.json@0: site 3 is shared by several elements"):
         read(tmp_path / "b.json")
 
 

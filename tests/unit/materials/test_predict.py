@@ -142,6 +142,15 @@ def test_files_that_name_no_elements_or_no_cell_are_predicted_with_what_is_given
         assert found.pbc.all()
 
 
+def test_labels_under_a_formats_own_names_are_lost_too(predicted, tmp_path):
+    atoms = crystal()
+    arrays = {"R": atoms.positions[None], "z": atoms.numbers, "cell": atoms.cell.array[None], "F": np.ones((1, 8, 3))}
+    np.savez(tmp_path / "a.npz", **arrays, E=np.array([99.0]), charge_of_cell=np.array([1.5]))
+    (found,) = predicted(str(tmp_path / "a.npz"), properties=["energy"])[1]
+    assert not {"E", "F"} & {*found.info, *found.arrays}
+    assert found.info["charge_of_cell"] == 1.5
+
+
 def test_only_what_is_asked_for_is_written(predicted, ensemble):
     _, (written,) = predicted([crystal()], model=ensemble, properties=["energy"])
     assert set(written.calc.results) == {"energy"}

@@ -131,11 +131,12 @@ def _units(arrays: Mapping[str, Array]) -> tuple[str | None, str | None]:
 def _stated(names: Iterable[str], energy: str | None, length: str | None) -> dict[str, Stated]:
     """Returns what a file says of its energies and forces, in the units that it has."""
     stated = {name: Stated(energy, label="energy") for name in names if name in ENERGIES}
-    if energy is None and length is None:
-        return stated
+    unsaid = energy is None and length is None
     for name in names:
         means = meaning(name)
-        if means is not None and means.label == "energy":
+        if unsaid and means is not None:
+            stated[name] = Stated()
+        elif means is not None and means.label == "energy":
             stated[name] = Stated(f"{energy or 'eV'}{PER_ATOM if means.unit else ''}")
         elif means is not None and means.label == "forces":
             stated[name] = Stated(f"{energy or 'eV'}/{length or 'A'}")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domains.materials.data.key_names import typed
-from domains.materials.data.readers.frames import make_atoms, text
+from domains.materials.data.labels import VIRIAL, Stated
+from domains.materials.data.readers.frames import make_atoms, state_units, text
 from sciml.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 LABELS = ("box", "energy", "force", "virial", "real_atom_types", "atom_ener", "atom_pref", "dipole", "aparam", "fparam")
+
+STATED = {"energy": Stated("eV"), "force": Stated("eV/A"), "virial": Stated(VIRIAL)}
 
 
 def read_deepmd(file: str, species: Sequence[str] | None, start: int = 0) -> Iterator[Atoms]:
@@ -89,7 +92,9 @@ def deepmd_frames(arrays: Mapping[str, Any], where: str = "") -> Iterator[Atoms]
         if "virial" in arrays and box is not None:
             entries["virial"] = np.reshape(arrays["virial"][number], (3, 3))
         positions = np.reshape(arrays["coord"][number], (-1, 3))[there]
-        yield make_atoms([names[kind] for kind in kinds[there]], positions, box, entries=entries)
+        atoms = make_atoms([names[kind] for kind in kinds[there]], positions, box, entries=entries)
+        state_units(atoms, STATED)
+        yield atoms
 
 
 def _array(path: Path) -> Array:

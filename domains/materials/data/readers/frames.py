@@ -83,7 +83,7 @@ def check_sites(sites: Mapping[Any, Mapping[str, float]], where: str) -> None:
 
     Args:
         sites: the share of each element, by number of the site.
-        where: the file and number that are named, or nothing.
+        where: the file and number that are named.
 
     Raises:
         DataError: names the first such site and what is on it.
@@ -92,7 +92,7 @@ def check_sites(sites: Mapping[Any, Mapping[str, float]], where: str) -> None:
         if len(shares) != 1 or abs(sum(shares.values()) - 1) > WHOLE:
             there = ", ".join(f"{symbol} {share:g}" for symbol, share in shares.items())
             raise DataError(
-                f"{f'{where}: ' if where else ''}site {site} is shared by several elements or empty in part ({there}); "
+                f"{where}: site {site} is shared by several elements or empty in part ({there}); "
                 "a structure needs one element on each site"
             )
 

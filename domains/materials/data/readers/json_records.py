@@ -81,8 +81,8 @@ def _frames(document: Any, file: str) -> Iterator[Atoms]:
     if is_fitsnap(document):
         yield from fitsnap_frames(document)
         return
-    for record in _records(document, {}):
-        yield _atoms(*record)
+    for number, record in enumerate(_records(document, {})):
+        yield _atoms(*record, f"{file}@{number}")
 
 
 def _records(node: Any, above: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -127,12 +127,12 @@ def _is_structure(node: Mapping[str, Any]) -> bool:
     return "sites" in node or {"lattice_mat", "coords", "elements"} <= set(node)
 
 
-def _atoms(structure: Mapping[str, Any], beside: Mapping[str, Any]) -> Atoms:
+def _atoms(structure: Mapping[str, Any], beside: Mapping[str, Any], where: str) -> Atoms:
     beside = dict(beside)
     for name in BELOW:
         if isinstance(beside.get(name), Mapping):
             beside = {**beside.pop(name), **beside}
-    atoms = _pymatgen(structure) if "sites" in structure else _jarvis(structure)
+    atoms = _pymatgen(structure, where) if "sites" in structure else _jarvis(structure)
     results = _labels(beside, len(atoms))
     of_sites = {k: v for k, v in atoms.arrays.items() if k not in ("numbers", "positions")}
     made = make_atoms(atoms.numbers, atoms.positions, atoms.cell.array, pbc=atoms.pbc, results=results)
@@ -161,7 +161,7 @@ def _labels(beside: Mapping[str, Any], num_atoms: int) -> dict[str, Any]:
     return results
 
 
-def _pymatgen(structure: Mapping[str, Any]) -> Atoms:
+def _pymatgen(structure: Mapping[str, Any], where: str) -> Atoms:
     """Reads a structure or molecule as pymatgen's ``as_dict`` gives it.
 
     Raises:
@@ -170,7 +170,7 @@ def _pymatgen(structure: Mapping[str, Any]) -> Atoms:
     symbols, sites = [], structure["sites"]
     for number, site in enumerate(sites):
         kinds = site.get("species") or [{"element": site.get("name") or site.get("label"), "occu": 1}]
-        check_sites({number: {str(one["element"]): float(one.get("occu", 1)) for one in kinds}}, "")
+        check_sites({number: {str(one["element"]): float(one.get("occu", 1)) for one in kinds}}, where)
         symbols.append("".join(letter for letter in str(kinds[0]["element"]) if letter.isalpha()))
     lattice = structure.get("lattice") or {}
     cell = lattice.get("matrix")

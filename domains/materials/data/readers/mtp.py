@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from domains.materials.data.key_names import typed
+from domains.materials.data.labels import VIRIAL, Stated
 from domains.materials.data.readers.files import open_text
+from domains.materials.data.readers.frames import state_units
 from domains.materials.data.structure import stress_matrix
 from sciml.core.errors import ConfigError, DataError
 
@@ -85,6 +87,7 @@ def _atoms(block: list[list[str]], species: Sequence[str], where: str) -> Atoms:
             results["forces"] = np.array([columns[f"f{axis}"] for axis in "xyz"], dtype=float).T
         if "virial" in fields and periodic:
             atoms.info["virial"] = stress_matrix(fields["virial"])
+            state_units(atoms, {"virial": Stated(VIRIAL)})
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(f"{where}: cannot be read as a configuration of MLIP ({error})") from None
     atoms.info.update(fields["features"])
