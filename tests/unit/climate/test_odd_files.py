@@ -418,3 +418,55 @@ def test_real_grib_says_where_its_sums_begin(since_start, tmp_path):
     read = open_source(str(tmp_path / "tp.grib"))["total_precipitation"].values[:, 0, 0]
     expected = [1, 3, 5, 7] if since_start else [1, 4, 9, 16]
     np.testing.assert_allclose(read, np.array(expected) * 1e-3, rtol=1e-3)
+
+
+# -- grids as the conventions describe them -------------------------------------------------------------------------
+
+
+def test_an_auxiliary_coordinate_gives_a_dimension_its_degrees(weather, tmp_path):
+    field = as_cds(weather[["2m_temperature"]])
+    bare = field.rename(latitude="lat", longitude="lon").rename_vars(lat="latitude", lon="longitude")
+    assert set(bare.dims) == {"time", "lat", "lon"}
+    bare.to_netcdf(tmp_path / "a.nc")
+    read = open_source(str(tmp_path / "a.nc"))
+    np.testing.assert_array_equal(read.latitude.values, np.sort(weather.latitude.values)[::-1])
+    np.testing.assert_array_equal(read["2m_temperature"].values, canonical(weather)["2m_temperature"].values)
+
+
+@pytest.mark.parametrize(
+    ("names", "attrs"),
+    [
+        (("Latitude", "Longitude"), ({}, {})),
+        (("nav_lat", "nav_lon"), ({"standard_name": "latitude"}, {"standard_name": "longitude"})),
+        (("j", "i"), ({"standard_name": "latitude"}, {"standard_name": "longitude"})),
+        (("j", "i"), ({"units": "degrees_north"}, {"units": "degrees_east"})),
+        (("j", "i"), ({"units": "degree_N"}, {"units": "degreeE"})),
+        (("j", "i"), ({"units": "degrees", "axis": "Y"}, {"units": "degrees", "axis": "X"})),
+    ],
+)
+def test_attributes_of_the_conventions_name_the_grid(names, attrs, weather, tmp_path):
+    field = as_cds(weather[["2m_temperature"]]).rename(latitude=names[0], longitude=names[1], time="t")
+    for name, said in zip((*names, "t"), (*attrs, {"standard_name": "time"}), strict=True):
+        field[name].attrs = said
+    field.to_netcdf(tmp_path / "a.nc")
+    read = open_source(str(tmp_path / "a.nc"))
+    np.testing.assert_array_equal(read["2m_temperature"].values, canonical(weather)["2m_temperature"].values)
+
+
+def test_radians_become_degrees_and_other_units_are_refused(weather, tmp_path):
+    field = as_cds(weather[["2m_temperature"]])
+    radians = field.assign_coords({name: np.deg2rad(field[name]) for name in ("latitude", "longitude")})
+    for unit in ("radian", "m"):
+        for name in ("latitude", "longitude"):
+            radians[name].attrs["units"] = unit
+        radians.to_netcdf(tmp_path / f"{unit}.nc")
+    read = open_source(str(tmp_path / "radian.nc"))
+    np.testing.assert_allclose(read.latitude.values, np.sort(weather.latitude.values)[::-1], atol=1e-9)
+    with pytest.raises(DataError, match=r"m\.nc: the latitudes are in 'm'; give them in degrees"):
+        open_source(str(tmp_path / "m.nc"))
+
+
+def test_a_dimension_without_coordinate_is_refused(weather, tmp_path):
+    as_cds(weather[["2m_temperature"]]).drop_vars("latitude").to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=r"a\.nc: the dimension latitude has no coordinate; add its latitudes"):
+        open_source(str(tmp_path / "a.nc"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
+from domains.climate.data.readers.dims import DIMS, check_grid, with_our_dims
 from domains.climate.data.readers.field import SINCE_START, FieldPiece, Orientation
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
@@ -17,14 +18,6 @@ from domains.climate.data.variable import Conversion, Role, Variable
 from domains.climate.data.variables import identify, of_standard_name
 from sciml.core.errors import DataError
 
-_DIMS = {
-    "latitude": ("latitude", "lat", "y"),
-    "longitude": ("longitude", "lon", "x"),
-    "time": ("time", "valid_time", "forecast_reference_time"),
-    "expver": ("expver",),
-    "member": ("number", "member", "realization", "ensemble"),
-    "step": ("step", "forecast_period", "prediction_timedelta", "lead_time"),
-}
 LONGITUDE_TOLERANCE = 1e-3
 UNKNOWN = "unknown here"
 
@@ -55,16 +48,11 @@ def canonical_pieces(dataset: xr.Dataset, file: str, member: int, wanted: Collec
     Raises:
         DataError: no grid, times that cannot be understood, a unit that cannot be converted.
     """
-    dataset = _with_our_dims(dataset)
+    dataset = with_our_dims(dataset, file)
     chosen, left_out = _choose(dataset, wanted)
     if not chosen:
         return Reading([], left_out=left_out)
-    for dim in ("latitude", "longitude"):
-        if dim not in dataset.dims:
-            raise DataError(
-                f"{file}: no {dim} along a dimension; a regular latitude-longitude grid is needed, "
-                f"found dimensions {', '.join(map(str, dataset.dims))} (regrid it beforehand)"
-            )
+    check_grid(dataset, file)
     orientation = orient(np.asarray(dataset["latitude"].values), np.asarray(dataset["longitude"].values), file)
     num_members = dataset.sizes.get("member", 1)
     if "member" in dataset.dims:
@@ -76,12 +64,6 @@ def canonical_pieces(dataset: xr.Dataset, file: str, member: int, wanted: Collec
         pieces += _pieces_of(variable, vertical, dataset[name], dataset, file, orientation)
     calendar = next((piece.calendar for piece in pieces if len(piece.times)), WORLD)
     return Reading(pieces, num_members, calendar, left_out)
-
-
-def _is_degrees(dataset: xr.Dataset, dim: str) -> bool:
-    """Says whether a dimension y or x is one of latitudes or longitudes, and not of a projection in the plane."""
-    attrs = dataset.coords[dim].attrs if dim in dataset.coords else {}
-    return "degree" in str(attrs.get("units", "")) or attrs.get("standard_name") in ("latitude", "longitude")
 
 
 def _choose(
@@ -100,22 +82,6 @@ def _choose(
         elif wanted is None or variable.name in wanted:
             chosen[str(name)] = (variable, vertical)
     return chosen, left_out
-
-
-def _with_our_dims(dataset: xr.Dataset) -> xr.Dataset:
-    """Renames dimensions, and scalar coordinates that stand for one, to ours."""
-    names: dict[Hashable, Hashable] = {}
-    for ours, theirs in _DIMS.items():
-        dims = [n for n in theirs if n in dataset.dims and (n not in "yx" or _is_degrees(dataset, n))]
-        candidates = dims or [n for n in theirs if n in dataset.coords]
-        if candidates and ours != candidates[0]:
-            if ours in dataset.variables:
-                dataset = dataset.drop_vars(ours)
-            names[candidates[0]] = ours
-        if ours == "time" and candidates[:1] == ["valid_time"]:
-            # a valid time has its forecast step in it already
-            dataset = dataset.drop_vars([n for n in _DIMS["step"] if n in dataset.coords and n not in dataset.dims])
-    return dataset.rename(names)
 
 
 def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable | str:
@@ -154,7 +120,7 @@ def _pieces_of(
     if vertical.dim is not None and vertical.dim in array.dims:
         array = array.rename({vertical.dim: "level"})
     levels = _levels(variable, vertical, array, file)
-    dims = (*_DIMS, "level")
+    dims = (*DIMS, "level")
     strange = [d for d in array.dims if d not in dims and array.sizes[d] > 1]
     if strange:
         raise DataError(

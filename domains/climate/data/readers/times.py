@@ -28,7 +28,7 @@ def times_of(what: str, dataset: xr.Dataset, file: str) -> tuple[np.ndarray, Cal
         raise DataError(f"{file}: {what} says nothing of its time; add a coordinate 'time'")
     values = np.atleast_1d(dataset["time"].values)
     calendar = WORLD
-    if values.dtype == object and len(values) and hasattr(values[0], "calendar"):
+    if _are_dates(values):
         found = Calendar.of(str(values[0].calendar))
         if found is None:
             raise DataError(f"{file}: the times are in the calendar {values[0].calendar!r}, which is not known")
@@ -65,6 +65,16 @@ def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
             raise DataError(f"{file}: the forecast steps of {what} are in {unit!r}; give them in hours")
         return np.round(steps * _MINUTES[unit.rstrip("s")]).astype("timedelta64[m]")
     return np.where(np.isnat(steps), np.timedelta64(0, "m"), steps).astype("timedelta64[m]")
+
+
+def is_time(values: np.ndarray) -> bool:
+    """Says whether values are times, of whichever calendar."""
+    return np.issubdtype(values.dtype, np.datetime64) or _are_dates(values)
+
+
+def _are_dates(values: np.ndarray) -> bool:
+    """Says whether times are dates of a calendar of their own."""
+    return values.dtype == object and len(values) > 0 and hasattr(values[0], "calendar")
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
