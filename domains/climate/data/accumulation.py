@@ -1,41 +1,92 @@
 """Variables that speak of the time since the last value: precipitation, radiation, gusts, means of fluxes.
 
 Hourly sums taken every six hours would lose five sixths of the rain: they are added up over the step, means are
-averaged, and the strongest gust of the step is kept.
+averaged, and the strongest gust of the step is kept. What speaks of a longer time than the step, or of one that is not
+a part of it, is not known.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from domains.climate.data.readers.field import Field
 
-_REDUCE: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}
+_REDUCE: dict[str, Callable[..., np.ndarray]] = {"sum": np.sum, "max": np.max, "min": np.min}
 
 
-def count_in(field: Field, level: int | None, window: int) -> int:
-    """Returns how many of a field's own times a window has, in minutes; 1 for instantaneous fields."""
-    if field.variable.over == "instant" or not window:
-        return 1
-    spacings = np.diff(field.times[field.has(level)]).astype(np.int64)
-    if not len(spacings):
-        return 1
-    own = Counter(spacings.tolist()).most_common(1)[0][0]
-    return window // own if own < window and window % own == 0 else 1
+@dataclass(frozen=True)
+class Windows:
+    """Describes the windows that end at each time at which a field is there.
+
+    Attributes:
+        at: positions of these times among the source's.
+        first: the first of them that lies within each window; the last is the time itself.
+        lengths: minutes that each value speaks of.
+        complete: whether the values in a window speak of all of it and of nothing else.
+    """
+
+    at: np.ndarray
+    first: np.ndarray
+    lengths: np.ndarray
+    complete: np.ndarray
+
+    @classmethod
+    def of(cls, field: Field, level: int | None, window: int) -> Windows:
+        """Finds the windows of so many minutes.
+
+        Where the files do not state periods, each value speaks of the time since the one before.
+        """
+        at, begins, ends = _spans(field, level, window)
+        first = np.searchsorted(ends, ends - window, side="right")
+        starts_right = begins[first] == ends - window
+        if field.variable.over in ("sum", "mean"):
+            breaks = np.cumsum(np.append(False, begins[1:] != ends[:-1]))
+        else:  # an extreme may be taken twice of the same time
+            breaks = np.cumsum(np.append(False, begins[1:] > ends[:-1]))
+            earliest = [begins[a : b + 1].min() for b, a in enumerate(first)]
+            starts_right &= np.asarray(earliest, dtype=np.int64) >= ends - window
+        return cls(at, first, ends - begins, starts_right & (breaks == breaks[first]))
+
+
+def _spans(field: Field, level: int | None, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns where a field is there among the source's times, and the minutes at which its periods begin and end."""
+    at = np.flatnonzero(field.has(level))
+    begins, ends = field.begins[at], field.times[at].astype(np.int64)
+    spacings = np.diff(ends).tolist()
+    usual = Counter(spacings).most_common(1)[0][0] if spacings else window
+    return at, np.where(np.isnat(begins), ends - usual, begins.astype(np.int64)), ends
+
+
+def is_as_it_is(field: Field, window: int) -> bool:
+    """Says whether values are taken as they are: they speak of a moment, or no window is wanted."""
+    return field.variable.over == "instant" or not window
 
 
 def is_complete(field: Field, level: int | None, window: int) -> np.ndarray:
-    """Says at which times of the source a field is known over the whole window that ends there: bool (time,)."""
+    """Says at which times of the source a field is known over the whole window that ends there: bool (time,).
+
+    Args:
+        window: minutes.
+    """
     has = field.has(level)
-    count = count_in(field, level, window)
-    if count == 1:
+    if is_as_it_is(field, window) or not has.any():
         return has
-    seen = np.concatenate([[0], np.cumsum(has)])
-    begin = np.searchsorted(field.times, field.times - np.timedelta64(window, "m"), side="right")
-    return has & (seen[np.arange(len(has)) + 1] - seen[begin] == count)
+    windows = Windows.of(field, level, window)
+    known = np.zeros_like(has)
+    known[windows.at] = windows.complete
+    return known
+
+
+def own_hours(field: Field, level: int | None) -> float:
+    """Returns how many hours a value of a field speaks of, most often; 0 where it speaks of a moment."""
+    if field.variable.over == "instant" or not field.has(level).any():
+        return 0.0
+    _, begins, ends = _spans(field, level, 0)
+    return Counter((ends - begins).tolist()).most_common(1)[0][0] / 60
 
 
 def read_over(field: Field, positions: np.ndarray, levels: np.ndarray, window: int) -> np.ndarray:
@@ -44,13 +95,21 @@ def read_over(field: Field, positions: np.ndarray, levels: np.ndarray, window: i
     Raises:
         DataError: where no file has them, or one is damaged.
     """
-    level = field.levels[levels[0]] if field.levels else None
-    if count_in(field, level, window) == 1:
+    if is_as_it_is(field, window):
         return field.read(positions, levels)
-    reduce, has = _REDUCE[field.variable.over], field.has(level)
+    level = field.levels[levels[0]] if field.levels else None
+    if not field.has(level)[positions].all():
+        return field.read(positions, levels)  # which says what is missing
+    windows = Windows.of(field, level, window)
+    rows = np.searchsorted(windows.at, positions)
+    if (windows.first[rows] == rows).all():
+        return field.read(positions, levels)
     out = np.empty((len(positions), len(levels), *field.shape[2:]), dtype=np.float32)
-    for number, position in enumerate(positions):
-        begin = int(np.searchsorted(field.times, field.times[position] - np.timedelta64(window, "m"), side="right"))
-        within = begin + np.flatnonzero(has[begin : position + 1])
-        out[number] = reduce(field.read(within, levels).astype(np.float64), axis=0)
+    for number, row in enumerate(rows):
+        part = slice(windows.first[row], row + 1)
+        values = field.read(windows.at[part], levels).astype(np.float64)
+        if field.variable.over == "mean":
+            out[number] = np.average(values, axis=0, weights=windows.lengths[part])
+        else:
+            out[number] = _REDUCE[field.variable.over](values, axis=0)
     return out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from domains.climate.data.accumulation import is_complete
+from domains.climate.data.accumulation import is_complete, own_hours
 from domains.climate.data.readers import Source
 from domains.climate.data.selection import Selection
 from domains.climate.data.variables import Channel
@@ -32,15 +32,11 @@ def choose_times(source: Source, selection: Selection, channels: Sequence[Channe
             key=selection.key("step"),
             hint=f"e.g. step={max(step // own_step, 1) * own_step / 60:g}h",
         )
-    minutes = (source.times[positions] - source.times[positions[0]]).astype(np.int64)
     if selection.step is not None:
-        positions = positions[minutes % step == 0]
-    known = np.all([is_complete(source.fields[c.variable.name], c.level, step) for c in channels], axis=0)[positions]
+        positions = _in_phase(source, channels, positions, step)
     if selection.allow_gaps:
-        positions = positions[known]
-        _check_several(source, selection, positions)
-        spacings = np.diff(source.times[positions]).astype(np.int64)
-        return positions, float(np.gcd.reduce(spacings)) / 60
+        return _with_gaps(source, selection, channels, positions, step)
+    known = _known(source, channels, step)[positions]
     # what is summed over a step is not known at the first time of all
     first = int(known.argmax())
     if first and _only_sums(source, channels, positions[:first]):
@@ -50,6 +46,39 @@ def choose_times(source: Source, selection: Selection, channels: Sequence[Channe
     for channel in channels:
         _check_there(source, channel, positions, step)
     return positions, step / 60
+
+
+def _known(source: Source, channels: Sequence[Channel], step: int) -> np.ndarray:
+    """Says at which of the source's times all channels are known over the step before: bool (time,)."""
+    return np.all([is_complete(source.fields[c.variable.name], c.level, step) for c in channels], axis=0)
+
+
+def _in_phase(source: Source, channels: Sequence[Channel], positions: np.ndarray, step: int) -> np.ndarray:
+    """Returns every so many minutes of the times, counted so that the most of them have all fields of a moment; from
+    the first time where that is the same.
+    """
+    at_moments = [c for c in channels if c.variable.over == "instant"] or channels
+    known = np.all([source.fields[c.variable.name].has(c.level) for c in at_moments], axis=0)[positions]
+    phase = (source.times[positions] - source.times[positions[0]]).astype(np.int64) % step
+    phases = np.unique(phase)
+    return positions[phase == phases[np.argmax([known[phase == one].sum() for one in phases])]]
+
+
+def _with_gaps(
+    source: Source, selection: Selection, channels: Sequence[Channel], positions: np.ndarray, step: int
+) -> tuple[np.ndarray, float]:
+    """Returns the positions at which all channels are known, and the step in hours of which their spacings are
+    multiples; sums are over that step.
+    """
+    if selection.step is None:  # no shorter than what sums speak of
+        step = max(step, *(round(60 * own_hours(source.fields[c.variable.name], c.level)) for c in channels))
+    while True:
+        known = positions[_known(source, channels, step)[positions]]
+        _check_several(source, selection, known)
+        common = int(np.gcd.reduce(np.diff(source.times[known]).astype(np.int64)))
+        if common == step or all(c.variable.over == "instant" for c in channels):
+            return known, common / 60
+        positions, step = known, common
 
 
 def _between(source: Source, selection: Selection, channels: Sequence[Channel]) -> np.ndarray:
@@ -106,10 +135,17 @@ def _check_even(source: Source, channel: Channel, positions: np.ndarray, step: i
 def _check_there(source: Source, channel: Channel, positions: np.ndarray, step: int) -> None:
     field = source.fields[channel.variable.name]
     missing = ~is_complete(field, channel.level, step)[positions]
-    if missing.any():
-        when = source.calendar.show(source.times[positions[missing.argmax()]])
-        over = "" if channel.variable.over == "instant" else f" in the {format_hours(step / 60)} before"
+    if not missing.any():
+        return
+    when = source.calendar.show(source.times[positions[missing.argmax()]])
+    hours, own = format_hours(step / 60), own_hours(field, channel.level)
+    if own and missing.all():
         raise DataError(
-            f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) is missing{over} at {when}, "
-            "where other variables are there"
+            f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) speaks of {format_hours(own)} at a "
+            f"time, which do not make up the step of {hours} at {when}; choose another step, or leave it out"
         )
+    over = f" in the {hours} before" if own else ""
+    raise DataError(
+        f"{field.pieces[0].file}: {channel.variable.name} ({channel.name}) is missing{over} at {when}, "
+        "where other variables are there"
+    )

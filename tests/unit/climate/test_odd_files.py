@@ -10,7 +10,6 @@ import xarray as xr
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source, open_source
 from domains.climate.data.readers.canonical import orient
-from domains.climate.data.readers.field import SINCE_START
 from domains.climate.data.readers.grib_messages import check_messages
 from domains.climate.data.readers.vertical import vertical_of
 from domains.climate.data.store import ClimateStore
@@ -309,70 +308,6 @@ def test_times_a_little_beside_the_minute(weather, tmp_path):
         open_source(str(tmp_path / "beside.nc"))
 
 
-# -- sums over the step -------------------------------------------------------------------------------------------
-
-
-def hourly(tmp_path, **changes):
-    """Writes 30 days of hourly data: rain falls in the first hours of each day, the sun shines, it gusts."""
-    waves = as_cds(synthetic_source(num_times=480, step_hours=1, channels=["t2m", "u10"]))
-    generator = np.random.default_rng(0)
-    for name, unit in (("tp", "m"), ("ssrd", "J m**-2"), ("fg10", "m s**-1"), ("mtpr", "kg m**-2 s**-1")):
-        scale = {"tp": 1e-3, "ssrd": 1e6, "fg10": 20, "mtpr": 1e-4}[name]
-        waves[name] = (waves.t2m.dims, (scale * generator.random(waves.t2m.shape)).astype("f4"), {"units": unit})
-    waves = waves.assign(**changes)
-    waves.to_netcdf(tmp_path / "hourly.nc")
-    return waves
-
-
-def test_sums_means_and_extremes_are_taken_over_the_step(tmp_path):
-    raw = hourly(tmp_path)
-    channels = ["t2m", "tp", "ssrd", "fg10", "mtpr"]
-    store = ClimateStore.open(
-        prepare(
-            PrepareConfig(path=str(tmp_path / "hourly.nc"), out=str(tmp_path / "s.zarr"), channels=channels, step="6h")
-        )
-    )
-    stored = store.read(np.arange(len(store.times)))
-    assert str(store.times[0]) == "2001-01-01T06:00"  # the first six hours are not whole before
-    for number, time in enumerate(store.times[:20]):
-        position = int(np.flatnonzero(raw.time.values == time)[0])
-        window = raw.isel(time=slice(position - 5, position + 1))
-        expected = [raw.t2m.values[position], window.tp.sum("time"), window.ssrd.sum("time"), window.fg10.max("time"),
-                    window.mtpr.mean("time")]  # fmt: skip
-        for channel, values in enumerate(expected):
-            np.testing.assert_allclose(stored[number, channel], np.asarray(values), rtol=1e-5)
-
-
-def test_a_missing_hour_of_rain_is_named(tmp_path):
-    raw = hourly(tmp_path)
-    rain = raw[["tp"]].drop_isel(time=100)
-    raw.drop_vars("tp").to_netcdf(tmp_path / "a.nc")
-    rain.to_netcdf(tmp_path / "b.nc")
-    config = {"path": [str(tmp_path / "a.nc"), str(tmp_path / "b.nc")], "channels": ["t2m", "tp"], "step": "6h"}
-    with pytest.raises(DataError, match=r"total_precipitation \(tp\) is missing in the 6 h before at 2001-01-05T06:00"):
-        prepare(PrepareConfig(out=str(tmp_path / "s.zarr"), **config))
-
-
-@pytest.mark.parametrize("since_start", [True, False])
-def test_sums_since_the_start_of_a_forecast_are_differences(since_start, monkeypatch, tmp_path):
-    """As forecasts of GFS and ECMWF have them: what has fallen up to each step; ERA5's hours stand for themselves."""
-    steps = np.array([0, 6, 12, 18], "timedelta64[h]").astype("timedelta64[ns]")
-    fallen = np.array([0.0, 1.0, 1.5, 4.0])[:, None, None] * 1e-3 + np.zeros((4, 5, 8))
-    rain = xr.DataArray(
-        fallen,
-        {"step": steps, "latitude": np.linspace(90, -90, 5), "longitude": np.arange(0, 360, 45.0),
-         "time": np.datetime64("2020-01-01", "ns")},
-        ("step", "latitude", "longitude"),
-        attrs={"units": "m", "GRIB_typeOfLevel": "surface", SINCE_START: since_start},
-    )  # fmt: skip
-    (tmp_path / "rain.grib").write_bytes(message(1, 100))
-    monkeypatch.setattr("domains.climate.data.readers.files._open_grib", lambda file: [rain.to_dataset(name="tp")])
-    read = open_source(str(tmp_path / "rain.grib"))["total_precipitation"]
-    expected = [1.0, 0.5, 2.5] if since_start else [0.0, 1.0, 1.5, 4.0]
-    np.testing.assert_allclose(read.values[:, 0, 0], np.array(expected) * 1e-3, rtol=1e-6)
-    assert str(read.time.values[-1])[:16] == "2020-01-01T18:00"
-
-
 @pytest.mark.parametrize("with_coordinates", [False, True])
 def test_a_projected_grid_is_not_taken_for_degrees(with_coordinates, tmp_path):
     """As HRRR and NAM have it: rows and columns in a plane, with two-dimensional latitudes beside them."""
@@ -400,24 +335,6 @@ def test_the_coordinate_that_is_wrong_is_the_one_that_is_named(name, value, says
     grid[name][-1] = value
     with pytest.raises(DataError, match=says):
         orient(grid["latitude"], grid["longitude"], "a.nc")
-
-
-@pytest.mark.parametrize("since_start", [True, False])
-def test_real_grib_says_where_its_sums_begin(since_start, tmp_path):
-    eccodes = pytest.importorskip("eccodes")
-    pytest.importorskip("cfgrib")
-    with (tmp_path / "tp.grib").open("wb") as out:
-        for end in range(1, 5):
-            handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
-            steps = f"{0 if since_start else end - 1}-{end}"
-            keys = {"productDefinitionTemplateNumber": 8, "dataDate": 20240101, "dataTime": 600, "shortName": "tp"}
-            for key, value in {**keys, "stepRange": steps}.items():
-                eccodes.codes_set(handle, key, value)
-            eccodes.codes_set_values(handle, np.full(eccodes.codes_get(handle, "numberOfValues"), 0.001 * end**2))
-            eccodes.codes_write(handle, out)
-    read = open_source(str(tmp_path / "tp.grib"))["total_precipitation"].values[:, 0, 0]
-    expected = [1, 3, 5, 7] if since_start else [1, 4, 9, 16]
-    np.testing.assert_allclose(read, np.array(expected) * 1e-3, rtol=1e-3)
 
 
 # -- grids as the conventions describe them -------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.dims import DIMS, check_grid, with_our_dims
-from domains.climate.data.readers.field import SINCE_START, FieldPiece, Orientation
+from domains.climate.data.readers.field import FieldPiece, Orientation
+from domains.climate.data.readers.periods import NOT_STATED, is_unstated, stated_spans
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
 from domains.climate.data.regrid import in_a_row
@@ -77,6 +78,8 @@ def _choose(
             continue  # bounds of cells, attributes of the grid
         vertical = vertical_of(array)
         variable = _variable_of(str(name), array, vertical)
+        if isinstance(variable, Variable) and is_unstated(variable, array, dataset):
+            variable = NOT_STATED
         if isinstance(variable, str):
             left_out[str(name)] = variable
         elif wanted is None or variable.name in wanted:
@@ -134,15 +137,13 @@ def _pieces_of(
         return
     times, calendar = times_of(variable.name, dataset, file)
     steps = steps_of(array, variable.name, file)
-    since_start = variable.over == "sum" and "step" in array.dims and bool(array.attrs.get(SINCE_START))
-    before: xr.DataArray | None = None
-    for number in np.argsort(steps, kind="stable"):
+    spans = stated_spans(array, dataset, times, steps, calendar)
+    for number, (step, span) in enumerate(zip(steps, spans, strict=True)):
         part = array.isel(step=number) if "step" in array.dims else array
-        when = times + steps[number]
-        if since_start and steps[number] == np.timedelta64(0, "m"):
-            continue  # nothing has fallen yet
-        yield FieldPiece(file, variable, part, when, levels, conversion, orientation, calendar, before)
-        before = part if since_start else None
+        begins, ends = span or (None, None)
+        yield FieldPiece(
+            file, variable, part, times + step, levels, conversion, orientation, calendar, begins=begins, ends=ends
+        )
 
 
 def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -12,8 +12,6 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.variable import Conversion, Variable
 from sciml.core.errors import DataError
 
-SINCE_START = "summed_since_start"
-"""Attribute of fields whose values are summed since the start of a forecast."""
 DIMS = ("time", "level", "latitude", "longitude")
 
 
@@ -47,8 +45,10 @@ class FieldPiece:
         levels: hPa; empty where it has none.
         conversion: from the file's unit to the variable's.
         calendar: that the times are counted in.
-        before: the same field one forecast step earlier, where values are summed since the start of a forecast; what is
-            read is the difference.
+        begins: datetime64[m] at which the period begins that each value speaks of, where the file says so.
+        ends: datetime64[m] at which it ends, where the file says so; its times may be the middle.
+        before: the same field at an earlier time for each of its times, where both begin together: what is read is
+            what the time between them has added, or its mean.
     """
 
     file: str
@@ -59,7 +59,22 @@ class FieldPiece:
     conversion: Conversion
     orientation: Orientation
     calendar: Calendar = WORLD
-    before: xr.DataArray | None = None
+    begins: np.ndarray | None = None
+    ends: np.ndarray | None = None
+    before: FieldPiece | None = None
+
+    def at(self, rows: np.ndarray) -> FieldPiece:
+        """Returns the part at some of its times."""
+        if np.array_equal(rows, np.arange(len(self.times))):
+            return self
+        array = self.array.isel(time=as_slice(rows)) if "time" in self.array.dims else self.array
+        begins, ends = (None if moments is None else moments[rows] for moments in (self.begins, self.ends))
+        before = None if self.before is None else self.before.at(rows)
+        return replace(self, array=array, times=self.times[rows], begins=begins, ends=ends, before=before)
+
+    def since(self, before: FieldPiece) -> FieldPiece:
+        """Returns what comes after the end of the same field at earlier times, as many; both begin together."""
+        return replace(self, begins=before.times, before=before)
 
     def read(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Reads values (time, level, latitude, longitude) in float32 and the variable's unit.
@@ -70,13 +85,13 @@ class FieldPiece:
         Raises:
             DataError: where the file is damaged.
         """
+        return self._values(times, levels).astype(np.float32)
+
+    def _values(self, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
         chosen = {"time": as_slice(times), "level": as_slice(levels)}
         part = self.array.isel({dim: index for dim, index in chosen.items() if dim in self.array.dims})
         try:
             values = np.asarray(part.values, dtype=np.float64)
-            if self.before is not None:
-                earlier = self.before.isel({dim: index for dim, index in chosen.items() if dim in self.before.dims})
-                values = values - np.asarray(earlier.values, dtype=np.float64)
         except Exception as error:  # whatever a broken file makes the libraries raise
             when = f" at {self.calendar.show(self.times[times[0]])}" if len(self.times) else ""
             raise DataError(
@@ -89,8 +104,20 @@ class FieldPiece:
         for position, dim in enumerate(DIMS[:2]):
             if dim not in order:
                 values = np.expand_dims(values, position)
-        values = self.orientation.apply(values)
-        return (values * self.conversion.scale + self.conversion.offset).astype(np.float32)
+        values = self.orientation.apply(values) * self.conversion.scale + self.conversion.offset
+        return values if self.before is None else self._added(values, self.before, times, levels)
+
+    def _added(self, values: np.ndarray, before: FieldPiece, times: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """Returns the sum, or the mean, over the time that is in the whole period and not in the part before."""
+        earlier = before._values(times, levels)
+        if self.variable.over == "sum":
+            return values - earlier
+        assert before.begins is not None
+        whole, part = (
+            (moments - before.begins)[times].astype(np.float64)[:, None, None, None]
+            for moments in (self.times, before.times)
+        )
+        return (values * whole - earlier * part) / (whole - part)
 
 
 def merged_versions(values: np.ndarray, dims: list[str]) -> np.ndarray:
@@ -137,6 +164,7 @@ class Field:
         self.owner = np.full(shape, -1, dtype=np.int32)  # which piece has it
         self.row = np.zeros(shape, dtype=np.int64)  # where in that piece's time
         self.column = np.zeros(shape, dtype=np.int64)  # where in that piece's levels
+        self.begins = np.full(shape[0], "NaT", "datetime64[m]")  # of the period, where it is stated
         for number, piece in enumerate(self.pieces):
             self._place(number, piece)
 
@@ -154,6 +182,8 @@ class Field:
         self.owner[cells] = number
         self.row[cells] = np.arange(len(rows))[:, None]
         self.column[cells] = np.arange(len(columns))[None]
+        if piece.begins is not None:
+            self.begins[rows] = piece.begins
 
     def _refuse_twice(self, time: int, first: FieldPiece, second: FieldPiece) -> None:
         when = f" at {self.calendar.show(self.times[time])}" if len(self.times) else ""

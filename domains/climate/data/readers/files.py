@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,8 +14,7 @@ from typing import Any
 
 import xarray as xr
 
-from domains.climate.data.readers.field import SINCE_START
-from domains.climate.data.readers.grib_messages import START, check_messages
+from domains.climate.data.readers.grib_messages import START, check_messages, open_messages
 from sciml.core.errors import DataError, MissingExtraError
 from sciml.data import files
 from sciml.data.classic_netcdf import check_whole
@@ -112,34 +110,11 @@ def _open_zarr(file: str) -> xr.Dataset:
 
 def _open_grib(file: str) -> list[xr.Dataset]:
     try:
-        from cfgrib import xarray_store
+        import cfgrib  # noqa: F401
     except Exception as error:  # cfgrib raises RuntimeError where its C library is not found
         raise MissingExtraError("cfgrib", extra="grib", purpose=f"to read {file}") from error
     check_messages(file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of cfgrib and of xarray's old defaults in it
-        # one variable and type of level at a time; no index files beside the user's data
-        datasets: list[xr.Dataset] = xarray_store.open_variable_datasets(
-            file, backend_kwargs={"indexpath": ""}, cache=False, decode_timedelta=True
-        )
-    since_start = _summed_since_start(file)
-    for array in (array for dataset in datasets for array in dataset.data_vars.values()):
-        array.attrs[SINCE_START] = array.attrs.get("GRIB_paramId") in since_start
-    return datasets
-
-
-def _summed_since_start(file: str) -> set[int]:
-    """Returns the parameters of which all sums begin with their forecast; those of ERA5 begin with each hour."""
-    import eccodes
-
-    starts: dict[int, set[int]] = {}
-    with Path(file).open("rb") as messages:
-        while (handle := eccodes.codes_grib_new_from_file(messages, headers_only=True)) is not None:
-            if eccodes.codes_get(handle, "stepType") == "accum":
-                parameter = eccodes.codes_get(handle, "paramId")
-                starts.setdefault(parameter, set()).add(eccodes.codes_get(handle, "startStep"))
-            eccodes.codes_release(handle)
-    return {parameter for parameter, begin in starts.items() if begin == {0}}
+    return open_messages(file)
 
 
 def _first_bytes(file: str) -> bytes:

@@ -16,6 +16,7 @@ from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.canonical import UNKNOWN, Reading, canonical_pieces
 from domains.climate.data.readers.field import DIMS, Field, FieldPiece, Orientation
 from domains.climate.data.readers.files import locate, open_file
+from domains.climate.data.readers.periods import end_together, one_after_another
 from domains.climate.data.variable import Role, Variable
 from domains.climate.data.variables import Channel, find, identify
 from sciml.core.errors import DataError, nearest
@@ -90,19 +91,26 @@ class Source:
     def _assemble(
         cls, files: tuple[str, ...], pieces: list[FieldPiece], calendar: Calendar, title: str, attribution: str
     ) -> Source:
-        changing = [piece for piece in pieces if piece.variable.role is not Role.STATIC]
         for piece in pieces:
             _check_same_grid(pieces[0], piece)
-        times = np.unique(np.concatenate([np.empty(0, "datetime64[m]"), *(piece.times for piece in changing)]))
+        constant = [piece for piece in pieces if piece.variable.role is Role.STATIC]
+        together = end_together([piece for piece in pieces if piece.variable.role is not Role.STATIC])
+        names = dict.fromkeys(piece.variable.name for piece in together)
+        changing = {name: one_after_another([p for p in together if p.variable.name == name]) for name in names}
+        times = np.unique(
+            np.concatenate(
+                [np.empty(0, "datetime64[m]"), *(piece.times for mine in changing.values() for piece in mine)]
+            )
+        )
         levels = tuple(sorted({level for piece in pieces for level in piece.levels}))
-        fields: dict[str, Field] = {}
+        fields = {
+            name: Field(mine, times, levels if mine[0].variable.on_levels else (), calendar)
+            for name, mine in changing.items()
+            if mine
+        }
         statics: dict[str, Field] = {}
-        for name in dict.fromkeys(piece.variable.name for piece in pieces):
-            mine = [piece for piece in pieces if piece.variable.name == name]
-            if mine[0].variable.role is Role.STATIC:  # the same in every file: the first will do
-                statics[name] = Field(mine[:1], np.empty(0, "datetime64[m]"), (), calendar)
-            else:
-                fields[name] = Field(mine, times, levels if mine[0].variable.on_levels else (), calendar)
+        for piece in constant:  # the same in every file: the first will do
+            statics.setdefault(piece.variable.name, Field([piece], np.empty(0, "datetime64[m]"), (), calendar))
         return cls(files, times, levels, pieces[0].orientation, fields, statics, title, attribution, calendar)
 
     def field(self, name: str) -> Field:

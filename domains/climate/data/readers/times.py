@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,15 @@ def times_of(what: str, dataset: xr.Dataset, file: str) -> tuple[np.ndarray, Cal
     return minutes, calendar
 
 
+def bounds_of(values: np.ndarray, calendar: Calendar) -> np.ndarray | None:
+    """Returns bounds of times (n, 2) as datetime64[m] in a calendar; None where they are no times."""
+    if _are_dates(values.ravel()):
+        values = calendar.count(list(values.ravel())).reshape(values.shape)
+    if not np.issubdtype(values.dtype, np.datetime64) or np.isnat(values).any():
+        return None
+    return _rounded(values)
+
+
 def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
     """Returns forecast steps, as GRIB has them for accumulated fields; zero for analyses.
 
@@ -58,12 +68,17 @@ def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
     """
     if "step" not in array.coords:
         return np.zeros(1, "timedelta64[m]")
-    steps: Any = np.atleast_1d(array["step"].values)
+    steps, attrs = np.atleast_1d(array["step"].values), array["step"].attrs
+    unit = str(attrs.get("units", ""))
+    if not np.issubdtype(steps.dtype, np.timedelta64) and unit.rstrip("s") not in _MINUTES:
+        raise DataError(f"{file}: the forecast steps of {what} are in {unit!r}; give them in hours")
+    return minutes_of_steps(steps, attrs)
+
+
+def minutes_of_steps(steps: np.ndarray, attrs: Mapping[Any, Any]) -> np.ndarray:
+    """Returns forecast steps as timedelta64[m], of numbers in the unit that the attributes name, too."""
     if not np.issubdtype(steps.dtype, np.timedelta64):
-        unit = str(array["step"].attrs.get("units", ""))
-        if unit.rstrip("s") not in _MINUTES:
-            raise DataError(f"{file}: the forecast steps of {what} are in {unit!r}; give them in hours")
-        return np.round(steps * _MINUTES[unit.rstrip("s")]).astype("timedelta64[m]")
+        return np.round(steps * _MINUTES[str(attrs.get("units", "")).rstrip("s")]).astype("timedelta64[m]")
     return np.where(np.isnat(steps), np.timedelta64(0, "m"), steps).astype("timedelta64[m]")
 
 
