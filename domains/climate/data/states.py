@@ -6,6 +6,7 @@ and the schema and statistics that the run has kept.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from domains.climate.data.regrid import GridSelection, LatLonGrid, Regridder
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics, cell_area_weights
 from domains.climate.data.selection import Selection, resolve_split
 from domains.climate.data.variables import Channel, channel_unit, parse_channels
+from sciml.core.duration import format_hours
 from sciml.core.errors import DataError, nearest
 
 MINUTES_PER_HOUR = 60
@@ -142,6 +144,7 @@ class OtherStates(States):
             if channel.name not in schema.inputs and _has(source, channel)
         }
         known = {number: reader.known()[positions] for number, reader in outputs.items()}
+        _say_what_is_not_scored(source.label, schema, [n for n in outputs if known[n].any()])
         columns = [schema.channels.index(name) for name in schema.inputs]
 
         def read(at: np.ndarray) -> np.ndarray:
@@ -167,8 +170,13 @@ class OtherStates(States):
         for name in schema.inputs:
             if name not in have:
                 raise _missing(label, schema, name, have)
+        same_step = store.schema.step_hours == schema.step_hours
         index = [have.index(name) if name in have else 0 for name in schema.channels]
-        unknown = [name not in have for name in schema.channels]
+        unknown = [
+            name not in have or not (same_step or channel.variable.over == "instant")
+            for name, channel in zip(schema.channels, parse_channels(schema.channels), strict=True)
+        ]
+        _say_what_is_not_scored(label, schema, np.flatnonzero(~np.array(unknown)))
         regrid = _way(label, _grid_of(store.schema), _grid_of(schema))
         test = store.indices("test")
 
@@ -214,6 +222,22 @@ class OtherStates(States):
 def _has(source: Source, channel: Channel) -> bool:
     field = source.fields.get(channel.variable.name)
     return field is not None and (channel.level is None or channel.level in field.available_levels())
+
+
+def _say_what_is_not_scored(label: str, schema: ClimateSchema, known: Sequence[int] | np.ndarray) -> None:
+    """Writes one line to stderr on outputs that other data do not have over the run's step.
+
+    Args:
+        known: positions of the outputs that they have; inputs are always there.
+    """
+    names = {*schema.inputs, *(schema.channels[number] for number in known)}
+    if missing := [name for name in schema.channels if name not in names]:
+        print(
+            f"{label}: has no {', '.join(missing)} over the run's step of {format_hours(schema.step_hours)}; "
+            "what is missing is not scored",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _missing(label: str, schema: ClimateSchema, name: str, others: Sequence[str], why: Sequence[str] = ()) -> DataError:

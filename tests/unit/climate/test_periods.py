@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from domains.climate.data.prepare import PrepareConfig, prepare
-from domains.climate.data.readers import open_source
+from domains.climate.data.readers import Source, open_source
 from domains.climate.data.readers.periods import STARTS
+from domains.climate.data.states import OtherStates
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import DataError
@@ -207,3 +208,30 @@ def test_a_step_is_counted_from_where_all_fields_are(tmp_path):
     config = {"path": [str(tmp_path / "a.nc"), str(tmp_path / "b.nc")], "channels": ["t2m", "msl"], "step": "6h"}
     store = ClimateStore.open(prepare(PrepareConfig(out=str(tmp_path / "s.zarr"), **config)))
     np.testing.assert_array_equal(store.times, whole.time.values[1::2].astype("M8[m]"))
+
+
+def test_other_data_are_not_scored_on_sums_over_another_period(tmp_path, capsys):
+    raw = as_cds(synthetic_source(num_times=80, channels=["t2m"]))
+    raw["tp"] = (raw.t2m * 1e-5).assign_attrs(units="m")
+    raw.to_netcdf(tmp_path / "a.nc")
+    longer = raw.isel(time=slice(1, None, 2))
+    longer["tp"].values = raw.tp.values[::2] + raw.tp.values[1::2]
+    longer.to_netcdf(tmp_path / "b.nc")
+    config = {"channels": ["t2m", "tp"], "splits": {"train": 0.5, "valid": 0.25, "test": 0.25}}
+    run, other = (
+        ClimateStore.open(prepare(PrepareConfig(path=f"{tmp_path}/{n}.nc", out=f"{tmp_path}/{n}.zarr", **config)))
+        for n in "ab"
+    )
+    source = Source.open(str(tmp_path / "b.nc"))
+    for states in (
+        OtherStates.from_store(other, "b.zarr", run.schema, run.statistics),
+        OtherStates.from_source(source, run.schema, run.statistics),
+    ):
+        fields = states.read(np.arange(4))
+        np.testing.assert_array_equal(fields[:, 0], longer.t2m.values[:4])
+        assert np.isnan(fields[:, 1]).all()
+    says = "has no tp over the run's step of 6 h; what is missing is not scored"
+    assert capsys.readouterr().err.count(says) == 2
+    same = OtherStates.from_source(Source.open(str(tmp_path / "a.nc")), run.schema, run.statistics)
+    np.testing.assert_array_equal(same.read(np.arange(4))[:, 1], raw.tp.values[:4])
+    assert "has no" not in capsys.readouterr().err
