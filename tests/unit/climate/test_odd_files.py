@@ -387,3 +387,12 @@ def test_a_dimension_without_coordinate_is_refused(weather, tmp_path):
     as_cds(weather[["2m_temperature"]]).drop_vars("latitude").to_netcdf(tmp_path / "a.nc")
     with pytest.raises(DataError, match=r"a\.nc: the dimension latitude has no coordinate; add its latitudes"):
         open_source(str(tmp_path / "a.nc"))
+
+
+@pytest.mark.parametrize("times", [12, 1])
+def test_a_geopotential_without_a_level_is_no_ground_where_it_moves_or_is_high(times, weather, tmp_path):
+    high = as_cds(weather[["2m_temperature", "geopotential"]]).sel(level=500, drop=True).isel(time=slice(times))
+    high.to_netcdf(tmp_path / "a.nc")
+    source = Source.open(str(tmp_path / "a.nc"))
+    assert not source.statics
+    assert source.left_out == {"z": "says nothing of its pressure level"}

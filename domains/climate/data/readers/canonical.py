@@ -20,6 +20,10 @@ from domains.climate.data.variables import identify, of_standard_name
 from sciml.core.errors import DataError
 
 LONGITUDE_TOLERANCE = 1e-3
+GROUND_TOLERANCE = 1e-3
+"""Share of the highest ground by which packing may change it from time to time."""
+HIGHEST_LOWLAND = 8000.0
+"""m2/s2 of geopotential above which the lowest ground of the globe cannot be."""
 UNKNOWN = "unknown here"
 
 
@@ -97,7 +101,7 @@ def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable
         variable = of_standard_name(standard_name, vertical.kind == "pressure", height) or identify(standard_name)
     if variable is None:
         return UNKNOWN
-    if variable.name == "geopotential" and vertical.kind == "none":
+    if variable.name == "geopotential" and vertical.kind == "none" and _is_ground(array, variable):
         return identify("geopotential_at_surface") or UNKNOWN  # z without a level is the orography, in GRIB and in CDS
     several = vertical.dim is not None and array.sizes[vertical.dim] > 1
     if vertical.kind == "other" and (variable.on_levels or several or "GRIB_typeOfLevel" in array.attrs):
@@ -144,6 +148,23 @@ def _pieces_of(
         yield FieldPiece(
             file, variable, part, times + step, levels, conversion, orientation, calendar, begins=begins, ends=ends
         )
+
+
+def _is_ground(array: xr.DataArray, variable: Variable) -> bool:
+    """Says whether a geopotential without a level is that of the ground: GRIB says so; else it stays the same, and is
+    as low as the sea somewhere on the globe.
+    """
+    if "GRIB_typeOfLevel" in array.attrs:
+        return True
+    still = {dim: 0 for dim in array.dims if dim not in DIMS[:2]}
+    first = np.asarray(array.isel(still).values, dtype=np.float64)
+    if "time" in array.dims and array.sizes["time"] > 1:
+        last = np.asarray(array.isel(still | {"time": -1}).values, dtype=np.float64)
+        return bool(np.nanmax(np.abs(last - first)) <= GROUND_TOLERANCE * max(np.nanmax(np.abs(first)), 1.0))
+    how = variable.conversion(str(array.attrs.get("units", variable.unit))) or Conversion()
+    degrees = array.coords["latitude"].values if "latitude" in array.coords else np.zeros(1)
+    is_global = np.ptp(degrees) > 150.0 and array.sizes.get("longitude", 0) > 1
+    return not is_global or bool(np.nanmin(first) * how.scale + how.offset < HIGHEST_LOWLAND)
 
 
 def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversion:
