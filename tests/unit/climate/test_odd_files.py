@@ -389,6 +389,19 @@ def test_a_dimension_without_coordinate_is_refused(weather, tmp_path):
         open_source(str(tmp_path / "a.nc"))
 
 
+def test_levels_that_are_no_whole_number_are_left_out(tmp_path, capsys):
+    """As MERRA-2 and GFS have them near the top; two of them would be called 0 hPa."""
+    field = as_cds(synthetic_source(num_times=40, channels=["t500", "t850"]))
+    levels = [850.0, 500.0, 0.699999988079071, 0.4000000059604645, 0.30000001192092896]
+    tall = xr.concat([field.t.sel(level=level if level > 1 else 500) for level in levels], "level")
+    tall = tall.assign_coords(level=("level", levels, {"units": "hPa"})).transpose(*field.t.dims)
+    tall.to_dataset(name="t").to_netcdf(tmp_path / "a.nc")
+    out = prepare(PrepareConfig(path=str(tmp_path / "a.nc"), out=str(tmp_path / "s.zarr"), channels=["t500"]))
+    np.testing.assert_array_equal(ClimateStore.open(out).read(np.arange(3))[:, 0], canonical(field).t.values[:3, 0])
+    assert "t (not read at 0.7, 0.4, 0.3 hPa)" in capsys.readouterr().err
+    assert Source.open(str(tmp_path / "a.nc")).levels == (500, 850)
+
+
 @pytest.mark.parametrize("times", [12, 1])
 def test_a_geopotential_without_a_level_is_no_ground_where_it_moves_or_is_high(times, weather, tmp_path):
     high = as_cds(weather[["2m_temperature", "geopotential"]]).sel(level=500, drop=True).isel(time=slice(times))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.readers.dims import DIMS, check_grid, with_our_dims
-from domains.climate.data.readers.field import FieldPiece, Orientation
+from domains.climate.data.readers.field import FieldPiece, Orientation, as_slice
 from domains.climate.data.readers.periods import NOT_STATED, is_unstated, stated_spans
 from domains.climate.data.readers.times import steps_of, times_of
 from domains.climate.data.readers.vertical import Vertical, vertical_of
@@ -20,6 +20,8 @@ from domains.climate.data.variables import identify, of_standard_name
 from sciml.core.errors import DataError
 
 LONGITUDE_TOLERANCE = 1e-3
+LEVEL_TOLERANCE = 0.01
+"""hPa by which a level may lie beside a whole number."""
 GROUND_TOLERANCE = 1e-3
 """Share of the highest ground by which packing may change it from time to time."""
 HIGHEST_LOWLAND = 8000.0
@@ -84,6 +86,12 @@ def _choose(
         variable = _variable_of(str(name), array, vertical)
         if isinstance(variable, Variable) and is_unstated(variable, array, dataset):
             variable = NOT_STATED
+        if isinstance(variable, Variable) and variable.on_levels:
+            fractions = [value for value in vertical.values if not _is_whole(value)]
+            if fractions:
+                left_out[str(name)] = f"not read at {', '.join(f'{value:g}' for value in fractions)} hPa"
+            if len(fractions) == len(vertical.values):
+                continue
         if isinstance(variable, str):
             left_out[str(name)] = variable
         elif wanted is None or variable.name in wanted:
@@ -126,6 +134,9 @@ def _pieces_of(
     conversion = _conversion(variable, array, file)
     if vertical.dim is not None and vertical.dim in array.dims:
         array = array.rename({vertical.dim: "level"})
+    whole = [number for number, value in enumerate(vertical.values) if _is_whole(value)]
+    if variable.on_levels and "level" in array.dims and len(whole) < len(vertical.values):
+        array = array.isel(level=as_slice(np.array(whole)))
     levels = _levels(variable, vertical, array, file)
     dims = (*DIMS, "level")
     strange = [d for d in array.dims if d not in dims and array.sizes[d] > 1]
@@ -185,13 +196,18 @@ def _levels(variable: Variable, vertical: Vertical, array: xr.DataArray, file: s
         if "level" in array.dims and array.sizes["level"] > 1:
             raise DataError(f"{file}: {variable.name} is a surface variable but has {array.sizes['level']} levels")
         return ()
-    levels = tuple(round(value) for value in vertical.values)
+    levels = tuple(round(value) for value in vertical.values if _is_whole(value))
     if len(set(levels)) < len(levels):
         twice = next(level for level in levels if levels.count(level) > 1)
         raise DataError(
             f"{file}: {variable.name} has several levels at about {twice} hPa; select one of them beforehand"
         )
     return levels
+
+
+def _is_whole(level: float) -> bool:
+    """Says whether a level is a whole number of hPa, as channels name it."""
+    return round(level) >= 1 and abs(level - round(level)) <= LEVEL_TOLERANCE
 
 
 def orient(latitude: np.ndarray, longitude: np.ndarray, file: str) -> Orientation:
