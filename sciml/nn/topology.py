@@ -129,14 +129,7 @@ class Sphere(WholeGrid):
     def windows(
         self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
     ) -> Int[np.ndarray, "sample row column"]:
-        rows = _along_axis(shape[0], window[0], shifted, periodic=False)
-        columns = np.tile(_along_axis(shape[1], window[1], shifted, periodic=True), (shape[0], 1))
-        count = int(columns.max()) + 1
-        if rows.max() >= _number(shape[0], window[0]) and shape[1] % 2 == count % 2 == 0:
-            # Half a window at a pole meets the one on the other side: half a turn leads from windows to windows.
-            polar = (rows == 0) | (rows == rows.max())
-            columns[polar] %= count // 2
-        return (rows[:, None] * count + columns)[None]
+        return _around_the_axis(shape, window, shifted, (True, True))
 
 
 class Side(StrEnum):
@@ -180,6 +173,46 @@ class Plane(WholeGrid):
         rows = _along_axis(shape[0], window[0], shifted, periodic=z)
         columns = _along_axis(shape[1], window[1], shifted, periodic=x)
         return (rows[:, None] * (columns.max() + 1) + columns)[None]
+
+
+@dataclass(frozen=True)
+class Cap(WholeGrid):
+    """Describes a grid of latitudes and longitudes whose columns go all around and whose rows go from one pole to an
+    open side: beyond the pole as on a :class:`Sphere`, beyond the other end as in a :class:`Plane`.
+
+    Attributes:
+        pole_is_first: whether the pole is at the first row, else at the last.
+        on_pole: whether that row lies on it.
+    """
+
+    pole_is_first: bool = True
+    on_pole: bool = False
+
+    def pad(
+        self, fields: Float[Tensor, "*batch row column"], width: Widths, odd: Odd | None = None
+    ) -> Float[Tensor, "*batch padded_row padded_column"]:
+        left, right, bottom, top = (width,) * 4 if isinstance(width, int) else width
+        pole, side = (bottom, top) if self.pole_is_first else (top, bottom)
+        beyond = max(side, pole + self.on_pole - fields.shape[-2])  # the way over the pole may lead out again
+        extended = _band().pad(fields, (0, 0, 0, beyond) if self.pole_is_first else (0, 0, beyond, 0))
+        ends = (self.on_pole and self.pole_is_first, self.on_pole and not self.pole_is_first)
+        rows = (pole, 0) if self.pole_is_first else (0, pole)
+        whole = Sphere(ends).pad(extended, (left, right, *rows), odd)
+        spare = beyond - side
+        return whole[..., : whole.shape[-2] - spare, :] if self.pole_is_first else whole[..., spare:, :]
+
+    def endless(self, fields: Float[Tensor, "*batch row column"]) -> Float[Tensor, "*batch _row _column"]:
+        return _band().endless(fields)
+
+    def windows(
+        self, shape: tuple[int, int], window: tuple[int, int], *, shifted: bool
+    ) -> Int[np.ndarray, "sample row column"]:
+        return _around_the_axis(shape, window, shifted, (self.pole_is_first, not self.pole_is_first))
+
+
+def _band() -> Plane:
+    """Returns a plane that goes around and has open ends."""
+    return Plane((Side.PERIODIC, Side.PERIODIC), (Side.OPEN, Side.OPEN))
 
 
 @dataclass(frozen=True)
@@ -265,6 +298,20 @@ def _source(cell: int, size: int, sides: tuple[Side, Side]) -> tuple[int, bool]:
 def _number(size: int, window: int) -> int:
     """Returns the least number of windows of at most so many cells that cover an axis."""
     return -(-size // window)
+
+
+def _around_the_axis(
+    shape: tuple[int, int], window: tuple[int, int], shifted: bool, poles: tuple[bool, bool]
+) -> Int[np.ndarray, "1 row column"]:
+    """Returns windows that go around in longitude and over the poles that are at the first and the last row."""
+    rows = _along_axis(shape[0], window[0], shifted, periodic=False)
+    columns = np.tile(_along_axis(shape[1], window[1], shifted, periodic=True), (shape[0], 1))
+    count = int(columns.max()) + 1
+    if rows.max() >= _number(shape[0], window[0]) and shape[1] % 2 == count % 2 == 0:
+        # Half a window at a pole meets the one on the other side: half a turn leads from windows to windows.
+        polar = ((rows == 0) & poles[0]) | ((rows == rows.max()) & poles[1])
+        columns[polar] %= count // 2
+    return (rows[:, None] * count + columns)[None]
 
 
 def _along_axis(size: int, window: int, shifted: bool, *, periodic: bool) -> Int[np.ndarray, "cell"]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from domains.climate.data.schema import ClimateSchema, cell_area_weights, goes_round
+from domains.climate.data.schema import ClimateSchema, cell_area_weights, goes_round, polar_ends
 from domains.climate.data.states import States
 
 SUFFIX = "_at_boundary"
@@ -23,13 +23,14 @@ LARGEST_SHARE = 8
 
 
 def boundary_frame(schema: ClimateSchema, width: int) -> Bool[np.ndarray, "latitude longitude"] | None:
-    """Says which cells of a region are given; None on the globe, which has no edge."""
+    """Says which cells of a region are given; None on the globe, which has no edge, and has none at a pole."""
     if not schema.is_region:
         return None
     rows, columns = schema.grid_shape
     width = max(1, min(width, min(rows, columns) // LARGEST_SHARE))
     frame = np.zeros((rows, columns), dtype=bool)
-    frame[:width] = frame[-width:] = True
+    first, last = polar_ends(schema.latitude, schema.longitude)
+    frame[:width], frame[rows - width :] = not first, not last
     if not goes_round(schema.longitude):
         frame[:, :width] = frame[:, -width:] = True
     return frame

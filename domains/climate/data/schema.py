@@ -18,6 +18,9 @@ from domains.climate.data.variable import Role
 from domains.climate.data.variables import parse_channel
 from sciml.core.config import build
 
+POLE_DEGREES = 1e-3
+"""Distance at which a row is on a pole."""
+
 
 @dataclass(frozen=True)
 class ClimateSchema:
@@ -130,6 +133,21 @@ def reaches_poles(latitude: np.ndarray | tuple[float, ...]) -> bool:
     degrees = np.asarray(latitude, dtype=np.float64)
     spacing = np.abs(np.diff(degrees)).max(initial=0.0)
     return bool(90.0 - np.abs(degrees[[0, -1]]).min() <= 1.5 * spacing)
+
+
+def polar_ends(
+    latitude: np.ndarray | tuple[float, ...], longitude: np.ndarray | tuple[float, ...]
+) -> tuple[bool, bool]:
+    """Says whether the first and the last row of a grid are the last before a pole, all around it, so that nothing
+    comes in there from outside.
+    """
+    if not goes_round(longitude):
+        return False, False
+    if reaches_poles(latitude):
+        return True, True
+    degrees = np.asarray(latitude, dtype=np.float64)
+    reach = np.abs(np.diff(degrees)).max(initial=0.0) + POLE_DEGREES
+    return bool(90.0 - abs(degrees[0]) <= reach), bool(90.0 - abs(degrees[-1]) <= reach)
 
 
 def cell_area_weights(latitude: np.ndarray | tuple[float, ...]) -> np.ndarray:

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from domains.climate.data.regrid import LatLonGrid
+from domains.climate.data.schema import POLE_DEGREES, polar_ends
 from domains.climate.data.variables import is_wind
-from sciml.nn.topology import Odd, Plane, Side, Sphere
-
-POLE_DEGREES = 1e-3
-"""Distance at which a row is on a pole."""
+from sciml.nn.topology import Cap, Odd, Plane, Side, Sphere
 
 
-def topology_of(latitude: Sequence[float], longitude: Sequence[float]) -> Sphere | Plane:
-    """Returns the topology of a grid: a sphere, a band around it, or a box with open sides."""
+def topology_of(latitude: Sequence[float], longitude: Sequence[float]) -> Sphere | Cap | Plane:
+    """Returns the topology of a grid: a sphere, the cap around a pole, a band around the axis, or a box with open
+    sides.
+    """
     grid = LatLonGrid(np.asarray(latitude), np.asarray(longitude))
-    if grid.is_global:
-        north, south = (abs(90.0 - abs(latitude[row])) < POLE_DEGREES for row in (0, -1))
+    first, last = polar_ends(grid.latitude, grid.longitude)
+    north, south = (abs(90.0 - abs(latitude[row])) < POLE_DEGREES for row in (0, -1))
+    if first and last:
         return Sphere((north, south))
+    if first or last:
+        return Cap(first, north if first else south)
     side = Side.PERIODIC if grid.goes_round else Side.OPEN
     return Plane((side, side), (Side.OPEN, Side.OPEN))
 

@@ -18,7 +18,7 @@ from domains.climate.data.synthetic import synthetic_source
 from domains.climate.model.topology import topology_of
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError, DataError
-from sciml.nn.topology import Plane, Side
+from sciml.nn.topology import Cap, Plane, Side
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
 from tests.unit.climate.weather_files import as_cds, canonical
@@ -125,6 +125,18 @@ def test_areas_and_edges_of_a_region(folder):
     band = box_of(folder, [70, 0, 20, 360], "band.zarr").schema
     assert topology_of(band.latitude, band.longitude) == Plane((Side.PERIODIC,) * 2, side)
     assert boundary_frame(band, 1).sum() == 2 * 36
+
+
+@pytest.mark.parametrize(("north", "south", "is_first"), [(90, 20, True), (-20, -90, False)])
+def test_a_pole_is_no_edge_of_a_region(north, south, is_first, folder):
+    schema = box_of(folder, [north, 0, south, 360], f"cap{north}.zarr").schema
+    on_pole = abs(schema.latitude[0 if is_first else -1]) == 90
+    assert topology_of(schema.latitude, schema.longitude) == Cap(is_first, on_pole)
+    frame = boundary_frame(schema, 1)
+    assert np.flatnonzero(frame.all(1)).tolist() == [len(schema.latitude) - 1 if is_first else 0]
+    assert frame.sum() == 36
+    part = box_of(folder, [north, 0, south, 90], f"part{north}.zarr").schema  # which has sides
+    assert boundary_frame(part, 1)[[0, -1]].all()
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sciml.nn.topology import Plane, Planes, Side, Sphere
+from sciml.nn.topology import Cap, Plane, Planes, Side, Sphere
 
 LATITUDE = torch.arange(-75.0, 90.0, 30.0).deg2rad()
 LONGITUDE = torch.arange(0.0, 360.0, 45.0).deg2rad()
@@ -46,6 +46,22 @@ def test_a_vector_turns_around_over_the_poles():
     wind = torch.stack([-LONGITUDE.sin().expand(7, 8), -latitude.sin() * LONGITUDE.cos()])
     padded = Sphere().pad(wind[:, :-1], (0, 0, 0, 1), ([False, False], [True, True]))
     torch.testing.assert_close(padded, wind)
+
+
+@pytest.mark.parametrize("pole_is_first", [True, False])
+@pytest.mark.parametrize("on_pole", [True, False])
+def test_a_cap_is_the_sphere_at_its_pole_and_open_at_its_side(pole_is_first, on_pole):
+    fields, odd = torch.randn(2, 5, 8), ([True, False], [True, False])
+    ends = (on_pole, False) if pole_is_first else (False, on_pole)
+    padded, sphere = (grid.pad(fields, 2, odd) for grid in (Cap(pole_is_first, on_pole), Sphere(ends)))
+    pole, side = (slice(None, 7), slice(7, None)) if pole_is_first else (slice(2, None), slice(None, 2))
+    assert torch.equal(padded[:, pole], sphere[:, pole])
+    edge = fields[:, -1:] if pole_is_first else fields[:, :1]
+    assert torch.equal(padded[:, side, 2:-2], edge.expand(-1, 2, -1))
+    assert Cap(pole_is_first, on_pole).pad(fields, (0, 0, 7, 7)).shape == (2, 19, 8)
+    windows = Cap(pole_is_first).windows((8, 8), (4, 4), shifted=True)[0]
+    opposite = [windows[row, 0] == windows[row, 4] for row in (0, -1)]
+    assert opposite == [pole_is_first, not pole_is_first]
 
 
 def test_widths_of_each_side():
