@@ -194,7 +194,7 @@ class ClimateDomain:
             intervals=trained_intervals(spec.task, states),
             step_hours=states.schema.step_hours,
             writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0])),
-            figures=lambda path: forecast_figures(path, states),
+            figures=lambda path: forecast_figures(path, states, spec.task.boundary_rows),
             summary=lambda path: drift_summary(path, states),
         )
 

@@ -148,7 +148,7 @@ def _draw_column(figure: Any, axes: Any, example: WeatherExample, canvas: Canvas
     shading = Shading.of_errors(*errors)
     for ax, error in zip(axes[2:], errors, strict=True):
         picture.append(draw_field(ax, canvas, error, shading, coast))
-        _note(ax, f"RMSE {_rmse_text(example, kind, error)}")
+        _note(ax, f"RMSE {example.scored_part} {_rmse_text(example, kind, error)}".replace("  ", " "))
     _colorbar(figure, picture[-1], list(axes[2:]), f"error of {name}, {kind.unit}")
 
 
@@ -180,7 +180,7 @@ def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path
         _colorbar(figure, pictures[0], list(axes[:2]), f"{name}, {kind.unit}")
         if "error" in maps:
             _colorbar(figure, pictures[-1], [axes[2]], f"error of {name}, {kind.unit}")
-            extent = "global RMSE" if covers_globe(example.schema) else "RMSE"
+            extent = "global RMSE" if covers_globe(example.schema) else f"RMSE {example.scored_part}".rstrip()
             axes[2].set_title(f"error ({extent} {_rmse_text(example, kind, maps['error'])})", loc="center", fontsize=12)
         add_titles(figure, f"{kind.title}\n{example.valid_text(example.lead_times[lead])}", example.schema.title)
         return save_png(figure, path, DPI)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from domains.climate.data.boundary import score_weights
 from domains.climate.data.calendar import Calendar
-from domains.climate.data.schema import ClimateSchema, cell_area_weights
+from domains.climate.data.schema import ClimateSchema
 from sciml.forecast.example import ForecastExample
 
 SHOWN_CHANNELS = ("z500", "t850", "t2m", "u10", "msl")
@@ -23,11 +24,13 @@ class WeatherExample(ForecastExample):
     Attributes:
         init_time: hours since 1970-01-01 00:00 UTC.
         land_sea_mask: share of land; None where there is none to draw coasts from.
+        frame: the cells of a region that are given and not predicted; None where there are none.
     """
 
     schema: ClimateSchema
     init_time: float
     land_sea_mask: Float[np.ndarray, "latitude longitude"] | None = None
+    frame: Bool[np.ndarray, "latitude longitude"] | None = None
 
     @classmethod
     def of(cls, schema: ClimateSchema, values: Mapping[str, np.ndarray]) -> WeatherExample | None:
@@ -35,7 +38,8 @@ class WeatherExample(ForecastExample):
         if "forecast" not in values:
             return None
         arrays = cls.arrays_of(values, "lead_times", "land_sea_mask")
-        return cls(schema=schema, init_time=float(np.ravel(values["init_time"])[0]), **arrays)
+        frame = np.asarray(values["frame"], dtype=bool) if "frame" in values else None
+        return cls(schema=schema, init_time=float(np.ravel(values["init_time"])[0]), frame=frame, **arrays)
 
     def channel(self, name: str) -> int:
         """Returns the position of a channel."""
@@ -50,11 +54,16 @@ class WeatherExample(ForecastExample):
         return Calendar(self.schema.calendar).show(time).replace("T", " ")
 
     def rmse(self, error: Float[np.ndarray, "latitude longitude"]) -> float:
-        """Returns the area-weighted root mean square of one map."""
-        weights = cell_area_weights(self.schema.latitude)[:, None]
+        """Returns the area-weighted root mean square of one map, of a region inside of its given edges."""
         squares = np.asarray(error) ** 2
         known = np.isfinite(squares)
-        return float(np.sqrt(np.where(known, weights * squares, 0).sum() / (weights * known).sum()))
+        weights = np.where(known, score_weights(self.schema, self.frame), 0.0)
+        return float(np.sqrt((weights * np.where(known, squares, 0.0)).sum() / weights.sum()))
+
+    @property
+    def scored_part(self) -> str:
+        """Says in words of pictures of which part of a map an error is the mean."""
+        return "" if self.frame is None else "inside the given edges"
 
 
 def choose(channels: tuple[str, ...], preferred: tuple[str, ...], most: int) -> list[str]:

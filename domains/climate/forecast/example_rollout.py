@@ -10,7 +10,7 @@ import xarray as xr
 from torch import nn
 
 from domains.climate.data.batch import FieldBatch
-from domains.climate.data.boundary import Surroundings
+from domains.climate.data.boundary import Surroundings, boundary_frame
 from domains.climate.data.samples import ForecastSource
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.states import States
@@ -24,7 +24,8 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     """Returns a forecast from the middle of a source's period along each of its paths, with the truth beside it.
 
     Returns:
-        ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``.
+        ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``;
+        of a region ``frame``, the cells that are given.
     """
     store, starts = source.store, source.starts()
     start = int(starts[len(starts) // 2])
@@ -43,6 +44,7 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     mask = land_sea_mask(store)
     return {
         **({} if mask is None else {"land_sea_mask": mask}),
+        **({} if task.frame is None else {"frame": task.frame.cpu().numpy()}),
         "init_time": np.array(hours),
         "lead_times": leads,
         "forecast": np.stack([forecasts[lead] for lead in leads]),
@@ -51,9 +53,12 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     }
 
 
-def read_example(path: Path, store: States) -> WeatherExample:
+def read_example(path: Path, store: States, boundary_rows: int) -> WeatherExample:
     """Returns the longest lead time of a written forecast (the mean of its members) beside the truth, where the store
     holds it.
+
+    Args:
+        boundary_rows: width of the frame in which a region's weather is given.
     """
     engine = "zarr" if path.suffix == ".zarr" else "netcdf4"
     with xr.open_dataset(path, engine=engine, decode_times=False, decode_timedelta=False) as dataset:
@@ -69,7 +74,7 @@ def read_example(path: Path, store: States) -> WeatherExample:
     initial = store.read(np.array([start]))[0]
     return WeatherExample(
         schema=store.schema, init_time=hours, lead_times=leads, forecast=fields, truth=truth, initial=initial,
-        land_sea_mask=land_sea_mask(store),
+        land_sea_mask=land_sea_mask(store), frame=boundary_frame(store.schema, boundary_rows),
     )  # fmt: skip
 
 

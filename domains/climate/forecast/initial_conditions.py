@@ -60,9 +60,13 @@ def _position(states: States, init_time: str | None) -> int:
     return int(positions[0])
 
 
-def forecast_figures(path: Path, states: States) -> Iterator[NamedFigure]:
-    """Yields globes of the longest lead time of a written forecast, beside the truth where the data hold it."""
-    example = read_example(path, states)
+def forecast_figures(path: Path, states: States, boundary_rows: int) -> Iterator[NamedFigure]:
+    """Yields globes of the longest lead time of a written forecast, beside the truth where the data hold it.
+
+    Args:
+        boundary_rows: width of the frame in which a region's weather is given.
+    """
+    example = read_example(path, states, boundary_rows)
     yield NamedFigure(
         "globes",
         "Forecast",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from safetensors.numpy import load_file
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.data.boundary import Surroundings, boundary_frame, score_weights
@@ -15,12 +16,14 @@ from domains.climate.data.schema import cell_area_weights
 from domains.climate.data.selection import Selection
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
+from domains.climate.forecast.example import WeatherExample
 from domains.climate.model.topology import topology_of
 from sciml.app.cli import main
 from sciml.core.errors import ConfigError, DataError
 from sciml.nn.topology import Cap, Plane, Side
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
+from sciml.run.scoring import EXAMPLE
 from tests.unit.climate.weather_files import as_cds, canonical
 
 CHANNELS = ["t2m", "u10", "z500"]
@@ -223,3 +226,15 @@ def test_an_evaluation_on_data_without_the_regions_points(run, folder, tmp_path)
     synthetic_source(num_times=20, step_hours=12, grid="16x8", channels=CHANNELS).to_netcdf(tmp_path / "coarse.nc")
     with pytest.raises(DataError, match=r"coarse\.nc: covers .* in steps of 22\.5 degrees; the points of the run"):
         load_run(run, overrides={"data.path": str(tmp_path / "coarse.nc")})
+
+
+def test_errors_on_maps_are_those_inside_of_the_given_edges(run):
+    example = WeatherExample.of(load_run(run).splits.schema, load_file(run.path / EXAMPLE))
+    inside = ~boundary_frame(example.schema, 1)
+    np.testing.assert_array_equal(example.frame, ~inside)
+    error = np.random.default_rng(0).normal(size=inside.shape)
+    area = np.cos(np.deg2rad(np.asarray(example.schema.latitude)))[:, None] * inside
+    expected = np.sqrt((area * error**2).sum() / area.sum())
+    assert example.rmse(error) == pytest.approx(expected, rel=1e-6)
+    assert example.rmse(np.where(inside, error, 100.0)) == example.rmse(error)
+    assert example.scored_part == "inside the given edges"
