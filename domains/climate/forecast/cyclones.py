@@ -1,7 +1,8 @@
 """Minima of pressure like those of cyclones: whether forecasts have them, and where.
 
 A minimum is a cell of the middle latitudes that is the lowest within 1000 km and lies well below the mean around it.
-One of the truth is hit where a forecast has one within 1000 km.
+One of the truth is hit where a forecast has one within 1000 km. Within 1000 km of what the truth does not have, the
+ground on a pressure level, there are none in either.
 """
 
 from __future__ import annotations
@@ -54,14 +55,14 @@ class Cyclones:
     @staticmethod
     def fits(schema: ClimateSchema) -> bool:
         """Says whether the data have what cyclones are seen in, all over the globe."""
-        known = [name for name in FIELDS if name in schema.channels and name not in schema.gaps]
-        return bool(known) and not schema.is_region
+        return any(name in schema.channels for name in FIELDS) and not schema.is_region
 
     def sums(self) -> list[Tensor]:
         return [self.counts]
 
     def update(self, cases: ScoredCases) -> None:
-        fields = torch.cat([cases.truth[:, None, self.channel], cases.members[:, :, self.channel]], dim=1)
+        truth, members = cases.truth[:, None, self.channel], cases.members[:, :, self.channel]
+        fields = torch.cat([truth, torch.where(truth.isnan(), torch.nan, members)], dim=1)
         found = minima(fields, self.latitude, self.longitude, self.depth).cpu().numpy()
         rows = [np.sum([self._compare(own[0], member) for member in own[1:]], axis=0) for own in found]
         self.counts.index_add_(0, cases.lead, torch.from_numpy(np.array(rows)).to(self.counts))
@@ -104,7 +105,7 @@ def minima(
     """Says which cells are minima like those of cyclones.
 
     Args:
-        fields: on a grid that goes around the globe.
+        fields: on a grid that goes around the globe; within 1000 km of what is not a number there are none.
         depth: by which they lie below the mean of the cells within 1000 km.
     """
     flat = fields.reshape(-1, *fields.shape[-2:])

@@ -121,10 +121,11 @@ class ComparedTracks:
             return None
         name = next(name for name in FIELDS if name in schema.channels)
         initial = example.initial[example.channel(name)]
-        depth, hours = DEPTH * float(initial.std()), [0.0, *(float(lead) for lead in example.lead_times)]
+        depth, hours = DEPTH * float(np.nanstd(initial)), [0.0, *(float(lead) for lead in example.lead_times)]
 
         def tracks(states: Float[np.ndarray, "lead channel latitude longitude"]) -> list[Track]:
-            fields = np.concatenate([initial[None], states[:, example.channel(name)]])
+            own = np.where(np.isnan(initial), np.nan, states[:, example.channel(name)])  # none below the ground
+            fields = np.concatenate([initial[None], own])
             return [
                 track
                 for track in find_tracks(fields, hours, schema.latitude, schema.longitude, depth)

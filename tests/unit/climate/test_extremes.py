@@ -1,5 +1,6 @@
 """Scores of extremes and of cyclones, against values computed by hand and case by case."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -121,5 +122,12 @@ def test_cyclones_are_hit_missed_and_made_up():
     assert found["msl", "cyclone_hit_rate", 24.0] == pytest.approx(5 / 6)
     assert found["msl", "cyclone_false_alarms", 24.0] == pytest.approx(1 / 6)
     assert found["msl", "cyclone_position_error", 24.0] == pytest.approx(off * 111.195 / 5, rel=1e-6)
+    whole[0, 0, LATITUDE.index(42.5), LONGITUDE.index(200.0)] = torch.nan
+    gaps = Cyclones(SCHEMA, torch.full((4,), 1000.0), [24.0])  # near what is not known there are none in either
+    gaps.update(ScoredCases(torch.tensor([0]), whole, members.mean(1), members))
+    found = table(gaps.scores())
+    assert found["msl", "cyclone_hit_rate", 24.0] == 1
+    assert found["msl", "cyclone_false_alarms", 24.0] == pytest.approx(1 / 5)
+    assert Cyclones.fits(replace(SCHEMA, gaps=SCHEMA.channels))  # as all other data that are scored have them
     assert not Cyclones.fits(ClimateSchema(("t2m",), (), LATITUDE, LONGITUDE, 12.0))
     assert not Cyclones.fits(ClimateSchema(("msl",), (), LATITUDE[:9], LONGITUDE[:9], 12.0))
