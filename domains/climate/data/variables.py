@@ -134,11 +134,16 @@ def channel_unit(name: str) -> str:
     return parse_channel(name).variable.unit
 
 
+def variable_title(variable: Variable) -> str:
+    """Names a variable in words for pictures and files: ``Geopotential``, ``10 m eastward wind``."""
+    words = variable.name.replace("_", " ")
+    words = words.replace("u component of wind", "eastward wind").replace("v component of wind", "northward wind")
+    words = re.sub(r"\b(\d+)(m|hr)\b", lambda match: f"{match[1]} {match[2][0]}", words)
+    return words[0].upper() + words[1:]
+
+
 def channel_title(name: str) -> str:
     """Names a channel in words for pictures: ``Geopotential at 500 hPa``, ``10 m eastward wind``."""
     channel = parse_channel(name)
-    words = channel.variable.name.replace("_", " ")
-    words = words.replace("u component of wind", "eastward wind").replace("v component of wind", "northward wind")
-    words = re.sub(r"\b(\d+)(m|hr)\b", lambda match: f"{match[1]} {match[2][0]}", words)
-    words = words[0].upper() + words[1:]
+    words = variable_title(channel.variable)
     return words if channel.level is None else f"{words} at {channel.level} hPa"

@@ -16,13 +16,17 @@ import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.schema import ClimateSchema
-from domains.climate.data.variables import parse_channel
+from domains.climate.data.variable import Variable
+from domains.climate.data.variables import parse_channel, variable_title
 from domains.climate.data.zarr_layout import TIME_UNITS, consolidate
 from sciml import __version__
+from sciml.core.duration import format_hours
 from sciml.domain.protocol import Prediction
 
 STEP_DIM = "prediction_timedelta"
-STEP_ENCODING: dict[Hashable, Any] = {STEP_DIM: {"units": "minutes", "dtype": "int64"}}
+STEP_BOUNDS = f"{STEP_DIM}_bounds"
+"""Where the periods begin and end that sums, means and extremes speak of."""
+_METHODS = {"sum": "sum", "mean": "mean", "max": "maximum", "min": "minimum"}
 
 
 class ForecastFile:
@@ -43,8 +47,9 @@ class ForecastFile:
         if self.path.suffix == ".nc":
             self._append_netcdf(dataset)
         elif not self.started:
-            encoding: dict[Hashable, Any] = {name: {"chunks": field.shape} for name, field in dataset.data_vars.items()}
-            dataset.to_zarr(self.path, mode="w", zarr_format=2, consolidated=False, encoding=encoding | STEP_ENCODING)
+            encoding = {name: {"chunks": field.shape} for name, field in dataset.data_vars.items()}
+            encoding |= _step_encoding(dataset)
+            dataset.to_zarr(self.path, mode="w", zarr_format=2, consolidated=False, encoding=encoding)
         else:
             dataset.to_zarr(self.path, append_dim=STEP_DIM, consolidated=False)
         self.started = True
@@ -59,11 +64,11 @@ class ForecastFile:
         variables: dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]] = {}
         levels: dict[str, list[int]] = defaultdict(list)
         parts: dict[str, list[np.ndarray]] = defaultdict(list)
-        units = {}
+        attrs: dict[str, dict[str, str]] = {}
         for position, channel in enumerate(self.schema.channels):
             parsed = parse_channel(channel)
             parts[parsed.variable.name].append(fields[:, position])
-            units[parsed.variable.name] = parsed.variable.unit
+            attrs[parsed.variable.name] = self._attributes(parsed.variable)
             if parsed.level is not None:
                 levels[parsed.variable.name].append(parsed.level)
         all_levels = sorted({level for chosen in levels.values() for level in chosen})
@@ -77,7 +82,7 @@ class ForecastFile:
                     values[:, all_levels.index(level)] = field
             if members == 1:
                 dims, values = dims[1:], values[0]
-            variables[name] = (("time", STEP_DIM, *dims), values[None, None], {"units": units[name]})
+            variables[name] = (("time", STEP_DIM, *dims), values[None, None], attrs[name])
         lead = round(lead_hours * 60)
         init = round(self.init_time * 60)
         calendar = Calendar(self.schema.calendar)
@@ -106,6 +111,10 @@ class ForecastFile:
                 {"units": "degrees_east", "standard_name": "longitude"},
             ),
         }
+        if any("cell_methods" in own for own in attrs.values()):
+            coords[STEP_DIM][2]["bounds"] = STEP_BOUNDS
+            begin = lead - round(self.schema.step_hours * 60)
+            coords[STEP_BOUNDS] = ((STEP_DIM, "bounds"), np.array([[begin, lead]], "timedelta64[m]").astype("m8[ns]"))
         if all_levels:
             coords["level"] = ("level", all_levels, {"units": "hPa", "standard_name": "air_pressure"})
         if members > 1:
@@ -117,9 +126,22 @@ class ForecastFile:
         }
         return xr.Dataset(variables, coords, attributes)
 
+    def _attributes(self, variable: Variable) -> dict[str, str]:
+        """Returns what the conventions want to be said of a variable, for sums and the like of which period they are:
+        that of a step, however far lead times lie apart.
+        """
+        known = {"units": variable.unit, "long_name": variable_title(variable)}
+        if variable.standard_name:
+            known["standard_name"] = variable.standard_name
+        if variable.over != "instant":
+            period = format_hours(self.schema.step_hours)
+            known["long_name"] += f" ({_METHODS[variable.over]} over the {period} before)"
+            known["cell_methods"] = f"{STEP_DIM}: {_METHODS[variable.over]}"
+        return known
+
     def _append_netcdf(self, dataset: xr.Dataset) -> None:
         if not self.started:
-            dataset.to_netcdf(self.path, unlimited_dims=[STEP_DIM], encoding=STEP_ENCODING)
+            dataset.to_netcdf(self.path, unlimited_dims=[STEP_DIM], encoding=_step_encoding(dataset))
             return
         import netCDF4
 
@@ -131,6 +153,11 @@ class ForecastFile:
                     index = [slice(None)] * variable.ndim
                     index[axis] = slice(position, position + 1)
                     variable[tuple(index)] = _encoded(dataset[name].values)
+
+
+def _step_encoding(dataset: xr.Dataset) -> dict[Hashable, Any]:
+    known = [name for name in (STEP_DIM, STEP_BOUNDS) if name in dataset.variables]
+    return {name: {"units": "minutes", "dtype": "int64"} for name in known}
 
 
 def _encoded(values: np.ndarray) -> np.ndarray:

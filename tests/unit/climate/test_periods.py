@@ -4,15 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source, open_source
 from domains.climate.data.readers.periods import STARTS
+from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.states import OtherStates
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
+from domains.climate.forecast.forecast_file import ForecastFile
 from sciml.core.errors import DataError
+from sciml.domain.protocol import Prediction
 from tests.unit.climate.weather_files import as_cds
 
 CLOCK = "minutes since 1970-01-01"
@@ -235,3 +239,27 @@ def test_other_data_are_not_scored_on_sums_over_another_period(tmp_path, capsys)
     same = OtherStates.from_source(Source.open(str(tmp_path / "a.nc")), run.schema, run.statistics)
     np.testing.assert_array_equal(same.read(np.arange(4))[:, 1], raw.tp.values[:4])
     assert "has no" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".nc"])
+def test_a_forecast_file_says_over_which_time_it_is_summed(suffix, tmp_path):
+    schema = ClimateSchema(("t2m", "tp"), (), (60.0, 0.0, -60.0), (0.0, 90.0, 180.0, 270.0), 6.0)
+    file = ForecastFile(tmp_path / f"f{suffix}", schema, 24 * 365.0)
+    fields = np.random.default_rng(0).random((2, 1, 2, 3, 4), dtype=np.float32)
+    for lead, field in zip((24, 48), fields, strict=True):
+        file.append(lead, Prediction({"fields": torch.from_numpy(field)}))
+    file.close()
+    with xr.open_dataset(file.path, decode_timedelta=False, engine="zarr" if suffix == ".zarr" else None) as written:
+        rain, step = written["total_precipitation"], written["prediction_timedelta"]
+        assert rain.attrs["cell_methods"] == "prediction_timedelta: sum"
+        assert rain.attrs["long_name"] == "Total precipitation (sum over the 6 h before)"
+        assert rain.attrs["standard_name"] == "lwe_thickness_of_precipitation_amount"
+        bounds = written[step.attrs.get("bounds") or step.encoding["bounds"]]
+        assert step.attrs["units"] == "minutes"
+        np.testing.assert_array_equal(bounds.values / 60, [[18, 24], [42, 48]])
+        assert written["2m_temperature"].attrs["standard_name"] == "air_temperature"
+        assert "cell_methods" not in written["2m_temperature"].attrs
+    source = Source.open(str(file.path))
+    rain = source.fields["total_precipitation"]
+    assert (source.times - rain.begins == np.timedelta64(6, "h")).all()
+    np.testing.assert_array_equal(rain.read(np.arange(2), np.zeros(1, int))[:, 0], fields[:, 0, 1])
