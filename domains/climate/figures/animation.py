@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from domains.climate.figures.maps import GLOBE_CHANNELS, Shading, draw_field, globe_view
+from domains.climate.figures.maps import GLOBE_CHANNELS, Shading, draw_field, globe_view, map_figure
 from domains.climate.figures.projection import Canvas
 from domains.climate.figures.shown import shown
 from domains.climate.forecast.example import WeatherExample, choose
 from sciml.report.gif import draw_gif
-from sciml.report.style import add_titles, new_figure, suite_style
+from sciml.report.style import add_titles, suite_style
 
 MAX_FRAMES = 24
 
@@ -37,14 +37,13 @@ def _draw(
     path: Path,
 ) -> Path:
     canvas = Canvas(example.schema, globe_view(example), height=400)
-    figure = new_figure(4.4 * len(runs), 5.8)
-    axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    figure, axes = map_figure(canvas, len(runs))
     pictures: list[Any] = []
     for ax, (label, run) in zip(axes, runs.items(), strict=True):
         pictures.append(draw_field(ax, canvas, run[0], shading, example.land_sea_mask))
         ax.set_title(label, loc="center", fontsize=12)
     bar = figure.colorbar(
-        pictures[0], ax=list(axes), orientation="horizontal", fraction=0.05, pad=0.03, aspect=40, shrink=0.7,
+        pictures[0], ax=axes, orientation="horizontal", fraction=0.05, pad=0.03, aspect=40, shrink=0.7,
         extend="both",
     )  # fmt: skip
     bar.set_label(f"{name}, {shown(name).unit}")

@@ -26,6 +26,7 @@ from sciml.report.style import INK, MUTED, add_titles, new_figure, save_png, sui
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAP_CHANNELS = ("z500", "t850", "t2m", "msl", "u10")
 GLOBE_CHANNELS = ("t850", "t2m", "z500", "msl")
@@ -45,6 +46,10 @@ CONTOURED = frozenset({"geopotential", "mean_sea_level_pressure"})
 SIDE_LONGITUDE = 10.0
 PARALLELS = (-60, -30, 0, 30, 60)
 DPI = 130
+HEADING_WIDTH = 7.2
+"""Inches that initial and valid time take in a heading."""
+WIDE = 2.0
+"""Width over height from which maps stand one above the other."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,12 @@ def draw_forecast_maps(example: WeatherExample, lead_hours: float | None, path: 
     names = choose(example.schema.channels, MAP_CHANNELS, 3)
     canvas = Canvas(example.schema, world_map(example.schema), height=300)
     rows = ["forecast", "truth", "forecast error", "persistence error"] if example.truth is not None else ["forecast"]
-    aspect = np.subtract(*canvas.extent[1::-1]) / np.subtract(*canvas.extent[:1:-1])
     width = 4.5
     with suite_style():
-        figure = new_figure(0.35 + width * len(names), 1.2 + len(rows) * width / aspect + 0.75 * min(2, len(rows)))
+        figure = new_figure(
+            max(0.35 + width * len(names), HEADING_WIDTH),
+            1.2 + len(rows) * width / canvas.aspect + 0.75 * min(2, len(rows)),
+        )
         axes = figure.subplots(len(rows), len(names), squeeze=False)
         for column, name in enumerate(names):
             _draw_column(figure, axes[:, column], example, canvas, name, lead)
@@ -170,20 +177,35 @@ def draw_forecast_globes(example: WeatherExample, lead_hours: float | None, path
     canvas = Canvas(example.schema, globe_view(example), height=520)
     shading = Shading.of_values(name, *[values for label, values in maps.items() if label != "error"])
     with suite_style():
-        figure = new_figure(4.3 * len(maps), 5.8)
-        axes = figure.subplots(1, len(maps), squeeze=False)[0]
+        figure, axes = map_figure(canvas, len(maps))
         pictures = []
         for ax, (label, values) in zip(axes, maps.items(), strict=True):
             colors = Shading.of_errors(values) if label == "error" else shading
             pictures.append(draw_field(ax, canvas, values, colors, example.land_sea_mask))
             ax.set_title(label, loc="center", fontsize=12)
-        _colorbar(figure, pictures[0], list(axes[:2]), f"{name}, {kind.unit}")
+        _colorbar(figure, pictures[0], axes[:2], f"{name}, {kind.unit}")
         if "error" in maps:
             _colorbar(figure, pictures[-1], [axes[2]], f"error of {name}, {kind.unit}")
             extent = "global RMSE" if covers_globe(example.schema) else f"RMSE {example.scored_part}".rstrip()
-            axes[2].set_title(f"error ({extent} {_rmse_text(example, kind, maps['error'])})", loc="center", fontsize=12)
+            after = "\n" if example.scored_part else " "
+            number = _rmse_text(example, kind, maps["error"])
+            axes[2].set_title(f"error{after}({extent} {number})", loc="center", fontsize=12)
         add_titles(figure, f"{kind.title}\n{example.valid_text(example.lead_times[lead])}", example.schema.title)
         return save_png(figure, path, DPI)
+
+
+def map_figure(canvas: Canvas, count: int) -> tuple[Figure, list[Axes]]:
+    """Returns a figure for some maps, side by side or, where they are wide, one above the other; as high as they are,
+    and no narrower than its heading.
+    """
+    stacked = canvas.aspect > WIDE
+    if stacked:
+        height = count * (HEADING_WIDTH / canvas.aspect + 0.45) + 0.75 * min(2, count)
+        figure = new_figure(HEADING_WIDTH, height + 1.0)
+    else:
+        figure = new_figure(max(4.3 * count, HEADING_WIDTH), min(4.3, 4.3 / canvas.aspect) + 1.6)
+    rows, columns = (count, 1) if stacked else (1, count)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def globe_view(example: WeatherExample) -> Projection:

@@ -154,6 +154,12 @@ class Canvas:
         latitude, longitude = projection.inverse(*np.meshgrid(self.x, self.y))
         self._index, self._weight = _stencil(schema, latitude, longitude)
 
+    @property
+    def aspect(self) -> float:
+        """Returns the map's width over its height."""
+        left, right, bottom, top = self.extent
+        return float((right - left) / (top - bottom))
+
     def image(self, field: Float[np.ndarray, "latitude longitude"]) -> Float[np.ndarray, "row column"]:
         """Returns the field seen on the map; never beyond the range of its own values."""
         values = np.asarray(field, dtype=np.float64)

@@ -32,10 +32,10 @@ def draw_rank_histograms(scores: Scores, source: str, path: Path) -> Path:
                 color = colormaps[COLORS](shade)
                 axes.plot(ranks, shares, color=color, marker="o", markersize=4, label=f"{lead:g} h")
             axes.axhline(1 / len(ranks), linestyle="--", linewidth=1.2, color=INK, label="calibrated")
-            axes.set_ylim(bottom=0)
             axes.set_title(name)
             axes.set_xlabel("members below the truth")
         figure.axes[0].set_ylabel("share of area")
+        figure.axes[0].set_ylim(bottom=0)  # of all panels, whose points are all there now
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
         add_titles(figure, source=source)

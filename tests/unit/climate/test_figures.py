@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variables import channel_unit
+from domains.climate.figures import maps, ranks
 from domains.climate.figures.maps import Shading, degrees
 from domains.climate.figures.projection import Canvas, EqualEarth, Orthographic, PlateCarree, covers_globe, world_map
 from domains.climate.figures.report import climate_figures
@@ -226,6 +228,39 @@ def test_other_grids_and_missing_parts_draw_too(schema, tmp_path):
     assert "forecast_animation" not in files
     assert "skill_by_lead_time" not in files
     assert not {"spectra", "rank_histogram"} & set(files)  # a region has no waves, and one forecast no ranks
+
+
+BAND = schema_of(np.linspace(90, 50, 11), np.arange(0, 360, 8.0))
+
+
+@pytest.mark.parametrize(("schema", "with_truth"), [(GLOBAL, False), (REGION, True), (BAND, False), (BAND, True)])
+def test_headings_lie_within_globes_and_maps_fill_them(schema, with_truth, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(maps, "save_png", lambda figure, path, dpi: figures.append(figure))
+    example = WeatherExample.of(schema, example_of(schema, num_leads=1, with_truth=with_truth))
+    maps.draw_forecast_globes(example, None, tmp_path / "globes")
+    if not with_truth:
+        one = replace(example, schema=replace(schema, channels=("t850",)))
+        maps.draw_forecast_maps(one, None, tmp_path / "maps")
+    for figure in figures:
+        figure.draw_without_rendering()
+        width, height = figure.bbox.size
+        heading = figure.texts[-1].get_window_extent()
+        assert heading.x0 > 0
+        assert heading.x1 < width
+        boxes = [axes.get_tightbbox() for axes in figure.axes]
+        assert heading.y0 - max(box.y1 for box in boxes) < 0.12 * height  # no gap below it
+        assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+
+
+def test_all_points_of_rank_histograms_are_seen(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(ranks, "save_png", lambda figure, path: figures.append(figure))
+    rows = curves_of()
+    high = next(row for row in rows if row["variable"] == "t2m" and "rank" in row["curve"])
+    high["curve"]["share"] = [0.7, 0.1, 0.1, 0.05, 0.05]
+    ranks.draw_rank_histograms(Scores(rows, headline_lead_h=72.0), "", tmp_path / "ranks")
+    assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 0.7 for axes in figures[0].axes)
 
 
 def test_spectra_are_those_of_the_scores_up_to_the_lead_time_of_headlines():
