@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 import numpy as np
+
+from domains.climate.data.units import plain_unit
 
 Over = Literal["instant", "sum", "mean", "max", "min"]
 
@@ -82,15 +83,3 @@ class Variable:
     @property
     def accepted_units(self) -> str:
         return ", ".join([self.unit, *self.units])
-
-
-def plain_unit(unit: str) -> str:
-    """Returns a unit in one spelling: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` all become ``m2s-2``."""
-    numerator, *denominators = unit.strip().replace("**", "").replace("^", "").split("/")
-    if numerator.strip() == "(0 - 1)" or unit.strip() in ("(0 - 1)", "Proportion", "dimensionless", "1", "", "~", "-"):
-        return "1"
-    inverse = []
-    for denominator in denominators:
-        for symbol, power in re.findall(r"([A-Za-z]+)(\d*)", denominator):
-            inverse.append(f"{symbol}-{power or 1}")
-    return re.sub(r"[\s.*]", "", numerator) + "".join(inverse)

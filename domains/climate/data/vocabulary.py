@@ -15,25 +15,9 @@ STANDARD_GRAVITY = 9.80665
 
 
 _ONE = Conversion()
-_CELSIUS = Conversion(1.0, 273.15)
-_TEMPERATURE: dict[str, Conversion] = {
-    "kelvin": _ONE,
-    "degK": _ONE,
-    "degC": _CELSIUS,
-    "deg_C": _CELSIUS,
-    "C": _CELSIUS,
-    "°C": _CELSIUS,
-    "celsius": _CELSIUS,
-    "degree_Celsius": _CELSIUS,
-    "degrees_Celsius": _CELSIUS,
-}
-_PRESSURE = {
-    "hPa": Conversion(100.0),
-    "mbar": Conversion(100.0),
-    "millibars": Conversion(100.0),
-    "mb": Conversion(100.0),
-}
-_SPEED = {"kt": Conversion(1852 / 3600), "knots": Conversion(1852 / 3600)}
+_TEMPERATURE = {"degC": Conversion(1.0, 273.15)}
+_PRESSURE = {"hPa": Conversion(100.0)}
+_SPEED = {"kt": Conversion(1852 / 3600)}
 _HEIGHT = Conversion(STANDARD_GRAVITY)
 _GEOPOTENTIAL = {"m": _HEIGHT, "gpm": _HEIGHT, "dam": Conversion(10 * STANDARD_GRAVITY), "J kg-1": _ONE}
 _WATER = {"mm": Conversion(1e-3), "kg m-2": Conversion(1e-3), "m of water equivalent": _ONE}
@@ -52,7 +36,7 @@ _DAILY = Conversion(1 / 86400)
 _WATER_RATE: dict[str, Any] = {
     "role": _D,
     "over": "mean",
-    "units": {"mm s-1": _ONE, "mm day-1": _DAILY, "mm d-1": _DAILY, "kg m-2 day-1": _DAILY, "kg m-2 d-1": _DAILY},
+    "units": {"mm s-1": _ONE, "mm d-1": _DAILY, "kg m-2 d-1": _DAILY},
     "valid_range": (-0.01, 0.1),
 }
 _RAIN: dict[str, Any] = {

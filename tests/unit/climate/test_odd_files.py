@@ -169,6 +169,8 @@ def on_levels(name, values, **attrs):
         ("plev", [50000, 85000], {}, [500, 850]),
         ("plev", [100000, 1000, 100], {"standard_name": "air_pressure"}, [1000, 10, 1]),
         ("lev", [1000, 500, 0.4], {"units": "hPa"}, [1000, 500, 0.4]),
+        ("lev", [500, 850], {"units": "mbars"}, [500, 850]),
+        ("lev", [500, 850], {"units": "Hectopascal"}, [500, 850]),
         ("isobaric3", [50000.0], {"units": "Pa"}, [500]),
         ("plev19", [50000.0, 100.0], {"units": "Pa"}, [500, 1]),
         ("level", [0.5, 0.85], {"units": "bar"}, [500, 850]),

@@ -1,6 +1,7 @@
 import pytest
 
-from domains.climate.data.variable import Role, plain_unit
+from domains.climate.data.units import plain_unit
+from domains.climate.data.variable import Role
 from domains.climate.data.variables import channel_title, channel_unit, find, identify, parse_channel, parse_channels
 from domains.climate.data.vocabulary import VARIABLES
 from sciml.core.errors import ConfigError
@@ -65,6 +66,20 @@ def test_units_in_any_spelling():
 @pytest.mark.parametrize(
     ("name", "unit", "value", "canonical"),
     [
+        ("t2m", "Celsius", 10.0, 283.15),
+        ("t2m", "degrees C", 10.0, 283.15),
+        ("t2m", "Kelvin", 280.0, 280.0),
+        ("msl", "Pascals", 1e5, 1e5),
+        ("msl", "mbars", 1000.0, 1e5),
+        ("w", "Pascal/s", 2.0, 2.0),
+        ("q", "grams/kg", 7.0, 0.007),
+        ("u10", "meters/second", 3.0, 3.0),
+        ("u10", "meters per second", 3.0, 3.0),
+        ("r", "percent", 80.0, 80.0),
+        ("tcc", "Percent", 80.0, 0.8),
+        ("tcc", "fraction", 0.8, 0.8),
+        ("mtpr", "kg s-1 m-2", 1.0, 1.0),
+        ("mtpr", "mm/day", 86400.0, 1.0),
         ("t2m", "degC", -10.0, 263.15),
         ("msl", "hPa", 1013.25, 101325.0),
         ("z", "m", 100.0, 980.665),
@@ -83,6 +98,8 @@ def test_conversion_is_exact(name, unit, value, canonical):
 def test_a_foreign_unit_has_no_conversion():
     assert find("t2m").conversion("Pa") is None
     assert find("z").conversion("degC") is None
+    assert find("t2m").conversion("0.1 K") is None  # a number in front is not dropped
+    assert find("t2m").accepted_units == "K, degC"  # one spelling each
 
 
 def test_unit_and_title_of_a_channel():

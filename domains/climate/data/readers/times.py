@@ -9,11 +9,12 @@ import numpy as np
 import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
+from domains.climate.data.units import plain_unit
 from sciml.core.errors import DataError
 
 TOLERANCE = np.timedelta64(1, "s")
 """By which a time may lie beside a full minute: files count days in floating point."""
-_MINUTES = {"day": 1440, "hour": 60, "h": 60, "minute": 1, "second": 1 / 60, "nanosecond": 1 / 60e9}
+_MINUTES = {"d": 1440, "h": 60, "minute": 1, "s": 1 / 60, "ns": 1 / 60e9}
 
 
 def times_of(what: str, dataset: xr.Dataset, file: str) -> tuple[np.ndarray, Calendar]:
@@ -70,7 +71,7 @@ def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
         return np.zeros(1, "timedelta64[m]")
     steps, attrs = np.atleast_1d(array["step"].values), array["step"].attrs
     unit = str(attrs.get("units", ""))
-    if not np.issubdtype(steps.dtype, np.timedelta64) and unit.rstrip("s") not in _MINUTES:
+    if not np.issubdtype(steps.dtype, np.timedelta64) and plain_unit(unit) not in _MINUTES:
         raise DataError(f"{file}: the forecast steps of {what} are in {unit!r}; give them in hours")
     return minutes_of_steps(steps, attrs)
 
@@ -78,7 +79,7 @@ def steps_of(array: xr.DataArray, what: str, file: str) -> np.ndarray:
 def minutes_of_steps(steps: np.ndarray, attrs: Mapping[Any, Any]) -> np.ndarray:
     """Returns forecast steps as timedelta64[m], of numbers in the unit that the attributes name, too."""
     if not np.issubdtype(steps.dtype, np.timedelta64):
-        return np.round(steps * _MINUTES[str(attrs.get("units", "")).rstrip("s")]).astype("timedelta64[m]")
+        return np.round(steps * _MINUTES[plain_unit(str(attrs.get("units", "")))]).astype("timedelta64[m]")
     return np.where(np.isnat(steps), np.timedelta64(0, "m"), steps).astype("timedelta64[m]")
 
 

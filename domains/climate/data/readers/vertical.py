@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from domains.climate.data.units import plain_unit
+
 _NAMES = (
     "level", "levels", "pressure_level", "plev", "pressure", "lev", "air_pressure", "isobaricInhPa", "isobaricInPa",
     "isobaric", "model_level", "modelLevel", "hybrid", "hybrid_level", "hybridPressure", "sigma", "height",
     "heightAboveGround", "height_above_ground", "depth", "depthBelowLandLayer",
 )  # fmt: skip
-_PRESSURE_UNITS = {"hpa": 1.0, "mb": 1.0, "mbar": 1.0, "millibar": 1.0, "millibars": 1.0, "hectopascal": 1.0,
-                   "hectopascals": 1.0, "pa": 0.01, "pascal": 0.01, "pascals": 0.01, "kpa": 10.0,
-                   "bar": 1000.0}  # fmt: skip
-_LENGTHS = ("m", "metre", "metres", "meter", "meters")
+_PRESSURE_UNITS = {"hpa": 1.0, "pa": 0.01, "kpa": 10.0, "bar": 1000.0}
 _STANDARD_LEVELS = {
     1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 125, 150, 175, 200, 225, 250, 300, 350, 400, 450, 500, 550, 600, 650, 700,
     750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000,
@@ -106,16 +105,16 @@ def _of_grib(type_of_level: str, dim: str | None, values: tuple[float, ...]) -> 
 
 
 def _of_cf(name: str, attrs: dict[str, Any], dim: str | None, values: tuple[float, ...]) -> Vertical:
-    unit = str(attrs.get("units", "")).strip().lower()
+    unit = plain_unit(str(attrs.get("units", "")))
     text = f"{name} {attrs.get('standard_name', '')} {attrs.get('long_name', '')}".lower().replace("_", " ")
     if any(word in text for word in ("hybrid", "sigma", "model level", "modellevel", "eta level")):
         return Vertical("other", dim, values, "model levels")
     if unit in _PRESSURE_UNITS:
         return Vertical("pressure", dim, tuple(_PRESSURE_UNITS[unit] * value for value in values))
-    if unit in _LENGTHS or (not unit and name.lower().startswith("height")):
+    if unit == "m" or (unit == "1" and name.lower().startswith("height")):
         below = "depth" in text or attrs.get("positive") == "down"
         return Vertical("other", dim, values, "depth") if below else Vertical("height", dim, values)
-    if unit not in ("", "1", "level", "levels", "dimensionless"):
+    if unit not in ("1", "level", "levels"):
         return Vertical("other", dim, values, f"levels in {attrs['units']!r}")
     return _plausible(text, dim, values)
 
