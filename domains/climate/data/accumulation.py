@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Windows:
     complete: np.ndarray
 
     @classmethod
+    @lru_cache(maxsize=8)  # asked anew for each block that is read
     def of(cls, field: Field, level: int | None, window: int) -> Windows:
         """Finds the windows of so many minutes.
 

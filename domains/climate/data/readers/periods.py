@@ -105,20 +105,22 @@ def one_after_another(pieces: Sequence[FieldPiece]) -> list[FieldPiece]:
 
 
 def _chosen(pieces: Sequence[FieldPiece]) -> list[FieldPiece]:
-    found: dict[tuple[np.datetime64, np.datetime64], list[tuple[int, int]]] = defaultdict(list)
-    beginnings: dict[np.datetime64, set[np.datetime64]] = defaultdict(set)
+    found: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    beginnings: dict[int, set[int]] = defaultdict(set)
     for number, piece in enumerate(pieces):
         assert piece.begins is not None
-        for row, (begin, end) in enumerate(zip(piece.begins, piece.times, strict=True)):
+        begins, ends = (moments.astype(np.int64).tolist() for moments in (piece.begins, piece.times))
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             if begin < end:  # nothing has fallen at the start itself
                 found[begin, end].append((number, row))
                 beginnings[end].add(begin)
     taken: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    last: np.datetime64 | None = None
+    adds_up = pieces[0].variable.over in ("sum", "mean")
+    last = -(2**63)
     for end in sorted(beginnings):
         own = sorted(beginnings[end])
-        both = [begin for begin in own if (begin, last) in found] if pieces[0].variable.over in ("sum", "mean") else []
-        if both and last is not None and own[-1] < last:
+        both = [begin for begin in own if adds_up and (begin, last) in found]
+        if both and own[-1] < last:
             (number, row), (other, earlier) = found[both[-1], end][0], found[both[-1], last][0]
             taken[number, other].append((row, earlier))
         else:
