@@ -168,9 +168,15 @@ def _is_ground(array: xr.DataArray, variable: Variable) -> bool:
     if "GRIB_typeOfLevel" in array.attrs:
         return True
     still = {dim: 0 for dim in array.dims if dim not in DIMS[:2]}
-    first = np.asarray(array.isel(still).values, dtype=np.float64)
-    if "time" in array.dims and array.sizes["time"] > 1:
-        last = np.asarray(array.isel(still | {"time": -1}).values, dtype=np.float64)
+    moves = "time" in array.dims and array.sizes["time"] > 1
+    try:
+        first = np.asarray(array.isel(still).values, dtype=np.float64)
+        last = np.asarray(array.isel(still | {"time": -1}).values, dtype=np.float64) if moves else first
+    except Exception:  # whatever a broken file makes the libraries raise: reading the field says what it is
+        return True
+    if not (np.isfinite(first).any() and np.isfinite(last).any()):
+        return True
+    if moves:
         return bool(np.nanmax(np.abs(last - first)) <= GROUND_TOLERANCE * max(np.nanmax(np.abs(first)), 1.0))
     how = variable.conversion(str(array.attrs.get("units", variable.unit))) or Conversion()
     degrees = array.coords["latitude"].values if "latitude" in array.coords else np.zeros(1)

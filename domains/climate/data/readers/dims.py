@@ -82,13 +82,13 @@ def _coordinate_of(ours: str, dataset: xr.Dataset) -> Hashable | None:
     along.sort(key=lambda name: (name != ours, name not in dataset.dims))
 
     def unit(name: Hashable) -> str:
-        return str(dataset[name].attrs.get("units", "")).casefold().replace("_", "").replace(" ", "")
+        return _said("units", dataset[name]).casefold().replace("_", "").replace(" ", "")
 
     tests: tuple[Callable[[Hashable], bool], ...] = (
-        lambda name: dataset[name].attrs.get("standard_name") == ours,
+        lambda name: _said("standard_name", dataset[name]) == ours,
         lambda name: unit(name) in {f"degree{s}{end}" for s in ("", "s") for end in (short, full)},
         lambda name: str(name).casefold() in _NAMES[ours],
-        lambda name: dataset[name].attrs.get("axis") == axis.upper() and unit(name).startswith("deg"),
+        lambda name: _said("axis", dataset[name]) == axis.upper() and unit(name).startswith("deg"),
         lambda name: str(name) == axis and unit(name).startswith("deg"),
     )
     return next((name for test in tests for name in along if test(name)), None)
@@ -105,7 +105,7 @@ def _with_degrees(dataset: xr.Dataset, ours: str, name: Hashable, file: str) -> 
 
 
 def _in_degrees(coordinate: xr.DataArray, ours: str, file: str) -> np.ndarray:
-    unit = str(coordinate.attrs.get("units", "")).strip()
+    unit = _said("units", coordinate)
     if unit.casefold() in ("radian", "radians", "rad"):
         return np.rad2deg(coordinate.values.astype(np.float64))
     if unit and unit != "1" and "deg" not in unit.casefold() and "°" not in unit:
@@ -125,6 +125,11 @@ def _called(ours: str, dataset: xr.Dataset) -> list[Hashable]:
 
 def _is_said(ours: str, coordinate: xr.DataArray) -> bool:
     """Says whether attributes make a coordinate one of our dimensions."""
-    if coordinate.attrs.get("standard_name") in _STANDARD_NAMES.get(ours, ()):
+    if _said("standard_name", coordinate) in _STANDARD_NAMES.get(ours, ()):
         return True
-    return ours == "time" and coordinate.attrs.get("axis") == "T" and is_time(coordinate.values)
+    return ours == "time" and _said("axis", coordinate) == "T" and is_time(coordinate.values)
+
+
+def _said(attribute: str, coordinate: xr.DataArray) -> str:
+    """Returns an attribute as text; nothing where there is none."""
+    return str(coordinate.attrs.get(attribute, "")).strip()

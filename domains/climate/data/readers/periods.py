@@ -56,7 +56,7 @@ def _bounds(name: str, array: xr.DataArray, dataset: xr.Dataset) -> np.ndarray |
     if name not in array.coords:
         return None
     coordinate = dataset[name]
-    key = coordinate.attrs.get("bounds") or coordinate.encoding.get("bounds")
+    key = str(coordinate.attrs.get("bounds", coordinate.encoding.get("bounds", "")))
     if key not in dataset.variables:
         return None
     values = np.atleast_2d(dataset[key].values)

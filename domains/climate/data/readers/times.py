@@ -54,6 +54,8 @@ def times_of(what: str, dataset: xr.Dataset, file: str) -> tuple[np.ndarray, Cal
 
 def bounds_of(values: np.ndarray, calendar: Calendar) -> np.ndarray | None:
     """Returns bounds of times (n, 2) as datetime64[m] in a calendar; None where they are no times."""
+    if values.dtype == object and not all(hasattr(value, "calendar") for value in values.flat):
+        return None
     if _are_dates(values.ravel()):
         values = calendar.count(list(values.ravel())).reshape(values.shape)
     if not np.issubdtype(values.dtype, np.datetime64) or np.isnat(values).any():
