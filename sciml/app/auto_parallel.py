@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from sciml.app.plan import PlanConfig, constraints_of, facts_of, nothing_fits
 from sciml.core.errors import ConfigError, RunError
-from sciml.distributed.launcher import without_launcher
+from sciml.distributed.launcher import launched, without_launcher
 from sciml.distributed.world import World
 from sciml.planning.cluster_here import cluster_here
 from sciml.planning.search import Search
@@ -77,11 +76,7 @@ def main() -> None:
 
 def local_size(world: World) -> int:
     """Returns the number of a run's processes on this node, as its launcher says it; all where none does."""
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
-        count = os.environ.get(name, "").partition("(")[0]
-        if count.isdecimal() and int(count):
-            return min(int(count), world.size)
-    return world.size
+    return min(launched().local_size or world.size, world.size)
 
 
 def best(

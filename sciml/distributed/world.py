@@ -108,7 +108,7 @@ class World:
 
 
 def join(device: str = "auto", timeout_s: float = 600.0, *, key: str = "device") -> World:
-    """Joins the processes that torchrun or srun announced, or stands alone without them.
+    """Joins the processes that a launcher announced, or stands alone without them.
 
     Args:
         device: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda``, ...
@@ -157,7 +157,7 @@ def _own_device(launch: Launch) -> int:
     if launch.local_rank < count:
         return launch.local_rank
     if count == 1 and not launch.agent:
-        return 0  # srun --gpus-per-task=1 shows each process its own device only
+        return 0  # srun --gpus-per-task=1, say, shows each process its own device only
     raise ConfigError(
         f"rank {launch.rank} on {launch.host} has no device of its own: its node has {count}, and it is process "
         f"{launch.local_rank + 1} there",
