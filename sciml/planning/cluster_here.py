@@ -37,7 +37,7 @@ def cluster_here(devices: int, device: str = "auto", num_threads: int = 1, local
     if kind != "cpu":
         known = cluster_of(device_name(kind), os.environ, local)
         if known is not None:
-            return known
+            return known if devices <= local else with_nodes_of(known, local)
     kept = _kept(kind)
     if kept is not None and kept.devices_per_node >= local:
         return over_nodes(kept, devices, local)
@@ -112,6 +112,20 @@ def cluster_of(device: str, environ: Mapping[str, str], local: int = 1) -> Clust
         key=lambda c: (c.name not in site, c.devices_per_node < local, c.devices_per_node != local),
         default=None,
     )
+
+
+def with_nodes_of(cluster: ClusterConfig, local: int) -> ClusterConfig:
+    """Returns a cluster with as many devices a node as a job has there; links inside of a node join no others."""
+    if local == cluster.devices_per_node:
+        return cluster
+    network, outside = next((name, link) for name, link in cluster.links.items() if link.devices is None)
+    inside = {name: link for name, link in cluster.links.items() if link.devices is not None}
+    links = {name: link for name, link in inside.items() if link.devices is not None and link.devices < local}
+    if local > 1 and inside:
+        # What joins all devices of a larger node joins those of this one; of a smaller one, whatever reaches farthest.
+        name = next((name for name in inside if name not in links), list(inside)[-1])
+        links[name] = replace(inside[name], devices=local)
+    return replace(cluster, devices_per_node=local, num_nodes=None, links={**links, network: outside})
 
 
 def over_nodes(node: ClusterConfig, devices: int, local: int) -> ClusterConfig:

@@ -64,6 +64,14 @@ def test_a_configuration_without_auto_is_left_alone():
     assert auto.with_best_parallel(given, {}, World(0, 1, torch.device("cpu"))) == given
 
 
+def test_a_node_has_the_tasks_that_srun_put_there(monkeypatch):
+    srun = {"STEP_ID": 0, "PROCID": 0, "NTASKS": 16, "LOCALID": 0, "NODEID": 0, "STEP_TASKS_PER_NODE": "8(x2)"}
+    for name, value in srun.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    assert auto.local_size(World(0, 16, torch.device("cpu"))) == 8
+
+
 def test_what_fits_nowhere_is_refused(values, monkeypatch):
     import dataclasses
 

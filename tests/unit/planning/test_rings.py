@@ -6,7 +6,7 @@ import pytest
 
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import Efficiency
-from sciml.planning.cluster_here import cluster_of, over_nodes
+from sciml.planning.cluster_here import cluster_here, cluster_of, over_nodes
 from sciml.planning.links import Links
 from sciml.planning.strategy import Strategy
 from tests.unit.planning.models import cluster
@@ -58,6 +58,28 @@ def test_a_cluster_is_known_by_its_devices_and_its_site(device, local, site, nam
     found = cluster_of(device, {"SLURM_CLUSTER_NAME": site}, local)
     assert found is not None
     assert found.name == name
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "local", "levels"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 16, 4, {"node": 4, "network": None}),
+        ("NVIDIA A100-SXM4-80GB", 16, 8, {"node": 8, "network": None}),
+        ("NVIDIA A100-SXM4-80GB", 4, 4, {"node": 8, "network": None}),
+        ("NVIDIA A100-SXM4-80GB", 2, 1, {"network": None}),
+        ("NVIDIA A100-SXM4-40GB", 8, 2, {"pair": 2, "network": None}),
+        ("NVIDIA A100-SXM4-40GB", 16, 8, {"pair": 2, "node": 8, "network": None}),
+    ],
+    ids=["four-a-node", "whole-nodes", "one-node", "one-a-node", "half-nodes", "larger-nodes"],
+)
+def test_links_of_a_node_join_only_the_ranks_that_it_has(monkeypatch, device, ranks, local, levels):
+    monkeypatch.setattr("sciml.planning.cluster_here.pick_device", lambda _: "cuda")
+    monkeypatch.setattr("sciml.planning.cluster_here.device_name", lambda _: device)
+    found = cluster_here(ranks, local=local)
+    assert {name: link.devices for name, link in found.links.items()} == levels
+    if ranks > local:
+        assert found.devices_per_node == local
+        assert found.links[found.level(local + 1)].gb_per_s == 25
 
 
 def test_of_an_unknown_device_there_is_no_cluster():
