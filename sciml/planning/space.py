@@ -92,7 +92,8 @@ class Space:
 
     Exact: whatever the suite would run is there, but three kinds that cannot win. ``gpipe`` takes as long as ``1f1b``
     and saves more activations, so it stands in only where there are too few micro-batches for that. In a pipeline torch
-    keeps as much with stages 2 and 3 of ZeRO as with 1. Stages are interleaved only where they share the blocks evenly.
+    keeps as much with stages 2 and 3 of ZeRO as with 1. Stages are interleaved only where they share the blocks evenly,
+    or as it is asked for.
 
     Attributes:
         refused: reasons for which degrees were left out, with counts.
@@ -206,18 +207,26 @@ class Space:
     def _schedules(self, pp: int, engine: EngineConfig) -> list[tuple[Schedule, int]]:
         if pp == 1:
             return [("1f1b", 1)]
-        known: list[tuple[Schedule, int]] = [("1f1b", 1), ("gpipe", 1)]
-        if engine.name == "native":
-            known.append(("zero_bubble", 1))
-            even = [v for v in range(2, self.facts.depth // pp + 1) if self.facts.depth % (pp * v) == 0]
-            known += [(schedule, v) for v in even for schedule in SEVERAL_STAGES]
-        fixed = self.constraints.fixed
+        native, fixed = engine.name == "native", self.constraints.fixed
+        of_one: list[Schedule] = ["1f1b", "gpipe", *(("zero_bubble",) if native else ())]
+        if "interleave" in fixed:
+            of_one.append("interleaved")
         return [
             (schedule, v)
-            for schedule, v in known
-            if fixed.get("schedule") in (None, schedule) and fixed.get("interleave") in (None, v)
+            for v in self._interleaves(pp)
+            for schedule in (of_one if v == 1 else SEVERAL_STAGES)
+            if fixed.get("schedule") in (None, schedule) and (native or v == 1 or "interleave" in fixed)
+            if v == 1 or self._fits(tp=1, sp=1, stages=pp * v)
             if self._is_allowed(ParallelConfig(pp=pp, schedule=schedule, interleave=v))
         ]
+
+    def _interleaves(self, pp: int) -> list[int]:
+        """Returns the numbers of stages that a rank may have: as asked for, or those that share the blocks evenly."""
+        depth, fixed = self.facts.depth, self.constraints.fixed
+        even = [v for v in range(2, depth // pp + 1) if depth % (pp * v) == 0]
+        # Where several are asked for, and not how many, an uneven number is better than none.
+        several = even or ([2] if fixed.get("schedule") == "interleaved" else [])
+        return self._values("interleave", [1, *several])
 
     def _is_allowed(self, parallel: ParallelConfig) -> bool:
         """Says whether the domain can go through a schedule; why not is told."""

@@ -14,6 +14,7 @@ from sciml.core.errors import ConfigError
 from sciml.models.vit import ViTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.planning.cluster import ClusterConfig, Link
+from sciml.planning.dry_run import dry_run
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.ranking import FAR, Candidate, TooLarge
 from sciml.planning.scaling_curve import scaling_curve, why_slower
@@ -126,6 +127,39 @@ def test_several_precisions_are_ranked_together_and_those_that_cannot_win_are_bo
 def test_devices_that_nothing_divides_are_refused_with_the_nearest_that_work():
     with pytest.raises(ConfigError, match=r"devices: no mesh shares the work among 1016 devices .*; devices=10(08|24)"):
         gpt_search(batch=64).plan(1016)
+
+
+@pytest.mark.parametrize(
+    ("fixed", "found"),
+    [
+        ({"pp": 3}, {("gpipe", 1), ("1f1b", 1), ("zero_bubble", 1)}),
+        ({"pp": 2}, {("gpipe", 1), ("1f1b", 1), ("zero_bubble", 1), ("interleaved", 2), ("zero_bubble", 2)}),
+        ({"pp": 2, "schedule": "interleaved", "interleave": 1}, {("interleaved", 1)}),
+        ({"pp": 3, "schedule": "interleaved"}, set()),
+        ({"pp": 1}, {("1f1b", 1)}),
+    ],
+    ids=["uneven", "even", "one-stage", "too-many-stages", "no-pipeline"],
+)
+def test_stages_are_interleaved_where_they_share_the_blocks_evenly_or_as_asked_for(fixed, found):
+    """Four blocks."""
+    space = Space(small(), TrainingSpec(24), SearchConstraints(fixed=fixed, precisions=("fp32",)))
+    strategies = list(space.strategies(6))
+    assert {(s.parallel.schedule, s.parallel.interleave) for s in strategies} <= found
+    assert bool(strategies) == bool(found)
+    if not found:
+        assert "6 stages are more than the model's 4 blocks" in space.refused
+
+
+def test_a_pipeline_that_shares_its_blocks_unevenly_is_planned_as_it_is_built(many_tokens):
+    """Eight blocks in six stages of three ranks, 1, 1, 2, 2, 1, 1: the ranks hold 3, 2 and 3."""
+    fixed = {"pp": 3, "schedule": "interleaved", "interleave": 2, "micro_batch": 1, "recompute": "none"}
+    constraints = SearchConstraints(fixed=fixed, precisions=("bf16",))
+    search = Search(many_tokens, cluster("frontier"), TrainingSpec(6), constraints, margin=0.0)
+    best = search.plan(6).best
+    assert best.strategy.parallel.interleave == 2
+    built = dry_run(search.memory, best.strategy, cluster("frontier"))
+    blocks = {rank.coordinates["pp"]: rank.parameters for rank in built}
+    assert blocks[1] < min(blocks[0], blocks[2])
 
 
 def test_heads_that_tp_does_not_divide_are_refused_with_degrees_that_work():
