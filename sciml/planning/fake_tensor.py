@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +14,8 @@ from sciml.data.batch_tensors import map_tensors
 
 T = TypeVar("T")
 
+LARGE = 2**14
+"""Elements from which on a tensor that never meets a parameter is not worth its values: positions, say, not tables."""
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 _READ_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
@@ -46,6 +48,12 @@ class FakeTensor(Tensor):
     def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"FakeTensor({tuple(self.shape)}, {self.dtype})"
 
+    def tolist(self) -> Any:
+        raise ReadsValuesError("tolist")
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise ReadsValuesError("numpy")
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         key = _key(func, args, kwargs)
@@ -65,6 +73,31 @@ class FakeTensor(Tensor):
         if key is not None and not _shares_memory(result, inputs):
             _RESULTS[key] = _layout(result)
         return _fake(result, inputs)
+
+
+def without_values(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Returns what an operator makes of its arguments: fake tensors where they or its result are large, however real.
+
+    Real ones stay where only their values tell the shape of the result, and so do views of theirs.
+    """
+    if func.is_view or func._schema.is_mutable or func.namespace != "aten" or not _READ_VALUES.isdisjoint(func.tags):
+        return func(*args, **kwargs)
+    given = [*tensors_among(args), *tensors_among(kwargs.values())]
+    if given:
+        real = any(isinstance(one, FakeTensor) for one in given) or all(one.numel() < LARGE for one in given)
+        return func(*args, **kwargs) if real else FakeTensor.__torch_dispatch__(func, (), args, kwargs)
+    made = FakeTensor.__torch_dispatch__(func, (), args, kwargs)
+    is_large = isinstance(made, FakeTensor) and made.numel() >= LARGE
+    return made if is_large else func(*args, **kwargs)
+
+
+def tensors_among(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yields the tensors among the arguments or the results of an operator, which nest in lists and tuples alone."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_among(value)
 
 
 class _Layout(NamedTuple):
@@ -142,8 +175,8 @@ def fake_like(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
 def fake_parameters(model: nn.Module) -> None:
     """Replaces parameters and buffers on the meta device by fake ones.
 
-    What never meets a parameter (positions, neighbor lists, refinement) is computed as always, so that shapes which
-    depend on data are those of the data.
+    What never meets a parameter (neighbor lists, refinement) is computed as always, so that shapes which depend on data
+    are those of the data; but see :func:`without_values`.
     """
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

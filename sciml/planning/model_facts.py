@@ -282,7 +282,8 @@ class ModelFacts:
     ) -> PassProfile:
         with eager(), self._few_blocks(degrees, recompute, pattern) as (model, blocks, mesh):
             dtype = _DTYPES[precision]
-            return profile_pass(self._loss, model, blocks, batch, mesh, dtype, as_accelerator=self.as_accelerator)
+            ways = {"as_accelerator": self.as_accelerator, "reads_values": self._reads_batches}
+            return profile_pass(self._loss, model, blocks, batch, mesh, dtype, **ways)
 
     def _of_few_blocks(self) -> nn.Module:
         """Copies the model with its last blocks alone."""

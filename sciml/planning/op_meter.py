@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from sciml.planning.fake_tensor import storage_of
+from sciml.planning.fake_tensor import storage_of, tensors_among
 
 EMBED, HEAD = "embed", "head"
 CAST = ":cast"
@@ -80,6 +80,7 @@ class Meter(TorchDispatchMode):
         least_width: the least bytes that an element counts for in operations. A CPU, which computes in float32 whatever
             the type, takes as long for an element of half the width: there it is 4.
         weights: parameters, whose casts to another precision are counted apart.
+        run: carries out an operator, given its arguments.
 
     Attributes:
         scope: the phase and stage that operations are counted for now.
@@ -90,9 +91,15 @@ class Meter(TorchDispatchMode):
         weight: how often each operation counts now, see :mod:`sciml.core.rounds`.
     """
 
-    def __init__(self, existing: Iterable[Tensor] = (), least_width: int = 1, weights: Iterable[Tensor] = ()) -> None:
+    def __init__(
+        self,
+        existing: Iterable[Tensor] = (),
+        least_width: int = 1,
+        weights: Iterable[Tensor] = (),
+        run: Callable[[Any, Any, Any], Any] = lambda func, args, kwargs: func(*args, **kwargs),
+    ) -> None:
         super().__init__()
-        self.least_width = least_width
+        self.least_width, self.run = least_width, run
         self.scope: Scope = ("forward", EMBED)
         self.counts: dict[Scope, OpCount] = defaultdict(OpCount)
         self.attention = 0.0
@@ -107,8 +114,8 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        outputs = [result] if isinstance(result, Tensor) else list(_tensors_in(result))
+        result = self.run(func, args, kwargs)
+        outputs = list(tensors_among([result]))
         casts = func.overloadpacket is torch.ops.aten._to_copy and id(storage_of(args[0])) in self._weights
         for tensor in outputs:
             self._remember(tensor, counted=True, suffix=CAST if casts else "")
@@ -123,7 +130,7 @@ class Meter(TorchDispatchMode):
         self.weight = times
 
     def _count(self, operator: Any, args: Any, kwargs: Any, result: Any, outputs: list[Tensor]) -> None:
-        inputs = () if operator in _LOOK_UPS else _tensors_in((*args, *kwargs.values()))
+        inputs = () if operator in _LOOK_UPS else tensors_among((*args, *kwargs.values()))
         tensors = [*outputs, *inputs]
         size = sum(tensor.numel() * max(tensor.element_size(), self.least_width) for tensor in tensors)
         size *= self.weight
@@ -171,12 +178,3 @@ class Meter(TorchDispatchMode):
             reference, stage, size = self._storages[key]
             self._allocate(stage, -size)
             self._storages[key] = reference, stage, 0
-
-
-def _tensors_in(values: Any) -> Iterator[Tensor]:
-    """Yields the tensors among the arguments or the results of an operator, which nest in lists and tuples alone."""
-    for value in values if isinstance(values, list | tuple) else (values,):
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors_in(value)

@@ -18,6 +18,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.domain.protocol import LossOutput
 from sciml.planning.costs import FLOAT32
 from sciml.planning.fake_mesh import accelerator_autocast
+from sciml.planning.fake_tensor import without_values
 from sciml.planning.op_meter import CAST, EMBED, HEAD, Meter, OpCount, Scope
 
 Loss = Callable[[nn.Module, Any], LossOutput]
@@ -130,6 +131,7 @@ def profile_pass(
     dtype: torch.dtype | None,
     *,
     as_accelerator: bool,
+    reads_values: bool = True,
 ) -> PassProfile:
     """Profiles a forward and a backward pass, without the memory of parameters, their gradients and the batch.
 
@@ -138,9 +140,10 @@ def profile_pass(
         blocks: those of its modules that are blocks, in order.
         dtype: of autocast; None does without.
         as_accelerator: whether autocast is that of an accelerator.
+        reads_values: whether all that is real is computed; else what is large is not.
     """
-    existing = [*model.parameters(), *tensors_of(batch)]
-    meter, log = Meter(existing, 1 if as_accelerator else FLOAT32, model.parameters()), _MessageLog(mesh)
+    existing, own = [*model.parameters(), *tensors_of(batch)], {} if reads_values else {"run": without_values}
+    meter, log = Meter(existing, 1 if as_accelerator else FLOAT32, model.parameters(), **own), _MessageLog(mesh)
 
     def enter(stage: str, phase: str | None = None) -> None:
         log.assign(meter.scope)

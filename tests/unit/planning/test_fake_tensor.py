@@ -10,7 +10,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sciml.app.plan import facts_of
-from sciml.planning.fake_tensor import FakeTensor, ReadsValuesError, fake_batch, fake_like, storage_of
+from sciml.planning import pass_profile
+from sciml.planning.fake_tensor import (
+    LARGE,
+    FakeTensor,
+    ReadsValuesError,
+    fake_batch,
+    fake_like,
+    storage_of,
+    without_values,
+)
+from sciml.planning.op_meter import Meter
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 from tests.unit.planning.models import cluster
@@ -53,7 +63,7 @@ def test_views_share_memory_and_writes_keep_the_tensor():
 
 def test_values_cannot_be_read():
     x = fake_batch({"x": torch.zeros(3)})["x"]
-    for read in (lambda: x.sum().item(), lambda: x.nonzero(), lambda: x[x > 0]):
+    for read in (lambda: x.sum().item(), lambda: x.nonzero(), lambda: x[x > 0], x.tolist, x.numpy):
         with pytest.raises(ReadsValuesError):
             read()
 
@@ -82,6 +92,42 @@ def test_a_plan_of_a_trillion_parameters_computes_nothing_and_reads_no_text(monk
         forward, _ = facts.sample_flops()
     assert forward == pytest.approx(4.18e15, rel=1e-2)
     assert 0 < largest.size < MOST_REAL_BYTES
+
+
+WEATHER = ["domain=climate", "data.channels=[z500,t850]", "model.embed_dim=32", "model.depth=2", "model.num_heads=2"]
+
+
+def weather(grid):
+    spec = RunSpec.build(compose("train", [*WEATHER, f"data.grid={grid}", "model.patch_size=4"]).config)
+    return facts_of(spec, cluster("h100"))
+
+
+def test_positions_of_a_quarter_degree_are_not_computed():
+    """A coordinate of all cells takes 8 MB, the rotations of all tokens more."""
+    with _Largest() as largest:
+        facts = weather("1440x720")
+        profile = facts.profile(1, 1, "bf16", "selective")
+    assert profile.block.saved_activations(1) > 1440 * 720 / 16 * 32 * 2
+    assert 0 < largest.size < MOST_REAL_BYTES
+
+
+def test_a_profile_is_the_same_whether_positions_are_computed_or_not(monkeypatch):
+    spared = weather("192x96").profile(2, 1, "bf16", "selective")
+    monkeypatch.setattr(pass_profile, "without_values", lambda func, args, kwargs: func(*args, **kwargs))
+    assert weather("192x96").profile(2, 1, "bf16", "selective") == spared
+
+
+def test_what_is_small_or_tells_a_shape_is_computed():
+    with Meter(run=without_values):
+        large = torch.zeros(LARGE)
+        assert isinstance(large, FakeTensor)
+        assert isinstance(large.sin()[:3], FakeTensor)
+        assert torch.arange(3.0).sum().item() == 3
+    real = torch.arange(2 * LARGE) % 7
+    with Meter(run=without_values):
+        assert isinstance(real * 2, FakeTensor)
+        assert len(real.unique()) == 7
+        assert not isinstance(real[::2], FakeTensor)
 
 
 def test_parameters_stay_parameters():
