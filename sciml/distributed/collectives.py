@@ -34,6 +34,8 @@ from sciml.distributed.not_compiled import NotCompiled
 
 Group = dist.ProcessGroup | None
 Map = Callable[..., Tensor]
+Keep = Callable[[Callable[[], Tensor]], Tensor]
+"""Calls a function that sends a message, or returns what that returned when a pass was made for the first time."""
 
 BUCKET_BYTES = 64 * 2**20
 
@@ -47,9 +49,9 @@ def copy_to_region(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, 
     return _mapped(x, group, _same, _sum)
 
 
-def all_reduce(x: Shaped[Tensor, "*shape"], group: Group) -> Shaped[Tensor, "*shape"]:
+def all_reduce(x: Shaped[Tensor, "*shape"], group: Group, keep: Keep | None = None) -> Shaped[Tensor, "*shape"]:
     """Returns the sum of the ranks' tensors, on every rank."""
-    return _mapped(x, group, _sum, _same)
+    return _mapped(x, group, _sum if keep is None else partial(_kept, there=_sum, keep=keep), _same)
 
 
 def scatter(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
@@ -67,9 +69,12 @@ def all_gather(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tenso
     return _mapped(x, group, partial(_joined, dim=dim), partial(_scattered, dim=dim))
 
 
-def reduce_scatter(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tensor, "..."]:
+def reduce_scatter(x: Shaped[Tensor, "..."], dim: int, group: Group, keep: Keep | None = None) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
-    return _mapped(x, group, partial(_scattered, dim=dim), partial(_joined, dim=dim))
+    there: Map = partial(_scattered, dim=dim)
+    return _mapped(
+        x, group, there if keep is None else partial(_kept, there=there, keep=keep), partial(_joined, dim=dim)
+    )
 
 
 def all_to_all(x: Shaped[Tensor, "..."], cut: int, join: int, group: Group) -> Shaped[Tensor, "..."]:
@@ -166,6 +171,11 @@ class _Map(torch.autograd.Function):
 
 
 _map = NotCompiled(_Map.apply)
+
+
+def _kept(x: Shaped[Tensor, "..."], group: dist.ProcessGroup, there: Map, keep: Keep) -> Shaped[Tensor, "..."]:
+    """Maps a tensor once, however often the pass is made; what is kept knows nothing of the graph."""
+    return keep(partial(there, x, group=group)).detach()
 
 
 def _same(x: Shaped[Tensor, "*shape"], group: dist.ProcessGroup) -> Shaped[Tensor, "*shape"]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sciml.core.seeding import shared_generator
@@ -16,11 +17,10 @@ Recompute = Literal["none", "attention", "selective", "full"]
 RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
 T = TypeVar("T")
 
+_PRODUCTS = frozenset({torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default})
 _KEPT = frozenset(
     {
-        torch.ops.aten.mm.default,
-        torch.ops.aten.addmm.default,
-        torch.ops.aten.bmm.default,
+        *_PRODUCTS,
         torch.ops.aten._scaled_dot_product_flash_attention.default,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
         torch.ops.aten._scaled_dot_product_efficient_attention.default,
@@ -60,6 +60,38 @@ def kept(compute: Callable[[], T]) -> T:
     return result
 
 
+@contextmanager
+def for_kept() -> Iterator[None]:
+    """Lets products be computed whose results go into a function of :func:`kept` and nowhere else.
+
+    Where ``selective`` keeps what that function makes of them, it keeps none of them; and as they are read by nobody
+    when the pass is made again, they then have a shape and no values.
+    """
+    token = _inside.set(_results.get() is not None)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+class _WithoutProducts(TorchDispatchMode):
+    """Answers products inside of :func:`for_kept` by tensors of their shapes, which take no memory.
+
+    It stands behind torch's own mode, which counts operators, so that it finds the first pass's results. What is
+    compiled runs as if neither were there.
+    """
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _PRODUCTS or not _inside.get():
+            return func(*args, **(kwargs or {}))
+        first, second = args[-2:]
+        return first.new_empty(()).expand(*first.shape[:-1], second.shape[-1])
+
+
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Returns the contexts of a forward pass that keeps products, and of the same pass made again."""
     results: list[Any] = []
@@ -71,7 +103,7 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
 def _keeping(context: AbstractContextManager[Any], results: list[Any], is_again: bool) -> Iterator[None]:
     token = _results.set((results, is_again))
     try:
-        with context:
+        with _WithoutProducts() if is_again else nullcontext(), context:
             yield
     finally:
         _results.reset(token)
@@ -83,7 +115,8 @@ def recompute(mode: str, function: Callable[..., T], *args: Any) -> T:
     Args:
         mode: ``none`` keeps everything, as does ``attention``, which :class:`sciml.nn.attention.SelfAttention` sees to
             inside of the function; ``selective`` keeps matrix products and attention and computes what
-            lies between them again, which costs next to no FLOPs; ``full`` keeps the inputs alone.
+            lies between them again, which costs next to no FLOPs (of products that ranks add up it keeps the sum
+            alone); ``full`` keeps the inputs alone.
         function: a block of the model; it may return tensors in a container.
         args: its inputs.
     """

@@ -7,6 +7,7 @@ what crosses ranks happens where tensors enter and leave modules.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -28,8 +29,10 @@ from sciml.distributed.collectives import (
     share_gradient,
 )
 from sciml.distributed.mesh import Mesh
+from sciml.distributed.not_compiled import NotCompiled
 from sciml.nn.convolution import GridConv
-from sciml.nn.low_rank import matrix_product
+from sciml.nn.low_rank import DOWN, matrix_product
+from sciml.nn.recompute import for_kept, kept
 from sciml.nn.staged import SharedGrid
 from sciml.nn.topology import Topology
 from sciml.nn.vocabulary import VocabularyEmbedding, VocabularyHead
@@ -59,8 +62,17 @@ class RowLinear(nn.Linear):
     combine: Callable[[Tensor], Tensor]
 
     def forward(self, x: Float[Tensor, "... feature"]) -> Float[Tensor, "... out"]:
-        total = self.combine(matrix_product(self, x))
+        total = self.combine(_partial_sums(self, x))
         return total if self.bias is None else total + self.bias.to(total.dtype)
+
+
+def _product_to_add_up(linear: nn.Linear, x: Float[Tensor, "... feature"]) -> Float[Tensor, "... out"]:
+    """Returns a rank's part of a product, which only the sum over ranks reads; the factors of a change read more."""
+    with nullcontext() if hasattr(linear, DOWN) else for_kept():
+        return matrix_product(linear, x)
+
+
+_partial_sums = NotCompiled(_product_to_add_up)
 
 
 class RowConv(GridConv):
@@ -115,7 +127,7 @@ def _cut_rows(name: str, module: nn.Module, plan: ShardingPlan, mesh: Mesh) -> N
         module.combine = partial(_total, group=mesh.group(Role.MATRIX))  # type: ignore[assignment]
     elif isinstance(module, nn.Linear):
         module.__class__ = RowLinear
-        module.combine = _leave(plan, mesh)  # type: ignore[assignment]
+        module.combine = partial(_leave(plan, mesh), keep=kept)  # type: ignore[assignment]
     else:
         raise TypeError(f"sharding plan: {name} is cut by rows and is neither linear nor a convolution")
 
@@ -129,7 +141,7 @@ def _own_part(x: Float[Tensor, "..."], dim: int, mesh: Mesh) -> Float[Tensor, ".
     return x.chunk(mesh.size(Role.MATRIX), dim)[mesh.rank(Role.MATRIX)]
 
 
-def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[[Tensor], Tensor]:
+def _leave(plan: ShardingPlan, mesh: Mesh) -> Callable[..., Tensor]:
     """Returns the map from partial sums to their total: of all tokens, or of this rank's where tokens are cut."""
     leave = partial(reduce_scatter, dim=1) if plan.cuts_tokens else all_reduce
     return partial(leave, group=mesh.group(Role.MATRIX))

@@ -105,7 +105,7 @@ def megatron(step: Step) -> Calls:
 
     The backward pass mirrors all. An all-gather and a reduce-scatter move on a ring what an all-reduce of b s d
     numbers does, so a block costs four of those: Megatron-LM's volume, 2 b s d bytes each in half precision and
-    4 b s d here. Recomputing costs two more.
+    4 b s d here. Recomputing all costs two more; what keeps products keeps their sums over ranks, and gathers again.
 
     Besides: the tokenizer's scatter, a gather and an exchange of channels for tokens in each hidden layer of the
     head, the gather of all pixels (whose gradient every rank has), and the gradients of what is held whole.
@@ -116,9 +116,10 @@ def megatron(step: Step) -> Calls:
     t = step.config.tp
     whole = MICRO_BATCH * step.tokens // step.size("cp", "sp") * DIM * FLOAT32
     blocks = 2 * step.blocks * (step.forwards + 1)
+    sums = 4 * step.blocks if step.recompute == "selective" else blocks
     first, last = float(step.is_first), float(step.is_last)
     yield "tp", "all_gather", step.micro_batches * (blocks + first + HIDDEN * last), whole / t
-    yield "tp", "reduce_scatter", step.micro_batches * (blocks + first + HIDDEN * last), whole
+    yield "tp", "reduce_scatter", step.micro_batches * (sums + first + HIDDEN * last), whole
     yield "tp", "all_to_all", step.micro_batches * 2 * HIDDEN * last, whole / t
     yield "tp", "all_gather", step.micro_batches * last, whole / DIM * PIXELS / t
     partial_sums = sum(shard_of(step, shape) for name, shape in step.parameters().items() if PARTIAL.search(name))
