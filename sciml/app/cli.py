@@ -186,13 +186,14 @@ def _compose(verb: str, arguments: list[str], config_dir: str | None) -> Composi
 
 
 def _with_file(arguments: list[str]) -> list[str]:
-    """Puts the keys of the file that ``--config`` names before what else was typed, which wins."""
+    """Puts the keys of the file that ``--config`` names before what was typed, without those that were typed anew."""
     file = _option(arguments, "--config")
     if file is None:
         return arguments
     from sciml.run.overrides import read_arguments
 
-    return [*read_arguments(Path(file)), *arguments]
+    typed = {argument.partition("=")[0] for argument in arguments}
+    return [*(each for each in read_arguments(Path(file)) if each.partition("=")[0] not in typed), *arguments]
 
 
 def _with_one_run(verb: str, arguments: list[str]) -> list[str]:

@@ -46,7 +46,7 @@ def run(composition: Composition) -> CommandResult:
     config = build(RunsConfig, composition.config)
     if config.action == "list":
         return _list(config)
-    folders = [RunFolder.find(name, config.runs_dir) for name in config.names]
+    folders = [RunFolder.find(name, config.runs_dir, domain=config.domain) for name in config.names]
     if config.action == "delete":
         return _delete(folders, config)
     runs = [RunSummary.of(folder) for folder in folders]
@@ -56,7 +56,8 @@ def run(composition: Composition) -> CommandResult:
 
 def _list(config: RunsConfig) -> CommandResult:
     if config.names:
-        runs = [RunSummary.of(RunFolder.find(name, config.runs_dir)) for name in config.names]
+        found = (RunFolder.find(name, config.runs_dir, domain=config.domain) for name in config.names)
+        runs = [RunSummary.of(folder) for folder in found]
     else:
         runs = runs_under(config.runs_dir, config.domain)
     return CommandResult({"runs": [_document(run) for run in runs]}, list_text(runs))

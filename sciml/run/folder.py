@@ -98,30 +98,47 @@ class RunFolder:
 
     @classmethod
     def find(
-        cls, run: str, runs_dir: str, key: str = "run", *, can: Callable[[RunFolder], bool] | None = None
+        cls,
+        run: str,
+        runs_dir: str,
+        key: str = "run",
+        *,
+        can: Callable[[RunFolder], bool] | None = None,
+        domain: str | None = None,
     ) -> RunFolder:
-        """Finds a run by its folder, its name, or ``latest``; ``climate/latest`` is the latest of a domain.
+        """Finds a run by its folder, its name, or ``latest``; ``climate/monday`` and ``climate/latest`` name the
+        domain.
 
         The latest is the one that was begun last, as ``run.json`` says, among those that have a checkpoint.
 
         Args:
             key: the configuration key that names it, for messages.
             can: says whether a run is one of those that ``latest`` may mean.
+            domain: that a name without one is of; None for any.
 
         Raises:
-            ConfigError: where there is none.
+            ConfigError: where there is none, or several domains have one of this name.
         """
-        domain, _, last = run.rpartition("/")
+        if domain is not None and "/" not in run and not cls(Path(run)).exists:
+            run = f"{domain}/{run}"
+        within, _, last = run.rpartition("/")
         if last == "latest" and not cls(Path(run)).exists:
-            return cls._latest(Path(runs_dir), domain or "*", key, can)
+            return cls._latest(Path(runs_dir), within or "*", key, can)
         for path in (Path(run), Path(located(run))):  # also one that comes with the project
             if cls(path).exists:
                 return cls(path, Path(runs_dir))
-        named = {file.parent.name: file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}")}
-        if run in named:
-            return cls(named[run])
+        begun = sorted(file.parent for file in Path(runs_dir).glob(f"*/*/{RECORD}"))
+        named = [path for path in begun if run in (path.name, f"{path.parent.name}/{path.name}")]
+        if len(named) > 1:
+            names = [f"{path.parent.name}/{path.name}" for path in named]
+            raise ConfigError(
+                f"several runs are called {run!r}: {', '.join(names)}", key=key, hint=f"e.g. {key}={names[0]}"
+            )
+        if named:
+            return cls(named[0])
+        known = [f"{path.parent.name}/{path.name}" if within else path.name for path in begun]
         raise ConfigError(
-            f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *named, *committed_models()])
+            f"there is no run {run!r}", key=key, hint=nearest(run, ["latest", *known, *committed_models()])
         )
 
     @classmethod

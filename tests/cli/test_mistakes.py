@@ -29,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     os.symlink("loop", "loop")
     os.symlink("gone.nc", "link.nc")
     Path("list.yaml").write_text("- a\n")
+    Path("mine.yaml").write_text("domain: climate\nrun: one\ntrainer: {max_steps: -1}\n")
     Path("one").mkdir()
     Path("one/run.json").write_text('{"domain": "climate", "config": {"seed": 1}, "samples": {}}')
     Path("own/domain").mkdir(parents=True)
@@ -100,6 +101,8 @@ def contents(folder):
         ("forecast", [FLUIDS, "lead_time=soon"], "lead_time: 'soon' is no duration; write seconds, e.g. 200s"),
         ("train", ["-m", "domain=language", "seed=1,2,1"], "seed: 1 is there twice"),
         ("train", ["--config", "one/run.json"], "one/run.json is the record of a run, not a file of keys; resume=one"),
+        ("train", ["--config", "mine.yaml", "run=two"], "trainer.max_steps must be at least 1"),
+        ("train", ["--config", "mine.yaml", "run=two", "run=three"], "run: train takes one run, got two and three"),
         ("train", ["--config", "list.yaml"], "--config: list.yaml is no mapping of keys"),
         ("train", ["--config-dir", "own"], "--config-dir: own/domain/mine.yaml is no mapping of keys"),
     ],

@@ -35,11 +35,11 @@ def states_of(config: ClimateDataConfig, fitted: FittedData) -> OtherStates:
 
 
 def reference_of(fitted: FittedData) -> ClimateStore | None:
-    """Opens the store that a run was trained on, for its climatologies and its ridge regression; None where it is gone,
-    which is said.
+    """Opens the store that a run was trained on, for its climatologies and its ridge regression; None where it
+    cannot be had, which is said.
     """
     try:
         return open_or_prepare(fitted.data)
     except SciMLError as error:
-        print(f"without climatologies and ridge, because the run's own data are gone: {error}", file=sys.stderr)
+        print(f"without climatologies and ridge, because the run's own data cannot be had: {error}", file=sys.stderr)
         return None

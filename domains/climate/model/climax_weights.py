@@ -1,13 +1,15 @@
 """Published weights of ClimaX: read from a file, and turned into those of our model that computes the same.
 
-Names are those of https://github.com/microsoft/ClimaX, with or without the prefix ``net.`` of its training code.
+Names are those of https://github.com/microsoft/ClimaX, with or without the prefixes of training code.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from jaxtyping import Float
@@ -17,8 +19,11 @@ from domains.climate.model.climax import LEAD_TIME_UNIT_H
 from domains.climate.model.tokenizer import folded
 from sciml.core.errors import ConfigError
 
-PREFIX = "net."
+PREFIXES = ("module.", "net.")
+"""Of those of data-parallel training, and of ClimaX's own."""
 KEY = "climax"
+FILED = {"pixels": "token_embeds.N.proj.weight (or token_embeds.proj_weights)"}
+"""Names in files of what has one of ours."""
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
@@ -37,11 +42,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(file)
-        document = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises to load it all the same
+            document = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format and version has errors of its own
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        said = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
+        unsafe = isinstance(error, UnpicklingError)
         raise ConfigError(
-            f"{file} cannot be read as plain tensors ({reason[0]})",
+            f"{file} {'holds more than tensors, and is not opened' if unsafe else f'cannot be read ({said})'}",
             key=KEY,
             hint="save its state_dict as .safetensors where you trust it",
         ) from None
@@ -49,6 +57,15 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"{file} holds no state_dict", key=KEY)
     return dict(state)
+
+
+def _check_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses weights that are no numbers."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ConfigError(f"{file}: {name} is of {tensor.dtype}; floating-point weights are needed", key=KEY)
+        if not tensor.isfinite().all():
+            raise ConfigError(f"{file}: {name} is not finite everywhere; take a whole file", key=KEY)
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,9 @@ class ClimaXWeights:
         Raises:
             ConfigError: it cannot be read, or is none of ClimaX.
         """
-        tensors = one_form(read_tensors(file))
+        tensors = of_the_net(read_tensors(file))
+        _check_numbers(file, tensors)
+        tensors = one_form(tensors)
         try:
             depth, head = num_blocks(tensors, "blocks."), num_blocks(tensors, "head.")
             num_variables, embed_dim, patch_size, _ = tensors["pixels"].shape
@@ -94,7 +113,8 @@ class ClimaXWeights:
             )
             wanted = weights.shapes()
         except (KeyError, ValueError, IndexError) as error:
-            raise ConfigError(f"{file} holds no ClimaX: {error} is missing or has another form", key=KEY) from None
+            missing = FILED.get(str(error).strip("'"), error)
+            raise ConfigError(f"{file} holds no ClimaX: {missing} is missing or has another form", key=KEY) from None
         for name in sorted(wanted.keys() | tensors.keys()):
             found = tuple(tensors[name].shape) if name in tensors else None
             if found != wanted.get(name):
@@ -202,13 +222,19 @@ BLOCK_NAMES = {
 """Parts of a block here, and their names in ClimaX."""
 
 
-def one_form(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns tensors by name without prefix, with all convolutions in two, whichever form the file has.
+def of_the_net(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors by name without the prefixes of training code; what stands beside the net is left out."""
+    for prefix in PREFIXES:
+        if any(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return dict(tensors)
 
-    The oldest files say ``channel`` where later ones say ``var``. What stands beside the net is left out.
+
+def one_form(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors by name, with all convolutions in two, whichever form the file has.
+
+    The oldest files say ``channel`` where later ones say ``var``.
     """
-    if any(name.startswith(PREFIX) for name in tensors):
-        tensors = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
     named = {name.replace("channel_", "var_", 1): tensor for name, tensor in tensors.items()}
     parallel = named.pop("token_embeds.proj_weights", None), named.pop("token_embeds.proj_biases", None)
     if parallel[0] is not None and parallel[1] is not None:

@@ -166,6 +166,9 @@ def without(name):
         ({"weight": torch.zeros(2)}, "holds no ClimaX"),
         (without("norm.bias"), "it has no norm.bias, which of shape (16,) is needed"),
         (without("pos_embed"), "holds no ClimaX"),
+        (without("token_embeds.0.proj.weight"), "token_embeds.N.proj.weight"),
+        ({**tensors(4), "norm.bias": torch.full((16,), torch.nan)}, "norm.bias is not finite everywhere"),
+        ({**tensors(4), "norm.bias": torch.ones(16).long()}, "norm.bias is of torch.int64; floating-point"),
         ({**tensors(4), "extra": torch.zeros(2)}, "it has extra of shape (2,), which is not part of one"),
         ({**tensors(4), "pos_embed": torch.zeros(1, 30, 16)}, "30 positions of 2x2 do not make a grid"),
     ],
@@ -174,15 +177,24 @@ def test_files_of_another_model_are_refused(refused, named, sentence):
     assert sentence in refused(named=named)
 
 
+def test_prefixes_of_training_code_are_left_out(tmp_path):
+    for prefix in ("net.", "module.", "module.net."):
+        torch.save({f"{prefix}{name}": value for name, value in tensors(4).items()}, tmp_path / "a.ckpt")
+        assert ClimaXWeights.read(tmp_path / "a.ckpt").embed_dim == 16
+
+
 def test_a_pickle_of_more_than_tensors_is_refused(tmp_path, capsys):
     torch.save({"state_dict": tensors(4), "callbacks": Path("anything")}, tmp_path / "published.ckpt")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    for file in ("published.ckpt", "broken.safetensors"):
+    for file, sentence in (
+        ("published.ckpt", "holds more than tensors, and is not opened"), ("broken.safetensors", "cannot be read"),
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as ended:
             main("import", [f"climax={tmp_path / file}", f"out={tmp_path / 'run'}"])
         assert ended.value.code == 2
         said = capsys.readouterr().err
-        assert "cannot be read as plain tensors" in said
+        assert sentence in said
+        assert "weights_only" not in said
         assert len(said.splitlines()) == 1
         assert not (tmp_path / "run").exists()
 

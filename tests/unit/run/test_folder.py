@@ -55,6 +55,16 @@ def test_names_and_folders(runs):
         RunFolder.find("olt", str(runs), "resume")
 
 
+def test_names_of_several_domains(runs):
+    make(runs / "fluids" / "old", "2026-02-02T00:00:00+00:00")
+    with pytest.raises(ConfigError, match="several runs are called 'old': climate/old, fluids/old"):
+        RunFolder.find("old", str(runs))
+    assert RunFolder.find("fluids/old", str(runs)).path == runs / "fluids" / "old"
+    assert RunFolder.find("old", str(runs), domain="climate").path == runs / "climate" / "old"
+    with pytest.raises(ConfigError, match="there is no run 'climate/flow'"):
+        RunFolder.find("flow", str(runs), domain="climate")
+
+
 def test_where_there_is_none(tmp_path):
     with pytest.raises(ConfigError, match=r"run: there is no run under .*; train one"):
         RunFolder.find("latest", str(tmp_path))
