@@ -51,20 +51,34 @@ def perturbed(
     *,
     members: int,
     size: float,
-    seed: int,
+    seeds: Sequence[int],
 ) -> Float[Tensor, "batch member channel row column"]:
-    """Returns the state itself and copies with white noise of ``size`` standard deviations of each channel."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "perturbation"))
-    noise = torch.randn((len(state), members, *state.shape[1:]), generator=generator).to(state)
-    noise[:, 0] = 0
-    return state[:, None] + size * std[:, None, None].to(state) * noise
+    """Returns each state itself and copies with white noise of ``size`` standard deviations of each channel.
+
+    The noise of a copy is a function of its state's seed and its own number: it is the same in every batch and on every
+    mesh, and a larger ensemble begins with the members of a smaller one.
+
+    Args:
+        std: of each channel.
+        members: of each state's ensemble, the state itself included.
+        seeds: of each state.
+    """
+    scale = size * std[:, None, None].to(state)
+    ensembles = []
+    for own, seed in zip(state, seeds, strict=True):
+        copies = [own]
+        for number in range(1, members):
+            generator = torch.Generator().manual_seed(seed_of(seed, "perturbation", number))
+            copies.append(own + scale * torch.randn(own.shape, generator=generator).to(own))
+        ensembles.append(torch.stack(copies))
+    return torch.stack(ensembles)
 
 
 def perturbed_members(
     state: Float[Tensor, "channel row column"], std: Float[Tensor, "channel"], starts: PerturbedStarts
 ) -> Float[Tensor, "member channel row column"]:
     """Returns the initial conditions of the ensemble that a user asks for; the first member is the state itself."""
-    return perturbed(state[None], std, members=starts.members, size=starts.size, seed=starts.seed)[0]
+    return perturbed(state[None], std, members=starts.members, size=starts.size, seeds=[starts.seed])[0]
 
 
 def _together(predictions: Sequence[Prediction]) -> Prediction:

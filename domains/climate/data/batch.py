@@ -86,16 +86,17 @@ class FieldBatch:
             for name, tensor in tensors.items()
             if isinstance(tensor, Tensor)
         }
-        seeds = tuple(member_seed(seed, number) for seed in self._seeds for number in range(count))
+        seeds = tuple(member_seed(seed, number) for seed in self.seeds for number in range(count))
         return replace(self, **repeated, noise_seeds=seeds)
 
     def member(self, number: int, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch:
         """Returns one member of each sample's ensemble, which stands on a state and has noise of its own."""
-        seeds = tuple(member_seed(seed, number) for seed in self._seeds)
+        seeds = tuple(member_seed(seed, number) for seed in self.seeds)
         return replace(self, state=state, members=None, noise_seeds=seeds)
 
     @property
-    def _seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> tuple[int, ...]:
+        """Returns a seed for each sample, that of its noise; 0 where none is given."""
         return self.noise_seeds or (0,) * self.num_samples
 
     def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from domains.climate.data.batch import FieldBatch
 from domains.climate.model.task import ClimateTask
+from sciml.core.seeding import seed_of
 from sciml.domain.protocol import Prediction
 from sciml.forecast.ensemble import perturbed
 
@@ -21,7 +22,7 @@ class EnsembleTask(ClimateTask):
     Args:
         members: size of the ensemble, the unperturbed member included.
         perturbation: standard deviation of the noise in units of each channel's.
-        seed: of the noise, and of what the task draws.
+        seed: of the noise, together with that of each sample, and of what the task draws.
     """
 
     def __init__(self, *arguments: Any, members: int, perturbation: float, seed: int, **options: Any) -> None:
@@ -31,8 +32,10 @@ class EnsembleTask(ClimateTask):
     def predict(self, model: nn.Module, batch: FieldBatch) -> Prediction:
         states = batch.members
         if states is None:
+            # starts of one batch are as independent of each other as those of different batches
+            seeds = [seed_of(self.seed, seed) for seed in batch.seeds]
             size = self.perturbation
-            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seed=self.seed)
+            states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seeds=seeds)
         alone = [batch.member(number, states[:, number]) for number in range(states.shape[1])]
         ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
         return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})

@@ -101,6 +101,23 @@ def test_an_ensembles_forecast_is_the_mean_of_its_random_members():
     assert torch.equal(prediction.values["fields"], prediction.values["ensemble"].mean(1))
 
 
+def test_perturbed_starts_are_those_of_their_samples_in_any_batch():
+    first, second = samples()
+    zero = torch.nn.Module()
+    zero.forward = lambda given, *_, **__: torch.zeros_like(given)  # so that the forecast is the start
+
+    def starts(chosen, members):
+        ensemble = task(LossConfig(), kind=EnsembleTask, members=members, perturbation=0.1, seed=0)
+        return ensemble.predict(zero, collate(chosen)).values["ensemble"]
+
+    both, alone = starts([first, second], 4), starts([second], 6)
+    assert torch.equal(alone[0, :4], both[1])
+    noise = (both - both[:, :1])[:, 1:].flatten(0, 1) / STATISTICS.std[:, None, None]
+    assert noise.std().item() == pytest.approx(0.1, rel=0.1)
+    similar = torch.corrcoef(noise.flatten(1)) - torch.eye(len(noise))
+    assert similar.abs().max() < 0.5  # no two members, nor two samples, are alike
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_loss_is_the_score_of_the_members_at_every_step(weight):
     config = replace(CRPS, spectral_weight=weight)
