@@ -85,7 +85,7 @@ class Calendar:
             return hours
         times = np.floor(hours * 60).astype(np.int64).astype("datetime64[m]")
         year, day = self.years_and_days(times)
-        part = np.floor(day * (TROPICAL_YEAR / _DAYS.get(self.name, 365.25)) + 1e-6).astype(np.int64)
+        part = np.rint(day * (TROPICAL_YEAR / _DAYS.get(self.name, 365.25))).astype(np.int64)
         first = (year - 1970).astype("datetime64[Y]").astype("datetime64[D]").astype(np.int64)
         return 24.0 * (first + part) + np.mod(hours, 24.0)
 
