@@ -179,6 +179,10 @@ def _write_statistics(plan: PreparePlan, staging: Staging, max_bytes: float) -> 
             "static_name": ("static", np.asarray(plan.statics, dtype="U32")),
         },
     )
+    if gaps := staging.journal.get("gaps"):
+        known = np.concatenate([result.known for result in results])
+        number = {channel.name: position for position, channel in enumerate(plan.channels)}
+        dataset["known"] = (("gap", "latitude", "longitude"), known[[number[name] for name in gaps]])
     with disk_errors(staging.folder):
         layout.write_dataset(staging.store, dataset)
         staging.record(statistics=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from domains.climate.data.calendar import STANDARD
@@ -80,6 +80,8 @@ class ClimateStatistics:
         lead_hours: increasing lead times for which increments were measured.
         increment_std: standard deviation of x(t + lead) - x(t) per lead and channel.
         statics: constant fields, standardized to mean 0 and standard deviation 1.
+        known: of the schema's channels with gaps, in their order, whether a cell ever has a value; None where there are
+            none, or in a run that was trained before this was kept.
     """
 
     mean: Float[Tensor, "channel"]
@@ -89,6 +91,7 @@ class ClimateStatistics:
     statics: Float[Tensor, "static latitude longitude"]
     target_mean: Float[Tensor, "channel"] | None = None
     target_std: Float[Tensor, "channel"] | None = None
+    known: Bool[Tensor, "gap latitude longitude"] | None = None
 
     def __post_init__(self) -> None:
         for name, usual in (("target_mean", self.mean), ("target_std", self.std)):
@@ -108,7 +111,8 @@ class ClimateStatistics:
         return torch.lerp(table[upper - 1], table[upper], weight.to(table.dtype))
 
     def to_tensors(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ClimateStatistics:

@@ -111,6 +111,8 @@ class OtherStates(States):
     ) -> None:
         self.label, self.times, self._read, self._statistics = label, times, read, statistics
         self.schema = replace(schema, title=title, calendar=calendar.name, gaps=schema.channels)
+        known = () if statistics.known is None else statistics.known.cpu().numpy()
+        self._nowhere = {schema.channels.index(name): ~cells for name, cells in zip(schema.gaps, known, strict=False)}
         self._test = np.arange(len(times)) if test is None else test
 
     @classmethod
@@ -195,13 +197,16 @@ class OtherStates(States):
         return self._test
 
     def read(self, indices: np.ndarray | slice) -> np.ndarray:
-        """Reads states.
+        """Reads states; where the training never had a value of a channel, on land say, there is none here either,
+        whatever the files have there.
 
         Raises:
             DataError: a field that cannot be of this planet, most often because its unit is another.
         """
         positions = np.arange(len(self.times))[indices]
         states = self._read(positions)
+        for channel, cells in self._nowhere.items():
+            states[:, channel, cells] = np.nan
         area = cell_area_weights(self.schema.latitude)[:, None]
         known = np.isfinite(states)
         sums = np.where(known, states, 0).astype(np.float64) * area

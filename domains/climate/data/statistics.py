@@ -83,6 +83,7 @@ class FieldStatistics:
         lead_hours: (lead), increasing.
         increment_std: (lead, channel), of x(t + lead) - x(t) about its mean.
         target_mean, target_std: (channel), of what a model learns of diagnostic outputs.
+        known: (channel, latitude, longitude), whether there is a value at any time.
     """
 
     mean: np.ndarray
@@ -91,6 +92,7 @@ class FieldStatistics:
     increment_std: np.ndarray
     target_mean: np.ndarray
     target_std: np.ndarray
+    known: np.ndarray
 
 
 def increment_leads(minutes: np.ndarray) -> np.ndarray:
@@ -155,11 +157,14 @@ def _group_statistics(
     learned = [number for number, variable in enumerate(variables) if variable.log_scale is not None]
     increments = [Moments(channels.stop - channels.start) for _ in leads]
     window = np.empty((0, 0, 0, 0))
+    known = np.zeros((len(variables), 1, 1), dtype=bool)
     first = 0  # time of the window's first state
     for start in range(0, len(minutes), block):
         stop = min(start + block, len(minutes))
         new = read(slice(start, stop), channels)
         fields.update(new, weights)
+        if not known.all():
+            known = known | np.isfinite(new).any(axis=0)
         if learned:
             values = np.stack([variable.learned(new[:, number]) for number, variable in enumerate(variables)], axis=1)
             targets.update(values, weights)
@@ -174,4 +179,4 @@ def _group_statistics(
                 moments.update(new[there] - window[earlier[there] - first], weights)
     table = np.stack([moments.std for moments in increments])
     of_targets = targets if learned else fields
-    return FieldStatistics(fields.mean, fields.std, leads / 60.0, table, of_targets.mean, of_targets.std)
+    return FieldStatistics(fields.mean, fields.std, leads / 60.0, table, of_targets.mean, of_targets.std, known)

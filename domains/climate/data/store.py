@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from domains.climate.data import zarr_layout as layout
@@ -97,7 +99,13 @@ class ClimateStore(States):
                 statics=torch.from_numpy(self._statics()),
                 target_mean=torch.from_numpy(group["target_mean"][:]).float(),
                 target_std=torch.from_numpy(group["target_std"][:]).float(),
+                known=self._known(),
             )
+
+    def _known(self) -> Bool[Tensor, "gap latitude longitude"] | None:
+        if not self.schema.gaps or "known" not in self._group:  # older stores do not say it
+            return None
+        return torch.from_numpy(self._group["known"][:].astype(bool))
 
     def _statics(self) -> np.ndarray:
         shape = (len(self.schema.statics), *self.schema.grid_shape)

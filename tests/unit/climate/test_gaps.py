@@ -1,6 +1,7 @@
 """Fields with gaps: the sea's surface, known on the sea alone, and dates without any value."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ import xarray as xr
 
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.regrid import LatLonGrid, Regridder
+from domains.climate.data.run_data import states_of
+from domains.climate.data.samples import ClimateDataConfig
+from domains.climate.data.schema import ClimateStatistics
 from domains.climate.data.statistics import Moments
 from domains.climate.data.store import ClimateStore
 from domains.climate.data.synthetic import synthetic_source
 from sciml.app.cli import main
 from sciml.core.errors import DataError
+from sciml.domain.protocol import FittedData
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_run
 from tests.unit.climate.weather_files import as_cds
@@ -106,6 +111,20 @@ def test_a_run_learns_and_scores_the_sea_alone(folder, store, tmp_path, capsys):
     error = (forecast - batch.targets[:, 0])[:, 2].nan_to_num(0.0).double()
     by_hand = ((error**2 * area).sum((-2, -1)) / area.sum()).mean().sqrt()
     assert found["sst", "rmse"]["value"] == pytest.approx(float(by_hand), rel=1e-3)  # cosines for exact areas
+
+
+def test_values_on_land_do_not_count_where_the_training_knew_the_sea_alone(folder, store, tmp_path):
+    filled = sea_and_air()
+    filled["sst"] = filled.sst.fillna(300.0)  # as some centers deliver it
+    filled.to_netcdf(tmp_path / "filled.nc")
+    data = ClimateDataConfig(path=str(tmp_path / "filled.nc"))
+    states = states_of(data, FittedData(store.schema, store.statistics, data=ClimateDataConfig(path="elsewhere")))
+    np.testing.assert_array_equal(states.read(np.arange(5)), store.read(np.arange(5)))
+    kept = ClimateStatistics.from_tensors(store.statistics.to_tensors()).known
+    assert (kept.numpy()[0] == ~LAND).all()
+    older = replace(store.statistics, known=None)  # a run that did not keep it takes what it is given
+    states = states_of(data, FittedData(store.schema, older, data=ClimateDataConfig(path="elsewhere")))
+    assert np.isfinite(states.read(np.arange(5))).all()
 
 
 def test_a_diverged_forecast_is_not_scored_as_a_gap(folder, store):
