@@ -54,6 +54,25 @@ class States(ABC):
     def indices(self, split: str) -> np.ndarray:
         """Returns the positions of a split's times, increasing."""
 
+    def spread(self, split: str, most: int) -> np.ndarray:
+        """Returns the positions of at most so many of a split's times, increasing, spread evenly over it.
+
+        One hour of the day follows the other, so that none is taken more often than others, nor in one season alone.
+        """
+        positions = self.indices(split)
+        if len(positions) <= most:
+            return positions
+        chosen = np.linspace(0, len(positions) - 1, most)
+        hours, of_day = np.unique(np.mod(self.hours[positions], 24.0), return_inverse=True)
+        if len(hours) > 24:  # times without an order
+            return positions[np.unique(chosen.round().astype(int))]
+        found = []
+        for hour in range(len(hours)):
+            there, wanted = np.flatnonzero(of_day == hour), chosen[hour :: len(hours)]
+            middles = (there[1:] + there[:-1]) / 2
+            found.append(there[np.searchsorted(middles, wanted)])
+        return positions[np.unique(np.concatenate(found))]
+
     @property
     def augmentation(self) -> str:
         """Returns how samples may be turned without becoming impossible: ``none``, ``roll`` or ``roll_mirror``."""

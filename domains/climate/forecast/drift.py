@@ -68,9 +68,9 @@ def drift_summary(path: Path, states: States) -> CommandResult | None:
     leads, last = read_members(path, states.schema, LAST_H)
     if leads[-1] < SHORTEST_H:
         return None
-    train = states.indices("train")
-    chosen = np.unique(np.linspace(0, len(train) - 1, MOST_STATES).round().astype(int))
-    drifts = drift_of(last.reshape(-1, *last.shape[2:]), states.read(train[chosen]), states.schema)
+    drifts = drift_of(
+        last.reshape(-1, *last.shape[2:]), states.read(states.spread("train", MOST_STATES)), states.schema
+    )
     document = {"drift": [asdict(drift) for drift in drifts]}
     return CommandResult(document, _in_words(drifts, leads[-1])) if drifts else None
 

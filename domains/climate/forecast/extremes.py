@@ -51,12 +51,12 @@ def quantity(
 
 def thresholds_of(store: States) -> Thresholds:
     """Returns the 95th percentile of each cell over the training, from states that are spread evenly over it."""
-    watched, train = quantities(store.schema.channels), store.indices("train")
+    watched = quantities(store.schema.channels)
     if not watched:
         return {}
     cells = len(watched) * int(np.prod(store.schema.grid_shape))
     most = max(20, min(MOST_STATES, MOST_BYTES // (4 * cells)))
-    chosen = train[np.unique(np.linspace(0, len(train) - 1, most).round().astype(int))]
+    chosen = store.spread("train", most)
     kept: dict[str, list[np.ndarray]] = {name: [] for name in watched}
     for part in np.array_split(chosen, -(-len(chosen) // AT_ONCE)):
         states = torch.from_numpy(store.read(part))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from domains.climate.data.schema import ClimateSchema, cell_area_weights
+from domains.climate.data.states import States
 from domains.climate.forecast.cases import ScoredCases
 from domains.climate.forecast.cyclones import Cyclones, minima
 from domains.climate.forecast.extremes import Extremes, roc_area, thresholds_of
@@ -72,10 +73,11 @@ def test_a_forecast_that_says_yes_or_no_has_a_curve_of_one_point():
     assert roc_area(none, event) == pytest.approx((1 + 0.7 - 0.2) / 2)
 
 
-class Training:
+class Training(States):
     """Stands for a store: states that count up."""
 
     schema = SCHEMA
+    statistics = None
 
     def indices(self, split):
         return np.arange(101)

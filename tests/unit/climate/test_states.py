@@ -72,6 +72,24 @@ def test_one_time_of_any_layout_is_brought_to_the_channels_and_the_grid_of_the_r
     assert not list(folder.glob("**/*.partial"))
 
 
+@pytest.mark.parametrize("days", [350, 500, 1000, 1460])
+def test_times_are_spread_over_seasons_and_hours_alike(fitted, days):
+    """500 of 2000 times of 6 h would else be those of one hour in each season."""
+    count = 4 * days
+    times = np.datetime64("2001-01-01", "m") + 360 * np.arange(count).astype("timedelta64[m]")
+    states = OtherStates("a", "b", lambda at: at, times, fitted.schema, fitted.statistics)
+    chosen = states.spread("test", 500)
+    assert 480 <= len(chosen) <= 500
+    assert (np.diff(chosen) > 0).all()
+    for quarter in np.array_split(np.arange(count), 4):
+        hours = np.bincount(chosen[np.isin(chosen, quarter)] % 4, minlength=4)
+        assert hours.min() >= 0.2 * hours.sum()
+    position = np.arange(count)
+    heat = 285 + 10 * np.cos(2 * np.pi * position / 1461) + 6 * np.cos(np.pi / 2 * (position % 4))
+    assert (heat > np.quantile(heat[chosen], 0.95)).mean() == pytest.approx(0.05, abs=0.004)
+    assert len(states.spread("test", count)) == count
+
+
 def test_a_channel_that_is_missing_is_named_with_those_of_the_run(folder, fitted, analysis):
     path = write_cds_new(analysis.drop_vars("geopotential"), folder / "no-z.nc")
     with pytest.raises(
