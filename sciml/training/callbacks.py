@@ -106,7 +106,8 @@ class ProgressView:
             print(line, file=sys.stderr, flush=True)
 
     def on_validation(self, step: int, record: Mapping[str, Any]) -> None:
-        self.valid = f"  valid {record['loss']:.4f}"
+        if record:  # none where there are no validation samples
+            self.valid = f"  valid {record['loss']:.4f}"
 
     def close(self) -> None:
         if self.bar is not None:

@@ -52,3 +52,10 @@ def test_plain_lines_show_step_loss_speed_and_time_left(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("step 1/3  loss 0.5000  10 samples/s")
     assert lines[-1].endswith("0 s left")
+
+
+def test_progress_without_validation_samples_goes_on(capsys):
+    view = ProgressView(max_steps=1)
+    view.on_validation(1, {})
+    view.on_step(1, {"loss": 0.5, "samples_per_s": 2.0})
+    assert "loss 0.5000  2 samples/s" in capsys.readouterr().err
