@@ -170,12 +170,8 @@ class SciMLCalculator(Calculator):
 
 def _properties(predictor: Predictor) -> list[str]:
     """Lists everything that ends up in results, under ASE's names."""
-    targets = predictor.config.targets
-    uncertain = [
-        name for name in predictor.predicts if predictor.has_spread or (name in targets and targets[name].gaussian)
-    ]
     names = [ASE_RESULTS.get(name, name) for name in (*predictor.predicts, *predictor.atomic)]
-    spreads = [f"{ASE_RESULTS.get(name, name)}{STD}" for name in uncertain]
+    spreads = [f"{ASE_RESULTS.get(name, name)}{STD}" for name in predictor.uncertain]
     return [*names, *(["free_energy"] if ENERGY in names else []), *spreads]
 
 

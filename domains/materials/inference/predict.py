@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domains.materials.data.labels import LEVELS
 from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
-from domains.materials.data.readers.frames import stated_units
 from domains.materials.data.readers.source import FormatOptions
 from domains.materials.data.readers.unlabeled import read_unlabeled
 from domains.materials.data.samples import DTYPES
-from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
+from domains.materials.data.structure import Structure
 from domains.materials.dynamics.moving import check_free
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
-from domains.materials.inference.predictor import ATOMIC, DATA_SET, Labels, Predictor
+from domains.materials.inference.predicted_atoms import predicted_atoms
+from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
 from domains.materials.training.ensemble import STD
 from sciml.core.config import one_of
 from sciml.core.errors import ConfigError, DataError
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 GRADIENTS = ("forces", "stress", "stresses")
-OUTSIDE, WHY = "outside", "outside_why"
-"""Entries of each structure that is written: whether it lies outside the training set, and why."""
 RELAXED, RELAX_STEPS = "relaxed", "relax_steps"
 """Entries of relaxed structures: whether they have converged, and after how many steps."""
 KEPT, SHOWN = 100, 5
@@ -154,7 +151,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
             "worst": [{"structure": name, "reasons": reasons} for name, reasons in outsiders.worst],
         },
     }
-    lines = _lines(output.path, count, predictor.has_spread, outsiders)
+    lines = _lines(output.path, count, predictor, outsiders)
     lines[1:1] = _data_sets(sets)
     if config.relax != "none":
         left = f"; {unfinished} have not converged in {config.max_steps} steps" if unfinished else ""
@@ -206,23 +203,9 @@ def _frame(
     """Returns a structure in extended XYZ: its own entries, what is predicted, and whether it lies outside."""
     from ase.io.extxyz import write_extxyz
 
-    known = {name: value for name, value in values.items() if not name.startswith("stress") or structure.volume}
-    known |= {name: stresses_voigt(value) for name, value in known.items() if name.startswith("stresses")}
-    # nine numbers in a row: written as it is, a matrix would be JSON
-    matrix = {name: known.pop(name).ravel() for name in (f"stress{STD}",) if name in known}
-    labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
-    labeled.set_constraint(atoms.constraints)
-    reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY, DATA_SET}
-    reserved |= {f"{name}{STD}" for name in reserved} | set(stated_units(atoms))
-    labeled.info = {
-        **{key: value for key, value in atoms.info.items() if key not in reserved - {"name"}},
-        **{key: value for key, value in labeled.info.items() if key != "name" or key not in atoms.info},
-        **matrix,
-        **data_set,
-        OUTSIDE: bool(reasons),
-        **({WHY: in_words(reasons)} if reasons else {}),
-    }
-    labeled.arrays |= {key: value for key, value in atoms.arrays.items() if key not in reserved}
+    labeled = predicted_atoms(atoms, structure, values, data_set, reasons)
+    if (spread := f"stress{STD}") in labeled.info:
+        labeled.info[spread] = labeled.info[spread].ravel()  # nine numbers in a row: a matrix would be JSON
     text = io.StringIO()
     write_extxyz(text, [labeled])
     return text.getvalue().encode()
@@ -240,10 +223,13 @@ def _is_asked(name: str, names: Sequence[str]) -> bool:
     return name.removesuffix(STD) in names
 
 
-def _lines(path: Path, count: int, has_spread: bool, outsiders: OutOfDomain) -> list[str]:
+def _lines(path: Path, count: int, predictor: Predictor, outsiders: OutOfDomain) -> list[str]:
     lines = [f"predicted  {count} structure{'s' * (count != 1)} -> {path}"]
-    if not has_spread:
-        lines.append("spreads    none: one model alone has no doubt; an ensemble has, task.members=4 in training")
+    if not predictor.has_spread:
+        own = ", ".join(predictor.uncertain)
+        none = "none: one model alone has no doubt; an ensemble has"
+        whose = f"{own} alone; an ensemble has them of all" if own else none
+        lines.append(f"spreads    {whose}, task.members=4 in training")
     if not outsiders.count:
         return [*lines, "outside    none: elements, pairs and distances are those of the training set"]
     kinds = ", ".join(f"{kind} {outsiders.by_kind[kind]}" for kind in KINDS if outsiders.by_kind[kind])

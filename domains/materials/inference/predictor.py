@@ -145,6 +145,15 @@ class Predictor:
         names = self.schema.branches
         return {} if len(names) == 1 else {DATA_SET: names[self.branch_of(structure.elements)]}
 
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Returns the names of what is predicted with a standard deviation: everything by an ensemble, else properties
+        that have a variance of their own.
+        """
+        targets = self.config.targets
+        own = {name for name, target in targets.items() if target.gaussian}
+        return tuple(name for name in self.predicts if self.has_spread or name in own)
+
     def refuse_without(self, *names: str) -> None:
         """Refuses what the model has no head for.
 

@@ -16,8 +16,10 @@ from domains.materials.dynamics.langevin import DynamicsConfig, LangevinDynamics
 from domains.materials.dynamics.moving import MovingBatch, check_free
 from domains.materials.dynamics.relax import RelaxConfig, relax
 from domains.materials.inference.calculator import SciMLCalculator
+from domains.materials.inference.out_of_domain import outside
 from domains.materials.inference.predict import GRADIENTS, RELAX_STEPS, RELAXED
-from domains.materials.inference.predictor import Predictor
+from domains.materials.inference.predicted_atoms import predicted_atoms
+from domains.materials.inference.predictor import Labels, Predictor
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.run.trained_model import TrainedModel
@@ -37,10 +39,11 @@ class MaterialsModel(TrainedModel):
             branch: the data set whose head is read; None takes for each structure the first that knows its elements.
 
         Returns:
-            Copies. What ASE knows (energy, eV; forces, eV/A; stress, eV/A^3) is asked of each as of any atoms
-            (``get_potential_energy()``); the rest, and standard deviations, stand in ``info`` and ``arrays``. Of a
-            model of several data sets, ``info["data_set"]`` says whose head was read: their energies need not share a
-            zero.
+            Copies, without labels that they came with. What ASE knows (energy, eV; forces, eV/A; stress, eV/A^3) is
+            asked of each as of any atoms (``get_potential_energy()``); the rest, and standard deviations, stand in
+            ``info`` and ``arrays``. ``info["outside"]`` says whether one lies outside the training set, and
+            ``info["outside_why"]`` why. Of a model of several data sets, ``info["data_set"]`` says whose head was
+            read: their energies need not share a zero.
 
         Raises:
             DataError: a structure has elements that the model does not know, or atoms that are too close.
@@ -48,14 +51,10 @@ class MaterialsModel(TrainedModel):
         many, plain = _plain(structures)
         predictor = self._predictor(dtype, branch)
         gradients = bool(set(predictor.predicts) & set(GRADIENTS))
-        predicted = []
-        for structure, atoms, values in zip(plain, many, predictor.predict(plain, gradients=gradients), strict=True):
-            known = {name: value for name, value in values.items() if structure.volume or not name.startswith("stress")}
-            labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
-            own = {key: value for key, value in labeled.info.items() if key != "name"}
-            labeled.info = {**atoms.info, **own, **predictor.data_set(structure)}
-            predicted.append(labeled)
-        return predicted
+        return [
+            _with_reasons(predictor, atoms, structure, values)
+            for structure, atoms, values in zip(plain, many, predictor.predict(plain, gradients=gradients), strict=True)
+        ]
 
     def relax(
         self,
@@ -89,13 +88,8 @@ class MaterialsModel(TrainedModel):
         _check_free(many)
         predictor, relaxed = self._predictor(dtype, branch), []
         for atoms, one in zip(many, relax(predictor, plain, config), strict=True):
-            labeled = replace(one.structure, labels={"energy": np.asarray(one.energy)}).to_atoms()
-            labeled.info = {
-                **atoms.info,
-                RELAXED: one.converged,
-                RELAX_STEPS: one.steps,
-                **predictor.data_set(one.structure),
-            }
+            labeled = _with_reasons(predictor, atoms, one.structure, {"energy": np.asarray(one.energy)})
+            labeled.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
             relaxed.append(labeled)
         return relaxed
 
@@ -128,9 +122,9 @@ class MaterialsModel(TrainedModel):
         predictor, trajectories = self._predictor(dtype, branch), [list[Atoms]() for _ in plain]
         for snapshot in LangevinDynamics(MovingBatch(predictor, plain), config).run():
             for number, structure in enumerate(snapshot.structures):
-                atoms = replace(structure, labels={"energy": snapshot.energy[number]}).to_atoms()
+                values = {"energy": np.asarray(snapshot.energy[number])}
+                atoms = predicted_atoms(many[number], structure, values, predictor.data_set(structure))
                 atoms.info |= {"step": snapshot.step, "temperature": float(snapshot.temperature[number])}
-                atoms.info |= predictor.data_set(structure)
                 trajectories[number].append(atoms)
         return trajectories
 
@@ -152,6 +146,12 @@ class MaterialsModel(TrainedModel):
             skin=skin,
             shared=shared,
         )
+
+
+def _with_reasons(predictor: Predictor, atoms: Atoms, structure: Structure, values: Labels) -> Atoms:
+    """Returns a copy of atoms with what is predicted, and whether they lie outside the training set."""
+    reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
+    return predicted_atoms(atoms, replace(structure, name=""), values, predictor.data_set(structure), reasons)
 
 
 def _check_free(many: Iterable[Atoms]) -> None:
