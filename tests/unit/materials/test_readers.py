@@ -13,7 +13,7 @@ from ase.units import Bohr, Ry
 
 from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.labeled_frames import check_atoms
-from domains.materials.data.readers.source import ReadOptions, read_frames, read_structures
+from domains.materials.data.readers.source import FormatOptions, ReadOptions, read_frames, read_structures
 from domains.materials.data.structure import Structure, stress_voigt
 from sciml.core.errors import ConfigError, DataError
 
@@ -312,7 +312,7 @@ def test_pbc_without_a_lattice_in_extxyz(tmp_path):
     ("text", "said"),
     [
         ("", "the file is empty"),
-        ("\n", "the file is empty, no structure is in it"),
+        ("\n", "no structure is found in it, read as extxyz"),
         ("2\nenergy=1\nCu 0 0 0\n", "@0: the file ends in the middle"),
         ("Cu\n0 0 0\n", "@0: 'Cu' stands where a number of atoms should"),
         ("0\nenergy=1\n", "@0: "),
@@ -384,3 +384,12 @@ def test_a_crafted_database_ends_in_one_sentence(column, value, tmp_path):
         database.commit()
     with pytest.raises((DataError, ConfigError), match=r"a\.db@0"):
         read(tmp_path / "a.db")
+
+
+def test_text_of_another_program_than_its_ending_says_is_no_empty_file(tmp_path):
+    file = tmp_path / "md.out"
+    file.write_text("| Number of atoms : 3\nSelf-consistency cycle converged.\n")
+    with pytest.raises(DataError, match=r"no structure is found in it, read as espresso-out; format=NAME"):
+        list(read_frames(str(file), FormatOptions(), 0))
+    with pytest.raises(ConfigError, match=r"format: .*did you mean 'aims-output'"):
+        list(read_frames(str(file), FormatOptions(format="aims-outputs"), 0))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from domains.materials.data.findings import Findings
+from domains.materials.data.key_names import typed
 from domains.materials.data.labels import parse_labels
 from domains.materials.data.readers.array_files import read_hdf5, read_npz
 from domains.materials.data.readers.aselmdb import read_aselmdb
@@ -25,13 +26,15 @@ from domains.materials.data.readers.lammps import DATA, DUMPS, read_lammps
 from domains.materials.data.readers.lsms import read_lsms
 from domains.materials.data.readers.mtp import read_mtp
 from domains.materials.data.structure import Structure
-from sciml.core.errors import DataError, SciMLError
+from sciml.core.errors import ConfigError, DataError, SciMLError, nearest
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 PICKLED = b"PickleTrajectory"
 """How trajectories of ASE before version 3.11 begin."""
+OWN = ("mtp", "lsms", "json", "npz", "hdf5", "aselmdb", "deepmd")
+"""Names of formats beside ASE's."""
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 
 
@@ -117,21 +120,29 @@ def read_structures(
                 with findings.leaving_out(options.skip_bad), _one_sentence(f"{file}@{count}"):
                     yield (number, count), reader.structure(atoms, file, count, branch)
                 count += 1
-            if count == 0:
-                raise DataError(f"{file}: the file is empty, no structure is in it")
     if complete and start == (0, 0):  # else what was read before may have had them
         reader.check_used(str(path))
 
 
 def read_frames(file: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
-    """Yields a file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence."""
+    """Yields a file's structures as ASE's atoms; whatever goes wrong in a library becomes one sentence.
+
+    Raises:
+        DataError: the file is empty, damaged, or without a structure in the format that it is read as.
+    """
     if Path(file).stat().st_size == 0:
         raise DataError(f"{file}: the file is empty")
     frames: Iterator[Atoms] = iter(())
+    kind = _kind(file, options)
     for count in itertools.count(start):
         with _one_sentence(f"{file}@{count}"):
-            frames = _opened(file, options, start) if count == start else frames
+            frames = _opened(file, kind, options, start) if count == start else frames
             atoms = next(frames, None)
+        if atoms is None and count == 0:
+            raise DataError(
+                f"{file}: no structure is found in it, read as {kind}; {typed('format')}=NAME reads it as another "
+                "of ASE's formats, e.g. aims-output"
+            )
         if atoms is None:
             return
         yield atoms
@@ -158,9 +169,24 @@ def _one_sentence(where: str) -> Iterator[None]:
         ) from error
 
 
-def _opened(file: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
+def _kind(file: str, options: FormatOptions) -> str:
+    """Returns the name of a file's format, one of ours or ASE's.
+
+    Raises:
+        ConfigError: a name was given that is none.
+        DataError: the format is not known, or is a pickle.
+    """
+    from ase.io.formats import ioformats
+
     kind = options.format or format_of(file)
     _refuse_pickles(file, kind)
+    if options.format is not None and options.format not in (*OWN, *ioformats):
+        hint = nearest(options.format, (*OWN, *ioformats))
+        raise ConfigError(f"{options.format!r} is no name of a format", key=typed("format"), hint=hint)
+    return _named_by_ase(file) if kind is None else kind
+
+
+def _opened(file: str, kind: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
     own: dict[str, Callable[[], Iterator[Atoms]]] = {
         "extxyz": lambda: read_extxyz(file, start),
         "mtp": lambda: read_mtp(file, options.species, start),
@@ -175,10 +201,9 @@ def _opened(file: str, options: FormatOptions, start: int) -> Iterator[Atoms]:
     }
     if kind in own:
         return own[kind]()
-    named = _named_by_ase(file) if kind is None else kind
-    if named in (*DUMPS, DATA):
-        return read_lammps(file, named, options.species, start)
-    return itertools.islice(_by_ase(file, named), start, None)
+    if kind in (*DUMPS, DATA):
+        return read_lammps(file, kind, options.species, start)
+    return itertools.islice(_by_ase(file, kind), start, None)
 
 
 def _refuse_pickles(file: str, kind: str | None) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.readers.source import FormatOptions, read_frames
 from domains.materials.data.structure import Structure
-from sciml.core.errors import DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,11 +22,7 @@ def read_unlabeled(files: Sequence[str], options: FormatOptions) -> Iterator[tup
         DataError: a file that is empty or damaged, or a structure that cannot be.
     """
     for file in files:
-        count = 0
-        for atoms in read_frames(file, options, 0):
+        for count, atoms in enumerate(read_frames(file, options, 0)):
             name = f"{file}@{count}"
             check_atoms(atoms, name)
             yield replace(Structure.from_atoms(atoms), name=name, labels={}), atoms
-            count += 1
-        if not count:
-            raise DataError(f"{file}: the file is empty, no structure is in it")
