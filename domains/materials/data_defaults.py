@@ -11,8 +11,9 @@ from dataclasses import replace
 from domains.materials.data.samples import MaterialsDataConfig, open_or_prepare
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 from domains.materials.data.store import MaterialsStore
-from domains.materials.training.baseline_fit import fit_pair_baseline, left_by_baseline
+from domains.materials.training.baseline_fit import FEWEST, fit_pair_baseline, left_by_baseline, num_with_forces
 from domains.materials.training.task import MaterialsTaskConfig
+from sciml.core.errors import ConfigError
 from sciml.domain.optional import AUTO, DataDefaults
 from sciml.domain.protocol import DomainSpec
 from sciml.models.gnn import GNNConfig
@@ -31,7 +32,7 @@ def data_defaults(spec: MaterialsSpec, source: MaterialsSpec | None = None) -> D
         source: of the run whose weights the training starts from, with the priors beside which they were trained.
 
     Raises:
-        ConfigError, DataError: where the data cannot be opened.
+        ConfigError, DataError: where the data cannot be opened, or a fitted potential is asked for that cannot be.
     """
     store = open_or_prepare(spec.data)
     sentences = without_effect(spec.task, store.schema)
@@ -47,6 +48,8 @@ def data_defaults(spec: MaterialsSpec, source: MaterialsSpec | None = None) -> D
             chosen, reason = _judged(store, *_reach(spec, store, values.get("model.repulsion", spec.model.repulsion)))
         values["task.baseline"] = chosen
         sentences += [reason] if reason else []
+    elif spec.task.baseline != "none":
+        _refuse_impossible(spec, store, source)
     return DataDefaults(values, "; ".join(sentences))
 
 
@@ -73,6 +76,34 @@ def with_baseline(spec: MaterialsSpec, store: MaterialsStore, statistics: Materi
     reach, repulsion = _reach(spec, store, spec.model.repulsion)
     fitted = fit_pair_baseline(store, reach, kind, repulsion=repulsion)
     return statistics if fitted is None else replace(statistics, pair=fitted.to_tensors())
+
+
+def _refuse_impossible(spec: MaterialsSpec, store: MaterialsStore, source: MaterialsSpec | None) -> None:
+    """Refuses a potential that was asked for by name and that the data, or the weights to start from, do not allow.
+
+    Raises:
+        ConfigError: says why.
+    """
+    kind, key, hint = spec.task.baseline, "task.baseline", "leave it out, or task.baseline=none"
+    if source is not None and source.task.baseline != kind:
+        there = f"beside {source.task.baseline}" if source.task.baseline != "none" else "without a fitted potential"
+        raise ConfigError(f"the weights that it starts from were trained {there}", key=key, hint="leave it out")
+    if source is not None:  # its potential is taken as it is
+        return
+    if not spec.task.has_gradients:
+        raise ConfigError("a potential is fitted to forces, which are not learned here", key=key, hint=hint)
+    if store.schema.exact_references:
+        raise ConfigError(
+            "beside exact energies of free atoms (data.references, isolated atoms) no potential is fitted",
+            key=key,
+            hint=hint,
+        )
+    if (count := num_with_forces(store)) < FEWEST:
+        raise ConfigError(
+            f"a potential is fitted to {FEWEST} training structures with forces or more, here are {count}",
+            key=key,
+            hint=hint,
+        )
 
 
 def _may_have_baseline(spec: MaterialsSpec, store: MaterialsStore) -> bool:

@@ -40,7 +40,7 @@ from domains.materials.training.figures import materials_figures
 from domains.materials.training.potential import MaterialsGNN
 from domains.materials.training.task import MaterialsTask, MaterialsTaskConfig
 from domains.materials.training.warm_start import warm_start
-from sciml.core.errors import ConfigError, nearest
+from sciml.core.errors import ConfigError
 from sciml.core.result import CommandResult
 from sciml.domain.optional import DataDefaults
 from sciml.domain.protocol import FittedData, LoadedModel, NamedFigure, RunResult, Splits
@@ -199,7 +199,9 @@ def check_targets(task: MaterialsTaskConfig, schema: MaterialsSchema) -> None:
     """
     for name, target in task.targets.items():
         if name not in schema.labels:
-            raise ConfigError(f"the data have no {name!r}", key="task.targets", hint=nearest(name, schema.labels))
+            known = ", ".join(schema.labels)
+            hint = f"data.labels.{name}=KEY makes an entry of the files a label; there are {known}"
+            raise ConfigError(f"the data have no label {name!r}", key="task.targets", hint=hint)
         level = NODE if target.kind == "node" else GRAPH
         if schema.labels[name].level != level:
             raise ConfigError(

@@ -124,9 +124,9 @@ class LabelSpec:
 
     def describe(self) -> str:
         """Describes source, unit and sign in words, for the log."""
-        unit = self.unit or UNITS.get(self.name, "as in the file")
+        unit = self.unit or UNITS.get(self.name)
         assumed = " (assumed)" if self.assumed or (self.unit is None and self.name in UNITS) else ""
-        text = f"{self.name} from {self.key!r} in {unit}{assumed}"
+        text = f"{self.name} from {self.key!r} {f'in {unit}' if unit else 'as in the file'}{assumed}"
         if self.name == "stress":
             opposite = self._convention != "ase" or self.unit == VIRIAL
             text += f", {'the opposite of ' if opposite else ''}ASE's sign, kept as eV/A^3 with ASE's sign"

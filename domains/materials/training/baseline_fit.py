@@ -39,6 +39,11 @@ def fit_pair_baseline(
     return _fitted(store, chosen, reach, kind, repulsion).solved() if len(chosen) >= FEWEST else None
 
 
+def num_with_forces(store: MaterialsStore) -> int:
+    """Counts the training structures that a potential can be fitted to; below :data:`FEWEST` there is none."""
+    return len(_training_with_forces(store))
+
+
 def left_by_baseline(
     store: MaterialsStore,
     reach: float,
@@ -67,13 +72,17 @@ def left_by_baseline(
 
 def _having_forces(store: MaterialsStore, most_edges: int, seed: int) -> Int[np.ndarray, "structure"]:
     """Returns training structures with forces, in random order, as many as have so many edges together."""
+    chosen = np.random.default_rng(seed).permutation(_training_with_forces(store))
+    return chosen[np.cumsum(store.arrays.num_edges[chosen]) <= most_edges]
+
+
+def _training_with_forces(store: MaterialsStore) -> Int[np.ndarray, "structure"]:
     arrays = store.arrays
     if "forces" not in arrays.labels:
         return np.zeros(0, np.int64)
     train = store.indices("train")
-    having = train[arrays.masks["forces"][train] & (arrays.num_edges[train] > 0)]
-    chosen = np.random.default_rng(seed).permutation(having)
-    return chosen[np.cumsum(arrays.num_edges[chosen]) <= most_edges]
+    having: np.ndarray = train[arrays.masks["forces"][train] & (arrays.num_edges[train] > 0)]
+    return having
 
 
 def _fitted(

@@ -14,6 +14,7 @@ from domains.materials.training import baseline_fit
 from domains.materials.training.baseline_fit import fit_pair_baseline, left_by_baseline
 from domains.materials.training.pair_baseline import PairBaseline
 from sciml.core.config import build
+from sciml.core.errors import ConfigError
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec, follow_data
 
@@ -64,6 +65,25 @@ def test_no_potential_is_judged_where_none_is_wanted(arguments, alloys, tmp_path
     spec, sentence = chosen(alloys, tmp_path, *arguments, *more)
     assert spec.task.baseline == "none"
     assert "explains" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source", "says"),
+    [
+        (
+            ["data.splits={train: 0.1, valid: 0.45, test: 0.45}"],
+            None,
+            "to 20 training structures .* here are 13",
+        ),
+        (["data.references={Mo: -1.0, W: -2.0}"], None, "beside exact energies of free atoms"),
+        ([], "none", "were trained without a fitted potential"),
+        ([], "pair", "were trained beside pair"),
+    ],
+)
+def test_a_potential_that_is_asked_for_and_cannot_be_is_refused(arguments, source, says, alloys, tmp_path):
+    before = None if source is None else chosen(alloys, tmp_path, f"task.baseline={source}")[0]
+    with pytest.raises(ConfigError, match=f"task.baseline: .*{says}"):
+        chosen(alloys, tmp_path, "task.baseline=meam", *arguments, source=before)
 
 
 def test_the_default_data_say_what_labeled_them():

@@ -46,9 +46,10 @@ def test_gigapascals_and_virials_become_stresses():
 
 
 def test_labels_are_described_with_unit_and_sign():
-    specs, _ = parse_labels({"stress": {"key": "S", "unit": "kbar"}, "energy": "E"})
+    specs, _ = parse_labels({"stress": {"key": "S", "unit": "kbar"}, "energy": "E", "hardness": "H"})
     assert "'S' in kbar, the opposite of ASE's sign" in specs["stress"].describe()
     assert specs["energy"].describe() == "energy from 'E' in eV (assumed)"
+    assert specs["hardness"].describe() == "hardness from 'H' as in the file"
 
 
 @pytest.mark.parametrize(
