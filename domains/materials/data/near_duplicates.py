@@ -10,8 +10,6 @@ from domains.materials.data.store import Arrays
 Array = np.ndarray
 CLOSE = 0.02
 """A; frames are near duplicates where no cell vector and no atom (by its mean square) moved more."""
-LARGEST_SHARE = 0.05
-"""Limits the share of a data set that one run of near duplicates may have; a longer one is cut, to be split at all."""
 
 
 def near_duplicates(arrays: Arrays) -> Int[Array, "structure"]:
@@ -20,12 +18,20 @@ def near_duplicates(arrays: Arrays) -> Int[Array, "structure"]:
     Two neighbors in a file are near duplicates if they have the same atoms in the same order, and neither cell nor
     atoms moved by more than :data:`CLOSE`, apart from whole cell vectors.
     """
-    numbers = np.zeros(len(arrays), dtype=np.int64)
-    most = max(int(LARGEST_SHARE * len(arrays)), 1)
-    length = 1
-    for index in range(1, len(arrays)):
-        length = length + 1 if length < most and _is_near(arrays, index) else 1
-        numbers[index] = numbers[index - 1] + (length == 1)
+    far = [index > 0 and not _is_near(arrays, index) for index in range(len(arrays))]
+    numbers: Array = np.cumsum(far)
+    return numbers
+
+
+def cut_runs(runs: Int[Array, "structure"], most: int) -> Int[Array, "structure"]:
+    """Returns a number for each structure that is the same for those of one run, of which none has more than so many.
+
+    Args:
+        runs: a number for each structure that does not decrease, as :func:`near_duplicates` gives it.
+    """
+    place = np.arange(len(runs)) - np.searchsorted(runs, runs)
+    starts = place % most == 0
+    numbers: Array = np.cumsum(starts) - 1
     return numbers
 
 

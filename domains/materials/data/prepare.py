@@ -233,7 +233,8 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         arrays.key,
         near_duplicates(arrays),
     )
-    split, dropped = assign(config.splits, config.split_by, config.split_seed, described)
+    assigned = assign(config.splits, config.split_by, config.split_seed, described)
+    split = assigned.splits
     alone = isolated_atoms(arrays)
     if not alone.all():
         split[alone] = UNUSED
@@ -250,8 +251,9 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
     notes = [*missing_labels(schema), *writer.findings.lines()]
     if alone.any():
         notes.append(f"{int(alone.sum())} isolated atoms give exact references, and are in no split")
+    notes += assigned.notes(described)
     notes += [f"warning: {warning}" for warning in warnings]
-    _tell(schema, arrays, fields, sizes, dropped, statistics, notes)
+    _tell(schema, arrays, fields, sizes, statistics, notes)
     return {
         "format": layout.FORMAT,
         "version": layout.VERSION,
@@ -261,7 +263,7 @@ def _describe(config: PrepareConfig, writer: StoreWriter) -> dict[str, Any]:
         "warnings": warnings,
         "left_out": {"structures": writer.findings.left_out, "reasons": writer.findings.reasons},
         "splits": sizes,
-        "duplicates_left_out": dropped,
+        "duplicates_left_out": assigned.dropped,
         "preparation": config.selected(),
         "sources": [Path(file).name for file in writer.sources],
     }
@@ -289,7 +291,6 @@ def _tell(
     arrays: Arrays,
     found: Mapping[str, str],
     sizes: Mapping[str, int],
-    dropped: int,
     statistics: MaterialsStatistics | None,
     notes: Sequence[str],
 ) -> None:
@@ -301,10 +302,6 @@ def _tell(
         *notes,
         "splits: " + ", ".join(f"{name} {count}" for name, count in sizes.items()),
     ]
-    if dropped:
-        lines.append(
-            f"{dropped} structures are left out of training or validation: the same frames are in a later split"
-        )
     if statistics is not None and "energy" in schema.labels:
         for branch, row in zip(schema.branches, statistics.references.tolist(), strict=True):
             energies = ", ".join(f"{s} {e:.4f}" for s, e in zip(schema.symbols, row, strict=True))

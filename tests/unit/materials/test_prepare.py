@@ -178,7 +178,7 @@ def sizes(split):
 def test_shares_are_drawn_at_random_and_the_same_again():
     those = described(["g"] * 200)
     splits = {"train": 0.8, "valid": 0.1, "test": 0.1}
-    one, _ = assign(splits, "structure", 0, those)
+    one, *_ = assign(splits, "structure", 0, those)
     assert sizes(one) == [160, 20, 20]
     assert np.array_equal(one, assign(splits, "structure", 0, those)[0])
     assert not np.array_equal(one, assign(splits, "structure", 1, those)[0])
@@ -190,23 +190,23 @@ def test_lists_name_groups_systems_and_orders():
         ["Nb_AIMD", "Nb_Test", "NbTa_SS", "NbTa_SS", "MoNbTa", "Ta_AIMD"],
         ["Nb", "Nb", "Nb-Ta", "Nb-Ta", "Mo-Nb-Ta", "Ta"],
     )
-    split, _ = assign({"train": 1.0, "valid": ["*_Test"], "test": ["order:3"]}, "structure", 0, those)
+    split, *_ = assign({"train": 1.0, "valid": ["*_Test"], "test": ["order:3"]}, "structure", 0, those)
     assert split.tolist() == [0, 1, 0, 0, 2, 0]
-    split, _ = assign({"train": ["order:1"], "valid": 0.0, "test": ["system:Ta-Nb"]}, "structure", 0, those)
+    split, *_ = assign({"train": ["order:1"], "valid": 0.0, "test": ["system:Ta-Nb"]}, "structure", 0, those)
     assert split.tolist() == [0, 0, 2, 2, -1, 0]
-    split, _ = assign({"train": ["group:*"], "valid": 0.0, "test": ["group:Nb*"]}, "structure", 0, those)
+    split, *_ = assign({"train": ["group:*"], "valid": 0.0, "test": ["group:Nb*"]}, "structure", 0, those)
     assert split.tolist() == [2, 2, 2, 2, 0, 0]
 
 
 def test_frames_that_are_the_same_stay_together():
     keys = np.repeat(np.arange(40), 3)
-    split, dropped = assign(
+    split, dropped, _ = assign(
         {"train": 0.6, "valid": 0.2, "test": 0.2}, "structure", 0, described(["g"] * 120, keys=keys)
     )
     assert dropped == 0
     assert all(len(set(split[keys == key])) == 1 for key in range(40))
     groups = ["a", "a", "b", "b", "c"]
-    split, dropped = assign(
+    split, dropped, _ = assign(
         {"train": ["a"], "valid": ["b"], "test": ["c"]}, "structure", 0, described(groups, keys=[1, 2, 1, 3, 3])
     )
     assert split.tolist() == [-1, 0, 1, -1, 2]
@@ -215,7 +215,7 @@ def test_frames_that_are_the_same_stay_together():
 
 def test_whole_groups_are_drawn():
     groups = [f"g{n // 10}" for n in range(100)]
-    split, _ = assign({"train": 0.8, "valid": 0.1, "test": 0.1}, "group", 0, described(groups))
+    split, *_ = assign({"train": 0.8, "valid": 0.1, "test": 0.1}, "group", 0, described(groups))
     assert sizes(split) == [80, 10, 10]
     assert all(len(set(split[10 * n : 10 * n + 10])) == 1 for n in range(10))
 

@@ -111,23 +111,31 @@ def trajectory(seed, steps, move):
     return frames
 
 
-def test_near_duplicates_stay_on_one_side_of_a_split(tmp_path):
-    frames = [atoms for seed in range(40) for atoms in trajectory(seed, 3, 0.005)]
+@pytest.mark.parametrize(("runs", "length"), [(40, 3), (12, 3), (10, 2)])
+def test_near_duplicates_stay_on_one_side_of_a_split(runs, length, tmp_path, capsys):
+    frames = [atoms for seed in range(runs) for atoms in trajectory(seed, length, 0.005)]
     store = store_of(extxyz(tmp_path / "a.extxyz", frames), tmp_path / "store")
-    runs = near_duplicates(store.arrays)
-    np.testing.assert_array_equal(runs, np.repeat(np.arange(40), 3))
-    for first in range(0, 120, 3):
-        assert len(set(store.arrays.split[first : first + 3].tolist())) == 1
-    assert sorted(len(store.indices(name)) for name in ("train", "valid", "test")) == pytest.approx([12, 12, 96], abs=3)
+    found = near_duplicates(store.arrays)
+    np.testing.assert_array_equal(found, np.repeat(np.arange(runs), length))
+    for first in range(0, len(frames), length):
+        assert len(set(store.arrays.split[first : first + length].tolist())) == 1
+    sizes = [len(store.indices(name)) / len(frames) for name in ("train", "valid", "test")]
+    assert sizes == pytest.approx([0.8, 0.1, 0.1], abs=0.07)
+    assert "are cut" not in capsys.readouterr().err
 
 
-def test_frames_that_differ_are_split_one_by_one_and_long_runs_are_cut(tmp_path):
+def test_frames_that_differ_are_split_one_by_one_and_long_runs_are_cut(tmp_path, capsys):
     far = [atoms for seed in range(3) for atoms in trajectory(seed, 8, 0.03)]
     store = store_of(extxyz(tmp_path / "a.extxyz", far), tmp_path / "far")
     assert len(set(near_duplicates(store.arrays).tolist())) == 24
     long = store_of(extxyz(tmp_path / "b.extxyz", trajectory(0, 100, 0.001)), tmp_path / "long")
-    assert np.bincount(near_duplicates(long.arrays)).tolist() == [5] * 20
-    assert all(len(long.indices(name)) for name in ("train", "valid", "test"))
+    assert set(near_duplicates(long.arrays)) == {0}
+    assert "runs of up to 100 near duplicates are cut to " in capsys.readouterr().err
+    sizes = [len(long.indices(name)) for name in ("train", "valid", "test")]
+    assert sizes == pytest.approx([80, 10, 10], abs=11)
+    assert all(sizes)
+    # a run is cut into pieces of frames that follow one another, and not shuffled
+    assert (np.diff(long.arrays.split) != 0).sum() < 12
 
 
 def test_atoms_at_one_place_are_left_out_where_that_is_allowed(tmp_path, capsys):
