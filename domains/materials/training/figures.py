@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 3
 BINS = 12
+FEWEST_SHADES = 10
+"""Values that the darkest shade stands for at least, so that single ones are light."""
 AXES = {"element": "element", "order": "elements of the alloy", "branch": "data set"}
 """Words on the axes of errors that are told apart by one of these."""
 ERROR_COLOR = "#D62718"
@@ -73,6 +75,8 @@ def draw_parity(
             above, below = grid[2 * (number // columns) :, number % columns][:2]
             shades = _draw_parity_of(above, below, example, schema, label)
             bar = figure.colorbar(shades, ax=[above, below], aspect=45, pad=0.02)
+            bar.ax.yaxis.set_major_formatter("{x:g}")
+            bar.ax.yaxis.set_minor_formatter("")
             bar.set_label("values" if number % columns == columns - 1 or number == len(labels) - 1 else "")
         for number in range(len(labels), rows * columns):
             for axes in grid[2 * (number // columns) :, number % columns][:2]:
@@ -93,9 +97,10 @@ def _draw_parity_of(
     errors = scale / factor * (predicted - true)
     look: dict[str, Any] = {"gridsize": 55, "mincnt": 1, "cmap": "viridis_r", "norm": LogNorm(), "linewidths": 0.1}
     shades = above.hexbin(true, predicted, **look)
+    shades.set_clim(1, max(FEWEST_SHADES, float(np.max(np.asarray(shades.get_array())))))
     above.axline((true.min(), true.min()), slope=1, color=INK, lw=0.9)
     above.text(0.04, 0.95, f"MAE {np.abs(errors).mean():.3g} {pretty_unit(small)}", transform=above.transAxes, va="top")
-    above.set(ylabel=f"predicted, {pretty_unit(unit)}", title=label.replace("_", " "))
+    above.set(ylabel=_axis("predicted", unit), title=label.replace("_", " "))
     below.hexbin(true, errors, **{**look, "norm": shades.norm, "gridsize": (55, 24)})
     below.axhline(0, color=INK, lw=0.9)
     parts = np.array_split(np.argsort(true), min(BINS, max(len(true) // 20, 1)))
@@ -103,10 +108,15 @@ def _draw_parity_of(
     for share, style in ((50, "-"), (5, ":"), (95, ":")):
         below.plot(middles, [np.percentile(errors[few], share) for few in parts], style, color=ERROR_COLOR, lw=1.6)
     reach = 1.1 * np.percentile(np.abs(errors), 99.5) or 1.0
-    below.set(xlabel=f"true, {pretty_unit(unit)}", ylabel=f"error, {pretty_unit(small)}", ylim=(-reach, reach))
+    below.set(xlabel=_axis("true", unit), ylabel=_axis("error", small), ylim=(-reach, reach))
     for axes in (above, below):
         axes.locator_params(nbins=5)
     return shades
+
+
+def _axis(words: str, unit: str) -> str:
+    """Returns what an axis says: with the unit, where there is one."""
+    return f"{words}, {pretty}" if (pretty := pretty_unit(unit)) else words
 
 
 def draw_calibration(
@@ -136,7 +146,9 @@ def draw_calibration(
                 axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter("{x:g}")
                 axis.set_minor_locator(NullLocator())
-            axes.set(xlim=ends, ylim=ends, xlabel=f"spread, {pretty_unit(unit)}", ylabel="rms error", title=label)
+            axes.set(
+                xlim=ends, ylim=ends, xlabel=_axis("spread", unit), ylabel="rms error", title=label.replace("_", " ")
+            )
             shares = [("within 1 std", COVERAGE_68), ("within 1.96", COVERAGE_95)]
             lines = [
                 f"{name} {values_of[label, metric.name]:.0%} ({metric.perfect:.0%})"
@@ -170,7 +182,7 @@ def draw_bars(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, Any], kind
             positions = np.arange(len(names))
             axes.bar(positions - 0.2, baselines, 0.38, color=COMPOSITION.color, label="composition alone")
             axes.bar(positions + 0.2, values, 0.38, color=MODEL_COLOR, label="model")
-            axes.set(title=label.replace("_", " "), xlabel=kind, ylabel=f"MAE, {pretty_unit(units[0])}")
+            axes.set(title=label.replace("_", " "), xlabel=kind, ylabel=_axis("MAE", units[0]))
             axes.set_xticks(positions, names)
             axes.grid(axis="x", visible=False)
             axes.margins(y=0.3)
