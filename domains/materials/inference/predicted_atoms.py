@@ -10,6 +10,7 @@ import numpy as np
 
 from domains.materials.data.labels import LEVELS
 from domains.materials.data.readers.frames import stated_units
+from domains.materials.data.readers.vasp import UNCONVERGED
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.inference.out_of_domain import Reason, in_words
 from domains.materials.inference.predictor import DATA_SET, Labels
@@ -49,6 +50,7 @@ def predicted_atoms(
     labeled = replace(structure, labels=known, group="", branch=0).to_atoms()
     labeled.set_constraint([one.copy() for one in atoms.constraints])
     reserved = {*labeled.info, *labeled.arrays, *LEVELS, *ASE_RESULTS.values(), *matrix, OUTSIDE, WHY, DATA_SET}
+    reserved.add(UNCONVERGED)
     reserved |= {f"{name}{STD}" for name in reserved} | set(stated_units(atoms))
     said = {} if reasons is None else {OUTSIDE: bool(reasons), **({WHY: in_words(reasons)} if reasons else {})}
     labeled.info = {

@@ -14,6 +14,7 @@ from ase.units import Bohr, Ry
 from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.readers.source import FormatOptions, ReadOptions, read_frames, read_structures
+from domains.materials.data.readers.vasp import REACHED
 from domains.materials.data.structure import Structure, stress_voigt
 from sciml.core.errors import ConfigError, DataError
 
@@ -105,6 +106,27 @@ def test_outputs_of_vasp(tmp_path, name):
     # 10 kbar of VASP is a pressure of 1 GPa, and ASE's stress is minus the pressure
     expected = -np.array([10.0, 20.0, 30.0, 0.0, 0.0, 4.0]) * 0.1 / 160.21766208
     np.testing.assert_allclose(stress_voigt(structure.labels["stress"]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vasprun.xml", "OUTCAR"])
+def test_ionic_steps_of_vasp_whose_electrons_did_not_converge_are_no_labels(tmp_path, name):
+    if name == "OUTCAR":
+        head, step = OUTCAR.split("\n\n", 1)
+        last = "Iteration      1(   2)\n"
+        steps = [step.replace("Iteration      1(   1)", last + REACHED), step.replace("Iteration      1(   1)", last)]
+        steps[1] = steps[1].replace("Iteration      1(", "Iteration      2(")
+        text = f"{head}\n   NELM   =      2;   NELMIN=  2\n\n{''.join(steps)}"
+    else:
+        limited = VASPRUN.replace("<parameters>", '<parameters><i type="int" name="NELM">2</i>')
+        start, end = limited.index(" <calculation>"), limited.index("</modeling>")
+        step = limited[start:end]
+        more = step[step.index("  <scstep>") : step.index("  <structure>")]
+        text = limited[:start] + step + step.replace(more, 2 * more) + "</modeling>\n"
+    (tmp_path / name).write_text(text)
+    assert len(list(read_frames(str(tmp_path / name), ReadOptions(), 0))) == 2
+    with pytest.raises(DataError, match=rf"{name}@1: its electrons have not converged .*; skip_bad=true"):
+        read(tmp_path)
+    assert [one.name[-2:] for one in read(tmp_path, skip_bad=True)] == ["@0"]
 
 
 def test_a_run_of_vasp_is_taken_once(tmp_path):

@@ -25,6 +25,7 @@ from domains.materials.data.readers.labeled_frames import LabeledFrames
 from domains.materials.data.readers.lammps import DATA, DUMPS, read_lammps
 from domains.materials.data.readers.lsms import read_lsms
 from domains.materials.data.readers.mtp import read_mtp
+from domains.materials.data.readers.vasp import read_vasp
 from domains.materials.data.structure import Structure
 from sciml.core.errors import ConfigError, DataError, SciMLError, nearest
 
@@ -197,6 +198,8 @@ def _opened(file: str, kind: str, options: FormatOptions, start: int) -> Iterato
         "aselmdb": lambda: read_aselmdb(file, start),
         "deepmd": lambda: read_deepmd(file, options.species, start),
         "cfg": lambda: itertools.islice(_atom_eye(file), start, None),
+        "vasp-xml": lambda: itertools.islice(read_vasp(file, kind), start, None),
+        "vasp-out": lambda: itertools.islice(read_vasp(file, kind), start, None),
         "db": lambda: itertools.islice(read_database(file), start, None),
     }
     if kind in own:
