@@ -11,7 +11,7 @@ WALLS = Plane((Side.WALL, Side.WALL), (Side.OPEN, Side.OPEN))
 AROUND = Plane((Side.PERIODIC, Side.PERIODIC), (Side.WALL, Side.WALL))
 
 
-@pytest.mark.parametrize("cells", [(16, 32), (12, 20), (8, 40), (20, 4)])
+@pytest.mark.parametrize("cells", [(16, 32), (12, 20), (8, 40)])
 def test_between_walls_it_is_bilinear_interpolation(cells):
     fields = torch.randn(2, 3, 8, 10, dtype=torch.float64)
     expected = F.interpolate(fields, cells, mode="bilinear", align_corners=False)
@@ -47,3 +47,25 @@ def test_larger_cells_hold_means():
     fields = torch.randn(1, 2, 8, 12)
     torch.testing.assert_close(regrid(fields, (4, 6), AROUND), F.avg_pool2d(fields, 2))
     assert regrid(fields, (8, 12), AROUND) is fields
+
+
+def overlaps(size: int, cells: int) -> torch.Tensor:
+    """Shares of each given cell in each new one, by their ends alone."""
+    ends, others = torch.linspace(0, 1, cells + 1).double(), torch.linspace(0, 1, size + 1).double()
+    low, high = torch.maximum(ends[:-1, None], others[:-1]), torch.minimum(ends[1:, None], others[1:])
+    return (high - low).clamp(min=0) * cells
+
+
+@pytest.mark.parametrize("cells", [(3, 7), (5, 9), (7, 12), (8, 5)])
+def test_larger_cells_that_do_not_fit_hold_what_lies_within_them(cells):
+    fields = torch.randn(1, 2, 8, 12, dtype=torch.float64)
+    expected = overlaps(8, cells[0]) @ fields @ overlaps(12, cells[1]).T
+    found = regrid(fields, cells, AROUND)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.mean((2, 3)), fields.mean((2, 3)))
+
+
+def test_each_axis_is_regridded_as_it_needs():
+    fields = torch.randn(1, 1, 8, 12)
+    means = F.avg_pool2d(fields, (2, 1))
+    torch.testing.assert_close(regrid(fields, (4, 24), AROUND), regrid(means, (4, 24), AROUND))
