@@ -170,8 +170,8 @@ def _pairs(trajectories: Sequence[Trajectory], stride: int, most: int) -> Iterat
     every = max(1, -(-total // most))
     offset = 0
     for trajectory in trajectories:
-        starts = range(offset % every, len(trajectory) - stride, every)
-        offset += len(starts)
+        starts = range(-offset % every, len(trajectory) - stride, every)
+        offset += max(0, len(trajectory) - stride)
         together = max(1, BLOCK // every)
         for first in range(0, len(starts), together):
             chosen = starts[first : first + together]

@@ -16,7 +16,7 @@ from domains.fluids.data.schema import FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.data.statistics import measure
 from domains.fluids.domain import FluidsDomain, check_as_trained
 from domains.fluids.propagator.carry import carried
-from domains.fluids.propagator.fit import fit_propagator, with_zero_propagator
+from domains.fluids.propagator.fit import _pairs, fit_propagator, with_zero_propagator
 from domains.fluids.propagator.propagator import Propagator, Waves
 from sciml.core.errors import ConfigError
 from sciml.domain.protocol import FittedData
@@ -191,3 +191,12 @@ def test_a_model_that_corrects_a_solver_corrects_nothing_else():
     config = compose("train", ["domain=fluids", "model=refine", "task.baseline=propagator"]).config
     with pytest.raises(ConfigError, match="corrects a solver"):
         RunSpec.build(config)
+
+
+def test_pairs_are_of_all_flows_however_short_they_are():
+    """Of 5 pairs a flow every 16th or so is wanted: more than a flow has."""
+    fields = np.broadcast_to(np.arange(202.0, dtype=np.float32)[:, None, None, None, None], (202, 6, 1, 4, 8))
+    flows = flows_of(fields, ("tracer",), CHANNEL)
+    seen = [int(one) for before, _ in _pairs(flows.trajectories["train"], 1, 64) for one in before[:, 0, 0, 0]]
+    assert 60 <= len(seen) == len(set(seen)) <= 64
+    assert np.diff(sorted(seen)).max() <= 6
