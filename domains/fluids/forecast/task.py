@@ -81,7 +81,8 @@ class FluidsTask:
         """Yields the steps that the model corrects, by data set."""
         for name, data_set in self.schema.data_sets.items():
             if self.refine is not None:
-                yield name, solver_step(name, data_set, self.refine, max(self.config.strides))
+                learned_on = self.grids[name] if self.config.resample else data_set.shape
+                yield name, solver_step(name, data_set, self.refine, max(self.config.strides), learned_on)
             elif self.config.baseline == "propagator":
                 yield name, propagator_step(data_set, self.statistics.scales[name], max(self.config.strides))
 

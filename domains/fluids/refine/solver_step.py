@@ -20,18 +20,23 @@ CORRECTION = 0.2
 """Size of a correction over that of an increment, roughly; what a model says is in units of it."""
 
 
-def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stride: int) -> PriorStep:
-    """Returns the step of a solver on the grid of a data set, coarsened as a model asks.
+def solver_step(
+    name: str, data_set: DataSet, config: RefineConfig, longest_stride: int, learned_on: tuple[int, int]
+) -> PriorStep:
+    """Returns the step of a solver for a data set, on the cells on which the model learned to correct it.
+
+    Args:
+        learned_on: cells along z and x of the training's grid, which the model's ``coarsen`` counts from.
 
     Raises:
         ConfigError: the data are not miniWeather's variables in its plane, or their grid cannot be coarsened so.
     """
-    check_solvable(name, data_set, config)
+    factor = check_solvable(name, data_set, config, learned_on)
     longest = longest_stride * data_set.interval
-    solver = CoarseSolver(data_set.dx, data_set.dz, config.coarsen, longest, config.carry_detail, config.compile_solver)
-    rough = CoarseSolver(data_set.dx, data_set.dz, 2 * config.coarsen, longest, config.carry_detail)
+    solver = CoarseSolver(data_set.dx, data_set.dz, factor, longest, config.carry_detail, config.compile_solver)
+    rough = CoarseSolver(data_set.dx, data_set.dz, 2 * factor, longest, config.carry_detail)
     order, back = orders(data_set.variables)
-    needs_residual = config.indicator in ("residual", "learned") and bool(config.ratios)
+    needs_residual = _needs_residual(config)
 
     def step(
         fields: Float[Tensor, "batch variable z x"],
@@ -51,8 +56,16 @@ def solver_step(name: str, data_set: DataSet, config: RefineConfig, longest_stri
     return step
 
 
-def check_solvable(name: str, data_set: DataSet, config: RefineConfig) -> None:
-    """Refuses data that the solver cannot step.
+def _needs_residual(config: RefineConfig) -> bool:
+    """Says whether the solver is also judged on a grid that is coarser by two."""
+    return config.indicator in ("residual", "learned") and bool(config.ratios)
+
+
+def check_solvable(name: str, data_set: DataSet, config: RefineConfig, learned_on: tuple[int, int]) -> int:
+    """Returns by how much the solver coarsens the grid of data; refuses data that it cannot step.
+
+    Args:
+        learned_on: cells along z and x of the training's grid.
 
     Raises:
         ConfigError: says what they lack.
@@ -67,13 +80,31 @@ def check_solvable(name: str, data_set: DataSet, config: RefineConfig) -> None:
             f"the solver's plane is periodic along x and has walls below and above, that of {name} is not",
             key="model.kind", hint="use a model that needs no solver, e.g. model=vit_flow_tiny",
         )  # fmt: skip
-    least = STENCIL * 2 * config.coarsen
-    if not can_be_coarsened(data_set.shape, 2 * config.coarsen):
+    factor = _coarsening(name, data_set.shape, config.coarsen, learned_on)
+    most, judged = (2 * factor, " and, to judge it, by 2 more") if _needs_residual(config) else (factor, "")
+    if not can_be_coarsened(data_set.shape, most):
         rows, columns = data_set.shape
         raise ConfigError(
-            f"the {columns}x{rows} cells of {name} cannot be coarsened by {config.coarsen} and, to judge it, by 2 more",
-            key="model.coarsen", hint=f"use multiples of {2 * config.coarsen}, at least {least}",
+            f"the {columns}x{rows} cells of {name} cannot be coarsened by {factor}{judged}",
+            key="model.coarsen", hint=f"use multiples of {most}, at least {STENCIL * most}",
         )  # fmt: skip
+    return factor
+
+
+def _coarsening(name: str, shape: tuple[int, int], coarsen: int, learned_on: tuple[int, int]) -> int:
+    """Returns the factor to the grid on which the solver is corrected: on another one its errors would be others.
+
+    Raises:
+        ConfigError: there is no power of two between the two grids.
+    """
+    for factor in (2**power for power in range(max(shape).bit_length())):
+        if all(cells * coarsen == factor * learned for cells, learned in zip(shape, learned_on, strict=True)):
+            return factor
+    (rows, columns), (z, x) = shape, (cells // coarsen for cells in learned_on)
+    raise ConfigError(
+        f"the model corrects a solver on {x}x{z} cells, to which the {columns}x{rows} cells of {name} cannot be halved",
+        key="data.path", hint=f"use {x}x{z}, {2 * x}x{2 * z} or {4 * x}x{4 * z} cells, or task.resample=false",
+    )  # fmt: skip
 
 
 def can_be_solved(data_set: DataSet, factor: int) -> bool:

@@ -11,9 +11,10 @@ from domains.fluids.data.batch import FlowSample, Start, collate
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics
 from domains.fluids.forecast.task import FluidsTask
 from domains.fluids.forecast.task_config import FluidsTaskConfig
+from domains.fluids.refine.coarse_solver import CoarseSolver
 from domains.fluids.refine.config import RefineConfig
 from domains.fluids.refine.model import RefineModel
-from domains.fluids.solver import VARIABLES
+from domains.fluids.solver import VARIABLES, SolverGrid
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.run.compose import compose
@@ -129,3 +130,32 @@ def test_ways_of_sharding_that_cannot_work(overrides, match):
 def test_a_configuration_that_does_not_fit(changes, match):
     with pytest.raises(ConfigError, match=match):
         config(**changes)
+
+
+@pytest.mark.parametrize(("shape", "factor"), [((8, 16), 1), ((16, 32), 2), ((32, 64), 4)])
+def test_on_any_grid_it_corrects_the_solver_that_it_learned_to_correct(shape, factor):
+    one = config(ratios=(), budgets=())
+    cell = 20000 / shape[1]
+    data_set = replace(DATA, shape=shape, dx=cell, dz=cell)
+    statistics = FluidsStatistics({"flow": scale(4, 20.0, DATA.shape)})
+    work = FluidsTask(FluidsSchema({"flow": data_set}), statistics, FluidsTaskConfig(), refine=one)
+    grid = SolverGrid(shape[1], shape[0])
+    state, air = start("collision", grid)[0][:1].float(), profiles(0.0, grid)[:1].float()
+    seconds = torch.tensor([20.0])
+    expected = CoarseSolver(cell, cell, factor, 20.0)(state, air, seconds)
+    torch.testing.assert_close(work.priors["flow"](state, air, seconds).fields, expected)
+
+
+def test_grids_on_which_the_solver_would_be_another_are_refused():
+    statistics = FluidsStatistics({"flow": scale(4, 20.0, DATA.shape)})
+    schema = FluidsSchema({"flow": replace(DATA, shape=(20, 40))})
+    with pytest.raises(ConfigError, match=r"16x8 cells, to which the 40x20 cells of flow cannot be halved"):
+        FluidsTask(schema, statistics, FluidsTaskConfig(), refine=config())
+    FluidsTask(schema, statistics, build(FluidsTaskConfig, {"resample": False}, prefix="task"), refine=config())
+
+
+def test_without_a_judge_the_grid_is_halved_no_further():
+    shape = replace(DATA, shape=(18, 36))
+    task(config(ratios=(), budgets=()), shape)
+    with pytest.raises(ConfigError, match="and, to judge it, by 2 more"):
+        task(config(), shape)
