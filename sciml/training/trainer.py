@@ -131,10 +131,7 @@ class Trainer:
                 if saves:
                     self.save(on_nodes=not due)
                 if validates:
-                    record = self.validation.run()
-                    for callback in callbacks:
-                        callback.on_validation(self.step, record)
-                    self._keep_if_best(record, saved=due)
+                    self._validate(callbacks, saved=due)
                 if stop and not last:
                     return False
         if self.on_nodes is not None:
@@ -258,6 +255,12 @@ class Trainer:
         self.checkpoints.finish()
         if self.on_nodes is not None:
             self.on_nodes.finish()
+
+    def _validate(self, callbacks: Sequence[Callback], *, saved: bool) -> None:
+        record = self.validation.run()
+        for callback in callbacks if record else ():  # without validation samples there is nothing to tell
+            callback.on_validation(self.step, record)
+        self._keep_if_best(record, saved=saved)
 
     def _keep_if_best(self, record: Mapping[str, float], *, saved: bool) -> None:
         best = self.mesh.world.share(self.checkpoints.best_loss())  # one answer for all, read before it is changed

@@ -61,3 +61,13 @@ def test_data_that_end_in_a_sentence_are_told_with_the_last_checkpoint():
 
     with pytest.raises(DataError, match=r"step 1: a\.nc is damaged; no checkpoint had been saved yet"):
         failing(None)._launch(batches(), 1)
+
+
+def test_nothing_is_told_of_a_validation_without_samples():
+    class Log:
+        def on_validation(self, step, record):
+            raise AssertionError(record)
+
+    trainer = failing(None)
+    trainer.checkpoints.best_loss = lambda: None
+    trainer._validate([Log()], saved=True)
