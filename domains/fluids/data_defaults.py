@@ -78,7 +78,16 @@ def _baseline(spec: FluidsSpec, source: FluidsSpec | None) -> str:
 
 
 def fitted_statistics(spec: FluidsSpec, flows: Mapping[str, Flows]) -> FluidsStatistics:
-    """Returns what training flows are normalized with, and the steps that are fitted to them."""
+    """Returns what training flows are normalized with, and the steps that are fitted to them.
+
+    Raises:
+        ConfigError: a data set has no training flows.
+    """
+    for name, found in flows.items():
+        if not any(map(len, found.trajectories["train"])):
+            raise ConfigError(
+                f"no flow of {name} is left to train on", key="data.splits.train", hint="try data.splits.train=1"
+            )
     scales = {name: measure(found, spec.task.strides) for name, found in flows.items()}
     if spec.task.baseline == "propagator":
         mirrored = augmentation(spec, flows) == "roll_mirror"

@@ -104,7 +104,7 @@ class FluidsDomain:
             )
 
     def splits(self, spec: FluidsSpec, fitted: FittedData | None = None) -> FluidsSplits:
-        schema, flows = open_flows(spec.data)
+        schema, flows = open_flows(spec.data, None if fitted is None else fitted.schema.data_sets)
         if fitted is None:
             statistics = fitted_statistics(spec, flows)
         else:

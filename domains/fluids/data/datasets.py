@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -128,7 +128,11 @@ def describe_flows(
     for name, sources in sources_by_name.items():
         known = trained.get(name) if trained else None
         data_set, names = _describe(sources, config.variables, known)
-        flows[name] = Flows(data_set, _split(sources, names, config.splits.shares))
+        ordered = [
+            replace(source, constants={name: source.constants[name] for name in data_set.other_constants})
+            for source in sources
+        ]
+        flows[name] = Flows(data_set, _split(ordered, names, config.splits.shares))
     title = config.title or (_title(config.simulate) if config.path is None else "")
     return FluidsSchema({name: found.data_set for name, found in flows.items()}, title), flows
 
@@ -173,24 +177,46 @@ def _describe(
                 )
         chosen = [n for n, (a, b) in enumerate(zip(names, known, strict=True)) if a in wanted or b in wanted]
         names, known = (tuple(group[n] for n in chosen) for group in (names, known))
-    told = () if trained is None else trained.constants
-    has_profiles = all(source.profiles for source in sources)
-    constants = (OBSTACLE,) * (OBSTACLE in told or any(source.mask is not None for source in sources))
-    if _stratified(sources) or (BACKGROUND in told and has_profiles):
-        constants += (BACKGROUND,)
-    constants += tuple(first.constants)
+    if trained is not None:
+        place = _place_among(trained.variables)
+        order = sorted(range(len(known)), key=lambda n: place(known[n]))
+        names, known = (tuple(group[n] for n in order) for group in (names, known))
+    constants = _constants(sources, () if trained is None else trained.constants)
+    data_set = DataSet(
+        known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names,
+        _have_profiles(sources), first.units, (first.z.first, first.x.first),
+    )  # fmt: skip
+    return data_set, names
+
+
+def _constants(sources: Sequence[FlowSource], told: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of what all sources have that does not change in time.
+
+    Args:
+        told: what a trained model knows, in its order.
+    """
+    first = sources[0]
     for source in sources:
-        if tuple(source.constants) != tuple(first.constants):
+        if set(source.constants) != set(first.constants):
             raise DataError(
                 f"{first.name} has the constants {', '.join(first.constants) or 'none'} and {source.name} "
                 f"{', '.join(source.constants) or 'none'}; name them as two data sets, "
                 "data.path={one: ..., other: ...}"
             )
-    data_set = DataSet(
-        known, constants, first.shape, first.dx, first.dz, intervals[0], first.boundary.names, has_profiles,
-        first.units, (first.z.first, first.x.first),
-    )  # fmt: skip
-    return data_set, names
+    found = [OBSTACLE] * (OBSTACLE in told or any(source.mask is not None for source in sources))
+    if _stratified(sources) or (BACKGROUND in told and _have_profiles(sources)):
+        found.append(BACKGROUND)
+    return tuple(sorted([*found, *first.constants], key=_place_among(told)))
+
+
+def _have_profiles(sources: Sequence[FlowSource]) -> bool:
+    return all(source.profiles for source in sources)
+
+
+def _place_among(known: Sequence[str]) -> Callable[[str], int]:
+    """Returns what sorts names as a model knows them, and others behind."""
+    places = {name: place for place, name in enumerate(known)}
+    return lambda name: places.get(name, len(places))
 
 
 def _stratified(sources: Sequence[FlowSource]) -> bool:

@@ -27,16 +27,23 @@ def initial_batch(
         init_time: ``TIME`` or ``NUMBER@TIME``: seconds since the start of a flow of the test split.
 
     Raises:
-        ConfigError: for a flow or a time that the data do not have.
+        ConfigError: for a flow or a time that the data do not have, or if no flow is held out.
     """
     start = _start(source, init_time)
     frame_hours = source.flows[start.data_set].data_set.interval / 3600
     sample = source.at(start, 1, 0)
     members = perturbed_members(sample.state, statistics.scales[start.data_set].std, starts)
+    if sample.fluid is not None:
+        members = members * sample.fluid
     return source.collate([replace(sample, state=state) for state in members]), frame_hours
 
 
 def _start(source: FlowSamples, wanted: str | None) -> Start:
+    if not source.starts:
+        raise ConfigError(
+            f"the {source.split} split has no flow to start from", key="data.splits",
+            hint="name a file of flows, data.path=FILE, or hold some out, e.g. data.splits.test=1",
+        )  # fmt: skip
     if wanted is None:
         return replace(source.starts[0], frame=0)
     match = re.fullmatch(r"(?:(\d+)@)?([^@]+)", wanted.strip())

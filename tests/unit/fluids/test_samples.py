@@ -10,15 +10,23 @@ import pytest
 import torch
 
 from domains.fluids.data.batch import Start, collate
+from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
-from domains.fluids.data.datasets import open_flows, simulated
+from domains.fluids.data.datasets import describe_flows, open_flows, simulated
+from domains.fluids.data.readers.files import _check_alike
+from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
+from domains.fluids.data_defaults import fitted_statistics
+from domains.fluids.forecast.initial_conditions import initial_batch
 from domains.fluids.solver import Background, SolverGrid
 from domains.fluids.solver.simulate import simulate
 from domains.fluids.solver.simulate_config import SimulateConfig
 from sciml.core.errors import ConfigError, DataError
+from sciml.domain.forecasting import PerturbedStarts
+from sciml.run.compose import compose
+from sciml.run.spec import RunSpec
 
 from . import flow_files
 
@@ -301,3 +309,56 @@ def test_constants_are_inputs_in_their_own_units(tmp_path):
     normal = (sample.constants - scale.constant_mean[:, None, None]) / scale.constant_std[:, None, None]
     assert normal.mean() == pytest.approx(0, abs=1e-6)
     assert normal.std(unbiased=False) == pytest.approx(1, rel=1e-5)
+
+
+class Ramp:
+    """Three frames of variables that are known by what they hold: (frame, variable, z, x)."""
+
+    def read(self, times, variables):
+        held = {"density": 1.0, "vx": 2.0, "vy": 3.0}
+        return np.stack([np.full((3, 4, 6), held[name]) for name in variables], axis=1)[times]
+
+
+def ordered_source(variables: tuple[str, ...], constants: tuple[str, ...]) -> FlowSource:
+    held = {"viscosity": 5.0, "depth": 7.0}
+    axes = (Axis.from_zero(1.0, size) for size in (6, 4))
+    return FlowSource(
+        "flow", variables, ("vx", "vy"), np.arange(3.0), *axes, Boundary.of("periodic", "wall"), Ramp(),
+        constants={name: np.full((4, 6), held[name]) for name in constants},
+    )  # fmt: skip
+
+
+def test_variables_and_constants_come_in_the_order_that_a_model_knows():
+    config = FluidsDataConfig(path="memory", splits=FlowSplits(1, 0, 0))
+    first = ordered_source(("density", "vx", "vy"), ("viscosity", "depth"))
+    other = ordered_source(("vy", "density", "vx"), ("depth", "viscosity"))
+    _check_alike(first, other)
+    trained, _ = describe_flows(config, {"flow": [first, other]})
+    schema, flows = describe_flows(config, {"flow": [other]}, trained.data_sets)
+    assert schema == trained
+    sample = FlowSamples(flows, "train", [1], 1).sample(0, np.random.default_rng(0))
+    assert sample.state[:, 0, 0].tolist() == [1, 2, 3]
+    assert sample.constants[:, 0, 0].tolist() == [5, 7]
+    _, together = describe_flows(config, {"flow": [first, other]})
+    for trajectory in together["flow"].trajectories["train"]:
+        assert trajectory.constants[:, 0, 0].tolist() == [5, 7]
+
+
+def test_members_of_an_ensemble_hold_nothing_in_obstacles(tmp_path):
+    flow_files.cgl(tmp_path / "block.nc", frames=20)
+    _, flows = opened(str(tmp_path / "block.nc"), splits=FlowSplits(1, 0, 1))
+    source, statistics = FlowSamples(flows, "test", [1], 0), FluidsStatistics({"flow": measure(flows["flow"], [1])})
+    batch, _ = initial_batch(source, statistics, None, PerturbedStarts(members=3, size=0.5, seed=0))
+    part = batch.parts["flow"]
+    assert (part.state[1] - part.state[0]).abs().max() > 0.1
+    assert not part.state[~part.fluid.expand_as(part.state)].any()
+
+
+def test_a_forecast_needs_a_flow_to_start_from_and_a_training_one_to_learn_from(folder):
+    _, flows = opened(folder[0], splits=FlowSplits(1, 0, 0))
+    source = FlowSamples(flows, "test", [1], 0)
+    with pytest.raises(ConfigError, match="test split has no flow to start from"):
+        initial_batch(source, FluidsStatistics({}), None, PerturbedStarts(members=1, size=0.0, seed=0))
+    spec = RunSpec.build(compose("train", ["domain=fluids"]).config)
+    with pytest.raises(ConfigError, match=r"data\.splits\.train: no flow of flow is left to train on"):
+        fitted_statistics(spec, opened(folder[0], splits=FlowSplits(0, 0, 1))[1])

@@ -117,7 +117,7 @@ def _check_alike(first: FlowSource, other: FlowSource) -> None:
     if not same_grid:
         a, b = (f"{s.shape[1]} x {s.shape[0]} cells of {s.dx:g} x {s.dz:g}" for s in (first, other))
         raise DataError(f"{first.name} and {other.name} are on different grids ({a}, and {b}); use them one by one")
-    if first.variables != other.variables:
+    if set(first.variables) != set(other.variables):
         a, b = (", ".join(source.variables) for source in (first, other))
         raise DataError(f"{first.name} and {other.name} have different variables ({a}, and {b}); use them one by one")
     if first.boundary != other.boundary:
