@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 COSTS = {"step_s": ("step of one sample, ms", 1e3), "training_s": ("training, s", 1.0)}
 """Labels of the kinds of costs, and how many of their unit a second is."""
 MOST_LEADS = 3
+HEADROOM = 1.08
+"""Height of a panel over the largest error in it, so that marks lie within."""
 FREE = 0.01
 """Share of the dearest step below which one costs nothing, as persistence does; it is a line."""
 
@@ -109,4 +111,4 @@ def _panel(axes: Axes, scores: Scores, metric: Metric, lead: float, costs: Mappi
     axes.set_xscale("log")
     label_plainly(axes.xaxis)
     axes.set_xlim(min(x for x, _ in points) / 1.6, max(x for x, _ in points) * 1.6)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, HEADROOM * max((errors[name] for name in errors.keys() & costs.keys()), default=1.0))

@@ -129,7 +129,7 @@ class Scores:
 
     def with_cases(self, source: str) -> str:
         """Returns what the data are, with how many cases were scored."""
-        return f"{source} \u00b7 {self.cases}" if self.cases else source
+        return " \u00b7 ".join(filter(None, (source, self.cases)))
 
     @property
     def predictors(self) -> list[str]:

@@ -112,14 +112,17 @@ class FluidsSchema:
         return variable if len(self.data_sets) == 1 else f"{data_set}.{variable}"
 
     def time_text(self, hours: float) -> str:
-        """Returns a time as pictures of all data sets together write it."""
-        return next(iter(self.data_sets.values())).time_text(hours) if self.data_sets else format_hours(hours)
+        """Returns a time as pictures of all data sets together write it: without a unit where theirs differ."""
+        texts = {data_set.time_text(hours) for data_set in self.data_sets.values()}
+        return texts.pop() if len(texts) == 1 else f"t = {3600 * hours:g}" if texts else format_hours(hours)
 
     @property
     def time_unit(self) -> tuple[str, float] | None:
         """Returns the unit of lead times and how many of it an hour of the suite is; None for seconds and hours."""
         units = {data_set.units[1] for data_set in self.data_sets.values()}
-        return None if "s" in units or not units else (units.pop() or "in units of the data", 3600.0)
+        if units <= {"s"}:
+            return None
+        return (units.pop() if len(units) == 1 else "") or "in units of the data", 3600.0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from domains.fluids.data.batch import collate
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import Flows, describe_flows
 from domains.fluids.data.readers.source import Axis, FlowSource
+from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import FluidsSchema, FluidsStatistics, Scale
 from domains.fluids.data.statistics import measure
 from domains.fluids.domain import FluidsDomain, check_as_trained
+from domains.fluids.forecast.baselines import baselines
 from domains.fluids.propagator.carry import carried
 from domains.fluids.propagator.fit import _pairs, fit_propagator, with_zero_propagator
 from domains.fluids.propagator.propagator import Propagator, Waves
@@ -200,3 +203,16 @@ def test_pairs_are_of_all_flows_however_short_they_are():
     seen = [int(one) for before, _ in _pairs(flows.trajectories["train"], 1, 64) for one in before[:, 0, 0, 0]]
     assert 60 <= len(seen) == len(set(seen)) <= 64
     assert np.diff(sorted(seen)).max() <= 6
+
+
+def test_where_one_data_set_has_no_fitted_step_that_of_the_other_is_a_baseline_all_the_same():
+    moving = flows_of(waves(CHANNEL), ("tracer",), CHANNEL)
+    scales = {"moving": fitted(moving), "other": measure(moving, (1,))}
+    schema = FluidsSchema({name: moving.data_set for name in scales})
+    found = {each.name: predict for each, predict in baselines(schema, FluidsStatistics(scales), 1).items()}
+    sample = FlowSamples({"moving": moving}, "test", [1], 1).sample(0, np.random.default_rng(0))
+    other = replace(sample, start=replace(sample.start, data_set="other"))
+    predicted = found["propagator"](collate([sample, other])).values
+    assert torch.equal(predicted["other"][0], sample.state)
+    error = (predicted["moving"][0] - sample.targets[0]).square().mean()
+    assert error < 0.01 * (sample.state - sample.targets[0]).square().mean()

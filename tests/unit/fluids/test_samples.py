@@ -16,7 +16,7 @@ from domains.fluids.data.datasets import describe_flows, open_flows, simulated
 from domains.fluids.data.readers.files import _check_alike
 from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
-from domains.fluids.data.schema import FluidsSchema, FluidsStatistics
+from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics
 from domains.fluids.data.statistics import measure
 from domains.fluids.data_defaults import fitted_statistics
 from domains.fluids.forecast.initial_conditions import initial_batch
@@ -362,3 +362,21 @@ def test_a_forecast_needs_a_flow_to_start_from_and_a_training_one_to_learn_from(
     spec = RunSpec.build(compose("train", ["domain=fluids"]).config)
     with pytest.raises(ConfigError, match=r"data\.splits\.train: no flow of flow is left to train on"):
         fitted_statistics(spec, opened(folder[0], splits=FlowSplits(0, 0, 1))[1])
+
+
+def test_times_in_single_precision_say_the_same_interval_as_in_double():
+    sources = [replace(ordered_source(("density",), ()), winds=None) for _ in range(3)]
+    times = (np.arange(31, dtype=np.float32) * np.float32(0.1), np.arange(31) * 0.1, np.arange(31) / 3)
+    assert [replace(one, times=t).interval for one, t in zip(sources, times, strict=True)] == [0.1, 0.1, 1 / 3]
+
+
+def test_lead_times_of_data_sets_in_different_units_are_written_without():
+    weather = DataSet(("theta",), (), (4, 8), 1.0, 1.0, 20.0, {"x": ("periodic",) * 2, "z": ("wall",) * 2})
+    plain = replace(weather, units=("", ""))
+    for data_sets, text, unit in (
+        ({"a": weather, "b": weather}, "40 s", None),
+        ({"a": weather, "b": plain}, "t = 40", ("in units of the data", 3600.0)),
+        ({"a": plain}, "t = 40", ("in units of the data", 3600.0)),
+    ):
+        schema = FluidsSchema(data_sets)
+        assert (schema.time_text(40 / 3600), schema.time_unit) == (text, unit)

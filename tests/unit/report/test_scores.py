@@ -141,3 +141,9 @@ def test_colors_are_those_of_the_domain_and_strangers_keep_theirs():
 )
 def test_three_digits(value, text):
     assert format_value(value) == text
+
+
+@pytest.mark.parametrize(("source", "text"), [("flows", "flows \u00b7 3 cases"), ("", "3 cases")])
+def test_what_data_are_is_told_with_the_number_of_cases(monkeypatch, source, text):
+    monkeypatch.setattr(Scores, "cases", "3 cases")
+    assert Scores([]).with_cases(source) == text

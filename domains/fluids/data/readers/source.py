@@ -13,6 +13,8 @@ from domains.fluids.data.boundary import Boundary
 from domains.fluids.solver.cases import Flow
 from sciml.core.errors import DataError, nearest
 
+SINGLE_PRECISION = 2e-7
+"""Largest relative error of a time that a file has in single precision."""
 INTERVAL_TOLERANCE = 0.1
 """The original's frames fall on whole time steps, up to a fifteenth of an interval beside a regular clock."""
 SPACING_TOLERANCE = 1e-3
@@ -162,7 +164,10 @@ class FlowSource:
                 f"{self.name}: times are not uniform, frames {bad} and {bad + 1} are {steps[bad]:g} apart and most are "
                 f"{usual:g}; write frames at equal intervals"
             )
-        return float(self.times[-1] - self.times[0]) / len(steps)
+        mean = float(self.times[-1] - self.times[0]) / len(steps)
+        plain = float(f"{mean:.6g}")
+        # 0.1 in single precision is 0.1000000015, and data sets must agree on what is 0.2 ahead
+        return plain if abs(plain - mean) <= SINGLE_PRECISION * mean else mean
 
     @property
     def odd(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
