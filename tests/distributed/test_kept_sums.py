@@ -1,4 +1,4 @@
-"""Of products that ranks add up, selective recomputation keeps the sums alone, and trains as ever."""
+"""Selective recomputation keeps the sums alone of products that ranks add up, and trains as ever."""
 
 from __future__ import annotations
 

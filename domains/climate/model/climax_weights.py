@@ -20,7 +20,7 @@ from domains.climate.model.tokenizer import folded
 from sciml.core.errors import ConfigError
 
 PREFIXES = ("module.", "net.")
-"""Of those of data-parallel training, and of ClimaX's own."""
+"""Names begin with these where data-parallel training, or ClimaX's own code, has written them."""
 KEY = "climax"
 FILED = {"pixels": "token_embeds.N.proj.weight (or token_embeds.proj_weights)"}
 """Names in files of what has one of ours."""

@@ -92,15 +92,18 @@ class FluidsTask:
         return self
 
     def loss(self, model: nn.Module, batch: FlowBatch) -> LossOutput:
-        """Returns the mean squared error of normalized increments, averaged over samples and steps."""
-        losses, weights, parts = [], [], {}
-        for name, part in batch.parts.items():
-            losses.append(self._error(model, name, self._last_steps(model, name, part)))
-            weights.append(float(len(part.state)))
-            if len(batch.parts) > 1:
-                parts[f"loss_{name}"] = losses[-1].detach()
-        total = sum(weights)
-        loss = torch.stack([loss * weight for loss, weight in zip(losses, weights, strict=True)]).sum() / total
+        """Returns the mean squared error of normalized increments, averaged over samples and steps.
+
+        Of several data sets it tells what each adds to it, also zero, since ranks add these numbers up.
+        """
+        total = float(sum(len(part.state) for part in batch.parts.values()))
+        added = {
+            name: self._error(model, name, self._last_steps(model, name, part)) * len(part.state) / total
+            for name, part in batch.parts.items()
+        }
+        loss = torch.stack(list(added.values())).sum()
+        told = self.schema.data_sets if len(self.schema.data_sets) > 1 else ()
+        parts = {f"loss_{name}": added[name].detach() if name in added else torch.zeros_like(loss) for name in told}
         return LossOutput(loss, parts, weight=total)
 
     def _error(self, model: nn.Module, name: str, part: FlowPart) -> Float[Tensor, ""]:

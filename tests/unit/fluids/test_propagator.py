@@ -197,7 +197,7 @@ def test_a_model_that_corrects_a_solver_corrects_nothing_else():
 
 
 def test_pairs_are_of_all_flows_however_short_they_are():
-    """Of 5 pairs a flow every 16th or so is wanted: more than a flow has."""
+    """Every 16th pair or so is wanted, and a flow has only 5."""
     fields = np.broadcast_to(np.arange(202.0, dtype=np.float32)[:, None, None, None, None], (202, 6, 1, 4, 8))
     flows = flows_of(fields, ("tracer",), CHANNEL)
     seen = [int(one) for before, _ in _pairs(flows.trajectories["train"], 1, 64) for one in before[:, 0, 0, 0]]

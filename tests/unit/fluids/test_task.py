@@ -169,6 +169,11 @@ def test_a_batch_of_several_data_sets_is_the_mean_over_samples():
     alone = [one.loss(Says(zeros), collate([s])).loss for s in samples]
     torch.testing.assert_close(together.loss, torch.stack(alone).mean())
     assert set(together.parts) == {"loss_weather", "loss_channel"}
+    torch.testing.assert_close(sum(together.parts.values()), together.loss)
+    of_one = one.loss(Says(zeros), collate(samples[:1]))  # another rank has the other
+    assert list(of_one.parts) == list(together.parts)
+    assert of_one.parts["loss_weather"] == of_one.loss
+    assert of_one.parts["loss_channel"] == 0
     found = one.metrics()
     for step, prediction in rollout(one, Says(zeros), collate(samples)):
         found.update(prediction, step)

@@ -37,7 +37,7 @@ STRESSES = {
     "stresses": Stated("kbar", VASP_SIGN, assumed=True),
     "virial_stress": Stated("kbar", "vasp", "stress", assumed=True),
 }
-"""What stresses of records are taken for."""
+"""Says what stresses of records are taken for."""
 
 
 def read_json_structures(file: str, start: int = 0) -> Iterator[Atoms]:
