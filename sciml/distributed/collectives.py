@@ -69,6 +69,24 @@ def all_gather(x: Shaped[Tensor, "..."], dim: int, group: Group) -> Shaped[Tenso
     return _mapped(x, group, partial(_joined, dim=dim), partial(_scattered, dim=dim))
 
 
+@torch.no_grad()
+def start_all_gather(x: Shaped[Tensor, "..."], dim: int, group: dist.ProcessGroup) -> Callable[[], Tensor]:
+    """Starts to join the ranks' parts along a dim, beside what is computed meanwhile and without a gradient.
+
+    Returns:
+        Waits for the whole and returns it.
+    """
+    own = _first(x, dim).contiguous()
+    parts = own.new_empty(group.size() * len(own), *own.shape[1:])
+    work = _all_gather(parts, own, group=group, async_op=True)
+
+    def whole() -> Shaped[Tensor, "..."]:
+        work.wait()
+        return parts.movedim(0, dim).contiguous()
+
+    return whole
+
+
 def reduce_scatter(x: Shaped[Tensor, "..."], dim: int, group: Group, keep: Keep | None = None) -> Shaped[Tensor, "..."]:
     """Returns this rank's part of the sum of the ranks' tensors; the group's size divides the dim."""
     there: Map = partial(_scattered, dim=dim)

@@ -32,11 +32,17 @@ _KEPT = frozenset(
 _results: ContextVar[tuple[list[Any], bool] | None] = ContextVar("results", default=None)
 """Holds what :func:`kept` has computed in a forward pass that keeps products, and whether it is made again."""
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
+_made_again: ContextVar[bool] = ContextVar("made_again", default=False)
 
 
 def _keep_products(ctx: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     keeps = op in _KEPT and not _inside.get()
     return CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def is_made_again() -> bool:
+    """Says whether the backward pass makes what is computed now a second time, or does so at this moment."""
+    return _made_again.get()
 
 
 def kept(compute: Callable[[], T]) -> T:
@@ -122,14 +128,14 @@ def recompute(mode: str, function: Callable[..., T], *args: Any) -> T:
     """
     if mode in ("none", "attention") or not torch.is_grad_enabled():
         return function(*args)
-    function = _DrawnAlike(function)
+    function = _Twice(function)
     with _casting_anew():
         contexts: dict[str, Any] = {} if mode == "full" else {"context_fn": _contexts}
         result: T = checkpoint(function, *args, use_reentrant=False, **contexts)
         return result
 
 
-class _DrawnAlike(Generic[T]):
+class _Twice(Generic[T]):
     """Calls a function a second time with what it drew from :func:`shared_generator` the first time.
 
     Of torch's own generators checkpoints see to that themselves.
@@ -140,9 +146,17 @@ class _DrawnAlike(Generic[T]):
         self.state = shared_generator().get_state()
 
     def __call__(self, *args: Any) -> T:
-        if self.first:
-            self.first = False
-            return self.function(*args)
+        token = _made_again.set(True)
+        try:
+            return self._first(*args) if self.first else self._again(*args)
+        finally:
+            _made_again.reset(token)
+
+    def _first(self, *args: Any) -> T:
+        self.first = False
+        return self.function(*args)
+
+    def _again(self, *args: Any) -> T:
         generator = shared_generator()
         now = generator.get_state()
         generator.set_state(self.state)

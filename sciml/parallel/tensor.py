@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from sciml.distributed.axes import Role
 from sciml.distributed.collectives import (
     Group,
-    all_gather,
     all_reduce,
     all_reduce_max,
     all_to_all,
@@ -52,6 +51,7 @@ from sciml.parallel.plan import (
     has_partial_gradient,
     owners,
 )
+from sciml.parallel.regather import Regather
 from sciml.parallel.rows import shared_rows
 from sciml.parallel.tokens import TokenLayout
 
@@ -173,8 +173,8 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     layout = TokenLayout(mesh, causal=any(module.causal for module in attention))
     for name, module in model.named_modules():
         for pattern in fits(plan.inputs, name):
-            steps = [_input_step(step, layout) for step in plan.inputs[pattern]]
-            module.register_forward_pre_hook(partial(_transform_input, steps))
+            for step in plan.inputs[pattern]:
+                _connect_input(module, step, layout)
         for pattern in fits(plan.outputs, name):
             module.register_forward_hook(partial(_transform_output, _output_step(plan.outputs[pattern], layout)))
         if isinstance(module, SharedGrid) and fits(plan.grids, name):
@@ -187,33 +187,27 @@ def connect(model: nn.Module, plan: ShardingPlan, mesh: Mesh) -> TokenLayout | N
     return layout
 
 
+def _connect_input(module: nn.Module, step: InputStep, layout: TokenLayout) -> None:
+    """Lets a module's first input cross ranks before its forward pass."""
+    if isinstance(step, AllGather) and Role.TOKEN not in step.axes:
+        Regather(step.dim, layout.mesh.group(Role.MATRIX)).attach(module)
+    else:
+        module.register_forward_pre_hook(partial(_transform_input, _input_step(step, layout)))
+
+
 def _input_step(step: InputStep, layout: TokenLayout) -> Callable[[Tensor], Tensor]:
-    group = layout.mesh.group(Role.MATRIX)
     if isinstance(step, Scatter):
         return partial(layout.scatter, dim=step.dim, axes=step.axes, partial=step.partial)
     if isinstance(step, OwnChannels):
         return partial(_own_part, dim=step.dim, mesh=layout.mesh)
-    if isinstance(step, AllGather) and Role.TOKEN in step.axes:
-        return partial(layout.all_gather, dim=step.dim)
     if isinstance(step, AllGather):
-        return partial(_gathered, dim=step.dim, group=group)
+        return partial(layout.all_gather, dim=step.dim)
     return partial(copy_to_region, group=layout.mesh.group(*step.axes))
 
 
-def _gathered(x: Float[Tensor, "..."], dim: int, group: Group) -> Float[Tensor, "..."]:
-    """Returns all tokens; under autocast as narrow as the products that they go to make them, and not as norms
-    give them.
-    """
-    if group is not None and torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    return all_gather(x, dim=dim, group=group)
-
-
-def _transform_input(steps: list[Callable[[Tensor], Tensor]], module: nn.Module, args: tuple[Any, ...]) -> Any:
+def _transform_input(step: Callable[[Tensor], Tensor], module: nn.Module, args: tuple[Any, ...]) -> Any:
     first, *others = args
-    for step in steps:
-        first = step(first)
-    return (first, *others)
+    return (step(first), *others)
 
 
 def _output_step(step: OutputStep, layout: TokenLayout) -> Callable[[Tensor], Tensor]:

@@ -48,6 +48,9 @@ class FakeTensor(Tensor):
     def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"FakeTensor({tuple(self.shape)}, {self.dtype})"
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.meta.untyped_storage()
+
     def tolist(self) -> Any:
         raise ReadsValuesError("tolist")
 
@@ -164,7 +167,7 @@ def _fake(value: Any, inputs: dict[int, FakeTensor]) -> Any:
 
 def storage_of(tensor: Shaped[Tensor, "..."]) -> torch.UntypedStorage:
     """Returns what all views of a tensor, fake or real, have in common."""
-    return (tensor.meta if isinstance(tensor, FakeTensor) else tensor).untyped_storage()
+    return tensor.untyped_storage()
 
 
 def fake_like(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

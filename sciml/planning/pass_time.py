@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sciml.distributed.axes import Role, axes_in, axes_of
+from sciml.distributed.communication import Count
 from sciml.planning.cluster import GB, MICROSECONDS, ClusterConfig, Shares
 from sciml.planning.communication import boundary_crossings
 from sciml.planning.costs import AffineCost, OpCost, StageProfile
@@ -26,24 +27,44 @@ ZERO_BUBBLE = 1 / 3
 
 Source: Qi et al. (2024), https://doi.org/10.48550/arXiv.2401.10241, table 2 (ZB-H1).
 """
+HINDRANCE = 0.48
+"""Share of the time of messages that run beside computing by which they delay it.
+
+Fitted to published runs, see ``benchmarks/published.py``: 0.53 for those on H100 and 0.46 for those on A100.
+"""
+BESIDE_GATHERS = 1 / 4
+"""Share of a block's backward pass beside which inputs of its matrices are gathered again: gradients of the two
+matrices that end its halves, which have 5/12 of its weights, and of attention, or less where a half is shorter.
+"""
 Samples = int | tuple[int, ...]
 """The size of a micro-batch, or several sizes, for which there are arrays of seconds."""
 STAGES = axes_of(Role.STAGE)[0].name
 """The axis of pipeline stages."""
+MATRICES = axes_of(Role.MATRIX)[0].name
+"""The axis that cuts matrices."""
 
 
 @dataclass(frozen=True)
 class _Load:
-    """Holds operations, and the seconds of messages by axis, for a micro-batch of any size."""
+    """Holds operations, and the seconds of messages by axis, for a micro-batch of any size.
+
+    Attributes:
+        beside: seconds of those messages, of ``MATRICES``, that can run beside operations.
+        room: these operations.
+    """
 
     operations: OpCost
     waits: dict[str, AffineCost]
+    beside: AffineCost = field(default_factory=AffineCost)
+    room: OpCost = field(default_factory=OpCost)
 
     def __add__(self, other: _Load) -> _Load:
-        return _Load(self.operations + other.operations, {a: cost + other.waits[a] for a, cost in self.waits.items()})
+        waits = {axis: cost + other.waits[axis] for axis, cost in self.waits.items()}
+        return _Load(self.operations + other.operations, waits, self.beside + other.beside, self.room + other.room)
 
     def __mul__(self, times: int) -> _Load:
-        return _Load(self.operations * times, {axis: cost * times for axis, cost in self.waits.items()})
+        waits = {axis: cost * times for axis, cost in self.waits.items()}
+        return _Load(self.operations * times, waits, self.beside * times, self.room * times)
 
 
 class PassTime(NamedTuple):
@@ -105,7 +126,9 @@ class PassTimeModel:
     def _within_model(self, strategy: Strategy, counts: tuple[int, int, int], samples: Samples) -> PassTime:
         """Predicts a micro-batch without what crosses the boundaries of pipeline stages."""
         load, numbers = self._load(strategy, counts), _numbers(samples)
-        waits = {axis: cost(numbers) for axis, cost in load.waits.items()}
+        waits: dict[str, Any] = {axis: cost(numbers) for axis, cost in load.waits.items()}
+        hidden = (1 - HINDRANCE) * load.beside(numbers)
+        waits[MATRICES] = waits[MATRICES] - np.minimum(hidden, self.seconds(load.room, numbers, strategy.precision))
         return PassTime(self.seconds(load.operations, numbers, strategy.precision), waits)
 
     def bubble(self, strategy: Strategy, totals: Mapping[int, Any]) -> Any:
@@ -184,6 +207,12 @@ class PassTimeModel:
                 self._stage_load(strategy, stage, strategy.gathers_half and stage is profile.block)
                 for stage in (profile.embed, profile.block, profile.head)
             )
+            if strategy.recompute in ("none", "attention"):
+                block = replace(
+                    block,
+                    beside=self._gathered_again(strategy, profile.block),
+                    room=profile.block.backward * BESIDE_GATHERS,
+                )
             self._stages[key] = embed, block, head
         return self._stages[key]
 
@@ -195,6 +224,15 @@ class PassTimeModel:
                 first = axes_in(axes)[0].name  # of several axes the outermost, whose links are the slowest
                 waits[first] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
         return _Load(operations.without_casts() if has_half else operations, waits)
+
+    def _gathered_again(self, strategy: Strategy, stage: StageProfile) -> AffineCost:
+        """Returns the seconds of the gathers of a backward pass that mirror no scatter of the forward pass."""
+        gathers = stage.backward_messages.get((MATRICES, "all_gather"), Count())
+        again = gathers.calls - stage.forward_messages.get((MATRICES, "reduce_scatter"), Count()).calls
+        if again <= 0:
+            return AffineCost()
+        cost = self.links.cost(strategy, MATRICES, "all_gather", gathers.calls, gathers.wire_bytes)
+        return cost * (again / gathers.calls)
 
 
 @lru_cache(maxsize=1024)

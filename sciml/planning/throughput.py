@@ -15,17 +15,12 @@ from sciml.planning.links import Links
 from sciml.planning.memory import MemoryModel
 from sciml.planning.model_facts import ModelFacts
 from sciml.planning.parameters import RankParameters
-from sciml.planning.pass_time import STAGES, TERA, PassTimeModel
+from sciml.planning.pass_time import HINDRANCE, STAGES, TERA, PassTimeModel
 from sciml.planning.pipeline import BACKWARD, FORWARD, INPUT, WEIGHT, Bar, order, timeline
 from sciml.planning.strategy import Strategy, TrainingSpec
 from sciml.training.config import Precision
 
 SECONDS_PER_HOUR, JOULES_PER_KWH = 3600.0, 3.6e6
-HINDRANCE = 0.48
-"""Share of the time of messages that run beside computing by which they delay it.
-
-Fitted to published runs, see ``benchmarks/published.py``: 0.53 for those on H100 and 0.46 for those on A100.
-"""
 COPIES = {"all_gather": 3.0, "reduce_scatter": 2.0, "all_reduce": 4.0}
 """How often what is reduced or gathered as a whole is read or written on its way in and out of a collective."""
 KERNELS_OF_AN_UPDATE = 1

@@ -1,4 +1,4 @@
-"""Selective recomputation keeps the sums alone of products that ranks add up, and trains as ever."""
+"""A rank keeps its share of what one process keeps: of what it gathers its part, of what ranks add up the sums."""
 
 from __future__ import annotations
 
@@ -94,4 +94,11 @@ def test_a_rank_keeps_its_share_of_what_one_process_keeps(ranks):
     # part, two bytes each.
     assert 20 <= alone / numbers < 24
     for _, _, cut in ranks(2).run(passed, MESHES["tp2"], "selective", 0, torch.bfloat16):
+        assert cut == pytest.approx(alone / 2, rel=0.05)
+
+
+@pytest.mark.parametrize("recompute", ["none", "attention"])
+def test_of_what_it_gathers_a_rank_keeps_its_part(ranks, recompute):
+    alone = passed(World(0, 1, torch.device("cpu")), {}, recompute, 0, torch.bfloat16)[2]
+    for _, _, cut in ranks(2).run(passed, MESHES["tp2"], recompute, 0, torch.bfloat16):
         assert cut == pytest.approx(alone / 2, rel=0.05)

@@ -105,20 +105,21 @@ def megatron(step: Step) -> Calls:
 
     The backward pass mirrors all. An all-gather and a reduce-scatter move on a ring what an all-reduce of b s d
     numbers does, so a block costs four of those: Megatron-LM's volume, 2 b s d bytes each in half precision and
-    4 b s d here. Recomputing all costs two more; what keeps products keeps their sums over ranks, and gathers again.
+    4 b s d here. What is gathered is not kept but gathered again, however much is computed again; sums over ranks are
+    made again where all is, and kept where products are.
 
     Besides: the tokenizer's scatter, a gather and an exchange of channels for tokens in each hidden layer of the
-    head, the gather of all pixels (whose gradient every rank has), and the gradients of what is held whole.
+    head, whose input is gathered again too, the gather of all pixels (whose gradient every rank has), and the gradients
+    of what is held whole.
 
     Source: Shoeybi et al. (2019), https://doi.org/10.48550/arXiv.1909.08053, section 3; Korthikanti et al. (2022),
     https://doi.org/10.48550/arXiv.2205.05198, section 4.2.2.
     """
     t = step.config.tp
     whole = MICRO_BATCH * step.tokens // step.size("cp", "sp") * DIM * FLOAT32
-    blocks = 2 * step.blocks * (step.forwards + 1)
-    sums = 4 * step.blocks if step.recompute == "selective" else blocks
+    gathers, sums = 6 * step.blocks, (6 if step.recompute == "full" else 4) * step.blocks
     first, last = float(step.is_first), float(step.is_last)
-    yield "tp", "all_gather", step.micro_batches * (blocks + first + HIDDEN * last), whole / t
+    yield "tp", "all_gather", step.micro_batches * (gathers + first + 2 * HIDDEN * last), whole / t
     yield "tp", "reduce_scatter", step.micro_batches * (sums + first + HIDDEN * last), whole
     yield "tp", "all_to_all", step.micro_batches * 2 * HIDDEN * last, whole / t
     yield "tp", "all_gather", step.micro_batches * last, whole / DIM * PIXELS / t
@@ -323,8 +324,8 @@ def test_a_step_sends_what_the_formulas_say(ranks, degrees, recompute):
         assert found == formula(Step(config, rank, recompute))
 
 
-def test_a_block_on_a_ring_sends_what_four_all_reduces_do():
-    """The volume that Megatron-LM states, from this file's formula."""
+def test_a_block_on_a_ring_sends_what_four_all_reduces_do_and_gathers_twice_more():
+    """The volume that Megatron-LM states, from this file's formula, and Korthikanti's in the backward pass."""
     for t in (2, 4):
         step = Step(ParallelConfig(tp=t), 0)
         sent = sum(
@@ -333,5 +334,6 @@ def test_a_block_on_a_ring_sends_what_four_all_reduces_do():
         )
         outside = (1 + HIDDEN) * step.micro_batches  # pairs of a gather and a scatter
         whole = MICRO_BATCH * step.tokens * DIM * FLOAT32
-        all_reduce = 2 * (t - 1) / t * whole
-        assert sent == (4 * DEPTH * step.micro_batches + outside) * all_reduce
+        all_reduce, all_gather = 2 * (t - 1) / t * whole, (t - 1) / t * whole
+        again = (2 * DEPTH + HIDDEN) * step.micro_batches
+        assert sent == (4 * DEPTH * step.micro_batches + outside) * all_reduce + again * all_gather

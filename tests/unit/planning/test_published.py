@@ -127,11 +127,14 @@ def test_with_the_batch_of_the_whole_machine_the_same_constants_fall_short():
 
 
 @pytest.mark.slow
-def test_a_megatron_layer_sends_as_much_as_four_all_reduces_and_six_where_it_is_computed_again():
-    """Each a scatter and a gather of tokens, which move on a ring what an all-reduce of all tokens does."""
+def test_a_megatron_layer_sends_as_much_as_five_all_reduces_and_six_where_it_is_computed_again():
+    """Each a scatter and a gather of tokens, which move on a ring what an all-reduce of all tokens does.
+
+    The fifth are the two gathers by which a rank keeps its part alone of what the products read.
+    """
     model = throughput(gpt("gpt_175b"), 640)
     all_reduce = 2 * 3 / 4 * 2 * 2048 * 12288
-    for recompute, times in (("none", 4), ("full", 6)):
+    for recompute, times in (("none", 5), ("full", 6)):
         strategy = recipe(4, 16, 16, recompute)
         table = model.communication.volume(strategy, model.memory.rank_parameters(strategy, 1))
         passes, layers = 40, 6
