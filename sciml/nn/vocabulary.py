@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sciml.nn.initialization import Normal, starts_as
+from sciml.nn.norm import to_autocast
 from sciml.nn.recompute import recompute
 
 INITIAL_STD = 0.02
@@ -96,13 +98,17 @@ class VocabularyHead(nn.Module):
         if chunks <= 1:
             return self._loss(x, targets)
         rows, rows_of_targets = (flat.chunk(chunks) for flat in (x.flatten(0, 1)[:, None], targets.reshape(-1, 1)))
-        losses = [recompute("full", self._loss, *pair) for pair in zip(rows, rows_of_targets, strict=True)]
+        weight = to_autocast(self.weight.detach())  # once, not again for each of them
+        losses = [recompute("full", self._loss, *pair, weight) for pair in zip(rows, rows_of_targets, strict=True)]
         return torch.cat(losses).view(targets.shape)
 
     def _loss(
-        self, x: Float[Tensor, "batch token embed"], targets: Int[Tensor, "batch token"]
+        self,
+        x: Float[Tensor, "batch token embed"],
+        targets: Int[Tensor, "batch token"],
+        cast: Float[Tensor, "word embed"] | None = None,
     ) -> Float[Tensor, "batch token"]:
-        logits = F.linear(x, self.weight)
+        logits = F.linear(x, self.weight if cast is None else _Cast.apply(self.weight, cast))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.own_words is None:
             loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -121,6 +127,25 @@ class VocabularyHead(nn.Module):
         assert self.own_words is not None
         row, is_own = rows_of(targets, self.own_words)
         return self.total(logits.gather(-1, row[..., None])[..., 0] * is_own)
+
+
+class _Cast(torch.autograd.Function):
+    """Stands for a weight by a copy that has been cast, and casts its gradient back.
+
+    So each of its uses adds a gradient in the weight's own precision. Those of one cast would be added up in the
+    copy's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, weight: Float[Tensor, "word embed"], cast: Float[Tensor, "word embed"]
+    ) -> Float[Tensor, "word embed"]:
+        ctx.dtype = weight.dtype
+        return cast.view_as(cast)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "word embed"]) -> tuple[Float[Tensor, "word embed"], None]:
+        return gradient.to(ctx.dtype), None
 
 
 def rows_of(words: Int[Tensor, "*batch"], own: range) -> tuple[Int[Tensor, "*batch"], Bool[Tensor, "*batch"]]:

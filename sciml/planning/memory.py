@@ -272,12 +272,11 @@ class MemoryModel:
         def saved(stage: StageProfile) -> float:
             return max(0.0, stage.saved_activations(samples))
 
-        # Autograd keeps the weights that autocast has cast; those of a block that is computed again come anew.
-        keeps_casts = strategy.recompute in ("none", "attention")
+        # Micro-batches share the weights that autocast has cast; those of a block that is computed again come anew.
         casts = 0.0 if strategy.gathers_half else profile.block.cast_weights(samples)
-        left = flying * blocks * (saved(profile.block) + casts * keeps_casts)
-        left += times * sum(saved(end) + end.cast_weights(samples) for end in ends)
-        in_block = profile.block.backward_workspace(samples) + casts * (not keeps_casts)
+        left = flying * blocks * saved(profile.block) + len(parameters.blocks) * casts * strategy.casts_once
+        left += sum(times * saved(end) + end.cast_weights(samples) for end in ends)
+        in_block = profile.block.backward_workspace(samples) + casts * (not strategy.casts_once)
         return left, max(in_block, *(end.backward_workspace(samples) for end in ends), 0.0)
 
     def _received(self, strategy: Strategy, parameters: RankParameters) -> float:

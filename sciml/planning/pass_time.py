@@ -173,6 +173,15 @@ class PassTimeModel:
         starts = operations.kernels * self.cluster.kernel_us * MICROSECONDS
         return np.maximum(working, starts) if self.cluster.device == "accelerator" else working + starts
 
+    def casting(self, strategy: Strategy, counts: tuple[int, int, int]) -> float:
+        """Predicts the seconds in which a rank casts its weights, once for all micro-batches of a step.
+
+        Those of the ends are counted with each micro-batch: a head that computes its loss in pieces casts for each.
+        """
+        block = strategy.profile(self.facts).block
+        size = (block.forward + block.backward).cast_bytes(strategy.micro_batch) * counts[1]
+        return size / self.bytes_per_s if strategy.casts_once else 0.0
+
     @property
     def bytes_per_s(self) -> float:
         """Returns the memory bandwidth that kernels reach."""
@@ -185,7 +194,7 @@ class PassTimeModel:
         profile = strategy.profile(self.facts)
         for stage, times in profile.stages(*counts):
             ways = stage.forward, stage.backward
-            if strategy.gathers_half and stage is profile.block:
+            if stage is profile.block and not strategy.casts_anew:
                 ways = stage.forward.without_casts(), stage.backward.without_casts()
             forward, backward = forward + ways[0] * times, backward + ways[1] * times
         samples, precision = strategy.micro_batch, strategy.precision
@@ -204,7 +213,7 @@ class PassTimeModel:
         if key not in self._stages:
             profile = strategy.profile(self.facts)
             embed, block, head = (
-                self._stage_load(strategy, stage, strategy.gathers_half and stage is profile.block)
+                self._stage_load(strategy, stage, casts=strategy.casts_anew or stage is not profile.block)
                 for stage in (profile.embed, profile.block, profile.head)
             )
             if strategy.recompute in ("none", "attention"):
@@ -216,14 +225,14 @@ class PassTimeModel:
             self._stages[key] = embed, block, head
         return self._stages[key]
 
-    def _stage_load(self, strategy: Strategy, stage: StageProfile, has_half: bool) -> _Load:
+    def _stage_load(self, strategy: Strategy, stage: StageProfile, *, casts: bool) -> _Load:
         operations = stage.forward + stage.backward
         waits = {axis.name: AffineCost() for axis in reversed(axes_of(Role.STAGE, Role.TOKEN, Role.MATRIX))}
         for messages in (stage.forward_messages, stage.backward_messages):
             for (axes, kind), count in messages.items():
                 first = axes_in(axes)[0].name  # of several axes the outermost, whose links are the slowest
                 waits[first] += self.links.cost(strategy, axes, kind, count.calls, count.wire_bytes)
-        return _Load(operations.without_casts() if has_half else operations, waits)
+        return _Load(operations if casts else operations.without_casts(), waits)
 
     def _gathered_again(self, strategy: Strategy, stage: StageProfile) -> AffineCost:
         """Returns the seconds of the gathers of a backward pass that mirror no scatter of the forward pass."""

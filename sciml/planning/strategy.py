@@ -114,6 +114,16 @@ class Strategy:
         """Says whether FSDP gathers the weights of blocks in half precision, so that autocast has none to cast."""
         return self.precision != "fp32" and self.parallel.shard > 1 and self.engine.name == "native"
 
+    @property
+    def casts_anew(self) -> bool:
+        """Says whether autocast casts the weights of blocks in every pass, as it does where passes are made again."""
+        return not self.gathers_half and self.recompute in ("selective", "full")
+
+    @property
+    def casts_once(self) -> bool:
+        """Says whether it casts them once a step, for all micro-batches."""
+        return not self.gathers_half and not self.casts_anew
+
     @cached_property
     def cuts(self) -> tuple[Any, ...]:
         """Returns all that the costs of a micro-batch depend on, but its size."""

@@ -36,7 +36,7 @@ class StepTime:
         waits: messages within micro-batches, by axis.
         reduction: reducing and gathering gradients and weights, as far as no computing hides it.
         bubble: waiting for the first and the last micro-batch to pass through a pipeline.
-        update: of the weights.
+        update: of the weights, and of what is cast of them once a step.
     """
 
     compute: float
@@ -116,7 +116,7 @@ class ThroughputModel:
             {axis: passes * seconds for axis, seconds in one.waits.items()},
             reduction=self._reduction(strategy, parameters, passes, one.compute),
             bubble=self.passes.bubble(strategy, totals),
-            update=self._update(strategy, parameters),
+            update=self._update(strategy, parameters) + self.passes.casting(strategy, parameters.stage_counts),
         )
 
     def speed(self, strategy: Strategy) -> Speed:

@@ -101,10 +101,11 @@ class DeepSpeedEngine(Engine):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.outputs, self.batches, self.result = [], batches, None
-        if self.model.pipeline is not None:
-            self._through_pipeline(task, batches)
-        else:
-            self._one_by_one(task, batches)
+        with self.math.casting_once():
+            if self.model.pipeline is not None:
+                self._through_pipeline(task, batches)
+            else:
+                self._one_by_one(task, batches)
         self.outputs, self.batches = [], ()
         result = self.result
         assert result is not None

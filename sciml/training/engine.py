@@ -145,7 +145,8 @@ class NativeEngine(Engine):
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        outputs = self._pipelined(task, batches) if self.model.pipeline else self._in_turn(task, batches)
+        with self.math.casting_once():
+            outputs = self._pipelined(task, batches) if self.model.pipeline else self._in_turn(task, batches)
         means = self.math.means(outputs)
         if self.watch is None:
             self.math.check_loss(means, batches, self.weights)

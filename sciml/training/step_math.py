@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,19 @@ class StepMath:
     def autocast(self) -> contextlib.AbstractContextManager:
         """Returns the context of a forward pass."""
         return torch.autocast(self.mesh.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    @contextlib.contextmanager
+    def casting_once(self) -> Iterator[None]:
+        """Lets autocast cast each weight once for all micro-batches within, and keep it until the last has gone back.
+
+        Otherwise each micro-batch that is between its passes would have a copy of its own. Autocast forgets its copies
+        when the outermost context of a thread ends; so all passes are made in one thread, within one.
+        """
+        if self.dtype is None:
+            yield
+            return
+        with torch.autocast(self.mesh.device.type, enabled=False), torch.autograd.set_multithreading_enabled(False):
+            yield
 
     def weighted(self, output: LossOutput) -> Float[Tensor, ""]:
         """Returns what a micro-batch's backward pass starts from."""

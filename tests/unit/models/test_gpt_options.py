@@ -9,6 +9,7 @@ import torch
 
 from sciml.models.gpt import GPT, GPTConfig
 from sciml.nn import vocabulary
+from sciml.planning.op_meter import Meter
 
 CONFIG = GPTConfig(embed_dim=32, depth=3, num_heads=4, vocabulary_size=64, context=16)
 TOKENS = torch.arange(32).view(2, 16)
@@ -38,6 +39,25 @@ def test_a_loss_in_chunks_is_the_loss(monkeypatch):
     other, parts = gradients(CONFIG)
     assert other == pytest.approx(loss, rel=1e-6)
     assert all(torch.allclose(whole[name], parts[name], atol=1e-7) for name in whole)
+
+
+def test_a_loss_in_chunks_casts_its_weights_once_and_adds_their_gradients_in_float32(monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK_LOGITS", 8 * 50)  # 32 chunks
+    torch.manual_seed(0)
+    head, x = vocabulary.VocabularyHead(50, 16), torch.randn(2, 128, 16)
+    torch.nn.init.normal_(head.weight)
+    targets = torch.randint(0, 50, (2, 128))
+    meter = Meter([head.weight], weights=[head.weight])
+    with meter:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = head(x, targets)
+        loss.sum().backward()
+    assert sum(count.cast_bytes for count in meter.counts.values()) == (4 + 2) * head.weight.numel()
+    cast = head.weight.detach().bfloat16().double().requires_grad_()
+    logits = x.bfloat16().double() @ cast.T
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    error = (head.weight.grad - cast.grad).norm() / cast.grad.norm()
+    assert error < 2**-8  # the rounding of one product; sums in bfloat16 would add theirs
 
 
 def test_heads_of_keys_are_shared_by_groups_of_queries():

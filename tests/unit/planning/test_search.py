@@ -223,7 +223,8 @@ def test_a_curve_over_devices_falls_with_the_same_batch():
     seconds = [point.same_batch.step.total for point in points]
     assert seconds == sorted(seconds, reverse=True)
     strong = seconds[0] / seconds[2] / 4
-    weak = points[0].growing_batch.step.total / points[2].growing_batch.step.total
+    # 256 have no room for the pipeline of the others.
+    weak = points[1].growing_batch.step.total / points[2].growing_batch.step.total
     assert strong < 1
     assert strong < weak <= 1.02
 
