@@ -21,15 +21,19 @@ class Calibrates(Task, Protocol):
     Attributes:
         has_spread: whether they do.
         calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
-            is reported; one where a name is missing.
+            is reported, or that of what causes the spread; one where a name is missing.
+        calibration_samples: how many of the validation split are enough to find factors; None takes all.
+        calibration_rounds: how often they are found anew, as spreads need not grow with them.
     """
 
     has_spread: bool
     calibration: Mapping[str, float]
+    calibration_samples: int | None
+    calibration_rounds: int
 
     def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
-        """Returns the factors that would have made the spreads right, from scores of predictions with factors
-        of one.
+        """Returns the factors that would have made the spreads right, from scores of predictions with the present
+        ones.
         """
         ...
 

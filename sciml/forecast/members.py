@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,24 +20,46 @@ FEW = 6
 """Members up to which all pairs are compared one by one, which is cheaper than sorting."""
 
 
-def member_seed(seed: int, number: int) -> int:
-    """Returns the seed of one member of an ensemble, however large that is."""
-    return seed_of(seed, "member", number)
+class MemberNoise(NamedTuple):
+    """Names the noise of a member.
+
+    Attributes:
+        seed: of an ensemble, or of a member that is alone.
+        number: of the member in the ensemble.
+        members: of the ensemble, whose noise adds up to zero. What noise does in proportion then cancels in the mean,
+            so that the mean of a few members is nearly that of many. One that is alone is independent of all others,
+            as members must be while they learn by their distances.
+    """
+
+    seed: int
+    number: int = 0
+    members: int = 1
 
 
-def member_noise(seeds: Sequence[int], step: int, num_features: int) -> Float[Tensor, "batch noise"]:
-    """Returns independent normal numbers for each member.
+def independent_members(seed: int, count: int) -> list[MemberNoise]:
+    """Returns so many independent members."""
+    return [MemberNoise(seed_of(seed, "member", number)) for number in range(count)]
+
+
+def drawn_noise(names: Sequence[MemberNoise], step: int, num_features: int) -> Float[Tensor, "batch noise"]:
+    """Returns the noise of each member: normal numbers, less their mean over the ensemble.
 
     Args:
-        seeds: of the members.
+        names: of the members.
         step: number of the step in their forecasts; each has noise of its own.
         num_features: length of the noise.
     """
-    rows = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed_of(seed, "noise", step))
-        rows.append(torch.randn(num_features, generator=generator))
-    return torch.stack(rows)
+    drawn: dict[tuple[int, int], Tensor] = {}
+    for seed, _, members in names:
+        if (seed, members) not in drawn:
+            alone = independent_members(seed, members) if members > 1 else [MemberNoise(seed)]
+            noise = torch.stack([_normal(one.seed, step, num_features) for one in alone])
+            drawn[seed, members] = noise - noise.mean(0) if members > 1 else noise
+    return torch.stack([drawn[seed, members][number] for seed, number, members in names])
+
+
+def _normal(seed: int, step: int, count: int) -> Float[Tensor, "noise"]:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed_of(seed, "noise", step)))
 
 
 def fair_crps(errors: Float[Tensor, "batch member *field"], fairness: float = 1.0) -> Float[Tensor, "batch *field"]:

@@ -141,8 +141,12 @@ def calibrate(
 ) -> None:
     """Makes the spreads of a task's predictions right on the validation split, and keeps the factors with the run."""
     task.calibration = {}
-    found = evaluation_batches(splits.valid, rank=mesh.data_rank, num_ranks=mesh.num_data_ranks, **batches)
-    task.calibration = task.spread_factors(score_model(task, model, found, mesh))
+    for _ in range(task.calibration_rounds):
+        found = evaluation_batches(
+            splits.valid, rank=mesh.data_rank, num_ranks=mesh.num_data_ranks, limit=task.calibration_samples, **batches
+        )
+        found = track(found, "setting spreads beside errors") if mesh.is_main else found
+        task.calibration = task.spread_factors(score_model(task, model, found, mesh))
     if mesh.is_main and task.calibration:
         write_json(folder.path / CALIBRATION, task.calibration)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sciml.forecast.members import member_seed
+from sciml.forecast.members import MemberNoise, independent_members
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FieldBatch:
         members: the states of an ensemble that ``state`` is the mean of, or None.
         surroundings: what is given of a region's edges at hours since 1970, where there are no targets; see
             :class:`domains.climate.data.boundary.Surroundings`.
-        noise_seeds: of each sample; what noise a random model is given follows from them. None gives none.
+        noise: of each sample; what noise a random model is given follows from them. None gives none.
         steps_taken: how many steps lie behind ``state``.
     """
 
@@ -39,7 +39,7 @@ class FieldBatch:
     targets: Float[Tensor, "batch step channel latitude longitude"] | None = None
     members: Float[Tensor, "batch member channel latitude longitude"] | None = None
     surroundings: Callable[[Float[Tensor, "batch"]], Tensor | None] | None = None
-    noise_seeds: tuple[int, ...] | None = None
+    noise: tuple[MemberNoise, ...] | None = None
     steps_taken: int = 0
 
     @property
@@ -79,25 +79,29 @@ class FieldBatch:
         return replace(self, intervals=self.intervals[:, :count], targets=targets)
 
     def as_members(self, count: int) -> FieldBatch:
-        """Returns each sample so many times in a row, as members of an ensemble with noise of their own."""
+        """Returns each sample so many times in a row, as members of an ensemble with independent noise."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         repeated: dict[str, Any] = {
             name: tensor.repeat_interleave(count, dim=0)
             for name, tensor in tensors.items()
             if isinstance(tensor, Tensor)
         }
-        seeds = tuple(member_seed(seed, number) for seed in self.seeds for number in range(count))
-        return replace(self, **repeated, noise_seeds=seeds)
+        noise = tuple(member for seed in self.seeds for member in independent_members(seed, count))
+        return replace(self, **repeated, noise=noise)
 
-    def member(self, number: int, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch:
-        """Returns one member of each sample's ensemble, which stands on a state and has noise of its own."""
-        seeds = tuple(member_seed(seed, number) for seed in self.seeds)
-        return replace(self, state=state, members=None, noise_seeds=seeds)
+    def members_on(self, states: Float[Tensor, "batch member channel latitude longitude"]) -> Iterator[FieldBatch]:
+        """Yields the members of each sample's ensemble, each on a state of its own and with noise that adds up to
+        zero.
+        """
+        count = states.shape[1]
+        for number, state in enumerate(states.unbind(1)):
+            noise = tuple(MemberNoise(seed, number, count) for seed in self.seeds)
+            yield replace(self, state=state, members=None, noise=noise)
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Returns a seed for each sample, that of its noise; 0 where none is given."""
-        return self.noise_seeds or (0,) * self.num_samples
+        return tuple(one.seed for one in self.noise) if self.noise else (0,) * self.num_samples
 
     def advance(self, state: Float[Tensor, "batch channel latitude longitude"]) -> FieldBatch | None:
         """Returns the batch after its next step, standing on ``state``; None after the last step."""
@@ -137,5 +141,5 @@ def collate(samples: Sequence[FieldSample]) -> FieldBatch:
         lead_time=torch.zeros(len(samples), dtype=torch.float64),
         intervals=torch.tensor([s.intervals for s in samples], dtype=torch.float64),
         targets=torch.stack(targets) if len(targets) == len(samples) else None,
-        noise_seeds=tuple(s.noise_seed for s in samples),
+        noise=tuple(MemberNoise(s.noise_seed) for s in samples),
     )

@@ -36,8 +36,8 @@ class EnsembleTask(ClimateTask):
             seeds = [seed_of(self.seed, seed) for seed in batch.seeds]
             size = self.perturbation
             states = perturbed(batch.state, self.statistics.std, members=self.members, size=size, seeds=seeds)
-        alone = [batch.member(number, states[:, number]) for number in range(states.shape[1])]
-        ensemble = torch.stack([super(EnsembleTask, self).predict(model, b).values["fields"] for b in alone], dim=1)
+        alone = [super(EnsembleTask, self).predict(model, member) for member in batch.members_on(states)]
+        ensemble = torch.stack([prediction.values["fields"] for prediction in alone], dim=1)
         return Prediction({"fields": ensemble.mean(dim=1), "ensemble": ensemble})
 
     def advance(self, batch: FieldBatch, prediction: Prediction) -> FieldBatch | None:

@@ -18,7 +18,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.forecasting import PerturbedStarts
 from sciml.domain.protocol import NamedFigure
 from sciml.forecast.ensemble import perturbed_members
-from sciml.forecast.members import member_seed
+from sciml.forecast.members import MemberNoise
 
 
 def initial_batch(
@@ -41,7 +41,7 @@ def initial_batch(
         lead_time=zero,
         intervals=zero[:, None],
         surroundings=Surroundings(states) if states.schema.is_region else None,
-        noise_seeds=tuple(member_seed(starts.seed, number) for number in range(len(members))),
+        noise=tuple(MemberNoise(starts.seed, number, len(members)) for number in range(len(members))),
     )
 
 

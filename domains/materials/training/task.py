@@ -85,6 +85,8 @@ class MaterialsTask:
         baselines: what predictions are compared with.
     """
 
+    calibration_samples, calibration_rounds = None, 1
+
     def __init__(
         self,
         schema: MaterialsSchema,

@@ -8,12 +8,14 @@ import torch
 from domains.climate.data.batch import FieldSample, collate
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.forecast.ensemble import EnsembleTask
+from domains.climate.forecast.metrics import RMSE, SPREAD_SKILL
 from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT
 from domains.climate.model.loss import ForecastLoss, LossConfig
 from domains.climate.model.task import ClimateTask
 from sciml.core.errors import ConfigError
-from sciml.forecast.members import fair_crps
+from sciml.domain.score import Score
+from sciml.forecast.members import MemberNoise, fair_crps
 from sciml.models.unet import UNetConfig
 from sciml.models.uvit import UViTConfig
 from sciml.models.vit import ViTConfig
@@ -73,7 +75,7 @@ def test_a_random_model_with_the_weights_of_a_deterministic_one_forecasts_as_it_
         fields = task().predict(random, members).values["fields"].unflatten(0, (2, 3))
         spread = fields.std(1).mean((0, 2, 3))
         assert (spread > 0.002 * STATISTICS.increment_std[0]).all()
-        assert torch.equal(task().predict(random, replace(batch, noise_seeds=None)).values["fields"], expected)
+        assert torch.equal(task().predict(random, replace(batch, noise=None)).values["fields"], expected)
 
 
 def test_members_are_those_of_their_seeds_in_any_batch_and_differ_from_step_to_step():
@@ -96,8 +98,16 @@ def test_an_ensembles_forecast_is_the_mean_of_its_random_members():
     batch = collate(samples(steps=2))
     with torch.no_grad():
         prediction = ensemble.predict(model, batch)
-        members = task().predict(model, batch.as_members(4)).values["fields"].unflatten(0, (2, 4))
-    torch.testing.assert_close(prediction.values["ensemble"], members, rtol=1e-6, atol=1e-2)
+        states = batch.state[:, None].expand(-1, 4, -1, -1, -1)
+        members = [task().predict(model, member).values["fields"] for member in batch.members_on(states)]
+        calm = task().predict(model, replace(batch, noise=None)).values["fields"]
+        alone = [task().predict(model, replace(batch, noise=(MemberNoise(n), MemberNoise(n)))) for n in range(4)]
+    torch.testing.assert_close(prediction.values["ensemble"], torch.stack(members, 1), rtol=1e-6, atol=1e-2)
+    assert all(not torch.equal(one, calm) for one in members)
+    # What noise does in proportion cancels in the mean of a few members.
+    errors = prediction.values["fields"] - calm, torch.stack([one.values["fields"] for one in alone]).mean(0) - calm
+    scale = STATISTICS.increment_std[0][:, None, None]
+    assert (errors[0] / scale).square().mean() < 0.3 * (errors[1] / scale).square().mean()
     assert torch.equal(prediction.values["fields"], prediction.values["ensemble"].mean(1))
 
 
@@ -217,3 +227,20 @@ def test_a_grid_of_one_patch_is_refused():
     config = UViTConfig(**{**SIZES, "patch_size": 8}, square=1, conv_width=8)
     with pytest.raises(ConfigError, match=r"model.patch_size: a grid of 8x4 cells is a single patch of 8"):
         ClimateFieldModel.from_schema(config, SCHEMA)
+
+
+def test_noise_is_as_large_as_errors_were_on_the_validation_split():
+    """Spreads half as large as errors ask for twice the noise, in small steps too, and in between for less."""
+    judged = task(kind=EnsembleTask, members=4, perturbation=0.0, seed=0)
+    batch = collate(samples())
+    plain = judged.noise.of(batch)
+    scores = [Score("a", SPREAD_SKILL, 0.25, "1", 24.0), Score("b", SPREAD_SKILL, 1.0, "1", 24.0)]
+    scores += [Score("a", SPREAD_SKILL, 1.0, "1", 72.0), Score("a", RMSE, 9.0, "K", 72.0)]
+    judged.calibration = judged.spread_factors(scores)
+    assert judged.calibration == pytest.approx({"24": 2.0, "72": 1.0})
+    torch.testing.assert_close(judged.noise.of(batch), 2 * plain)
+    between = replace(batch, intervals=0 * batch.intervals + 48)
+    torch.testing.assert_close(judged.noise.of(between), 1.5 * 2 * plain)  # four times the interval
+    judged.calibration = judged.spread_factors([Score("a", SPREAD_SKILL, 0.5, "1", 24.0)])
+    assert judged.calibration == {"24": 4.0}
+    assert judged.spread_factors([Score("a", SPREAD_SKILL, 1e-9, "1", 24.0)]) == {"24": 4.0}

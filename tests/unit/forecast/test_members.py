@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sciml.forecast.members import fair_crps, member_noise, member_seed
+from sciml.forecast.members import MemberNoise, drawn_noise, fair_crps, independent_members
 
 
 def by_pairs(errors, fairness):
@@ -60,12 +60,25 @@ def test_its_gradient_is_that_of_differences(count):
     assert torch.autograd.gradcheck(lambda e: fair_crps(e, 0.95), errors.requires_grad_())
 
 
-def test_noise_depends_on_seed_and_step_alone():
-    seeds = [member_seed(5, number) for number in range(4)]
-    together = member_noise(seeds, 1, 8)
-    assert torch.equal(together[2:], member_noise(seeds[2:], 1, 8))
-    assert not torch.equal(together, member_noise(seeds, 2, 8))
+def test_noise_depends_on_the_member_and_the_step_alone():
+    names = independent_members(5, 4)
+    together = drawn_noise(names, 1, 8)
+    assert torch.equal(together[2:], drawn_noise(names[2:], 1, 8))
+    assert torch.equal(together[:2], drawn_noise(independent_members(5, 2), 1, 8))
+    assert not torch.equal(together, drawn_noise(names, 2, 8))
     assert len({tuple(row.tolist()) for row in together}) == 4
-    many = member_noise([member_seed(6, number) for number in range(2000)], 0, 8)
+    many = drawn_noise(independent_members(6, 2000), 0, 8)
     assert many.mean().abs() < 0.03
     assert many.std().item() == pytest.approx(1, abs=0.03)
+
+
+def test_noise_of_an_ensemble_adds_up_to_zero_and_members_differ_as_independent_ones_do():
+    def ensemble(seed: int) -> torch.Tensor:
+        return drawn_noise([MemberNoise(seed, number, 5) for number in range(5)], 3, 400)
+
+    noise = ensemble(1)
+    assert noise.sum(0).abs().max() < 1e-5
+    assert torch.equal(noise[3:4], drawn_noise([MemberNoise(1, 3, 5)], 3, 400))
+    independent = drawn_noise(independent_members(1, 5), 3, 400)
+    torch.testing.assert_close(noise[0] - noise[1], independent[0] - independent[1])
+    assert not torch.allclose(noise, ensemble(2))
