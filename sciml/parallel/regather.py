@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from sciml.distributed.collectives import Group, all_gather, start_all_gather
@@ -79,7 +79,7 @@ class _Saved(NamedTuple):
     """
 
     of: _Kept
-    tensor: Float[Tensor, "..."] | None
+    tensor: Shaped[Tensor, "..."] | None
     size: torch.Size
     strides: tuple[int, ...]
     offset: int
@@ -113,7 +113,7 @@ class _Kept:
         """Lets go of the whole's memory at the end of the forward pass."""
         self._storage = None
 
-    def pack(self, tensor: Float[Tensor, "*shape"]) -> _Saved:
+    def pack(self, tensor: Shaped[Tensor, "*shape"]) -> _Saved:
         """Returns what autograd is to keep of a tensor."""
         is_whole = tensor.untyped_storage() is self._storage
         self._readers += is_whole
@@ -142,7 +142,7 @@ class _Kept:
         return whole
 
 
-def _unpack(saved: _Saved) -> Float[Tensor, "*shape"]:
+def _unpack(saved: _Saved) -> Shaped[Tensor, "*shape"]:
     if saved.tensor is None:
         return saved.of.read().as_strided(saved.size, saved.strides, saved.offset)
     saved.of.start()
