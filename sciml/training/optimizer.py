@@ -105,7 +105,7 @@ class OptimizerSpec:
             if parameter.requires_grad:
                 decay = weight_decay if parameter.ndim >= 2 else 0.0
                 groups.setdefault((self.rule(placements[name]), decay), {})[name] = parameter
-        if self.needs_whole_matrices and not any(rule.needs_whole_matrices for rule, _ in groups):
+        if self.needs_whole_matrices and not any(self.rule(p).needs_whole_matrices for p in placements.values()):
             raise ConfigError(
                 "must be one that treats all parameters alike, since this model's sharding plan names no blocks",
                 key="optim",

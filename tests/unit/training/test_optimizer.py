@@ -7,6 +7,7 @@ from torch import nn
 
 from sciml.core.errors import ConfigError
 from sciml.distributed.mesh import Mesh
+from sciml.models.gpt import GPT, GPTConfig
 from sciml.parallel.config import ParallelConfig
 from sciml.parallel.model import parallelize
 from sciml.parallel.placement import Placement
@@ -129,6 +130,22 @@ def test_an_optimizer_says_what_it_keeps_of_each_parameter():
 def test_muon_is_refused_where_a_model_has_no_blocks():
     with pytest.raises(ConfigError, match=r"optim must be .* names no blocks; try optim=adamw"):
         made(lambda: nn.Linear(3, 4))
+
+
+def test_muon_updates_what_is_left_where_all_blocks_are_frozen():
+    def build() -> nn.Module:
+        model = GPT(GPTConfig(embed_dim=8, depth=1, num_heads=2))
+        model.trunk.blocks.requires_grad_(False)
+        return model
+
+    model = parallelize(build, Mesh.alone(), ParallelConfig(), seed=0)
+    optimizer = build_optimizer(dict(model.named_parameters()), model.placements, MUON)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for value in model.module.parameters():
+        value.grad = torch.ones_like(value) if value.requires_grad else None
+    optimizer.step()
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if ".blocks." not in name}
 
 
 def test_whole_matrices_are_shared_out_evenly():
