@@ -26,7 +26,7 @@ def climate_figures(result: RunResult) -> Iterator[NamedFigure]:
 
     ``result.example`` holds arrays: ``init_time`` (hours since 1970), ``lead_times`` (hours), ``forecast``
     (lead, channel, latitude, longitude), ``initial`` (channel, latitude, longitude) and, where known, ``truth``
-    (as ``forecast``), ``land_sea_mask`` and ``frame`` (latitude, longitude).
+    (as ``forecast``), ``land_sea_mask`` and ``frame`` (latitude, longitude) and ``std`` (channel) of the training.
     """
     schema = ClimateSchema.from_dict(result.schema)
     example = WeatherExample.of(schema, result.example)

@@ -25,19 +25,21 @@ class WeatherExample(ForecastExample):
         init_time: hours since 1970-01-01 00:00 UTC.
         land_sea_mask: share of land; None where there is none to draw coasts from.
         frame: the cells of a region that are given and not predicted; None where there are none.
+        std: standard deviation of each channel in the training; None where it is not at hand.
     """
 
     schema: ClimateSchema
     init_time: float
     land_sea_mask: Float[np.ndarray, "latitude longitude"] | None = None
     frame: Bool[np.ndarray, "latitude longitude"] | None = None
+    std: Float[np.ndarray, "variable"] | None = None
 
     @classmethod
     def of(cls, schema: ClimateSchema, values: Mapping[str, np.ndarray]) -> WeatherExample | None:
         """Returns the example of arrays named as the attributes; None where there is no forecast among them."""
         if "forecast" not in values:
             return None
-        arrays = cls.arrays_of(values, "lead_times", "land_sea_mask")
+        arrays = cls.arrays_of(values, "lead_times", "land_sea_mask", "std")
         frame = np.asarray(values["frame"], dtype=bool) if "frame" in values else None
         return cls(schema=schema, init_time=float(np.ravel(values["init_time"])[0]), frame=frame, **arrays)
 

@@ -24,8 +24,8 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     """Returns a forecast from the middle of a source's period along each of its paths, with the truth beside it.
 
     Returns:
-        ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``;
-        of a region ``frame``, the cells that are given.
+        ``init_time``, ``lead_times``, ``forecast`` and ``truth`` (lead, channel, latitude, longitude), ``initial``,
+        ``std`` of each channel in the training; of a region ``frame``, the cells that are given.
     """
     store, starts = source.store, source.starts()
     start = int(starts[len(starts) // 2])
@@ -45,6 +45,7 @@ def forecast_example(task: ClimateTask, model: nn.Module, source: ForecastSource
     return {
         **({} if mask is None else {"land_sea_mask": mask}),
         **({} if task.frame is None else {"frame": task.frame.cpu().numpy()}),
+        "std": task.statistics.std.cpu().numpy(),
         "init_time": np.array(hours),
         "lead_times": leads,
         "forecast": np.stack([forecasts[lead] for lead in leads]),

@@ -14,7 +14,9 @@ from domains.climate.forecast.cyclones import DEPTH, FIELDS, KM_PER_DEGREE, Cycl
 from domains.climate.forecast.example import WeatherExample
 
 SPEED_KMH = 60.0
-"""Fastest that a minimum may move; extratropical cyclones seldom go faster for a day."""
+"""Fastest that a minimum may move; extratropical cyclones seldom go faster for a day. Its place is known to a cell, so
+one that moves by no more than a cell is within reach, however short the step.
+"""
 GAIN = 2.0
 """Km by which a pair of minima is preferred for each hour that its track has lasted already."""
 
@@ -45,6 +47,17 @@ class Track:
         """Returns where it was last seen."""
         return self.latitude[-1], self.longitude[-1]
 
+    def reaches(self, hours: float, place: tuple[float, float], cell: tuple[float, float]) -> bool:
+        """Says whether a minimum can be at a place from wherever it was before, at the speed of none faster than
+        :data:`SPEED_KMH`.
+
+        Args:
+            cell: spacing of the grid in degrees of latitude and longitude, to which places are known.
+        """
+        diagonal = KM_PER_DEGREE * np.hypot(cell[0], cell[1] * np.cos(np.deg2rad(place[0])))
+        before = zip(self.hours, self.latitude, self.longitude, strict=True)
+        return all(distance_km((p, a), place) <= SPEED_KMH * (hours - time) + diagonal for time, p, a in before)
+
 
 def find_tracks(
     fields: Float[np.ndarray, "time latitude longitude"],
@@ -65,17 +78,17 @@ def find_tracks(
     """
     rows, columns = np.asarray(latitude), np.asarray(longitude)
     masks = minima(torch.from_numpy(np.ascontiguousarray(fields)), rows, columns, depth).numpy()
+    cell = float(np.abs(np.diff(rows)).max()), 360.0 / len(columns)
     tracks: list[Track] = []
     moving: list[Track] = []
     for number, (time, mask) in enumerate(zip(hours, masks, strict=True)):
         found = [(float(rows[row]), float(columns[column])) for row, column in zip(*np.nonzero(mask), strict=True)]
         values = [float(value) for value in fields[number][mask]]
-        reach = SPEED_KMH * (time - hours[number - 1]) if number else 0.0
         pairs = sorted(
             (distance_km(track.place, place) - GAIN * (time - track.hours[0]), old, new)
             for old, track in enumerate(moving)
             for new, place in enumerate(found)
-            if distance_km(track.place, place) <= reach
+            if track.reaches(time, place, cell)
         )
         after: dict[int, Track] = {}
         taken: set[int] = set()
@@ -121,11 +134,12 @@ class ComparedTracks:
             return None
         name = next(name for name in FIELDS if name in schema.channels)
         initial = example.initial[example.channel(name)]
-        depth, hours = DEPTH * float(np.nanstd(initial)), [0.0, *(float(lead) for lead in example.lead_times)]
+        own = float(np.nanstd(initial)) if example.std is None else float(example.std[example.channel(name)])
+        depth, hours = DEPTH * own, [0.0, *(float(lead) for lead in example.lead_times)]
 
         def tracks(states: Float[np.ndarray, "lead channel latitude longitude"]) -> list[Track]:
-            own = np.where(np.isnan(initial), np.nan, states[:, example.channel(name)])  # none below the ground
-            fields = np.concatenate([initial[None], own])
+            above = np.where(np.isnan(initial), np.nan, states[:, example.channel(name)])  # none below the ground
+            fields = np.concatenate([initial[None], above])
             return [
                 track
                 for track in find_tracks(fields, hours, schema.latitude, schema.longitude, depth)
