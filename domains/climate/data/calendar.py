@@ -72,6 +72,12 @@ class Calendar:
         within = np.where(day < 366, 0, 1 + (day - 366) // 365)
         return 1968 + 4 * cycle + within, np.where(day < 366, day, (day - 366) % 365)
 
+    def days_per_year(self) -> np.ndarray:
+        """Returns how often each day of the year comes in a year, in the mean: 0.25 for the 366th in ``julian``."""
+        length = _DAYS.get(self.name, 366)
+        last = {STANDARD: TROPICAL_YEAR, "julian": 365.25}.get(self.name, length) - (length - 1)
+        return np.append(np.ones(length - 1), last)
+
     def day_of_year(self, times: np.ndarray) -> np.ndarray:
         """Returns 0 for January 1st."""
         return self.years_and_days(times)[1]

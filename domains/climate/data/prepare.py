@@ -216,9 +216,10 @@ def _write_climatology(plan: PreparePlan, staging: Staging, max_bytes: float) ->
         _write_smoothed(group, means, states_per_day, max_bytes)
     chunks = layout.field_chunks(shape, layout.times_per_chunk(shape))
     dims = ("channel", "latitude", "longitude")
-    weekly = layout.create_array(group, "weekly_climatology", means.weekly.shape, chunks, ("week", *dims))
+    weekly = layout.create_array(group, "weekly_climatology", (len(means.weeks), *shape), chunks, ("week", *dims))
     for start in range(0, len(means.weeks), chunks[0]):
-        weekly[start : start + chunks[0]] = means.weekly[start : start + chunks[0]]
+        part = slice(start, min(start + chunks[0], len(means.weeks)))
+        weekly[part] = means.weekly.value((part,))
     coords = {"hour": np.asarray(day_times.hours), "week": means.weeks}
     mean = (dims, means.all_time().astype(np.float32))
     layout.write_dataset(staging.store, xr.Dataset({"mean_climatology": mean}, coords))
@@ -243,10 +244,13 @@ def _write_daily(group: Any, means: DailyMeans, states_per_day: float) -> dict[s
     """Writes the means of the few days that there are; returns what it takes to smooth them."""
     chunks = layout.field_chunks(means.shape, layout.times_per_chunk(means.shape))
     dims = ("hour", "day_with_data", "channel", "latitude", "longitude")
-    daily = layout.create_array(group, "daily_means", means.daily.shape, (1, *chunks), dims)
-    hourly = layout.create_array(group, "hourly_means", means.overall.shape, chunks, (dims[0], *dims[2:]))
+    daily = layout.create_array(group, "daily_means", means.daily.mean.shape, (1, *chunks), dims)
+    hourly = layout.create_array(group, "hourly_means", means.hourly.mean.shape, chunks, (dims[0], *dims[2:]))
     for hour in range(len(means.day_times.hours)):
-        daily[hour], hourly[hour] = means.daily[hour], means.overall[hour]
+        hourly[hour] = means.overall(hour)
+        for start in range(0, len(means.days), chunks[0]):
+            part = slice(start, min(start + chunks[0], len(means.days)))
+            daily[hour, part] = means.daily.value((hour, part))
     windows = [means.window(hour, states_per_day) for hour in range(len(means.day_times.hours))]
     return {
         "days": means.days.tolist(),

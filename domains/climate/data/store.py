@@ -177,7 +177,7 @@ class ClimateStore(States):
         if self._windows is None:
             return np.asarray(group["climatology"][hour, day])
         days, counts = np.asarray(self._windows["days"]), np.asarray(self._windows["counts"][hour])
-        window = DailyWindow(days, counts, self._windows["states_per_day"])
+        window = DailyWindow(days, counts, self._windows["states_per_day"], self.calendar)
 
         def read(positions: np.ndarray) -> np.ndarray:
             return np.asarray(group["daily_means"].oindex[hour, positions])

@@ -158,7 +158,8 @@ class RidgeBaseline:
         count = min(self.max_states, len(self.times), max(2, MAX_BYTES // (4 * self._scale.numel())))
         positions = np.unique(np.linspace(0, len(self.times) - 1, count).round().astype(np.int64))
         states = torch.cat([self._states(part) for part in _chunks(positions)])
-        mean = states.mean(dim=0, dtype=torch.float64).float()
+        # channel by channel, since the mean of what is known makes copies
+        mean = torch.stack([states[:, c].nanmean(0, dtype=torch.float64) for c in range(states.shape[1])]).float()
         anomalies = states.sub_(mean).mul_(self._scale).flatten(1).nan_to_num_(0.0)
         variance, vectors = torch.linalg.eigh((anomalies @ anomalies.T).double())
         # A state set of rank r has r components; what lies below is rounding noise blown up by normalization.

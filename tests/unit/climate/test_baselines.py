@@ -159,3 +159,16 @@ def test_the_cache_is_used_and_not_trusted_for_other_data(tmp_path):
         other.operator(24.0)
     cache.write_bytes(cache.read_bytes()[:100])
     assert ridge_on(states, cache=cache).operator(24.0).shape == operator.shape
+
+
+def test_ridge_knows_cells_that_have_no_value_at_some_times():
+    """The mean map is that of the values that are there, so one that lacks leaves no hole in every forecast."""
+    whole = linear_world(200)
+    states = whole.copy()
+    states[::7, 1, 3, 5] = np.nan
+    states[:, 1, 0, 0] = np.nan
+    ridge = RidgeBaseline(lambda at: states[at], STEP * np.arange(200), SCHEMA, statistics_of(whole))
+    forecast = ridge(batch_from(states[150:151], 6.0)).values["fields"].numpy()[0]
+    assert np.isnan(forecast).sum() == 1  # the cell that never has one
+    reference = ridge_on(whole)(batch_from(whole[150:151], 6.0)).values["fields"].numpy()[0]
+    assert np.nanmax(np.abs(forecast - reference) / SCALE) < 0.1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from domains.climate.data.calendar import WORLD
+from domains.climate.data.calendar import WORLD, Calendar
 from domains.climate.data.climatology import DAYS, DayTimes, daily_means, window_weights
 
 SHAPE = (2, 3, 4)
@@ -100,7 +100,8 @@ def test_weeks(tmp_path):
     weeks = DayTimes((0.0,)).week(times)
     assert weeks.max() == 52
     for week in (0, 8, 51, 52):
-        np.testing.assert_allclose(means.weekly[week], fields[weeks == week].astype(np.float64).mean(0), rtol=1e-6)
+        expected = fields[weeks == week].astype(np.float64).mean(0)
+        np.testing.assert_allclose(means.weekly.value((week,)), expected, rtol=1e-6)
 
 
 def test_days_that_are_smoothed_when_asked_for_are_those_smoothed_beforehand(tmp_path):
@@ -108,9 +109,70 @@ def test_days_that_are_smoothed_when_asked_for_are_those_smoothed_beforehand(tmp
     fields = fields_of(times)
     _, smooth, means = computed(times, fields, tmp_path)
     per_day = (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D"))
-    assert means.daily.shape[1] == 52  # the days that occur
+    assert len(means.days) == 52  # the days that occur
     for hour in range(4):
         window = means.window(hour, per_day)
         for day in (0, 10, 39, 41, 60, 200, 355):
-            one = window.smooth(day, lambda near, hour=hour: means.daily[hour, near], means.overall[hour])
+            one = window.smooth(day, lambda near, hour=hour: means.daily.mean[hour, near], means.overall(hour))
             np.testing.assert_allclose(one, smooth[hour, day], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "length"), [("360_day", 360), ("noleap", 365), ("all_leap", 366)])
+def test_the_window_wraps_round_the_year_of_the_calendar(tmp_path, name, length):
+    """One year of a cosine: its triangular mean over the circle of days, at New Year as at any other time."""
+    calendar, days = Calendar(name), np.arange(length)
+    times = calendar.moment("2001-01-01") + days * np.timedelta64(1440, "m")
+    season = 20 * np.cos(2 * np.pi * days / length)
+    fields = np.broadcast_to(season[:, None, None, None], (length, *SHAPE)).astype(np.float32)
+    day_times = DayTimes.of(times, calendar)
+    means = daily_means(lambda t, c: fields[t, c], times, day_times, SHAPE, tmp_path, 50, 2**30)
+    smooth = np.concatenate([values for _, _, values in means.smoothed(1.0, 100)])
+    around = np.arange(-29, 30)
+    closeness = 1 - np.abs(around) / 30
+    expected = (season[(days[:, None] + around) % length] * closeness).sum(1) / closeness.sum()
+    np.testing.assert_allclose(smooth[:length, 1, 2, 3], expected, atol=1e-5)
+
+
+def with_unknown_cells(fields: np.ndarray) -> np.ndarray:
+    """Channel 1 has no value on land, ever, and none in a third of the times at other cells."""
+    fields = fields.copy()
+    fields[:, 1][np.random.default_rng(1).random(fields[:, 1].shape) < 1 / 3] = np.nan
+    fields[:, 1, 0, 0] = np.nan
+    return fields
+
+
+@pytest.mark.parametrize("max_bytes", [2**30, 2**14])
+def test_cells_without_a_value_at_some_times_have_the_mean_of_the_others(tmp_path, max_bytes):
+    times = times_every(12, "2003-01-01", "2009-01-01")  # so many years that no window lacks anything
+    whole = fields_of(times)
+    fields = with_unknown_cells(whole)
+    _, smooth, means = computed(times, fields, tmp_path, max_bytes)
+    days, expected = WORLD.day_of_year(times), fields.astype(np.float64)
+    for number, day in ((0, 5), (1, 180), (0, 364)):
+        rows = np.arange(number, len(times), 2)
+        distance = np.abs(days[rows] - day)
+        closeness = np.clip(1 - np.minimum(distance, 366 - distance) / 30, 0, None)
+        known = np.isfinite(expected[rows]) * closeness[:, None, None, None]
+        with np.errstate(invalid="ignore"):
+            mean = np.nansum(expected[rows] * known, axis=0) / known.sum(0)
+        np.testing.assert_allclose(smooth[number, day], mean, rtol=3e-7)
+    np.testing.assert_allclose(means.all_time()[1, 1:], expected[:, 1, 1:].mean(0, where=~np.isnan(expected[:, 1, 1:])))
+    in_week = WORLD.day_of_year(times) // 7 == 20
+    np.testing.assert_allclose(means.weekly.value((20,))[1, 1:], np.nanmean(expected[in_week][:, 1, 1:], 0), rtol=1e-6)
+    assert np.isnan(smooth[:, :, 1, 0, 0]).all()
+    assert np.isnan(means.weekly.value((20,))[1, 0, 0])
+    assert np.isnan(means.all_time()[1, 0, 0])
+    _, plain, _ = computed(times, whole, tmp_path, max_bytes)
+    np.testing.assert_array_equal(smooth[:, :, 0], plain[:, :, 0])
+
+
+def test_windows_of_few_days_pass_over_unknown_cells_too(tmp_path):
+    """A training of two months is kept by day and smoothed as it is asked for: both ways are the same."""
+    times = times_every(12, "2003-01-01", "2003-03-01")
+    fields = with_unknown_cells(fields_of(times))
+    _, smooth, means = computed(times, fields, tmp_path)
+    window = means.window(1, (len(times) - 1) / ((times[-1] - times[0]) / np.timedelta64(1, "D")))
+    one = window.smooth(20, lambda near: means.daily.value((1, slice(None)))[near], means.overall(1))
+    np.testing.assert_allclose(one, smooth[1, 20], rtol=1e-6)
+    assert np.isfinite(one[1, 1:]).all()
+    assert np.isnan(one[1, 0, 0])
