@@ -15,7 +15,7 @@ _SPELLINGS = {
     "m": ("meter", "meters", "metre", "metres"),
     "mm": ("millimeter", "millimeters", "millimetre", "millimetres"),
     "km": ("kilometer", "kilometers", "kilometre", "kilometres"),
-    "dam": ("decameter", "decameters", "decametre", "decametres"),
+    "dam": ("gpdm", "decameter", "decameters", "decametre", "decametres"),
     "s": ("sec", "secs", "second", "seconds"),
     "ns": ("nanosecond", "nanoseconds"),
     "minute": ("min", "mins", "minutes"),
@@ -39,7 +39,7 @@ def plain_unit(unit: str) -> str:
     """Returns a unit in one spelling: ``m**2 s**-2``, ``m^2/s^2`` and ``m2 s-2`` all become ``m2 s-2``; one that is not
     understood as it is, in small letters.
     """
-    text = unit.strip().casefold().replace("**", "").replace("^", "")
+    text = unit.strip().casefold().replace("**", "").replace("^", "").replace("+", "")
     text = re.sub(r"\s+per\s+", "/", text)
     for whole in (text, re.sub(r"\s+", "_", text)):
         if whole in _PLAIN:

@@ -17,6 +17,7 @@ from domains.climate.data.readers.vertical import Vertical, vertical_of
 from domains.climate.data.regrid import in_a_row
 from domains.climate.data.variable import Conversion, Role, Variable
 from domains.climate.data.variables import identify, of_standard_name
+from domains.climate.data.vocabulary import HEIGHTS
 from sciml.core.errors import DataError
 
 LONGITUDE_TOLERANCE = 1e-3
@@ -101,8 +102,7 @@ def _choose(
 
 def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable | str:
     """Returns the variable that a field is, or why it is not read."""
-    names = [name, *(str(array.attrs[key]) for key in ("GRIB_shortName", "short_name") if key in array.attrs)]
-    variable = next((found for found in map(identify, names) if found is not None), None)
+    variable = next((found for found in map(identify, _names(array, name)) if found is not None), None)
     standard_name = str(array.attrs.get("standard_name", ""))
     if variable is None:
         height = vertical.values[0] if vertical.kind == "height" and len(vertical.values) == 1 else None
@@ -121,6 +121,12 @@ def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable
             return at_height
         return "on heights above the ground" if vertical.kind == "height" else "says nothing of its pressure level"
     return variable
+
+
+def _names(array: xr.DataArray, name: str) -> list[str]:
+    """Returns the names of a field: that in the file, its beginning in ``tmp-pres-an-ll125``, and those of GRIB."""
+    keys = ("GRIB_shortName", "short_name", "abbreviation")
+    return [name, *name.split("-")[:1], *(str(array.attrs[key]) for key in keys if key in array.attrs)]
 
 
 def _pieces_of(
@@ -186,6 +192,9 @@ def _is_ground(array: xr.DataArray, variable: Variable) -> bool:
 
 def _conversion(variable: Variable, array: xr.DataArray, file: str) -> Conversion:
     unit = array.attrs.get("units")
+    said = {found.casefold() for found in (*_names(array, str(array.name)), str(array.attrs.get("standard_name", "")))}
+    if unit is None and said & HEIGHTS and variable.conversion("m") is not None:
+        unit = "m"
     if unit is None:
         return Conversion()  # values are checked against the possible range when they are read
     conversion = variable.conversion(str(unit))

@@ -1,5 +1,5 @@
 """Finds what the dimensions of a dataset are, whatever they are called: by the attributes of the CF conventions first,
-then by their names. Latitudes and longitudes may also stand in an auxiliary coordinate along a dimension.
+then by their names. Latitudes, longitudes and times may also stand in an auxiliary coordinate along a dimension.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ DIMS = ("latitude", "longitude", "time", "expver", "member", "step")
 _NAMES = {
     "latitude": ("latitude", "lat", "nav_lat"),
     "longitude": ("longitude", "lon", "nav_lon"),
-    "time": ("time", "valid_time", "forecast_reference_time"),
+    "time": ("time", "valid_time", "forecast_reference_time", "init_time", "initial_time", "reference_time"),
     "expver": ("expver",),
-    "member": ("number", "member", "realization", "ensemble"),
-    "step": ("step", "forecast_period", "prediction_timedelta", "lead_time"),
+    "member": ("number", "member", "realization", "ensemble", "ensemble_member", "ens", "sample"),
+    "step": ("step", "forecast_period", "prediction_timedelta", "lead_time", "lead"),
 }
 _STANDARD_NAMES = {
     "time": ("time", "forecast_reference_time"),
@@ -41,6 +41,7 @@ def with_our_dims(dataset: xr.Dataset, file: str) -> xr.Dataset:
     if len(set(dims)) == len(dims):  # else they are the places of stations or of a cloud of cells
         for ours, name in coordinates.items():
             dataset = dataset if name is None else _with_degrees(dataset, ours, name, file)
+    dataset = _with_times_along_their_dimension(dataset)
     names: dict[Hashable, Hashable] = {}
     for ours in DIMS[2:]:
         candidates = _called(ours, dataset)
@@ -102,6 +103,20 @@ def _with_degrees(dataset: xr.Dataset, ours: str, name: Hashable, file: str) -> 
     degrees = _in_degrees(dataset[name], ours, file)
     dataset = dataset.drop_vars([known for known in {ours, name, dim} if known in dataset.variables])
     return dataset.rename({dim: ours} if dim != ours else {}).assign_coords({ours: (ours, degrees)})
+
+
+def _with_times_along_their_dimension(dataset: xr.Dataset) -> xr.Dataset:
+    """Gives a dimension without a coordinate of its own the times along it, as ``time(record)``."""
+    if any(str(dim).casefold() in _NAMES["time"] for dim in dataset.dims):
+        return dataset
+    for known in _NAMES["time"]:
+        for name, variable in dataset.variables.items():
+            if str(name).casefold() != known or variable.ndim != 1 or not is_time(variable.values):
+                continue
+            (dim,) = variable.dims
+            if dim not in dataset.variables:
+                return dataset.set_coords(name).swap_dims({dim: name})
+    return dataset
 
 
 def _in_degrees(coordinate: xr.DataArray, ours: str, file: str) -> np.ndarray:

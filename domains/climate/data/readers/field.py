@@ -188,6 +188,11 @@ class Field:
     def _refuse_twice(self, time: int, first: FieldPiece, second: FieldPiece) -> None:
         when = f" at {self.calendar.show(self.times[time])}" if len(self.times) else ""
         where = first.file if first.file == second.file else f"{first.file} and {second.file}"
+        if "step" in first.array.coords and "step" in second.array.coords:
+            raise DataError(
+                f"{where}: several forecasts have {self.variable.name}{when}; keep one lead time, or forecasts that "
+                "do not overlap"
+            )
         raise DataError(f"{where}: {self.variable.name}{when} is there twice; keep one of the two")
 
     @property

@@ -58,7 +58,8 @@ def vertical_of(array: xr.DataArray) -> Vertical:
     if type_of_level:
         return _of_grib(type_of_level, dim, values)
     if coordinate is None:
-        return Vertical("none")
+        height = re.fullmatch(r"(\d+) m", str(array.attrs.get("level_desc", "")).strip())  # as NOAA's PSL has it
+        return Vertical("height", None, (float(height[1]),)) if height else Vertical("none")
     return _of_cf(str(coordinate.name), coordinate.attrs, dim, values)
 
 
