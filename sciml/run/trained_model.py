@@ -120,6 +120,7 @@ class ForecastModel(TrainedModel):
         members: int | None = None,
         perturbation: float | None = None,
         seed: int | None = None,
+        combine_intervals: bool = False,
         **overrides: Any,
     ) -> xr.Dataset:
         """Forecasts from a state.
@@ -134,6 +135,7 @@ class ForecastModel(TrainedModel):
             members: size of an ensemble of perturbed starts; None takes the run's.
             perturbation: their size in standard deviations; None takes the run's.
             seed: of the perturbations.
+            combine_intervals: one more kind of ensemble: a member for each interval of the model that fits.
             overrides: further keys of the run, e.g. ``**{"data.allow_gaps": True}``.
 
         Returns:
@@ -144,7 +146,7 @@ class ForecastModel(TrainedModel):
         """
         import xarray as xr
 
-        own = ("lead_time", "every", "members", "perturbation", "seed")
+        own = ("lead_time", "every", "members", "perturbation", "seed", "combine_intervals")
         if unknown := [key for key in overrides if "." not in key]:
             raise ConfigError("unknown key", key=unknown[0], hint=nearest(unknown[0], [*own, "data.*", "task.*"]))
         with tempfile.TemporaryDirectory() as folder:
@@ -167,6 +169,7 @@ class ForecastModel(TrainedModel):
                     "members": members,
                     "perturbation": perturbation,
                     "seed": seed,
+                    "combine_intervals": combine_intervals,
                 },
             )
             loaded = self._with(overrides)

@@ -29,6 +29,7 @@ class ChannelReader:
         regridder: from the source's grid to the wanted one.
         window: minutes over which sums, means and extremes are taken; 0 takes them as they are.
         allow_gaps: whether a channel may have no value at all at some times.
+        advice: what to do about such a time where it may not be.
     """
 
     source: Source
@@ -36,6 +37,7 @@ class ChannelReader:
     regridder: Regridder | GridSelection
     window: int = 0
     allow_gaps: bool = False
+    advice: str = "choose other dates, or say allow_gaps=true"
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Reads fields (time, channel, latitude, longitude) at positions of the source's times.
@@ -86,7 +88,7 @@ class ChannelReader:
         file = self.source.fields[channel.variable.name].file_at(int(positions[at]), channel.level)
         what = f"{file}: {channel.variable.name} ({channel.name}) at {when}"
         if nowhere[at]:
-            raise DataError(f"{what} is not a number anywhere; choose other dates, or say allow_gaps=true")
+            raise DataError(f"{what} is not a number anywhere; {self.advice}")
         if lowest[at] >= low and highest[at] <= high:
             raise DataError(
                 f"{what} is not a number in {unknown[at].mean():.1%} of the grid; leave the channel out or choose "

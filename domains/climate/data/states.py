@@ -158,7 +158,8 @@ class OtherStates(States):
         grid = LatLonGrid(source.orientation.latitude, source.orientation.longitude)
         way = _way(source.label, grid, _grid_of(schema))
         window = round(MINUTES_PER_HOUR * schema.step_hours)
-        inputs = ChannelReader(source, channels, way, window)
+        advice = "choose other dates with init_time, or to score on with data.splits.test=[FIRST,LAST]"
+        inputs = ChannelReader(source, channels, way, window, advice=advice)
         outputs = {
             number: ChannelReader(source, [channel], way, window, allow_gaps=True)
             for number, channel in enumerate(parse_channels(schema.channels))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import xarray as xr
 
+import sciml
 from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source
 from domains.climate.data.regrid import LatLonGrid, Regridder
@@ -114,6 +115,20 @@ def test_one_time_and_one_field_are_told_what_they_lack(folder, fitted, analysis
         ForecastSource(states, "test", [(24.0,)])
 
 
+def test_a_time_without_any_value_is_told_with_keys_that_other_data_have(folder, fitted, analysis):
+    """Allowing gaps is a key of preparing: other data are not prepared."""
+    empty = analysis.assign({"2m_temperature": np.nan * analysis["2m_temperature"]})
+    empty["2m_temperature"].attrs["units"] = "K"
+    path = write_cds_new(empty, folder / "empty.nc")
+    states = states_of(ClimateDataConfig(path=str(path), allow_gaps=True), fitted)
+    with pytest.raises(
+        DataError,
+        match=r"\(t2m\) at 2001-03-02T00:00 is not a number anywhere; choose other dates with init_time, or to score "
+        r"on with data\.splits\.test=\[FIRST,LAST\]$",
+    ):
+        states.read(np.array([0]))
+
+
 def test_units_of_another_planet_are_refused(folder, fitted, analysis):
     heights = analysis.assign(geopotential=analysis.geopotential / 9.80665)  # says m2 s-2, and is m
     path = write_cds_new(
@@ -206,6 +221,18 @@ def test_an_evaluation_on_other_data_has_its_own_report(run, folder, capsys):
     main("evaluate", [f"run={run.path}", f"data.path={path}", "output=json"])
     report = json.loads(capsys.readouterr().out)["report"]
     assert "Which scales survive" in Path(report).read_text()
+
+
+@pytest.mark.usefixtures("no_reports")
+def test_python_forecasts_as_the_command_does(run, analysis, tmp_path):
+    """Bit by bit, and with a member for each interval of 12 h, 24 h and 48 h that fits into 48 h."""
+    path = write_cds_new(analysis, tmp_path / "analysis.nc")
+    keys = ["lead_time=48h", "combine_intervals=true", "members=2", "seed=4"]
+    main("forecast", [f"run={run.path}", f"data.path={path}", f"out={tmp_path / 'f.nc'}", *keys])
+    here = sciml.load(run.path).forecast(path, "48h", combine_intervals=True, members=2, seed=4)
+    with xr.open_dataset(tmp_path / "f.nc", decode_timedelta=True) as there:
+        assert there.sizes["number"] > 2
+        xr.testing.assert_identical(here.drop_attrs(), there.drop_attrs())
 
 
 @pytest.mark.usefixtures("no_reports")
