@@ -105,26 +105,34 @@ def minima(
     """Says which cells are minima like those of cyclones.
 
     Args:
-        fields: on a grid that goes around the globe; within 1000 km of what is not a number there are none.
+        fields: on a grid that goes around the globe; within 1000 km of what is not a number there are none. Of cells
+            that are equally low, as in data that are packed coarsely, the first is the minimum.
         depth: by which they lie below the mean of the cells within 1000 km.
     """
     flat = fields.reshape(-1, *fields.shape[-2:])
+    order = _ranks(flat)
     columns, spacing = len(longitude), 360.0 / len(longitude)
-    lowest, mean = torch.empty_like(flat), torch.empty_like(flat)
+    lowest, mean = torch.empty_like(order), torch.empty_like(flat)
     reach = LATITUDES[1] + RADIUS_KM / KM_PER_DEGREE
     for row, degrees in enumerate(latitude):
         if abs(degrees) > reach:
             continue
         width = RADIUS_KM / (KM_PER_DEGREE * max(np.cos(np.deg2rad(degrees)), 0.05) * spacing)
         half = min(int(width), (columns - 1) // 2)
-        around = F.pad(flat[:, row], (half, half), mode="circular")
-        windows = around.unfold(-1, 2 * half + 1, 1)
-        lowest[:, row], mean[:, row] = windows.amin(-1), windows.mean(-1)
+        windows = [F.pad(of[:, row], (half, half), mode="circular").unfold(-1, 2 * half + 1, 1) for of in (order, flat)]
+        lowest[:, row], mean[:, row] = windows[0].amin(-1), windows[1].mean(-1)
     found = torch.zeros_like(flat, dtype=torch.bool)
     for row, degrees in enumerate(latitude):
         if LATITUDES[0] <= abs(degrees) <= LATITUDES[1]:
             near = torch.from_numpy(np.flatnonzero(np.abs(latitude - degrees) * KM_PER_DEGREE <= RADIUS_KM))
-            own, near = flat[:, row], near.to(flat.device)
-            is_lowest = own <= lowest[:, near].amin(1)
-            found[:, row] = is_lowest & (mean[:, near].mean(1) - own > depth)
+            near = near.to(flat.device)
+            is_lowest = order[:, row] <= lowest[:, near].amin(1)
+            found[:, row] = is_lowest & (mean[:, near].mean(1) - flat[:, row] > depth)
     return found.reshape(fields.shape)
+
+
+def _ranks(fields: Float[Tensor, "case latitude longitude"]) -> Float[Tensor, "case latitude longitude"]:
+    """Returns for each cell how many others are lower, or as low and before it."""
+    order = fields.flatten(1).argsort(dim=1, stable=True)
+    numbers = torch.arange(order.shape[1], dtype=torch.float64, device=fields.device).expand_as(order)
+    return torch.empty_like(numbers).scatter_(1, order, numbers).reshape(fields.shape)

@@ -110,6 +110,15 @@ def test_minima_are_found_across_the_meridian_and_shallow_or_polar_ones_are_not(
     assert places == {(52.5, 0.0), (-42.5, 180.0)}
 
 
+def test_a_flat_minimum_of_packed_data_is_one():
+    """In steps of 500 Pa several cells around each minimum are equally low; each was counted."""
+    field = 500 * np.round((1e5 + low(52.5, 2.5) + low(-42.5, 357.5) + low(-42.5, 180.0)) / 500)
+    assert (field[np.array(LATITUDE) > 0] == field[np.array(LATITUDE) > 0].min()).sum() > 1
+    found = minima(torch.from_numpy(field)[None], np.array(LATITUDE), np.array(LONGITUDE), 300.0)[0].numpy()
+    rows, _ = np.nonzero(found)
+    assert [LATITUDE[row] > 0 for row in rows] == [True, False, False]
+
+
 def test_cyclones_are_hit_missed_and_made_up():
     truth = 1e5 + low(52.5, 0.0) + low(-42.5, 180.0) + low(42.5, 200.0)
     near = 1e5 + low(52.5, 10.0) + low(-42.5, 180.0) + low(-52.5, 40.0)  # one 10 degrees off, one missed, one false
