@@ -120,3 +120,20 @@ def test_members_under_other_names(weather, tmp_path, dim):
     xr.concat([field, field + 1], dim).to_netcdf(tmp_path / "w.nc")
     read = open_source(str(tmp_path / "w.nc"), member=1)
     np.testing.assert_allclose(read["2m_temperature"], canonical(weather)["2m_temperature"] + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [[500, 850], [850]])
+def test_a_height_of_one_entry_beside_the_levels(weather, written, levels):
+    """As ``expand_dims`` and some converters leave it; it had ended in a traceback of the library."""
+    some = weather[["geopotential", "2m_temperature"]].sel(level=levels)
+    high = some.expand_dims(height=xr.Variable("height", [2.0], {"units": "m", "positive": "up"}))
+    plev = high.rename(level="plev").assign_coords(level=xr.Variable((), 0.0, {"units": "m"}))
+    for dataset in (high, plev):
+        assert_read(written(dataset), weather.sel(level=levels), "geopotential", "2m_temperature")
+
+
+def test_two_vertical_dimensions_are_refused(weather, tmp_path):
+    field = weather[["geopotential"]].expand_dims(height=xr.Variable("height", [2.0, 10.0, 50.0], {"units": "m"}))
+    field.to_netcdf(tmp_path / "w.nc")
+    with pytest.raises(DataError, match=r"w\.nc: .*height"):
+        Source.open(str(tmp_path / "w.nc"))

@@ -138,8 +138,13 @@ def _pieces_of(
     orientation: Orientation,
 ) -> Iterator[FieldPiece]:
     conversion = _conversion(variable, array, file)
-    if vertical.dim is not None and vertical.dim in array.dims:
-        array = array.rename({vertical.dim: "level"})
+    if "level" in array.dims and vertical.dim != "level" and array.sizes["level"] > 1:
+        raise DataError(
+            f"{file}: {variable.name} has the vertical dimensions {vertical.dim!r} and 'level'; select one of them"
+        )
+    if vertical.dim not in (None, "level") and vertical.dim in array.dims:
+        array = array.isel(level=0) if "level" in array.dims else array  # of one entry, beside the levels
+        array = array.drop_vars("level", errors="ignore").rename({vertical.dim: "level"})
     whole = [number for number, value in enumerate(vertical.values) if _is_whole(value)]
     if variable.on_levels and "level" in array.dims and len(whole) < len(vertical.values):
         array = array.isel(level=as_slice(np.array(whole)))

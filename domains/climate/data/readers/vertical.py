@@ -69,8 +69,11 @@ def is_vertical(name: str) -> bool:
 
 
 def _coordinate(array: xr.DataArray) -> xr.DataArray | None:
-    """Returns the vertical dimension, or the scalar coordinate that stands for one."""
+    """Returns the vertical dimension, or the scalar coordinate that stands for one; of several dimensions the longest,
+    and rather levels than heights.
+    """
     names = [str(name) for name in array.dims if _is_vertical_dim(str(name), array)]
+    names.sort(key=lambda name: (-array.sizes[name], name.startswith(("height", "depth"))))
     if names:
         name = names[0]
         return (
