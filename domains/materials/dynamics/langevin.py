@@ -68,12 +68,14 @@ class Snapshot(NamedTuple):
         structures: atoms and cells.
         energy: potential, eV.
         temperature: of the moving atoms, K.
+        momenta: of the atoms of each, (N, 3), in the unit that goes with eV, A and atomic masses.
     """
 
     step: int
     structures: list[Structure]
     energy: Float[np.ndarray, "graph"]
     temperature: Float[np.ndarray, "graph"]
+    momenta: list[Float[np.ndarray, "atom 3"]]
 
 
 class LangevinDynamics:
@@ -88,7 +90,7 @@ class LangevinDynamics:
         masses: of their atoms, in atomic units; by default those of their elements.
 
     Raises:
-        ConfigError: a structure without a cell is to have a pressure.
+        ConfigError: a structure that does not repeat in all directions is to have a pressure.
     """
 
     def __init__(
@@ -96,8 +98,8 @@ class LangevinDynamics:
     ) -> None:
         self.moving, self.config = moving, config
         self.volume = torch.linalg.det(moving.cell).abs()
-        if config.pressure is not None and not bool((self.volume > 0).all()):
-            raise ConfigError("needs a cell of three vectors in every structure", key="pressure", hint="leave it out")
+        if config.pressure is not None:
+            self._check_cells()
         self._generators = [np.random.default_rng([config.seed, number]) for number in range(len(moving))]
         self.energy_unit = BOLTZMANN * config.temperatures(len(moving))
         self.masses = _masses(moving) if masses is None else masses
@@ -159,7 +161,19 @@ class LangevinDynamics:
     def _snapshot(self) -> Snapshot:
         kinetic = self.kinetic_energy() / (1.5 * BOLTZMANN * self.moving.num_atoms)
         structures = [self.moving.structure(number) for number in range(len(self.moving))]
-        return Snapshot(self.step_number, structures, self.found.energy.numpy().copy(), kinetic.numpy())
+        momenta = (self.masses[:, None] * self.velocity).split(self.moving.num_atoms.tolist())
+        of_each = [one.numpy() for one in momenta]
+        return Snapshot(self.step_number, structures, self.found.energy.numpy().copy(), kinetic.numpy(), of_each)
+
+    def _check_cells(self) -> None:
+        """Refuses a pressure in what does not fill its cell: a slab, a molecule in a box."""
+        for number, volume in enumerate(self.volume.tolist()):
+            if not (volume > 0 and self.moving.structure(number).pbc.all()):
+                raise ConfigError(
+                    f"structure {number} does not repeat in all directions and has no volume to be pressed",
+                    key="pressure",
+                    hint="leave it out",
+                )
 
 
 def _masses(moving: Any) -> Float[Tensor, "atom"]:

@@ -61,7 +61,7 @@ def relax(predictor: Predictor, structures: Iterable[Structure], config: RelaxCo
         structures: any number; about as many edges as fit are moved together.
 
     Raises:
-        DataError: a structure whose cell is to be relaxed has none.
+        DataError: a structure whose cell is to be relaxed has none that repeats.
     """
     waiting = enumerate(structures)
     batch = _RelaxingBatch(predictor, cell=config.relax == "cell")
@@ -88,6 +88,17 @@ def relax(predictor: Predictor, structures: Iterable[Structure], config: RelaxCo
         while following in done:
             yield done.pop(following)
             following += 1
+
+
+def check_cell(structure: Structure) -> None:
+    """Refuses a structure whose cell cannot be relaxed: a molecule, also one in a box.
+
+    Raises:
+        DataError: it has no three vectors, or repeats along none.
+    """
+    if not (structure.volume and structure.pbc.any()):
+        name = structure.name or structure.formula
+        raise DataError(f"{name}: has no cell that repeats, so none to relax; use relax=atoms")
 
 
 class _RelaxingBatch:
@@ -120,8 +131,8 @@ class _RelaxingBatch:
             number, structure = next(waiting, (-1, None))
             if structure is None:
                 break
-            if self.cell and not structure.volume:
-                raise DataError(f"{structure.name or structure.formula}: has no cell to relax; use relax=atoms")
+            if self.cell:
+                check_cell(structure)
             self.numbers.append(number)
             new.append(structure)
             if not size:  # one alone, to see how many edges such structures have

@@ -63,4 +63,6 @@ def predicted_atoms(
     if not np.array_equal(atoms.positions, structure.positions):
         reserved.add(VELOCITIES)
     labeled.arrays |= {key: value.copy() for key, value in atoms.arrays.items() if key not in reserved}
+    if labeled.calc is not None:  # ASE gives results away only for the very atoms, initial moments and charges included
+        labeled.calc.atoms = labeled.copy()
     return labeled

@@ -185,15 +185,26 @@ class Predictor:
     def predict(
         self, structures: Iterable[Structure], *, gradients: bool = True, atomic: bool = False
     ) -> Iterator[Labels]:
-        """Yields the predictions for each structure in turn, by name; in the units of its labels.
+        """Returns the predictions for each structure in turn, by name; in the units of its labels.
 
         Args:
             structures: any number; they are gone through in batches of about as many edges.
             gradients: whether forces and stress are wanted.
             atomic: whether energies and stresses of atoms are wanted beside; they add up to those of the structure.
         """
-        for samples in _batches(map(self.sample, structures)):
-            yield from self.predict_samples(samples, gradients=gradients, atomic=atomic)
+        samples = map(self.sample, structures)
+        return (values for _, values in self.predict_graphs(samples, gradients=gradients, atomic=atomic))
+
+    def predict_graphs(
+        self, samples: Iterable[GraphSample], *, gradients: bool = True, atomic: bool = False
+    ) -> Iterator[tuple[GraphSample, Labels]]:
+        """Yields each structure whose neighbors are known, from :meth:`sample`, with the predictions for it.
+
+        Args:
+            samples, gradients, atomic: see :meth:`predict`.
+        """
+        for few in _batches(samples):
+            yield from zip(few, self.predict_samples(few, gradients=gradients, atomic=atomic), strict=True)
 
     def predict_samples(
         self, samples: Sequence[GraphSample], *, gradients: bool = True, atomic: bool = False

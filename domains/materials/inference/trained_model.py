@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from domains.materials.data.batch import GraphSample
 from domains.materials.data.readers.labeled_frames import check_atoms
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.langevin import DynamicsConfig, LangevinDynamics
@@ -51,9 +52,10 @@ class MaterialsModel(TrainedModel):
         many, plain = _plain(structures)
         predictor = self._predictor(dtype, branch)
         gradients = bool(set(predictor.predicts) & set(GRADIENTS))
+        predicted = predictor.predict_graphs(map(predictor.sample, plain), gradients=gradients)
         return [
-            _with_reasons(predictor, atoms, structure, values)
-            for structure, atoms, values in zip(plain, many, predictor.predict(plain, gradients=gradients), strict=True)
+            _with_reasons(predictor, atoms, structure, sample, values)
+            for atoms, structure, (sample, values) in zip(many, plain, predicted, strict=True)
         ]
 
     def relax(
@@ -81,14 +83,15 @@ class MaterialsModel(TrainedModel):
             ``info["relax_steps"]`` after how many steps.
 
         Raises:
-            DataError: a structure that the model does not know, with fixed atoms, or without a cell to relax.
+            DataError: a structure that the model does not know, with fixed atoms, or without a cell that repeats.
         """
         config = build(RelaxConfig, {"relax": "cell" if cell else "atoms", "fmax": fmax, "max_steps": max_steps})
         many, plain = _plain(structures)
         _check_free(many)
         predictor, relaxed = self._predictor(dtype, branch), []
         for atoms, one in zip(many, relax(predictor, plain, config), strict=True):
-            labeled = _with_reasons(predictor, atoms, one.structure, {"energy": np.asarray(one.energy)})
+            sample, values = predictor.sample(one.structure), {"energy": np.asarray(one.energy)}
+            labeled = _with_reasons(predictor, atoms, one.structure, sample, values)
             labeled.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
             relaxed.append(labeled)
         return relaxed
@@ -111,19 +114,24 @@ class MaterialsModel(TrainedModel):
                 ``steps``, ``every``, ``time_step``, ``friction``, ``seed``, ...
 
         Returns:
-            A trajectory of each: the start and every so many steps, with energies and ``info["temperature"]``.
+            A trajectory of each: the start and every so many steps, with energies, momenta (ASE's units) and
+            ``info["temperature"]``. Velocities at the start are drawn at the temperature, whichever atoms came with.
 
         Raises:
+            ConfigError: a pressure, and a structure that does not repeat in all directions.
             DataError: a structure that the model does not know, or with fixed atoms.
         """
         config = build(DynamicsConfig, keys)
         many, plain = _plain(structures)
         _check_free(many)
         predictor, trajectories = self._predictor(dtype, branch), [list[Atoms]() for _ in plain]
+        if not plain:
+            return []
         for snapshot in LangevinDynamics(MovingBatch(predictor, plain), config).run():
             for number, structure in enumerate(snapshot.structures):
                 values = {"energy": np.asarray(snapshot.energy[number])}
                 atoms = predicted_atoms(many[number], structure, values, predictor.data_set(structure))
+                atoms.set_momenta(snapshot.momenta[number])
                 atoms.info |= {"step": snapshot.step, "temperature": float(snapshot.temperature[number])}
                 trajectories[number].append(atoms)
         return trajectories
@@ -148,9 +156,11 @@ class MaterialsModel(TrainedModel):
         )
 
 
-def _with_reasons(predictor: Predictor, atoms: Atoms, structure: Structure, values: Labels) -> Atoms:
+def _with_reasons(
+    predictor: Predictor, atoms: Atoms, structure: Structure, sample: GraphSample, values: Labels
+) -> Atoms:
     """Returns a copy of atoms with what is predicted, and whether they lie outside the training set."""
-    reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
+    reasons = outside(sample, predictor.schema, predictor.statistics, values)
     return predicted_atoms(atoms, replace(structure, name=""), values, predictor.data_set(structure), reasons)
 
 

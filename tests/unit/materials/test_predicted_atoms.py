@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.constraints import FixAtoms
 
 import sciml
@@ -46,6 +47,23 @@ def test_a_copy_keeps_what_it_came_with_and_loses_its_labels(model, tmp_path):
     assert "forces" in given.arrays
 
 
+def test_results_are_given_away_for_atoms_with_initial_moments_and_charges(model):
+    given = bulk("Ni", cubic=True)  # ASE starts nickel from 0.6 muB
+    given.set_initial_charges([0.1, -0.1, 0.1, -0.1])
+    assert given.get_initial_magnetic_moments().all()
+    bare = given.copy()
+    bare.calc = model.calculator()
+    (found,) = model.predict(given, dtype="float64")
+    ((start,),) = model.dynamics(given, steps=1, every=2)
+    (relaxed,) = model.relax(given, max_steps=1)
+    assert found.get_potential_energy() == pytest.approx(bare.get_potential_energy())
+    np.testing.assert_allclose(found.get_forces(), bare.get_forces(), atol=1e-9)
+    np.testing.assert_allclose(found.get_stress(), bare.get_stress(), atol=1e-9)
+    assert start.get_potential_energy() == pytest.approx(bare.get_potential_energy())
+    assert np.isfinite(relaxed.get_potential_energy())
+    np.testing.assert_array_equal(found.get_initial_charges(), given.get_initial_charges())
+
+
 def test_a_structure_outside_says_why_in_python_too(model):
     near = alloy(3)
     near.positions[1] = near.positions[0] + [1.5, 0, 0]
@@ -59,6 +77,9 @@ def test_relaxed_atoms_keep_tags_and_no_velocities(model):
     assert set(found.arrays) == {"numbers", "positions", "tags"}
     assert {"REF_energy", "outside", "relaxed", "relax_steps"} == set(found.info)
     ((start, end),) = model.dynamics(labeled(), steps=2, every=2, time_step=0.1)
+    assert [one.get_temperature() for one in (start, end)] == pytest.approx(
+        [one.info["temperature"] for one in (start, end)]
+    )
     assert end.arrays["tags"].tolist() == start.arrays["tags"].tolist() == list(range(len(end)))
     assert "forces" not in end.arrays
     assert end.info["step"] == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
@@ -17,7 +17,7 @@ from domains.materials.inference.calculator import SciMLCalculator
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.predictor import Predictor
 from sciml.app.cli import main
-from sciml.core.errors import DataError
+from sciml.core.errors import ConfigError, DataError
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import load_model
 
@@ -87,7 +87,7 @@ def test_a_molecule_has_no_cell_to_relax(run):
     pair = Structure.from_atoms(molecule("O2"))
     pair = type(pair)(np.array([28, 29]), 2 * pair.positions, pair.cell, pair.pbc)
     predictor = Predictor.open(run, dtype="float64")
-    with pytest.raises(DataError, match="has no cell to relax; use relax=atoms"):
+    with pytest.raises(DataError, match="has no cell that repeats, so none to relax; use relax=atoms"):
         list(relax(predictor, [pair], RelaxConfig(relax="cell")))
     (one,) = relax(predictor, [pair], RelaxConfig(relax="atoms", fmax=1e-3, max_steps=10))
     assert one.energy < float(next(iter(predictor.predict([pair])))["energy"])
@@ -123,3 +123,20 @@ def test_files_and_atoms_are_relaxed(run, tmp_path, capsys):
     first, *_, last = model.dynamics(cells(2), temperature=300, steps=4, every=2)[1]
     assert (first.info["step"], last.info["step"]) == (0, 4)
     assert not np.allclose(first.positions, last.positions)
+
+
+def test_a_molecule_in_a_box_has_no_cell_to_relax_and_a_slab_no_volume_to_be_pressed(run):
+    model, boxed = sciml.load(run), bulk("Cu", cubic=True)
+    boxed.center(vacuum=6.0)
+    boxed.pbc = False
+    with pytest.raises(DataError, match="structure 0: has no cell that repeats, so none to relax; use relax=atoms"):
+        model.relax(boxed, max_steps=1)
+    slab = fcc111("Cu", (1, 1, 3), vacuum=6.0, periodic=False)
+    slab.set_cell(slab.cell.complete())
+    slab.rattle(0.05, seed=0)
+    (relaxed,) = model.relax(slab, fmax=1e-9, max_steps=2)
+    assert relaxed.info["relax_steps"] == 2
+    said = "pressure: structure 1 does not repeat in all directions and has no volume to be pressed; leave it out"
+    with pytest.raises(ConfigError, match=said):
+        model.dynamics([bulk("Cu", cubic=True), slab], pressure=0.0, steps=1)
+    assert model.dynamics([], steps=1) == model.relax([]) == []
