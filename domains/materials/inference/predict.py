@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from domains.materials.data.batch import GraphSample
+from domains.materials.data.findings import Findings
 from domains.materials.data.open_output import SUFFIXES, open_to_write
 from domains.materials.data.readers.files import locate
 from domains.materials.data.readers.source import FormatOptions
@@ -16,7 +18,7 @@ from domains.materials.data.readers.unlabeled import read_unlabeled
 from domains.materials.data.samples import DTYPES
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.moving import check_free
-from domains.materials.dynamics.relax import RelaxConfig, relax
+from domains.materials.dynamics.relax import RelaxConfig, check_cell, relax
 from domains.materials.inference.out_of_domain import KINDS, Reason, in_words, outside, severity
 from domains.materials.inference.predicted_atoms import predicted_atoms
 from domains.materials.inference.predictor import ATOMIC, Labels, Predictor
@@ -59,6 +61,8 @@ class PredictConfig(RelaxConfig, FormatOptions):
         species: elements of numbered types (MLIP's ``.cfg``, LAMMPS, DeepMD-kit), in their order.
         cell: three lengths or vectors, A, for LSMS, whose files have none; ``[0,0,0]`` is a cluster.
         length_unit: of positions in LSMS: Bohr or A.
+        skip_bad: whether structures that cannot be, or that the model does not know, are left out and counted; else
+            the first one ends the prediction, and no file is made.
     """
 
     structures: str | list[str] = ""
@@ -66,6 +70,7 @@ class PredictConfig(RelaxConfig, FormatOptions):
     properties: list[str] | None = None
     branch: str | None = None
     dtype: str = "float32"
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         if not self.structures:
@@ -121,7 +126,8 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     typed = [config.structures] if isinstance(config.structures, str) else config.structures
     files, folder = locate([as_typed_or_of_project(path) for path in typed]), loaded.directory / "predictions"
     outsiders, sets, count, unfinished = OutOfDomain(), Counter[str](), 0, 0
-    predicted = _predicted(predictor, files, config, names)
+    findings = Findings()
+    predicted = _predicted(predictor, files, config, names, findings)
     if not is_main:  # of several processes the first writes
         deque(predicted, maxlen=0)
         return CommandResult({}, "")
@@ -130,8 +136,8 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
         disk_errors(output.path),
         open_to_write(output.temporary) as out,
     ):
-        for structure, atoms, values in track(predicted, "predicting"):
-            reasons = outside(predictor.sample(structure), predictor.schema, predictor.statistics, values)
+        for structure, atoms, sample, values in track(predicted, "predicting"):
+            reasons = outside(sample, predictor.schema, predictor.statistics, values)
             outsiders.add(structure.name, reasons)
             unfinished += not atoms.info.get(RELAXED, True)
             data_set = predictor.data_set(structure)
@@ -139,9 +145,12 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
             wanted = {k: v for k, v in values.items() if _is_asked(k, names)}
             out.write(_frame(atoms, structure, wanted, reasons, data_set))
             count += 1
+        if not count:
+            raise DataError(f"no structure is left to predict; {findings.lines()[0]}")
     document = {
         "predicted": str(output.path),
         "structures": count,
+        **({"left_out": findings.left_out} if config.skip_bad else {}),
         **({"relaxed": count - unfinished} if config.relax != "none" else {}),
         "properties": list(names),
         **({"data_sets": dict(sets)} if sets else {}),
@@ -153,6 +162,7 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
     }
     lines = _lines(output.path, count, predictor, outsiders)
     lines[1:1] = _data_sets(sets)
+    lines[1:1] = [f"left out   {line}" for line in findings.lines()]
     if config.relax != "none":
         left = f"; {unfinished} have not converged in {config.max_steps} steps" if unfinished else ""
         lines.insert(1, f"relaxed    {count - unfinished} of {count} to {config.fmax:g} eV/A{left}")
@@ -160,41 +170,56 @@ def predict(loaded: LoadedModel, config: PredictConfig) -> CommandResult:
 
 
 def _predicted(
-    predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str]
-) -> Iterator[tuple[Structure, Atoms, Labels]]:
-    """Yields each structure with ASE's atoms as they were read, relaxed if so asked, and what is predicted."""
+    predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str], findings: Findings
+) -> Iterator[tuple[Structure, Atoms, GraphSample, Labels]]:
+    """Yields each structure, relaxed if so asked, with ASE's atoms as they were read, its graph and its predictions."""
     waiting: deque[tuple[Structure, Atoms]] = deque()
 
-    def structures() -> Iterator[Structure]:
-        read = read_unlabeled(files, config)
-        for structure, atoms in read if config.relax == "none" else _relaxed(predictor, read, config):
-            if config.properties is not None and "stress" in names and not structure.volume:
-                raise DataError(f"{structure.name}: stress needs a cell of three vectors; leave it out of properties")
+    def samples() -> Iterator[GraphSample]:
+        known = _known(predictor, files, config, names, findings)
+        for structure, atoms, sample in known if config.relax == "none" else _relaxed(predictor, known, config):
             waiting.append((structure, atoms))
-            yield structure
+            yield sample
 
     gradients, atomic = bool(set(names) & set(GRADIENTS)), bool(set(names) & set(ATOMIC))
-    for values in predictor.predict(structures(), gradients=gradients, atomic=atomic):
-        structure, atoms = waiting.popleft()
-        yield structure, atoms, values
+    for sample, values in predictor.predict_graphs(samples(), gradients=gradients, atomic=atomic):
+        yield (*waiting.popleft(), sample, values)
+
+
+def _known(
+    predictor: Predictor, files: Sequence[str], config: PredictConfig, names: Sequence[str], findings: Findings
+) -> Iterator[tuple[Structure, Atoms, GraphSample]]:
+    """Yields what can be predicted as it was read, with its graph; leaves out the rest where that is wanted."""
+    for structure, atoms in read_unlabeled(files, config, findings=findings if config.skip_bad else None):
+        sample: GraphSample | None = None
+        with findings.leaving_out(config.skip_bad):
+            if config.properties is not None and "stress" in names and not structure.volume:
+                raise DataError(f"{structure.name}: stress needs a cell of three vectors; leave it out of properties")
+            if config.relax != "none":
+                check_free(atoms, structure.name)
+            if config.relax == "cell":
+                check_cell(structure)
+            sample = predictor.sample(structure)
+        if sample is not None:
+            yield structure, atoms, sample
 
 
 def _relaxed(
-    predictor: Predictor, read: Iterable[tuple[Structure, Atoms]], config: RelaxConfig
-) -> Iterator[tuple[Structure, Atoms]]:
+    predictor: Predictor, known: Iterable[tuple[Structure, Atoms, GraphSample]], config: RelaxConfig
+) -> Iterator[tuple[Structure, Atoms, GraphSample]]:
     """Relaxes structures on the way; their atoms say whether they have converged and in how many steps."""
     waiting: deque[tuple[Structure, Atoms]] = deque()
 
     def structures() -> Iterator[Structure]:
-        for structure, atoms in read:
-            check_free(atoms, structure.name)
+        for structure, atoms, _ in known:
             waiting.append((structure, atoms))
             yield structure
 
     for one in relax(predictor, structures(), config):
         structure, atoms = waiting.popleft()
         atoms.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
-        yield replace(one.structure, name=structure.name), atoms
+        settled = replace(one.structure, name=structure.name)
+        yield settled, atoms, predictor.sample(settled)
 
 
 def _frame(

@@ -14,10 +14,12 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk
+from ase.constraints import FixAtoms
 
 from domains.materials.data.readers.source import read_structures
 from domains.materials.data.structure import Structure
 from domains.materials.inference import predict as predicting
+from domains.materials.inference import predictor as predictor_module
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.predictor import Predictor
 from sciml.app.cli import main
@@ -243,6 +245,33 @@ def test_a_structure_that_cannot_be_predicted_leaves_no_file(predicted, tmp_path
     with pytest.raises(DataError, match=says):
         predicted([crystal(), bad])
     assert [path.name for path in tmp_path.iterdir()] == ["in.extxyz"]
+
+
+@pytest.mark.parametrize("relax", ["none", "atoms"])
+def test_structures_that_cannot_be_predicted_are_left_out_where_that_is_wanted(predicted, relax):
+    strange, near, fixed = Atoms("CuAu", positions=[[0, 0, 0], [2.5, 0, 0]]), dimer(0.3), crystal(4)
+    fixed.set_constraint(FixAtoms([0]))
+    given = [crystal(0, place=0), strange, with_nan(), crystal(1, place=3), near, fixed, crystal(2, place=6)]
+    made, found = predicted(given, skip_bad=True, relax=relax, max_steps=2, dtype="float64")
+    alone, expected = predicted(
+        [given[n] for n in (0, 3, 6)], relax=relax, max_steps=2, dtype="float64", out="b.extxyz"
+    )
+    kept = 4 if relax == "none" else 3  # fixed atoms can be predicted, and not be relaxed
+    assert (made.document["structures"], made.document["left_out"]) == (kept, 7 - kept)
+    assert "left_out" not in alone.document
+    assert f"left out   {7 - kept} left out (skip_bad): " in made.text
+    by_place = {one.info["place"]: one.get_potential_energy() for one in found if "place" in one.info}
+    assert [by_place[n] for n in (0, 3, 6)] == pytest.approx([one.get_potential_energy() for one in expected])
+    with pytest.raises(DataError, match=r"no structure is left to predict; 2 left out .*the model does not know Au"):
+        predicted([strange, near], skip_bad=True, out="c.extxyz")
+
+
+def test_neighbors_are_searched_once_for_each_structure(predicted, monkeypatch):
+    searched = []
+    search = predictor_module.graph_sample
+    monkeypatch.setattr(predictor_module, "graph_sample", lambda *given: searched.append(given) or search(*given))
+    predicted([crystal(seed) for seed in range(5)])
+    assert len(searched) == 5
 
 
 def test_an_empty_file_is_refused(predicted, tmp_path):
