@@ -228,6 +228,24 @@ def test_json_of_the_field(tmp_path, dialect):
     assert_same(read(tmp_path / "a.json"), FRAMES)
 
 
+def matgl(frames):
+    """Labels one below, beside the structures."""
+    of = chgnet(frames)
+    return {"structures": of.pop("structures"), "labels": of}
+
+
+@pytest.mark.parametrize("dialect", [snap, mptrj, matpes, chgnet, matgl])
+def test_json_of_the_field_names_only_what_is_not_used(tmp_path, dialect):
+    (tmp_path / "a.json").write_text(json.dumps(dialect(FRAMES)))
+    findings = Findings()
+    first, *_ = [one for _, one in read_structures(str(tmp_path / "a.json"), findings=findings)]
+    np.testing.assert_allclose(first.labels["energy"], FRAMES[0].calc.results["energy"])
+    np.testing.assert_allclose(first.labels["forces"], FRAMES[0].calc.results["forces"])
+    assert not set(findings.unused) & {"energy", "forces", "stress", "magmom"}
+    # another energy than the one that is taken is told of
+    assert {"energy_per_atom", "corrected_total_energy"} <= set(findings.unused) or dialect is not mptrj
+
+
 def test_json_compressed_by_line_and_after_a_comment(tmp_path):
     with gzip.open(tmp_path / "a.json.gz", "wt") as file:
         file.write(json.dumps(matpes(FRAMES)))

@@ -110,9 +110,10 @@ def _records(node: Any, above: Mapping[str, Any]) -> Iterator[tuple[Mapping[str,
 def _side_by_side(node: Mapping[str, Any], column: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yields the rows of lists that are as long as that of the structures."""
     structures = node[column]
+    below = [node[name] for name in BELOW if isinstance(node.get(name), Mapping)]
     lists = {
         name: values
-        for name, values in node.items()
+        for name, values in (item for holder in (*below, node) for item in holder.items())
         if name != column and isinstance(values, list) and len(values) == len(structures)
     }
     for number, structure in enumerate(structures):

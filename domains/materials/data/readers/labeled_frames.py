@@ -67,7 +67,9 @@ class LabeledFrames:
             self.unseen.discard(name)
         self.others |= set(there)
         check_energy(labels, self.unwanted, there, where)
-        self.findings.add(specs, set(there) - {spec.key for spec in specs.values()} - KNOWN_ENTRIES)
+        self.findings.add(
+            specs, set(there) - {spec.key for spec in specs.values()} - KNOWN_ENTRIES - _copies(specs, there)
+        )
         return Structure(
             bare.atomic_numbers, bare.positions, bare.cell, bare.pbc, labels, where, self._group(atoms, file), branch
         )
@@ -124,6 +126,18 @@ def _entries(atoms: Atoms) -> Mapping[str, Any]:
     if "magnetic_moments" in known:
         known.pop(ASE_RESULTS["magnetic_moments"], None)
     return {**arrays, **atoms.info, **known}
+
+
+def _copies(specs: Mapping[str, LabelSpec], there: Mapping[str, Any]) -> set[str]:
+    """Returns entries that repeat under another name what is taken: nothing of them is lost."""
+    return {
+        name
+        for name, value in there.items()
+        if (means := meaning(name)) is not None
+        and means.label in specs
+        and name != specs[means.label].key
+        and np.array_equal(value, there[specs[means.label].key])
+    }
 
 
 def check_atoms(atoms: Atoms, where: str) -> None:
