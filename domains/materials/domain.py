@@ -150,12 +150,13 @@ class MaterialsDomain:
     def screen(self, loaded: LoadedModel, config: ScreenConfig) -> CommandResult:
         return screen(loaded, config)
 
-    def suggested_arguments(self, verb: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns a file of one's own, or the first elements that the model knows."""
+    def suggested_arguments(self, verb: str, fitted: FittedData) -> tuple[str, ...]:
+        """Returns a file of one's own, or a few elements that were mixed in training."""
         from ase.data import chemical_symbols
 
-        few = "".join(chemical_symbols[number] for number in schema["elements"][:FIRST_TRY])
-        return ("structures=FILE",) if verb == "predict" else (f"elements={few}",)
+        few = fitted.statistics.mixed(fitted.schema.elements, FIRST_TRY)
+        symbols = "".join(chemical_symbols[number] for number in few)
+        return ("structures=FILE",) if verb == "predict" else (f"elements={symbols}",)
 
     def thermodynamics(self, loaded: LoadedModel, config: ThermodynamicsConfig) -> CommandResult:
         return thermodynamics(loaded, config)

@@ -138,11 +138,11 @@ class JudgesByCost(Protocol):
 class SuggestsArguments(Protocol):
     """Describes domains whose verbs need more than a run, and which know what a user could type first."""
 
-    def suggested_arguments(self, verb: str, schema: Mapping[str, Any]) -> tuple[str, ...]:
+    def suggested_arguments(self, verb: str, fitted: FittedData) -> tuple[str, ...]:
         """Returns what to type beside ``run=``, e.g. ``elements=CoCrFeNi``.
 
         Args:
-            schema: what the run's file says of its samples.
+            fitted: what the run's model was built from.
         """
         ...
 

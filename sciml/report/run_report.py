@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
 from sciml.report.scores import Scores, headline, headline_lead_of
 from sciml.run.folder import RunFolder
-from sciml.run.loaded import SCHEMA
+from sciml.run.loaded import SCHEMA, STATISTICS
 from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
 
 
@@ -29,8 +28,7 @@ def report_evaluation(evaluation: Evaluation) -> CommandResult:
     run, domain = evaluation.run, evaluation.run.spec.domain
     folder, scores = run.folder.path, Scores.in_domain(evaluation.scores, domain)
     report = draw_report(run.folder, domain, evaluation.path)
-    schema = read_json(evaluation.path / SCHEMA, dict[str, Any])
-    following = _next_commands(domain, folder, schema, scores.main_lead_time)
+    following = _next_commands(domain, folder, scores.main_lead_time)
     lines = [
         *few_samples(len(run.splits.test)),
         headline(scores.main_lines),
@@ -74,20 +72,20 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     )
     figures = track(domain.figures(result), "drawing figures")
     commands = [
-        *_commands_of(domain, folder.path, result.schema),
+        *_commands_of(domain, folder.path),
         *next_commands(result, is_exported=folder.is_exported),
     ]
     return write_report(result, figures, path / "report.html", commands=commands)
 
 
-def _next_commands(domain: Domain, run: Path, schema: Mapping[str, Any], lead_hours: float | None) -> list[str]:
-    commands = [*(command for _, command in _commands_of(domain, run, schema)), command("evaluate", run=run)]
+def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[str]:
+    commands = [*(command for _, command in _commands_of(domain, run)), command("evaluate", run=run)]
     if isinstance(domain, Forecasts) and lead_hours is not None:
         commands.insert(0, command("forecast", run=run, lead_time=as_typed(lead_hours)))
     return commands
 
 
-def _commands_of(domain: Domain, run: Path, schema: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _commands_of(domain: Domain, run: Path) -> list[tuple[str, str]]:
     """Returns uses of a trained model that only some domains have: what for, and the command."""
     uses: tuple[tuple[type, str, str], ...] = (
         (Predicts, "predict", "Predict cases of your own"),
@@ -97,6 +95,9 @@ def _commands_of(domain: Domain, run: Path, schema: Mapping[str, Any]) -> list[t
     commands = []
     for kind, verb, purpose in uses:
         if isinstance(domain, kind):
-            more = domain.suggested_arguments(verb, schema) if isinstance(domain, SuggestsArguments) else ()
+            more: tuple[str, ...] = ()
+            if isinstance(domain, SuggestsArguments):
+                schema = read_json(run / SCHEMA, dict[str, Any])
+                more = domain.suggested_arguments(verb, domain.restore(schema, read_safetensors(run / STATISTICS)))
             commands.append((purpose, command(verb, *more, run=run)))
     return commands

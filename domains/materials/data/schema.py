@@ -192,6 +192,21 @@ class MaterialsStatistics:
         seen = {z for z, count in zip(elements, self.element_counts[branch].tolist(), strict=True) if count}
         return sorted({int(number) for number in atomic_numbers} - seen)
 
+    def mixed(self, elements: Sequence[int], most: int) -> list[int]:
+        """Returns atomic numbers of up to so many elements, each of which one data set has as a neighbor of all others.
+
+        Args:
+            elements: the schema's table.
+        """
+        best: list[int] = []
+        for counts, shortest in zip(self.element_counts, self.shortest, strict=True):
+            met, chosen = torch.minimum(shortest, shortest.T).isfinite(), list[int]()
+            for place in counts.argsort(descending=True, stable=True).tolist():
+                if counts[place] > 0 and len(chosen) < most and met[place, chosen].all():
+                    chosen.append(place)
+            best = max(best, chosen, key=len)
+        return [elements[place] for place in sorted(best)]
+
     def to(self, device: torch.device | str) -> MaterialsStatistics:
         """Returns the statistics on a device."""
         return self.from_tensors({name: tensor.to(device) for name, tensor in self.to_tensors().items()})

@@ -18,7 +18,7 @@ from domains.materials.data.batch import GraphSample
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
 
 Array = np.ndarray
-KINDS = ("element", "pair", "distance", "spread")
+KINDS = ("element", "pair", "free atom", "distance", "spread")
 """Reasons, the gravest first: what was never seen, then what was seen otherwise, then what the model itself doubts."""
 CLOSER = 0.95
 """A distance below this share of the shortest one of its pair in training is outside: the repulsive wall is steep, and
@@ -59,6 +59,7 @@ def outside(
     """
     lengths = edge_lengths(sample) if distances is None else distances
     reasons = _by_elements(sample, schema, statistics) + _by_distances(sample, lengths, schema, statistics)
+    reasons += _by_loneliness(sample, schema, statistics)
     reasons += _by_spread(len(sample.atomic_numbers), predicted or {}, statistics)
     return sorted(reasons, key=severity)
 
@@ -117,6 +118,31 @@ def _by_distances(
             text = f"{pair} at {distance:.2f} A, at least {known[a, b]:.2f} A in {training}"
             reasons.append(Reason("distance", text, float(known[a, b] / distance)))
     return reasons
+
+
+def _by_loneliness(sample: GraphSample, schema: MaterialsSchema, statistics: MaterialsStatistics) -> list[Reason]:
+    """Finds elements of atoms without neighbors whose reference energies are a fit to matter, not those of free atoms.
+
+    What an atom gains by bonds cannot be told from such a reference: a cohesive energy would be wrong by it.
+    """
+    alone = np.bincount(sample.receivers, minlength=len(sample.atomic_numbers)) == 0
+    if not alone.any():
+        return []
+    numbers = np.unique(sample.atomic_numbers[alone])
+    places = schema.element_index(torch.from_numpy(numbers))
+    fitted = statistics.references[sample.branch].cpu()[places] != 0
+    if statistics.bonding is not None:
+        fitted &= statistics.bonding[sample.branch].cpu()[places] == 0
+    symbols = [schema.symbols[place] for place in places[fitted].tolist()]
+    return [
+        Reason(
+            "free atom",
+            f"{one} without a neighbor within {schema.cutoff:g} A, and the energy of a free {one} is not known "
+            "(data.references in training)",
+            np.inf,
+        )
+        for one in symbols
+    ]
 
 
 def _by_spread(num_atoms: int, predicted: Mapping[str, np.ndarray], statistics: MaterialsStatistics) -> list[Reason]:

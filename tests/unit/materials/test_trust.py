@@ -126,3 +126,20 @@ def test_lengths_reach_across_faces_of_the_cell():
     np.testing.assert_allclose(edge_lengths(moved), edge_lengths(sample))
     known = edge_lengths(sample) - 1.0
     assert kinds(outside(sample, SCHEMA, statistics(), distances=known)) == ["distance"]
+
+
+def test_a_free_atom_lies_outside_unless_its_energy_is_known():
+    lonely = graph_sample(Structure.from_atoms(Atoms("NiCu", positions=[[0, 0, 0], [0, 0, 9.0]])), CUTOFF)
+    fitted = {"references": number([[-4.3, -3.4, -3.8]])}
+    found = outside(lonely, SCHEMA, statistics(**fitted))
+    assert kinds(found) == ["free atom", "free atom"]
+    assert in_words(found[:1]).startswith("Ni without a neighbor within 4 A, and the energy of a free Ni is not known")
+    half = outside(lonely, SCHEMA, statistics(**fitted, bonding=number([[-3.0, 0.0, 0.0]])))
+    assert [one.text[:2] for one in half] == ["Cu"]
+    assert outside(crystal(Cu=0), SCHEMA, statistics(**fitted)) == []
+
+
+def test_elements_that_were_mixed_are_those_that_all_met():
+    counts = torch.tensor([[5.0, 9.0, 7.0]])
+    assert statistics(element_counts=counts).mixed(SCHEMA.elements, 4) == [28, 29]  # Cu and Pd never met
+    assert statistics(element_counts=counts).mixed(SCHEMA.elements, 1) == [29]
