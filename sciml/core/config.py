@@ -33,8 +33,10 @@ def build(cls: type[T], values: Mapping[str, Any], *, prefix: str = "") -> T:
 
     if not isinstance(values, Mapping):
         raise ConfigError(f"must be a group of keys, got {plain(values)}", key=prefix or None)
+    # arrays and tensors of Python's users are lists of numbers
+    values = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
     try:
-        (built,) = _adapter(cls).validate_python((dict(values),))  # type: ignore[arg-type]
+        (built,) = _adapter(cls).validate_python((values,))  # type: ignore[arg-type]
     except ValidationError as error:
         raise first_error(cls, values, prefix, error) from None
     _refuse_flags(built, values, prefix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ class DynamicsConfig:
         seed: of all that is drawn; each structure has random numbers of its own.
     """
 
-    temperature: float | Sequence[float] = 300.0
+    temperature: float | tuple[float, ...] = 300.0
     pressure: float | None = None
     steps: AtLeastOne = 1000
     every: AtLeastOne = 100

@@ -8,6 +8,7 @@ from domains.materials.data.structure import Structure
 from domains.materials.dynamics.langevin import BOLTZMANN, GPA, DynamicsConfig, LangevinDynamics
 from domains.materials.dynamics.moving import Gradients, MovingBatch
 from domains.materials.inference.predictor import Predictor
+from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from tests.unit.materials.test_relax import cells
 
@@ -90,3 +91,9 @@ def test_what_cannot_work_is_one_sentence():
         LangevinDynamics(Wells(boxes(3, 2, 5.0)), DynamicsConfig(temperature=[300.0, 600.0]))
     with pytest.raises(ConfigError, match="pressure: structure 0 does not repeat in all directions"):
         LangevinDynamics(Wells(boxes(1, 2, 0.0)), DynamicsConfig(pressure=1.0))
+
+
+def test_temperatures_may_be_an_array():
+    given = build(DynamicsConfig, {"temperature": np.linspace(300, 900, 3), "steps": np.int64(5)})
+    assert given.temperatures(3).tolist() == [300.0, 600.0, 900.0]
+    assert given.steps == 5
