@@ -70,7 +70,7 @@ class MaterialsDomain:
     screen_config = ScreenConfig
     thermodynamics_config = ThermodynamicsConfig
     trained_model = MaterialsModel
-    programs: Mapping[str, Callable[[Path], None]] = {"lammps": write_for_lammps}
+    programs: Mapping[str, Callable[[Path, str | None], None]] = {"lammps": write_for_lammps}
     baselines = (COMPOSITION,)
 
     def check(self, spec: MaterialsSpec) -> None:

@@ -49,6 +49,11 @@ class ExportConfig(RunChoice):
     out: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     to: str | None = None
+    branch: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.branch is not None and self.to is None:
+            raise ConfigError("only another program needs one data set", key="branch", hint="leave it out, or name to=")
 
 
 def run(composition: Composition) -> CommandResult:
@@ -69,7 +74,7 @@ def run(composition: Composition) -> CommandResult:
     with atomic_directory(out) as temporary:
         parameters = export_model(folder, checkpoint, temporary, getattr(torch, config.dtype))
         if config.to is not None:
-            programs[config.to](temporary)
+            programs[config.to](temporary, config.branch)
     size = sum(file.stat().st_size for file in out.iterdir())
     text = [
         f"exported  {out}: {parameters:,} parameters, {size / 2**20:.1f} MiB",

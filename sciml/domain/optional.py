@@ -208,10 +208,11 @@ class ExportsToPrograms(Protocol):
     """Describes domains whose models other programs can use.
 
     Attributes:
-        programs: by name of a program, what writes its files into the folder of an exported model.
+        programs: by name of a program, what writes its files into the folder of an exported model, as of the data set
+            that is named; None leaves the choice to it.
     """
 
-    programs: Mapping[str, Callable[[Path], None]]
+    programs: Mapping[str, Callable[[Path, str | None], None]]
 
 
 @runtime_checkable

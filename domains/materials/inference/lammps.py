@@ -191,25 +191,31 @@ class _Ghosts(torch.autograd.Function):
         return filled.view_as(grads[0]), None
 
 
-def write_for_lammps(folder: Path) -> None:
+def write_for_lammps(folder: Path, branch: str | None = None) -> None:
     """Writes the file that LAMMPS reads, and an input that shows how, beside an exported model.
 
+    Args:
+        branch: the data set whose head is read; None takes the one with most of the elements.
+
     Raises:
-        ConfigError: the model has no forces, or more than energies to predict.
+        ConfigError: the model has no forces, more than energies to predict, or no such data set.
     """
     kept = [file for file in sorted(folder.iterdir()) if file.suffix in (".json", ".safetensors")]
     files = {file.name: file.read_bytes() for file in kept}
-    model = LammpsModel(files)
+    model = LammpsModel(files, branch)
     targets = tuple(model.predictor.config.targets)
     if targets != (ENERGY,) or not model.predictor.config.has_gradients:
         raise ConfigError(f"LAMMPS wants energies with forces, the model learns {', '.join(targets)}", key="to")
     with (folder / FILE).open("wb") as file:
         pickle.dump(model, file)
-    symbols = " ".join(model.element_types)
-    several = len(model.predictor.schema.branches) > 1
+    schema, statistics = model.predictor.schema, model.predictor.statistics
+    lacking = statistics.lacking(schema.elements, schema.elements, model.predictor.branch)
+    known = zip(schema.elements, schema.symbols, strict=True)
+    symbols = " ".join(symbol for number, symbol in known if number not in lacking)
+    several = len(schema.branches) > 1
     (folder / EXAMPLE).write_text(
         f"# lmp -k on -sf kk -pk kokkos newton on neigh half -in {EXAMPLE}\n"
-        + (f"# energies and forces are those of the data set {model.branch}\n" if several else "")
+        + (f"# energies and forces are those of the data set {model.branch} (export branch=)\n" if several else "")
         + "# types of atoms in alloy.data: their elements stand in pair_coeff, in the order of the types\n"
         "units metal\natom_style atomic\natom_modify map yes\nnewton on\nread_data alloy.data\n"
         f"pair_style mliap unified {FILE} 0\npair_coeff * * {symbols}\n"

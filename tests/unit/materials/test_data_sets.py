@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import ase.io
@@ -14,12 +15,15 @@ import sciml
 from domains.materials.data.schema import MaterialsStatistics
 from domains.materials.data.structure import Structure
 from domains.materials.inference.calculator import OutsideTrainingSet, SciMLCalculator
+from domains.materials.inference.lammps import FILE
 from domains.materials.inference.predict import PredictConfig, predict
 from domains.materials.inference.predictor import Predictor
+from sciml.app.cli import main
 from sciml.core.config import build
 from sciml.run.loaded import load_model
 
 from .alloy_files import alloy, extxyz, relabeled
+from .test_lammps import GhostLoop
 
 ZERO = -7.0
 """eV/atom, by which energies of the second data set lie below EMT's; those of the first are an EAM's."""
@@ -107,3 +111,26 @@ def test_runs_of_before_take_their_references_for_what_data_sets_have():
     assert found.element_counts.tolist() == [[5.0, 0.0], [5.0, 7.0]]
     assert found.shortest.tolist() == [[[2.0, np.inf], [np.inf, np.inf]], [[2.0, 2.0], [2.0, 2.0]]]
     assert found.lacking((28, 29), [28, 29, 29], 0) == [29]
+
+
+def test_lammps_gets_the_head_of_the_data_set_that_is_named(run, alloys, tmp_path):
+    golden = alloys[1]
+    golden.calc = SciMLCalculator(run.path, branch="mine")
+    energies = {}
+    for branch in ("old", "mine"):
+        main("export", [f"run={run.path}", f"out={tmp_path / branch}", "to=lammps", f"branch={branch}"])
+        model = pickle.loads((tmp_path / branch / FILE).read_bytes())
+        structure = Structure.from_atoms(golden)
+        data = GhostLoop(structure, list(model.predictor.schema.elements), 2 * model.rcutfac)
+        model.compute_forces(data)
+        energies[branch] = float(data.energy)
+        text = (tmp_path / branch / "in.lammps").read_text()
+        assert f"those of the data set {branch} " in text
+        assert ("pair_coeff * * Cu Au" if branch == "mine" else "pair_coeff * * Ni Cu") in text
+    assert energies["mine"] == pytest.approx(golden.get_potential_energy(), abs=1e-9)
+    assert abs(energies["old"] - energies["mine"]) > 1  # eV: another zero
+    for keys in (["to=lammps", "branch=hers"], ["branch=mine"]):
+        with pytest.raises(SystemExit) as ended:
+            main("export", [f"run={run.path}", f"out={tmp_path / 'c'}", *keys])
+        assert ended.value.code == 2
+        assert not (tmp_path / "c").exists()
