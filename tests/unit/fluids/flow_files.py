@@ -179,3 +179,22 @@ def vti(path: Path, winds: np.ndarray, encoding: str = "ascii", third: float = 0
         "</ImageData>\n"
     )
     path.write_bytes(head.encode() + appended + b"</VTKFile>")
+
+
+def vti_of_arrays(
+    path: Path, arrays: dict[str, np.ndarray], kind: str, attribute: str = "", low: tuple[int, int, int] = (0, 0, 0)
+) -> None:
+    """Writes arrays (time, y, x, ...) of points or cells whose numbers begin anywhere, in text."""
+    sizes = next(iter(arrays.values())).shape[2::-1]
+    more = kind == "CellData"
+    extent = " ".join(f"{first} {first + size - 1 + more}" for first, size in zip(low, sizes, strict=True))
+    inside = "".join(
+        f'<DataArray type="Float64" Name="{name}" NumberOfComponents="{array.shape[3] if array.ndim == 4 else 1}" '
+        f'format="ascii">{" ".join(map(repr, array.astype(float).ravel().tolist()))}</DataArray>'
+        for name, array in arrays.items()
+    )
+    path.write_text(
+        f'<VTKFile type="ImageData" byte_order="LittleEndian"><ImageData WholeExtent="{extent}" Origin="1 2 0" '
+        f'Spacing="0.25 0.5 0.1"><Piece Extent="{extent}"><{kind}{attribute}>{inside}</{kind}></Piece></ImageData>'
+        "</VTKFile>"
+    )

@@ -190,6 +190,14 @@ class TestCGL:
         with pytest.raises(DataError, match="no variable v"):
             open_sources(str(tmp_path / "a.nc"))
 
+    def test_a_pressure_is_a_variable(self, tmp_path):
+        winds, mask = files.cgl(tmp_path / "a.nc")
+        with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+            file.createVariable("p", "f4", ("tdim", "ydim", "xdim"))[:] = winds[:, 0] * 2
+        source = only(tmp_path / "a.nc")
+        assert source.variables == ("u", "v", "p")
+        np.testing.assert_array_equal(source.read()[:, 2], np.where(mask, 0, 2 * winds[:, 0]))
+
     def test_rows_that_go_down_are_turned_up(self, tmp_path):
         _, mask = files.cgl(tmp_path / "up.nc")
         files.cgl(tmp_path / "down.nc")
@@ -321,6 +329,28 @@ class TestVTI:
             files.vti(tmp_path / f"flow_{number}.vti", winds[number : number + 1], "raw", time=3 + 0.1 * number)
         assert only(tmp_path).times.tolist() == pytest.approx([3, 3.1, 3.2, 3.3])
 
+    @pytest.mark.parametrize("attribute", ["", ' Vectors="vel"'])
+    def test_vorticity_is_no_wind(self, tmp_path, attribute):
+        vorticity, winds = np.zeros((3, 4, 6, 3)), files.values(3, 4, 6, 3)
+        vorticity[..., 2] = files.values(3, 4, 6, seed=1)
+        files.vti_of_arrays(tmp_path / "a.vti", {"vorticity": vorticity, "vel": winds}, "PointData", attribute)
+        source = only(tmp_path / "a.vti")
+        np.testing.assert_array_equal(source.read(slice(None), source.winds), winds[..., :2].transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(source.read(slice(None), ["vorticity_2"])[:, 0], vorticity[..., 2].astype("f4"))
+        assert source.mask is None
+
+    def test_a_flow_that_is_at_rest_is_no_obstacle(self, tmp_path):
+        arrays = {"vel": np.zeros((3, 4, 6, 3)), "p": files.values(3, 4, 6)}
+        files.vti_of_arrays(tmp_path / "a.vti", arrays, "PointData")
+        assert only(tmp_path / "a.vti").mask is None
+
+    @pytest.mark.parametrize(("kind", "first"), [("PointData", (6.0, 3.5)), ("CellData", (6.25, 3.625))])
+    def test_coordinates_of_a_part_of_an_image(self, tmp_path, kind, first):
+        files.vti_of_arrays(tmp_path / "a.vti", {"vel": files.values(3, 4, 6, 3)}, kind, low=(10, 8, 0))
+        source = only(tmp_path / "a.vti")
+        assert (source.z.first, source.x.first) == first  # the origin is 2 along y and 1 along x
+        assert source.shape == (4, 6)
+
     def test_a_plane_along_x_and_z_is_refused(self, tmp_path):
         files.vti(tmp_path / "a.vti", files.values(24, 2, 1, 48), "raw")
         with pytest.raises(DataError, match="one point along y; swap y and z"):
@@ -379,6 +409,21 @@ class TestWell:
         np.testing.assert_array_equal(read[:, 0], fields["velocity"][1, 1:3, ..., 1].swapaxes(1, 2))
         np.testing.assert_array_equal(read[:, 1], fields["density"][1, 1:3].swapaxes(1, 2))
         np.testing.assert_array_equal(read[:, 2], fields["stress"][1, 1:3, ..., 1, 0].swapaxes(1, 2))
+
+    def test_a_group_without_fields_may_name_nothing(self, tmp_path):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            file["t2_fields"].attrs["field_names"] = h5py.Empty("S1")
+        assert open_sources(str(tmp_path / "a.hdf5"))[0].variables == ("density", "velocity_x", "velocity_y")
+
+    def test_a_vector_without_components(self, tmp_path):
+        files.well(tmp_path / "a.hdf5")
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            told = dict(file["t1_fields/velocity"].attrs)
+            del file["t1_fields/velocity"]
+            file["t1_fields"].create_dataset("velocity", data=files.values(2, 3, 10, 6)).attrs.update(told)
+        with pytest.raises(DataError, match=r"velocity has the shape \(2, 3, 10, 6\), \(2, 3, 10, 6, 2\) is needed"):
+            open_sources(str(tmp_path / "a.hdf5"))
 
     def test_typed_boundaries_and_obstacles(self, tmp_path):
         files.well(tmp_path / "a.hdf5", (("x", "open"), ("y", "WALL")), obstacle=True)

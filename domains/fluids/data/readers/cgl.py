@@ -1,4 +1,7 @@
-"""NetCDF of the Computer Graphics Laboratory at ETH Zurich: velocity on (tdim, ydim, xdim), around obstacles."""
+"""NetCDF of the Computer Graphics Laboratory at ETH Zurich: velocity on (tdim, ydim, xdim), around obstacles.
+
+Whatever else lies on these three, as a pressure, is a variable, too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ BOUNDARY = Boundary.of("open", "wall")
 
 
 def is_cgl(dataset: Any) -> bool:
-    return "tdim" in dataset.dimensions or any(name in dataset.variables for name in WINDS)
+    return "tdim" in dataset.dimensions
 
 
 def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
@@ -37,8 +40,10 @@ def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     y, x = (read(file, name).astype(np.float64) for name in DIMS[1:])
     length = str(getattr(opened(file)["xdim"], "units", ""))
     frames = NetCDFFrames(file)
+    others = (name for name, variable in opened(file).variables.items() if variable.dimensions == DIMS)
+    variables = tuple(dict.fromkeys((*WINDS, *others)))
     yield FlowSource(
-        file, WINDS, WINDS, times, Axis.of(x, f"{file}: xdim"), Axis.of(y, f"{file}: ydim"),
+        file, variables, WINDS, times, Axis.of(x, f"{file}: xdim"), Axis.of(y, f"{file}: ydim"),
         boundary or BOUNDARY, frames, obstacles(frames, len(times), WINDS) if len(times) else None,
         units=(length, unit),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from domains.fluids.data.readers.hdf5 import opened as opened_hdf5
 from domains.fluids.data.readers.miniweather import is_miniweather, open_miniweather
 from domains.fluids.data.readers.netcdf import opened as opened_netcdf
 from domains.fluids.data.readers.pdebench import open_pdebench
+from domains.fluids.data.readers.planes import is_plane, open_planes
 from domains.fluids.data.readers.source import FlowSource
 from domains.fluids.data.readers.vti import VTIFile, open_vti
 from domains.fluids.data.readers.well import is_well, open_well
@@ -37,8 +38,8 @@ def open_sources(path: str | Sequence[str], boundary: Boundary | None = None) ->
     """Opens flows of any supported kind; fields are not read.
 
     Args:
-        path: NetCDF of miniWeather, of this project's ensembles or of CGL @ ETHZ, AmiraMesh, VTK's image data, HDF5
-            of The Well or PDEBench; a file, a folder, a pattern, or several of them.
+        path: NetCDF of miniWeather, of this project's ensembles, of CGL @ ETHZ or of fields in a plane, AmiraMesh,
+            VTK's image data, HDF5 of The Well or PDEBench; a file, a folder, a pattern, or several of them.
         boundary: what is at the sides, where the files do not tell or are wrong.
 
     Returns:
@@ -103,11 +104,16 @@ def _opener(file: str) -> Opener:
         known = ", ".join(NETCDF + HDF5 + AMIRA + VTK)
         raise DataError(f"{file}: unknown kind of file; known endings are {known}")
     dataset = opened_netcdf(file)
-    for belongs, opener in ((is_ensemble, open_ensemble), (is_miniweather, open_miniweather), (is_cgl, open_cgl)):
+    known_kinds = (
+        (is_ensemble, open_ensemble), (is_miniweather, open_miniweather), (is_cgl, open_cgl), (is_plane, open_planes),
+    )  # fmt: skip
+    for belongs, opener in known_kinds:
         if belongs(dataset):
             return opener
     found = ", ".join(dataset.variables) or "none at all"
-    raise DataError(f"{file}: no flow is in it; {', '.join(VARIABLES)} or u and v are needed, found {found}")
+    raise DataError(
+        f"{file}: no flow is in it; {', '.join(VARIABLES)} or fields on (time, y, x) are needed, found {found}"
+    )
 
 
 def _check_alike(first: FlowSource, other: FlowSource) -> None:

@@ -22,6 +22,8 @@ from domains.fluids.data.readers.cgl import BOUNDARY, WINDS
 from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
 from sciml.core.errors import DataError
 
+VELOCITIES = ("velocity", "vel", "u", "v", "uv", "wind", "flow")
+"""Names of a vector that is the wind, in small letters; else it is the one that the file calls its vectors."""
 TYPES = {"Float32": "f4", "Float64": "f8", "Int32": "i4", "Int64": "i8", "UInt8": "u1", "Int16": "i2"}
 HEADERS = {"UInt32": "u4", "UInt64": "u8"}
 APPENDED = re.compile(rb"<AppendedData[^>]*>\s*_")
@@ -87,9 +89,41 @@ class VTIFile:
         pieces = self.image.findall("Piece")
         if len(extent) != 6 or len(pieces) != 1:
             raise DataError(f"{self.file}: one piece with a WholeExtent of 6 numbers is needed, found {len(pieces)}")
-        more = 0 if self.image.find("Piece/PointData/DataArray") is None else 1
+        more = int(self.has_points)
         nx, ny, nt = (max(int(high - low) + more, 1) for low, high in zip(extent[::2], extent[1::2], strict=True))
         return nx, ny, nt
+
+    @cached_property
+    def has_points(self) -> bool:
+        """Says whether values are those of points, and not of the cells between them."""
+        return self.image.find("Piece/PointData/DataArray") is not None
+
+    @cached_property
+    def lowest(self) -> tuple[float, ...]:
+        """Returns the coordinates of the first point, or of the middle of the first cell, along all axes.
+
+        Raises:
+            DataError: they are not told by numbers as VTK writes them.
+        """
+        spacing, origin = self.numbers("Spacing", "1 1 1"), self.numbers("Origin", "0 0 0")
+        if len(spacing) != 3 or len(origin) != 3 or min(spacing) <= 0:
+            raise DataError(f"{self.file}: Spacing and Origin must be 3 numbers each, and spacings above 0")
+        within = 0.0 if self.has_points else 0.5  # the origin is that of the point with the number 0
+        numbers = (low + within for low in self.numbers("WholeExtent", "")[::2])
+        return tuple(start + number * step for start, number, step in zip(origin, numbers, spacing, strict=True))
+
+    @cached_property
+    def wind(self) -> str | None:
+        """Returns the name of the vector that is the wind; None where there is none."""
+        vectors = [name for name, array in self.arrays.items() if array.get("NumberOfComponents") in ("2", "3")]
+        for name in vectors:
+            if name.lower() in VELOCITIES:
+                return name
+        for data in self.image.findall("Piece/*[@Vectors]"):
+            if data.get("Vectors") in vectors:
+                return data.get("Vectors")
+        others = [name for name in vectors if "vort" not in name.lower()]
+        return others[0] if others else None
 
     @cached_property
     def time(self) -> float | None:
@@ -196,11 +230,11 @@ def _fields(file: VTIFile, variables: Sequence[str]) -> np.ndarray:
 
 
 def _components(file: VTIFile) -> dict[str, tuple[ElementTree.Element, int]]:
-    """Returns arrays and components by the names of variables; the first vector is the wind."""
+    """Returns arrays and components by the names of variables."""
     found: dict[str, tuple[ElementTree.Element, int]] = {}
     for name, array in file.arrays.items():
         count = int(array.get("NumberOfComponents", "1"))
-        if count in (2, 3) and not set(WINDS) & set(found):
+        if name == file.wind and not set(WINDS) & set(file.arrays) - {name}:
             found |= {wind: (array, number) for number, wind in enumerate(WINDS)}
         elif count == 1:
             found[name] = (array, 0)
@@ -218,9 +252,7 @@ def open_vti(files: Sequence[str], boundary: Boundary | None) -> Iterator[FlowSo
     first = VTIFile.read(files[0])
     variables = tuple(_components(first))
     nx, ny, nt = first.points
-    spacing, origin = first.numbers("Spacing", "1 1 1"), first.numbers("Origin", "0 0 0")
-    if len(spacing) != 3 or len(origin) != 3 or min(spacing) <= 0:
-        raise DataError(f"{first.file}: Spacing and Origin must be 3 numbers each, and spacings above 0")
+    lowest, spacing = first.lowest, first.numbers("Spacing", "1 1 1")
     if nt == 1 and len(files) == 1:
         raise DataError(f"{first.file}: holds one time; name the folder with the files of all times")
     for file in files[1:]:
@@ -229,8 +261,8 @@ def open_vti(files: Sequence[str], boundary: Boundary | None) -> Iterator[FlowSo
             raise DataError(f"{file}: has other points or arrays than {first.file}; they are no flow together")
     if ny == 1 and nx > 1 and nt > 1:
         raise DataError(f"{first.file}: has one point along y; swap y and z, so that the plane lies along x and y")
-    times = _times(files) if nt == 1 else origin[2] + spacing[2] * np.arange(nt)
-    x, y = (Axis(*values) for values in zip(origin[:2], spacing[:2], (nx, ny), strict=True))
+    times = _times(files) if nt == 1 else lowest[2] + spacing[2] * np.arange(nt)
+    x, y = (Axis(*values) for values in zip(lowest[:2], spacing[:2], (nx, ny), strict=True))
     frames = VTIFrames(tuple(files))
     winds = WINDS if set(WINDS) <= set(variables) else None
     mask = obstacles(frames, len(times), WINDS) if winds else None

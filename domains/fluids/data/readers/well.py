@@ -163,7 +163,7 @@ def _fields(file: Any, layout: _Layout) -> dict[str, _Place]:
     """Finds every component of every field, by name."""
     places = {}
     for order, group in enumerate(ORDERS):
-        for key in map(text, file[group].attrs.get("field_names", ()) if group in file else ()):
+        for key in _names(file[group]) if group in file else ():
             if key not in file[group]:
                 raise DataError(f"{layout.name}: {group} names {key}, which is not there")
             field = file[group][key]
@@ -171,7 +171,7 @@ def _fields(file: Any, layout: _Layout) -> dict[str, _Place]:
             place = _varying(field, f"{group}/{key}", layout, along)
             expected = _shape(place, layout)
             parts = field.shape[len(expected) :]
-            if field.shape[: len(expected)] != expected or parts not in ((2,) * order, (2**order,)[: order == 2]):
+            if field.shape[: len(expected)] != expected or parts not in ((2,) * order, (2**order,) * (order > 0)):
                 wanted = (*expected, *(2,) * order)
                 raise DataError(f"{layout.name}: {group}/{key} has the shape {field.shape}, {wanted} is needed")
             for component in itertools.product(range(2), repeat=order):
@@ -188,7 +188,7 @@ def _scalars(file: Any, layout: _Layout) -> dict[str, _Place]:
     """Finds the numbers of a flow, such as a Reynolds number."""
     places = {}
     group = file.get("scalars", {})
-    for key in map(text, group.attrs.get("field_names", ()) if group else ()):
+    for key in _names(group) if group else ():
         if key not in group:
             raise DataError(f"{layout.name}: scalars names {key}, which is not there")
         place = _varying(group[key], f"scalars/{key}", layout, (False, False))
@@ -198,6 +198,12 @@ def _scalars(file: Any, layout: _Layout) -> dict[str, _Place]:
             )
         places[key] = place
     return places
+
+
+def _names(group: Any) -> list[str]:
+    """Returns the names of a group's fields; writers leave an empty attribute where there are none."""
+    names = group.attrs.get("field_names", ())
+    return list(map(text, names)) if np.shape(names) else []
 
 
 def _varying(field: Any, path: str, layout: _Layout, along: tuple[bool, ...]) -> _Place:
