@@ -53,8 +53,9 @@ class FluidsDataConfig:
         variables: those to use; None takes all.
         splits: how trajectories are shared out.
         augment: ``roll`` moves each sample along a periodic x by a random distance, ``roll_mirror`` also mirrors x;
-            flows that are not periodic stay as they are. ``auto`` does both where the files say that they are of
-            miniWeather, whose flows are as likely one way as the other, and nothing elsewhere.
+            flows that are not periodic stay as they are, and those on a plane that turns are not mirrored. ``auto``
+            does both where the files say that they are of miniWeather, whose flows are as likely one way as the other,
+            and nothing elsewhere.
         title: what the data are; shown on pictures.
         preload_gb: data sets up to this size are kept in memory, larger ones read as they are needed.
     """

@@ -76,7 +76,7 @@ class Trajectory:
         )
         grows = [name in MASS and not steady for name, steady in zip(known, self.is_steady, strict=True)]
         return (closed and any(grows)) or any(
-            name.endswith("_x") or bool(np.ptp(values, axis=-1).any()) for name, values in self.source.constants.items()
+            bool(np.ptp(values, axis=-1).any()) for values in self.source.constants.values()
         )
 
     @property

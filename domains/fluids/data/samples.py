@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from domains.fluids.amr.indicator_inputs import WINDS
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
 from domains.fluids.data.boundary import OBSTACLE
 from domains.fluids.data.datasets import Flows, Trajectory
+from domains.fluids.data.mirror import can_be_mirrored, turned_by_mirror
 from domains.fluids.data.schema import DataSet, Scale
 from sciml.core.errors import ConfigError
 from sciml.nn.topology import Side
@@ -165,11 +165,14 @@ class FlowSamples:
 
 
 class Augmentation:
-    """Applies symmetries of flows in x, where they are periodic; others stay as they are."""
+    """Applies symmetries of flows in x, where they are periodic; others stay as they are. What has a constant that a
+    mirror would turn around, such as Coriolis's, is moved and not mirrored.
+    """
 
     def __init__(self, data_set: DataSet, kind: str) -> None:
         self.kind = kind if data_set.boundary.x[0] is Side.PERIODIC else "none"
-        odd = torch.tensor([variable == WINDS["x"] for variable in data_set.variables])
+        self.mirrors = kind == "roll_mirror" and can_be_mirrored(data_set.constants)
+        odd = torch.tensor(turned_by_mirror(data_set.variables))
         self.sign = torch.where(odd, -1.0, 1.0)[:, None, None]
 
     def __call__(self, sample: FlowSample, generator: np.random.Generator) -> FlowSample:
@@ -177,7 +180,7 @@ class Augmentation:
         if self.kind == "none":
             return sample
         shift = int(generator.integers(sample.state.shape[-1]))
-        mirrored = self.kind == "roll_mirror" and bool(generator.integers(2))
+        mirrored = self.mirrors and bool(generator.integers(2))
 
         def moved(
             fields: Shaped[Tensor, "... z x"] | None, sign: Float[Tensor, "variable 1 1"] | float = 1.0

@@ -12,6 +12,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from domains.fluids.data.datasets import Flows, Trajectory
+from domains.fluids.data.mirror import can_be_mirrored
 from domains.fluids.data.schema import DataSet, Scale
 from domains.fluids.propagator.propagator import Propagator
 from sciml.nn.topology import Side
@@ -77,7 +78,7 @@ def fit_propagator(flows: Flows, scale: Scale, strides: Sequence[int], *, mirror
 
     Args:
         strides: frames of the steps that are learned; it makes the step by which all of them are reached.
-        mirrored: whether mirror images along x are as likely.
+        mirrored: whether mirror images along x are as likely, where no constant of the flows says otherwise.
     """
     base, data_set = math.gcd(*strides), flows.data_set
     if not any(len(trajectory) > base for trajectory in flows.trajectories["train"]):
@@ -86,7 +87,7 @@ def fit_propagator(flows: Flows, scale: Scale, strides: Sequence[int], *, mirror
     increment_std = scale.increments_over(torch.tensor([base * data_set.interval]))[0, :, 0, 0]
     held_out = HeldOut(judges, base, increment_std)
     step = Propagator.unfitted(data_set, scale, base * data_set.interval)
-    images = mirrored and data_set.boundary.x[0] is Side.PERIODIC
+    images = mirrored and data_set.boundary.x[0] is Side.PERIODIC and can_be_mirrored(data_set.constants)
     for stage in range(STAGES):
         candidates = _solved(step, flows.trajectories["train"], base, increment_std, mirrored=images)
         before = [step.matrices] if stage else []

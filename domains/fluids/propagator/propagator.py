@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from domains.fluids.amr.indicator_inputs import WINDS, odd_winds
+from domains.fluids.amr.indicator_inputs import WINDS
+from domains.fluids.data.mirror import turned_by_mirror
 from domains.fluids.data.schema import DataSet, Scale
 from domains.fluids.prior_step import PriorStep, Stepped
 from domains.fluids.propagator.carry import carried
@@ -136,7 +137,7 @@ class Propagator:
         """Returns the waves of its grid."""
         rows, columns = self.data_set.shape
         cells = (min(rows, MAX_CELLS[0]), min(columns, MAX_CELLS[1]))
-        return Waves(cells, self.data_set.boundary, tuple(odd_winds(self.data_set.variables)[0]))
+        return Waves(cells, self.data_set.boundary, tuple(turned_by_mirror(self.data_set.variables)))
 
     @property
     def _has_wind(self) -> bool:

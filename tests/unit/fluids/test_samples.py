@@ -13,6 +13,7 @@ from domains.fluids.data.batch import Start, collate
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
 from domains.fluids.data.datasets import describe_flows, open_flows, simulated
+from domains.fluids.data.mirror import can_be_mirrored, turned_by_mirror
 from domains.fluids.data.readers.files import _check_alike
 from domains.fluids.data.readers.source import Axis, FlowSource
 from domains.fluids.data.samples import FlowSamples, augmentation_that_fits
@@ -380,3 +381,31 @@ def test_lead_times_of_data_sets_in_different_units_are_written_without():
     ):
         schema = FluidsSchema(data_sets)
         assert (schema.time_text(40 / 3600), schema.time_unit) == (text, unit)
+
+
+def test_a_mirror_turns_around_what_turns_and_leaves_a_turning_plane_alone():
+    names = ("uwnd", "wwnd", "theta", "vorticity", "field_x", "field_y", "stress_xx", "stress_xy", "vorticity_x", "f")
+    assert turned_by_mirror(names) == [True, False, False, True, True, False, False, True, False, False]
+    # dw/dx - du/dz of the mirrored winds, by differences around a periodic plane
+    u, w = np.random.default_rng(0).normal(size=(2, 5, 8))
+
+    def turning(u, w):
+        return np.roll(w, -1, 1) - np.roll(w, 1, 1) - np.roll(u, -1, 0) + np.roll(u, 1, 0)
+
+    np.testing.assert_allclose(turning(-u[:, ::-1], w[:, ::-1]), -turning(u, w)[:, ::-1])
+    assert can_be_mirrored(["viscosity", "obstacle", "force_y"])
+    assert not any(can_be_mirrored([name]) for name in ("coriolis", "f", "beta", "force_x", "uwnd"))
+
+
+def test_flows_on_a_turning_plane_are_moved_and_not_mirrored(tmp_path):
+    config = SimulateConfig(
+        out=str(tmp_path / "water.nc"), physics="shallow_water", nx=16, nz=8, frames=2, count=1, batch=1
+    )
+    _, flows = opened(str(simulate(config)), splits=FlowSplits(1, 0, 0))
+    samples = FlowSamples(flows, "train", [1], 1, augment="roll_mirror")
+    state = samples.at(samples.starts[0], 1, 1).state
+    images = [state.roll(n, -1) for n in range(16)]
+    drawn = [samples.sample(0, np.random.default_rng(seed)) for seed in range(20)]
+    found = [[n for n, image in enumerate(images) if torch.equal(image, sample.state)] for sample in drawn]
+    assert all(found)
+    assert len({each[0] for each in found}) > 3
