@@ -35,7 +35,7 @@ from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT, check_options
 from domains.climate.model.task import ClimateTask, ClimateTaskConfig
 from domains.climate.simulation.simulate import SimulateConfig, simulate
-from sciml.core.duration import TimeUnit
+from sciml.core.duration import TimeUnit, format_hours
 from sciml.core.errors import ConfigError
 from sciml.domain.forecasting import ForecastRequest, PreparedForecast
 from sciml.domain.optional import DataDefaults, ImportedModel
@@ -158,6 +158,9 @@ class ClimateDomain:
 
     def prepare(self, config: PrepareConfig) -> Path:
         return prepare(config)
+
+    def time_text(self, schema: Mapping[str, Any], hours: float) -> str:
+        return format_hours(hours)
 
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)

@@ -144,6 +144,9 @@ class FluidsDomain:
     def figures(self, result: RunResult) -> Iterator[NamedFigure]:
         return fluids_figures(result)
 
+    def time_text(self, schema: Mapping[str, Any], hours: float) -> str:
+        return FluidsSchema.from_dict(schema).time_text(hours)
+
     def simulate(self, config: SimulateConfig) -> Path:
         return simulate(config)
 
@@ -213,7 +216,7 @@ def _begins(source: FlowSamples, batch: FlowBatch) -> float:
 
 
 def forecast_figures(path: Path, schema: FluidsSchema, source: FlowSamples) -> Iterator[NamedFigure]:
-    """Yields pictures of a written forecast, beside the truth where the flow lasts as long."""
+    """Yields pictures of a written forecast, beside the truth as far as the flow lasts."""
     example = FlowExample.of(schema, read_example(path, source))
     assert example is not None
     return example_figures(example, None, None)

@@ -19,7 +19,6 @@ import torch
 from sciml.app.run_on_model import RunChoice
 from sciml.core.command_line import command
 from sciml.core.config import build, one_of
-from sciml.core.duration import format_hours
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_directory, read_json, write_json, write_text
 from sciml.core.result import CommandResult
@@ -27,7 +26,7 @@ from sciml.domain.loading import load_domain
 from sciml.domain.optional import ExportsToPrograms
 from sciml.domain.protocol import RunResult
 from sciml.report.model_card import ModelCard, model_card
-from sciml.report.scores import Scores, headline, headline_lead_of
+from sciml.report.scores import Scores, headline, headline_lead_of, time_text_of
 from sciml.report.style import label_of
 from sciml.run.compose import Composition
 from sciml.run.folder import RECORD, RunFolder
@@ -125,15 +124,17 @@ def _card_text(folder: RunFolder, config: Mapping[str, Any], parameters: int) ->
     """Returns the model card as Markdown, with the header that the Hub reads."""
     domain = load_domain(config["domain"])
     scores = folder.scores()
+    schema = read_json(folder.path / SCHEMA, dict[str, Any])
     result = RunResult(
         directory=folder.path,
         record={**folder.record, "config": config},
-        schema=read_json(folder.path / SCHEMA, dict[str, Any]),
+        schema=schema,
         scores=scores,
         history=folder.history(),
         example={},
         baselines=domain.baselines,
         headline_lead_h=headline_lead_of(domain),
+        time_text=time_text_of(domain, schema),
     )
     card: ModelCard = model_card(result)
     facts = {**card.facts, "Parameters": f"{parameters:,}"}
@@ -160,13 +161,10 @@ def _score_table(scores: Scores) -> list[str]:
     """Returns the main scores beside the baselines', as Markdown."""
     lines = scores.main_lines
     names = list(dict.fromkeys(name for line in lines for name in line.values))
-    lead = scores.main_lead_time
-    metric = scores.primary_metric.name if scores.primary_metric else "score"
-    what = f"{metric}{f', {format_hours(lead)} ahead' if lead is not None else ''}, on held-out data."
     rows = [[line.variable, *(_number(line.values.get(name)) for name in names), line.unit] for line in lines]
     header = ["variable", *map(label_of, names), "unit"]
     table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    return ["## Scores", "", f"{what} {headline(lines)}", "", *table, ""]
+    return ["## Scores", "", f"On held-out data. {headline(lines, scores.time_text)}", "", *table, ""]
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -111,6 +111,10 @@ class Forecasts(Protocol):
     forecast_suffixes: Sequence[str]
     time_unit: TimeUnit
     headline_lead_h: float | None
+
+    def time_text(self, schema: Mapping[str, Any], hours: float) -> str:
+        """Writes a lead time of data of some schema, in their unit."""
+        ...
 
     def prepare_forecast(self, loaded: LoadedModel, request: ForecastRequest) -> PreparedForecast:
         """Reads the initial conditions; the model, its schema and its statistics come with it."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sciml.core.duration import format_hours
 from sciml.data.source import SampleSource
 from sciml.distributed.world import World
 from sciml.domain.score import Baseline, Score
@@ -220,6 +221,7 @@ class RunResult:
         example: what ``Domain.example`` gave for a test case.
         baselines: of the domain, in the order of tables and legends.
         headline_lead_h: lead time that headlines speak of where it was scored; None takes the longest.
+        time_text: writes a lead time of some hours.
         costs: by predictor, what ``costs.json`` says: ``step_s``, and ``training_s`` where it was trained.
     """
 
@@ -231,6 +233,7 @@ class RunResult:
     example: Mapping[str, np.ndarray]
     baselines: Sequence[Baseline] = ()
     headline_lead_h: float | None = None
+    time_text: Callable[[float], str] = format_hours
     costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 

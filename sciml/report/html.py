@@ -15,7 +15,7 @@ from typing import Any
 
 from sciml.core.command_line import command
 from sciml.core.config import flat
-from sciml.core.duration import as_typed, format_hours
+from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, disk_errors
 from sciml.domain.protocol import NamedFigure, RunResult
@@ -151,9 +151,10 @@ def _score_context(result: RunResult) -> dict[str, Any]:
     scores = Scores.of(result)
     lines = scores.main_lines
     return {
-        "headline": headline(lines),
+        "headline": headline(lines, scores.time_text),
         "metric": scores.primary_metric,
-        "lead": scores.main_lead_time,
+        "leads": {line.lead_time_h for line in lines if line.lead_time_h is not None},
+        "time": scores.time_text,
         "baselines": scores.predictors,
         "lines": lines,
         "chips": [_chip(lines, name) for name in scores.predictors if any(name in line.values for line in lines)],
@@ -200,7 +201,6 @@ def _environment() -> Any:
         gain=_signed_percent,
         unit=pretty_unit,
         label=label_of,
-        hours=format_hours,
         sentence=sentence,
     )
     return environment

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sciml.core.duration import format_hours
 from sciml.domain.protocol import RunResult
 from sciml.report.scores import Scores
 from sciml.report.style import MODEL, label_of
@@ -38,7 +37,7 @@ def model_card(result: RunResult) -> ModelCard:
         "Data path": str((config.get("data") or {}).get("path") or ""),
         "Samples": ", ".join(f"{name} {count:,}" for name, count in (result.record.get("samples") or {}).items()),
         "Predicts": _names([line.variable for line in scores.main_lines]),
-        "Scored lead times": _names([format_hours(hours) for hours in scores.lead_times()]),
+        "Scored lead times": _names([scores.time_text(hours) for hours in scores.lead_times()]),
         **{name: text for name, text in training_facts(result).items() if name in ("Training steps", TIME)},
     }
     return ModelCard({name: text for name, text in facts.items() if text}, _limits(result))
@@ -126,7 +125,7 @@ def _names(names: Sequence[str]) -> str:
 
 def few_samples(count: int | None) -> list[str]:
     """Returns a warning, where scores rest on too few cases to say much."""
-    if count is None or count >= FEW_SAMPLES:
+    if not count or count >= FEW_SAMPLES:
         return []
     return [f"Scored on {count} held-out sample{'s' * (count != 1)} only: far too few to judge a model by."]
 

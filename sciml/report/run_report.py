@@ -17,7 +17,7 @@ from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
-from sciml.report.scores import Scores, headline, headline_lead_of
+from sciml.report.scores import Scores, headline, headline_lead_of, time_text_of
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import SCHEMA, STATISTICS
 from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
@@ -26,12 +26,13 @@ from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
 def report_evaluation(evaluation: Evaluation) -> CommandResult:
     """Draws the report of an evaluation and says in a few lines how good the model is and what can be done with it."""
     run, domain = evaluation.run, evaluation.run.spec.domain
-    folder, scores = run.folder.path, Scores.in_domain(evaluation.scores, domain)
+    folder, schema = run.folder.path, read_json(evaluation.path / SCHEMA, dict[str, Any])
+    scores = Scores.in_domain(evaluation.scores, domain, time_text_of(domain, schema))
     report = draw_report(run.folder, domain, evaluation.path)
     following = _next_commands(domain, folder, scores.main_lead_time)
     lines = [
         *few_samples(len(run.splits.test)),
-        headline(scores.main_lines),
+        headline(scores.main_lines, scores.time_text),
         f"report      {report}",
         f"checkpoint  {evaluation.checkpoint}",
         *(f"{'' if n else 'next':<12}{line}" for n, line in enumerate(following)),
@@ -59,15 +60,17 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
         raise ConfigError(f"{folder.path} is an exported model, whose folder has no report", key="run", hint=hint)
     if not example.exists():
         raise ConfigError(f"{folder.path} was never scored", key="run", hint=command("evaluate", run=folder.path))
+    schema = read_json(path / SCHEMA, dict[str, Any])
     result = RunResult(
         directory=folder.path,
         record=folder.record,
-        schema=read_json(path / SCHEMA, dict[str, Any]),
+        schema=schema,
         scores=read_json(path / "scores.json", list[ScoreRow]),
         history=folder.history(),
         example=read_safetensors(example, "np"),
         baselines=domain.baselines,
         headline_lead_h=headline_lead_of(domain),
+        time_text=time_text_of(domain, schema),
         costs=read_json(path / COSTS, dict[str, dict[str, float]]) if (path / COSTS).exists() else {},
     )
     figures = track(domain.figures(result), "drawing figures")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from sciml.domain.score import Baseline, Metric
 from sciml.report.style import MODEL, label_of
 
 Rows = Sequence[Mapping[str, Any]]
+TimeText = Callable[[float], str]
+"""Writes a lead time of some hours."""
 
 LOG_SCALE_ABOVE = 50.0
 """Ratio of the largest to the smallest score from which a linear scale shows only the largest."""
@@ -71,21 +75,23 @@ class Scores:
     Attributes:
         baselines: of the domain, in the order of tables and legends.
         headline_lead_h: lead time that headlines speak of where it was scored; None takes the longest.
+        time_text: writes a lead time of some hours.
     """
 
     rows: Rows
     baselines: Sequence[Baseline] = ()
     headline_lead_h: float | None = None
+    time_text: TimeText = format_hours
 
     @classmethod
     def of(cls, result: RunResult) -> Scores:
         """Returns the scores of a run."""
-        return cls(result.scores, result.baselines, result.headline_lead_h)
+        return cls(result.scores, result.baselines, result.headline_lead_h, result.time_text)
 
     @classmethod
-    def in_domain(cls, rows: Rows, domain: Domain) -> Scores:
+    def in_domain(cls, rows: Rows, domain: Domain, time_text: TimeText = format_hours) -> Scores:
         """Returns scores of a model of a domain."""
-        return cls(rows, domain.baselines, headline_lead_of(domain))
+        return cls(rows, domain.baselines, headline_lead_of(domain), time_text)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -108,13 +114,16 @@ class Scores:
 
     @property
     def main_lead_time(self) -> float | None:
-        """Returns the lead time of headlines: the domain's where it was scored, else the longest; None without
-        lead times.
+        """Returns the lead time of headlines: the domain's where it was scored, else the longest of those at which most
+        variables were; None without lead times.
         """
-        known = self.lead_times()
+        known = self.lead_times(self.primary_metric) or self.lead_times()
         if not known:
             return None
-        return self.headline_lead_h if self.headline_lead_h in known else known[-1]
+        if self.headline_lead_h in known:
+            return self.headline_lead_h
+        scored = Counter(row.get("lead_time_h") for row in self._primary_rows)
+        return max(known, key=lambda lead: (scored[lead], lead))
 
     @property
     def variables(self) -> list[str]:
@@ -150,13 +159,34 @@ class Scores:
 
     @property
     def main_lines(self) -> list[ScoreLine]:
-        """Returns the lines that headlines use: the primary metric at the main lead time."""
-        return [] if self.primary_metric is None else self.lines(self.primary_metric, self.main_lead_time)
+        """Returns the lines that headlines use: the primary metric at the main lead time. Variables that were scored at
+        others alone, as data sets with frames at other times are, have their longest.
+        """
+        if self.primary_metric is None:
+            return []
+        main, scored = self.main_lead_time, dict[str, list[float | None]]()
+        for row in self._primary_rows:
+            scored.setdefault(row["variable"], []).append(row.get("lead_time_h"))
+        chosen = {
+            name: main if main in leads else max(leads, key=lambda lead: lead or 0.0) for name, leads in scored.items()
+        }
+        found = {lead: self.lines(self.primary_metric, lead) for lead in set(chosen.values())}
+        return [line for name, lead in chosen.items() for line in found[lead] if line.variable == name]
+
+    @property
+    def _primary_rows(self) -> Rows:
+        metric = self.primary_metric
+        return [row for row in self.rows if metric is not None and row["metric"] == metric.name]
 
 
 def headline_lead_of(domain: Domain) -> float | None:
     """Returns the lead time in hours that a domain's headlines use; None takes the longest that was scored."""
     return domain.headline_lead_h if isinstance(domain, Forecasts) else None
+
+
+def time_text_of(domain: Domain, schema: Mapping[str, Any]) -> TimeText:
+    """Returns what writes lead times of data that a schema describes."""
+    return partial(domain.time_text, schema) if isinstance(domain, Forecasts) else format_hours
 
 
 def in_order(predictors: Iterable[str], baselines: Sequence[Baseline]) -> list[str]:
@@ -170,15 +200,21 @@ def format_value(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
-def headline(lines: Sequence[ScoreLine]) -> str:
+def headline(lines: Sequence[ScoreLine], time_text: TimeText = format_hours) -> str:
     """Returns one sentence that says which baselines the model is better or worse than, and on how many variables.
 
     It is computed from the scores alone, and says as plainly where the model loses.
+
+    Args:
+        time_text: writes a lead time of some hours.
     """
     if not lines:
         return "Nothing has been scored yet."
-    lead, label = lines[0].lead_time_h, lines[0].metric.label
-    subject = sentence(label) + ("" if lead is None else f" {format_hours(lead)} ahead")
+    leads, subject = {line.lead_time_h for line in lines}, sentence(lines[0].metric.label)
+    if len(leads) > 1:
+        subject += " at the longest lead time of each variable"
+    elif (lead := lines[0].lead_time_h) is not None:
+        subject += f" {time_text(lead)} ahead"
     names = list(dict.fromkeys(name for line in lines for name in line.values if name != MODEL))
     if not names:
         return f"{subject}: no baseline was scored beside the model."
