@@ -24,5 +24,7 @@ def run(composition: Composition) -> CommandResult | None:
     parallel = build(ParallelConfig, degrees, prefix="parallel")
     world = join(choice.device)
     mesh = Mesh(world, parallel.degrees(world.size))
-    evaluation = score_run(folder, mesh, parallel, checkpoint=str(choice.checkpoint), overrides=overrides)
+    evaluation = score_run(
+        folder, mesh, parallel, checkpoint=str(choice.checkpoint), overrides=overrides, must_score=True
+    )
     return report_evaluation(evaluation) if evaluation is not None else None

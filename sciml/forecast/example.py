@@ -18,7 +18,7 @@ class ForecastExample:
 
     Attributes:
         lead_times: hours, increasing, all above 0.
-        truth: None where it is not known.
+        truth: None where it is not known; not a number at lead times at which it is not known any more.
     """
 
     lead_times: Float[np.ndarray, "lead"]
@@ -32,8 +32,16 @@ class ForecastExample:
         return {name: np.asarray(values[name], np.float64) for name in (*ARRAYS, *more) if name in values}
 
     def nearest_lead(self, hours: float | None) -> int:
-        """Returns the position of the lead time nearest to the wanted one; the last one where none is wanted."""
-        return len(self.lead_times) - 1 if hours is None else int(np.abs(self.lead_times - hours).argmin())
+        """Returns the position of the lead time nearest to the wanted one; where none is wanted, the last one at which
+        the forecast can be compared.
+        """
+        return self.last_compared if hours is None else int(np.abs(self.lead_times - hours).argmin())
+
+    @property
+    def last_compared(self) -> int:
+        """Returns the position of the last lead time whose truth is known; of the last one where none is."""
+        known = np.zeros(len(self.lead_times), bool) if self.truth is None else np.isfinite(self.truth).any((1, 2, 3))
+        return int(np.flatnonzero(known)[-1]) if known.any() else len(self.lead_times) - 1
 
     def leads_up_to(self, last: int) -> list[int]:
         """Returns the first, a middle and the last position, each once."""

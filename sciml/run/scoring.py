@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from torch import nn
 
+from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, check_writable, write_json
 from sciml.core.progress import track
 from sciml.data.loader import evaluation_batches
@@ -54,23 +55,32 @@ def score_run(
     *,
     checkpoint: str = "best",
     overrides: Mapping[str, Any] | None = None,
+    must_score: bool = False,
 ) -> Evaluation | None:
     """Scores a run's model on its test split, beside the baselines, and writes the scores.
 
     Args:
         overrides: values of the run's configuration to change, by dotted key; the scores then go to a folder of their
             own, within the run's.
+        must_score: whether a test split without samples is refused; trainings may have none.
 
     Returns:
         The evaluation; None on other ranks than the first.
 
     Raises:
         UnwritableError: where the run's folder cannot be written, before anything is scored.
+        ConfigError: where there is nothing to score and must be.
     """
     if mesh.is_main:
         check_writable(folder.results)
     run = load_run(folder, checkpoint=checkpoint, mesh=mesh, parallel=parallel, overrides=overrides)
     spec = run.spec
+    if must_score and not len(run.splits.test):
+        raise ConfigError(
+            "the test split has no sample to score",
+            key="data.splits",
+            hint="hold some data out for it, or name other data, e.g. data.path=FILE",
+        )
     # Reference models are scored on what the run is scored on; their models are their own.
     conditions = {key: v for key, v in (overrides or {}).items() if key.partition(".")[0] in ("data", "task")}
 

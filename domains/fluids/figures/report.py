@@ -108,7 +108,8 @@ def example_figures(example: FlowExample, mesh: MeshLines | None, lead_hours: fl
             "animation",
             "The forecast in motion",
             "The same flow from its initial state to the last lead time, variable by variable"
-            + (": truth, forecast, and the error of the forecast." if has_truth else ".")
+            + (": truth, forecast, and the error of the forecast" if has_truth else "")
+            + ("." if example.last_compared == len(example.lead_times) - 1 else ", gray once the flow has ended.")
             + lines,
             partial(draw_animation, example, mesh),
         )

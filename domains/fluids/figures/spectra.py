@@ -61,7 +61,7 @@ def draw_plane_spectra(example: FlowExample, mesh: MeshLines | None, path: Path)
 
     Where the model has a mesh, the wavenumbers of one cycle per patch are marked: there its patch edges are seen.
     """
-    leads = example.leads_up_to(len(example.lead_times) - 1)
+    leads = example.leads_up_to(example.last_compared)
     unit, meters = length_unit(example.data_set)
     runs = {"forecast": example.forecast, "truth": example.truth}
     panels = {}

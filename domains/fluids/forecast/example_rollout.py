@@ -29,7 +29,7 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
     if not source.starts:
         return {}  # nothing is tested
     start = source.starts[0]
-    sample = source.at(start, source.strides[0], _steps_to_the_end(source, start))
+    sample = source.at(start, source.strides[0], _steps_to_the_end(source, start, source.strides[0]))
     batch = collate([sample]).to(task.device)
     name = start.data_set
     leads, states, refined = [], [], []
@@ -55,10 +55,11 @@ def forecast_example(task: FluidsTask, model: nn.Module, source: FlowSamples) ->
 
 
 def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
-    """Returns a written forecast (the mean of its members), with the truth where the flow lasts as long.
+    """Returns a written forecast (the mean of its members), with the truth as far as the flow lasts.
 
     Returns:
-        What :func:`forecast_example` does, but for the refined patches; of many lead times every so many, so that a
+        What :func:`forecast_example` does, but for the refined patches, and the truth is not a number at lead times
+        behind the end of the flow; of many lead times every so many, so that a
         long forecast takes no more memory than a short one.
     """
     with netCDF4.Dataset(path) as file:
@@ -69,8 +70,13 @@ def read_example(path: Path, source: FlowSamples) -> dict[str, np.ndarray]:
     times = members[0].times[every] - members[0].times[0]
     interval = source.flows[start.data_set].data_set.interval
     stride = round(float(times[1]) / interval)
-    sample = source.at(start, stride, len(states) - 1)
-    truth = {} if sample.targets is None else {"truth": sample.targets.numpy()}
+    known = min(len(states) - 1, _steps_to_the_end(source, start, stride))
+    sample = source.at(start, stride, known)
+    truth = {}
+    if known:
+        assert sample.targets is not None
+        truth["truth"] = np.full_like(states[1:], np.nan)
+        truth["truth"][:known] = sample.targets.numpy()
     arrays = {
         **_data_set_number(source, start.data_set),
         "lead_times": times[1:],
@@ -94,5 +100,5 @@ def _surroundings(sample: FlowSample) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _steps_to_the_end(source: FlowSamples, start: Start) -> int:
-    return (len(source.trajectory(start)) - 1 - start.frame) // source.strides[0]
+def _steps_to_the_end(source: FlowSamples, start: Start, stride: int) -> int:
+    return (len(source.trajectory(start)) - 1 - start.frame) // stride

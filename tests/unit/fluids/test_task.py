@@ -10,8 +10,13 @@ import torch
 from torch import nn
 
 from domains.fluids.data.batch import FlowBatch, FlowSample, Start, collate
+from domains.fluids.data.data_config import FlowSplits, FluidsDataConfig
+from domains.fluids.data.datasets import open_flows
 from domains.fluids.data.readers import open_sources
+from domains.fluids.data.samples import FlowSamples
 from domains.fluids.data.schema import DataSet, FluidsSchema, FluidsStatistics, Scale
+from domains.fluids.forecast.example import FlowExample
+from domains.fluids.forecast.example_rollout import read_example
 from domains.fluids.forecast.forecast_file import ForecastFile
 from domains.fluids.forecast.metrics import CONSERVATION_ERROR, VRMSE, FluidsMetrics
 from domains.fluids.forecast.task import FluidsTask
@@ -24,6 +29,7 @@ from sciml.core.errors import ConfigError
 from sciml.domain.protocol import Prediction
 from sciml.forecast.rollout import rollout
 
+from . import flow_files
 from .flows import CHANNELS
 from .flows import model as small_model
 
@@ -394,3 +400,20 @@ def test_a_forecast_file_has_the_places_and_times_of_its_flow(tmp_path):
     assert source.times.tolist() == pytest.approx([3e-6, 3.2e-6], rel=1e-9)
     assert (source.z.first, source.x.first, source.dx) == pytest.approx((-1.65, -0.5, 1))
     assert np.array_equal(source.mask, ~batch.parts["flow"].fluid[0, 0].numpy())
+
+
+@pytest.mark.parametrize(("leads", "known"), [(2, 2), (6, 3)])
+def test_a_forecast_beyond_the_end_of_its_flow_keeps_the_truth_that_there_is(tmp_path, leads, known):
+    truth = flow_files.miniweather(tmp_path / "flow.nc", times=tuple(10.0 * n for n in range(4)))
+    splits = FlowSplits(train=0, valid=0, test=1)
+    schema, flows = open_flows(FluidsDataConfig(path=str(tmp_path / "flow.nc"), splits=splits))
+    source = FlowSamples(flows, "test", [1], 0)
+    batch = collate([source.at(source.starts[0], 1, 0)])
+    file = ForecastFile(tmp_path / "forecast.nc", schema, batch)
+    for lead in range(leads):
+        file.append((lead + 1) * 10 / 3600, Prediction({"flow": batch.parts["flow"].state + lead}))
+    file.close()
+    example = FlowExample.of(schema, read_example(tmp_path / "forecast.nc", source))
+    np.testing.assert_array_equal(example.truth[:known], truth[1 : known + 1])
+    assert np.isnan(example.truth[known:]).all()
+    assert (len(example.forecast), example.last_compared, example.nearest_lead(None)) == (leads, known - 1, known - 1)
