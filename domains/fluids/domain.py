@@ -272,7 +272,8 @@ def check_as_trained(fitted: FittedData, found: FluidsSchema) -> None:
                 )
         if abs(data_set.interval - known_set.interval) > 1e-3 * known_set.interval:
             raise ConfigError(
-                f"the data have frames {data_set.interval:g} s apart, the training had {known_set.interval:g} s",
+                f"the data have frames {data_set.interval:g} {data_set.units[1]}".rstrip()
+                + f" apart, the training had {known_set.interval:g} {known_set.units[1]}".rstrip(),
                 key="data.path",
                 hint="write frames as often as the training data have them",
             )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sciml.app.run_on_model import RunChoice
 from sciml.core.config import build
-from sciml.core.duration import format_hours, parse_hours
+from sciml.core.duration import parse_hours
 from sciml.core.files import disk_errors
 from sciml.core.outputs import new_output
 from sciml.core.result import CommandResult
@@ -17,6 +18,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.distributed.world import pick_device
 from sciml.domain.forecasting import ForecastRequest, Forecasts
 from sciml.domain.loading import load_domain
+from sciml.report.scores import TimeText, time_text_of
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
 from sciml.run.forecast import Forecast, forecasting_domain, usual_lead_hours
@@ -68,7 +70,7 @@ def run(composition: Composition) -> CommandResult:
         new_output(config.out, folder.results / "forecasts", "forecast", domain.forecast_suffixes) as output,
         disk_errors(output.path),
     ):
-        leads = forecast.write(output.temporary, _say)
+        leads = forecast.write(output.temporary, partial(_say, time_text_of(domain, loaded.fitted.schema.to_dict())))
     path = output.path
     figures = forecast.prepared.figures(path)
     pictures = [figure.render(path.with_name(f"{path.stem}_{figure.name}")) for figure in figures]
@@ -80,5 +82,5 @@ def run(composition: Composition) -> CommandResult:
     return CommandResult(document, "\n".join(lines))
 
 
-def _say(lead: float) -> None:
-    print(f"lead {format_hours(lead)} written", file=sys.stderr, flush=True)
+def _say(time_text: TimeText, lead: float) -> None:
+    print(f"lead {time_text(lead)} written", file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,16 +113,13 @@ class Scores:
 
     @property
     def main_lead_time(self) -> float | None:
-        """Returns the lead time of headlines: the domain's where it was scored, else the longest of those at which most
-        variables were; None without lead times.
+        """Returns the lead time of headlines: the domain's where it was scored, else the longest; None without
+        lead times.
         """
-        known = self.lead_times(self.primary_metric) or self.lead_times()
+        known = self.lead_times()
         if not known:
             return None
-        if self.headline_lead_h in known:
-            return self.headline_lead_h
-        scored = Counter(row.get("lead_time_h") for row in self._primary_rows)
-        return max(known, key=lambda lead: (scored[lead], lead))
+        return self.headline_lead_h if self.headline_lead_h in known else known[-1]
 
     @property
     def variables(self) -> list[str]:
@@ -159,13 +155,13 @@ class Scores:
 
     @property
     def main_lines(self) -> list[ScoreLine]:
-        """Returns the lines that headlines use: the primary metric at the main lead time. Variables that were scored at
-        others alone, as data sets with frames at other times are, have their longest.
+        """Returns the lines that headlines use: the primary metric at the main lead time. Variables that were not
+        scored there, as those of data sets with frames at other times, are judged at their own longest.
         """
         if self.primary_metric is None:
             return []
         main, scored = self.main_lead_time, dict[str, list[float | None]]()
-        for row in self._primary_rows:
+        for row in (row for row in self.rows if row["metric"] == self.primary_metric.name):
             scored.setdefault(row["variable"], []).append(row.get("lead_time_h"))
         chosen = {
             name: main if main in leads else max(leads, key=lambda lead: lead or 0.0) for name, leads in scored.items()
@@ -173,18 +169,13 @@ class Scores:
         found = {lead: self.lines(self.primary_metric, lead) for lead in set(chosen.values())}
         return [line for name, lead in chosen.items() for line in found[lead] if line.variable == name]
 
-    @property
-    def _primary_rows(self) -> Rows:
-        metric = self.primary_metric
-        return [row for row in self.rows if metric is not None and row["metric"] == metric.name]
-
 
 def headline_lead_of(domain: Domain) -> float | None:
     """Returns the lead time in hours that a domain's headlines use; None takes the longest that was scored."""
     return domain.headline_lead_h if isinstance(domain, Forecasts) else None
 
 
-def time_text_of(domain: Domain, schema: Mapping[str, Any]) -> TimeText:
+def time_text_of(domain: Domain | Forecasts, schema: Mapping[str, Any]) -> TimeText:
     """Returns what writes lead times of data that a schema describes."""
     return partial(domain.time_text, schema) if isinstance(domain, Forecasts) else format_hours
 

@@ -163,9 +163,10 @@ def _describe(
         intervals = [source.interval for source in sources]
     for source, interval in zip(sources, intervals, strict=True):
         if abs(interval - intervals[0]) > 1e-3 * intervals[0]:
+            every = [f"{one:g} {unit.units[1]}".rstrip() for one, unit in ((intervals[0], first), (interval, source))]
             raise DataError(
-                f"{first.name} has a frame every {intervals[0]:g} s and {source.name} every {interval:g} s; name them "
-                "as two data sets, data.path={one: ..., other: ...}"
+                f"{first.name} has a frame every {every[0]} and {source.name} every {every[1]}; name them as two data "
+                "sets, data.path={one: ..., other: ...}"
             )
     names = first.variables
     known = canonical(names, first.winds)
