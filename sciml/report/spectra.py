@@ -74,6 +74,8 @@ def power_in_words(panels: Sequence[SpectrumPanel]) -> str:
 
 BANDS = (0.25, 0.5, 1.0)
 """Ends of the bands of waves, as shares of the largest wavenumber."""
+FEW_DECADES = 300
+"""Largest over smallest wavenumber up to which some numbers stand between powers of ten."""
 NEAR = (0.9, 1.1)
 """Shares of the truth's power that count as the truth's."""
 
@@ -106,6 +108,7 @@ def draw_spectra(
         figure = new_figure(max(3.6 * len(panels) + 0.4, 6.4), 4.2)
         for axes, (name, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             _draw_lines(axes, panel.spectra)
+            _number_wavenumbers(axes)
             decorate(axes)
             axes.set_title(name)
             axes.set_xlabel(wavenumber_label)
@@ -115,6 +118,16 @@ def draw_spectra(
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels) if len(labels) <= 4 else 3)
         add_titles(figure, source=source)
         return save_png(figure, path)
+
+
+def _number_wavenumbers(axes: Axes) -> None:
+    """Writes few plain numbers below: within a decade or two matplotlib's own run into one another."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW_DECADES * low else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_lines(axes: Axes, spectra: Sequence[Spectrum]) -> None:

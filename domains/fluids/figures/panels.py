@@ -1,4 +1,4 @@
-"""Fields of a flow in their true proportions, with the model's mesh over them."""
+"""Fields of a flow in their true proportions, as far as a page allows, with the model's mesh over them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ OBSTACLE_COLOR = "#aab2ba"
 MOST_VARIABLES = 4
 WIDE_ABOVE = 2.6
 """Width over height from which panels are put one below the other."""
+TALLEST, FLATTEST = 1 / 8, 16.0
+"""Least and largest width over height that are drawn; what is narrower or flatter is stretched to them."""
 LINE_POINTS = 0.6
 LINE_SHARE = 0.1
 """Largest width of lines over that of their patches: many small patches would hide what they lie on."""
@@ -59,12 +61,13 @@ class FieldPanel:
         self.image = axes.imshow(
             np.zeros((rows, columns)), origin="lower", extent=(left, right, bottom, top), cmap=shading.cmap,
             vmin=shading.low, vmax=shading.high, interpolation="nearest" if example.fluid is not None else "bilinear",
+            aspect=_true_aspect(example.data_set) / aspect(example.data_set),
         )  # fmt: skip
         axes.set_facecolor(OBSTACLE_COLOR)
         axes.grid(visible=False)
         axes.spines[:].set(visible=True, color=MUTED, linewidth=0.6)
         axes.locator_params("x", nbins=min(5, int(2 * width) + 1))
-        axes.locator_params("y", nbins=5)
+        axes.locator_params("y", nbins=min(5, max(1, int(8 * width / aspect(example.data_set)))))
         axes.tick_params(length=2.5, width=0.6)
         for level, size in enumerate(mesh.patch_sizes if mesh is not None else ()):
             points = min(LINE_POINTS * 0.75**level, LINE_SHARE * 72 * width * size / columns)
@@ -98,7 +101,11 @@ def length_unit(data_set: DataSet) -> tuple[str, float]:
 
 
 def aspect(data_set: DataSet) -> float:
-    """Returns the width over height."""
+    """Returns the width over height in pictures: the domain's own, unless nothing could be seen so."""
+    return min(max(_true_aspect(data_set), TALLEST), FLATTEST)
+
+
+def _true_aspect(data_set: DataSet) -> float:
     rows, columns = data_set.shape
     return columns * data_set.dx / (rows * data_set.dz)
 

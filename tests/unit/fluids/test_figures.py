@@ -193,6 +193,22 @@ class TestConservation:
         assert 0.01 < found["energy"][1] < 1.01**1.41 - 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "ratio", "stretched"), [((2, 200), 16, 6.25), ((200, 2), 1 / 8, 0.08), ((16, 60), 3.75, 1)]
+)
+def test_domains_too_narrow_to_be_seen_are_stretched(shape, ratio, stretched):
+    from sciml.report.style import new_figure
+
+    data_set = replace(CHANNEL, constants=(), shape=shape, dx=1.0, dz=1.0)
+    assert panels.aspect(data_set) == pytest.approx(ratio)
+    example = FlowExample.of(schema_of(data_set), example_of(data_set))
+    axes = new_figure(3.0, 3.0).subplots()
+    panels.FieldPanel(axes, example, Shading("gray", 0.0, 1.0), 3.0)
+    assert axes.get_aspect() == pytest.approx(stretched)
+    width, height = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
+    assert width / (height * axes.get_aspect()) == pytest.approx(ratio)
+
+
 class TestFieldPanel:
     def test_z_goes_up_obstacles_are_gray_and_proportions_true(self, tmp_path):
         from sciml.report.style import new_figure, save_png
