@@ -6,18 +6,20 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt
 
 from sciml.app.plan import facts_of
 from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.core.files import read_json, write_json
 from sciml.core.result import CommandResult, Output
+from sciml.core.study_folder import alone, check_settings, is_begun, keep_settings
 from sciml.core.types import Positive
 from sciml.distributed.world import World, join
 from sciml.models.widths import widened
@@ -47,7 +49,7 @@ class ScalingConfig:
     cluster: ClusterConfig
     sizes: tuple[Positive[float], ...]
     budgets: tuple[Positive[float], ...]
-    check: Positive[float] | None = 2.0
+    check: Annotated[float, Gt(1)] | None = 2.0
     target: Positive[float] = 1e15
     out: str | None = None
     output: Output = "text"
@@ -117,7 +119,8 @@ class Member:
             if world.is_main:
                 samples = float(steps * self.spec.trainer.global_batch_size)
                 write_json(done, asdict(Point(self.parameters, samples, samples * self.sample_flops, loss)))
-        point: Point = world.share(build(Point, read_json(done, dict[str, float])) if world.is_main else None)
+        advice = "remove it, and it is made anew"
+        point: Point = world.share(read_json(done, Point, advice=advice) if world.is_main else None)
         return point
 
     def _spec_of(self, steps: int) -> RunSpec:
@@ -144,25 +147,55 @@ def run(composition: Composition) -> CommandResult | None:
     folder = Path(config.out) if config.out else _folder_of(values, spec)
     families = {OWN: spec, **{model.name: model.spec for model in build_reference_models(spec) if model.name != OWN}}
     say(world, f"{len(families)} families of {len(config.sizes)} sizes for {len(config.budgets)} budgets -> {folder}")
-    members = {name: [Member.of(name, one, f, config.cluster) for f in config.sizes] for name, one in families.items()}
-    for member, flops in product(chain.from_iterable(members.values()), config.budgets):
-        member.steps(flops)
-    try:
-        studies = {name: _study(sizes, config, folder, world) for name, sizes in members.items()}
-    except StoppedError:
-        text = f"stopped; the same command goes on in {folder}"
-        return CommandResult({"folder": str(folder), "finished": False}, text) if world.is_main else None
-    return _result(studies, config.target, folder) if world.is_main else None
+    members = {name: _members(name, one, config, world) for name, one in families.items()}
+    with alone(folder, "out") if world.is_main else nullcontext():
+        if world.is_main:
+            _keep_or_check(folder, _settings(values))
+        try:
+            studies = {name: _study(sizes, config, folder, world) for name, sizes in members.items()}
+        except StoppedError:
+            text = f"stopped; the same command goes on in {folder}"
+            return CommandResult({"folder": str(folder), "finished": False}, text) if world.is_main else None
+        return _result(studies, config.target, folder) if world.is_main else None
 
 
 class StoppedError(Exception):
     """Says that a signal ended a training early."""
 
 
+def _members(family: str, spec: RunSpec, config: ScalingConfig, world: World) -> list[Member]:
+    """Returns the sizes of a family; factors that are rounded to the same widths make one.
+
+    Raises:
+        ConfigError: where sizes or budgets make too few different trainings for a law.
+    """
+    found: dict[int, Member] = {}
+    for factor in config.sizes:
+        member = Member.of(family, spec, factor, config.cluster)
+        same = found.setdefault(member.parameters, member)
+        if same is not member:
+            say(world, f"sizes {same.factor:g} and {factor:g} of {family} have the same widths and count once")
+    if len(found) < LEAST:
+        raise ConfigError(
+            f"make only {len(found)} different sizes of {family}, whose widths are rounded, and {LEAST} are needed",
+            key="sizes",
+            hint="use factors farther apart, e.g. sizes=[0.5,1,2]",
+        )
+    for member in found.values():
+        if len({member.steps(flops) for flops in config.budgets}) < LEAST:
+            raise ConfigError(
+                f"are fewer than {LEAST} different numbers of steps of {family} with {member.parameters:,} parameters",
+                key="budgets",
+                hint="use numbers farther apart, each e.g. twice the one before",
+            )
+    return list(found.values())
+
+
 def _study(sizes: Sequence[Member], config: ScalingConfig, folder: Path, world: World) -> ScalingStudy:
     """Trains a family's members for all budgets, smallest first, fits the law, and trains what checks it."""
     points = [member.train(flops, folder, world) for flops in sorted(config.budgets) for member in sizes]
-    study = ScalingStudy.fit(points)
+    say(world, f"fitting the law of {sizes[0].family}")
+    study = ScalingStudy.fit(list(dict.fromkeys(points)))
     if config.check is None:
         return study
     flops = config.check * max(config.budgets)
@@ -187,7 +220,13 @@ def _trained_loss(spec: RunSpec, place: Path, world: World) -> float:
     if not session.fit():
         raise StoppedError
     rows = [row for row in session.folder.history() if row["split"] == "valid"] if world.is_main else []
-    loss: float = world.share(rows[-1]["loss"] if rows else None)
+    loss: float | None = world.share(rows[-1]["loss"] if rows else None)
+    if loss is None:
+        raise ConfigError(
+            "has no validation samples, to whose losses a law could be fitted",
+            key="data.splits",
+            hint="e.g. {train: 0.8, valid: 0.1, test: 0.1}",
+        )
     return loss
 
 
@@ -200,8 +239,21 @@ def _factor_of(members: Sequence[Member], parameters: float) -> float:
     return min(max(wanted, min(known)), BEYOND * max(known))
 
 
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns everything in a configuration that decides what a training comes to."""
+    return {name: value for name, value in values.items() if name not in FREE}
+
+
+def _keep_or_check(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Begins a study, or sees that its trainings are those of this configuration."""
+    if is_begun(folder, "out"):
+        check_settings(folder, settings, "out")
+    else:
+        keep_settings(folder, settings)
+
+
 def _folder_of(values: Mapping[str, Any], spec: RunSpec) -> Path:
     """Returns the folder of a configuration's study: the same for the same command."""
-    text = json.dumps({n: v for n, v in values.items() if n not in FREE}, sort_keys=True, default=str)
+    text = json.dumps(_settings(values), sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Path(str(values["runs_dir"])) / "scaling" / f"{spec.domain.name}-{digest}"

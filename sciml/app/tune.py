@@ -23,6 +23,7 @@ from sciml.core.errors import ConfigError
 from sciml.core.files import write_json
 from sciml.core.installation import training
 from sciml.core.result import CommandResult, Output
+from sciml.core.study_folder import alone
 from sciml.core.types import AtLeastOne, FractionBelowOne, Positive, PositiveFraction
 from sciml.distributed.launcher import launched
 from sciml.distributed.world import pick_device
@@ -38,7 +39,7 @@ from sciml.training.config import Precision
 from sciml.training.engine_config import EngineName
 from sciml.tuning.sampler import SAMPLERS, build_sampler, check_sampler, importance
 from sciml.tuning.space import Choice, Choices, overrides
-from sciml.tuning.study import Measure, TuningStudy, alone, open_folder
+from sciml.tuning.study import Measure, TuningStudy, open_folder
 from sciml.tuning.trial import Result, Trial
 
 LEAST_STEPS = 5
@@ -99,7 +100,7 @@ def run(composition: Composition) -> CommandResult:
     def measure(chosen: Choice, number: int) -> Result:
         return trial.run(words(chosen), folder / "trials" / f"{number:04d}")
 
-    with alone(folder), _terminated_as_interrupted():
+    with alone(folder, "study"), _terminated_as_interrupted():
         open_folder(folder, _settings(values), lambda: choices_of(config, experiment, composition.overrides))
         return tune(folder, config, experiment.seed, measure, lambda chosen: _command(config.devices, words(chosen)))
 

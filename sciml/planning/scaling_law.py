@@ -64,13 +64,17 @@ class ScalingLaw:
         # Around their means the exponents and the factors hardly depend on each other.
         size, sample = sizes - sizes.mean(), samples - samples.mean()
 
-        def predicted(x: Float[np.ndarray, "5"]) -> Float[np.ndarray, "point"]:
-            terms = [np.full_like(size, x[0]), x[1] - np.exp(x[2]) * size, x[3] - np.exp(x[4]) * sample]
-            return np.logaddexp.reduce(terms, axis=0)
-
-        def misfit(x: Float[np.ndarray, "5"]) -> float:
-            residual = np.abs(predicted(x) - losses)
-            return float(np.where(residual < HUBER, residual**2 / 2, HUBER * (residual - HUBER / 2)).sum() / HUBER)
+        def misfit(x: Float[np.ndarray, "5"]) -> tuple[float, Float[np.ndarray, "5"]]:
+            """Returns the misfit and its derivatives."""
+            alpha, beta = np.exp(x[2]), np.exp(x[4])
+            terms = np.array([np.full_like(size, x[0]), x[1] - alpha * size, x[3] - beta * sample])
+            predicted = np.logaddexp.reduce(terms, axis=0)
+            residual = predicted - losses
+            far = np.abs(residual)
+            values = np.where(far < HUBER, residual**2 / (2 * HUBER), far - HUBER / 2)
+            floor, a, b = np.exp(terms - predicted) * np.clip(residual / HUBER, -1, 1)
+            slopes = [floor, a, -a * alpha * size, b, -b * beta * sample]
+            return float(values.sum()), np.array([slope.sum() for slope in slopes])
 
         least = losses.min()
         starts = (
@@ -78,7 +82,8 @@ class ScalingLaw:
             for share, alpha, beta in _STARTS
         )
         bounds = [(least - 8, least), (least - 12, least + 2), (-5, 1), (least - 12, least + 2), (-5, 1)]
-        best = min((minimize(misfit, start, method="L-BFGS-B", bounds=bounds) for start in starts), key=lambda f: f.fun)
+        fits = (minimize(misfit, start, jac=True, method="L-BFGS-B", bounds=bounds) for start in starts)
+        best = min(fits, key=lambda fit: fit.fun)
         floor, a, alpha, b, beta = best.x
         alpha, beta = np.exp(alpha), np.exp(beta)
         a, b = np.exp(a + alpha * sizes.mean()), np.exp(b + beta * samples.mean())

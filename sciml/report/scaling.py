@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sciml.planning.scaling_law import CONFIDENCE, ScalingStudy, crossing
+from sciml.planning.scaling_law import CONFIDENCE, Point, ScalingStudy, crossing
 from sciml.report.style import MODEL_COLOR, MUTED, UNDECLARED_COLORS, label_of, new_figure, save_png, suite_style
 from sciml.report.tables import Column, render, table, with_prefix
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Studies = Mapping[str, ScalingStudy]
 COLORS = (MODEL_COLOR, *UNDECLARED_COLORS[::-1])
 MARKERS = ("o", "s", "^", "D", "v")
+SAME_BUDGET = 1.06
+"""Ratio of operations up to which trainings are of one budget: of 20 steps, the fewest, half a one is a fortieth."""
 STEPS = 200
 """Budgets along a curve."""
 
@@ -115,13 +117,8 @@ def _draw_sizes(axes: Axes, study: ScalingStudy) -> None:
     """Draws the trainings of each budget over their sizes, with the law's curve and its lowest point."""
     from matplotlib import colormaps
 
-    budgets = sorted({float(f"{point.flops:.1e}") for point in study.points})
-    groups: list[list[int]] = [[] for _ in budgets]
-    for n, point in enumerate(study.points):
-        groups[int(np.argmin([abs(np.log(point.flops / budget)) for budget in budgets]))].append(n)
-    groups = [group for group in groups if group]
-    for shade, group in zip(np.linspace(0.85, 0.25, len(groups)), groups, strict=True):
-        points = [study.points[n] for n in group]
+    groups = of_budgets(study.points)
+    for shade, points in zip(np.linspace(0.85, 0.25, len(groups)), groups, strict=True):
         flops = float(np.exp(np.mean([np.log(point.flops) for point in points])))
         color = colormaps["viridis"](shade)
         sizes = np.geomspace(min(p.parameters for p in points) / 1.3, max(p.parameters for p in points) * 1.3, STEPS)
@@ -131,6 +128,16 @@ def _draw_sizes(axes: Axes, study: ScalingStudy) -> None:
     _scale(axes)
     axes.set_xlabel("parameters")
     axes.legend(title="operations of training")
+
+
+def of_budgets(points: Sequence[Point]) -> list[list[Point]]:
+    """Returns the trainings of each budget, smallest first; whole numbers of steps come to somewhat more or less."""
+    groups: list[list[Point]] = []
+    for point in sorted(points, key=lambda point: point.flops):
+        if not groups or point.flops > SAME_BUDGET * groups[-1][-1].flops:
+            groups.append([])
+        groups[-1].append(point)
+    return groups
 
 
 def _scale(axes: Axes) -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from typing_extensions import TypedDict
 
-from sciml.core.config import flat
-from sciml.core.errors import ConfigError
-from sciml.core.files import make_folder, read_json, write_json
-from sciml.core.lock import exclusive
-from sciml.core.provenance import provenance
+from sciml.core.study_folder import check_settings, is_begun, keep_settings
 from sciml.tuning.sampler import FeasibleSampler, distributions, ended, quiet, tried
 from sciml.tuning.space import Choice, Choices
 from sciml.tuning.trial import FAILED, MEASURED, Result
 
-SETTINGS, CHOICES, JOURNAL = "settings.json", "choices.json", "journal.log"
+CHOICES, JOURNAL = "choices.json", "journal.log"
 Measure = Callable[[Choice, int], Result]
 """Runs a strategy as the trial of a number."""
 
@@ -87,12 +80,8 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
     return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
 
 
-class _Settings(TypedDict):
-    config: dict[str, Any]
-
-
 def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[], Choices]) -> None:
-    """Makes a study's folder, or sees that the one that is there is of the same configuration.
+    """Begins a study in a folder, or sees that the one that is there is of the same configuration.
 
     Args:
         settings: all that decides what a trial measures; JSON.
@@ -101,43 +90,10 @@ def open_folder(folder: Path, settings: Mapping[str, Any], choices: Callable[[],
     Raises:
         ConfigError: naming the first key that differs.
     """
-    normalized = json.loads(json.dumps(settings, default=str))
-    if not (folder / CHOICES).exists():
-        if folder.exists() and any(path.name != SETTINGS for path in folder.iterdir()):
-            raise ConfigError(f"{folder} is there and holds no study", key="study", hint="name another folder")
-        found = choices()
-        write_json(folder / SETTINGS, {"config": normalized, "provenance": provenance()})
-        found.write(folder / CHOICES)
+    if (folder / CHOICES).exists() and is_begun(folder, "study"):
+        check_settings(folder, settings, "study")
         return
-    kept: _Settings = read_json(folder / SETTINGS, _Settings, advice="name another folder with study=")
-    there, here = flat(kept["config"]), flat(normalized)
-    key = next((key for key in sorted({*there, *here}) if there.get(key) != here.get(key)), None)
-    if key is not None:
-        raise ConfigError(
-            f"the study in {folder} has {key}={there.get(key)}, not {here.get(key)}",
-            key="study",
-            hint="name another folder, or leave study out",
-        )
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds a study's folder; two at once would measure one another.
-
-    Raises:
-        ConfigError: where another process holds it.
-    """
-    make_folder(folder)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(exclusive(folder, wait=False))
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process works on the study in {folder}", key="study", hint="wait for it, or name another"
-            ) from None
-        try:
-            yield
-        finally:
-            if not (folder / CHOICES).exists():  # nothing came of it
-                with suppress(OSError):
-                    folder.rmdir()
+    is_begun(folder, "study")  # one that ended before its choices were written begins anew
+    found = choices()
+    keep_settings(folder, settings)
+    found.write(folder / CHOICES)

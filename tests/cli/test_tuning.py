@@ -73,7 +73,7 @@ def test_a_study_goes_on(tuned, tmp_path, capsys):
         tuned(f"study={study}", "steps=7")
     assert ended.value.code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
-        f"error: study: the study in {study} has steps=6, not 7; name another folder, or leave study out"
+        f"error: study: the study in {study} has steps=6, not 7; name another folder, or leave it out"
     )
 
 

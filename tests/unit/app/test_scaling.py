@@ -12,11 +12,14 @@ import pytest
 from sciml.app import scaling
 from sciml.app.cli import main
 from sciml.core.config import build
+from sciml.core.study_folder import alone
 from sciml.models.fno import FNOConfig
 from sciml.models.unet import UNetConfig
 from sciml.models.uvit import UViTConfig
 from sciml.models.widths import widened
 from sciml.planning import scaling_law
+from sciml.planning.scaling_law import Point
+from sciml.report.scaling import of_budgets
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 from sciml.training.trainer import Trainer
@@ -71,6 +74,12 @@ def test_families_are_trained_once_and_a_prediction_is_checked(tmp_path, capsys,
         (["sizes=[1,2]"], "sizes must be at least 3 different numbers; leave sizes out"),
         (["budgets=[1e9,1e9,1e9]"], "budgets must be at least 3 different numbers"),
         (["budgets=[1e3,1e9,1e10]"], r"budgets: 1000 operations are 0 steps of model .* at least 20 are needed; use "),
+        (
+            ["sizes=[1,1.01,1.02]"],
+            r"sizes: make only 1 different sizes of model, whose widths are rounded, and 3 are needed; use factors",
+        ),
+        (["budgets=[1e10,1.0001e10,1.0002e10]"], r"budgets: are fewer than 3 different numbers of steps of model with"),
+        (["check=0.5"], "check must be above 1, got 0.5"),
         (["sizes=[0,1,2]"], "sizes.0 must be above 0, got 0"),
         (["size=[1,2,3]"], "size: unknown key; did you mean 'sizes'"),
         (
@@ -85,6 +94,50 @@ def test_what_says_nothing_is_refused(tmp_path, capsys, arguments, says):
     assert ended.value.code == 2
     assert re.search(says, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Trainings that cost nothing and come to what a law says."""
+    monkeypatch.setattr(scaling, "_trained_loss", lambda spec, place, world: 0.1 + 1 / spec.trainer.max_steps)
+
+
+@pytest.mark.usefixtures("short", "untrained")
+def test_a_folder_keeps_to_one_configuration(tmp_path, capsys):
+    arguments = [*TOY, "budgets=[4e7,8e7,1.6e8]", "check=null", f"out={tmp_path / 'study'}"]
+    main("scaling", [*arguments, "sizes=[1,1.01,1.5,2]", "output=json"])
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["families"]["model"]["points"]) == 9  # a size that is there twice counts once
+    assert "sizes 1 and 1.01 of model have the same widths and count once" in said.err
+    with pytest.raises(SystemExit) as ended:
+        main("scaling", [*arguments, "optim.lr=1e-5"])
+    assert ended.value.code == 2
+    assert re.search(
+        r"out: the study in .* has optim.lr=0.002, not 1e-05; name another folder", capsys.readouterr().err
+    )
+    point = next((tmp_path / "study" / "trainings").glob("*/point.json"))
+    point.write_text('{"parameters": 1}')
+    with pytest.raises(SystemExit) as ended:
+        main("scaling", arguments)
+    assert ended.value.code == 2
+    assert re.search(r"point.json is corrupted: .*; remove it, and it is made anew", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_folder_is_used_by_one_process(tmp_path, capsys):
+    arguments = [*TOY, "budgets=[4e8,8e8,1.6e9]", f"out={tmp_path / 'study'}"]
+    with alone(tmp_path / "study", "out"), pytest.raises(SystemExit) as ended:
+        main("scaling", arguments)
+    assert ended.value.code == 2
+    assert "out: another process works on the study in" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_trainings_of_a_budget_are_drawn_together_however_their_steps_are_rounded():
+    points = [Point(1.0, 1.0, share * flops, 1.0) for flops in (1e12, 2e12) for share in (0.9375, 0.96875)]
+    assert [[point.flops for point in group] for group in of_budgets(points)] == [
+        [0.9375e12, 0.96875e12], [1.875e12, 1.9375e12],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("domain", ["climate", pytest.param("fluids", marks=pytest.mark.slow)])

@@ -6,7 +6,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import least_squares
 
+from sciml.planning import scaling_law
 from sciml.planning.scaling_law import Point, ScalingLaw, ScalingStudy, crossing
 
 TRUTH = ScalingLaw(floor=0.2, a=60.0, alpha=0.45, b=300.0, beta=0.6, flops=40.0, power=0.8)
@@ -31,6 +33,24 @@ def test_a_known_law_is_found_again():
         assert getattr(found, name) == pytest.approx(getattr(TRUTH, name), rel=0.03), name
     assert found.best_loss(1e15) == pytest.approx(TRUTH.best_loss(1e15), rel=0.01)
     assert found.best_size(1e15) == pytest.approx(TRUTH.best_size(1e15), rel=0.1)
+
+
+def test_a_fit_to_noisy_trainings_is_that_of_an_independent_method():
+    """By nonlinear least squares over the plain parameters, with scipy's own loss of Huber."""
+    trainings = points(TRUTH, noise=0.03)
+    sizes, samples, losses = np.array([(p.parameters, p.samples, p.loss) for p in trainings]).T
+
+    def residuals(x):
+        floor, a, alpha, b, beta = x
+        return np.log((floor + np.exp(a - alpha * np.log(sizes)) + np.exp(b - beta * np.log(samples))) / losses)
+
+    start = [0.1, np.log(30), 0.4, np.log(200), 0.5]
+    positive = ([0, -np.inf, 0, -np.inf, 0], np.inf)
+    precisely = {"xtol": 1e-12, "ftol": 1e-14, "max_nfev": 10_000}
+    fit = least_squares(residuals, start, bounds=positive, loss="huber", f_scale=scaling_law.HUBER, **precisely)
+    found = ScalingLaw.fit(trainings)
+    for name, value in zip(("floor", "alpha", "beta"), (fit.x[0], fit.x[2], fit.x[4]), strict=True):
+        assert getattr(found, name) == pytest.approx(value, rel=2e-3), name
 
 
 @pytest.mark.parametrize("flops", [1e11, 1e14])
