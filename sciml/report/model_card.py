@@ -12,6 +12,7 @@ from sciml.report.scores import Scores
 from sciml.report.style import MODEL, label_of
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
 from sciml.training.checkpoint_layout import MANIFEST
+from sciml.training.pace import seconds_of
 
 MOST_NAMES = 12
 FEW_SAMPLES = 20
@@ -50,14 +51,15 @@ def training_facts(result: RunResult) -> dict[str, str]:
     if not rows:
         return {}
     rates = sorted(row["samples_per_s"] for row in rows if row.get("samples_per_s"))
-    facts = {"Training steps": f"{rows[-1]['step']:,}"}
+    facts = {"Training steps": f"{max(row['step'] for row in result.history):,}"}
     batch = trainer.get("global_batch_size")
     if batch:
         facts["Batch size"] = f"{batch}"
     if rates:
         facts["Throughput"] = f"{rates[len(rates) // 2]:.3g} samples/s (median)"
-    if batch and rates:
-        facts[TIME] = f"about {format_seconds(_seconds(rows, batch))}"
+    seconds = seconds_of(result.history, batch) if batch else None
+    if seconds is not None:
+        facts[TIME] = f"about {format_seconds(seconds)}"
     peaks = [row["memory_peak_gb"] for row in rows if "memory_peak_gb" in row]
     if peaks:
         facts["Memory at most"] = f"{max(peaks):.3g} GB on the first device"
@@ -88,16 +90,6 @@ def _time_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     totals = {name.removeprefix("time_"): sum(row.get(name, 0.0) for row in rows) for name in names}
     whole = sum(totals.values())
     return {name: total / whole for name, total in totals.items()} if len(names) > 2 and whole else {}
-
-
-def _seconds(rows: Sequence[Mapping[str, Any]], batch: int) -> float:
-    """Sums step times; a logged step counts for all steps since the one before it."""
-    total, before = 0.0, 0
-    for row in rows:
-        if row.get("samples_per_s"):
-            total += (row["step"] - before) * batch / row["samples_per_s"]
-            before = row["step"]
-    return total
 
 
 def _model(config: Mapping[str, Any]) -> str:

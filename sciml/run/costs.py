@@ -17,9 +17,13 @@ from sciml.distributed.world import World
 from sciml.domain.optional import FollowsTraining
 from sciml.domain.protocol import Predictor, Splits, Task
 from sciml.run.loaded import LoadedRun
-from sciml.run.session import build_model
+from sciml.run.session import build_model, with_chosen_precision
 from sciml.run.spec import RunSpec
+from sciml.training.compilation import Compilation
+from sciml.training.ema import WeightAverage
 from sciml.training.engine_config import build_engine
+from sciml.training.pace import seconds_of
+from sciml.training.step_math import StepOutput
 
 Key = TypeVar("Key", bound=Hashable)
 Step = Callable[[int], Callable[[], Any]]
@@ -72,23 +76,26 @@ def step_costs(runs: Mapping[str, LoadedRun], mesh: Mesh, rounds: int) -> dict[s
         steps[baseline.name] = inference_step(first, mesh, predict)
     costs = {name: {"step_s": seconds} for name, seconds in measure_in_turn(steps, mesh.world, rounds).items()}
     for name, run in runs.items():
-        rates = [row["samples_per_s"] for row in run.folder.history() if row.get("samples_per_s")]
-        if rates:
-            trainer = run.spec.trainer
-            costs[name]["training_s"] = trainer.max_steps * trainer.global_batch_size / float(np.median(rates))
+        seconds = seconds_of(run.folder.history(), run.spec.trainer.global_batch_size)
+        if seconds is not None:
+            costs[name]["training_s"] = seconds
     return costs
 
 
 def training_step(spec: RunSpec, task: Task, splits: Splits, mesh: Mesh, rounds: int) -> Step:
-    """Builds a new model and returns its training step: forward, backward and update, without loading the batch.
+    """Builds a new model and returns its training step, without loading the batch: forward, backward, update and
+    average, in the precision and with the compiled blocks of its training.
 
     Args:
         task: on the mesh's device.
         rounds: how often it is measured.
     """
+    spec = with_chosen_precision(spec, task, mesh.world)
     trainer = spec.trainer
     model = build_model(spec, splits, task, None, mesh)
     engine = build_engine(spec.engine, model, spec.optim, trainer, task)
+    Compilation(trainer.compile, engine, task)
+    average = WeightAverage(engine.weights(), spec.optim.ema_decay) if spec.optim.ema_decay else None
     share, micro_batch = trainer.global_batch_size // mesh.num_data_ranks, trainer.micro_batch(mesh.num_data_ranks)
     batches = training_batches(
         splits.train,
@@ -105,7 +112,14 @@ def training_step(spec: RunSpec, task: Task, splits: Splits, mesh: Mesh, rounds:
         seed_step(spec.seed, number, mesh.world.rank, shared=(mesh.data_rank,))
         if isinstance(task, FollowsTraining):  # rounds are spread evenly over the training
             task.at_step(max(0, 2 * number - 1), 2 * rounds)
-        # At a learning rate of 0 an update costs what it always costs, and nothing can diverge.
-        return lambda: engine.train_step(task, micro_batches, lr=0.0)
+
+        def step() -> StepOutput:
+            # At a learning rate of 0 an update costs what it always costs, and nothing can diverge.
+            output = engine.train_step(task, micro_batches, lr=0.0)
+            if average is not None:
+                average.update(engine.weights(), number)
+            return output
+
+        return step
 
     return prepare

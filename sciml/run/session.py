@@ -90,7 +90,7 @@ class TrainingSession:
                     say(world, sentence)
             splits = load_data(spec, folder, source)
             task = spec.domain.task(spec, splits).to(world.device)
-            spec = in_chosen_precision(spec, task, world)
+            spec = _in_told_precision(spec, task, world)
             store = None if folder is None else open_checkpoints(spec, world, folder)
             checkpoint = None if store is None else store.newest_intact(verify=spec.trainer.verify_checksums)
             model = build_model(spec, splits, task, source, mesh, checkpoint)
@@ -135,13 +135,20 @@ def _locked(folder: RunFolder, world: World, undo: ExitStack) -> RunLock | None:
     return lock
 
 
-def in_chosen_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:
+def _in_told_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:
+    """Chooses the precision, and tells which one it is where it was not given."""
+    chosen = with_chosen_precision(spec, task, world)
+    if chosen is not spec:
+        say(world, f"precision {chosen.trainer.precision}")
+    return chosen
+
+
+def with_chosen_precision(spec: RunSpec, task: Task, world: World) -> RunSpec:
     """Returns the run with the precision that ``trainer.precision=auto`` means on its first device."""
     if spec.trainer.precision != "auto":
         return spec
     precision = chosen_precision("auto", world.device, is_differentiated_twice=task.needs_double_backward)
     precision = world.share(precision)
-    say(world, f"precision {precision}")
     return replace(spec, trainer=replace(spec.trainer, precision=precision))
 
 

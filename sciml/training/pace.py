@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class Pace:
     """Measures steps from one reading of results to the next: only then is an accelerator known to be done with them.
@@ -24,3 +27,22 @@ class Pace:
         self._seconds += seconds
         self.step_s, self.data_wait = self._seconds / self._steps, self._waited / self._seconds
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+
+
+def seconds_of(history: Sequence[Mapping[str, Any]], batch: int) -> float | None:
+    """Returns the seconds that the steps of a training took; None where no pace was logged.
+
+    Paces differ within a training, as where rollouts grow: each logged one is that of the steps since the one before,
+    and the steps behind the last are taken to go on at its pace.
+
+    Args:
+        history: rows of ``metrics.jsonl``; a validation tells that its step was reached.
+        batch: samples of a step over all ranks.
+    """
+    total, before, step_s = 0.0, 0, None
+    for row in history:
+        if row.get("samples_per_s"):
+            step_s = batch / row["samples_per_s"]
+            total += (row["step"] - before) * step_s
+            before = row["step"]
+    return None if step_s is None else total + (max(row["step"] for row in history) - before) * step_s

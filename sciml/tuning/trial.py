@@ -125,6 +125,8 @@ class Trial:
             "resume": "null",
             "init_from": "null",
             "tracking": "none",
+            "reference_models": "null",
+            "seeds": 1,
             "output": "text",
             "trainer.max_steps": self.steps,
             "trainer.budget_s": "null",

@@ -24,6 +24,7 @@ from sciml.core.config import build
 from sciml.core.errors import ConfigError
 from sciml.report.tuning import draw_tuning, spearman
 from sciml.run.compose import compose
+from sciml.run.reference_models import build_reference_models
 from sciml.run.spec import RunSpec
 from sciml.tuning.sampler import FIRST, build_sampler
 from sciml.tuning.space import Choice, Choices, overrides
@@ -284,6 +285,16 @@ def a_trial(program, tmp_path, **keys):
     file.write_text(program)
     object.__setattr__(trial, "_command", lambda arguments, place: [sys.executable, str(file), str(place)])
     return trial
+
+
+@pytest.mark.parametrize("typed", [[], ["reference_models.unet.budget=5", "seeds=2"]])
+def test_a_trial_trains_one_model_alone(tmp_path, typed):
+    """A reference model with a budget would be built and measured before it, and its memory counted."""
+    command = Trial(1, 8, 8, 60.0)._command(["domain=climate", *typed], tmp_path)
+    words = command[command.index("domain=climate") :]
+    spec = RunSpec.build(compose("train", words).config)
+    assert build_reference_models(spec) == []
+    assert spec.trainer.max_steps == 8
 
 
 STEPS = """

@@ -17,7 +17,7 @@ from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.domain.score import Baseline, Metric
 from sciml.report.html import changed_keys, flatten, next_commands, write_report
 from sciml.report.loss_curve import loss_curve
-from sciml.report.model_card import format_seconds, model_card
+from sciml.report.model_card import format_seconds, model_card, training_facts
 from sciml.report.style import pretty_unit
 from sciml.run.compose import compose
 
@@ -240,6 +240,13 @@ def test_card_counts_parameters_of_the_best_checkpoint(tmp_path):
     assert card.facts["Parameters"] == "12"
     assert card.facts["Data"] == "Synthetic <waves>"
     assert "Parameters" not in model_card(result_in(tmp_path / "nowhere")).facts
+
+
+def test_facts_tell_all_steps_of_a_training_and_not_the_logged_ones_alone(tmp_path):
+    history = [*HISTORY[:10], {"step": 15, "split": "valid", "loss": 0.1}]
+    facts = training_facts(result_in(tmp_path, history=history))
+    assert facts["Training steps"] == "15"
+    assert facts["Time in training steps"] == "about 8 s"  # of half a second each
 
 
 def test_small_things():

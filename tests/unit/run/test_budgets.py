@@ -22,6 +22,7 @@ from sciml.run.start import find_run
 from sciml.testing.ranks import ranks
 from sciml.testing.sessions import ALONE
 from sciml.training.checkpoint import CheckpointStore
+from sciml.training.engine_config import build_engine
 
 CONF = str(Path(__file__).resolve().parents[2] / "conformance" / "toy" / "conf")
 TOY = ["domain=toy", "trainer.num_threads=1", "trainer.global_batch_size=4", "model.depth=1"]
@@ -174,6 +175,28 @@ def test_measured_steps_leave_the_weights_as_they_are():
     again = costs.training_step(spec, spec.domain.task(spec, splits), splits, mesh, rounds=1)
     again(0)
     assert again(1)().loss == losses[1]
+
+
+@pytest.mark.parametrize(("precision", "is_fast"), [("auto", True), ("auto", False), ("bf16", False)])
+def test_steps_are_measured_in_the_precision_of_the_training(monkeypatch, precision, is_fast):
+    monkeypatch.setattr("sciml.training.precision.multiplies_bf16", lambda device: is_fast)
+    spec = RunSpec.build(compose("train", [*TOY, f"trainer.precision={precision}", "optim.ema_decay=0.5"], CONF).config)
+    splits = load_data(spec, None, None)
+    built = []
+    monkeypatch.setattr(costs, "build_engine", lambda *config: built.append(build_engine(*config)) or built[-1])
+    step = costs.training_step(spec, spec.domain.task(spec, splits), splits, costs.Mesh.alone(), rounds=1)
+    assert step(0)().loss > 0
+    assert built[0].math.dtype == (torch.bfloat16 if "bf16" in precision or is_fast else None)
+
+
+def test_steps_are_measured_with_the_blocks_that_the_training_compiles(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("sciml.training.compilation.compile_blocks", compiled.append)
+    for choice in ("true", "false", "auto"):
+        spec = RunSpec.build(compose("train", [*TOY, f"trainer.compile={choice}"], CONF).config)
+        splits = load_data(spec, None, None)
+        costs.training_step(spec, spec.domain.task(spec, splits), splits, costs.Mesh.alone(), rounds=1)
+    assert len(compiled) == 1
 
 
 def decide(world):
