@@ -23,13 +23,11 @@ from sciml.domain.score import Metric
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import model_card, training_facts
 from sciml.report.scores import ScoreLine, Scores, format_value, headline, sentence, wins_over
-from sciml.report.style import label_of, png_inches, pretty_unit
+from sciml.report.style import label_of, pixels_on_screen, pretty_unit
 from sciml.run.compose import compose
 from sciml.run.spec import GROUPS
 
 TEMPLATE = "report.html.j2"
-PIXELS_PER_INCH = 110
-"""Says how wide an inch of a picture is on the screen."""
 MIME = {".png": "image/png", ".gif": "image/gif", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 
 
@@ -183,7 +181,7 @@ def _draw(figure: NamedFigure, folder: Path) -> Picture:
         written = drawn.replace(folder / drawn.name)  # an interrupted report leaves earlier pictures whole
     data = written.read_bytes()
     source = f"data:{MIME[written.suffix]};base64,{base64.b64encode(data).decode('ascii')}"
-    width = round(PIXELS_PER_INCH * png_inches(data)) if written.suffix == ".png" else None
+    width = pixels_on_screen(data) if written.suffix == ".png" else None
     return Picture(figure.name, figure.title, figure.caption, source, width)
 
 

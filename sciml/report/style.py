@@ -22,6 +22,8 @@ MODEL = "model"
 INTERVAL = "95% interval"
 DPI = 160
 """Says how fine written pictures are, in pixels an inch."""
+PIXELS_PER_INCH = 110
+"""Says how wide an inch of a picture is on the screen."""
 
 # Okabe and Ito's hues, adjusted to one lightness family: told apart with any color vision and in gray print.
 BLUE, GRAY, AMBER, RUST, PLUM = "#0b5fa5", "#8a949e", "#e0a100", "#c65d00", "#b2478f"
@@ -134,9 +136,9 @@ def save_png(figure: Figure, path: Path, dpi: int = DPI) -> Path:
     return written
 
 
-def png_inches(data: bytes) -> float:
-    """Returns the width of a PNG that :func:`save_png` has written."""
-    return int.from_bytes(data[16:20], "big") / DPI
+def pixels_on_screen(png: bytes) -> int:
+    """Returns how wide a PNG that :func:`save_png` has written is to be shown, so that all text has one size."""
+    return round(PIXELS_PER_INCH * int.from_bytes(png[16:20], "big") / DPI)
 
 
 class PredictorStyle(NamedTuple):

@@ -224,6 +224,8 @@ class CheckpointStore:
                 if self.world.is_main:
                     print(f"warning: {error}", file=sys.stderr)
             else:
+                if step != steps[-1] and self.world.is_main:
+                    print(f"going on with {self.path(step)}, the newest that is intact", file=sys.stderr)
                 return self.path(step)
         if steps:
             raise DataError(f"{self.directory} has no intact checkpoint among the steps {', '.join(map(str, steps))}")
@@ -235,6 +237,15 @@ class CheckpointStore:
             self._best = {"step": step, "loss": loss}
             self._note_best()
         self.world.barrier()
+
+    def forget_best_after(self, step: int) -> None:
+        """Forgets the best checkpoint where it is of a later step than that from which a training goes on: it is then
+        broken, and what is trained again must be able to take its place.
+        """
+        note = self._best_on_disk() if self.world.is_main else None
+        if note is not None and note["step"] > step:
+            with disk_errors(self.directory):
+                (self.directory / BEST).unlink(missing_ok=True)
 
     def best(self) -> Path | None:
         """Returns the best complete checkpoint by validation loss, or the latest where none was marked."""

@@ -284,5 +284,6 @@ class Trainer:
         """
         manifest = read_manifest(path, group, verify=False)
         self.step = manifest["step"]
+        self.checkpoints.forget_best_after(self.step)
         self.stream = self.stream.resumed(self.step, manifest.get("samples", self.stream.samples(self.step)))
         return self.saved.restore(path, group, manifest.get("optimizer"))

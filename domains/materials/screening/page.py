@@ -14,6 +14,7 @@ from domains.materials.screening.elastic import DUCTILE, HEAD, Elastic, elastic_
 from domains.materials.screening.ranking import Ranked
 from domains.materials.screening.screen_config import ScreenConfig
 from sciml.domain.protocol import NamedFigure
+from sciml.report.style import pixels_on_screen
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -21,8 +22,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: 
 th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 h1 { overflow-wrap: anywhere; } summary { cursor: pointer; font-weight: 600; }
-img { max-width: 100%; background: #fff; } figure { margin: 2rem 0; } .muted { color: #777; }
-@media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd; } }
+img { display: block; max-width: min(100%, var(--wide)); background: #fff; } .muted { color: #5c6874; }
+figure { margin: 2rem 0; } .paper { overflow-x: auto; } figcaption { max-width: 46rem; }
+@media (max-width: 640px) { img { max-width: none; width: min(660px, var(--wide)); } }
+@media (prefers-color-scheme: dark) { body { background: #16181c; color: #ddd; } .muted { color: #9aa7b3; } }
 """
 FIRST_ROWS, MOST_ROWS = 15, 200
 """How many of the best open the page, and how many can be unfolded at its end."""
@@ -58,7 +61,8 @@ def page(
     if most > first:
         ranking = _ranking(rows[:most], config)
         parts.append(f"<details><summary>The best {most} of {len(rows):,}</summary>{ranking}</details>")
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>"
+    head = "<meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'>"
+    head += f"<meta name=color-scheme content='light dark'><title>{title}</title>"
     return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>"
 
 
@@ -96,6 +100,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _picture(figure: NamedFigure, path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    image = f"<img alt='{escape(figure.title, quote=True)}' src='data:image/png;base64,{data}'>"
-    return f"<figure><h2>{escape(figure.title)}</h2>{image}<figcaption>{escape(figure.caption)}</figcaption></figure>"
+    data = path.read_bytes()
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    wide = f"--wide: {pixels_on_screen(data)}px"
+    image = f"<img alt='{escape(figure.title, quote=True)}' style='{wide}' src='{source}'>"
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>"
+    return f"<figure><h2>{escape(figure.title)}</h2><div class=paper>{image}</div>{caption}</figure>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -463,6 +464,10 @@ class TestScreen:
         assert ">enthalpy<" in page
         assert ">spread<" not in page  # a single model has none
         assert ">-0.0<" not in page
+        pictures = sorted((tmp_path / "out" / "figures").glob("*.png"))
+        wide = [round(110 * imread(picture).shape[1] / 160) for picture in pictures]  # 160 pixels an inch are drawn
+        assert sorted(map(int, re.findall(r"--wide: (\d+)px", page))) == sorted(wide)
+        assert len(set(wide)) > 1
 
     def test_pictures_of_four_elements(self, tmp_path):
         model = EAM()

@@ -199,6 +199,20 @@ def test_steps_are_measured_with_the_blocks_that_the_training_compiles(monkeypat
     assert len(compiled) == 1
 
 
+def test_the_loading_of_batches_counts_where_it_takes_the_same_seconds(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(costs.time, "process_time", lambda: clock[0])
+
+    def spend(seconds):
+        clock[0] += seconds
+
+    def step_of(*_):
+        return lambda number: spend(2.0) or (lambda: spend(3.0))
+
+    monkeypatch.setattr(budgets, "training_step", step_of)
+    assert decided("trainer.budget_s=50")[0] == 10
+
+
 def decide(world):
     torch.set_num_threads(1)
     return decided("trainer.budget_s=0.2", WINDOW, world=world)

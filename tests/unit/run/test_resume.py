@@ -267,3 +267,21 @@ def test_a_run_that_trains_elsewhere_is_not_resumed(run):
     (run.path / NAME).unlink()
     resume(run, "trainer.max_steps=8").fit()
     assert not (run.path / NAME).exists()
+
+
+def test_a_broken_best_checkpoint_gives_its_place_to_those_that_are_trained_after_it(run, capsys):
+    store = CheckpointStore(run.checkpoints)
+    (run.checkpoints / "best.json").write_text('{"step": 6, "loss": 1e-9}')
+    next(store.path(6).glob("*.safetensors")).write_bytes(b"half")
+    session = resume(run, "trainer.max_steps=5")
+    assert session.trainer.step == 3
+    assert f"going on with {store.path(3)}, the newest that is intact" in capsys.readouterr().err
+    session.fit()
+    assert store.best() == store.path(5)
+    assert store.best_loss() == pytest.approx(rows(run, "valid")[-1]["loss"])
+
+
+def test_an_intact_best_checkpoint_keeps_its_place(run):
+    (run.checkpoints / "best.json").write_text('{"step": 3, "loss": 1e-9}')
+    resume(run, "trainer.max_steps=9").fit()
+    assert CheckpointStore(run.checkpoints).best() == CheckpointStore(run.checkpoints).path(3)

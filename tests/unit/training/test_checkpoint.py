@@ -170,6 +170,7 @@ def test_the_newest_intact_checkpoint_is_found_and_the_others_are_named(tmp_path
     said = capsys.readouterr().err
     assert said.startswith(f"warning: {store.path(2) / 'checkpoint.json'} is corrupted: it is no JSON (")
     assert "; use an earlier checkpoint of" in said
+    assert said.endswith(f"going on with {store.path(1)}, the newest that is intact\n")
     next(store.path(1).glob("*.safetensors")).unlink()
     with pytest.raises(DataError, match="no intact checkpoint among the steps 1, 2"):
         store.newest_intact()
