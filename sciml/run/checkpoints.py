@@ -39,18 +39,32 @@ def open_on_nodes(spec: RunSpec, store: CheckpointStore, folder: RunFolder) -> N
     return NodeCheckpoints(place, store.world, repr(spec.parallel), store.group, timeout_s=config.timeout_s)
 
 
-def restore_newest(trainer: Trainer, checkpoint: Path | None) -> list[str]:
+def restore_newest(trainer: Trainer, checkpoint: Path | None, folder: RunFolder) -> list[str]:
     """Restores the newest checkpoint.
 
     Args:
         checkpoint: the newest in the run's folder; None where there is none.
+        folder: of the run, whose record still has the keys that it was trained with.
 
     Returns:
         Sentences: what begins anew, and whether the nodes had a newer one.
     """
+    return [*_restored(trainer, checkpoint), *_choose_best_anew(trainer, folder)]
+
+
+def _restored(trainer: Trainer, checkpoint: Path | None) -> list[str]:
     on_nodes = trainer.on_nodes
     nearer = None if on_nodes is None else on_nodes.newest(-1 if checkpoint is None else step_of(checkpoint))
     if on_nodes is not None and nearer is not None:
         said = trainer.resume(nearer, on_nodes.group)
         return [*said, f"goes on from step {trainer.step}, which every node has on its own disk"]
     return [] if checkpoint is None else trainer.resume(checkpoint, trainer.checkpoints.group)
+
+
+def _choose_best_anew(trainer: Trainer, folder: RunFolder) -> list[str]:
+    """Forgets which checkpoint was the best where from now on losses are those of other validation samples."""
+    before, now = folder.record["config"]["trainer"].get("valid_samples"), trainer.config.valid_samples
+    if before == now or trainer.checkpoints.best_loss() is None:
+        return []
+    trainer.checkpoints.forget_best_after(-1)
+    return ["trainer.valid_samples has changed, so the best checkpoint is chosen anew: losses cannot be compared"]

@@ -104,7 +104,7 @@ class TrainingSession:
             store = store or open_checkpoints(spec, world, folder)
             on_nodes = open_on_nodes(spec, store, folder)
             trainer = build_trainer(spec, model, task, splits, store, on_nodes, flops)
-            for sentence in restore_newest(trainer, checkpoint):
+            for sentence in restore_newest(trainer, checkpoint, folder):
                 say(world, sentence)
             if trainer.step:
                 if trainer.step < spec.trainer.max_steps:

@@ -239,8 +239,8 @@ class CheckpointStore:
         self.world.barrier()
 
     def forget_best_after(self, step: int) -> None:
-        """Forgets the best checkpoint where it is of a later step than that from which a training goes on: it is then
-        broken, and what is trained again must be able to take its place.
+        """Forgets which checkpoint was the best where it is of a later step: a training that goes on from before it
+        found it broken, and what is trained again must be able to take its place.
         """
         note = self._best_on_disk() if self.world.is_main else None
         if note is not None and note["step"] > step:

@@ -285,3 +285,11 @@ def test_an_intact_best_checkpoint_keeps_its_place(run):
     (run.checkpoints / "best.json").write_text('{"step": 3, "loss": 1e-9}')
     resume(run, "trainer.max_steps=9").fit()
     assert CheckpointStore(run.checkpoints).best() == CheckpointStore(run.checkpoints).path(3)
+
+
+def test_losses_of_other_validation_samples_do_not_decide_which_checkpoint_is_the_best(run, capsys):
+    store = CheckpointStore(run.checkpoints)
+    (run.checkpoints / "best.json").write_text('{"step": 3, "loss": 1e-9}')
+    resume(run, "trainer.max_steps=9", "trainer.valid_samples=2").fit()
+    assert "trainer.valid_samples has changed, so the best checkpoint is chosen anew" in capsys.readouterr().err
+    assert store.best() == store.path(9)
