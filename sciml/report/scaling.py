@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sciml.planning.scaling_law import CONFIDENCE, Point, ScalingStudy, crossing
-from sciml.report.style import MODEL_COLOR, MUTED, UNDECLARED_COLORS, label_of, new_figure, save_png, suite_style
+from sciml.report.style import (
+    MODEL_COLOR,
+    MUTED,
+    UNDECLARED_COLORS,
+    label_of,
+    new_figure,
+    plain_ticks,
+    save_png,
+    suite_style,
+)
 from sciml.report.tables import Column, render, table, with_prefix
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ def scaling_text(studies: Studies, target: float) -> str:
     trainings = table(
         ["family", *(Column(name, True) for name in ("parameters", "samples", "operations", "loss"))],
         [
-            (label_of(name), f"{p.parameters:,.0f}", f"{p.samples:,.0f}", with_prefix(p.flops, "FLOP"), f"{p.loss:.4f}")
+            (label_of(name), f"{p.parameters:,.0f}", f"{p.samples:,.0f}", with_prefix(p.flops, "FLOP"), f"{p.loss:.4g}")
             for name, study in studies.items()
             for p in study.points
         ],
@@ -48,13 +57,15 @@ def scaling_text(studies: Studies, target: float) -> str:
             (
                 label_of(name),
                 _with_ends(study.interval(lambda law: law.best_size(target)), "{:.3g}"),
-                _with_ends(study.interval(lambda law: law.best_loss(target)), "{:.4f}"),
+                _with_ends(study.interval(lambda law: law.best_loss(target)), "{:.4g}"),
             )
             for name, study in studies.items()
         ],
     )
     note = f"In parentheses the {CONFIDENCE:.0%} interval, of a bootstrap over the trainings."
-    return render(trainings, "", laws, "", goals, note, "", *_checks(studies), *_crossings(studies))
+    return render(
+        trainings, "", laws, "", goals, note, "", *_at_edges(studies), *_checks(studies), *_crossings(studies)
+    )
 
 
 _LAW = (lambda law: law.floor, lambda law: law.alpha, lambda law: law.beta)
@@ -62,6 +73,24 @@ _LAW = (lambda law: law.floor, lambda law: law.alpha, lambda law: law.beta)
 
 def _with_ends(interval: tuple[float, float, float], form: str) -> str:
     return "{} ({}-{})".format(*(form.format(value) for value in interval))
+
+
+def _at_edges(studies: Studies) -> list[str]:
+    """Says of which families no size in between was the best at any budget, so that their best sizes are guesses."""
+    lines = []
+    for name, study in studies.items():
+        budgets = [sorted(points, key=lambda point: point.parameters) for points in of_budgets(study.points)]
+        best = [points.index(min(points, key=lambda point: point.loss)) for points in budgets]
+        for end, wanted, places in (
+            ("smallest", "smaller", [0] * len(best)),
+            ("largest", "larger", [len(points) - 1 for points in budgets]),
+        ):
+            if best == places:
+                lines.append(
+                    f"At every budget the {end} size of {label_of(name)} has the lowest loss: the best lies outside of "
+                    f"those trained, and what the law says of it is a guess; add {wanted} factors to sizes."
+                )
+    return lines
 
 
 def _checks(studies: Studies) -> list[str]:
@@ -74,7 +103,7 @@ def _checks(studies: Studies) -> list[str]:
         error = predicted[0] / point.loss - 1
         lines.append(
             f"Check of {label_of(name)}: {point.parameters:,.0f} parameters for {with_prefix(point.flops, 'FLOP')} "
-            f"came to {point.loss:.4f}, predicted {_with_ends(predicted, '{:.4f}')}, {error:+.1%}."
+            f"came to {point.loss:.4g}, predicted {_with_ends(predicted, '{:.4g}')}, {error:+.1%}."
         )
     return lines
 
@@ -141,15 +170,13 @@ def of_budgets(points: Sequence[Point]) -> list[list[Point]]:
 
 
 def _scale(axes: Axes) -> None:
-    """Makes both axes logarithmic, with losses written as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+    """Makes both axes logarithmic, with losses written as plain numbers; called when all is drawn."""
+    from matplotlib.ticker import NullFormatter
 
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:.3g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    plain_ticks(axes.yaxis, *axes.get_ylim())
 
 
 def _draw_budgets(axes: Axes, studies: Studies) -> None:

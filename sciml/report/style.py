@@ -136,6 +136,22 @@ def save_png(figure: Figure, path: Path, dpi: int = DPI) -> Path:
     return written
 
 
+def plain_ticks(axis: Axis, low: float, high: float) -> None:
+    """Puts round numbers on a logarithmic axis: powers of ten where many are spanned, 1, 2, 5 of each where few are, or
+    closer where less than that is.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    if high / low > 6:
+        digits = (1,) if high / low > 2e3 else (1, 2, 5)
+        steps = [digit * 10.0**power for power in range(-12, 13) for digit in digits]
+    else:
+        steps = list(MaxNLocator(5).tick_values(low, high))
+    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 def pixels_on_screen(png: bytes) -> int:
     """Returns how wide a PNG that :func:`save_png` has written is to be shown, so that all text has one size."""
     return round(PIXELS_PER_INCH * int.from_bytes(png[16:20], "big") / DPI)

@@ -21,13 +21,13 @@ from sciml.report.style import (
     VIOLET,
     add_titles,
     new_figure,
+    plain_ticks,
     save_png,
     suite_style,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 Row = Mapping[str, Any]
 MILLI = 1e3
@@ -92,8 +92,8 @@ def _predicted(stem: Path, rows: Sequence[Row], source: str) -> Path:
     _mark_failures(axes, [MILLI * row["predicted_s"] for row in rows if row["state"] != "measured"])
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
     axes.set(xlabel="predicted, ms a step", ylabel="measured, ms a step")
-    _plain_ticks(axes.xaxis, *limits)
-    _plain_ticks(axes.yaxis, *limits)
+    plain_ticks(axes.xaxis, *limits)
+    plain_ticks(axes.yaxis, *limits)
     figure.legend(loc="outside right upper")
     correlation = spearman([row["predicted_s"] for row in done], [row["step_s"] for row in done])
     title = "" if correlation is None else f"Spearman's correlation {correlation:.2f} of {len(done)} strategies"
@@ -107,21 +107,6 @@ def _mark_failures(axes: Axes, places: Sequence[float]) -> None:
     if places:
         edge, heights = axes.get_xaxis_transform(), [0.985] * len(places)
         axes.scatter(places, heights, marker="x", s=42, color=FAILURE, transform=edge, label="failed", zorder=4)
-
-
-def _plain_ticks(axis: Axis, low: float, high: float) -> None:
-    """Puts round numbers on a logarithmic axis: 1, 2, 5 of each power of ten, or closer where less than that is
-    spanned.
-    """
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-
-    if high / low > 6:
-        steps = [m * 10.0**e for e in range(-6, 9) for m in (1, 2, 5)]
-    else:
-        steps = list(MaxNLocator(5).tick_values(low, high))
-    axis.set_major_locator(FixedLocator([step for step in steps if low <= step <= high]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axis.set_minor_locator(NullLocator())
 
 
 def _best_so_far(stem: Path, rows: Sequence[Row], source: str) -> Path:
@@ -138,7 +123,7 @@ def _best_so_far(stem: Path, rows: Sequence[Row], source: str) -> Path:
     _mark_failures(axes, [row["trial"] for row in rows if row["state"] != "measured"])
     limits = times.min() / 1.12, times.max() * 1.25
     axes.set(xlabel="trial", ylabel="ms a step", yscale="log", xlim=(0.5, last + 0.5), ylim=limits)
-    _plain_ticks(axes.yaxis, *limits)
+    plain_ticks(axes.yaxis, *limits)
     axes.set_xticks(range(1, last + 1, max(1, -(-last // 15))))
     figure.legend(loc="outside right upper")
     add_titles(figure, source=source)

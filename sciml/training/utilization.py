@@ -11,8 +11,9 @@ TERA = 1e12
 class ModelFlops:
     """Says what a model computes for a sample, and what its device could compute.
 
-    Only what the model has to compute counts, forward and backward: neither what is computed again to save memory nor
-    the optimizer.
+    Only what the model has to compute counts, forward and backward: neither what ``model.recompute`` computes again nor
+    the optimizer. Of attention the five products of its backward kernel count, as in a plan, of which one are the
+    scores again; the source counts four.
 
     Source: Chowdhery et al. (2022), https://doi.org/10.48550/arXiv.2204.02311, appendix B.
 

@@ -19,7 +19,7 @@ from sciml.models.uvit import UViTConfig
 from sciml.models.widths import widened
 from sciml.planning import scaling_law
 from sciml.planning.scaling_law import Point
-from sciml.report.scaling import of_budgets
+from sciml.report.scaling import of_budgets, scaling_text
 from sciml.run.compose import compose
 from sciml.run.spec import RunSpec
 from sciml.training.trainer import Trainer
@@ -138,6 +138,21 @@ def test_trainings_of_a_budget_are_drawn_together_however_their_steps_are_rounde
     assert [[point.flops for point in group] for group in of_budgets(points)] == [
         [0.9375e12, 0.96875e12], [1.875e12, 1.9375e12],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ([3, 2, 1], "At every budget the largest size of model has the lowest loss"),
+        ([1, 2, 3], "At every budget the smallest size of model has the lowest loss"),
+        ([2, 1, 3], None),
+    ],
+)
+def test_a_best_size_outside_of_those_trained_is_called_a_guess(losses, says):
+    points = tuple(Point(10.0**n, 1e15 / 10**n, f, loss) for f in (1e12, 2e12) for n, loss in enumerate(losses, 5))
+    law = scaling_law.ScalingLaw(floor=0.2, a=60.0, alpha=0.45, b=300.0, beta=0.6, flops=40.0, power=0.8)
+    text = scaling_text({"model": scaling_law.ScalingStudy(points, law, (law,))}, 1e15)
+    assert (says in text) if says else ("At every budget" not in text)
 
 
 @pytest.mark.parametrize("domain", ["climate", pytest.param("fluids", marks=pytest.mark.slow)])

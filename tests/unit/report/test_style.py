@@ -1,6 +1,14 @@
 import pytest
 
-from sciml.report.style import add_titles, label_plainly, new_figure, save_png, suite_style, write_literally
+from sciml.report.style import (
+    add_titles,
+    label_plainly,
+    new_figure,
+    plain_ticks,
+    save_png,
+    suite_style,
+    write_literally,
+)
 
 
 @pytest.mark.parametrize("name", ["$(touch x)", "a$_b$", "${HOME}", "$", r"\$x^", "$\\frac{$"])
@@ -40,3 +48,15 @@ def test_a_logarithmic_axis_has_plain_numbers():
         shown = {label.get_text() for minor in (True, False) for label in axes.get_yticklabels(minor=minor)}
         assert {"0.002", "0.005", "0.01", "0.02", "0.05"} <= shown
         assert not any("$" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(3, 11, [4, 6, 8, 10]), (0.03, 1.2, [0.05, 0.1, 0.2, 0.5, 1]), (1e-5, 1.0, [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1])],
+)
+def test_ticks_of_logarithmic_axes_are_round_and_do_not_crowd(low, high, expected):
+    axes = new_figure(3, 3).subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    plain_ticks(axes.yaxis, low, high)
+    assert list(axes.get_yticks()) == pytest.approx(expected)
