@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from domains.climate.data.boundary import boundary_names
@@ -23,6 +24,7 @@ from domains.climate.data.store import ClimateStore
 from domains.climate.data_defaults import data_defaults, scored_lead_times, trained_intervals
 from domains.climate.figures.report import climate_figures
 from domains.climate.forecast.baselines import BASELINES, baselines_of
+from domains.climate.forecast.calibration import EnsembleCalibration, Octaves
 from domains.climate.forecast.drift import drift_summary
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.forecast.example_rollout import forecast_example
@@ -191,12 +193,14 @@ class ClimateDomain:
             boundary_rows=spec.task.boundary_rows,
             loss=spec.task,
         )
+        octaves = Octaves(states.schema, torch.ones(len(states.schema.latitude), 1))
+        calibrated = EnsembleCalibration(octaves, states.schema.channels, fitted.calibration)
         return PreparedForecast(
             task=task,
             batch=batch,
             intervals=trained_intervals(spec.task, states),
             step_hours=states.schema.step_hours,
-            writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0])),
+            writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0]), calibrated),
             figures=lambda path: forecast_figures(path, states, spec.task.boundary_rows),
             summary=lambda path: drift_summary(path, states),
         )

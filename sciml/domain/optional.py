@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,8 +10,21 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from sciml.core.result import CommandResult
-from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, Splits, Task
-from sciml.domain.score import Score
+from sciml.domain.protocol import DomainSpec, FittedData, LoadedModel, Prediction, SampleSource, Splits, Task
+
+
+class Calibrator(Protocol):
+    """Describes what is added up over predictions to find how their spreads are made right."""
+
+    def sums(self) -> list[Tensor]:
+        """Returns the accumulators in a fixed order; adding them over ranks in place is all there is to do."""
+        ...
+
+    def update(self, prediction: Prediction, batch: Any) -> None: ...
+
+    def factors(self) -> dict[str, float]:
+        """Returns the factors that would have made the spreads right."""
+        ...
 
 
 @runtime_checkable
@@ -21,20 +34,20 @@ class Calibrates(Task, Protocol):
     Attributes:
         has_spread: whether they do.
         calibration: by name of a value, the factor that turns the model's own spread into the standard deviation that
-            is reported, or that of what causes the spread; one where a name is missing.
-        calibration_samples: how many of the validation split are enough to find factors; None takes all.
-        calibration_rounds: how often they are found anew, as spreads need not grow with them.
+            is reported; one where a name is missing.
+        calibration_samples: how many are enough to find factors; None takes all.
     """
 
     has_spread: bool
     calibration: Mapping[str, float]
     calibration_samples: int | None
-    calibration_rounds: int
 
-    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
-        """Returns the factors that would have made the spreads right, from scores of predictions with the present
-        ones.
-        """
+    def calibrator(self) -> Calibrator:
+        """Returns what finds factors from predictions with factors of one."""
+        ...
+
+    def calibration_source(self, splits: Splits) -> SampleSource:
+        """Returns the samples of the validation split that factors are found on."""
         ...
 
 

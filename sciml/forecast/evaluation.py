@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from sciml.distributed.mesh import Mesh
+from sciml.domain.optional import Calibrator
 from sciml.domain.protocol import MetricSet, Predictor, Task
 from sciml.domain.score import Baseline, Metric, Score
 from sciml.forecast.rollout import rollout
@@ -21,10 +22,16 @@ SKILL_PREFIX = "skill_against_"
 def score_model(task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> list[Score]:
     """Returns scores of a model over batches; each is rolled out as far as it has targets."""
     metrics = task.metrics()
+    add_up(metrics, task, model, batches, mesh)
+    return metrics.compute()
+
+
+def add_up(sums: MetricSet | Calibrator, task: Task, model: nn.Module, batches: Iterable[Any], mesh: Mesh) -> None:
+    """Adds up what a model predicts on batches, over all ranks; each is rolled out as far as it has targets."""
     for batch in batches:
         for step_batch, prediction in rollout(task, model, batch.to(mesh.device)):
-            metrics.update(prediction, step_batch)
-    return _finish(metrics, mesh)
+            sums.update(prediction, step_batch)
+    mesh.add(sums.sums())
 
 
 def score_baselines(
@@ -42,12 +49,9 @@ def score_baselines(
                 prediction = predict(step_batch)
                 metrics[baseline].update(prediction, step_batch)
                 step_batch = task.advance(step_batch, prediction)
-    return {baseline.name: _finish(metric, mesh) for baseline, metric in metrics.items()}
-
-
-def _finish(metrics: MetricSet, mesh: Mesh) -> list[Score]:
-    mesh.add(metrics.sums())
-    return metrics.compute()
+    for metric in metrics.values():
+        mesh.add(metric.sums())
+    return {baseline.name: metric.compute() for baseline, metric in metrics.items()}
 
 
 def mean_scores(repeats: Sequence[Sequence[Score]]) -> list[Score]:

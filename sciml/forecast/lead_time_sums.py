@@ -22,6 +22,16 @@ FEWEST_GROUPS = 4
 CONFIDENCE = 0.95
 
 
+def scored_positions(
+    lead_time_h: Float[Tensor, "batch"], scored_h: Sequence[float]
+) -> tuple[Int[Tensor, "scored"], Int[Tensor, "scored"]]:
+    """Returns positions among the scored lead times, on the CPU, and the numbers of the samples that stand there."""
+    known = torch.tensor(scored_h, dtype=torch.float64)
+    differences = (lead_time_h.detach().cpu().double()[:, None] - known).abs()
+    sample, lead = (differences < TOLERANCE * known.min()).nonzero(as_tuple=True)
+    return lead, sample.to(lead_time_h.device)
+
+
 class LeadTimeSums:
     """Sums and counts, in float64 where the device has it, by metric, scored lead time and variable.
 
@@ -53,10 +63,8 @@ class LeadTimeSums:
 
     def scored(self, lead_time_h: Float[Tensor, "batch"]) -> tuple[Int[Tensor, "scored"], Int[Tensor, "scored"]]:
         """Returns positions among the scored lead times, and the numbers of the samples that stand there."""
-        known = torch.tensor(self.lead_times_h, dtype=torch.float64)
-        differences = (lead_time_h.detach().cpu().double()[:, None] - known).abs()
-        sample, lead = (differences < TOLERANCE * known.min()).nonzero(as_tuple=True)
-        return lead.to(self.device), sample.to(lead_time_h.device)
+        lead, sample = scored_positions(lead_time_h, self.lead_times_h)
+        return lead.to(self.device), sample
 
     def add(
         self,

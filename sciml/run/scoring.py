@@ -20,7 +20,7 @@ from sciml.distributed.mesh import Mesh
 from sciml.domain.optional import Calibrates, JudgesByCost
 from sciml.domain.protocol import Splits
 from sciml.domain.score import Score
-from sciml.forecast.evaluation import mean_scores, score_baselines, score_model, score_table
+from sciml.forecast.evaluation import add_up, mean_scores, score_baselines, score_model, score_table
 from sciml.parallel.config import ParallelConfig
 from sciml.run.costs import step_costs
 from sciml.run.folder import RunFolder
@@ -151,12 +151,11 @@ def calibrate(
 ) -> None:
     """Makes the spreads of a task's predictions right on the validation split, and keeps the factors with the run."""
     task.calibration = {}
-    for _ in range(task.calibration_rounds):
-        found = evaluation_batches(
-            splits.valid, rank=mesh.data_rank, num_ranks=mesh.num_data_ranks, limit=task.calibration_samples, **batches
-        )
-        found = track(found, "setting spreads beside errors") if mesh.is_main else found
-        task.calibration = task.spread_factors(score_model(task, model, found, mesh))
+    ranks = {"rank": mesh.data_rank, "num_ranks": mesh.num_data_ranks}
+    found = evaluation_batches(task.calibration_source(splits), limit=task.calibration_samples, **ranks, **batches)
+    calibrator = task.calibrator()
+    add_up(calibrator, task, model, track(found, "setting spreads beside errors") if mesh.is_main else found, mesh)
+    task.calibration = calibrator.factors()
     if mesh.is_main and task.calibration:
         write_json(folder.path / CALIBRATION, task.calibration)
 

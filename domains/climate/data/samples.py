@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,14 @@ class ForecastSource:
             key=f"data.splits.{self.split}",
             hint=f"make it longer{shorter}",
         )
+
+    def with_paths(self, paths: Sequence[Sequence[float]]) -> ForecastSource:
+        """Returns the same split for evaluation on other paths, as far as it is long enough; itself where it is not."""
+        minutes = {tuple(path): np.round(60 * np.cumsum(path)).astype(np.int64) for path in paths}
+        fitting = [path for path, ahead in minutes.items() if self._has(ahead).any()]
+        if not fitting:
+            return self
+        return ForecastSource(self.store, self.split, fitting, draw=False, preload_gb=math.inf if self._preload else 0)
 
     def __len__(self) -> int:
         return len(self._starts) if self.draw else len(self._pairs)

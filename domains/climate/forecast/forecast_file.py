@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from domains.climate.data.calendar import WORLD, Calendar
@@ -19,6 +20,7 @@ from domains.climate.data.schema import ClimateSchema
 from domains.climate.data.variable import Variable
 from domains.climate.data.variables import parse_channel, variable_title
 from domains.climate.data.zarr_layout import TIME_UNITS, consolidate
+from domains.climate.forecast.calibration import EnsembleCalibration
 from sciml import __version__
 from sciml.core.duration import format_hours
 from sciml.domain.protocol import Prediction
@@ -34,16 +36,22 @@ class ForecastFile:
 
     Args:
         init_time: hours since 1970-01-01 00:00 UTC.
+        calibrated: what is written of an ensemble; None writes it as it is forecast.
     """
 
-    def __init__(self, path: Path, schema: ClimateSchema, init_time: float) -> None:
-        self.path, self.schema, self.init_time = path, schema, init_time
+    def __init__(
+        self, path: Path, schema: ClimateSchema, init_time: float, calibrated: EnsembleCalibration | None = None
+    ) -> None:
+        self.path, self.schema, self.init_time, self.calibrated = path, schema, init_time, calibrated
         self.started = False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, lead_hours: float, prediction: Prediction) -> None:
         """Adds a lead time; ``prediction.values["fields"]`` is (member, channel, latitude, longitude)."""
-        dataset = self._dataset(lead_hours, prediction.values["fields"].cpu().numpy())
+        fields = prediction.values["fields"]
+        if self.calibrated is not None and len(fields) > 1:
+            fields = self.calibrated(fields[None], torch.tensor([lead_hours]))[0]
+        dataset = self._dataset(lead_hours, fields.cpu().numpy())
         if self.path.suffix == ".nc":
             self._append_netcdf(dataset)
         elif not self.started:

@@ -25,13 +25,13 @@ from domains.climate.model.climax import Predicts
 from domains.climate.model.diagnostics import DiagnosticOutputs
 from domains.climate.model.horizon import HorizonConfig
 from domains.climate.model.loss import ForecastLoss, LossConfig
-from domains.climate.model.noise import ForecastNoise
 from sciml.core.config import one_of
 from sciml.core.types import AtLeastOne, NonNegative
 from sciml.domain.optional import AUTO
 from sciml.domain.protocol import LossOutput, Prediction, Predictor
-from sciml.domain.score import Baseline, Score
+from sciml.domain.score import Baseline
 from sciml.forecast.ensemble import PERTURBATION
+from sciml.forecast.members import drawn_noise
 from sciml.nn.recompute import recompute
 
 
@@ -101,7 +101,6 @@ class ClimateTask:
 
     needs_double_backward = False
     members = 1
-    calibration_samples, calibration_rounds = 96, 2
 
     def __init__(
         self,
@@ -123,7 +122,6 @@ class ClimateTask:
         self.score_lead_times = tuple(score_lead_times)
         self.forcings, self.predicts = chosen(forcings), predicts
         self.loss_config = loss or LossConfig()
-        self.noise = ForecastNoise(self.loss_config.noise_length)
         self.horizon, self.horizon_seed = horizon, seed
         self.span = None if horizon is None else horizon.whole
         self.climatology = climatology
@@ -155,24 +153,6 @@ class ClimateTask:
         if self.horizon is not None:
             span = self.horizon.whole if step is None else self.horizon.span(step, max_steps, self.horizon_seed)
             self.span = span
-
-    @property
-    def has_spread(self) -> bool:
-        """Returns whether forecasts are ensembles whose members differ by noise."""
-        return self.loss_config.is_random and self.members > 1
-
-    @property
-    def calibration(self) -> Mapping[str, float]:
-        """Returns the factors of noise by hours of a step."""
-        return self.noise.factors
-
-    @calibration.setter
-    def calibration(self, factors: Mapping[str, float]) -> None:
-        self.noise.factors = factors
-
-    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
-        """Returns the factors that make spreads as large as errors."""
-        return self.noise.better_factors(scores)
 
     @property
     def phase(self) -> int:
@@ -256,12 +236,16 @@ class ClimateTask:
         return torch.where(self.diagnostics.which, output, increment) if self.diagnostics.any else increment
 
     def _noise(self, batch: FieldBatch) -> Float[Tensor, "batch noise"] | None:
-        """Returns what makes each sample a member of its own; None for the model without noise."""
+        """Returns what makes each sample a member of its own; None for the model without noise.
+
+        It grows with the square root of the interval, as errors do that add up at random.
+        """
         if batch.noise is None:
             return None
         if self.judge.learns_mean:  # zeros, so that each parameter has a gradient in every step
             return batch.state.new_zeros(batch.num_samples, self.loss_config.noise_length)
-        return self.noise.of(batch)
+        days = batch.intervals[:, :1].to(batch.state) / 24
+        return drawn_noise(batch.noise, batch.steps_taken, self.loss_config.noise_length).to(days) * days.sqrt()
 
     def metrics(self) -> ClimateMetrics:
         if self._thresholds is None:

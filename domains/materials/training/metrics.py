@@ -12,7 +12,7 @@ from torch import Tensor
 
 from domains.materials.data.batch import GraphBatch
 from domains.materials.data.schema import MaterialsSchema
-from domains.materials.training.calibration import Calibration
+from domains.materials.training.calibration import SCALED_ERROR, Calibration
 from domains.materials.training.heads import TargetConfig
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
@@ -114,6 +114,10 @@ class MaterialsMetrics:
         for label, calibration in self.calibration.items():
             scores += [Score(label, metric, value, "1") for metric, value in calibration.compute().items()]
         return scores
+
+    def factors(self) -> dict[str, float]:
+        """Returns the factors that would have made spreads right, by name of the value."""
+        return {score.variable: score.value for score in self.compute() if score.metric == SCALED_ERROR}
 
 
 def composition_orders(batch: GraphBatch) -> Int[Tensor, "graph"]:

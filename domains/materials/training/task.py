@@ -4,7 +4,7 @@ judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from domains.materials.data.batch import GraphBatch
 from domains.materials.data.schema import MaterialsSchema, MaterialsStatistics
-from domains.materials.training.calibration import SCALED_ERROR
 from domains.materials.training.ensemble import combined
 from domains.materials.training.heads import TargetConfig
 from domains.materials.training.losses import LabelLosses
@@ -23,8 +22,8 @@ from domains.materials.training.pair_baseline import PairBaseline, PairResult, e
 from domains.materials.training.potential import ATOMIC, BONDED, ENERGY, REPULSION
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, Fraction, Positive
-from sciml.domain.protocol import LossOutput, Prediction, Predictor
-from sciml.domain.score import Baseline, Score
+from sciml.domain.protocol import LossOutput, Prediction, Predictor, SampleSource, Splits
+from sciml.domain.score import Baseline
 from sciml.models.gnn import Exchange
 from sciml.nn.repulsion import atomic_radii
 
@@ -85,7 +84,7 @@ class MaterialsTask:
         baselines: what predictions are compared with.
     """
 
-    calibration_samples, calibration_rounds = None, 1
+    calibration_samples = None
 
     def __init__(
         self,
@@ -141,8 +140,11 @@ class MaterialsTask:
         predicted = {name: value.detach() for name, value in combined(members, self.calibration).items()}
         return Prediction({name: value if name == ENERGY else value.float() for name, value in predicted.items()})
 
-    def spread_factors(self, scores: Sequence[Score]) -> dict[str, float]:
-        return {score.variable: score.value for score in scores if score.metric == SCALED_ERROR}
+    def calibrator(self) -> MaterialsMetrics:
+        return self.metrics()
+
+    def calibration_source(self, splits: Splits) -> SampleSource:
+        return splits.valid
 
     def advance(self, batch: GraphBatch, prediction: Prediction) -> None:
         return None

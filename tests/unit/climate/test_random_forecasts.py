@@ -8,13 +8,11 @@ import torch
 from domains.climate.data.batch import FieldSample, collate
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
 from domains.climate.forecast.ensemble import EnsembleTask
-from domains.climate.forecast.metrics import RMSE, SPREAD_SKILL
 from domains.climate.model.field_model import ClimateFieldModel
 from domains.climate.model.forecaster import ClimateViT
 from domains.climate.model.loss import ForecastLoss, LossConfig
 from domains.climate.model.task import ClimateTask
 from sciml.core.errors import ConfigError
-from sciml.domain.score import Score
 from sciml.forecast.members import MemberNoise, fair_crps
 from sciml.models.unet import UNetConfig
 from sciml.models.uvit import UViTConfig
@@ -227,20 +225,3 @@ def test_a_grid_of_one_patch_is_refused():
     config = UViTConfig(**{**SIZES, "patch_size": 8}, square=1, conv_width=8)
     with pytest.raises(ConfigError, match=r"model.patch_size: a grid of 8x4 cells is a single patch of 8"):
         ClimateFieldModel.from_schema(config, SCHEMA)
-
-
-def test_noise_is_as_large_as_errors_were_on_the_validation_split():
-    """Spreads half as large as errors ask for twice the noise, in small steps too, and in between for less."""
-    judged = task(kind=EnsembleTask, members=4, perturbation=0.0, seed=0)
-    batch = collate(samples())
-    plain = judged.noise.of(batch)
-    scores = [Score("a", SPREAD_SKILL, 0.25, "1", 24.0), Score("b", SPREAD_SKILL, 1.0, "1", 24.0)]
-    scores += [Score("a", SPREAD_SKILL, 1.0, "1", 72.0), Score("a", RMSE, 9.0, "K", 72.0)]
-    judged.calibration = judged.spread_factors(scores)
-    assert judged.calibration == pytest.approx({"24": 2.0, "72": 1.0})
-    torch.testing.assert_close(judged.noise.of(batch), 2 * plain)
-    between = replace(batch, intervals=0 * batch.intervals + 48)
-    torch.testing.assert_close(judged.noise.of(between), 1.5 * 2 * plain)  # four times the interval
-    judged.calibration = judged.spread_factors([Score("a", SPREAD_SKILL, 0.5, "1", 24.0)])
-    assert judged.calibration == {"24": 4.0}
-    assert judged.spread_factors([Score("a", SPREAD_SKILL, 1e-9, "1", 24.0)]) == {"24": 4.0}
