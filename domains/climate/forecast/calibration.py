@@ -95,13 +95,19 @@ class EnsembleMoments:
         if batch.targets is None:
             return
         lead, sample = scored_positions(batch.next_lead_time, self.lead_times_h)
-        ensemble = prediction.values["ensemble"][sample.to(batch.state.device)].to(self.moments)
-        truth = batch.targets[:, 0][sample.to(batch.state.device)].to(self.moments)
-        mean = ensemble.mean(1)
-        deviations, product = ensemble - mean[:, None], self.octaves.product
+        sample, lead = sample.to(batch.state.device), lead.to(self.moments.device)
+        for channel in range(len(self.channels)):  # one by one, since fields of a fine grid are large
+            ensemble = prediction.values["ensemble"][sample, :, channel].to(self.moments)
+            truth = batch.targets[:, 0][sample, channel].to(self.moments)
+            self.moments[:, :, channel].index_add_(1, lead, self._products(ensemble, truth))
+
+    def _products(
+        self, ensemble: Float[Tensor, "case member latitude longitude"], truth: Float[Tensor, "case latitude longitude"]
+    ) -> Float[Tensor, "moment case octave"]:
+        mean, product = ensemble.mean(1), self.octaves.product
+        deviations = ensemble - mean[:, None]
         variance = product(deviations, deviations).sum(1) / (ensemble.shape[1] - 1)
-        moments = torch.stack([product(mean, mean), product(truth, truth), product(mean, truth), variance])
-        self.moments.index_add_(1, lead.to(self.moments.device), moments)
+        return torch.stack([product(mean, mean), product(truth, truth), product(mean, truth), variance])
 
     def factors(self) -> dict[str, float]:
         """Returns the factors of means and spreads, by kind, channel, hours and first wavenumber."""
@@ -146,14 +152,24 @@ class EnsembleCalibration:
         """Returns the calibrated members."""
         if not self.known:
             return ensemble
-        mean = ensemble.mean(1, keepdim=True)
         of_mean, of_spread = (self._at(kind, lead_time).to(ensemble) for kind in (MEAN, SPREAD))
-        count = ensemble.shape[1]
-        deviations = self.octaves.scaled(ensemble - mean, of_spread[:, None].expand(-1, count, -1, -1))
-        calibrated = self.octaves.scaled(mean, of_mean[:, None]) + deviations
-        # Channels with gaps have none, and what is not scaled stays to the last digit.
-        is_scaled = ((of_mean != 1) | (of_spread != 1)).any(-1)[:, None, :, None, None]
-        return torch.where(is_scaled, calibrated, ensemble)
+        channels = [
+            self._one(ensemble[:, :, number], of_mean[:, number], of_spread[:, number])
+            for number in range(ensemble.shape[2])
+        ]
+        return torch.stack(channels, dim=2)
+
+    def _one(
+        self,
+        ensemble: Float[Tensor, "batch member latitude longitude"],
+        of_mean: Float[Tensor, "batch octave"],
+        of_spread: Float[Tensor, "batch octave"],
+    ) -> Float[Tensor, "batch member latitude longitude"]:
+        if bool((of_mean == 1).all() and (of_spread == 1).all()):
+            return ensemble  # with its gaps, and to the last digit
+        mean = ensemble.mean(1, keepdim=True)
+        deviations = self.octaves.scaled(ensemble - mean, of_spread[:, None].expand(-1, ensemble.shape[1], -1))
+        return self.octaves.scaled(mean, of_mean[:, None]) + deviations
 
     def _at(self, kind: str, lead_time: Float[Tensor, "batch"]) -> Float[Tensor, "batch channel octave"]:
         factors, hours = self.factors[kind], lead_time.detach().cpu().double()
