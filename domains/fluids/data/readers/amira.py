@@ -21,7 +21,8 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.cgl import BOUNDARY, WINDS
-from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
+from domains.fluids.data.readers.obstacles import obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource
 from sciml.core.errors import DataError
 
 HEADER_BYTES = 2**16
@@ -68,7 +69,7 @@ def open_amira(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     (left, right), (bottom, top), (start, end) = box
     x, y = Axis(left, (right - left) / (nx - 1), nx), Axis(bottom, (top - bottom) / (ny - 1), ny)
     times = np.linspace(start, end, num_times)
-    mask = obstacles(frames, num_times, WINDS)
+    mask = obstacles(frames, num_times, WINDS, WINDS)
     yield FlowSource(file, WINDS, WINDS, times, x, y, boundary or BOUNDARY, frames, mask)
 
 

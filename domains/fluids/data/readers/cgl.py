@@ -12,7 +12,8 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.netcdf import NetCDFFrames, opened, read, read_times, require
-from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
+from domains.fluids.data.readers.obstacles import obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource
 from sciml.core.errors import DataError
 
 WINDS = ("u", "v")
@@ -44,6 +45,6 @@ def open_cgl(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
     variables = tuple(dict.fromkeys((*WINDS, *others)))
     yield FlowSource(
         file, variables, WINDS, times, Axis.of(x, f"{file}: xdim"), Axis.of(y, f"{file}: ydim"),
-        boundary or BOUNDARY, frames, obstacles(frames, len(times), WINDS) if len(times) else None,
+        boundary or BOUNDARY, frames, obstacles(frames, len(times), variables, WINDS) if len(times) else None,
         units=(length, unit),
     )  # fmt: skip

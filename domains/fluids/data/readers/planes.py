@@ -14,7 +14,8 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.netcdf import opened, read, read_times
-from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
+from domains.fluids.data.readers.obstacles import obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource
 from sciml.core.errors import DataError
 
 TIMES = {"time", "t", "times"}
@@ -91,7 +92,7 @@ def open_planes(file: str, boundary: Boundary | None) -> Iterator[FlowSource]:
         if variable.dimensions == tuple(space) and variable.dtype.kind == "f"
         for values in (read(file, name),)
     }
-    mask = obstacles(frames, len(times), winds or tuple(fields), still=winds is not None) if len(times) else None
+    mask = obstacles(frames, len(times), tuple(fields), winds) if len(times) else None
     yield FlowSource(
         file, tuple(fields), winds, times, x, z, boundary, frames, mask,
         constants=constants, units=(length, unit),

@@ -196,20 +196,3 @@ class FlowSource:
             time = self.times[times][frame]
             raise DataError(f"{self.name}: {names[variable]} is not a finite number at time {time:g}, cell z={z} x={x}")
         return values
-
-
-def obstacles(frames: Frames, num_times: int, winds: Sequence[str], *, still: bool = True) -> np.ndarray | None:
-    """Finds cells without fluid, (z, x): where values are missing at the start, or nothing ever moves.
-
-    The wind is looked at in the first, the middle and the last frame. Where it is zero everywhere it tells nothing.
-
-    Args:
-        winds: names of the variables to look at.
-        still: whether they are winds, whose zeros tell of obstacles.
-    """
-    looks = [frames.read(slice(t, t + 1), winds)[0] for t in sorted({0, num_times // 2, num_times - 1})]
-    mask = np.isnan(looks[0]).any(0)
-    at_rest = np.all([(look == 0).all(0) for look in looks], axis=0)
-    if still and not at_rest.all():
-        mask |= at_rest
-    return mask if mask.any() else None

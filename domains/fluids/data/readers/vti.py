@@ -19,7 +19,8 @@ import numpy as np
 
 from domains.fluids.data.boundary import Boundary
 from domains.fluids.data.readers.cgl import BOUNDARY, WINDS
-from domains.fluids.data.readers.source import Axis, FlowSource, obstacles
+from domains.fluids.data.readers.obstacles import obstacles
+from domains.fluids.data.readers.source import Axis, FlowSource
 from sciml.core.errors import DataError
 
 VELOCITIES = ("velocity", "vel", "u", "v", "uv", "wind", "flow")
@@ -265,7 +266,7 @@ def open_vti(files: Sequence[str], boundary: Boundary | None) -> Iterator[FlowSo
     x, y = (Axis(*values) for values in zip(lowest[:2], spacing[:2], (nx, ny), strict=True))
     frames = VTIFrames(tuple(files))
     winds = WINDS if set(WINDS) <= set(variables) else None
-    mask = obstacles(frames, len(times), WINDS) if winds else None
+    mask = obstacles(frames, len(times), variables, winds)
     name = files[0] if len(files) == 1 else str(Path(files[0]).parent)
     yield FlowSource(name, variables, winds, times, x, y, boundary or BOUNDARY, frames, mask)
 
