@@ -25,6 +25,7 @@ from sciml.domain.score import Baseline
 from sciml.forecast.evaluation import score_baselines, score_model
 from sciml.parallel.config import ParallelConfig
 from sciml.report.comparison import compare_models, draw_comparison, markdown_table
+from sciml.report.scores import time_text_of
 from sciml.run.compose import Composition
 from sciml.run.costs import Step, inference_step, measure_in_turn, training_step
 from sciml.run.folder import RunFolder
@@ -141,9 +142,10 @@ def compare(trained: Sequence[tuple[str, int, RunFolder]], path: Path, config: C
         cost["train_s"] = cost["train_step_s"] * run.spec.trainer.max_steps
     document = compare_models(cases, costs)
     write_json(path / "comparison.json", document)
-    table = markdown_table(document)
+    time_text = time_text_of(own.spec.domain, own.splits.schema.to_dict())
+    table = markdown_table(document, time_text)
     write_text(path / "comparison.md", table)
-    pictures = draw_comparison(document, path)
+    pictures = draw_comparison(document, path, time_text)
     parts.remove()
     lines = [table, f"comparison  {path / 'comparison.json'}", *(f"picture     {picture}" for picture in pictures)]
     return CommandResult({"comparison": str(path / "comparison.json"), **document}, "\n".join(lines))

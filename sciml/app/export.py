@@ -25,9 +25,8 @@ from sciml.core.result import CommandResult
 from sciml.domain.loading import load_domain
 from sciml.domain.optional import ExportsToPrograms
 from sciml.domain.protocol import RunResult
-from sciml.report.model_card import ModelCard, model_card
-from sciml.report.scores import Scores, headline, headline_lead_of, time_text_of
-from sciml.report.style import label_of
+from sciml.report.model_card import ModelCard, model_card, score_table
+from sciml.report.scores import Scores, headline_lead_of, time_text_of
 from sciml.run.compose import Composition
 from sciml.run.folder import RECORD, RunFolder
 from sciml.run.loaded import CALIBRATION, SCHEMA, STATISTICS, find_checkpoint
@@ -151,21 +150,7 @@ def _card_text(folder: RunFolder, config: Mapping[str, Any], parameters: int) ->
         *(f"| {name} | {text} |" for name, text in facts.items()),
         "",
     ]
-    lines += _score_table(Scores.of(result)) if scores else []
+    lines += score_table(Scores.of(result)) if scores else []
     lines += ["## Limits", "", *(f"- {limit}" for limit in card.limits), "", "## Use", "", "```python"]
     lines += ["import sciml", "", 'model = sciml.load("this folder")', "```", ""]
     return "\n".join(lines)
-
-
-def _score_table(scores: Scores) -> list[str]:
-    """Returns the main scores beside the baselines', as Markdown."""
-    lines = scores.main_lines
-    names = list(dict.fromkeys(name for line in lines for name in line.values))
-    rows = [[line.variable, *(_number(line.values.get(name)) for name in names), line.unit] for line in lines]
-    header = ["variable", *map(label_of, names), "unit"]
-    table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    return ["## Scores", "", f"On held-out data. {headline(lines, scores.time_text)}", "", *table, ""]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -17,6 +18,8 @@ _SECONDS = {
 }  # fmt: skip
 """Units of time as CF's conventions and udunits write them, each also in the plural."""
 _EXAMPLES = {"h": "write hours or days, e.g. 72h or 3d", "s": "write seconds, e.g. 200s"}
+EXACT = 1e-11
+"""Share of a duration by which its text may be beside it."""
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(h|d|min|s|)\s*")
 
 
@@ -47,8 +50,9 @@ def seconds_in(unit: str) -> float | None:
 
 
 def as_typed(hours: float) -> str:
-    """Returns hours as :func:`parse_hours` reads them: ``72h``, ``200s``."""
-    return format_hours(hours).replace(" ", "")
+    """Returns hours as :func:`parse_hours` reads them, without loss: ``72h``, ``200s``, ``100000s``."""
+    text = format_hours(hours).replace(" ", "")
+    return text if math.isclose(parse_hours(text), hours, rel_tol=EXACT) else f"{3600 * hours:.12g}s"
 
 
 def format_hours(hours: float) -> str:

@@ -15,6 +15,7 @@ from sciml.core.duration import format_hours
 from sciml.domain.score import Metric
 from sciml.forecast.lead_time_sums import CONFIDENCE, FEWEST_GROUPS
 from sciml.report.legend import legend_entries
+from sciml.report.scores import TimeText
 from sciml.report.style import INK, MODEL_COLOR, MUTED, label_of, label_plainly, new_figure, save_png, suite_style
 
 if TYPE_CHECKING:
@@ -104,11 +105,15 @@ def _bootstrap(
     return [float(mean), *map(float, np.percentile(drawn, [edge, 100 - edge]))]
 
 
-def markdown_table(document: Mapping[str, Any]) -> str:
-    """Returns the comparison as a table in Markdown."""
+def markdown_table(document: Mapping[str, Any], time_text: TimeText = format_hours) -> str:
+    """Returns the comparison as a table in Markdown.
+
+    Args:
+        time_text: writes a lead time of some hours.
+    """
     metric, reference, costs = _metric_name(document), label_of(document["reference"]), document["costs"]
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
-    names = [_lead_name(lead) for lead in leads]
+    names = ["" if lead is None else time_text(lead) for lead in leads]
     heads = ["model", "seeds", "parameters", "train step, ms", "training, s", "step forward, ms"]
     heads += [f"{metric} {name}".strip() for name in names]
     heads += [f"to {reference}'s {name}".strip() for name in names]
@@ -130,8 +135,12 @@ def markdown_table(document: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note, ""])
 
 
-def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws error against cost: a column for each lead time, a row for each kind of cost."""
+def draw_comparison(document: Mapping[str, Any], folder: Path, time_text: TimeText = format_hours) -> list[Path]:
+    """Draws error against cost: a column for each lead time, a row for each kind of cost.
+
+    Args:
+        time_text: writes a lead time of some hours.
+    """
     leads = list(dict.fromkeys(row["lead_time_h"] for row in document["scores"]))
     with suite_style():
         figure = new_figure(max(4.6 * len(leads) + 0.4, 6.2), 7.4)
@@ -142,7 +151,7 @@ def draw_comparison(document: Mapping[str, Any], folder: Path) -> list[Path]:
                 drawn += _pareto_panel(axes, document, lead, cost)
                 axes.set_xlabel(label)
                 if row == 0 and lead is not None:
-                    axes.set_title(_lead_name(lead))
+                    axes.set_title(time_text(lead))
             for axes in grid[row]:
                 _scale_costs(axes, drawn)
             grid[row, 0].set_ylabel(_metric_name(document))
@@ -239,7 +248,3 @@ def _draw_point(
         markeredgewidth=0.3, linestyle="none", zorder=above + 0.5,
     )  # fmt: skip
     axes.plot([], [], marker=f"${number}$", markersize=7, color=color, linestyle="none", label=label)
-
-
-def _lead_name(lead: float | None) -> str:
-    return "" if lead is None else format_hours(lead)

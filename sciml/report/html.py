@@ -15,14 +15,13 @@ from typing import Any
 
 from sciml.core.command_line import command
 from sciml.core.config import flat
-from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
 from sciml.core.files import atomic_file, disk_errors
 from sciml.domain.protocol import NamedFigure, RunResult
 from sciml.domain.score import Metric
 from sciml.report.loss_curve import loss_curve
 from sciml.report.model_card import model_card, training_facts
-from sciml.report.scores import ScoreLine, Scores, format_value, headline, sentence, wins_over
+from sciml.report.scores import ScoreLine, Scores, format_value, headline, lead_as_typed, sentence, wins_over
 from sciml.report.style import label_of, pixels_on_screen, pretty_unit
 from sciml.run.compose import compose
 from sciml.run.spec import GROUPS
@@ -101,7 +100,7 @@ def next_commands(result: RunResult, *, is_exported: bool = False) -> list[tuple
         ]
     lead = Scores.of(result).main_lead_time
     if lead is not None:
-        commands.insert(0, ("Forecast", command("forecast", run=run, lead_time=as_typed(lead))))
+        commands.insert(0, ("Forecast", command("forecast", run=run, lead_time=lead_as_typed(lead, result.time_text))))
     return commands
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sciml.domain.protocol import RunResult
-from sciml.report.scores import Scores
+from sciml.report.scores import Scores, headline
 from sciml.report.style import MODEL, label_of
 from sciml.training.checkpoint import CheckpointStore, tensor_shapes
 from sciml.training.checkpoint_layout import MANIFEST
@@ -141,3 +141,21 @@ def _limits(result: RunResult) -> list[str]:
     if scores.lead_times() and not any(metric.judges_spread for metric in scores.metrics):
         limits.append("A single forecast: it gives no measure of its own uncertainty.")
     return limits
+
+
+def score_table(scores: Scores) -> list[str]:
+    """Returns the main scores beside the baselines' as lines of Markdown, with lead times where these differ."""
+    lines = scores.main_lines
+    names = list(dict.fromkeys(name for line in lines for name in line.values))
+    rows = [[line.variable, *(_number(line.values.get(name)) for name in names), line.unit] for line in lines]
+    header = ["variable", *map(label_of, names), "unit"]
+    if len({line.lead_time_h for line in lines}) > 1:  # else the headline tells it
+        header.insert(1, "lead time")
+        for row, line in zip(rows, lines, strict=True):
+            row.insert(1, "" if line.lead_time_h is None else scores.time_text(line.lead_time_h))
+    table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return ["## Scores", "", f"On held-out data. {headline(lines, scores.time_text)}", "", *table, ""]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sciml.core.command_line import command
-from sciml.core.duration import as_typed
 from sciml.core.errors import ConfigError
 from sciml.core.files import read_json, read_safetensors
 from sciml.core.progress import track
@@ -17,7 +16,7 @@ from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import ScoreRow
 from sciml.report.html import next_commands, write_report
 from sciml.report.model_card import few_samples
-from sciml.report.scores import Scores, headline, headline_lead_of, time_text_of
+from sciml.report.scores import Scores, headline, headline_lead_of, lead_as_typed, time_text_of
 from sciml.run.folder import RunFolder
 from sciml.run.loaded import SCHEMA, STATISTICS
 from sciml.run.scoring import COSTS, EXAMPLE, Evaluation
@@ -29,7 +28,7 @@ def report_evaluation(evaluation: Evaluation) -> CommandResult:
     folder, schema = run.folder.path, read_json(evaluation.path / SCHEMA, dict[str, Any])
     scores = Scores.in_domain(evaluation.scores, domain, time_text_of(domain, schema))
     report = draw_report(run.folder, domain, evaluation.path)
-    following = _next_commands(domain, folder, scores.main_lead_time)
+    following = _next_commands(domain, folder, scores)
     lines = [
         *few_samples(len(run.splits.test)),
         headline(scores.main_lines, scores.time_text),
@@ -81,10 +80,11 @@ def draw_report(folder: RunFolder, domain: Domain, path: Path | None = None) -> 
     return write_report(result, figures, path / "report.html", commands=commands)
 
 
-def _next_commands(domain: Domain, run: Path, lead_hours: float | None) -> list[str]:
+def _next_commands(domain: Domain, run: Path, scores: Scores) -> list[str]:
     commands = [*(command for _, command in _commands_of(domain, run)), command("evaluate", run=run)]
-    if isinstance(domain, Forecasts) and lead_hours is not None:
-        commands.insert(0, command("forecast", run=run, lead_time=as_typed(lead_hours)))
+    lead = scores.main_lead_time
+    if isinstance(domain, Forecasts) and lead is not None:
+        commands.insert(0, command("forecast", run=run, lead_time=lead_as_typed(lead, scores.time_text)))
     return commands
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sciml.core.duration import format_hours
+from sciml.core.duration import as_typed, format_hours
 from sciml.domain.forecasting import Forecasts
 from sciml.domain.protocol import Domain, RunResult
 from sciml.domain.score import Baseline, Metric
@@ -178,6 +178,13 @@ def headline_lead_of(domain: Domain) -> float | None:
 def time_text_of(domain: Domain | Forecasts, schema: Mapping[str, Any]) -> TimeText:
     """Returns what writes lead times of data that a schema describes."""
     return partial(domain.time_text, schema) if isinstance(domain, Forecasts) else format_hours
+
+
+def lead_as_typed(hours: float, time_text: TimeText) -> str:
+    """Returns a lead time as commands take it: ``72h``, or a bare number where pictures write it in a unit of the
+    data.
+    """
+    return as_typed(hours) if time_text(hours) == format_hours(hours) else f"{3600 * hours:.12g}"
 
 
 def in_order(predictors: Iterable[str], baselines: Sequence[Baseline]) -> list[str]:

@@ -1,6 +1,6 @@
 import pytest
 
-from sciml.core.duration import parse_hours, seconds_in
+from sciml.core.duration import as_typed, parse_hours, seconds_in
 from sciml.core.errors import ConfigError
 
 
@@ -9,6 +9,14 @@ from sciml.core.errors import ConfigError
 )
 def test_durations(text, hours):
     assert parse_hours(text) == pytest.approx(hours)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.05, "0.05s"), (123.456, "123.456s"), (3601, "3601s"), (100000, "100000s"), (86400, "24h")]
+)
+def test_what_is_typed_is_read_back_without_loss(seconds, text):
+    assert as_typed(seconds / 3600) == text
+    assert 3600 * parse_hours(text) == pytest.approx(seconds, rel=1e-12)
 
 
 def test_a_bare_number_is_of_the_unit_that_is_named():

@@ -93,6 +93,7 @@ def test_table_and_picture(tmp_path):
     table = markdown_table(document)
     assert "| uniform 8 | 1 | 1,000 | 100 | 50 | 10.0 | 1.500 (1.000-2.000) |" in table
     assert "VRMSE 360 s" in table
+    assert "VRMSE t = 0.1 |" in markdown_table(document, lambda hours: f"t = {hours:g}")
     (picture,) = draw_comparison(document, tmp_path)
     assert picture.stat().st_size > 10_000
 

@@ -6,8 +6,10 @@ import math
 
 import pytest
 
+from sciml.core.duration import format_hours
 from sciml.domain.score import Baseline, Metric
-from sciml.report.scores import ScoreLine, Scores, format_value, headline, in_order
+from sciml.report.model_card import score_table
+from sciml.report.scores import ScoreLine, Scores, format_value, headline, in_order, lead_as_typed
 from sciml.report.style import UNDECLARED_COLORS, style_of
 
 RMSE = Metric("rmse")
@@ -161,3 +163,10 @@ def test_headlines_judge_every_data_set_whatever_its_lead_times():
     assert headline(apart.main_lines) == (
         "RMSE at the longest lead time of each variable: better than persistence on 2 of 3 variables."
     )
+    assert "| burgers.uwnd | 5 | 2 | K |" in score_table(alike)
+    assert "| burgers.uwnd | 1.5 h | 1.5 | 2 | K |" in score_table(apart)
+
+
+def test_lead_times_in_a_unit_of_the_data_are_typed_as_numbers():
+    assert lead_as_typed(200 / 3600, format_hours) == "200s"
+    assert lead_as_typed(0.2 / 3600, lambda hours: f"t = {3600 * hours:g}") == "0.2"
