@@ -122,7 +122,7 @@ def test_forecasts_and_evaluations_refuse(refused, run, tmp_path):
     for verb, arguments, says in [
         ("forecast", ["lead_time=15s"], r"lead_time: 15 s is not a multiple of the data's step of 10 s; .*20s"),
         ("forecast", ["init_time=7@0s"], r"init_time: there is no flow 7; the test split has 0 to 0"),
-        ("forecast", ["init_time=0@500s"], r"init_time: flow 0 has no frame at 500 s; the nearest is 110s"),
+        ("forecast", ["init_time=0@500s"], r"init_time: flow 0 has no frame at 500 s; .* init_time=0@110"),
         ("forecast", ["init_time=here"], r"init_time: 'here' is no duration"),
         ("forecast", ["lead_time=20s", "out=a.zarr"], r"out: 'a\.zarr' does not end in \.nc"),
         ("evaluate", [f"data.path={tmp_path / 'cylinder.nc'}", "data.augment=none"], r"data\.path: the data have"),

@@ -60,8 +60,10 @@ def _start(source: FlowSamples, wanted: str | None) -> Start:
     trajectory = source.trajectory(start)
     times = trajectory.source.times[slice(*trajectory.frames)]
     frame = int(np.abs(times - seconds).argmin())
-    if abs(times[frame] - seconds) > 0.5 * source.flows[start.data_set].data_set.interval:
-        raise ConfigError(
-            f"flow {number} has no frame at {seconds:g} s", key="init_time", hint=f"the nearest is {times[frame]:g}s"
-        )
+    data_set = source.flows[start.data_set].data_set
+    if abs(times[frame] - seconds) > 0.5 * data_set.interval:
+        wanted, nearest = (f"{time:.12g} {data_set.units[1]}".rstrip() for time in (seconds, times[frame]))
+        # a bare number is of the unit of the data
+        hint = f"the nearest is {nearest}, init_time={number}@{times[frame]:.12g}"
+        raise ConfigError(f"flow {number} has no frame at {wanted}", key="init_time", hint=hint)
     return replace(start, frame=frame)

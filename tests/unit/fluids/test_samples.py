@@ -355,6 +355,14 @@ def test_members_of_an_ensemble_hold_nothing_in_obstacles(tmp_path):
     assert not part.state[~part.fluid.expand_as(part.state)].any()
 
 
+def test_a_time_that_a_flow_without_units_does_not_have_is_no_number_of_seconds(tmp_path):
+    flow_files.cgl(tmp_path / "block.nc", frames=20)
+    source = FlowSamples(opened(str(tmp_path / "block.nc"), splits=FlowSplits(0, 0, 1))[1], "test", [1], 0)
+    starts = PerturbedStarts(members=1, size=0.0, seed=0)
+    with pytest.raises(ConfigError, match=r"no frame at 12; the nearest is 9\.5, init_time=0@9\.5$"):
+        initial_batch(source, FluidsStatistics({}), "0@12", starts)
+
+
 def test_a_forecast_needs_a_flow_to_start_from_and_a_training_one_to_learn_from(folder):
     _, flows = opened(folder[0], splits=FlowSplits(1, 0, 0))
     source = FlowSamples(flows, "test", [1], 0)
