@@ -43,7 +43,7 @@ def with_steps(
         spec = RunSpec.build(config)
     models = [model for model in build_reference_models(spec) if model.name != OWN and model.number == 0]
     if folder is not None:
-        return _as_kept(spec, folder.record["config"])
+        return _as_kept(spec, typed, models, folder.record["config"], world)
     entries, budget_s = spec.options.reference_models, spec.trainer.budget_s
     limited = [model for model in models if budget_of(model.name, entries[model.name]) is not None]
     _check_steps(spec, typed, limited)
@@ -51,20 +51,39 @@ def with_steps(
         return dict(config)
     costs = _measure({OWN: spec, **{model.name: model.spec for model in limited}}, world)
     overrides: dict[str, Any] = {}
-    own_steps, unit = spec.trainer.max_steps, "CPU s" if world.device.type == "cpu" else "s"
+    own_steps = spec.trainer.max_steps
     if budget_s is not None:
         own_steps = overrides["trainer.max_steps"] = _steps(budget_s, costs[OWN])
-        say(world, f"the run's model: {own_steps} steps, which cost {budget_s:g} {unit}")
-    for model in limited:
-        budget = budget_of(model.name, entries[model.name])
+        say(world, f"the run's model: {own_steps} steps, which cost {budget_s:g} {_unit(world)}")
+    overrides |= _steps_beside(spec, limited, own_steps, costs, world)
+    return with_overrides(config, overrides)
+
+
+def _steps_beside(
+    spec: RunSpec, models: Sequence[ReferenceModel], own_steps: int, costs: Mapping[str, float], world: World
+) -> dict[str, int]:
+    """Returns the steps that reference models' budgets pay for, by dotted key, and says them.
+
+    Args:
+        models: each with a budget.
+        own_steps: of the run's own model.
+        costs: seconds of a step by model.
+    """
+    overrides: dict[str, int] = {}
+    for model in models:
+        budget = budget_of(model.name, spec.options.reference_models[model.name])
         assert budget is not None
         own_s = own_steps * costs[OWN]
         seconds = budget.beside(own_s)
         steps = overrides[f"reference_models.{model.name}.trainer.max_steps"] = _steps(seconds, costs[model.name])
         is_equal = budget.seconds == "equal" and seconds == own_s
-        cost = f"as much as the run's {own_steps}" if is_equal else f"{seconds:g} {unit}"
+        cost = f"as much as the run's {own_steps}" if is_equal else f"{seconds:g} {_unit(world)}"
         say(world, f"reference model {model.name}: {steps} steps, which cost {cost}")
-    return with_overrides(config, overrides)
+    return overrides
+
+
+def _unit(world: World) -> str:
+    return "CPU s" if world.device.type == "cpu" else "s"
 
 
 def _without_misfits(spec: RunSpec, world: World) -> Mapping[str, Any]:
@@ -122,16 +141,30 @@ def _with_loading(step: Step) -> Step:
     return lambda number: lambda: step(number)()
 
 
-def _as_kept(spec: RunSpec, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the configuration of a run that continues with the steps that were decided when it began."""
+def _as_kept(
+    spec: RunSpec, typed: Mapping[str, Any], models: Sequence[ReferenceModel], kept: Mapping[str, Any], world: World
+) -> dict[str, Any]:
+    """Returns the configuration of a run that continues with the steps that were decided when it began.
+
+    Where its own model is to be trained for another number of steps, equal budgets are other ones, too.
+    """
     _check_same("trainer.budget_s", spec.trainer.budget_s, kept["trainer"].get("budget_s"))
-    overrides = {}
-    for name, entry in spec.options.reference_models.items():
-        before = kept.get("reference_models", {}).get(name, {})
-        budget = budget_of(name, entry)
-        _check_same(f"reference_models.{name}.budget", budget, budget_of(name, before))
-        if budget is not None and "max_steps" not in entry.get("trainer", {}):
-            overrides[f"reference_models.{name}.trainer.max_steps"] = before["trainer"]["max_steps"]
+    own_steps, began = spec.trainer.max_steps, kept["trainer"]["max_steps"]
+    if spec.trainer.budget_s is not None and "trainer.max_steps" not in typed:
+        own_steps = began  # also where trainer= was chosen anew, whose steps no budget has decided
+    overrides, changed = {"trainer.max_steps": own_steps}, []
+    for model in models:
+        entry, before = spec.options.reference_models[model.name], kept.get("reference_models", {}).get(model.name, {})
+        budget, key = budget_of(model.name, entry), f"reference_models.{model.name}.trainer.max_steps"
+        _check_same(f"reference_models.{model.name}.budget", budget, budget_of(model.name, before))
+        if budget is None or key in typed:
+            continue
+        overrides[key] = before["trainer"]["max_steps"]
+        if budget.seconds == "equal" and own_steps != began:
+            changed.append(model)
+    if changed:
+        costs = _measure({OWN: spec, **{model.name: model.spec for model in changed}}, world)
+        overrides |= _steps_beside(spec, changed, own_steps, costs, world)
     return with_overrides(spec.config, overrides)
 
 

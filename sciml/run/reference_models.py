@@ -59,7 +59,7 @@ def build_reference_models(spec: RunSpec) -> list[ReferenceModel]:
         entry = spec.options.reference_models[name] if name != OWN else {}
         budget_of(name, entry)
         try:
-            config = _differing(spec.config, name, entry)
+            config = with_entry(spec.config, name, entry)
             config |= {"seed": spec.seed + number, "reference_models": {}, "seeds": 1}
             models.append(ReferenceModel(name, number, RunSpec.build(config)))
         except ConfigError as error:
@@ -120,7 +120,7 @@ def _seconds(value: Any, key: str, must_be: str) -> float:
         raise ConfigError(f"{must_be} seconds above 0, got {plain(value, quoted=True)}", key=key) from None
 
 
-def _differing(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def with_entry(config: Mapping[str, Any], name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration of a run that differs by an entry of ``reference_models``."""
     groups = {key: values for key, values in entry.items() if key not in BUDGET}
     for group, values in groups.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sciml.core.config import flat
@@ -12,6 +13,7 @@ from sciml.domain.loading import load_domain
 from sciml.domain.optional import AUTO
 from sciml.run.compose import Composition
 from sciml.run.folder import RunFolder
+from sciml.run.reference_models import with_entry
 from sciml.run.spec import with_overrides, with_recorded_paths
 
 KEPT = ("domain", "data", "task", "model", "seed", "lora_rank")
@@ -48,7 +50,7 @@ def resumed_config(folder: RunFolder, composition: Composition, *, restarted: bo
         for group in sorted(typed & set(KEPT)):
             _refuse_other(group, config.get(group, OLDER.get(group)), chosen[group], folder)
         config |= {group: composition.config[group] for group in sorted(typed & {*CHOSEN, *TYPED})}
-    return _with_own_decay(config, before)
+    return _with_own_decays(config, before)
 
 
 def _refuse_other_keys(before: Mapping[str, Any], overrides: Mapping[str, Any], folder: RunFolder) -> None:
@@ -86,12 +88,25 @@ def _comparable(value: Any) -> Any:
     return [_comparable(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _with_own_decay(config: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Fixes the length of a cosine to what it was when the run began: in a longer training the rate must not jump."""
+def _with_own_decays(config: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Fixes the length of each model's cosine to what it was when the run began: in a longer training no rate must
+    jump, and a reference model must not take over the length of the run's own, for which it has another one.
+    """
+    found = {"optim.decay_steps": _own_decay(config, before)}
+    kept = before.get("reference_models") or {}
+    for name, entry in (config.get("reference_models") or {}).items():
+        if isinstance(entry, Mapping) and isinstance(kept.get(name), Mapping):
+            with suppress(ConfigError):  # refused by its name when the specification is built
+                own = with_entry(config, name, entry), with_entry(before, name, kept[name])
+                found[f"reference_models.{name}.optim.decay_steps"] = _own_decay(*own)
+    return with_overrides(config, {key: steps for key, steps in found.items() if steps is not None})
+
+
+def _own_decay(config: Mapping[str, Any], before: Mapping[str, Any]) -> int | None:
+    """Returns the steps of a model's decay when its run began; None where there is nothing to be fixed."""
     optim, old = config.get("optim"), before.get("optim")
     if not isinstance(optim, Mapping) or not isinstance(old, Mapping):
-        return config  # refused when the specification is built
+        return None  # refused when the specification is built
     if optim.get("decay_steps") is not None or "wsd" in (optim.get("schedule"), old.get("schedule")):
-        return config
-    steps = before["trainer"]["max_steps"] - old["warmup_steps"]
-    return with_overrides(config, {"optim.decay_steps": old.get("decay_steps") or max(1, steps)})
+        return None
+    return old.get("decay_steps") or max(1, before["trainer"]["max_steps"] - old["warmup_steps"])

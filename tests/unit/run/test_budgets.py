@@ -120,6 +120,10 @@ def test_the_command_says_what_it_decided_and_a_resumed_run_keeps_it(measured, t
     start = find_run(resumed, ALONE)
     longer = with_steps(start.config, resumed.overrides, start.folder, ALONE)
     assert longer["trainer"]["max_steps"] == 9
+    assert longer["reference_models"]["window"]["trainer"]["max_steps"] == 18  # equal to the nine, and not to four
+    chosen = compose("train", [*toy[2:], f"resume={folder.path}", "trainer=default", "trainer.budget_s=2"], CONF)
+    start = find_run(chosen, ALONE)
+    assert with_steps(start.config, chosen.overrides, start.folder, ALONE)["trainer"]["max_steps"] == 4
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import torch
 
+from sciml.app.cli import main
 from sciml.core.errors import ConfigError, UnwritableError
 from sciml.run.compose import compose
 from sciml.run.folder import RunFolder
@@ -44,8 +46,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, tmp_path):
     """Returns the folder of a finished run, which a test may change."""
-    import shutil
-
     path = tmp_path / "runs" / "toy" / "one"
     shutil.copytree(trained.folder.path, path)
     return RunFolder(path)
@@ -293,3 +293,25 @@ def test_losses_of_other_validation_samples_do_not_decide_which_checkpoint_is_th
     resume(run, "trainer.max_steps=9", "trainer.valid_samples=2").fit()
     assert "trainer.valid_samples has changed, so the best checkpoint is chosen anew" in capsys.readouterr().err
     assert store.best() == store.path(9)
+
+
+def rates(run, name):
+    lines = (run.path / "reference_models" / name / "metrics.jsonl").read_text().splitlines()
+    return {row["step"]: row["lr"] for row in map(json.loads, lines) if row["split"] == "train"}
+
+
+def test_a_reference_model_of_a_resumed_run_keeps_the_schedule_of_its_own_length(tmp_path):
+    """A cosine from 2e-3 to a hundredth of it: twelve steps after a warm-up of two, whatever the run's own six are."""
+    toy = ["--config-dir", CONF, *TOY, f"runs_dir={tmp_path}", "optim.lr=2e-3", "optim.min_lr_ratio=0.01"]
+    main("train", [*toy, "reference_models.window={model: {kind: window}, trainer: {max_steps: 14}}"])
+    run = RunFolder.find("latest", str(tmp_path))
+    cosine = {s: 2e-3 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (s - 3) / 12))) for s in range(3, 15)}
+    expected = pytest.approx({1: 1e-3, 2: 2e-3, **cosine})
+    assert rates(run, "window-0") == expected
+    shutil.rmtree(run.path / "reference_models")  # as if the job had ended before its turn came
+    main("train", [*toy[:2], f"resume={run.path}"])
+    assert rates(run, "window-0") == expected
+    main(
+        "train", [*toy[:2], f"resume={run.path}", "trainer.max_steps=8", "reference_models.window.trainer.max_steps=16"]
+    )
+    assert rates(run, "window-0") == pytest.approx({1: 1e-3, 2: 2e-3, **cosine, 15: 2e-5, 16: 2e-5})
