@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -258,3 +259,12 @@ def test_small_things():
     assert pretty_unit("1") == ""
     assert pretty_unit("eV/A^3") == "eV/A³"
     assert json.dumps(next_commands(result_in(Path("runs/climate/x")))).count("runs/climate/x") == 4
+
+
+def test_lead_times_are_sorted_by_their_length_and_not_by_the_number_that_is_shown(tmp_path):
+    """Ten seconds are less than two hours, though 10 is more than 2."""
+    scores = [{**SCORES[0], "lead_time_h": hours} for hours in (10 / 3600, 2.0)]
+    page = write_report(result_in(tmp_path, scores), [], tmp_path / "report.html").read_text()
+    cells = re.findall(r'data-order="([^"]+)">(\d+ \w+)<', page)
+    assert {text: float(order) for order, text in cells} == {"10 s": pytest.approx(10 / 3600), "2 h": 2.0}
+    assert "dataset.order" in page
