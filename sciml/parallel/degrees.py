@@ -64,13 +64,22 @@ def _check_matrices(plan: ShardingPlan, model: nn.Module, ranks: int) -> None:
         raise ConfigError("this model has nothing that tensor parallelism cuts", key=key_of(Role.MATRIX), hint="use 1")
     counts = [count for _, count in cut] + _num_heads(plan, model) + _num_groups(plan, model)
     if any(count % ranks for count in counts):
-        words = {count for style, count in cut if style is Style.VOCABULARY and count % ranks}
-        what = f"a vocabulary of {min(words)} words" if words else "the model's heads and channels"
         raise ConfigError(
-            f"{ranks} ranks cannot share {what} evenly",
+            f"{ranks} ranks cannot share {_uneven(plan, model, cut, ranks)} evenly",
             key=key_of(Role.MATRIX),
             hint=f"degrees that work: {_degrees(counts)}",
         )
+
+
+def _uneven(plan: ShardingPlan, model: nn.Module, cut: list[tuple[Style, int]], ranks: int) -> str:
+    """Says what of a model ranks cannot share, as narrowly as it is known."""
+    words = {count for style, count in cut if style is Style.VOCABULARY and count % ranks}
+    if words:
+        return f"a vocabulary of {min(words)} words"
+    heads = {count for count in _num_heads(plan, model) if count % ranks}
+    if heads and not any(count % ranks for _, count in cut):
+        return f"{min(heads)} attention head{'s' * (min(heads) > 1)} of keys and values"
+    return "the model's heads and channels"
 
 
 def _num_groups(plan: ShardingPlan, model: nn.Module) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sciml.core.command_line import quoted
+from sciml.core.command_line import command, quoted
 from sciml.core.errors import ConfigError, close_match, nearest
 from sciml.core.groups import options
 from sciml.core.installation import CONF, OWN_CONF
@@ -18,6 +18,9 @@ from sciml.run.early_checks import KINDS, known_names
 from sciml.run.option_domains import OF_A_DOMAIN, check_fits
 from sciml.run.overrides import WRITE, as_override
 from sciml.run.own_data import without_claims_of_default_data
+
+MADE = {"cluster=this_machine": "doctor"}
+"""Options that a verb writes when it is asked to measure, and that are not there before."""
 
 USES_A_RUN = {
     "evaluate": ("data", "task", "parallel", "trainer.micro_batch_size", "trainer.global_batch_size",
@@ -172,6 +175,9 @@ def _explain(error: Exception, verb: str, arguments: Sequence[str], config_dir: 
         if group == verb:  # its keys are those of the domain's own file
             served = ", ".join(options(group, config_dir))
             return ConfigError(f"{verb} is not for domain={option}", key="domain", hint=f"it is for {served}")
+        if made_by := MADE.get(f"{group}={option}"):
+            hint = f"measure it once with: {command(made_by, '--measure')}"
+            return ConfigError("this machine was not measured yet", key=group, hint=hint)
         return ConfigError(f"unknown option {option!r}", key=group, hint=nearest(option, options(group, config_dir)))
     for argument in arguments:
         key = argument.split("=", 1)[0].lstrip("+~")

@@ -8,6 +8,7 @@ from torch import nn
 
 from sciml.core.errors import ConfigError
 from sciml.models.field_model import Variables
+from sciml.models.gpt import GPT, GPTConfig
 from sciml.models.uvit import UViT, UViTConfig
 from sciml.nn.conditioning import WaveEncoding
 from sciml.parallel.config import ParallelConfig
@@ -83,6 +84,17 @@ def test_check_names_the_vocabulary_that_cannot_be_shared():
         check_cut(plan, model, matrices=4)
     with pytest.raises(ConfigError, match=r"parallel.tp: 3 ranks cannot share the model's heads and channels"):
         check_cut(plan, model, matrices=3)
+
+
+@pytest.mark.parametrize(
+    ("heads", "says"), [(1, "1 attention head of keys and values evenly; .*work: 1$"), (2, "2 attention heads of keys")]
+)
+def test_check_names_the_heads_of_keys_that_cannot_be_shared(heads, says):
+    with torch.device("meta"):
+        model = GPT(GPTConfig(embed_dim=32, depth=1, num_heads=4, num_kv_heads=heads, vocabulary_size=16))
+    check_cut(GPT.plan, model, matrices=heads)
+    with pytest.raises(ConfigError, match=f"parallel.tp: 4 ranks cannot share {says}"):
+        check_cut(GPT.plan, model, matrices=4)
 
 
 def test_ranks_share_the_channels_between_two_convolutions():

@@ -11,6 +11,7 @@ import pytest
 from sciml.app.cli import main
 from sciml.app.help import help_text
 from sciml.report.tables import WIDTH
+from sciml.run.compose import MADE
 from tests.unit.planning.models import facts_found_once
 
 SMALL = ["domain=climate", "model=plain_vit_tiny", "cluster=frontier", "scaling=[]", "trainer.global_batch_size=16"]
@@ -143,6 +144,15 @@ def test_degrees_that_need_a_sharding_plan_are_refused_in_a_sentence(refused):
     said = refused(*TOY, "devices=2", "parallel.tp=2")
     assert "parallel.tp must be 1 for RingModel, which has no sharding plan, got 2" in said
     assert "try parallel.dp or parallel.shard" in said
+
+
+def test_a_machine_that_was_not_measured_yet_is_told_how(refused, monkeypatch):
+    """Under another name, since a developer may have measured this one."""
+    assert MADE == {"cluster=this_machine": "doctor"}
+    monkeypatch.setitem(MADE, "cluster=that_machine", "doctor")
+    said = refused("domain=language", "devices=2", "cluster=that_machine")
+    assert "cluster: this machine was not measured yet; measure it once with: " in said
+    assert re.search(r"doctor(.py)? --measure$", said)
 
 
 @pytest.mark.parametrize(
