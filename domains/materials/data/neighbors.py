@@ -15,6 +15,10 @@ from sciml.core.errors import DataError
 
 MIN_DISTANCE = 0.4
 """A; atoms closer than this are a mistake in the data: half the bond length of the hydrogen molecule."""
+FAR = 1e3
+"""A; empty space is shortened where a structure is longer in a direction that does not repeat."""
+LONGEST = 1e5
+"""A; a longer cell that repeats is a mistake in the data, and would be cut into more bins than can be counted."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,18 @@ class NeighborList:
 
 
 def neighbor_list(structure: Structure, cutoff: float, *, min_distance: float = MIN_DISTANCE) -> NeighborList:
-    """Finds all pairs of a structure closer than the cutoff, by vesin; none is left out.
+    """Finds all pairs of a structure closer than the cutoff, by vesin; none is left out, however far others are.
 
     Args:
         cutoff: A.
         min_distance: pairs closer than this are refused; 0 refuses none.
 
     Raises:
-        DataError: two atoms are closer than ``min_distance``.
+        DataError: two atoms are closer than ``min_distance``, or the cell is longer than :data:`LONGEST`.
     """
-    from ase.geometry import complete_cell
-
-    # a slab may have no third vector; vesin wants one, and shifts stay 0 along it
-    cell = structure.cell if structure.cell.any(1).all() else complete_cell(structure.cell)
+    positions, cell = _searched(structure, cutoff)
     search = _search(cutoff, threading.get_ident())
-    first, second, shifts, distances = search.compute(structure.positions, cell, structure.pbc, "ijSd")
+    first, second, shifts, distances = search.compute(positions, cell, structure.pbc, "ijSd")
     neighbors = NeighborList(
         senders=second.view(np.int64), receivers=first.view(np.int64), shifts=shifts, distances=distances
     )
@@ -84,6 +85,42 @@ def graph_sample(structure: Structure, cutoff: float) -> GraphSample:
         structure.branch,
         structure.labels,
     )
+
+
+def _searched(structure: Structure, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the positions and the cell of three vectors in which a structure's neighbors are searched.
+
+    vesin cuts space into bins, empty space too: atoms far apart in one direction would need more of them than it can
+    count. So gaps wider than the cutoff are shortened there, which brings no two atoms into each other's reach.
+    """
+    from ase.geometry import complete_cell
+
+    lengths = np.linalg.norm(structure.cell, axis=1)[structure.pbc]
+    if len(lengths) and lengths.max() > LONGEST:
+        raise DataError(
+            f"{structure.name or structure.formula}: its cell repeats after {lengths.max():.3g} A, more than "
+            f"{LONGEST:g} A; check its unit, which must be A, or let nothing repeat there (pbc)"
+        )
+    along = structure.cell[structure.pbc]
+    # perpendicular to all that repeats: images do not move along these
+    across = np.linalg.svd(along)[2][len(along) :] if len(along) else np.eye(3)
+    places = structure.positions @ across.T
+    if not places.size or np.ptp(places, axis=0).max(initial=0.0) < FAR:
+        # a slab may have no third vector; vesin wants one, and shifts stay 0 along it
+        return structure.positions, structure.cell if structure.cell.any(1).all() else complete_cell(structure.cell)
+    nearer = np.stack([_without_gaps(column, 2 * cutoff) for column in places.T], axis=1)
+    cell = structure.cell.copy()
+    cell[~structure.pbc] = across * (np.ptp(nearer, axis=0)[:, None] + cutoff)
+    return structure.positions + (nearer - places) @ across, cell
+
+
+def _without_gaps(places: np.ndarray, widest: float) -> np.ndarray:
+    """Returns places along a line with gaps between neighbors that are no wider than some length."""
+    order = np.argsort(places)
+    gaps = np.diff(places[order], prepend=places[order[0]])
+    nearer = np.empty_like(places)
+    nearer[order] = np.cumsum(np.minimum(gaps, widest))
+    return nearer
 
 
 @lru_cache(maxsize=16)

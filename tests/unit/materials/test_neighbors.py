@@ -94,3 +94,26 @@ def test_a_cell_smaller_than_an_atom_is_refused():
     atoms = bulk("Cu", "sc", 0.36)
     with pytest.raises(DataError, match=r"atom 0 and its own image are 0.36 A apart"):
         neighbor_list(Structure.from_atoms(atoms), 1.0)
+
+
+@pytest.mark.parametrize("far", [2e3, 1e6, 1e9])
+@pytest.mark.parametrize("kind", ["slab", "wire", "molecule"])
+def test_atoms_may_be_far_apart_where_nothing_repeats(kind, far):
+    atoms = CELLS[kind]()
+    other = atoms.copy()
+    other.positions += [far, 0.5, 0] if kind == "wire" else [0, 0, far]
+    if kind == "slab":
+        atoms.cell[2, 2] = 2 * far
+    alone, both = (neighbor_list(Structure.from_atoms(one), 4.0) for one in (atoms, atoms + other))
+    edges = list(zip(alone.senders.tolist(), alone.receivers.tolist(), map(tuple, alone.shifts.tolist()), strict=True))
+    copies = [(first + len(atoms), second + len(atoms), shift) for first, second, shift in edges]
+    found = zip(both.senders.tolist(), both.receivers.tolist(), map(tuple, both.shifts.tolist()), strict=True)
+    assert Counter(found) == Counter(edges + copies)
+    np.testing.assert_allclose(np.sort(both.distances), np.sort(np.tile(alone.distances, 2)), atol=1e-15 * far + 1e-9)
+
+
+def test_a_cell_that_repeats_after_a_million_angstroms_is_refused():
+    atoms = bulk("Cu", "fcc", 3.6, cubic=True)
+    atoms.cell[2, 2] = 1e6
+    with pytest.raises(DataError, match=r"Cu4: its cell repeats after 1e\+06 A, .* check its unit"):
+        neighbor_list(Structure.from_atoms(atoms), 4.0)
