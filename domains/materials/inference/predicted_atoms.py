@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from domains.materials.data.labels import LEVELS
-from domains.materials.data.readers.frames import stated_units
-from domains.materials.data.readers.vasp import UNCONVERGED
+from domains.materials.data.readers.frames import UNCONVERGED, stated_units
 from domains.materials.data.structure import ASE_RESULTS, Structure, stresses_voigt
 from domains.materials.inference.out_of_domain import Reason, in_words
 from domains.materials.inference.predictor import DATA_SET, Labels

@@ -21,11 +21,15 @@ BY_SUFFIX = {
     ".hdf5": "hdf5",
     ".aselmdb": "aselmdb",
     ".lmdb": "aselmdb",
+    ".castep": "castep-castep",
 }
 BY_NAME = {"vasprun": "vasp-xml", "OUTCAR": "vasp-out"}
-TEXT_SUFFIXES = ("", ".txt", ".dat", ".lsms", ".out")
+TEXT_SUFFIXES = ("", ".txt", ".dat", ".lsms", ".out", ".log", ".pwo", ".abo")
+OUTPUTS = ("abinit-out", "aims-output", "espresso-out", "gpaw-out")
+"""ASE's names of outputs that are known by how they begin; a file of these may begin with a copy of its input, too."""
 KNOWN = (
-    "extxyz, ASE's db, json, traj and aselmdb, vasprun.xml, OUTCAR, JSON of pymatgen and FitSNAP, npz, HDF5, "
+    "extxyz, ASE's db, json, traj and aselmdb, vasprun.xml, OUTCAR, outputs of Quantum ESPRESSO, ABINIT, FHI-aims, "
+    "CASTEP and GPAW, JSON of pymatgen and FitSNAP, npz, HDF5, "
     "folders of DeepMD-kit, MLIP and AtomEye cfg, LAMMPS dumps, LSMS text"
 )
 """Formats, for messages."""
@@ -47,11 +51,14 @@ def _in_folder(folder: Path) -> list[str]:
     kinds = {entry: kind for entry in inside if (kind := format_of(str(entry))) is not None}
     if any(kind != "json" for kind in kinds.values()):  # else JSON says something about the data and is none
         kinds = {entry: kind for entry, kind in kinds.items() if kind != "json"}
+    with_rows = {entry.parent for entry, kind in kinds.items() if kind == "aselmdb"}
     with_xml = {entry.parent for entry in kinds if entry.name.startswith("vasprun")}
     with_sets = {entry.parent.parent for entry in kinds if entry.name == "coord.npy"}
     # one VASP run writes both, with the same structures in them; so may a system of DeepMD-kit
     doubled = {entry for entry in kinds if entry.name.startswith("OUTCAR") and entry.parent in with_xml}
     doubled |= {entry for entry in kinds if entry.name == "coord.raw" and entry.parent in with_sets}
+    # beside ASE's rows fairchem keeps how many atoms each has
+    doubled |= {entry for entry, kind in kinds.items() if kind == "npz" and entry.parent in with_rows}
     return [str(entry) for entry in kinds if entry not in doubled]
 
 
@@ -71,8 +78,9 @@ def format_of(file: str) -> str | None:
         return BY_SUFFIX[bare.suffix]
     if bare.suffix == ".cfg":
         return "mtp" if "BEGIN_CFG" in _start(file) else "cfg"
-    if bare.suffix in TEXT_SUFFIXES and _is_lsms(_start(file)):
-        return "lsms"
+    if bare.suffix in TEXT_SUFFIXES:
+        start = _start(file)
+        return "lsms" if _is_lsms(start) else _output_of(start)
     return None
 
 
@@ -90,6 +98,13 @@ def _start(file: str) -> str:
             return text.read(SNIFFED_CHARACTERS)
     except (OSError, EOFError, UnicodeDecodeError):
         return ""
+
+
+def _output_of(text: str) -> str | None:
+    """Returns ASE's name of the output that begins so; None where it is none of :data:`OUTPUTS`."""
+    from ase.io.formats import ioformats
+
+    return next((name for name in OUTPUTS if ioformats[name].match_magic(text.encode())), None)
 
 
 def _is_lsms(text: str) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 STATED = "stated_units"
+UNCONVERGED = "unconverged_after"
+"""Entry of a structure: after how many steps its electrons were left as they were, in words."""
 WHOLE = 1e-2
 """By how much a share of one may be rounded."""
 

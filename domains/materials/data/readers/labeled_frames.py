@@ -14,8 +14,7 @@ from domains.materials.data.findings import Findings
 from domains.materials.data.key_names import typed
 from domains.materials.data.labels import LEVELS, LabelSpec, Stated, check_energy, checked_label, parse_labels
 from domains.materials.data.readers.files import format_of
-from domains.materials.data.readers.frames import check_sites, stated_units
-from domains.materials.data.readers.vasp import UNCONVERGED
+from domains.materials.data.readers.frames import UNCONVERGED, check_sites, stated_units
 from domains.materials.data.structure import ASE_RESULTS, Structure
 from sciml.core.errors import ConfigError, DataError
 
@@ -52,7 +51,7 @@ class LabeledFrames:
         check_atoms(atoms, where)
         if (steps := atoms.info.get(UNCONVERGED)) is not None:
             raise DataError(
-                f"{where}: its electrons have not converged within {steps} steps (NELM); "
+                f"{where}: its electrons have not converged within {steps}; "
                 f"{typed('skip_bad')}=true leaves such structures out"
             )
         bare = Structure.from_atoms(atoms)

@@ -16,6 +16,7 @@ from domains.materials.data.key_names import typed
 from domains.materials.data.labels import parse_labels
 from domains.materials.data.readers.array_files import read_hdf5, read_npz
 from domains.materials.data.readers.aselmdb import read_aselmdb
+from domains.materials.data.readers.castep import read_castep
 from domains.materials.data.readers.database import read_database
 from domains.materials.data.readers.deepmd import read_deepmd
 from domains.materials.data.readers.extxyz import read_extxyz
@@ -200,6 +201,7 @@ def _opened(file: str, kind: str, options: FormatOptions, start: int) -> Iterato
         "cfg": lambda: itertools.islice(_atom_eye(file), start, None),
         "vasp-xml": lambda: itertools.islice(read_vasp(file, kind), start, None),
         "vasp-out": lambda: itertools.islice(read_vasp(file, kind), start, None),
+        "castep-castep": lambda: itertools.islice(read_castep(file), start, None),
         "db": lambda: itertools.islice(read_database(file), start, None),
     }
     if kind in own:

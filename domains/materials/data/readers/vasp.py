@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from domains.materials.data.readers.files import open_text
+from domains.materials.data.readers.frames import UNCONVERGED
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-UNCONVERGED = "unconverged_after"
-"""Entry of a structure: after how many steps (NELM) its electrons were left as they were."""
 ITERATION = re.compile(r"Iteration +(\d+)\( *(\d+)\)")
 LIMIT = re.compile(r"\bNELM *= *(\d+)")
 REACHED = "EDIFF is reached"
@@ -31,7 +30,7 @@ def read_vasp(file: str, kind: str) -> Iterator[Atoms]:
     limits = _limits_of_xml(file) if kind == "vasp-xml" else _limits_of_outcar(file)
     for number, atoms in enumerate(iread(file, index=":", format=kind)):
         if number in limits:
-            atoms.info[UNCONVERGED] = limits[number]
+            atoms.info[UNCONVERGED] = f"{limits[number]} steps (NELM)"
         yield atoms
 
 
