@@ -13,6 +13,8 @@ from torch import Tensor
 
 WIDE = "energy"
 """The label that is float64 always: of energies of thousands of eV, float32 has no digits left that matter."""
+NEAR = 20.0
+"""A; atoms farther from the origin are brought there, where float32 has digits for their distances."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,25 @@ class GraphSample:
     branch: int = 0
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def near_origin(self) -> GraphSample:
+        """Returns the same edges between atoms moved by whole cell vectors, and all together, to around the origin."""
+        if np.abs(self.positions).max(initial=0.0) <= NEAR:
+            return self
+        wholes = whole_cells(self.positions, self.cell, self.pbc)
+        positions = self.positions - wholes @ self.cell
+        middle = 0.5 * (positions.min(0) + positions.max(0))
+        shifts = self.shifts + wholes[self.senders] - wholes[self.receivers]
+        return replace(self, positions=positions - middle, shifts=shifts)
+
+
+def whole_cells(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Returns by how many cell vectors atoms lie outside of their cell, (N, 3): whole numbers, which are zero along
+    directions that do not repeat.
+    """
+    from ase.geometry import complete_cell
+
+    return np.floor(np.linalg.solve(complete_cell(cell).T, positions.T).T) * pbc
+
 
 @dataclass(frozen=True)
 class LabelShape:
@@ -117,8 +138,11 @@ def collate(
 
     Args:
         labels: which labels the batch has, all with a mask; none by default.
-        dtype: of positions, cells, shifts and labels: float32 or float64.
+        dtype: of positions, cells, shifts and labels: float32 or float64. In float32 atoms are near the origin
+            (:meth:`GraphSample.near_origin`): at 10,000 A, where unwrapped trajectories lead, its steps are 0.001 A.
     """
+    if dtype is torch.float32:
+        samples = [sample.near_origin() for sample in samples]
     num_atoms = np.array([len(s.atomic_numbers) for s in samples], dtype=np.int64)
     num_edges = np.array([len(s.senders) for s in samples], dtype=np.int64)
     offsets = np.repeat(np.cumsum(num_atoms) - num_atoms, num_edges)

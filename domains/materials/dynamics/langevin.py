@@ -13,6 +13,7 @@ from torch import Tensor
 
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.moving import Gradients, MovingBatch
+from domains.materials.inference.predictor import Labels
 from sciml.core.errors import ConfigError
 from sciml.core.types import AtLeastOne, NonNegative, Positive
 
@@ -66,14 +67,14 @@ class Snapshot(NamedTuple):
     Attributes:
         step: number of the step.
         structures: atoms and cells.
-        energy: potential, eV.
+        values: potential energy (eV), forces (eV/A) and stress (eV/A^3, without the atoms' motion) of each, by name.
         temperature: of the moving atoms, K.
         momenta: of the atoms of each, (N, 3), in the unit that goes with eV, A and atomic masses.
     """
 
     step: int
     structures: list[Structure]
-    energy: Float[np.ndarray, "graph"]
+    values: list[Labels]
     temperature: Float[np.ndarray, "graph"]
     momenta: list[Float[np.ndarray, "atom 3"]]
 
@@ -161,9 +162,10 @@ class LangevinDynamics:
     def _snapshot(self) -> Snapshot:
         kinetic = self.kinetic_energy() / (1.5 * BOLTZMANN * self.moving.num_atoms)
         structures = [self.moving.structure(number) for number in range(len(self.moving))]
+        values = [self.moving.values(self.found, number) for number in range(len(self.moving))]
         momenta = (self.masses[:, None] * self.velocity).split(self.moving.num_atoms.tolist())
         of_each = [one.numpy() for one in momenta]
-        return Snapshot(self.step_number, structures, self.found.energy.numpy().copy(), kinetic.numpy(), of_each)
+        return Snapshot(self.step_number, structures, values, kinetic.numpy(), of_each)
 
     def _check_cells(self) -> None:
         """Refuses a pressure in what does not fill its cell: a slab, a molecule in a box."""

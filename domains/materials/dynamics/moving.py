@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from domains.materials.data.batch import GraphSample, collate
+from domains.materials.data.batch import GraphSample, collate, whole_cells
 from domains.materials.data.neighbors import graph_sample, neighbor_list
 from domains.materials.data.structure import Structure
-from domains.materials.inference.predictor import Predictor
+from domains.materials.inference.predictor import Labels, Predictor
 from domains.materials.training.ensemble import combined
 from domains.materials.training.potential import ENERGY
 from sciml.core.errors import ConfigError, DataError
@@ -118,6 +119,15 @@ class MovingBatch:
         positions, cell = self.positions[atoms].numpy().copy(), self.cell[number].numpy().copy()
         return Structure(sample.atomic_numbers, positions, cell, sample.pbc)
 
+    def values(self, found: Gradients, number: int) -> Labels:
+        """Returns energy, forces and stress of a structure by name, of those that were found for all."""
+        forces = found.forces[self.graph_index == number]
+        return {
+            "energy": found.energy[number].numpy(),
+            "forces": forces.numpy(),
+            "stress": found.stress[number].numpy(),
+        }
+
     def by_graph(self, rows: Float[Tensor, "atom *any"]) -> Float[Tensor, "graph *any"]:
         """Adds up the atoms of each structure."""
         return rows.new_zeros(len(self), *rows.shape[1:]).index_add(0, self.graph_index, rows)
@@ -130,8 +140,9 @@ class MovingBatch:
         vectors = vectors + torch.einsum("ea,eab->eb", listed.shifts, self.cell[listed.edge_graph])
         near = vectors.square().sum(1) < predictor.cutoff**2
         edges = {name: getattr(listed, name)[near] for name in ("senders", "receivers", "shifts", "edge_graph")}
-        edges["shifts"] = edges["shifts"].to(predictor.dtype)
-        positions, cell = self.positions.to(predictor.dtype), self.cell.to(predictor.dtype)
+        shifts = edges["shifts"] + self._wholes[edges["senders"]] - self._wholes[edges["receivers"]]
+        edges["shifts"] = shifts.to(predictor.dtype)
+        positions, cell = self._near_origin().to(predictor.dtype), self.cell.to(predictor.dtype)
         batch = replace(listed, positions=positions, cell=cell, **edges).to(predictor.device)
         with torch.no_grad():
             members = predictor.task.evaluate(predictor.model, batch, create_graph=False)
@@ -139,12 +150,20 @@ class MovingBatch:
         found = (values[name].detach().double().cpu() for name in (ENERGY, "forces", "stress"))
         return Gradients(*found)
 
+    def _near_origin(self) -> Float[Tensor, "atom 3"]:
+        """Returns positions in the cells around the origin, where any precision has digits for distances."""
+        inside = self.positions - torch.einsum("na,nab->nb", self._wholes, self.cell[self.graph_index])
+        middle = self.by_graph(inside) / self.num_atoms[:, None]
+        return inside - middle[self.graph_index]
+
     def _gather(self) -> None:
         """Makes one graph of all structures, at the places where they were listed."""
         self.num_atoms: Int[Tensor, "graph"] = torch.tensor([len(s.atomic_numbers) for s in self._samples])
         self.graph_index = torch.repeat_interleave(torch.arange(len(self)), self.num_atoms.long())
         if len(self):
             self._listed = collate(self._samples, dtype=torch.float64)
+            wholes = [whole_cells(sample.positions, sample.cell, sample.pbc) for sample in self._samples]
+            self._wholes = torch.from_numpy(np.concatenate(wholes))
 
     def _list_again(self) -> None:
         """Searches neighbors anew where a list may have become incomplete.

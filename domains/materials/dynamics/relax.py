@@ -13,7 +13,7 @@ from torch import Tensor
 from domains.materials.data.structure import Structure
 from domains.materials.dynamics.fire import Fire
 from domains.materials.dynamics.moving import Gradients, MovingBatch
-from domains.materials.inference.predictor import BATCH_EDGES, Predictor
+from domains.materials.inference.predictor import BATCH_EDGES, Labels, Predictor
 from sciml.core.errors import DataError
 from sciml.core.types import AtLeastOne, Positive
 
@@ -39,14 +39,14 @@ class Relaxed:
 
     Attributes:
         structure: atoms and cell at the end.
-        energy: eV.
+        values: energy (eV), forces (eV/A) and stress (eV/A^3) at the end, by name.
         fmax: largest force that is left, eV/A.
         steps: that were taken.
         converged: whether the largest force is small enough.
     """
 
     structure: Structure
-    energy: float
+    values: Labels
     fmax: float
     steps: int
     converged: bool
@@ -78,7 +78,7 @@ def relax(predictor: Predictor, structures: Iterable[Structure], config: RelaxCo
         finished = converged | (batch.fire.steps >= config.max_steps)
         for number in finished.nonzero()[:, 0].tolist():
             structure, steps = batch.moving.structure(number), int(batch.fire.steps[number])
-            state = float(found.energy[number]), float(largest[number]), steps, bool(converged[number])
+            state = batch.moving.values(found, number), float(largest[number]), steps, bool(converged[number])
             done[batch.numbers[number]] = Relaxed(structure, *state)
         if finished.any():
             forces = forces[~finished[batch.row_graph]]

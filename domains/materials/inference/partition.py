@@ -122,6 +122,7 @@ def owners_of(positions: Float[Array, "atom 3"], cell: Float[Array, "3 3"], coun
 def part_of(sample: GraphSample, ranks: Ranks, dtype: torch.dtype) -> Part:
     """Returns a rank's part of a structure whose neighbors are known."""
     rank, count = ranks.rank, ranks.count
+    sample = sample.near_origin()
     owner = owners_of(sample.positions, sample.cell, count)
     from_rank, to_rank = owner[sample.senders], owner[sample.receivers]
     mine = to_rank == rank

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from domains.materials.data.batch import GraphSample
@@ -79,8 +78,8 @@ class MaterialsModel(TrainedModel):
             branch: the data set whose head is read; None takes for each structure the first that knows its elements.
 
         Returns:
-            Relaxed copies with their energies; ``info["relaxed"]`` says whether each has converged, and
-            ``info["relax_steps"]`` after how many steps.
+            Relaxed copies with their energies, forces and stress; ``info["relaxed"]`` says whether each has
+            converged, and ``info["relax_steps"]`` after how many steps.
 
         Raises:
             DataError: a structure that the model does not know, with fixed atoms, or without a cell that repeats.
@@ -90,8 +89,8 @@ class MaterialsModel(TrainedModel):
         _check_free(many)
         predictor, relaxed = self._predictor(dtype, branch), []
         for atoms, one in zip(many, relax(predictor, plain, config), strict=True):
-            sample, values = predictor.sample(one.structure), {"energy": np.asarray(one.energy)}
-            labeled = _with_reasons(predictor, atoms, one.structure, sample, values)
+            sample = predictor.sample(one.structure)
+            labeled = _with_reasons(predictor, atoms, one.structure, sample, one.values)
             labeled.info |= {RELAXED: one.converged, RELAX_STEPS: one.steps}
             relaxed.append(labeled)
         return relaxed
@@ -114,8 +113,9 @@ class MaterialsModel(TrainedModel):
                 ``steps``, ``every``, ``time_step``, ``friction``, ``seed``, ...
 
         Returns:
-            A trajectory of each: the start and every so many steps, with energies, momenta (ASE's units) and
-            ``info["temperature"]``. Velocities at the start are drawn at the temperature, whichever atoms came with.
+            A trajectory of each: the start and every so many steps, with energies, forces, stress (without
+            the motion of atoms), momenta (ASE's units) and ``info["temperature"]``. Velocities at the start are drawn
+            at the temperature, whichever atoms came with.
 
         Raises:
             ConfigError: a pressure, and a structure that does not repeat in all directions.
@@ -129,7 +129,7 @@ class MaterialsModel(TrainedModel):
             return []
         for snapshot in LangevinDynamics(MovingBatch(predictor, plain), config).run():
             for number, structure in enumerate(snapshot.structures):
-                values = {"energy": np.asarray(snapshot.energy[number])}
+                values = snapshot.values[number]
                 atoms = predicted_atoms(many[number], structure, values, predictor.data_set(structure))
                 atoms.set_momenta(snapshot.momenta[number])
                 atoms.info |= {"step": snapshot.step, "temperature": float(snapshot.temperature[number])}

@@ -50,7 +50,9 @@ def test_springs_share_the_energy_of_their_temperature():
     config = DynamicsConfig(temperature=temperatures, time_step=2.0, friction=20.0, steps=1500, every=15)
     dynamics = LangevinDynamics(Wells(boxes(40, 8, 9.0)), config)
     seen = list(dynamics.run())[20:]
-    potential = np.array([one.energy for one in seen]).mean(0).reshape(2, 20).mean(1) / (1.5 * 8 * BOLTZMANN)
+    potential = np.array([[of_one["energy"] for of_one in one.values] for one in seen]).mean(0).reshape(2, 20).mean(
+        1
+    ) / (1.5 * 8 * BOLTZMANN)
     kinetic = np.array([one.temperature for one in seen]).mean(0).reshape(2, 20).mean(1)
     np.testing.assert_allclose(potential, [300, 900], rtol=0.06)
     np.testing.assert_allclose(kinetic, [300, 900], rtol=0.06)

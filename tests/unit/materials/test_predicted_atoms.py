@@ -61,6 +61,11 @@ def test_results_are_given_away_for_atoms_with_initial_moments_and_charges(model
     np.testing.assert_allclose(found.get_stress(), bare.get_stress(), atol=1e-9)
     assert start.get_potential_energy() == pytest.approx(bare.get_potential_energy())
     assert np.isfinite(relaxed.get_potential_energy())
+    for moved in (start, relaxed):
+        there = moved.copy()
+        there.calc = model.calculator()
+        np.testing.assert_allclose(moved.get_forces(), there.get_forces(), atol=1e-9)
+        np.testing.assert_allclose(moved.get_stress(), there.get_stress(), atol=1e-9)
     np.testing.assert_array_equal(found.get_initial_charges(), given.get_initial_charges())
 
 
@@ -88,3 +93,19 @@ def test_relaxed_atoms_keep_tags_and_no_velocities(model):
 def test_properties_with_a_variance_of_their_own_are_said_to_have_spreads(tmp_path):
     alone = SimpleNamespace(has_spread=False, uncertain=("hardness",))
     assert "spreads    hardness alone" in predicting._lines(tmp_path, 1, alone, OutOfDomain())[1]
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+def test_float32_is_as_exact_far_from_the_origin(model, pbc):
+    near = bulk("Ni", cubic=True) * 2
+    near.pbc = pbc
+    near.rattle(0.1, seed=0)
+    expected = model.predict(near, dtype="float64")[0].get_forces()
+    far = near.copy()  # as unwrapped trajectories have them
+    away = np.random.default_rng(0).integers(-1000, 1000, (len(near), 3)) * pbc
+    far.positions += away @ near.cell.array + [1e4, -2e4, 3e4]
+    (found,) = model.predict(far)
+    np.testing.assert_allclose(found.get_forces(), expected, atol=5e-5)
+    np.testing.assert_array_equal(found.positions, far.positions)
+    ((moved, _),) = model.dynamics(far, dtype="float32", steps=1, every=1)
+    np.testing.assert_allclose(moved.get_forces(), expected, atol=5e-5)

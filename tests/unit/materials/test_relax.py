@@ -52,7 +52,7 @@ def test_each_structure_takes_the_steps_that_it_takes_alone(run, what):
         alone = FIRE(FrechetCellFilter(atoms) if what == "cell" else atoms, logfile=None)
         converged = alone.run(fmax=config.fmax, steps=config.max_steps)
         assert (one.converged, one.steps) == (converged, alone.nsteps)
-        assert one.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        assert one.values["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
         np.testing.assert_allclose(one.structure.positions, atoms.positions, atol=1e-5)
         np.testing.assert_allclose(one.structure.cell, atoms.cell.array, atol=1e-5)
     assert len({one.steps for one in found}) > 1  # so they did leave one after the other
@@ -66,7 +66,9 @@ def test_a_full_batch_takes_in_others_as_some_leave(run, monkeypatch):
     together = list(relax(predictor, structures, config))
     alone = [next(relax(predictor, [one], config)) for one in structures]
     assert [one.steps for one in together] == [one.steps for one in alone]
-    np.testing.assert_allclose([one.energy for one in together], [one.energy for one in alone], atol=1e-9)
+    np.testing.assert_allclose(
+        [one.values["energy"] for one in together], [one.values["energy"] for one in alone], atol=1e-9
+    )
 
 
 def test_lists_are_made_again_before_they_are_incomplete(run):
@@ -90,7 +92,7 @@ def test_a_molecule_has_no_cell_to_relax(run):
     with pytest.raises(DataError, match="has no cell that repeats, so none to relax; use relax=atoms"):
         list(relax(predictor, [pair], RelaxConfig(relax="cell")))
     (one,) = relax(predictor, [pair], RelaxConfig(relax="atoms", fmax=1e-3, max_steps=10))
-    assert one.energy < float(next(iter(predictor.predict([pair])))["energy"])
+    assert one.values["energy"] < float(next(iter(predictor.predict([pair])))["energy"])
 
 
 def test_fixed_atoms_are_refused_wherever_atoms_would_move(run, tmp_path):
