@@ -103,7 +103,7 @@ def test_a_screen_relaxes_and_compares_with_other_phases(tmp_path):
     before = {row["composition"]: row for row in rows_of(tmp_path / "rigid")}
     (l12,) = relax(predictor, [Structure.from_atoms(phase)], RelaxConfig("cell", 0.02))
     reference = 0.75 * pure_crystal("eam", "Ni", "fcc").energy + 0.25 * pure_crystal("eam", "Cu", "fcc").energy
-    formation = l12.energy / 4 - reference
+    formation = l12.values["energy"] / 4 - reference
     for row in rows_of(tmp_path / "relaxed"):
         old, new = (float(one["mixing_enthalpy"]) for one in (before[row["composition"]], row))
         assert old - new == pytest.approx(float(row["gain"]), abs=3e-6)
