@@ -6,6 +6,7 @@ every batch, and however often it is drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -60,6 +61,25 @@ def drawn_noise(names: Sequence[MemberNoise], step: int, num_features: int) -> F
 
 def _normal(seed: int, step: int, count: int) -> Float[Tensor, "noise"]:
     return torch.randn(count, generator=torch.Generator().manual_seed(seed_of(seed, "noise", step)))
+
+
+def balanced_crps(errors: Float[Tensor, "batch member *field"]) -> Float[Tensor, "batch *field"]:
+    """Returns the fair score of members whose noise adds up to zero, given their errors.
+
+    Such members are as far apart as independent ones, and nearer to their mean: by the root of 1 - 1 / n where noise
+    acts in proportion. Scored as independent ones they would seem nearer to the truth than a member of many is, the
+    more so the wider the ensemble, and two that are much too wide would be nearly perfect. So their distances from the
+    truth are those of members that differ from the mean by as much as independent ones do.
+
+    Args:
+        errors: members minus truth; one member alone has the mean absolute error.
+    """
+    count = errors.shape[1]
+    if count == 1:
+        return fair_crps(errors)
+    mean = errors.mean(1, keepdim=True)
+    as_independent = mean + math.sqrt(count / (count - 1)) * (errors - mean)
+    return fair_crps(errors) + as_independent.abs().mean(1) - errors.abs().mean(1)
 
 
 def fair_crps(errors: Float[Tensor, "batch member *field"], fairness: float = 1.0) -> Float[Tensor, "batch *field"]:

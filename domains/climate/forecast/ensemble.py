@@ -39,11 +39,6 @@ class EnsembleTask(ClimateTask):
         self.calibration = {}
 
     @property
-    def has_spread(self) -> bool:
-        """Returns whether members differ by noise, and have a spread that a model has learned."""
-        return self.loss_config.is_random and self.members > 1
-
-    @property
     def calibration(self) -> Mapping[str, float]:
         return self._calibrated.known
 

@@ -29,7 +29,7 @@ from domains.climate.forecast.ranks import RankHistogram
 from sciml.domain.protocol import Prediction
 from sciml.domain.score import Metric, Score
 from sciml.forecast.lead_time_sums import LeadTimeSums
-from sciml.forecast.members import fair_crps
+from sciml.forecast.members import balanced_crps, fair_crps
 
 FieldsAt = Callable[[np.ndarray], Any]
 """Fields (time, channel, latitude, longitude) valid at the given hours since 1970: a climatology."""
@@ -55,7 +55,7 @@ class ClimateMetrics:
     ``acc``                 mean over time of the area-weighted correlation of anomalies from climatology
     ``wrmse_climax``        ClimaX's: mean over samples of square roots, weights cos(latitude); lower than
                             ``rmse`` for the same forecasts, so the two must never be compared
-    ``crps``                fair (unbiased for any ensemble size), area-weighted
+    ``crps``                fair (unbiased for any ensemble size, and for noise that adds up to zero), area-weighted
     ``spread``              square root of the mean ensemble variance (n - 1)
     ``spread_skill``        ``spread`` over the RMSE of the ensemble mean
     ``rank_histogram``      distance of the ranks of the truth among the members from equal shares
@@ -73,6 +73,7 @@ class ClimateMetrics:
         members: of the ensembles that are scored; their ranks are counted.
         thresholds: of extremes, see :mod:`domains.climate.forecast.extremes`; without them there are no scores of them.
         std: of each channel, by which cyclones are told; without it they are not looked for.
+        balanced: whether the members of an ensemble differ by noise that adds up to zero.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class ClimateMetrics:
         members: int = 1,
         thresholds: Thresholds | None = None,
         std: Float[Tensor, "channel"] | None = None,
+        balanced: bool = False,
     ) -> None:
         self.climatology = climatology
+        self._crps = balanced_crps if balanced else fair_crps
         outputs = [name not in schema.inputs for name in schema.channels]
         self._is_output = torch.tensor(outputs, device=device)[:, None, None]
         self._has_gaps = any(outputs) or bool(schema.gaps)
@@ -215,7 +218,7 @@ class ClimateMetrics:
         known: Bool[Tensor, "batch channel latitude longitude"] | None,
     ) -> dict[Metric, Float[Tensor, "batch channel"]]:
         """Returns CRPS, variance and squared error of the mean; one member alone has CRPS = MAE and no spread."""
-        crps = fair_crps(ensemble - truth[:, None])
+        crps = self._crps(ensemble - truth[:, None])
         variance = ensemble.var(dim=1, correction=1) if ensemble.shape[1] > 1 else torch.zeros_like(crps)
         squared = (ensemble.mean(dim=1) - truth).square()
         values = {CRPS: crps, SPREAD: variance, RMSE_OF_MEAN: squared}

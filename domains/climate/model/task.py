@@ -155,6 +155,11 @@ class ClimateTask:
             self.span = span
 
     @property
+    def has_spread(self) -> bool:
+        """Returns whether forecasts are ensembles whose members differ by noise, and have a spread that was learned."""
+        return self.loss_config.is_random and self.members > 1
+
+    @property
     def phase(self) -> int:
         """Returns how many members of each sample are learned now."""
         return self.judge.members
@@ -252,7 +257,7 @@ class ClimateTask:
             self._thresholds = self._make_thresholds()
         return ClimateMetrics(
             self.schema, self.score_lead_times, self.climatology, self.device, self._frame, self.members,
-            self._thresholds, self.statistics.std,
+            self._thresholds, self.statistics.std, self.has_spread,
         )  # fmt: skip
 
     def baselines(self) -> Mapping[Baseline, Predictor]:

@@ -10,6 +10,7 @@ from domains.climate.forecast.calibration import EnsembleCalibration, EnsembleMo
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.model.loss import LossConfig
 from sciml.domain.protocol import Prediction
+from sciml.forecast.members import balanced_crps
 
 ROWS, COLUMNS, MEMBERS = 6, 16, 4
 GLOBE = ClimateSchema(
@@ -134,6 +135,13 @@ def test_the_model_goes_on_from_its_own_members_and_not_from_calibrated_ones():
     following = task.advance(batch, wide)
     assert torch.equal(following.members, plain.values["ensemble"])
     assert task.has_spread
+    # and the score is that of members whose noise adds up to zero
+    errors = wide.values["ensemble"].double() - batch.targets[:, :1].double()
+    metrics = task.metrics()
+    metrics.update(wide, batch)
+    found = next(score.value for score in metrics.compute() if (score.variable, score.metric.name) == ("t2m", "crps"))
+    expected = (balanced_crps(errors)[:, 0] * task.area).mean().item()
+    assert found == pytest.approx(expected, rel=1e-6)
     assert not EnsembleTask(
         REGION, statistics, score_lead_times=(12.0,), members=MEMBERS, perturbation=0.3, seed=0
     ).has_spread

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from sciml.forecast.members import MemberNoise, drawn_noise, fair_crps, independent_members
+from sciml.forecast.members import MemberNoise, balanced_crps, drawn_noise, fair_crps, independent_members
+
+
+def of_normal(mean, std, truth):
+    """The closed form of Gneiting et al. (2005) for a normal distribution."""
+    z = (truth - mean) / std
+    density, below = math.exp(-z * z / 2) / math.sqrt(2 * math.pi), 0.5 * (1 + math.erf(z / math.sqrt(2)))
+    return std * (z * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi))
 
 
 def by_pairs(errors, fairness):
@@ -38,20 +45,29 @@ def test_without_fairness_it_is_the_integral_of_the_ensembles_own_distribution()
 
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_a_fair_score_of_few_members_is_on_average_that_of_their_normal_distribution(count):
-    """The closed form of Gneiting et al. (2005) for a normal distribution."""
     mean, std, truth, cases = 0.4, 1.7, -0.9, 200_000
-    z = (truth - mean) / std
-    density, below = math.exp(-z * z / 2) / math.sqrt(2 * math.pi), 0.5 * (1 + math.erf(z / math.sqrt(2)))
-    closed = std * (z * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    closed = of_normal(mean, std, truth)
     drawn = torch.randn(cases, count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scores = fair_crps(mean + std * drawn - truth)
     assert scores.mean().item() == pytest.approx(closed, abs=4 * scores.std().item() / cases**0.5)
     assert fair_crps(mean + std * drawn - truth, 0.0).mean().item() > closed + 0.02
 
 
+@pytest.mark.parametrize("std", [1.7, 6.0])
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_the_score_of_noise_that_adds_up_to_zero_is_that_of_the_distribution_too(count, std):
+    """Else two members four times too wide would have the score of a far better forecast."""
+    mean, truth, cases = 0.4, -0.9, 200_000
+    drawn = torch.randn(cases, count, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    balanced = mean + std * (drawn - drawn.mean(1, keepdim=True))
+    scores = balanced_crps(balanced - truth)
+    assert scores.mean().item() == pytest.approx(of_normal(mean, std, truth), abs=4 * scores.std().item() / cases**0.5)
+    assert fair_crps(balanced - truth).mean().item() < 0.98 * of_normal(mean, std, truth)
+
+
 def test_one_member_has_its_absolute_error():
     errors = torch.tensor([[[-2.0, 3.0]]])
-    assert fair_crps(errors).tolist() == [[2.0, 3.0]]
+    assert fair_crps(errors).tolist() == balanced_crps(errors).tolist() == [[2.0, 3.0]]
 
 
 @pytest.mark.parametrize("count", [3, 8])
