@@ -13,11 +13,14 @@ from domains.climate.data.readers import Source
 from domains.climate.data.readers.field import Field
 from domains.climate.data.regrid import GridSelection, Regridder
 from domains.climate.data.variables import Channel
+from domains.climate.data.vocabulary import STANDARD_GRAVITY
 from sciml.core.errors import DataError
 
 HIGHEST_GROUND_HPA = 500
 """Pressure levels below this one meet the ground somewhere; models leave them out there, and reanalyses do not."""
 LARGEST_GROUND_SHARE = 0.3
+LOWEST_TOLD_HPA = 700
+"""Pressure levels up to this one are so high everywhere that heights in m cannot be taken for their geopotential."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class ChannelReader:
         nowhere = unknown.all(axis=(1, 2))
         lowest = np.where(unknown, np.inf, values).min(axis=(1, 2))
         highest = np.where(unknown, -np.inf, values).max(axis=(1, 2))
-        low, high = channel.variable.valid_range
+        low, high = _possible(channel)
         wrong = ~((lowest >= low) & (highest <= high))
         if not (channel.variable.has_gaps or _below_ground(channel, unknown[~nowhere])):
             wrong |= unknown.any(axis=(1, 2))
@@ -94,10 +97,23 @@ class ChannelReader:
                 f"{what} is not a number in {unknown[at].mean():.1%} of the grid; leave the channel out or choose "
                 "other dates"
             )
+        is_height = lowest[at] >= channel.variable.valid_range[0] and lowest[at] < low
+        question = "are these heights in m" if is_height and low > 0 else "is its unit what the file says"
         raise DataError(
             f"{what} lies between {lowest[at]:.6g} and {highest[at]:.6g} {channel.variable.unit}, outside the "
-            f"possible {low:g} to {high:g}; is its unit what the file says?"
+            f"possible {low:g} to {high:g}; {question}?"
         )
+
+
+def _possible(channel: Channel) -> tuple[float, float]:
+    """Returns between what values of a channel may lie. Heights in m that are called a geopotential would be within
+    what is possible at some level, and not at their own.
+    """
+    low, high = channel.variable.valid_range
+    if channel.variable.name == "geopotential" and channel.level is not None and channel.level <= LOWEST_TOLD_HPA:
+        usual = 44_330.0 * STANDARD_GRAVITY * (1 - (channel.level / 1013.25) ** 0.1903)  # of the standard atmosphere
+        return usual / 3, high
+    return low, high
 
 
 def _below_ground(channel: Channel, unknown: np.ndarray) -> bool:

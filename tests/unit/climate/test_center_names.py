@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from domains.climate.data.prepare import PrepareConfig, prepare
 from domains.climate.data.readers import Source, open_source
 from domains.climate.data.synthetic import synthetic_source
 from sciml.core.errors import DataError
@@ -48,6 +49,28 @@ def plain(weather: xr.Dataset, fields: dict[str, tuple[str, float, dict]]) -> xr
 def test_heights_without_a_unit_are_meters(weather, written, name):
     """One tenth of the geopotential would be within what is possible, too, and be believed."""
     assert_read(written(plain(weather, {name: ("z", G, {})})), weather, "geopotential")
+
+
+def test_levels_stand_in_names(weather, written):
+    """``wgrib2 -netcdf`` writes one field a level, and so do people who keep channels apart."""
+    cds = as_cds(weather)
+    alone = {
+        "HGT_500mb": cds.z.sel(level=500, drop=True) / G, "z850": cds.z.sel(level=850, drop=True),
+        "UGRD_10maboveground": cds.u10, "TMP_2maboveground": cds.t2m, "TMP_500mb": cds.t.sel(level=500, drop=True),
+        "temperature_850": cds.t.sel(level=850, drop=True), "u100": cds.u10 + 50.0, "TMP_80maboveground": cds.t2m + 5.0,
+    }  # fmt: skip
+    alone["HGT_500mb"].attrs["units"] = "gpm"
+    read = written(xr.Dataset(alone))
+    assert_read(read, weather, "geopotential", "temperature", "2m_temperature", "10m_u_component_of_wind")
+    assert "u_component_of_wind" not in read  # u100 is 100 m above the ground
+
+
+def test_heights_that_are_called_a_geopotential_are_told(weather, tmp_path):
+    wrong = as_cds(weather)[["z"]].sel(level=[500])
+    wrong["z"] = (wrong.z / G).assign_attrs(units="m**2 s**-2")
+    wrong.to_netcdf(tmp_path / "heights.nc")
+    with pytest.raises(DataError, match=r"heights\.nc: .*\(z500\).* m2 s-2, outside .*; are these heights in m\?"):
+        prepare(PrepareConfig(path=str(tmp_path / "heights.nc"), out=str(tmp_path / "out.zarr")))
 
 
 def test_geopotential_without_a_unit_stays_as_it_is(weather, written):
@@ -105,7 +128,7 @@ def test_forecasts_that_follow_one_another(weather, written, names):
 
 
 def test_forecasts_that_overlap_are_told_from_times_that_are_there_twice(weather, tmp_path):
-    forecasts(weather, (0, 2, 4), 6).to_netcdf(tmp_path / "w.nc")
+    (forecasts(weather, (0, 2, 4), 6) + 0.1 * np.arange(6)[:, None, None]).to_netcdf(tmp_path / "w.nc")
     with pytest.raises(
         DataError,
         match=r"w\.nc: several forecasts have 2m_temperature at 2001-01-01T12:00; keep one lead time, or forecasts "

@@ -299,12 +299,27 @@ def test_a_wrong_unit(weather, tmp_path):
 
 def test_duplicate_times(weather, tmp_path):
     double = weather.isel(time=[0, 1, 2, 2, 3])
+    double["2m_temperature"][3] += 1.0
     with pytest.raises(DataError, match=r"w\.nc: .* at 2001-01-01T12:00 is there twice"):
         open_source(str(write_cds_new(double, tmp_path / "w.nc")))
     write_cds_new(weather.isel(time=slice(0, 5)), tmp_path / "first.nc")
-    write_cds_new(weather.isel(time=slice(4, 8)), tmp_path / "second.nc")
+    second = weather.isel(time=slice(4, 8)).copy(deep=True)
+    second["2m_temperature"][0, 0, 0] += 1.0
+    write_cds_new(second, tmp_path / "second.nc")
     with pytest.raises(DataError, match=r"first\.nc and .*second\.nc: .* at 2001-01-02T00:00 is there twice"):
         open_source([str(tmp_path / "first.nc"), str(tmp_path / "second.nc")])
+
+
+def test_files_may_overlap_where_their_values_are_the_same(weather, tmp_path):
+    weather = weather.copy(deep=True)
+    weather["2m_temperature"][4, 0, 0] = np.nan  # a gap is the same as a gap
+    write_cds_new(weather.isel(time=slice(0, 6)), tmp_path / "first.nc")
+    write_cds_new(weather.isel(time=[3, 4, 4, 5, 6, 7]), tmp_path / "second.nc")
+    read = open_source([str(tmp_path / name) for name in ("first.nc", "second.nc", "first.nc")])
+    expected = canonical(weather.isel(time=slice(0, 8)))
+    assert read.sizes["time"] == 8
+    for name in expected.data_vars:
+        np.testing.assert_allclose(read[name].values, expected[name].values, rtol=1e-6)
 
 
 def test_different_grids(weather, tmp_path):

@@ -13,7 +13,7 @@ from domains.climate.data.readers.dims import DIMS, check_grid, with_our_dims
 from domains.climate.data.readers.field import FieldPiece, Orientation, as_slice
 from domains.climate.data.readers.periods import NOT_STATED, is_unstated, stated_spans
 from domains.climate.data.readers.times import steps_of, times_of
-from domains.climate.data.readers.vertical import Vertical, vertical_of
+from domains.climate.data.readers.vertical import Vertical, split_name, vertical_of
 from domains.climate.data.regrid import in_a_row
 from domains.climate.data.variable import Conversion, Role, Variable
 from domains.climate.data.variables import identify, of_standard_name
@@ -124,9 +124,16 @@ def _variable_of(name: str, array: xr.DataArray, vertical: Vertical) -> Variable
 
 
 def _names(array: xr.DataArray, name: str) -> list[str]:
-    """Returns the names of a field: that in the file, its beginning in ``tmp-pres-an-ll125``, and those of GRIB."""
+    """Returns the names of a field: that in the file, its beginning in ``tmp-pres-an-ll125`` and ``HGT_500mb``, and
+    those of GRIB.
+    """
     keys = ("GRIB_shortName", "short_name", "abbreviation")
-    return [name, *name.split("-")[:1], *(str(array.attrs[key]) for key in keys if key in array.attrs)]
+    return [
+        name,
+        *name.split("-")[:1],
+        split_name(name)[0],
+        *(str(array.attrs[key]) for key in keys if key in array.attrs),
+    ]
 
 
 def _pieces_of(

@@ -151,7 +151,7 @@ class Field:
         calendar: that the times are counted in, for messages.
 
     Raises:
-        DataError: the same time (and level) twice.
+        DataError: the same time (and level) twice, with different values.
     """
 
     def __init__(
@@ -170,20 +170,30 @@ class Field:
 
     def _place(self, number: int, piece: FieldPiece) -> None:
         rows = np.searchsorted(self.times, piece.times) if len(piece.times) else np.zeros(1, dtype=np.int64)
-        columns = [self.levels.index(level) for level in piece.levels] or [0]
-        unique, counts = np.unique(rows, return_counts=True)
-        if counts.max() > 1:
-            self._refuse_twice(int(unique[counts > 1][0]), piece, piece)
-        cells = np.ix_(rows, np.asarray(columns))
-        filled = np.argwhere(self.owner[cells] >= 0)
-        if len(filled):
-            at = int(rows[filled[0][0]])
-            self._refuse_twice(at, self.pieces[self.owner[at, columns[filled[0][1]]]], piece)
-        self.owner[cells] = number
-        self.row[cells] = np.arange(len(rows))[:, None]
-        self.column[cells] = np.arange(len(columns))[None]
+        columns = np.array([self.levels.index(level) for level in piece.levels] or [0])
+        once = np.unique(rows, return_index=True)[1]
+        cells = np.ix_(rows[once], columns)
+        new = self.owner[cells] < 0
+        found = (self.owner, number), (self.row, once[:, None]), (self.column, np.arange(len(columns))[None])
+        for table, values in found:
+            table[cells] = np.where(new, values, table[cells])
         if piece.begins is not None:
-            self.begins[rows] = piece.begins
+            first = once[new.any(1)]
+            self.begins[rows[first]] = piece.begins[first]
+        again = [(once[place], column) for place, column in np.argwhere(~new)]
+        again += [(row, column) for row in np.setdiff1d(np.arange(len(rows)), once) for column in range(len(columns))]
+        for row, column in again:
+            self._check_same(piece, row, column, int(rows[row]), int(columns[column]))
+
+    def _check_same(self, piece: FieldPiece, row: int, column: int, time: int, level: int) -> None:
+        """Refuses other values at a time and level that are there already; files may overlap where they are equal."""
+        first = self.pieces[self.owner[time, level]]
+        places = (self.row[time, level], self.column[time, level]), (row, column)
+        one, other = (
+            own.read(np.array([at]), np.array([on])) for own, (at, on) in zip((first, piece), places, strict=True)
+        )
+        if not np.array_equal(one, other, equal_nan=True):
+            self._refuse_twice(time, first, piece)
 
     def _refuse_twice(self, time: int, first: FieldPiece, second: FieldPiece) -> None:
         when = f" at {self.calendar.show(self.times[time])}" if len(self.times) else ""
@@ -193,7 +203,9 @@ class Field:
                 f"{where}: several forecasts have {self.variable.name}{when}; keep one lead time, or forecasts that "
                 "do not overlap"
             )
-        raise DataError(f"{where}: {self.variable.name}{when} is there twice; keep one of the two")
+        raise DataError(
+            f"{where}: {self.variable.name}{when} is there twice with different values; keep one of the two"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

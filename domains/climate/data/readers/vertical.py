@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from domains.climate.data.units import plain_unit
+from domains.climate.data.variables import identify
 
 _NAMES = (
     "level", "levels", "pressure_level", "plev", "pressure", "lev", "air_pressure", "isobaricInhPa", "isobaricInPa",
@@ -26,6 +27,11 @@ _STANDARD_LEVELS = {
     750, 775, 800, 825, 850, 875, 900, 925, 950, 975, 1000,
 }  # fmt: skip
 """Pressure levels of ERA5, hPa."""
+HIGHEST_MAST_M = 100
+"""Numbers in names up to this one may be m above the ground: ``u100`` of ERA5 is the wind 100 m above it."""
+_LEVEL_IN_NAME = re.compile(
+    r"(?P<name>.+?)(_?(?P<level>\d+(\.\d+)?)(?P<unit>mb|maboveground|)|_(surface|meansealevel|entireatmosphere))"
+)
 _AT_SURFACE = (
     "surface", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop", "unknown",
     "entireAtmosphereConsideredAsASingleLayer", "depthBelowLandLayer", "depthBelowLand",
@@ -59,8 +65,27 @@ def vertical_of(array: xr.DataArray) -> Vertical:
         return _of_grib(type_of_level, dim, values)
     if coordinate is None:
         height = re.fullmatch(r"(\d+) m", str(array.attrs.get("level_desc", "")).strip())  # as NOAA's PSL has it
-        return Vertical("height", None, (float(height[1]),)) if height else Vertical("none")
+        return Vertical("height", None, (float(height[1]),)) if height else split_name(str(array.name))[1]
     return _of_cf(str(coordinate.name), coordinate.attrs, dim, values)
+
+
+def split_name(name: str) -> tuple[str, Vertical]:
+    """Returns the name of a field without the level that stands in it, and that level: ``HGT_500mb`` and
+    ``TMP_2maboveground`` of wgrib2, and channels (``z500``, ``temperature_850``).
+    """
+    if identify(name) is not None or (found := _LEVEL_IN_NAME.fullmatch(name)) is None:
+        return name, Vertical("none")
+    variable, level, unit = identify(found["name"]), found["level"], found["unit"]
+    if variable is None or level is None:
+        return found["name"], Vertical("none")
+    if unit == "maboveground":
+        return found["name"], Vertical("height", None, (float(level),))
+    is_told = unit == "mb" or (float(level) in _STANDARD_LEVELS and float(level) > HIGHEST_MAST_M)
+    return (
+        (found["name"], Vertical("pressure", None, (float(level),)))
+        if variable.on_levels and is_told
+        else (name, Vertical("none"))
+    )
 
 
 def is_vertical(name: str) -> bool:
