@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -194,16 +194,27 @@ class ClimateDomain:
             loss=spec.task,
         )
         octaves = Octaves(states.schema, torch.ones(len(states.schema.latitude), 1))
-        calibrated = EnsembleCalibration(octaves, states.schema.channels, fitted.calibration)
+        intervals = trained_intervals(spec.task, states)
+        known = fitted.calibration if _is_as_scored(spec.task, request, intervals) else {}
+        calibrated = EnsembleCalibration(octaves, states.schema.channels, known)
         return PreparedForecast(
             task=task,
             batch=batch,
-            intervals=trained_intervals(spec.task, states),
+            intervals=intervals,
             step_hours=states.schema.step_hours,
             writer=lambda path: ForecastFile(path, states.schema, float(batch.init_time[0]), calibrated),
             figures=lambda path: forecast_figures(path, states, spec.task.boundary_rows),
             summary=lambda path: drift_summary(path, states),
         )
+
+
+def _is_as_scored(task: ClimateTaskConfig, request: ForecastRequest, intervals: Sequence[float]) -> bool:
+    """Says whether an ensemble is made as those were whose spreads were set beside errors: by the fewest steps, from
+    starts as they were.
+    """
+    size = request.perturbation
+    has_own_steps = request.every_hours is None or len(intervals) == 1
+    return has_own_steps and not request.combine_intervals and size in (None, task.perturbation_size)
 
 
 def _splits_of(

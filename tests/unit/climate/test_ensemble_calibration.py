@@ -6,9 +6,12 @@ import torch
 
 from domains.climate.data.batch import FieldSample, collate
 from domains.climate.data.schema import ClimateSchema, ClimateStatistics
+from domains.climate.domain import _is_as_scored
 from domains.climate.forecast.calibration import EnsembleCalibration, EnsembleMoments, Octaves
 from domains.climate.forecast.ensemble import EnsembleTask
 from domains.climate.model.loss import LossConfig
+from domains.climate.model.task import ClimateTaskConfig
+from sciml.domain.forecasting import ForecastRequest
 from sciml.domain.protocol import Prediction
 from sciml.forecast.members import balanced_crps
 
@@ -145,3 +148,19 @@ def test_the_model_goes_on_from_its_own_members_and_not_from_calibrated_ones():
     assert not EnsembleTask(
         REGION, statistics, score_lead_times=(12.0,), members=MEMBERS, perturbation=0.3, seed=0
     ).has_spread
+
+
+@pytest.mark.parametrize(
+    ("asked", "intervals", "expected"),
+    [
+        ({}, (12.0, 24.0), True),
+        ({"members": 3, "seed": 4, "perturbation": 0.0}, (12.0, 24.0), True),
+        ({"every_hours": 12.0}, (12.0, 24.0), False),
+        ({"every_hours": 12.0}, (12.0,), True),  # as it was scored
+        ({"combine_intervals": True}, (12.0, 24.0), False),
+        ({"perturbation": 0.1}, (12.0, 24.0), False),
+    ],
+)
+def test_factors_are_for_ensembles_like_those_that_they_were_found_of(asked, intervals, expected):
+    request = ForecastRequest(init_time=None, lead_hours=72.0, **asked)
+    assert _is_as_scored(ClimateTaskConfig(loss="crps"), request, intervals) is expected
