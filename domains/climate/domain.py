@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -196,6 +197,9 @@ class ClimateDomain:
         octaves = Octaves(states.schema, torch.ones(len(states.schema.latitude), 1))
         intervals = trained_intervals(spec.task, states)
         known = fitted.calibration if _is_as_scored(spec.task, request, intervals) else {}
+        if fitted.calibration and not known and starts.members > 1:
+            why = "the run's calibration is that of the fewest steps from its own starts"
+            print(f"members are written as they are forecast: {why}", file=sys.stderr, flush=True)
         calibrated = EnsembleCalibration(octaves, states.schema.channels, known)
         return PreparedForecast(
             task=task,

@@ -232,6 +232,17 @@ def test_an_ensemble_by_noise_starts_from_a_deterministic_run(runs, small, tmp_p
     assert (three.std("number") > 0).all()  # without perturbed starts
     np.testing.assert_array_equal(same, three)
     assert abs(other - three).max() > 1e-3
+    factors = {
+        f"{kind} t2m {hours} 0": factor for kind, factor in (("mean", 1.0), ("spread", 3.0)) for hours in (24, 48)
+    }
+    (run.folder.path / "calibration.json").write_text(json.dumps(factors))
+    for name, more, told in (("d", [], False), ("e", ["perturbation=0.01"], True)):
+        main("forecast", [f"run={run.folder.path}", "lead_time=48h", f"out={tmp_path / name}.nc", *more])
+        assert ("members are written as they are forecast" in capsys.readouterr().err) == told
+    spreads = [
+        one.mean("longitude").std("number") for one in (three, xr.open_dataset(tmp_path / "d.nc")["2m_temperature"])
+    ]
+    np.testing.assert_allclose(spreads[1], 3 * spreads[0], rtol=1e-2)
     with pytest.raises(ConfigError, match=r"task.loss: noise enters a model where the lead time does"):
         start_session(compose("train", [*overrides, "model=climax_tiny"]))
 
