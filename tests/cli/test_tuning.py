@@ -109,7 +109,11 @@ def test_a_trial_that_crashes_is_recorded_and_the_study_goes_on(tuned, tmp_path,
 @pytest.mark.slow
 def test_ctrl_c_ends_a_study_and_its_trial(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "tune.py"), *SHORT, f"study={tmp_path / 'study'}"]
-    study = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background may not hear
+    try:
+        study = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + TIMEOUT_S
     while len(children := psutil.Process(study.pid).children(recursive=True)) < 3:
         assert study.poll() is None, study.stderr.read()
