@@ -80,7 +80,8 @@ class EnsembleMoments:
     def __init__(
         self, octaves: Octaves, channels: Sequence[str], lead_times_h: Sequence[float], chosen: Sequence[bool]
     ) -> None:
-        self.octaves, self.channels, self.chosen = octaves, channels, chosen
+        self.octaves, self.channels = octaves, channels
+        self.chosen = [number for number, is_chosen in enumerate(chosen) if is_chosen]
         self.lead_times_h = sorted(lead_times_h)
         shape = 4, len(lead_times_h), len(channels), len(octaves.first)
         self.moments = torch.zeros(shape, dtype=octaves.area.dtype, device=octaves.area.device)
@@ -96,7 +97,7 @@ class EnsembleMoments:
             return
         lead, sample = scored_positions(batch.next_lead_time, self.lead_times_h)
         sample, lead = sample.to(batch.state.device), lead.to(self.moments.device)
-        for channel in range(len(self.channels)):  # one by one, since fields of a fine grid are large
+        for channel in self.chosen:  # one by one, since fields of a fine grid are large
             ensemble = prediction.values["ensemble"][sample, :, channel].to(self.moments)
             truth = batch.targets[:, 0][sample, channel].to(self.moments)
             self.moments[:, :, channel].index_add_(1, lead, self._products(ensemble, truth))
@@ -118,11 +119,11 @@ class EnsembleMoments:
         error = truth - 2 * slope * both + slope.square() * mean
         spread = (error / variance).clamp_min(0).sqrt().clamp(LEAST_SPREAD, MOST_SPREAD)
         for i, hours in enumerate(self.lead_times_h):
-            for j, channel in enumerate(self.channels):
+            for j in self.chosen:
                 for k, first in enumerate(self.octaves.first):
-                    if self.chosen[j] and slope[i, j, k].isfinite() and spread[i, j, k].isfinite():
-                        found[f"{MEAN} {channel} {hours:g} {first}"] = round(slope[i, j, k].item(), 4)
-                        found[f"{SPREAD} {channel} {hours:g} {first}"] = round(spread[i, j, k].item(), 4)
+                    if slope[i, j, k].isfinite() and spread[i, j, k].isfinite():
+                        found[f"{MEAN} {self.channels[j]} {hours:g} {first}"] = round(slope[i, j, k].item(), 4)
+                        found[f"{SPREAD} {self.channels[j]} {hours:g} {first}"] = round(spread[i, j, k].item(), 4)
         return found
 
 

@@ -18,7 +18,7 @@ INNER[4:6, 9:11] = True
 
 
 @dataclass(frozen=True)
-class Held:
+class GivenFrames:
     """Frames in memory, (time, u v p, z, x)."""
 
     values: np.ndarray
@@ -28,7 +28,7 @@ class Held:
 
 
 def found(values, names=NAMES, winds=NAMES[:2]):
-    return obstacles(Held(values), len(values), names, winds)
+    return obstacles(GivenFrames(values), len(values), names, winds)
 
 
 def stream(frames: int, front: float | None = None) -> np.ndarray:

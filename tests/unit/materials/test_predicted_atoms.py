@@ -1,4 +1,4 @@
-"""What a model says of atoms in Python stands beside all that they came with, and beside no older label."""
+"""Atoms keep all that they came with beside what a model says of them in Python, and no older label."""
 
 from __future__ import annotations
 
